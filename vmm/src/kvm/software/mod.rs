@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Hosts whose KVM emulates guest kernel mode instruction by instruction: what their emulator leaves undone is completed
+//! here. Nothing in this folder runs on any other host.
+
+mod complete;
+mod counts;
+mod decode;
+mod exchange;
+mod floating_point;
+mod image;
+mod layout;
+mod processor;
+mod registers;
+mod scalar;
+mod state;
+mod step;
+mod system;
+mod vcpu_fd;
+mod walk;
+mod window;
+mod xrstor;
+mod xsave;
+
+pub mod testing;
+
+pub use complete::{Completed, Incomplete, complete};
+pub use counts::Counts;
+pub use processor::Processor;
+pub use state::{Exception, VcpuState};
+pub use vcpu_fd::{CompletionState, KvmVcpuState};

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a completion needs of a virtual CPU, as a trait: the table and everything under it know nothing of KVM, so that
+//! they run in tests and under the fuzzer without `/dev/kvm`. Every method runs on the vCPU's own thread, between two
+//! runs of the guest.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
+
+use super::processor::Processor;
+
+/// The state of one stopped virtual CPU, read and written in pieces, because most instructions need few of them.
+///
+/// Errors are those of the host; a guest cannot cause them with anything but state that it was refused before.
+pub trait VcpuState {
+    /// What is fixed about the CPU that the guest sees.
+    fn processor(&self) -> Arc<Processor>;
+
+    /// General registers, RIP and RFLAGS.
+    fn registers(&mut self) -> io::Result<kvm_regs>;
+
+    /// Sets what [`registers`](Self::registers) reads. Takes back an exception that the host queued when it gave up.
+    fn set_registers(&mut self, registers: &kvm_regs) -> io::Result<()>;
+
+    /// Segments, control registers, EFER.
+    fn special_registers(&mut self) -> io::Result<kvm_sregs>;
+
+    /// Sets what [`special_registers`](Self::special_registers) reads.
+    fn set_special_registers(&mut self, special: &kvm_sregs) -> io::Result<()>;
+
+    /// XCR0: the state components that `XSAVE` and its kin manage.
+    fn enabled_components(&mut self) -> io::Result<u64>;
+
+    /// IA32_XSS: the components that only `XSAVES` and `XRSTORS` manage.
+    fn supervisor_components(&mut self) -> io::Result<u64>;
+
+    /// IA32_TSC_AUX.
+    fn tsc_aux(&mut self) -> io::Result<u64>;
+
+    /// Reads the extended state into a buffer of the implementation and lends it: an XSAVE area in standard format, as
+    /// long as the components that the host gives need it, and at least with a header.
+    fn load_extended_state(&mut self) -> io::Result<&mut [u8]>;
+
+    /// Makes the buffer that [`load_extended_state`](Self::load_extended_state) lent the CPU's extended state.
+    fn store_extended_state(&mut self) -> io::Result<()>;
+
+    /// Delivers `exception` when the guest runs next. Called after the registers were set.
+    fn raise(&mut self, exception: Exception) -> io::Result<()>;
+
+    /// Ends what holds for one instruction only: the shadow of STI or MOV SS. Called after the registers were set.
+    fn end_interrupt_shadow(&mut self) -> io::Result<()>;
+}
+
+/// An exception to deliver to the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// Its number in the interrupt descriptor table.
+    pub vector: u8,
+    /// What the CPU pushes beside the return address, for the vectors that have one.
+    pub error_code: Option<u32>,
+    /// The new value of CR2 (page faults).
+    pub fault_address: Option<u64>,
+    /// Set DR6.BS: the debug exception that follows an instruction run with RFLAGS.TF.
+    pub single_step: bool,
+}
+
+impl Exception {
+    /// #DB by `INT1`.
+    pub const DEBUG: Self = Self::plain(1);
+    /// #DB after an instruction, by RFLAGS.TF.
+    pub const SINGLE_STEP: Self = Self { single_step: true, ..Self::plain(1) };
+    /// #BP.
+    pub const BREAKPOINT: Self = Self::plain(3);
+    /// #UD.
+    pub const INVALID_OPCODE: Self = Self::plain(6);
+    /// #NM.
+    pub const DEVICE_NOT_AVAILABLE: Self = Self::plain(7);
+    /// #SS(0).
+    pub const STACK_FAULT: Self = Self::with_code(12, 0);
+    /// #GP(0).
+    pub const GENERAL_PROTECTION: Self = Self::with_code(13, 0);
+    /// #MF.
+    pub const FLOATING_POINT: Self = Self::plain(16);
+
+    const fn plain(vector: u8) -> Self {
+        Self { vector, error_code: None, fault_address: None, single_step: false }
+    }
+
+    const fn with_code(vector: u8, error_code: u32) -> Self {
+        Self { error_code: Some(error_code), ..Self::plain(vector) }
+    }
+
+    /// #PF at `address`.
+    pub const fn page_fault(address: u64, error_code: u32) -> Self {
+        Self { fault_address: Some(address), ..Self::with_code(14, error_code) }
+    }
+}
