@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What passes between host and guest: the [`RunSpec`](run_spec::RunSpec) that PID 1 asks for, and the frames of the
-//! control port. This half is shared by the host (`vmm`) and the guest (`main.rs`); it needs `alloc` only.
+//! What passes between host and guest, [`run_spec`] and [`protocol`], and those decisions of PID 1 that need no system
+//! call and can therefore be tested on any machine. PID 1 itself is `main.rs`. Needs `alloc` only.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod environment;
+pub mod etc_files;
+pub mod executable;
+pub mod ipv4;
+pub mod memory_events;
 pub mod protocol;
 pub mod run_spec;
+pub mod tmpfs_options;
+pub mod user;

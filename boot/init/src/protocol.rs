@@ -164,3 +164,7 @@ impl FrameReader {
         Ok(Some(message))
     }
 }
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

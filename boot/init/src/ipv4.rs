@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! IPv4 arithmetic for interface configuration.
+
+/// The network mask of a prefix length; lengths above 32 are treated as 32.
+#[must_use]
+pub fn mask(prefix: u8) -> [u8; 4] {
+    u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefix))).unwrap_or(0).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask;
+
+    #[test]
+    fn masks_have_as_many_leading_ones_as_the_prefix_says() {
+        assert_eq!(mask(0), [0, 0, 0, 0]);
+        assert_eq!(mask(1), [128, 0, 0, 0]);
+        assert_eq!(mask(20), [255, 255, 240, 0]);
+        assert_eq!(mask(24), [255, 255, 255, 0]);
+        assert_eq!(mask(32), [255; 4]);
+        assert_eq!(mask(255), [255; 4]);
+    }
+}

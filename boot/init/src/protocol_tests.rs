@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Frames of the control port: whole, in pieces, too long, broken.
+
+use super::*;
+use crate::run_spec::{Interface, Root, TmpfsMount, Upper};
+use proptest::prelude::*;
+
+fn spec() -> impl Strategy<Value = RunSpec> {
+    let text = || ".{0,20}";
+    let texts = || prop::collection::vec(".{0,20}", 0..6);
+    let root =
+        (text(), texts(), text(), any::<bool>(), 0..4).prop_map(|(disk, file_systems, scratch, read_only, upper)| {
+            Root {
+                disk_serial: disk,
+                file_systems,
+                upper: match upper {
+                    0 => Upper::None,
+                    1 => Upper::Tmpfs,
+                    2 => Upper::Disk(scratch),
+                    _ => Upper::InPlace,
+                },
+                read_only,
+            }
+        });
+    let interface = (any::<[u8; 6]>(), any::<Option<([u8; 4], u8)>>(), any::<Option<[u8; 4]>>())
+        .prop_map(|(mac, address, gateway)| Interface { mac, address, gateway });
+    let window =
+        prop::option::of((any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| WindowSize { rows, columns }));
+    (texts(), texts(), text(), text(), window, any::<(bool, bool)>(), root, prop::collection::vec(interface, 0..3))
+        .prop_map(|(arguments, environment, user, hostname, terminal, (stdin, init), root, interfaces)| RunSpec {
+            tmpfs: arguments.iter().map(|path| TmpfsMount { path: path.clone(), options: user.clone() }).collect(),
+            extra_hosts: environment.clone(),
+            resolv_conf: hostname.clone(),
+            working_directory: user.clone(),
+            arguments,
+            environment,
+            user,
+            hostname,
+            terminal,
+            stdin,
+            init,
+            root,
+            interfaces,
+        })
+}
+
+fn to_guest() -> impl Strategy<Value = ToGuest> {
+    prop_oneof![
+        spec().prop_map(ToGuest::Spec),
+        any::<u8>().prop_map(ToGuest::Signal),
+        any::<(u16, u16)>().prop_map(|(rows, columns)| ToGuest::Resize(WindowSize { rows, columns })),
+        any::<u64>().prop_map(|bytes| ToGuest::StdinEnd { bytes }),
+        any::<bool>().prop_map(|stderr| ToGuest::OutputClosed { stderr }),
+        Just(ToGuest::EndSeen),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn messages_arrive_whole_and_in_order_however_the_stream_is_cut(
+        messages in prop::collection::vec(to_guest(), 1..5),
+        piece in 1_usize..100,
+    ) {
+        let stream: Vec<u8> = messages.iter().flat_map(encode).collect();
+        let mut reader = FrameReader::default();
+        let mut arrived = Vec::new();
+        for bytes in stream.chunks(piece) {
+            reader.push(bytes);
+            while let Some(message) = reader.next::<ToGuest>().unwrap() {
+                arrived.push(message);
+            }
+        }
+        prop_assert_eq!(arrived, messages);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic_or_invent_room(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut reader = FrameReader::default();
+        reader.push(&bytes);
+        while let Ok(Some(_)) = reader.next::<ToGuest>() {}
+    }
+
+    #[test]
+    fn a_frame_with_a_byte_too_many_or_too_few_is_malformed(message in to_guest(), longer in any::<bool>()) {
+        let mut payload = encode(&message).split_off(4);
+        if longer { payload.push(0); } else { payload.pop(); }
+        let mut reader = FrameReader::default();
+        reader.push(&(payload.len() as u32).to_le_bytes());
+        reader.push(&payload);
+        prop_assert_eq!(reader.next::<ToGuest>(), Err(FrameError::Malformed));
+    }
+}
+
+#[test]
+fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
+    let mut reader = FrameReader::default();
+    reader.push(&(MAX_FRAME + 1).to_le_bytes());
+    assert_eq!(reader.next::<ToHost>(), Err(FrameError::TooLong(MAX_FRAME + 1)));
+}
+
+#[test]
+fn an_empty_frame_is_malformed() {
+    let mut reader = FrameReader::default();
+    reader.push(&[0; 4]);
+    assert_eq!(reader.next::<ToHost>(), Err(FrameError::Malformed));
+}
+
+#[test]
+fn every_message_of_pid_1_survives_the_way() {
+    let end = |end| ToHost::Ended { end, stdout_bytes: u64::MAX, stderr_bytes: 0 };
+    let messages = [
+        ToHost::Hello { version: VERSION },
+        ToHost::Running,
+        ToHost::Failed { kind: FailureKind::Surroundings, step: "mount".into(), detail: "x".into(), errno: -22 },
+        end(WorkloadEnd::Exited(255)),
+        end(WorkloadEnd::Signalled { signal: 9, out_of_memory: true }),
+        end(WorkloadEnd::Reboot),
+        end(WorkloadEnd::Poweroff),
+    ];
+    let mut reader = FrameReader::default();
+    messages.iter().for_each(|message| reader.push(&encode(message)));
+    for message in messages {
+        assert_eq!(reader.next::<ToHost>(), Ok(Some(message)));
+    }
+    assert_eq!(reader.next::<ToHost>(), Ok(None));
+}
