@@ -1,2 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! End-to-end proof: starts the binary, like a user.
+//! Harness of the end-to-end tests: starts the real binary, like a user, in a place of its own, and looks at what a
+//! user can see of it: streams, exit status, result document, files and processes left behind.
+//!
+//! Nothing here knows the crates under test. A test belongs to a [`Level`] and may name [`Need`]s; one that this machine
+//! cannot run is reported as ignored with the reason, never silently passed.
+
+mod artifacts;
+mod capture;
+mod case;
+mod elf;
+mod finished;
+mod guest_program;
+mod invocation;
+mod layout;
+mod place;
+mod pty;
+mod running;
+mod world;
+
+pub use artifacts::{coracle, image, images, kernel, scratch_folder, workspace};
+pub use case::{Case, Level, Need};
+pub use elf::Elf;
+pub use finished::Finished;
+pub use guest_program::{compile, file_system};
+pub use invocation::{Invocation, Stdin};
+pub use layout::{Layout, sha256};
+pub use place::Place;
+pub use pty::Pty;
+pub use running::Running;
+pub use world::{Kvm, World};

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The end-to-end tests, as one binary: which tests there are, and how many at a time.
+
+mod disks;
+mod options;
+mod python_image;
+mod redis;
+mod refused_hosts;
+mod refused_images;
+mod refused_kernels;
+mod refused_options;
+mod result_document;
+mod signals;
+mod status;
+mod streams;
+mod terminal;
+mod vectors;
+
+use coracle_tests::{Case, World};
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+/// A guest is a whole machine: more at once than this gain nothing where two processors emulate them.
+const AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let world = World::detect();
+    if !arguments.list {
+        println!("end to end: {world}{}", if world.root { ", as root" } else { "" });
+    }
+    let trials = all().into_iter().map(|case| case.into_trial(world)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn all() -> Vec<Case> {
+    let modules = [
+        refused_options::cases(),
+        refused_kernels::cases(),
+        refused_images::cases(),
+        refused_hosts::cases(),
+        streams::cases(),
+        status::cases(),
+        python_image::cases(),
+        redis::cases(),
+        vectors::cases(),
+        signals::cases(),
+        terminal::cases(),
+        options::cases(),
+        disks::cases(),
+        result_document::cases(),
+    ];
+    modules.into_iter().flatten().collect()
+}

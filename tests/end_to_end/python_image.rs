@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What an image says about how it runs: entrypoint, command, user, working directory, environment.
+
+use coracle_tests::{Case, Place, case, image};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, the_images_own_words_decide_how_it_runs),
+        case!(Smoke, a_workload_that_crashes_ends_with_128_and_its_signal),
+        case!(Full, the_images_command_runs_under_its_entrypoint),
+        case!(Full, an_entrypoint_from_outside_drops_the_images_command),
+        case!(Full, supplementary_groups_come_from_the_images_files),
+    ]
+}
+
+/// Prints what the surroundings are, in an order that does not vary.
+const SHOW: &str = "import os, pwd; print(os.getuid(), os.getgid(), pwd.getpwuid(os.getuid()).pw_name); \
+                    print(os.getcwd()); print(os.environ['HOME']); print(os.getpid()); \
+                    print(os.access('.', os.W_OK)); print(sorted(os.environ))";
+
+fn the_images_own_words_decide_how_it_runs() {
+    let place = Place::new();
+    let run = place.run(&["-e", "ADDED=1", &image("python"), "-c", SHOW]);
+    run.assert_status(0);
+    let text = run.stdout_text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "1000 1000 app", "user of the image\n{}", run.report());
+    assert_eq!(lines[1], "/srv/app", "working directory of the image\n{}", run.report());
+    assert!(lines[2].starts_with('/'), "HOME from the image's passwd file\n{}", run.report());
+    assert_eq!(lines[3], "1", "PID 1 of its own namespace\n{}", run.report());
+    assert_eq!(lines[4], "True", "the working directory is the user's\n{}", run.report());
+    for name in ["'ADDED'", "'PATH'", "'LANG'", "'HOSTNAME'"] {
+        assert!(lines[5].contains(name), "{name} in the environment\n{}", run.report());
+    }
+}
+
+fn the_images_command_runs_under_its_entrypoint() {
+    let place = Place::new();
+    let run = place.run(&[&image("python")]);
+    run.assert_status(0).assert_reason("exited").assert_stderr("");
+    for word in ["app", "/srv/app", "6.12"] {
+        assert!(run.stdout_text().contains(word), "`{word}` is not in what the image prints\n{}", run.report());
+    }
+}
+
+fn a_workload_that_crashes_ends_with_128_and_its_signal() {
+    let place = Place::new();
+    let run = place.run(&[&image("python"), "-c", "import ctypes; ctypes.string_at(0)"]);
+    run.assert_status(139).assert_reason("signalled");
+    assert_eq!(run.result_at("/end/signal"), 11, "{}", run.report());
+}
+
+fn an_entrypoint_from_outside_drops_the_images_command() {
+    let place = Place::new();
+    let run = place.run(&["--entrypoint", "/bin/sh", &image("python"), "-c", "echo $0 $#"]);
+    run.assert_status(0).assert_stdout("/bin/sh 0\n");
+    let alone = place.run(&["--entrypoint", "/bin/true", &image("python")]);
+    alone.assert_status(0).assert_stdout("");
+}
+
+fn supplementary_groups_come_from_the_images_files() {
+    let place = Place::new();
+    let program = "import os, grp; groups = {g.gr_gid for g in grp.getgrall() if 'app' in g.gr_mem}; \
+                   print(groups <= set(os.getgroups()), set(os.getgroups()) <= groups | {os.getgid()})";
+    place.run(&[&image("python"), "-c", program]).assert_status(0).assert_stdout("True True\n");
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A server: it forks, serves a socket inside, saves to its scratch disk and hears signals.
+
+use coracle_tests::{Case, Place, case, image};
+use rustix::process::Signal;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, a_server_daemonizes_and_answers_inside),
+        case!(Smoke, a_server_saves_and_ends_with_status_0_when_told_to_terminate),
+    ]
+}
+
+fn a_server_daemonizes_and_answers_inside() {
+    let place = Place::new();
+    let script = "redis-server --daemonize yes > /dev/null; until redis-cli ping; do :; done; \
+                  redis-cli set a b; redis-cli get a";
+    let run = place.run(&[&image("redis"), "sh", "-c", script]);
+    run.assert_status(0);
+    // Until the server listens, redis-cli says that it could not connect.
+    let lines: Vec<String> = run.stdout_text().lines().map(str::to_owned).collect();
+    assert!(lines.ends_with(&["PONG".into(), "OK".into(), "b".into()]), "{}", run.report());
+}
+
+fn a_server_saves_and_ends_with_status_0_when_told_to_terminate() {
+    let place = Place::new();
+    let mut run = place.start(&[&image("redis")]);
+    run.wait_for_stdout("Ready");
+    run.signal(Signal::TERM);
+    let run = run.finish();
+    run.assert_status(0).assert_reason("stopped");
+    let said = run.stdout_text();
+    for sentence in ["Received SIGTERM", "Saving the final RDB snapshot", "DB saved on disk"] {
+        assert!(said.contains(sentence), "`{sentence}` is missing\n{}", run.report());
+    }
+}

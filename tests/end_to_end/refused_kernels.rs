@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Kernel images that cannot be booted are refused by name, before a machine is built.
+
+use coracle_tests::{Case, Elf, Place, case, image};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Quick[Kvm], files_that_are_no_kernel_are_refused),
+        case!(Quick[Kvm], kernels_that_are_wrong_in_one_field_are_refused),
+        case!(Quick[Kvm], a_kernel_too_big_for_the_memory_is_refused_with_both_sizes),
+        case!(Quick[Kvm], paths_that_are_no_files_are_refused_at_once),
+        case!(Quick[Kvm], command_lines_that_cannot_be_passed_are_refused),
+    ]
+}
+
+fn refuse(place: &Place, kernel: &Path, more: &[&str], objects: &[&str]) {
+    let path = kernel.display().to_string();
+    let image = image("busybox");
+    let arguments = [&["--kernel", &path][..], more, &[&image, "true"]].concat();
+    let run = place.invocation(&arguments).limit(Duration::from_secs(20)).finish();
+    run.assert_status(125).assert_reason("kernel-error").assert_one_line_naming(objects);
+}
+
+fn files_that_are_no_kernel_are_refused() {
+    let place = Place::new();
+    let good = Elf::default().to_bytes();
+    // The magic of the Linux boot protocol at 0x1f1 and 0x202.
+    let mut bzimage = vec![0; 8192];
+    bzimage[..2].copy_from_slice(b"MZ");
+    bzimage[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    let files: &[(&str, &[u8])] = &[
+        ("empty", b""),
+        ("one-byte", b"\x7f"),
+        ("text", b"#!/bin/sh\necho not a kernel\n"),
+        ("compressed", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"),
+        ("bzImage", &bzimage),
+        ("half-a-header", &good[..40]),
+        ("no-program-headers", &good[..64]),
+        ("half-a-program-header", &good[..100]),
+        ("cut-in-the-note", &good[..good.len() - 6]),
+    ];
+    for (name, contents) in files {
+        refuse(&place, &place.write(name, contents), &[], &[name]);
+    }
+    let run = place.run(&["--kernel", &place.file("bzImage").display().to_string(), &image("busybox"), "true"]);
+    run.assert_one_line_naming(&["bzImage", "vmlinux"]);
+}
+
+fn kernels_that_are_wrong_in_one_field_are_refused() {
+    let place = Place::new();
+    let kernels = [
+        ("class-32", Elf { class: 1, ..Elf::default() }),
+        ("big-endian", Elf { data: 2, ..Elf::default() }),
+        ("arm64", Elf { machine: 183, ..Elf::default() }),
+        ("i386", Elf { machine: 3, ..Elf::default() }),
+        ("relocatable", Elf { kind: 1, ..Elf::default() }),
+        ("no-note", Elf { pvh_entry: None, ..Elf::default() }),
+        ("entry-0", Elf { pvh_entry: Some(0), ..Elf::default() }),
+        ("entry-behind-the-segment", Elf { pvh_entry: Some(0x100_1000), ..Elf::default() }),
+        ("entry-at-the-end", Elf { pvh_entry: Some(0xffff_ffff), ..Elf::default() }),
+        ("segment-at-0", Elf { address: 0, pvh_entry: Some(0), ..Elf::default() }),
+        ("segment-beyond-memory", Elf { address: 0x4000_0000, pvh_entry: Some(0x4000_0000), ..Elf::default() }),
+        ("segment-wraps", Elf { memory_size: u64::MAX - 4096, ..Elf::default() }),
+        ("overlap", Elf { more_segments: vec![(0x100_0800, 4096)], ..Elf::default() }),
+        ("memory-below-file", Elf { memory_size: 1, ..Elf::default() }),
+    ];
+    for (name, kernel) in kernels {
+        refuse(&place, &place.write(name, kernel.to_bytes()), &[], &[name]);
+    }
+}
+
+fn a_kernel_too_big_for_the_memory_is_refused_with_both_sizes() {
+    let place = Place::new();
+    let kernel = Elf { memory_size: 100 << 20, ..Elf::default() };
+    refuse(&place, &place.write("big", kernel.to_bytes()), &["-m", "64m"], &["big", "64"]);
+}
+
+fn paths_that_are_no_files_are_refused_at_once() {
+    let place = Place::new();
+    let link = place.file("loop");
+    std::os::unix::fs::symlink(&link, &link).expect("the test's own folder is writable");
+    let fifo = place.file("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+        .expect("writable");
+    for path in [Path::new("/nowhere/vmlinux"), Path::new("/dev/zero"), place.path(), &link, &fifo] {
+        refuse(&place, path, &[], &[&path.display().to_string()]);
+    }
+    // Sparse, and larger than any memory.
+    let sparse = place.write("sparse", Elf::default().to_bytes());
+    let file = std::fs::OpenOptions::new().write(true).open(&sparse).expect("just written");
+    file.set_len(1 << 40).expect("the file system has sparse files");
+    let run = place.invocation(&["--kernel", &sparse.display().to_string(), "oci:/nowhere", "true"]).finish();
+    assert!(run.elapsed < Duration::from_secs(2), "took {:?}", run.elapsed);
+    run.assert_status(125);
+}
+
+fn command_lines_that_cannot_be_passed_are_refused() {
+    let place = Place::new();
+    let long = "x".repeat(5000);
+    for (append, object) in [(long.as_str(), "append"), ("two\nlines", "append"), ("caf\u{e9}", "append")] {
+        let run = place.run(&["--append", append, &image("busybox"), "true"]);
+        run.assert_status(125).assert_one_line_naming(&[object]);
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Requests that make no sense are refused before anything is touched: status 125, one line that names what is wrong.
+
+use coracle_tests::{Case, Place, case};
+use std::os::unix::process::CommandExt;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Quick, options_that_make_no_sense_are_refused_by_name),
+        case!(Quick, options_that_contradict_each_other_are_refused),
+        case!(Quick, configuration_documents_that_make_no_sense_are_refused),
+        case!(Quick, help_and_version_succeed),
+        case!(Quick, a_closed_standard_input_and_error_is_survived),
+    ]
+}
+
+/// Arguments before the image, and what the line must name.
+const SENSELESS: &[(&[&str], &str)] = &[
+    (&["--no-such-option"], "--no-such-option"),
+    (&["-Z"], "-Z"),
+    (&["-m"], "-m"),
+    (&["-m", "0"], "0"),
+    (&["-m", "1m"], "1m"),
+    (&["-m", "63m"], "63m"),
+    (&["-m", "-5m"], "-5m"),
+    (&["-m", "128q"], "128q"),
+    (&["-m", "16eib"], "16eib"),
+    (&["-m", "99999999999999999999"], "99999999999999999999"),
+    (&["-m", "18446744073709551615"], "18446744073709551615"),
+    (&["-m", ""], "memory"),
+    (&["--cpus", "0"], "0"),
+    (&["--cpus", "33"], "33"),
+    (&["--cpus", "1.5"], "1.5"),
+    (&["--cpus", "-1"], "-1"),
+    (&["--cpus", "many"], "many"),
+    (&["-e", "=value"], "=value"),
+    (&["-e", ""], "env"),
+    (&["--env-file", "/nowhere/environment"], "/nowhere/environment"),
+    (&["-w", "relative/path"], "relative/path"),
+    (&["-h", "no spaces"], "no spaces"),
+    (&["-h", "-leading"], "-leading"),
+    (&["--name", "a/b"], "a/b"),
+    (&["--name", ".."], ".."),
+    (&["--name", ""], "name"),
+    (&["--id", "../escape"], "../escape"),
+    (&["--stop-signal", "SIGNOSUCH"], "SIGNOSUCH"),
+    (&["--stop-signal", "0"], "0"),
+    (&["--stop-signal", "99"], "99"),
+    (&["--stop-timeout", "soon"], "soon"),
+    (&["--timeout", "-3"], "-3"),
+    (&["--tmpfs", "relative"], "relative"),
+    (&["--tmpfs", ""], "tmpfs"),
+    (&["--scratch", "some"], "some"),
+    (&["--scratch", "0"], "0"),
+    (&["--disk", "file.img"], "file.img"),
+    (&["--disk", "path="], "path"),
+    (&["--disk", "path=x,colour=red"], "colour"),
+    (&["--disk", "path=x,path=y"], "path"),
+    (&["--network", "nonsense"], "nonsense"),
+    (&["--network", "tap="], "tap"),
+    (&["--network", "fd=77"], "77"),
+    (&["--mac-address", "00:11:22"], "00:11:22"),
+    (&["--sandbox", "perhaps"], "perhaps"),
+    (&["--log-level", "loud"], "loud"),
+];
+
+fn options_that_make_no_sense_are_refused_by_name() {
+    let place = Place::new();
+    for (options, object) in SENSELESS {
+        let arguments = [*options, &["oci:/nowhere", "true"]].concat();
+        let run = place.run(&arguments);
+        run.assert_status(125).assert_one_line_naming(&[object]);
+        // Before the options are read, nobody knows where the result should go.
+        if run.result.is_some() {
+            run.assert_reason("config-error");
+        }
+    }
+}
+
+fn options_that_contradict_each_other_are_refused() {
+    let place = Place::new();
+    let disk = place.write("disk.img", vec![0; 4096]).display().to_string();
+    let contradictions: &[(&[&str], &[&str])] = &[
+        (&["--read-only", "--scratch", "8g", "--scratch", "tmpfs", "oci:/nowhere"], &["--scratch"]),
+        (&["--name", "one", "--id", "other", "oci:/nowhere"], &["--name", "--id"]),
+        (&["--network", "none", "--mac-address", "02:00:00:00:00:01", "oci:/nowhere"], &["--mac-address"]),
+        (&[], &["IMAGE"]),
+        (&["--rootfs", &disk], &["command"]),
+    ];
+    for (arguments, objects) in contradictions {
+        place.run(arguments).assert_status(125).assert_one_line_naming(objects);
+    }
+}
+
+fn configuration_documents_that_make_no_sense_are_refused() {
+    let place = Place::new();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let documents: &[(&str, &[u8])] = &[
+        ("empty", b""),
+        ("half", b"{\"version\": 1, \"image\": "),
+        ("not-an-object", b"[1, 2, 3]"),
+        ("unknown-key", b"{\"version\": 1, \"image\": \"oci:/nowhere\", \"colour\": \"red\"}"),
+        ("twice", b"{\"version\": 1, \"image\": \"oci:/nowhere\", \"image\": \"oci:/elsewhere\"}"),
+        ("future", b"{\"version\": 999, \"image\": \"oci:/nowhere\"}"),
+        ("trailing", b"{\"version\": 1, \"image\": \"oci:/nowhere\"} more"),
+        ("binary", b"\xff\xfe\x00\x01"),
+        ("deep", deep.as_bytes()),
+    ];
+    for (name, contents) in documents {
+        let file = place.write(name, contents).display().to_string();
+        place.run(&["--config", &file]).assert_status(125).assert_one_line_naming(&[name]);
+    }
+    place
+        .run(&["--config", "/nowhere/config.json"])
+        .assert_status(125)
+        .assert_one_line_naming(&["/nowhere/config.json"]);
+}
+
+fn help_and_version_succeed() {
+    let place = Place::new();
+    for (verb, argument, expected) in
+        [("--version", None, env!("CARGO_PKG_VERSION")), ("--help", None, "run"), ("run", Some("--help"), "--memory")]
+    {
+        let arguments: Vec<&str> = argument.into_iter().collect();
+        let run = place.invocation(&arguments).verb(verb).finish();
+        run.assert_status(0).assert_stderr("");
+        assert!(run.stdout_text().contains(expected), "{}", run.report());
+    }
+}
+
+fn a_closed_standard_input_and_error_is_survived() {
+    let place = Place::new();
+    // The first file that a program opens gets the lowest free number: it must not become anybody's standard stream.
+    let closed = ["sh", "-c", "exec \"$@\" <&- 2>&-", "sh"];
+    let run = place.invocation(&["oci:/nowhere", "true"]).wrapped(&closed).finish();
+    run.assert_status(125).assert_reason("image-error").assert_stdout("").assert_stderr("");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the host has /dev/full");
+    let run = place.invocation(&["oci:/nowhere", "true"]).stderr(full).finish();
+    run.assert_status(125).assert_reason("image-error");
+    // No name at all as argv[0].
+    let error = std::process::Command::new(coracle_tests::coracle()).arg0("").output().expect("it starts");
+    assert_eq!(error.status.code(), Some(125));
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Signals to the process are signals to the workload, as the contract's table says.
+
+use coracle_tests::{Case, Place, Running, case, image};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, term_before_the_workload_runs_ends_at_once_with_143),
+        case!(Smoke, a_second_term_cuts_the_power),
+        case!(Full, term_reaches_a_handler_whose_status_counts),
+        case!(Full, the_images_workload_gets_the_stop_signal_it_asked_for),
+        case!(Full, a_workload_that_ignores_term_is_killed_after_the_stop_timeout),
+        case!(Full, with_init_a_workload_without_handlers_dies_of_term),
+        case!(Full, int_is_forwarded_as_int),
+        case!(Full, a_second_int_is_like_term),
+        case!(Full, hup_usr1_usr2_and_quit_are_forwarded),
+        case!(Smoke, a_run_beyond_its_time_ends_with_reason_timeout),
+        case!(Full, kill_leaves_nothing_behind),
+        case!(Full, a_stopped_and_continued_run_goes_on),
+        case!(Full, term_at_any_moment_ends_the_run),
+    ]
+}
+
+/// A shell in the guest that runs `traps`, says `up`, and waits without end in a way that lets its traps run at once.
+fn waiting_shell(place: &Place, options: &[&str], traps: &str) -> Running {
+    let script = format!("{traps}; echo up; while :; do sleep 1000 & wait $!; done");
+    let image = image("busybox");
+    let arguments = [options, &[&image, "sh", "-c", &script]].concat();
+    let mut run = place.start(&arguments);
+    run.wait_for_stdout("up\n");
+    run
+}
+
+fn term_before_the_workload_runs_ends_at_once_with_143() {
+    let place = Place::new();
+    let run =
+        place.start(&["--kernel", &coracle_tests::kernel().display().to_string(), &image("busybox"), "echo", "x"]);
+    // The run directory's entry is made before anything slow is done, and after the signals are taken care of.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_dir(place.run_directory()).expect("readable").next().is_none() {
+        assert!(Instant::now() < deadline && !run.has_ended(), "no entry in the run directory");
+        std::thread::yield_now();
+    }
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    let run = run.finish();
+    assert!(asked.elapsed() < Duration::from_secs(2), "took {:?}", asked.elapsed());
+    run.assert_status(143).assert_reason("stopped").assert_stdout("");
+}
+
+fn a_second_term_cuts_the_power() {
+    let place = Place::new();
+    let mut run = waiting_shell(&place, &[], "trap 'echo heard' TERM");
+    run.signal(Signal::TERM);
+    run.wait_for_stdout("heard");
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.finish().assert_status(137).assert_reason("killed");
+    assert!(asked.elapsed() < Duration::from_secs(2), "took {:?}", asked.elapsed());
+}
+
+fn term_reaches_a_handler_whose_status_counts() {
+    let place = Place::new();
+    let run = waiting_shell(&place, &[], "trap 'echo bye; exit 42' TERM");
+    run.signal(Signal::TERM);
+    let run = run.finish();
+    run.assert_status(42).assert_reason("stopped").assert_stdout("up\nbye\n");
+}
+
+fn the_images_workload_gets_the_stop_signal_it_asked_for() {
+    let place = Place::new();
+    let run = waiting_shell(&place, &["--stop-signal", "USR2"], "trap 'echo usr2; exit 9' USR2");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(9).assert_reason("stopped").assert_stdout("up\nusr2\n");
+}
+
+fn a_workload_that_ignores_term_is_killed_after_the_stop_timeout() {
+    let place = Place::new();
+    let run = waiting_shell(&place, &["--stop-timeout", "2"], "trap '' TERM");
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.finish().assert_status(137).assert_reason("killed");
+    let took = asked.elapsed();
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(5), "took {took:?}");
+}
+
+fn with_init_a_workload_without_handlers_dies_of_term() {
+    let place = Place::new();
+    let mut run = place.start(&["--init", &image("busybox"), "sh", "-c", "echo up; exec sleep 1000"]);
+    run.wait_for_stdout("up\n");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(143).assert_reason("stopped");
+}
+
+fn int_is_forwarded_as_int() {
+    let place = Place::new();
+    let run = waiting_shell(&place, &[], "trap 'echo int; exit 3' INT");
+    run.signal(Signal::INT);
+    run.finish().assert_status(3).assert_stdout("up\nint\n");
+}
+
+fn a_second_int_is_like_term() {
+    let place = Place::new();
+    let mut run = waiting_shell(&place, &[], "trap 'echo int' INT; trap 'echo term; exit 4' TERM");
+    run.signal(Signal::INT);
+    run.wait_for_stdout("int\n");
+    run.signal(Signal::INT);
+    run.finish().assert_status(4).assert_reason("stopped").assert_stdout("up\nint\nterm\n");
+}
+
+fn hup_usr1_usr2_and_quit_are_forwarded() {
+    let place = Place::new();
+    let traps = "for s in HUP USR1 USR2 QUIT; do trap \"echo got $s\" $s; done; trap 'exit 0' TERM";
+    let mut run = waiting_shell(&place, &[], traps);
+    for (signal, name) in [(Signal::HUP, "HUP"), (Signal::USR1, "USR1"), (Signal::USR2, "USR2"), (Signal::QUIT, "QUIT")]
+    {
+        run.signal(signal);
+        run.wait_for_stdout(&format!("got {name}\n"));
+    }
+    run.signal(Signal::TERM);
+    run.finish().assert_status(0).assert_reason("stopped");
+}
+
+fn a_run_beyond_its_time_ends_with_reason_timeout() {
+    let place = Place::new();
+    let run = place.run(&["--timeout", "3", &image("busybox"), "sleep", "1000"]);
+    run.assert_reason("timeout").assert_status(137);
+    assert!(run.elapsed < Duration::from_secs(6), "took {:?}", run.elapsed);
+}
+
+fn kill_leaves_nothing_behind() {
+    let place = Place::new().keeping_run_entries();
+    let run = waiting_shell(&place, &["--name", "again"], ":");
+    run.signal(Signal::KILL);
+    let killed = run.finish();
+    assert_eq!(killed.status.code(), None, "{}", killed.report());
+    assert_eq!(killed.result, None, "nobody could write a result");
+    // The same name starts again: the stale entry is taken over.
+    place.run(&["--name", "again", &image("busybox"), "echo", "back"]).assert_status(0).assert_stdout("back\n");
+}
+
+fn a_stopped_and_continued_run_goes_on() {
+    let place = Place::new();
+    let mut run = waiting_shell(&place, &[], "trap 'echo on; exit 0' USR1");
+    run.signal(Signal::STOP);
+    run.signal(Signal::CONT);
+    run.signal(Signal::USR1);
+    run.wait_for_stdout("on\n");
+    run.finish().assert_status(0);
+}
+
+fn term_at_any_moment_ends_the_run() {
+    let place = Place::new();
+    // Spread over a whole boot of native KVM; the moment is the input of this test, not a wait for something.
+    for step in 0..40 {
+        let run = place.start(&[&image("busybox"), "sleep", "1000"]);
+        std::thread::sleep(Duration::from_millis(step * 15));
+        run.signal(Signal::TERM);
+        run.signal(Signal::TERM);
+        let run = run.finish();
+        // Before main has set up anything, TERM has its usual effect.
+        let early = std::os::unix::process::ExitStatusExt::signal(&run.status) == Some(15);
+        assert!(early || matches!(run.status.code(), Some(137 | 143)), "after {} ms\n{}", step * 15, run.report());
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Vector registers survive everything that can happen to a task: competition, system calls, signals, forks, threads. Where
+//! the host emulates guest kernel mode, coracle itself saves and restores them at each switch.
+
+use coracle_tests::{Case, Kvm, Place, World, case, compile, file_system};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, tasks_that_compete_for_one_processor_keep_their_registers),
+        case!(Smoke, tasks_on_two_processors_keep_their_registers),
+    ]
+}
+
+fn tasks_that_compete_for_one_processor_keep_their_registers() {
+    keep_registers("1", 3);
+}
+
+fn tasks_on_two_processors_keep_their_registers() {
+    keep_registers("2", 4);
+}
+
+fn keep_registers(cpus: &str, tasks: u64) {
+    let threads = 2;
+    let rounds = if World::detect().kvm == Kvm::Native { 400 } else { 24 };
+    let place = Place::new();
+    let disk = place.file("root.ext4");
+    file_system(&disk, 16, &[(&compile("vector_state"), "/vector_state")]);
+    let run = place.run(&[
+        "--cpus",
+        cpus,
+        "--scratch",
+        "tmpfs",
+        "--rootfs",
+        &disk.display().to_string(),
+        "/vector_state",
+        &tasks.to_string(),
+        &threads.to_string(),
+        &rounds.to_string(),
+        "8000000",
+    ]);
+    run.assert_status(0).assert_stderr("");
+    let all = tasks * threads * rounds;
+    let line = run.stdout_text();
+    assert!(line.contains(&format!(" rounds={all} ")), "every round was done\n{}", run.report());
+    assert!(line.contains(&format!(" forks={} ", all / 8)), "every fork was made\n{}", run.report());
+    assert!(!line.contains(" signals=0 "), "signals arrived\n{}", run.report());
+    assert!(line.ends_with(" failed=0 mismatches=0\n"), "{}", run.report());
+}

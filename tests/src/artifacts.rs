@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where the things under test are: the binary, the guest kernel beside it, the test images.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The root of the repository.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is a folder of the workspace")
+}
+
+/// The binary: `CORACLE_BIN`, else the release build.
+#[must_use]
+pub fn coracle() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = match env::var_os("CORACLE_BIN") {
+            Some(path) => PathBuf::from(path),
+            None => target_folder().join("release/coracle"),
+        };
+        assert!(path.is_file(), "{} is not there: run `make build` first, or set CORACLE_BIN", path.display());
+        path
+    })
+}
+
+/// The guest kernel that the binary finds beside itself.
+#[must_use]
+pub fn kernel() -> PathBuf {
+    coracle().with_file_name("vmlinux")
+}
+
+/// The folder of the test images: `CORACLE_IMAGES`, else what `make -s images` says (it builds what is missing).
+#[must_use]
+pub fn images() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = env::var_os("CORACLE_IMAGES") {
+            return PathBuf::from(path);
+        }
+        let make = Command::new("make").args(["-s", "images"]).current_dir(workspace()).output().expect("make starts");
+        let output = String::from_utf8_lossy(&make.stdout).into_owned();
+        let log = String::from_utf8_lossy(&make.stderr).into_owned();
+        assert!(make.status.success(), "`make -s images` failed: {}\n{log}", make.status);
+        PathBuf::from(output.lines().last().expect("`make -s images` prints the folder as its last line"))
+    })
+}
+
+/// A test image as an argument of `coracle run`.
+#[must_use]
+pub fn image(name: &str) -> String {
+    format!("oci:{}", images().join(name).display())
+}
+
+/// A folder that lasts beyond a run of the tests, for what is costly to make again.
+#[must_use]
+pub fn scratch_folder() -> PathBuf {
+    let folder = target_folder().join("end-to-end");
+    std::fs::create_dir_all(&folder).expect("the target folder is writable");
+    folder
+}
+
+fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}

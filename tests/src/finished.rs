@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a call of the binary has left: status, streams, result document. Each assertion shows all of it when it fails.
+
+use crate::running::report;
+use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// A call that has ended.
+pub struct Finished {
+    /// The command line, for messages.
+    pub command: String,
+    /// How the process ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// Its standard error.
+    pub stderr: String,
+    /// The result document, if it was written.
+    pub result: Option<Value>,
+    /// The guest kernel's console.
+    pub console: String,
+    /// From start to end.
+    pub elapsed: Duration,
+}
+
+impl Finished {
+    /// Everything, for a failing assertion of the test's own.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let result = self.result.as_ref().map_or_else(|| "none".into(), ToString::to_string);
+        let report = report(&self.command, &self.stdout, self.stderr.as_bytes(), &self.console);
+        format!("status: {}\nresult: {result}\n{report}", self.status)
+    }
+
+    /// Standard output as text.
+    #[must_use]
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// A value of the result document by JSON pointer, `null` if it is not there.
+    #[must_use]
+    pub fn result_at(&self, pointer: &str) -> &Value {
+        let result = self.result.as_ref().unwrap_or_else(|| panic!("no result document\n{}", self.report()));
+        result.pointer(pointer).unwrap_or(&Value::Null)
+    }
+
+    /// The process exited with `status`, and the result document, if there is one, says the same.
+    pub fn assert_status(&self, status: i32) -> &Finished {
+        assert_eq!(self.status.signal(), None, "killed by a signal\n{}", self.report());
+        assert_eq!(self.status.code(), Some(status), "exit status\n{}", self.report());
+        if self.result.is_some() {
+            assert_eq!(self.result_at("/end/status"), status, "status in the result\n{}", self.report());
+        }
+        self
+    }
+
+    /// The result document gives this reason.
+    pub fn assert_reason(&self, reason: &str) -> &Finished {
+        assert_eq!(self.result_at("/end/reason"), reason, "reason in the result\n{}", self.report());
+        self
+    }
+
+    /// Standard output is exactly this.
+    pub fn assert_stdout(&self, expected: &str) -> &Finished {
+        assert_eq!(self.stdout_text(), expected, "stdout\n{}", self.report());
+        self
+    }
+
+    /// Standard error is exactly this.
+    pub fn assert_stderr(&self, expected: &str) -> &Finished {
+        assert_eq!(self.stderr, expected, "stderr\n{}", self.report());
+        self
+    }
+
+    /// One line of coracle's own on standard error that names each of `objects`, and nothing on standard output.
+    pub fn assert_one_line_naming(&self, objects: &[&str]) -> &Finished {
+        self.assert_stdout("");
+        let line = self.stderr.strip_suffix('\n').unwrap_or_default();
+        assert!(line.starts_with("coracle: ") && !line.contains('\n'), "not one line of coracle's\n{}", self.report());
+        for object in objects {
+            assert!(line.contains(object), "the line does not name `{object}`\n{}", self.report());
+        }
+        self
+    }
+}

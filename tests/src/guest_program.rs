@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Programs of the tests' own that run in the guest, and root file systems that carry them.
+
+use crate::{scratch_folder, workspace};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+/// The static binary made from `tests/guest/NAME.c`; compiled when it is older than its source.
+#[must_use]
+pub fn compile(name: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().expect("a compiler error fails all tests that need the program");
+    let source = workspace().join("tests/guest").join(name).with_extension("c");
+    let binary = scratch_folder().join(name);
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if changed(&binary) > changed(&source) {
+        return binary;
+    }
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-o"]);
+    run(gcc.arg(&binary).arg(&source));
+    binary
+}
+
+/// An ext4 image of `mebibytes` at `image` that holds these files, as pairs of a source and an absolute name in the guest.
+pub fn file_system(image: &Path, mebibytes: u32, files: &[(&Path, &str)]) {
+    let staging = tempfile::tempdir().expect("the temporary folder is writable");
+    for (source, name) in files {
+        let destination = staging.path().join(name.trim_start_matches('/'));
+        let folder = destination.parent().expect("the name is absolute");
+        fs::create_dir_all(folder).expect("a new folder is writable");
+        fs::copy(source, &destination).unwrap_or_else(|error| panic!("cannot copy {}: {error}", source.display()));
+    }
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0", "-d"]);
+    run(mke2fs.arg(staging.path()).arg(image).arg(format!("{mebibytes}M")));
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{log}", output.status);
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Container images made by the test itself, to be wrong in one way: an OCI layout folder, written field by field.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Hexadecimal SHA-256.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An OCI layout folder with one image of one layer. As it is by default it can be converted, and run if its command were
+/// there.
+pub struct Layout {
+    folder: PathBuf,
+    /// The layer as it is stored.
+    pub layer: Vec<u8>,
+    /// The digest of the uncompressed layer that the config promises, instead of the right one.
+    pub diff_id: Option<String>,
+    /// `config` of the image configuration.
+    pub config: Value,
+    /// `architecture` of the image.
+    pub architecture: &'static str,
+    /// `org.opencontainers.image.ref.name` of the image.
+    pub tag: &'static str,
+}
+
+impl Layout {
+    /// A small image with a command, to be written to `folder`.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Layout {
+        let layer = tar_with("etc/motd", b"hello\n");
+        let config = json!({ "Cmd": ["/nothing-here"] });
+        Layout { folder, layer, diff_id: None, config, architecture: "amd64", tag: "latest" }
+    }
+
+    /// Writes it and returns the reference to it.
+    #[must_use]
+    pub fn write(&self) -> String {
+        fs::create_dir_all(self.folder.join("blobs/sha256")).expect("the test's own folder is writable");
+        fs::write(self.folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("writable");
+        let layer = self.blob("application/vnd.oci.image.layer.v1.tar", &self.layer);
+        let diff_id = self.diff_id.clone().unwrap_or_else(|| format!("sha256:{}", sha256(&self.layer)));
+        let config = json!({
+            "architecture": self.architecture,
+            "os": "linux",
+            "config": self.config,
+            "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+        });
+        let config = self.blob("application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({ "schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": [layer] });
+        let mut manifest = self.blob(manifest_type, manifest.to_string().as_bytes());
+        manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": self.tag });
+        manifest["platform"] = json!({ "architecture": self.architecture, "os": "linux" });
+        let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+        fs::write(self.folder.join("index.json"), index.to_string()).expect("writable");
+        format!("oci:{}", self.folder.display())
+    }
+
+    /// Where the layer's blob is.
+    #[must_use]
+    pub fn layer_path(&self) -> PathBuf {
+        self.folder.join("blobs/sha256").join(sha256(&self.layer))
+    }
+
+    /// The written folder as an OCI archive.
+    #[must_use]
+    pub fn archive(&self, path: &Path) -> String {
+        let mut archive = tar::Builder::new(File::create(path).expect("the test's own folder is writable"));
+        archive.append_dir_all(".", &self.folder).and_then(|()| archive.finish()).expect("the folder can be archived");
+        format!("oci-archive:{}", path.display())
+    }
+
+    fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = sha256(bytes);
+        fs::write(self.folder.join("blobs/sha256").join(&digest), bytes).expect("the test's own folder is writable");
+        json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
+    }
+}
+
+/// A layer with one file.
+fn tar_with(name: &str, contents: &[u8]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(contents.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, contents).expect("memory takes everything");
+    archive.into_inner().expect("memory takes everything")
+}

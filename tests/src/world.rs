@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What this machine offers to the tests.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+/// The kind of `/dev/kvm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kvm {
+    /// There is none, or it cannot be opened.
+    None,
+    /// Guest kernel mode is emulated instruction by instruction: a boot takes seconds.
+    Software,
+    /// Backed by the processor.
+    Native,
+}
+
+/// What this machine offers.
+#[derive(Clone, Copy, Debug)]
+pub struct World {
+    /// The kind of KVM.
+    pub kvm: Kvm,
+    /// Whether the tests run as root.
+    pub root: bool,
+    /// `CORACLE_TESTS=all`: run also what is left out for its length.
+    pub all: bool,
+}
+
+impl World {
+    /// Looks at the machine once.
+    #[must_use]
+    pub fn detect() -> World {
+        World {
+            kvm: detect_kvm(),
+            root: rustix::process::geteuid().is_root(),
+            all: std::env::var_os("CORACLE_TESTS").is_some_and(|value| value == "all"),
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self.kvm {
+            Kvm::None => "without KVM",
+            Kvm::Software => "emulating KVM",
+            Kvm::Native => "native KVM",
+        })
+    }
+}
+
+/// The module's name tells for sure; the processor flags are what is left where it does not.
+fn detect_kvm() -> Kvm {
+    if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+        return Kvm::None;
+    }
+    if Path::new("/sys/module/kvm_pvm").exists() {
+        return Kvm::Software;
+    }
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let hardware = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    if hardware { Kvm::Native } else { Kvm::Software }
+}
