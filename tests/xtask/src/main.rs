@@ -1,4 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for people who work on coracle.
+//! Commands for people who work on coracle: `cargo xtask check|test|bench`.
 
-fn main() {}
+mod bench;
+mod check;
+mod repository;
+mod suite;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask check [STEP...]  examine the sources; without STEP every step, in this order:
+                             format lints sizes readmes spdx versions licences tests
+cargo xtask test             unit tests and documentation tests of the workspace, then the end-to-end tests
+cargo xtask bench [RUNS]     time and memory of the release build, as medians of RUNS (10) runs";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        Some(("check", steps)) => check::run(steps),
+        Some(("test", [])) => suite::run(),
+        Some(("bench", [])) => bench::run(10),
+        Some(("bench", [runs])) => match runs.parse() {
+            Ok(runs @ 1..) => bench::run(runs),
+            _ => bail!("`{runs}` is no number of runs"),
+        },
+        Some(("help" | "--help" | "-h", _)) => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("what shall I do?\n{USAGE}"),
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is measured: the release build and the test images, and one way to start a run.
+
+use crate::repository::root;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
+
+/// The release build and the test images.
+pub(crate) struct Product {
+    binary: PathBuf,
+    images: PathBuf,
+    /// The image cache that warm runs share.
+    cache: TempDir,
+}
+
+/// A started run. Ended when dropped.
+pub(crate) struct Run {
+    pub(crate) child: Child,
+    folder: TempDir,
+}
+
+impl Product {
+    /// Finds both; `CORACLE_BIN` and `CORACLE_IMAGES` decide where they are set.
+    pub(crate) fn find() -> Result<Product> {
+        let binary =
+            std::env::var_os("CORACLE_BIN").map_or_else(|| root().join("target/release/coracle"), PathBuf::from);
+        ensure!(binary.is_file(), "{} is not there: run `make build` first", binary.display());
+        let images = match std::env::var_os("CORACLE_IMAGES") {
+            Some(folder) => PathBuf::from(folder),
+            None => {
+                let make = Command::new("make").args(["-s", "images"]).current_dir(root()).output().context("make")?;
+                ensure!(make.status.success(), "make images: {}", String::from_utf8_lossy(&make.stderr).trim());
+                let output = String::from_utf8(make.stdout).context("output of make images")?;
+                PathBuf::from(output.lines().last().context("`make -s images` printed no folder")?)
+            }
+        };
+        Ok(Product { binary, images, cache: tempfile::tempdir()? })
+    }
+
+    /// Folder of a test image, an OCI layout.
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
+        self.images.join(name)
+    }
+
+    /// Whether this host's KVM emulates guest kernel mode.
+    pub(crate) fn emulated(&self) -> bool {
+        Path::new("/sys/module/kvm_pvm").exists()
+    }
+
+    /// Starts `coracle run` with these options, image and command, with the shared image cache.
+    pub(crate) fn start(&self, options: &[&str], image: &str, command: &[&str]) -> Result<Run> {
+        self.start_with_cache(self.cache.path(), options, image, command)
+    }
+
+    /// The same with another image cache.
+    pub(crate) fn start_with_cache(&self, cache: &Path, options: &[&str], image: &str, words: &[&str]) -> Result<Run> {
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new(&self.binary);
+        command.arg("run").args(options).arg("--run-dir").arg(folder.path().join("run"));
+        command.arg("--result").arg(folder.path().join("result.json"));
+        command.arg(format!("oci:{}", self.image(image).display())).args(words);
+        command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.spawn().with_context(|| self.binary.display().to_string())?;
+        Ok(Run { child, folder })
+    }
+}
+
+impl Run {
+    /// Waits for a successful end and returns the result document.
+    pub(crate) fn finish(mut self) -> Result<Value> {
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the run ended with {status}");
+        let bytes = fs::read(self.folder.path().join("result.json")).context("result document")?;
+        serde_json::from_slice(&bytes).context("result document")
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Both fail harmlessly when the end was seen already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

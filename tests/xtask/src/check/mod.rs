@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask check`: what holds for every commit. Each step is a file here.
+
+mod cargo_steps;
+mod licences;
+mod readmes;
+mod sizes;
+mod spdx;
+mod versions;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+/// A step looks at the sources and lists what is wrong, one line each.
+type Step = (&'static str, fn() -> Result<Vec<String>>);
+
+/// Quick ones first; the tests last.
+const STEPS: [Step; 8] = [
+    ("format", cargo_steps::format),
+    ("sizes", sizes::check),
+    ("readmes", readmes::check),
+    ("spdx", spdx::check),
+    ("versions", versions::check),
+    ("licences", licences::check),
+    ("lints", cargo_steps::lints),
+    ("tests", cargo_steps::tests),
+];
+
+/// Runs all steps, or the ones named, and goes on after a finding.
+pub(crate) fn run(wanted: &[String]) -> Result<ExitCode> {
+    if let Some(unknown) = wanted.iter().find(|name| STEPS.iter().all(|(step, _)| step != name)) {
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+        bail!("there is no step `{unknown}`; there are: {}", names.join(", "));
+    }
+    let mut failed = Vec::new();
+    for (name, step) in STEPS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|one| one == name)) {
+        println!("== {name}");
+        let findings = step()?;
+        for finding in &findings {
+            println!("   {finding}");
+        }
+        if !findings.is_empty() {
+            failed.push(*name);
+        }
+    }
+    if failed.is_empty() {
+        println!("== all is well");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("== findings in: {}", failed.join(", "));
+    Ok(ExitCode::FAILURE)
+}

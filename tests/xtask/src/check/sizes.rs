@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! No source file above 500 lines of code, tests not counted; the ten largest are shown, and the figures of the whole.
+
+use crate::repository::{files, root};
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+const LIMIT: usize = 500;
+const MEDIAN: usize = 150;
+const NINTH_DECILE: usize = 350;
+
+/// Files above the limit, and distributions above the targets.
+pub(crate) fn check() -> Result<Vec<String>> {
+    let mut sizes = Vec::new();
+    for file in files()? {
+        let name = file.to_string_lossy();
+        // Tables of cases are tests, and may be as long as there are cases, up to the limit for any file.
+        if is_source(&file) && !name.ends_with("_tests.rs") {
+            let text = String::from_utf8_lossy(&fs::read(root().join(&file))?).into_owned();
+            sizes.push((lines_of_code(&text), name.into_owned()));
+        }
+    }
+    sizes.sort_unstable_by(|one, other| other.cmp(one));
+    for (lines, name) in sizes.iter().take(10) {
+        println!("   {lines:4} {name}");
+    }
+    let mut findings: Vec<String> = sizes
+        .iter()
+        .filter(|(lines, _)| *lines > LIMIT)
+        .map(|(lines, name)| format!("{name} has {lines} lines; the limit is {LIMIT}"))
+        .collect();
+    if let (Some((median, _)), Some((decile, _))) = (sizes.get(sizes.len() / 2), sizes.get(sizes.len() / 10)) {
+        println!("   {} files, median {median} lines, 90th percentile {decile}", sizes.len());
+        if *median > MEDIAN || *decile > NINTH_DECILE {
+            findings.push(format!("the targets are {MEDIAN} and {NINTH_DECILE}"));
+        }
+    }
+    Ok(findings)
+}
+
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["rs", "c", "sh", "py"].iter().any(|known| extension == *known))
+}
+
+/// Lines before an inline test module, which by convention ends its file.
+fn lines_of_code(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests {"));
+    tests.unwrap_or(lines.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines_of_code;
+
+    #[test]
+    fn an_inline_test_module_does_not_count() {
+        assert_eq!(lines_of_code("fn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n"), 2);
+    }
+
+    #[test]
+    fn a_test_module_in_a_file_of_its_own_is_two_lines() {
+        assert_eq!(lines_of_code("fn a() {}\n#[cfg(test)]\nmod tests;\nfn b() {}\n"), 4);
+    }
+}
