@@ -24,7 +24,7 @@ pub enum Stdin {
 /// there already.
 pub struct Invocation {
     wrapper: Vec<OsString>,
-    program: PathBuf,
+    program: Option<PathBuf>,
     /// `--run-dir`, `--result` and `--console`, each with its value.
     harness_options: Vec<OsString>,
     verb: &'static str,
@@ -55,7 +55,7 @@ impl Invocation {
         ];
         Invocation {
             wrapper: Vec::new(),
-            program: coracle().to_owned(),
+            program: None,
             harness_options,
             verb: "run",
             arguments: arguments.iter().map(|argument| argument.as_ref().into()).collect(),
@@ -95,7 +95,7 @@ impl Invocation {
     /// Another copy of the binary.
     #[must_use]
     pub fn program(mut self, path: PathBuf) -> Invocation {
-        self.program = path;
+        self.program = Some(path);
         self
     }
 
@@ -138,7 +138,7 @@ impl Invocation {
     #[must_use]
     pub fn start(self) -> Running {
         let mut words = self.wrapper;
-        words.push(self.program.into());
+        words.push(self.program.unwrap_or_else(|| coracle().to_owned()).into());
         words.push(self.verb.into());
         words.extend(self.harness_options);
         words.extend(self.arguments);

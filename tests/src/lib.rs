@@ -29,3 +29,6 @@ pub use place::Place;
 pub use pty::Pty;
 pub use running::Running;
 pub use world::{Kvm, World};
+
+#[cfg(test)]
+mod harness_tests;
