@@ -2,6 +2,7 @@
 //! The end-to-end tests, as one binary: which tests there are, and how many at a time.
 
 mod disks;
+mod faults;
 mod options;
 mod python_image;
 mod redis;
@@ -49,6 +50,7 @@ fn all() -> Vec<Case> {
         terminal::cases(),
         options::cases(),
         disks::cases(),
+        faults::cases(),
         result_document::cases(),
     ];
     modules.into_iter().flatten().collect()

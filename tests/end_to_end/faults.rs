@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Faults from outside and several runs at once: nothing hangs, nothing is half, nothing is left.
+
+use coracle_tests::{Case, Invocation, Place, Stdin, case, image};
+use rustix::process::Signal;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Full, a_reader_that_stopped_reading_does_not_keep_the_run_from_ending),
+        case!(Full, of_two_runs_with_one_name_exactly_one_starts),
+        case!(Full, two_runs_with_a_cold_cache_convert_the_image_once),
+        case!(Full, a_conversion_killed_at_any_moment_leaves_a_cache_that_works),
+        case!(Quick[Kvm, Root], a_full_temporary_folder_and_a_full_cache_are_named),
+        case!(Full, an_environment_of_a_mebibyte_arrives_whole),
+        case!(Full, a_guest_that_panics_ends_with_reason_guest_panic),
+        case!(Full, a_busy_guest_stops_within_a_moment),
+        case!(Full, a_name_can_be_used_again_and_again),
+    ]
+}
+
+fn a_reader_that_stopped_reading_does_not_keep_the_run_from_ending() {
+    let place = Place::new();
+    let (mut reader, writer) = std::io::pipe().expect("the host has pipes");
+    let run = place.invocation(&[&image("busybox"), "yes"]).stdout(Stdio::from(writer)).start();
+    reader.read_exact(&mut [0]).expect("the workload writes");
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.signal(Signal::TERM);
+    run.finish().assert_status(137).assert_reason("killed");
+    assert!(asked.elapsed() < Duration::from_secs(2), "took {:?}", asked.elapsed());
+}
+
+fn of_two_runs_with_one_name_exactly_one_starts() {
+    let place = Place::new().keeping_run_entries();
+    let image = image("busybox");
+    let arguments = ["-i", "--name", "one", &image, "cat"];
+    let mut runs: Vec<_> = (0..5).map(|_| place.invocation(&arguments).stdin(Stdin::Pipe).start()).collect();
+    // The losers end by themselves; the winner waits for its input.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while runs.iter().filter(|run| run.has_ended()).count() < 4 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    let (losers, mut winners): (Vec<_>, Vec<_>) = runs.drain(..).partition(|run| run.has_ended());
+    assert_eq!((winners.len(), losers.len()), (1, 4), "exactly one wins");
+    for loser in losers {
+        loser.finish().assert_status(125).assert_one_line_naming(&["one"]);
+    }
+    let mut winner = winners.remove(0);
+    winner.send("still here\n");
+    winner.close_stdin();
+    winner.finish().assert_status(0).assert_stdout("still here\n");
+}
+
+/// With an image cache of its own.
+fn cold(place: &Place, cache: &Path, arguments: &[&str]) -> Invocation {
+    place.invocation(arguments).env("XDG_CACHE_HOME", cache)
+}
+
+/// Names of all files below `folder`.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("readable").flatten() {
+        match entry.path() {
+            path if path.is_dir() => files.extend(files_below(&path)),
+            path => files.push(path.display().to_string()),
+        }
+    }
+    files
+}
+
+fn two_runs_with_a_cold_cache_convert_the_image_once() {
+    let place = Place::new();
+    let cache = place.file("cache");
+    let image = image("busybox");
+    let arguments = [&image, "echo", "x"];
+    let (one, other) = (cold(&place, &cache, &arguments).start(), cold(&place, &cache, &arguments).start());
+    one.finish().assert_status(0).assert_stdout("x\n");
+    other.finish().assert_status(0).assert_stdout("x\n");
+    let disks = files_below(&cache).into_iter().filter(|name| name.ends_with(".erofs")).count();
+    assert_eq!(disks, 1, "{:?}", files_below(&cache));
+}
+
+fn a_conversion_killed_at_any_moment_leaves_a_cache_that_works() {
+    let place = Place::new().keeping_run_entries();
+    let cache = place.file("cache");
+    let image = image("python");
+    for step in 0..20 {
+        let run = cold(&place, &cache, &[&image, "-c", "print('x')"]).start();
+        // The moment is the input of this test, not a wait for something.
+        std::thread::sleep(Duration::from_millis(step * 20));
+        run.signal(Signal::KILL);
+        let _ = run.finish();
+    }
+    cold(&place, &cache, &[&image, "-c", "print('x')"]).finish().assert_status(0).assert_stdout("x\n");
+    let left = files_below(&cache);
+    assert!(left.iter().all(|name| !name.contains("tmp") && !name.contains("partial")), "{left:?}");
+}
+
+fn a_full_temporary_folder_and_a_full_cache_are_named() {
+    let place = Place::new();
+    let image = image("python");
+    for (variable, folder) in [("XDG_CACHE_HOME", place.file("cache")), ("TMPDIR", place.file("full"))] {
+        fs::create_dir(&folder).expect("the test's own folder is writable");
+        let folder = folder.display().to_string();
+        let small = format!("mount -t tmpfs -o size=64k none {folder} && exec \"$@\"");
+        let wrapper = ["unshare", "--mount", "sh", "-c", &small, "sh"];
+        let run = place.invocation(&[&image, "-c", "pass"]).env(variable, &folder).wrapped(&wrapper).finish();
+        run.assert_status(125).assert_one_line_naming(&[&folder]);
+    }
+}
+
+fn an_environment_of_a_mebibyte_arrives_whole() {
+    let place = Place::new();
+    let lines: String = (0..16).map(|index| format!("LONG_{index}={}\n", "v".repeat(64 << 10))).collect();
+    let file = place.write("environment", lines).display().to_string();
+    let script = "env | grep -c ^LONG_; env | grep ^LONG_ | wc -c";
+    let run = place.run(&["--env-file", &file, &image("busybox"), "sh", "-c", script]);
+    let bytes = 10 * (8 + (64 << 10)) + 6 * (9 + (64 << 10));
+    run.assert_status(0).assert_stdout(&format!("16\n{bytes}\n"));
+}
+
+fn a_guest_that_panics_ends_with_reason_guest_panic() {
+    let place = Place::new();
+    // The kernel finds no program of this name in the initramfs, nor a root file system of its own.
+    let run = place.run(&["--append", "rdinit=/nowhere", &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("guest-panic").assert_stdout("");
+}
+
+fn a_busy_guest_stops_within_a_moment() {
+    let place = Place::new();
+    let script = "(while :; do :; done) & echo up; while :; do :; done";
+    let mut run = place.start(&["--cpus", "2", &image("busybox"), "sh", "-c", script]);
+    run.wait_for_stdout("up\n");
+    run.signal(Signal::TERM);
+    let asked = Instant::now();
+    run.signal(Signal::TERM);
+    run.finish().assert_status(137).assert_reason("killed");
+    assert!(asked.elapsed() < Duration::from_millis(500), "took {:?}", asked.elapsed());
+}
+
+fn a_name_can_be_used_again_and_again() {
+    let place = Place::new().keeping_run_entries();
+    for round in 0..20 {
+        let word = round.to_string();
+        let run = place.run(&["--name", "again", &image("busybox"), "echo", &word]);
+        run.assert_status(0).assert_stdout(&format!("{word}\n"));
+    }
+}
