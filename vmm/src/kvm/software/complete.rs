@@ -46,7 +46,7 @@ fn completion(mnemonic: Mnemonic) -> Option<Completion> {
         Mnemonic::Vzeroupper => floating_point::vzeroupper,
 
         // Atomic.
-        Mnemonic::Cmpxchg16b => exchange::compare_exchange_16,
+        Mnemonic::Cmpxchg16b => exchange::cmpxchg16b,
 
         // Arithmetic on general registers.
         Mnemonic::Popcnt => scalar::popcnt,

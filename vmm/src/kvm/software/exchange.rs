@@ -3,18 +3,18 @@
 //! mapping of the guest's memory.
 #![allow(unsafe_code)] // A 16-byte atomic access has no safe form.
 
+use std::arch::asm;
+
 use super::registers::FLAG_ZERO;
 use super::state::Exception;
 use super::step::{Done, Step, Stop};
 use super::walk::Access;
-use std::arch::x86_64::cmpxchg16b;
-use std::sync::atomic::Ordering;
 
 const SIZE: usize = 16;
 
 /// Compares RDX:RAX with memory; stores RCX:RBX there if they are equal, loads them if not. The prefix `LOCK` makes no
 /// difference: the exchange is always atomic.
-pub(super) fn compare_exchange_16(step: &mut Step<'_>) -> Done {
+pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> Done {
     if !std::arch::is_x86_feature_detected!("cmpxchg16b") {
         return Err(Stop::Unable("the host's CPU does not have it".into()));
     }
@@ -26,20 +26,28 @@ pub(super) fn compare_exchange_16(step: &mut Step<'_>) -> Done {
     if !pointer.is_aligned() {
         return Err(Stop::Unable("guest memory is not mapped by whole pages".into()));
     }
-    let expected = pair(step.registers.rdx, step.registers.rax);
-    let replacement = pair(step.registers.rcx, step.registers.rbx);
-    // SAFETY: the feature was detected; `operand` is 16 bytes of mapped guest memory, `guard` keeps them mapped, and
-    // their alignment was checked. Guest memory is only accessed through raw pointers and atomics: no reference aliases.
-    let found = unsafe { cmpxchg16b(pointer, expected, replacement, Ordering::SeqCst, Ordering::SeqCst) };
-    let equal = found == expected;
-    if !equal {
-        step.registers.rax = found as u64;
-        step.registers.rdx = (found >> 64) as u64;
+    let (mut low, mut high) = (step.registers.rax, step.registers.rdx);
+    let equal: u8;
+    // SAFETY: the CPU has the instruction; `operand` is 16 bytes of mapped guest memory, `guard` keeps them mapped, and
+    // their alignment was checked. Guest memory is only accessed through raw pointers and atomics: no reference
+    // aliases it. The compiler keeps RBX for itself, so it is exchanged around the instruction.
+    unsafe {
+        asm!(
+            "xchg rbx, {replacement}",
+            "lock cmpxchg16b [{pointer}]",
+            "mov rbx, {replacement}",
+            "sete {equal}",
+            replacement = inout(reg) step.registers.rbx => _,
+            pointer = in(reg) pointer,
+            equal = out(reg_byte) equal,
+            inout("rax") low,
+            inout("rdx") high,
+            in("rcx") step.registers.rcx,
+            options(nostack),
+        );
     }
-    step.set_flags(FLAG_ZERO, if equal { FLAG_ZERO } else { 0 });
+    step.registers.rax = low;
+    step.registers.rdx = high;
+    step.set_flags(FLAG_ZERO, if equal != 0 { FLAG_ZERO } else { 0 });
     Ok(())
-}
-
-fn pair(high: u64, low: u64) -> u128 {
-    u128::from(high) << 64 | u128::from(low)
 }
