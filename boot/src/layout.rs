@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every guest-physical address and port that the machine has, in one table, checked for overlaps when this file is
+//! compiled. Pure; any thread.
+//!
+//! | from | to | what | in the guest's memory map |
+//! |---|---|---|---|
+//! | 0 | 0x1000 | left empty: the kernel looks here for what a BIOS leaves | RAM |
+//! | 0x1000 | 0x6000 | what the kernel reads at its entry, one page each | RAM |
+//! | 0x97000 | 0x9f000 | system-call gate | reserved |
+//! | 0x9fc00 | 0xa0000 | MP table, where kernels look first | reserved |
+//! | 0xa0000 | 1 MiB | BIOS area: zeroes (room for ACPI tables) | nothing |
+//! | 1 MiB | 3 GiB or less | kernel where it was linked, initramfs at the end | RAM |
+//! | 3 GiB | 4 GiB | the hole: device windows, interrupt controllers, KVM's own pages | nothing |
+//! | 4 GiB | | the rest of the memory | RAM |
+
+use vm_memory::GuestAddress;
+
+/// Bytes of a page.
+pub const PAGE_SIZE: u64 = 0x1000;
+
+/// Least memory of a guest, bytes.
+pub const MINIMUM_MEMORY: u64 = 64 << 20;
+/// Most memory of a guest, bytes: half of the largest slot that KVM takes, and within every 64-bit host's guest-physical range.
+pub const MAXIMUM_MEMORY: u64 = 4 << 40;
+/// Most virtual CPUs.
+pub const MAXIMUM_CPUS: u8 = 32;
+
+/// Global descriptor table of the entry state.
+pub const GDT: GuestAddress = GuestAddress(0x1000);
+/// PVH start info.
+pub const START_INFO: GuestAddress = GuestAddress(0x2000);
+/// PVH module list.
+pub const MODULE_LIST: GuestAddress = GuestAddress(0x3000);
+/// PVH memory map.
+pub const MEMORY_MAP: GuestAddress = GuestAddress(0x4000);
+/// Kernel command line.
+pub const COMMAND_LINE: GuestAddress = GuestAddress(0x5000);
+/// Longest command line, bytes with its final NUL: what an x86 kernel keeps (`COMMAND_LINE_SIZE`). It would cut off the rest
+/// without a word.
+pub const COMMAND_LINE_SIZE: usize = 2048;
+
+/// Pages for the system-call gate of hosts that emulate guest kernel mode; hidden from the guest's allocator on every host,
+/// so that one memory map serves all.
+pub const SYSCALL_GATE: GuestAddress = GuestAddress(0x97000);
+/// Bytes of [`SYSCALL_GATE`].
+pub const SYSCALL_GATE_SIZE: u64 = 8 * PAGE_SIZE;
+/// Last KiB of base memory: MP floating pointer and configuration table.
+pub const MP_TABLE: GuestAddress = GuestAddress(0x9fc00);
+/// Bytes at [`MP_TABLE`].
+pub const MP_TABLE_SIZE: u64 = 0x400;
+/// End of base memory (640 KiB).
+pub const BASE_MEMORY_END: GuestAddress = GuestAddress(0xa0000);
+/// Start of the memory that kernel and initramfs are loaded to.
+pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
+
+/// Start of the hole below 4 GiB: no memory from here to [`HOLE_END`].
+pub const HOLE_START: GuestAddress = GuestAddress(0xc000_0000);
+/// End of the hole: memory that does not fit below it goes on here.
+pub const HOLE_END: GuestAddress = GuestAddress(0x1_0000_0000);
+/// First register window of a virtio-mmio device.
+pub const VIRTIO_MMIO_BASE: GuestAddress = GuestAddress(0xd000_0000);
+/// Bytes of one virtio-mmio register window.
+pub const VIRTIO_MMIO_WINDOW: u64 = PAGE_SIZE;
+/// Number of virtio-mmio windows: one for each interrupt line.
+pub const VIRTIO_MMIO_COUNT: u32 = LAST_VIRTIO_IRQ - FIRST_VIRTIO_IRQ + 1;
+/// The page whose writes are system calls that came through [`SYSCALL_GATE`].
+pub const SYSCALL_GATE_MMIO: GuestAddress = GuestAddress(0xd0ff_f000);
+/// Registers of the IO-APIC.
+pub const IO_APIC: GuestAddress = GuestAddress(0xfec0_0000);
+/// Registers of each CPU's local APIC.
+pub const LOCAL_APIC: GuestAddress = GuestAddress(0xfee0_0000);
+/// The page that Intel hosts need for real mode (`KVM_SET_IDENTITY_MAP_ADDR`).
+pub const KVM_IDENTITY_MAP: GuestAddress = GuestAddress(0xfffb_c000);
+/// The three pages that Intel hosts need for real mode (`KVM_SET_TSS_ADDR`).
+pub const KVM_TSS: GuestAddress = GuestAddress(0xfffb_d000);
+
+/// First port of the first serial line.
+pub const COM1: u16 = 0x3f8;
+/// Ports of a serial line.
+pub const COM1_PORTS: u16 = 8;
+/// Interrupt line of the first serial line.
+pub const COM1_IRQ: u32 = 4;
+/// Command port of a keyboard controller; all that is left of it is the reset line (`reboot=k`).
+pub const RESET: u16 = 0x64;
+/// A byte written here ends the machine with that exit status: for guests without an init of ours.
+pub const EXIT_STATUS: u16 = 0xf4;
+
+/// First interrupt line of a virtio device. The lines below belong to the timer (0), the keyboard controller (1), the
+/// cascade (2) and serial ports (3, 4).
+pub const FIRST_VIRTIO_IRQ: u32 = 5;
+/// Last interrupt line of a virtio device, and the last pin of KVM's IO-APIC. Nothing on this machine uses the lines of a
+/// PC's clock (8), mouse (12), coprocessor (13) or disks (14, 15).
+pub const LAST_VIRTIO_IRQ: u32 = 23;
+
+/// A named range of guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// What it holds, for messages.
+    pub name: &'static str,
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+const fn area(name: &'static str, start: GuestAddress, size: u64) -> Area {
+    Area { name, start: start.0, size }
+}
+
+/// Everything below 1 MiB that must stay apart, in ascending order.
+pub const LOW_AREAS: [Area; 7] = [
+    area("GDT", GDT, PAGE_SIZE),
+    area("start info", START_INFO, PAGE_SIZE),
+    area("module list", MODULE_LIST, PAGE_SIZE),
+    area("memory map", MEMORY_MAP, PAGE_SIZE),
+    area("command line", COMMAND_LINE, PAGE_SIZE),
+    area("system-call gate", SYSCALL_GATE, SYSCALL_GATE_SIZE),
+    area("MP table", MP_TABLE, MP_TABLE_SIZE),
+];
+
+/// Everything in the hole below 4 GiB, in ascending order.
+pub const HOLE_AREAS: [Area; 6] = [
+    area("virtio-mmio windows", VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT as u64 * VIRTIO_MMIO_WINDOW),
+    area("system-call doorbell", SYSCALL_GATE_MMIO, PAGE_SIZE),
+    area("IO-APIC", IO_APIC, PAGE_SIZE),
+    area("local APIC", LOCAL_APIC, PAGE_SIZE),
+    area("KVM identity map", KVM_IDENTITY_MAP, PAGE_SIZE),
+    area("KVM TSS", KVM_TSS, 3 * PAGE_SIZE),
+];
+
+/// Whether `areas` ascend from `start` to `end` without touching one another's bytes.
+const fn apart(areas: &[Area], start: GuestAddress, end: GuestAddress) -> bool {
+    let mut free_from = start.0;
+    let mut index = 0;
+    while index < areas.len() {
+        if areas[index].start < free_from || areas[index].size == 0 {
+            return false;
+        }
+        free_from = areas[index].start + areas[index].size;
+        index += 1;
+    }
+    free_from <= end.0
+}
+
+const _: () = assert!(apart(&LOW_AREAS, GuestAddress(PAGE_SIZE), BASE_MEMORY_END), "low areas overlap");
+const _: () = assert!(apart(&HOLE_AREAS, HOLE_START, HOLE_END), "areas of the hole overlap");
+const _: () = assert!(COMMAND_LINE_SIZE as u64 <= PAGE_SIZE, "the command line has one page");
+const _: () = assert!(SYSCALL_GATE.0.is_multiple_of(PAGE_SIZE), "page tables lead to the gate");
+const _: () = assert!(SYSCALL_GATE_MMIO.0.is_multiple_of(PAGE_SIZE), "page tables lead to the doorbell");
+const _: () = assert!(MP_TABLE.0 + MP_TABLE_SIZE == BASE_MEMORY_END.0, "kernels look in the last KiB of base memory");
+const _: () = assert!(KVM_TSS.0 == KVM_IDENTITY_MAP.0 + PAGE_SIZE, "as KVM's documentation lays them out");
+
+/// The guest cannot have this much memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemorySizeError {
+    /// Less than [`MINIMUM_MEMORY`].
+    #[error("{0} bytes of memory are too few, a guest needs 64 MiB")]
+    TooSmall(u64),
+    /// More than [`MAXIMUM_MEMORY`].
+    #[error("{0} bytes of memory are too many, a guest can have 4 TiB")]
+    TooLarge(u64),
+    /// Not a multiple of [`PAGE_SIZE`].
+    #[error("{0} bytes of memory are not a whole number of 4 KiB pages")]
+    PartialPage(u64),
+}
+
+/// Whether a guest can have `size_bytes` of memory.
+///
+/// # Errors
+/// The size is out of range or no multiple of the page size.
+pub const fn check_memory_size(size_bytes: u64) -> Result<(), MemorySizeError> {
+    if size_bytes < MINIMUM_MEMORY {
+        Err(MemorySizeError::TooSmall(size_bytes))
+    } else if size_bytes > MAXIMUM_MEMORY {
+        Err(MemorySizeError::TooLarge(size_bytes))
+    } else if !size_bytes.is_multiple_of(PAGE_SIZE) {
+        Err(MemorySizeError::PartialPage(size_bytes))
+    } else {
+        Ok(())
+    }
+}
+
+/// Where `size_bytes` of memory lie: from 0 up to the hole, and what is left from 4 GiB.
+#[must_use]
+pub fn memory_regions(size_bytes: u64) -> Vec<(GuestAddress, usize)> {
+    let low = low_memory_end(size_bytes).0;
+    let high = size_bytes - low;
+    let mut regions = vec![(GuestAddress(0), low as usize)];
+    if high > 0 {
+        regions.push((HOLE_END, high as usize));
+    }
+    regions
+}
+
+/// End of the memory below the hole, for a guest of `size_bytes`.
+#[must_use]
+pub fn low_memory_end(size_bytes: u64) -> GuestAddress {
+    GuestAddress(size_bytes.min(HOLE_START.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_guest_of_up_to_3_gib_has_one_region_and_a_larger_one_goes_on_at_4_gib() {
+        assert_eq!(memory_regions(64 << 20), [(GuestAddress(0), 64 << 20)]);
+        assert_eq!(memory_regions(3 << 30), [(GuestAddress(0), 3 << 30)]);
+        assert_eq!(memory_regions(5 << 30), [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)]);
+    }
+
+    #[test]
+    fn odd_memory_sizes_are_refused() {
+        assert_eq!(check_memory_size(0), Err(MemorySizeError::TooSmall(0)));
+        assert_eq!(check_memory_size(1 << 20), Err(MemorySizeError::TooSmall(1 << 20)));
+        assert_eq!(check_memory_size((64 << 20) + 1), Err(MemorySizeError::PartialPage((64 << 20) + 1)));
+        assert_eq!(check_memory_size(u64::MAX), Err(MemorySizeError::TooLarge(u64::MAX)));
+        assert_eq!(check_memory_size(64 << 20), Ok(()));
+    }
+
+    #[test]
+    fn areas_that_touch_are_apart_and_areas_that_share_a_byte_are_not() {
+        let area = |start, size| Area { name: "", start, size };
+        let fits = |areas: &[Area]| apart(areas, GuestAddress(10), GuestAddress(40));
+        assert!(fits(&[area(10, 10), area(20, 20)]));
+        assert!(!fits(&[area(10, 11), area(20, 20)]));
+        assert!(!fits(&[area(10, 10), area(20, 21)]));
+        assert!(!fits(&[area(9, 1)]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_region_reaches_into_the_hole_and_together_they_are_the_whole_memory(size in any::<u64>()) {
+            let regions = memory_regions(size);
+            prop_assert_eq!(regions.iter().map(|(_, length)| *length as u64).sum::<u64>(), size);
+            for (start, length) in regions {
+                prop_assert!(start >= HOLE_END || start.0 + length as u64 <= HOLE_START.0);
+            }
+        }
+    }
+}
