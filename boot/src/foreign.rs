@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Recognises what people hand over in place of an uncompressed x86-64 ELF kernel, so that the message can say how to
+//! get one. Pure.
+
+use std::fmt;
+
+/// Bytes from the start of a file that [`Foreign::recognise`] looks at.
+pub(crate) const RECOGNISED_BYTES: usize = 0x210;
+
+/// A file format that is no ELF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Foreign {
+    /// A compressed x86 kernel with its boot code, as distributions install it.
+    BzImage,
+    /// An arm64 kernel.
+    Arm64Image,
+    /// A RISC-V kernel.
+    RiscvImage,
+    /// An EFI or Windows program.
+    PortableExecutable,
+    /// Compressed by the program of this name.
+    Compressed(&'static str),
+    /// A text file with an interpreter.
+    Script,
+    /// A tar archive.
+    Tar,
+    /// None of these.
+    Unknown,
+}
+
+impl Foreign {
+    /// What the file is that starts with `head`.
+    pub(crate) fn recognise(head: &[u8]) -> Self {
+        let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+        // Kernels with an EFI stub are PE files too, so the kernels come first.
+        // Documentation/arch/x86/boot.rst, arm64/booting.rst and riscv/boot-image-header.rst of the Linux kernel.
+        if at(0x202, b"HdrS") {
+            return Self::BzImage;
+        }
+        if at(0x38, b"ARM\x64") {
+            return Self::Arm64Image;
+        }
+        if at(0x38, b"RSC\x05") {
+            return Self::RiscvImage;
+        }
+        let formats: [(usize, &[u8], Self); 10] = [
+            (0, b"MZ", Self::PortableExecutable),
+            (0, b"#!", Self::Script),
+            (0x101, b"ustar", Self::Tar),
+            (0, b"\x1f\x8b", Self::Compressed("gzip")),
+            (0, b"\xfd7zXZ\0", Self::Compressed("xz")),
+            (0, b"\x28\xb5\x2f\xfd", Self::Compressed("zstd")),
+            (0, b"BZh", Self::Compressed("bzip2")),
+            (0, b"\x02\x21\x4c\x18", Self::Compressed("lz4")),
+            (0, b"\x04\x22\x4d\x18", Self::Compressed("lz4")),
+            (0, b"\x89LZO", Self::Compressed("lzop")),
+        ];
+        formats.into_iter().find(|(offset, magic, _)| at(*offset, magic)).map_or(Self::Unknown, |(_, _, format)| format)
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BzImage => formatter.write_str(
+                "is a bzImage; coracle needs the uncompressed vmlinux inside it (scripts/extract-vmlinux of the kernel's \
+                 source unpacks one)",
+            ),
+            Self::Arm64Image => formatter.write_str("is an arm64 kernel; coracle needs one for x86-64"),
+            Self::RiscvImage => formatter.write_str("is a RISC-V kernel; coracle needs one for x86-64"),
+            Self::PortableExecutable => {
+                formatter.write_str("is an EFI or Windows program; coracle needs a kernel's uncompressed vmlinux")
+            }
+            Self::Compressed(program) => {
+                write!(formatter, "is compressed with {program}; if it is a vmlinux, unpack it first")
+            }
+            Self::Script => formatter.write_str("is a script; coracle needs a kernel's uncompressed vmlinux"),
+            Self::Tar => formatter.write_str("is a tar archive; coracle needs a kernel's uncompressed vmlinux"),
+            Self::Unknown => formatter.write_str("is not an ELF file; coracle needs a kernel's uncompressed vmlinux"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(offset: usize, magic: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 0x400];
+        bytes[offset..offset + magic.len()].copy_from_slice(magic);
+        bytes
+    }
+
+    #[test]
+    fn a_kernel_with_an_efi_stub_is_called_a_kernel_and_not_an_efi_program() {
+        let mut bzimage = with(0x202, b"HdrS");
+        bzimage[..2].copy_from_slice(b"MZ");
+        assert_eq!(Foreign::recognise(&bzimage), Foreign::BzImage);
+        let mut arm64 = with(0x38, b"ARM\x64");
+        arm64[..2].copy_from_slice(b"MZ");
+        assert_eq!(Foreign::recognise(&arm64), Foreign::Arm64Image);
+    }
+
+    #[test]
+    fn compressed_files_scripts_and_programs_are_told_apart() {
+        assert_eq!(Foreign::recognise(&with(0, b"\x1f\x8b\x08")), Foreign::Compressed("gzip"));
+        assert_eq!(Foreign::recognise(&with(0, b"\x28\xb5\x2f\xfd")), Foreign::Compressed("zstd"));
+        assert_eq!(Foreign::recognise(b"#!/bin/sh\n"), Foreign::Script);
+        assert_eq!(Foreign::recognise(b"MZ"), Foreign::PortableExecutable);
+        assert_eq!(Foreign::recognise(&with(0x101, b"ustar\x0000")), Foreign::Tar);
+        assert_eq!(Foreign::recognise(b"\x7f"), Foreign::Unknown);
+    }
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A guest kernel: an uncompressed x86-64 ELF file with a PVH note. Runs on `main`, before a VM exists (`open`,
+//! `check_fits`) and once its memory does (`load`).
+//!
+//! The headers are read and checked when the file is opened and never read again: linux-loader gets a beginning that was
+//! written from the checked ones, and only segments' contents come from the file. So a file that changes in between can
+//! spoil the guest, and nothing else.
+
+use crate::GuestMemory;
+use crate::headers::{KernelHeaders, KernelProblem};
+use linux_loader::loader::{Elf, KernelLoader as _};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use vm_memory::bitmap::BitmapSlice;
+use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
+
+/// A kernel cannot be used: which, and why.
+#[derive(Debug)]
+pub struct KernelError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: KernelProblem,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "kernel {} {}", self.path.display(), self.problem)
+    }
+}
+
+impl Error for KernelError {
+    /// The problem is part of this message, so the chain goes on with what caused it.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.problem.source()
+    }
+}
+
+/// An opened kernel, checked.
+#[derive(Debug)]
+pub struct Kernel {
+    path: PathBuf,
+    file: File,
+    headers: KernelHeaders,
+}
+
+impl Kernel {
+    /// Opens the kernel at `path` and checks everything that does not depend on the guest's memory. Never waits, whatever
+    /// `path` is.
+    ///
+    /// # Errors
+    /// There is no readable file, or it is no kernel that can be started.
+    pub fn open(path: &Path) -> Result<Self, KernelError> {
+        let opened = open_file(path).and_then(|mut file| {
+            let headers = KernelHeaders::parse(&mut file)?;
+            Ok((file, headers))
+        });
+        match opened {
+            Ok((file, headers)) => Ok(Self { path: path.to_owned(), file, headers }),
+            Err(problem) => Err(KernelError { path: path.to_owned(), problem }),
+        }
+    }
+
+    /// The file's name, as given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file, for its digest. Its position is of no meaning here.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Segments and entry.
+    #[must_use]
+    pub fn headers(&self) -> &KernelHeaders {
+        &self.headers
+    }
+
+    /// Whether a guest with `memory_bytes` has room for the kernel.
+    ///
+    /// # Errors
+    /// A segment lies outside of the guest's memory.
+    pub fn check_fits(&self, memory_bytes: u64) -> Result<(), KernelError> {
+        self.headers.check_fits(memory_bytes).map_err(|problem| self.error(problem))
+    }
+
+    /// Copies the segments to where they were linked. The memory must be fresh: what a segment has no content for is left
+    /// as it is, and must be zero.
+    ///
+    /// # Errors
+    /// The file fails, or has become shorter.
+    pub(crate) fn load(&self, memory: &GuestMemory) -> Result<(), KernelError> {
+        let mut image = CheckedImage { headers: self.headers.to_elf(), file: &self.file, position: 0 };
+        // No offset: linux-loader then takes the segments' own addresses.
+        Elf::load(memory, None, &mut image, None).map_err(|error| self.error(KernelProblem::Load(error)))?;
+        Ok(())
+    }
+
+    fn error(&self, problem: KernelProblem) -> KernelError {
+        KernelError { path: self.path.clone(), problem }
+    }
+}
+
+/// Opens a regular file without waiting for the other end of a pipe, and without making a terminal ours.
+fn open_file(path: &Path) -> Result<File, KernelProblem> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| KernelProblem::Open(error.into()))?;
+    let status = rustix::fs::fstat(&fd).map_err(|error| KernelProblem::Open(error.into()))?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile => Ok(File::from(fd)),
+        FileType::Directory => Err(KernelProblem::NotAFile("a directory")),
+        FileType::Fifo => Err(KernelProblem::NotAFile("a pipe")),
+        FileType::CharacterDevice | FileType::BlockDevice => Err(KernelProblem::NotAFile("a device")),
+        _ => Err(KernelProblem::NotAFile("something else")),
+    }
+}
+
+/// What linux-loader sees: headers (which it reads as bytes) from the checked copy, contents (which it reads into guest
+/// memory) from the file.
+struct CheckedImage<'a> {
+    headers: Vec<u8>,
+    file: &'a File,
+    position: u64,
+}
+
+impl Read for CheckedImage<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let start = usize::try_from(self.position).unwrap_or(usize::MAX).min(self.headers.len());
+        let length = (&self.headers[start..]).read(bytes)?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+impl Seek for CheckedImage<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = self.file.seek(to)?;
+        Ok(self.position)
+    }
+}
+
+impl ReadVolatile for CheckedImage<'_> {
+    fn read_volatile<B: BitmapSlice>(
+        &mut self,
+        slice: &mut VolatileSlice<'_, B>,
+    ) -> Result<usize, VolatileMemoryError> {
+        self.file.as_fd().read_volatile(slice)
+    }
+}
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Files that are no kernels, and kernels that change after they were opened.
+
+use super::*;
+use crate::layout;
+use crate::test_kernel::{ADDRESS, CODE, TestKernel, load, notes, pvh_note};
+use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use vm_memory::{Bytes as _, GuestAddress};
+
+const MEMORY: u64 = 64 << 20;
+
+fn memory() -> GuestMemory {
+    GuestMemory::from_ranges(&layout::memory_regions(MEMORY)).unwrap()
+}
+
+fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vmlinux");
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_kernel_is_loaded_to_where_it_was_linked() {
+    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+    let memory = memory();
+    Kernel::open(&path).unwrap().load(&memory).unwrap();
+    let mut loaded = [0xff; CODE.len() + 8];
+    memory.read_slice(&mut loaded, GuestAddress(ADDRESS)).unwrap();
+    assert_eq!(loaded[..CODE.len()], CODE);
+    assert_eq!(loaded[CODE.len()..], [0; 8], "what follows the content is zero");
+}
+
+#[test]
+fn every_segment_is_loaded_in_whichever_order_the_file_has_them() {
+    let second = (load(ADDRESS + 0x10_0000, 0x1000), vec![2; 300]);
+    let empty = (load(ADDRESS + 0x20_0000, 0x1000), vec![]);
+    let first = (load(ADDRESS, 0x1000), CODE.to_vec());
+    let (_folder, path) = file_with(&TestKernel::of(vec![second, empty, first, (notes(), pvh_note(ADDRESS))]).bytes());
+    let memory = memory();
+    Kernel::open(&path).unwrap().load(&memory).unwrap();
+    assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
+    assert_eq!(memory.read_obj::<[u8; 32]>(GuestAddress(ADDRESS + 0x10_0000 + 268)).unwrap(), [2; 32]);
+    assert_eq!(memory.read_obj::<[u8; 32]>(GuestAddress(ADDRESS + 0x10_0000 + 300)).unwrap(), [0; 32]);
+}
+
+#[test]
+fn a_kernel_can_be_loaded_again_into_another_memory() {
+    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+    let kernel = Kernel::open(&path).unwrap();
+    for _ in 0..2 {
+        let memory = memory();
+        kernel.load(&memory).unwrap();
+        assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
+    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+    let kernel = Kernel::open(&path).unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(64).unwrap();
+    let error = kernel.load(&memory()).unwrap_err();
+    assert!(matches!(error.problem, KernelProblem::Load(_)), "{error:?}");
+}
+
+#[test]
+fn headers_that_change_after_they_were_checked_are_not_read_again() {
+    let sound = TestKernel::sound().bytes();
+    let (_folder, path) = file_with(&sound);
+    let kernel = Kernel::open(&path).unwrap();
+    let mut moved = TestKernel::sound();
+    moved.segments[0].0.physical_address = layout::START_INFO.0.into();
+    File::options().write(true).open(&path).unwrap().write_all_at(&moved.bytes(), 0).unwrap();
+    let memory = memory();
+    kernel.load(&memory).unwrap();
+    assert_eq!(memory.read_obj::<[u8; 16]>(layout::START_INFO).unwrap(), [0; 16]);
+    assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
+}
+
+#[test]
+fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
+    let (folder, path) = file_with(&TestKernel::sound().bytes());
+    let kernel = Kernel::open(&path).unwrap();
+    let other = folder.path().join("other");
+    std::fs::write(&other, b"no kernel").unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    let memory = memory();
+    kernel.load(&memory).unwrap();
+    assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
+}
+
+#[test]
+fn paths_that_are_no_files_are_refused_without_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let circle = folder.path().join("circle");
+    symlink(&circle, &circle).unwrap();
+    let missing = folder.path().join("missing");
+
+    let problem = |path: &Path| Kernel::open(path).unwrap_err().problem;
+    assert!(matches!(problem(&pipe), KernelProblem::NotAFile("a pipe")));
+    assert!(matches!(problem(folder.path()), KernelProblem::NotAFile("a directory")));
+    assert!(matches!(problem(Path::new("/dev/zero")), KernelProblem::NotAFile("a device")));
+    assert!(matches!(problem(Path::new("/proc/self/mem")), KernelProblem::Read(_)));
+    assert!(matches!(problem(&circle), KernelProblem::Open(_)));
+    assert!(matches!(problem(&missing), KernelProblem::Open(error) if error.kind() == io::ErrorKind::NotFound));
+    assert!(matches!(problem(Path::new("/nul\0byte")), KernelProblem::Open(_)));
+}
+
+#[test]
+fn a_symbolic_link_to_a_kernel_is_followed() {
+    let (folder, path) = file_with(&TestKernel::sound().bytes());
+    let link = folder.path().join("link");
+    symlink(&path, &link).unwrap();
+    assert!(Kernel::open(&link).is_ok());
+}
+
+#[test]
+fn a_sparse_file_of_a_tebibyte_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sparse");
+    let mut kernel = TestKernel::sound();
+    kernel.segments[1].0.file_size = (1 << 39).into();
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&kernel.bytes()).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let start = Instant::now();
+    assert!(matches!(Kernel::open(&path).unwrap_err().problem, KernelProblem::NotesSize(_)));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_problem_is_one_line_that_names_the_file() {
+    let mut bzimage = vec![0; 0x400];
+    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    let (_folder, path) = file_with(&bzimage);
+    let error = Kernel::open(&path).unwrap_err();
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("kernel {} is a bzImage; ", path.display())), "{message}");
+    assert!(error.source().is_none() && !message.contains('\n'));
+}
+
+#[test]
+fn the_reason_of_the_host_is_the_next_link_of_the_chain() {
+    let error = Kernel::open(Path::new("/nonexistent/vmlinux")).unwrap_err();
+    assert_eq!(error.to_string(), "kernel /nonexistent/vmlinux cannot be opened");
+    assert!(error.source().unwrap().to_string().starts_with("No such file or directory"));
+}
