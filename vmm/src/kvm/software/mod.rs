@@ -5,8 +5,11 @@
 mod complete;
 mod counts;
 mod decode;
+pub(in crate::kvm) mod detect;
 mod exchange;
 mod floating_point;
+mod gate;
+mod host_vm;
 mod image;
 mod layout;
 mod processor;
@@ -25,6 +28,21 @@ pub mod testing;
 
 pub use complete::{Completed, Incomplete, complete};
 pub use counts::Counts;
+pub(in crate::kvm) use gate::MsrWrite;
+pub(in crate::kvm) use host_vm::{Software, SoftwareVcpu};
 pub use processor::Processor;
 pub use state::{Exception, VcpuState};
 pub use vcpu_fd::{CompletionState, KvmVcpuState};
+
+#[cfg(test)]
+mod complete_tests;
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod scalar_tests;
+#[cfg(test)]
+mod walk_tests;
+#[cfg(test)]
+mod xsave_tests;
+#[cfg(test)]
+mod vcpu_fd_tests;
