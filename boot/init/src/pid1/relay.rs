@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The time between the workload's start and its end: an event loop that moves its streams, obeys the host's messages,
+//! and notices the end.
+//!
+//! Reaping: every process of the workload is in its PID namespace, where what loses its parent becomes a child of that
+//! namespace's PID 1, and the kernel ends them all with it. So the one child that PID 1 ever has is that process.
+
+use super::control::Control;
+use super::enter::window;
+use super::failure::{Failure, Step};
+use super::streams::{End, Input, Output};
+use super::workload::{Streams, Workload, ran_out_of_memory};
+use crate::freestanding::system_call::send_signal;
+use core::mem::MaybeUninit;
+use guest_init::protocol::{ToGuest, ToHost, WorkloadEnd};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::termios::tcsetwinsize;
+
+const STEP: &str = "relay streams";
+
+const CONTROL: u64 = 0;
+const WORKLOAD: u64 = 1;
+const STDIO_PORT: u64 = 2;
+const STDERR_PORT: u64 = 3;
+const STDIN: u64 = 4;
+const STDOUT: u64 = 5;
+const STDERR: u64 = 6;
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGKILL: i32 = 9;
+const LAST_SIGNAL: u8 = 64;
+
+struct Relay<'a> {
+    epoll: OwnedFd,
+    control: &'a mut Control,
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: bool,
+    stdio_port: End,
+    stderr_port: End,
+    input: Option<Input>,
+    output: Output,
+    error: Option<Output>,
+    end: Option<WorkloadEnd>,
+}
+
+/// Returns how the workload ended, once every byte that it wrote is on its way.
+pub(crate) fn run(
+    workload: Workload,
+    control: &mut Control,
+    stdio: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<ToHost, Failure> {
+    let mut relay = Relay::new(workload, control, stdio, stderr).step(STEP, "event loop")?;
+    loop {
+        relay.pump().step(STEP, "streams")?;
+        if let Some(end) = relay.finished() {
+            let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
+            return Ok(ToHost::Ended { end, stdout_bytes: relay.output.bytes, stderr_bytes });
+        }
+        relay.wait()?;
+    }
+}
+
+impl<'a> Relay<'a> {
+    fn new(workload: Workload, control: &'a mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
+        epoll::add(&epoll, &workload.pidfd, EventData::new_u64(WORKLOAD), EventFlags::IN)?;
+        let end = |descriptor, token, interest| End::new(descriptor, token, interest, &epoll);
+        let into = |descriptor| end(descriptor, STDIN, EventFlags::OUT);
+        let terminal = matches!(workload.streams, Streams::Terminal { .. });
+        let (input, output, error) = match workload.streams {
+            Streams::Pipes { stdin, stdout, stderr } => (
+                stdin.map(into).transpose()?,
+                Output::of_pipe(end(stdout, STDOUT, EventFlags::IN)?),
+                Some(Output::of_pipe(end(stderr, STDERR, EventFlags::IN)?)),
+            ),
+            Streams::Terminal { master, input } => {
+                let input = if input { Some(into(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
+                (input, Output::of_terminal(end(master, STDOUT, EventFlags::IN)?), None)
+            }
+        };
+        let interest = if input.is_some() { EventFlags::IN } else { EventFlags::empty() };
+        Ok(Self {
+            stdio_port: end(stdio, STDIO_PORT, interest)?,
+            stderr_port: end(stderr, STDERR_PORT, EventFlags::empty())?,
+            input: input.map(|sink| Input::new(sink, terminal)),
+            output,
+            error,
+            end: None,
+            pid: workload.pid,
+            pidfd: workload.pidfd,
+            terminal,
+            control,
+            epoll,
+        })
+    }
+
+    /// Moves what can be moved.
+    fn pump(&mut self) -> Result<(), Errno> {
+        self.output.pump(&mut self.stdio_port, &self.epoll)?;
+        if let Some(error) = &mut self.error {
+            error.pump(&mut self.stderr_port, &self.epoll)?;
+        }
+        if let Some(input) = &mut self.input {
+            input.pump(&mut self.stdio_port, &self.epoll)?;
+        }
+        Ok(())
+    }
+
+    /// How it ended, if it did and all of its output is written.
+    fn finished(&self) -> Option<WorkloadEnd> {
+        let drained = |output: &Output| output.source.is_none();
+        self.end.filter(|_| drained(&self.output) && self.error.as_ref().is_none_or(drained))
+    }
+
+    /// Waits for something to happen, and takes note of it.
+    fn wait(&mut self) -> Result<(), Failure> {
+        let mut events = [MaybeUninit::<Event>::uninit(); 8];
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
+            Err(Errno::INTR) => return Ok(()),
+            outcome => outcome.step(STEP, "event loop")?,
+        };
+        for event in events {
+            let (token, flags) = (event.data.u64(), event.flags);
+            let note = |end: Option<&mut End>| {
+                if let Some(end) = end {
+                    end.note(flags);
+                }
+            };
+            match token {
+                CONTROL => self.obey()?,
+                WORKLOAD => self.collect().step(STEP, "status of the workload")?,
+                STDIO_PORT => note(Some(&mut self.stdio_port)),
+                STDERR_PORT => note(Some(&mut self.stderr_port)),
+                STDIN => note(self.input.as_mut().and_then(|input| input.sink.as_mut())),
+                STDOUT => note(self.output.source.as_mut()),
+                _ => note(self.error.as_mut().and_then(|error| error.source.as_mut())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the status of the workload's process.
+    fn collect(&mut self) -> Result<(), Errno> {
+        let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::empty())? else { return Ok(()) };
+        epoll::delete(&self.epoll, &self.pidfd)?;
+        self.end = Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) => WorkloadEnd::Exited(status as u8),
+            // PID 1 of a namespace ignores these two, so nothing but reboot(2) in the namespace ends it like this.
+            (None, Some(SIGHUP)) => WorkloadEnd::Reboot,
+            (None, Some(SIGINT)) => WorkloadEnd::Poweroff,
+            (None, signal) => {
+                let signal = signal.unwrap_or(0);
+                let out_of_memory = signal == SIGKILL && ran_out_of_memory();
+                WorkloadEnd::Signalled { signal: signal as u8, out_of_memory }
+            }
+        });
+        Ok(())
+    }
+
+    /// Does what the host's messages say.
+    fn obey(&mut self) -> Result<(), Failure> {
+        self.control.fill()?;
+        while let Some(message) = self.control.next()? {
+            match message {
+                ToGuest::Signal(signal @ 1..=LAST_SIGNAL) => {
+                    // It may have ended a moment ago.
+                    let _ = send_signal(self.pidfd.as_fd(), signal);
+                }
+                ToGuest::Resize(size) if self.terminal => {
+                    if let Some(master) = &self.output.source {
+                        let _ = tcsetwinsize(&master.descriptor, window(size));
+                    }
+                }
+                ToGuest::StdinEnd { bytes } => {
+                    if let Some(input) = &mut self.input {
+                        input.end_after(bytes);
+                    }
+                }
+                ToGuest::OutputClosed { stderr: true } => {
+                    if let Some(error) = &mut self.error {
+                        error.source = None;
+                    }
+                }
+                ToGuest::OutputClosed { stderr: false } => {
+                    self.output.source = None;
+                    // A terminal is hung up when its master is closed altogether.
+                    if let Some(input) = self.input.as_mut().filter(|_| self.terminal) {
+                        input.sink = None;
+                    }
+                }
+                // Nothing of the kind can be meant now, or for a workload of this kind.
+                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::EndSeen => {}
+            }
+        }
+        Ok(())
+    }
+}

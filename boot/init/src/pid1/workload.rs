@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Starting the workload: its control group, its pipes, and the process that becomes it (see `enter.rs`).
+
+use super::enter::{Inherited, enter};
+use super::failure::{Failure, Step};
+use super::files::{make_folder, read_file, write_file};
+use crate::freestanding::system_call::{clone_flags, run_in_child};
+use alloc::string::String;
+use core::convert::Infallible;
+use guest_init::memory_events;
+use guest_init::run_spec::RunSpec;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+/// Where PID 1 sees the control group of the workload.
+const CGROUP: &str = "/sys/fs/cgroup/workload";
+
+/// The running workload.
+pub(crate) struct Workload {
+    pub(crate) pid: Pid,
+    /// Becomes readable when it ends; signals are sent to it.
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) streams: Streams,
+}
+
+/// PID 1's ends of the workload's standard streams; none of them blocks.
+pub(crate) enum Streams {
+    /// One pipe each; no input if the host has none to relay.
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    /// The master of its terminal, and whether the host has input to relay.
+    Terminal { master: OwnedFd, input: bool },
+}
+
+/// Starts the workload of `spec`; it has been executed when this returns.
+pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
+    const STEP: &str = "start workload";
+    let cgroup = make_cgroup().step("make control group", CGROUP)?;
+    let mut inherited = Inherited::default();
+    let mut streams = None;
+    if spec.terminal.is_none() {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).step(STEP, "pipe");
+        let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
+        let mut stdin = None;
+        if spec.stdin {
+            let (child_stdin, ours) = pipe()?;
+            fcntl_setfl(&ours, OFlags::NONBLOCK).step(STEP, "pipe")?;
+            stdin = Some(ours);
+            inherited.stdin = Some(child_stdin);
+        }
+        (inherited.stdout, inherited.stderr) = (Some(child_stdout), Some(child_stderr));
+        streams = Some(Streams::Pipes { stdin, stdout, stderr });
+    }
+    if spec.init {
+        inherited.own_program = Some(open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")?);
+    }
+
+    let namespaces =
+        clone_flags::NEW_PIDS | clone_flags::NEW_MOUNTS | clone_flags::NEW_HOST_NAME | clone_flags::NEW_IPC;
+    let mut outcome: Option<Result<Infallible, Failure>> = None;
+    let (pid, pidfd) =
+        run_in_child(namespaces | clone_flags::SHARED_FILES, cgroup.as_ref().map(AsFd::as_fd), &mut || {
+            outcome = Some(enter(spec, &mut inherited))
+        })
+        .step(STEP, "new process")?;
+    if let Some(Err(failure)) = outcome {
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+        return Err(failure);
+    }
+    let streams = match (streams, inherited.terminal) {
+        (Some(pipes), _) => pipes,
+        (None, Some(master)) => Streams::Terminal { master, input: spec.stdin },
+        // It was killed on its way to the terminal.
+        (None, None) => {
+            return Err(Failure::surroundings(STEP, "the process ended before it was executed", Errno::SRCH));
+        }
+    };
+    Ok(Workload { pid, pidfd, streams })
+}
+
+/// Makes the control group and gives it every controller of the kernel; `None` if the kernel has no control groups.
+fn make_cgroup() -> Result<Option<OwnedFd>, Errno> {
+    match mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), None) {
+        Ok(()) => {}
+        Err(Errno::NODEV | Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    let controllers = read_file("/sys/fs/cgroup/cgroup.controllers")?;
+    let mut enable = String::new();
+    for controller in core::str::from_utf8(&controllers).unwrap_or("").split_ascii_whitespace() {
+        enable.push('+');
+        enable.push_str(controller);
+        enable.push(' ');
+    }
+    write_file("/sys/fs/cgroup/cgroup.subtree_control", enable.as_bytes())?;
+    make_folder(CGROUP)?;
+    openat(CWD, CGROUP, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map(Some)
+}
+
+/// Whether the kernel killed a process of the workload for want of memory.
+pub(crate) fn ran_out_of_memory() -> bool {
+    read_file("/sys/fs/cgroup/workload/memory.events").is_ok_and(|events| memory_events::killed_one(&events))
+}
