@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
+    KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sync_regs,
+    kvm_vcpu_events, kvm_xsave,
 };
-use kvm_ioctls::{Cap, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 
 use super::processor::Processor;
 use super::state::{Exception, VcpuState};
@@ -17,30 +18,40 @@ const MSR_IA32_XSS: u32 = 0xda0;
 const MSR_TSC_AUX: u32 = 0xc000_0103;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 
-/// What completions keep for one vCPU from one to the next: the buffer for its extended state.
+/// What completions keep for one vCPU from one to the next.
 pub struct CompletionState {
     processor: Arc<Processor>,
     xsave: Xsave,
+    /// Components that IA32_XSS may hold, once the vCPU was asked. KVM refuses others than CPUID offers.
+    supervisor_components: Option<u64>,
 }
 
 impl CompletionState {
-    /// For a vCPU of `vm`, whose CPUID is set.
+    /// For one vCPU of `vm`.
     ///
     /// # Errors
-    /// The host's KVM has no `KVM_GET_XSAVE2` (Linux 5.17).
+    /// The host's KVM has no `KVM_GET_XSAVE2` (Linux 5.17) or no synchronised registers (Linux 4.17).
     pub fn new(vm: &VmFd, processor: Arc<Processor>) -> io::Result<Self> {
         let size = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fixed = size_of::<kvm_xsave>();
-        let Some(tail) = size.checked_sub(fixed) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the host's KVM has no KVM_CAP_XSAVE2"));
+        let Some(tail) = size.checked_sub(fixed).filter(|_| vm.check_extension(Cap::SyncRegs)) else {
+            let missing = "the host's KVM has no KVM_CAP_XSAVE2 or no KVM_CAP_SYNC_REGS";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, missing));
         };
         let xsave = Xsave::new(tail.div_ceil(size_of::<u32>())).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Self { processor, xsave })
+        Ok(Self { processor, xsave, supervisor_components: None })
     }
 
-    /// The state of `vcpu`, for one completion.
-    pub fn of<'a>(&'a mut self, vcpu: &'a VcpuFd) -> KvmVcpuState<'a> {
-        KvmVcpuState { vcpu, kept: self }
+    /// The state of `vcpu`, always the same one, for a completion after its last run and before its next.
+    ///
+    /// # Errors
+    /// The host does not tell the registers.
+    pub fn of<'a>(&'a mut self, vcpu: &'a mut VcpuFd) -> io::Result<KvmVcpuState<'a>> {
+        if self.supervisor_components.is_none() {
+            self.supervisor_components = Some(offered_supervisor_components(vcpu)?);
+            synchronize(vcpu)?;
+        }
+        Ok(KvmVcpuState { vcpu, kept: self })
     }
 
     /// The extended state as bytes, tail included.
@@ -54,9 +65,29 @@ impl CompletionState {
     }
 }
 
+/// From now on every KVM_RUN leaves the registers and events in the shared page, and takes them from there where they are
+/// declared changed: on an emulating host each ioctl of a vCPU costs 8 µs, as much as an exit. The run before this one
+/// did not yet.
+fn synchronize(vcpu: &mut VcpuFd) -> io::Result<()> {
+    let (regs, sregs) = (vcpu.get_regs().map_err(errno)?, vcpu.get_sregs().map_err(errno)?);
+    let events = vcpu.get_vcpu_events().map_err(errno)?;
+    *vcpu.sync_regs_mut() = kvm_sync_regs { regs, sregs, events };
+    for set in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+        vcpu.set_sync_valid_reg(set);
+    }
+    Ok(())
+}
+
+/// What CPUID offers to IA32_XSS.
+fn offered_supervisor_components(vcpu: &VcpuFd) -> io::Result<u64> {
+    let leaves = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(errno)?;
+    let leaf = leaves.as_slice().iter().find(|leaf| leaf.function == 0xd && leaf.index == 1);
+    Ok(leaf.map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.ecx)))
+}
+
 /// A KVM vCPU together with what is kept for it.
 pub struct KvmVcpuState<'a> {
-    vcpu: &'a VcpuFd,
+    vcpu: &'a mut VcpuFd,
     kept: &'a mut CompletionState,
 }
 
@@ -68,15 +99,15 @@ impl KvmVcpuState<'_> {
         Ok(msrs.as_slice()[..read].first().map(|entry| entry.data))
     }
 
-    /// Replaces the pending events by what `change` makes of them, as far as completions have a say: pending NMIs
-    /// and SMM belong to other threads and are left alone.
-    fn change_events(&self, change: impl FnOnce(&mut kvm_vcpu_events) -> bool) -> io::Result<()> {
-        let mut events = self.vcpu.get_vcpu_events().map_err(errno)?;
+    /// The events, to be set as they are left: of what other threads may have changed meanwhile (pending NMIs, SMM)
+    /// nothing is set, and neither is the #UD that the host queued when it gave up.
+    fn change_events(&mut self) -> &mut kvm_vcpu_events {
+        self.vcpu.set_sync_dirty_reg(SyncReg::VcpuEvents);
+        let events = &mut self.vcpu.sync_regs_mut().events;
         events.flags = KVM_VCPUEVENT_VALID_SHADOW;
-        if change(&mut events) {
-            self.vcpu.set_vcpu_events(&events).map_err(errno)?;
-        }
-        Ok(())
+        events.exception = Default::default();
+        events.interrupt.shadow = 0;
+        events
     }
 }
 
@@ -86,19 +117,23 @@ impl VcpuState for KvmVcpuState<'_> {
     }
 
     fn registers(&mut self) -> io::Result<kvm_regs> {
-        self.vcpu.get_regs().map_err(errno)
+        Ok(self.vcpu.sync_regs_mut().regs)
     }
 
     fn set_registers(&mut self, registers: &kvm_regs) -> io::Result<()> {
-        self.vcpu.set_regs(registers).map_err(errno)
+        self.vcpu.sync_regs_mut().regs = *registers;
+        self.vcpu.set_sync_dirty_reg(SyncReg::Register);
+        Ok(())
     }
 
     fn special_registers(&mut self) -> io::Result<kvm_sregs> {
-        self.vcpu.get_sregs().map_err(errno)
+        Ok(self.vcpu.sync_regs_mut().sregs)
     }
 
     fn set_special_registers(&mut self, special: &kvm_sregs) -> io::Result<()> {
-        self.vcpu.set_sregs(special).map_err(errno)
+        self.vcpu.sync_regs_mut().sregs = *special;
+        self.vcpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        Ok(())
     }
 
     fn enabled_components(&mut self) -> io::Result<u64> {
@@ -107,7 +142,10 @@ impl VcpuState for KvmVcpuState<'_> {
     }
 
     fn supervisor_components(&mut self) -> io::Result<u64> {
-        Ok(self.msr(MSR_IA32_XSS)?.unwrap_or(0))
+        match self.kept.supervisor_components {
+            Some(0) => Ok(0),
+            _ => Ok(self.msr(MSR_IA32_XSS)?.unwrap_or(0)),
+        }
     }
 
     fn tsc_aux(&mut self) -> io::Result<u64> {
@@ -131,19 +169,19 @@ impl VcpuState for KvmVcpuState<'_> {
             debug.dr6 |= DR6_SINGLE_STEP;
             self.vcpu.set_debug_regs(&debug).map_err(errno)?;
         }
-        self.change_events(|events| {
-            events.interrupt.shadow = 0;
-            events.exception.injected = 1;
-            events.exception.pending = 0;
-            events.exception.nr = exception.vector;
-            events.exception.has_error_code = exception.error_code.is_some().into();
-            events.exception.error_code = exception.error_code.unwrap_or(0);
-            true
-        })
+        let events = self.change_events();
+        events.exception.injected = 1;
+        events.exception.nr = exception.vector;
+        events.exception.has_error_code = exception.error_code.is_some().into();
+        events.exception.error_code = exception.error_code.unwrap_or(0);
+        Ok(())
     }
 
     fn end_interrupt_shadow(&mut self) -> io::Result<()> {
-        self.change_events(|events| std::mem::take(&mut events.interrupt.shadow) != 0)
+        if self.vcpu.sync_regs_mut().events.interrupt.shadow != 0 {
+            self.change_events();
+        }
+        Ok(())
     }
 }
 

@@ -152,7 +152,7 @@ fn a_program_of_undone_instructions_gives_what_a_cpu_gives() {
     xcrs.xcrs[0].value = 7;
     vcpu.set_xcrs(&xcrs).unwrap();
     let mut state = CompletionState::new(&vm, Arc::new(Processor::host())).unwrap();
-    assert_eq!(state.of(&vcpu).enabled_components().unwrap(), 7);
+    assert_eq!(state.of(&mut vcpu).unwrap().enabled_components().unwrap(), 7);
 
     let mut counts = Counts::default();
     loop {
@@ -161,7 +161,7 @@ fn a_program_of_undone_instructions_gives_what_a_cpu_gives() {
             Ok(VcpuExit::InternalError) => {}
             other => panic!("{other:?}"),
         }
-        counts.record(&complete(&mut state.of(&vcpu), &guest.memory).unwrap());
+        counts.record(&complete(&mut state.of(&mut vcpu).unwrap(), &guest.memory).unwrap());
         let total: u64 = counts.by_name().iter().map(|(_, count)| count).sum();
         assert!(total < INTERNAL_ERROR_EXITS as u64, "{:?}", counts.by_name());
     }
