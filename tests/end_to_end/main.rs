@@ -28,6 +28,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let world = World::detect();
+    // The runner shows the message with the failed test; only the place in the source is not in it.
+    std::panic::set_hook(Box::new(|panic| {
+        if let Some(place) = panic.location() {
+            eprintln!("assertion failed at {place}");
+        }
+    }));
     if !arguments.list {
         println!("end to end: {world}{}", if world.root { ", as root" } else { "" });
     }

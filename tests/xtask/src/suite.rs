@@ -70,7 +70,8 @@ impl Tally {
             self.failed += count("failed");
             self.skipped += count("ignored");
         } else if let Some((_, reason)) = line.split_once(" ... ignored") {
-            let reason = reason.trim_start_matches([',', ' ']);
+            // Rust's own runner writes `ignored, REASON`, the end-to-end tests' `ignored (REASON)`.
+            let reason = reason.trim_matches([',', ' ', '(', ')']);
             let reason = if reason.is_empty() { "marked as ignored" } else { reason };
             *self.reasons.entry(reason.to_owned()).or_default() += 1;
         }
@@ -88,7 +89,7 @@ mod tests {
             "end to end: emulating KVM, as root",
             "test a ... ok",
             "test b ... ignored, needs native KVM",
-            "test c ... ignored, needs native KVM",
+            "test c    ... ignored (needs native KVM)",
             "test d ... ignored",
             "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
