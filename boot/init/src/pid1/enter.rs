@@ -40,8 +40,8 @@ pub(crate) struct Inherited {
     pub(crate) stderr: Option<OwnedFd>,
     /// This program, to put between PID 1 and the workload.
     pub(crate) own_program: Option<OwnedFd>,
-    /// Handed back: the master of the terminal.
-    pub(crate) terminal: Option<OwnedFd>,
+    /// Handed back: master and slave of the terminal. PID 1 must close its slave, or the terminal never ends.
+    pub(crate) terminal: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// Becomes the workload of `spec`. Returns only to say why it could not.
@@ -107,12 +107,11 @@ fn strings(spec: &RunSpec, identity: &Identity) -> Result<(StringArray, StringAr
 fn connect_streams(terminal: Option<WindowSize>, user: u32, inherited: &mut Inherited) -> Result<(), Failure> {
     const STEP: &str = "connect streams";
     if let Some(size) = terminal {
-        let (master, slave) = open_terminal(size).step(STEP, "terminal")?;
-        inherited.terminal = Some(master);
-        own(&slave, user).step(STEP, "terminal")?;
+        let (_, slave) = inherited.terminal.insert(open_terminal(size).step(STEP, "terminal")?);
+        own(slave, user).step(STEP, "terminal")?;
         leave(UnshareFlags::FILES).step(STEP, "descriptors")?;
-        rustix::process::ioctl_tiocsctty(&slave).step(STEP, "terminal")?;
-        replace_standard_descriptors(&slave, &slave, &slave).step(STEP, "terminal")?;
+        rustix::process::ioctl_tiocsctty(&*slave).step(STEP, "terminal")?;
+        replace_standard_descriptors(&*slave, &*slave, &*slave).step(STEP, "terminal")?;
         return mount_bind("/dev/pts/0", "/dev/console").step(STEP, "/dev/console");
     }
     leave(UnshareFlags::FILES).step(STEP, "descriptors")?;

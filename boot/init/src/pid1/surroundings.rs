@@ -28,7 +28,7 @@ struct Mount {
 const FOR_THE_WORKLOAD: [Mount; 7] = [
     Mount { file_system: "proc", path: "/proc", flags: CLOSED, data: c"", optional: false },
     Mount { file_system: "sysfs", path: "/sys", flags: CLOSED, data: c"", optional: false },
-    Mount { file_system: "cgroup2", path: "/sys/fs/cgroup", flags: CLOSED, data: c"nsdelegate", optional: true },
+    Mount { file_system: "cgroup2", path: "/sys/fs/cgroup", flags: CLOSED, data: c"", optional: true },
     // The devices of the machine, not a made-up choice of them: the machine is the boundary.
     Mount { file_system: "devtmpfs", path: "/dev", flags: MountFlags::NOSUID, data: c"", optional: false },
     Mount {

@@ -72,7 +72,7 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
     }
     let streams = match (streams, inherited.terminal) {
         (Some(pipes), _) => pipes,
-        (None, Some(master)) => Streams::Terminal { master, input: spec.stdin },
+        (None, Some((master, _))) => Streams::Terminal { master, input: spec.stdin },
         // It was killed on its way to the terminal.
         (None, None) => {
             return Err(Failure::surroundings(STEP, "the process ended before it was executed", Errno::SRCH));
