@@ -1,3 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An image reference in, a root disk and the image's configuration out.
+//!
+//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS image, or
+//! finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host folder, and no name in it
+//! becomes a host path.
+//!
+//! Runs on the caller's thread; a conversion uses one more, for reading and decompressing, then for hashing.
 #![forbid(unsafe_code)]
+
+mod cache;
+mod config;
+mod convert;
+mod digest;
+mod erofs;
+mod image;
+mod layer;
+mod limits;
+mod platform;
+mod prepare;
+mod progress;
+mod reference;
+mod source;
+mod spool;
+mod tar;
+mod tree;
+
+pub use cache::CacheError;
+pub use config::{ConfigError, ImageConfig};
+pub use convert::ConvertError;
+pub use digest::DigestError;
+pub use erofs::ErofsError;
+pub use image::ImageError;
+pub use layer::LayerError;
+pub use platform::Platform;
+pub use prepare::{Error, Prepare, PreparedImage, prepare};
+pub use progress::Progress;
+pub use reference::{ImageReference, ReferenceError};
+pub use source::SourceError;
+pub use tar::TarError;
+pub use tree::{Fault, MergeError};

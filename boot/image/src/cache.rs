@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Root disks that were made before, by image digest. One folder each, which appears complete or not at all:
+//!
+//! | path below the cache | what |
+//! |---|---|
+//! | `images/v1/sha256-HEX/root.erofs` | the root disk |
+//! | `images/v1/sha256-HEX/image.json` | its digest and size, the image's configuration |
+//! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; whoever works holds a lock on the folder itself |
+//!
+//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a folder that nobody has
+//! locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host a root
+//! disk with the wrong size is made anew.
+
+use crate::config::ImageConfig;
+use crate::digest::Digest;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "v1";
+const ROOT_DISK: &str = "root.erofs";
+const DESCRIPTION: &str = "image.json";
+
+/// The folder of all root disks.
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+/// A root disk that is there.
+pub(crate) struct Entry {
+    pub root_disk: PathBuf,
+    pub root_disk_file: File,
+    pub stored: Stored,
+}
+
+/// What `image.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub image_digest: String,
+    pub root_disk_digest: String,
+    pub root_disk_bytes: u64,
+    pub layer_bytes: u64,
+    pub config: ImageConfig,
+}
+
+/// Who makes a root disk that is missing.
+pub(crate) enum Claim {
+    /// Another process did, while we waited.
+    Found(Box<Entry>),
+    /// We do.
+    Held(Workspace),
+}
+
+/// The cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path} in the image cache")]
+pub struct CacheError {
+    /// What failed.
+    pub action: &'static str,
+    /// On what.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl CacheError {
+    fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self { action, path: path.to_owned(), source: source.into() }
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.join("images").join(FORMAT) }
+    }
+
+    /// The root disk of the image with this digest, if it is there and whole.
+    pub(crate) fn find(&self, digest: &Digest) -> Result<Option<Entry>, CacheError> {
+        let path = self.folder.join(name(digest));
+        // Through the open folder both files are of one conversion, whatever happens to the path meanwhile.
+        let folder = match open_folder(&path) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(CacheError::new("open", &path, error)),
+        };
+        let open = |name| rustix::fs::openat(&folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let (Ok(disk), Ok(description)) = (open(ROOT_DISK), open(DESCRIPTION)) else { return Ok(None) };
+        let disk = File::from(disk);
+        let mut text = Vec::new();
+        let length = disk.metadata().and_then(|metadata| {
+            File::from(description).take(crate::limits::DOCUMENT_BYTES * 2).read_to_end(&mut text)?;
+            Ok(metadata.len())
+        });
+        let length = length.map_err(|source| CacheError::new("read", &path, source))?;
+        match serde_json::from_slice::<Stored>(&text) {
+            Ok(stored) if stored.root_disk_bytes == length && stored.image_digest == digest.to_string() => {
+                Ok(Some(Entry { root_disk: path.join(ROOT_DISK), root_disk_file: disk, stored }))
+            }
+            _ => {
+                log::warn!("{} in the image cache is damaged and will be made anew", path.display());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until nobody else makes this root disk. `waiting` is called if that takes time.
+    pub(crate) fn claim(&self, digest: &Digest, waiting: impl Fn()) -> Result<Claim, CacheError> {
+        fs::create_dir_all(&self.folder).map_err(|source| CacheError::new("make", &self.folder, source))?;
+        self.take_away_leftovers();
+        let path = self.folder.join(format!(".{}.tmp", name(digest)));
+        loop {
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(CacheError::new("make", &path, error));
+                }
+                _ => {}
+            }
+            let folder = match open_folder(&path) {
+                Ok(folder) => folder,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(CacheError::new("open", &path, error)),
+            };
+            if !try_lock(&folder).map_err(|error| CacheError::new("lock", &path, error))? {
+                waiting();
+                lock(&folder).map_err(|error| CacheError::new("lock", &path, error))?;
+            }
+            let ours = is_at(&folder, &path);
+            let held =
+                Workspace { _lock: folder, path: path.clone(), destination: self.folder.join(name(digest)), ours };
+            if let Some(found) = self.find(digest)? {
+                return Ok(Claim::Found(Box::new(found)));
+            }
+            // Otherwise it was published or taken away while we waited for the lock.
+            if ours {
+                held.clear().map_err(|source| CacheError::new("clear", &path, source))?;
+                return Ok(Claim::Held(held));
+            }
+        }
+    }
+
+    /// Removes what killed conversions left. Failures leave it for the next time.
+    fn take_away_leftovers(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if !name.starts_with(b".") || !name.ends_with(b".tmp") {
+                continue;
+            }
+            if let Ok(folder) = open_folder(&path)
+                && try_lock(&folder).unwrap_or(false)
+                && is_at(&folder, &path)
+            {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+    }
+}
+
+/// The folder of a conversion at work; removed unless it is published.
+pub(crate) struct Workspace {
+    /// The lock ends with the descriptor.
+    _lock: OwnedFd,
+    path: PathBuf,
+    destination: PathBuf,
+    ours: bool,
+}
+
+impl Workspace {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The empty file for the root disk. Nobody needs to write to it later.
+    pub(crate) fn create_root_disk(&self) -> Result<File, CacheError> {
+        let path = self.path.join(ROOT_DISK);
+        let file = File::options().write(true).create_new(true).mode(0o444).open(&path);
+        file.map_err(|source| CacheError::new("make", &path, source))
+    }
+
+    /// Makes the root disk visible to all.
+    pub(crate) fn publish(mut self, stored: Stored) -> Result<Entry, CacheError> {
+        let description = self.path.join(DESCRIPTION);
+        let text = serde_json::to_vec(&stored).expect("the description holds nothing that JSON cannot");
+        fs::write(&description, text).map_err(|source| CacheError::new("write", &description, source))?;
+        let disk = self.path.join(ROOT_DISK);
+        let root_disk_file = File::open(&disk).map_err(|source| CacheError::new("open", &disk, source))?;
+        // What is in the way was found damaged, or it would have been used.
+        match fs::remove_dir_all(&self.destination) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(CacheError::new("replace", &self.destination, error));
+            }
+            _ => {}
+        }
+        fs::rename(&self.path, &self.destination)
+            .map_err(|source| CacheError::new("make", &self.destination, source))?;
+        self.ours = false;
+        Ok(Entry { root_disk: self.destination.join(ROOT_DISK), root_disk_file, stored })
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// A digest as the name of a folder.
+fn name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.hex())
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+fn try_lock(folder: &OwnedFd) -> Result<bool, Errno> {
+    match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(folder: &OwnedFd) -> Result<(), Errno> {
+    loop {
+        match rustix::fs::flock(folder, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether `path` still leads to the open folder.
+fn is_at(folder: &OwnedFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(folder), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => open.st_ino == there.ino() && open.st_dev == there.dev(),
+        _ => false,
+    }
+}

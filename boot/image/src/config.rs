@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the image wants to be run as: the part of its configuration that outlives the conversion. Kept beside the root
+//! disk, so that a second start need not read the image's own document.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The image's own defaults, as its author set them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// In front of the command.
+    pub entrypoint: Vec<String>,
+    /// The command, replaced by the user's.
+    pub cmd: Vec<String>,
+    /// `NAME=value` strings.
+    pub env: Vec<String>,
+    /// Empty means `/`.
+    pub working_dir: String,
+    /// A name, a number, `name:group` or `uid:gid`; empty means root. Resolved inside, in the image's own files.
+    pub user: String,
+    /// A signal's name or number.
+    pub stop_signal: Option<String>,
+    /// Paths that hold data worth keeping.
+    pub volumes: Vec<String>,
+    /// For example `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// As it stands in the configuration.
+    pub healthcheck: Option<serde_json::Value>,
+    /// Free text of the author.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A string of the configuration that no process can have.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} of the image's configuration holds a NUL byte")]
+pub struct ConfigError(pub(crate) &'static str);
+
+/// The `config` object of the document. Every field may be absent or null.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct ConfigObject {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+    user: Option<String>,
+    stop_signal: Option<String>,
+    volumes: Option<BTreeMap<String, serde_json::Value>>,
+    exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
+    healthcheck: Option<serde_json::Value>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl TryFrom<ConfigObject> for ImageConfig {
+    type Error = ConfigError;
+
+    fn try_from(object: ConfigObject) -> Result<Self, ConfigError> {
+        let config = Self {
+            entrypoint: object.entrypoint.unwrap_or_default(),
+            cmd: object.cmd.unwrap_or_default(),
+            env: object.env.unwrap_or_default(),
+            working_dir: object.working_dir.unwrap_or_default(),
+            user: object.user.unwrap_or_default(),
+            stop_signal: object.stop_signal.filter(|signal| !signal.is_empty()),
+            volumes: object.volumes.unwrap_or_default().into_keys().collect(),
+            exposed_ports: object.exposed_ports.unwrap_or_default().into_keys().collect(),
+            healthcheck: object.healthcheck,
+            labels: object.labels.unwrap_or_default(),
+        };
+        let lists = [("Entrypoint", &config.entrypoint), ("Cmd", &config.cmd), ("Env", &config.env)];
+        for (field, list) in lists {
+            if list.iter().any(|text| text.contains('\0')) {
+                return Err(ConfigError(field));
+            }
+        }
+        for (field, text) in [("WorkingDir", &config.working_dir), ("User", &config.user)] {
+            if text.contains('\0') {
+                return Err(ConfigError(field));
+            }
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<ImageConfig, ConfigError> {
+        serde_json::from_str::<ConfigObject>(json).unwrap().try_into()
+    }
+
+    #[test]
+    fn nulls_and_absent_fields_are_empty() {
+        assert_eq!(parse("{}").unwrap(), ImageConfig::default());
+        let nulls =
+            r#"{"Entrypoint":null,"Cmd":null,"Env":null,"User":null,"Volumes":null,"Labels":null,"StopSignal":""}"#;
+        assert_eq!(parse(nulls).unwrap(), ImageConfig::default());
+    }
+
+    #[test]
+    fn what_docker_writes_is_kept() {
+        let config = parse(
+            r#"{"Hostname":"x","User":"app","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["c"],"Entrypoint":["e"],
+                "Volumes":{"/data":{}},"WorkingDir":"/w","StopSignal":"SIGQUIT","Labels":{"k":"v"},
+                "Healthcheck":{"Test":["CMD","true"]}}"#,
+        )
+        .unwrap();
+        assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("app", "/w"));
+        assert_eq!((config.volumes, config.exposed_ports), (vec!["/data".into()], vec!["80/tcp".into()]));
+        assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
+        assert_eq!(config.labels["k"], "v");
+        assert_eq!(config.healthcheck.unwrap()["Test"][1], "true");
+    }
+
+    #[test]
+    fn a_nul_byte_in_what_becomes_a_process_is_refused() {
+        assert!(parse(r#"{"Cmd":["a\u0000b"]}"#).unwrap_err().to_string().contains("Cmd"));
+        assert!(parse(r#"{"User":"\u0000"}"#).is_err());
+    }
+}

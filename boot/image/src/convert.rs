@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Layers in, root disk out: the layers are merged into a tree in memory and a spool of file data, and these two are
+//! written as an EROFS image.
+
+use crate::digest::Digest;
+use crate::erofs::{self, ErofsError, Volume};
+use crate::image::Image;
+use crate::layer::{LayerError, with_layers};
+use crate::progress::Progress;
+use crate::spool::Spool;
+use crate::tree::{Merge, MergeError};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Bytes between two reports.
+const REPORT_EVERY: u64 = 4 << 20;
+const VOLUME_NAME: [u8; 16] = *b"coracle-image\0\0\0";
+
+pub(crate) struct Converted {
+    pub root_disk_digest: Digest,
+    pub root_disk_bytes: u64,
+    pub layer_bytes: u64,
+}
+
+/// The layers of an image cannot be made into a root disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The file of a layer.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// What is in a layer.
+    #[error("layer {number} of {count} ({name})")]
+    Merge {
+        /// From 1.
+        number: usize,
+        /// Layers in all.
+        count: usize,
+        /// Of the layer's file.
+        name: String,
+        /// Why.
+        source: MergeError,
+    },
+    /// The temporary file.
+    #[error("cannot make a temporary file for the image's data")]
+    Spool(#[source] io::Error),
+    /// The root disk.
+    #[error(transparent)]
+    Erofs(#[from] ErofsError),
+}
+
+impl ConvertError {
+    pub(crate) fn is_host(&self) -> bool {
+        match self {
+            Self::Layer(_) | Self::Erofs(ErofsError::TooLarge) => false,
+            Self::Merge { source, .. } => matches!(source, MergeError::Spool(_)),
+            Self::Spool(_) | Self::Erofs(_) => true,
+        }
+    }
+}
+
+/// Writes the root disk of `image` to the empty file `disk`; the temporary file is made in `folder`.
+pub(crate) fn convert(
+    image: &Image,
+    folder: &Path,
+    disk: &mut File,
+    report: &dyn Fn(Progress),
+) -> Result<Converted, ConvertError> {
+    let mut merge = Merge::new(Spool::create(folder).map_err(ConvertError::Spool)?);
+    let count = image.layers.len();
+    let mut layer_bytes = 0;
+    with_layers(image, |index, stream| {
+        let number = index + 1;
+        report(Progress::Layer { number, count });
+        let before = layer_bytes;
+        let mut reported = before;
+        let merged = merge.layer(&mut *stream, |stream| {
+            let bytes = before + stream.bytes();
+            if bytes - reported >= REPORT_EVERY {
+                report(Progress::Merged { bytes });
+                reported = bytes;
+            }
+        });
+        if merged.is_ok() {
+            layer_bytes = before + stream.drain();
+        }
+        merged.map_err(|source| ConvertError::Merge { number, count, name: image.layers[index].name(), source })
+    })?;
+    report(Progress::Merged { bytes: layer_bytes });
+    let (tree, spool) = merge.finish();
+    let spool = spool.into_file().map_err(ErofsError::Spool)?;
+    let volume = Volume { uuid: image.digest.first_bytes(), name: VOLUME_NAME };
+    let written =
+        erofs::write(&tree, &spool, &volume, disk, &|bytes, total| report(Progress::Writing { bytes, total }))?;
+    Ok(Converted { root_disk_digest: written.digest, root_disk_bytes: written.bytes, layer_bytes })
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Writes what the plan says.
+
+use super::chunks::Chunks;
+use super::format::*;
+use super::output::{self, Output};
+use super::plan::{Place, Plan};
+use super::{BLOCK, ErofsError, crc32c, directory, xattr};
+use crate::digest::Digest;
+use crate::spool::SpoolFile;
+use crate::tree::{Content, Data, Extent, Node, Tree};
+use std::fs::File;
+use std::io;
+use zerocopy::IntoBytes as _;
+
+/// What names the volume.
+pub(crate) struct Volume {
+    pub uuid: [u8; 16],
+    pub name: [u8; 16],
+}
+
+/// An image as it was written.
+pub(crate) struct Written {
+    pub digest: Digest,
+    pub bytes: u64,
+}
+
+/// Failures of the output and of the spool are told apart by who met them.
+impl From<io::Error> for ErofsError {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` hears the bytes written and the size.
+pub(crate) fn write(
+    tree: &Tree,
+    spool: &SpoolFile,
+    volume: &Volume,
+    file: &File,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Written, ErofsError> {
+    let plan = Plan::new(tree)?;
+    let bytes = plan.blocks * BLOCK;
+    let emitter = Emitter { tree, spool, plan: &plan };
+    let digest = output::write(file, seal, &|written| progress(written, bytes), |output| {
+        emitter.superblock(volume, output)?;
+        plan.places.iter().try_for_each(|place| emitter.inode(place, output))?;
+        plan.places.iter().try_for_each(|place| emitter.directory_blocks(place, output))?;
+        plan.places.iter().try_for_each(|place| emitter.data_blocks(place, output))?;
+        output.zeros_to(bytes).map_err(ErofsError::Write)
+    })?;
+    Ok(Written { digest, bytes })
+}
+
+/// Puts the checksum into the first block.
+fn seal(start: &mut [u8]) {
+    let block = &mut start[SUPER_OFFSET as usize..BLOCK as usize];
+    let checksum = crc32c::crc32c(block);
+    block[4..8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+struct Emitter<'a> {
+    tree: &'a Tree,
+    spool: &'a SpoolFile,
+    plan: &'a Plan,
+}
+
+impl Emitter<'_> {
+    fn superblock(&self, volume: &Volume, output: &mut Output<'_>) -> Result<(), ErofsError> {
+        let root = self.plan.of(Tree::ROOT).nid();
+        let superblock = SuperBlock {
+            magic: SUPER_MAGIC.into(),
+            feature_compat: (FEATURE_COMPAT_SB_CHKSUM | FEATURE_COMPAT_MTIME).into(),
+            blkszbits: BLOCK.ilog2() as u8,
+            root_nid: u16::try_from(root).expect("the root is the first inode").into(),
+            inos: (self.plan.places.len() as u64).into(),
+            blocks: u32::try_from(self.plan.blocks).expect("the size of the image is bounded").into(),
+            uuid: volume.uuid,
+            volume_name: volume.name,
+            feature_incompat: if self.plan.chunked { FEATURE_INCOMPAT_CHUNKED_FILE } else { 0 }.into(),
+            ..SuperBlock::default()
+        };
+        output.zeros_to(SUPER_OFFSET)?;
+        Ok(output.bytes(superblock.as_bytes())?)
+    }
+
+    /// The inode with its attributes and what else is kept with it.
+    fn inode(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+        let node = self.tree.node(place.node);
+        let metadata = &node.metadata;
+        let inode = Inode {
+            format: (1 | (place.layout as u16) << 1).into(),
+            xattr_icount: xattr::count(place.xattr_size).into(),
+            mode: (file_type(node).0 | metadata.mode).into(),
+            size: place.size.into(),
+            u: self.union(node, place).into(),
+            ino: u32::try_from(place.nid()).unwrap_or(u32::MAX).into(),
+            uid: metadata.uid.into(),
+            gid: metadata.gid.into(),
+            // Times before 1970 are negative; the kernel reads the field as signed.
+            mtime: (metadata.mtime.seconds as u64).into(),
+            mtime_nsec: metadata.mtime.nanoseconds.into(),
+            nlink: place.nlink.into(),
+            ..Inode::default()
+        };
+        output.zeros_to(place.offset)?;
+        output.bytes(inode.as_bytes())?;
+        let mut xattrs = Vec::with_capacity(place.xattr_size as usize);
+        xattr::encode(&metadata.xattrs, &mut xattrs);
+        output.bytes(&xattrs)?;
+        match &node.content {
+            Content::Regular { data: Data::Sparse(extents), .. } if place.layout == DataLayout::ChunkBased => {
+                self.chunk_map(place, extents, output)
+            }
+            _ if place.tail() == 0 => Ok(()),
+            Content::Directory(_) => {
+                let bytes = self.directory(place);
+                Ok(output.bytes(&bytes[(place.blocks * BLOCK) as usize..])?)
+            }
+            Content::Symlink(target) => Ok(output.bytes(target)?),
+            Content::Regular { data: Data::Whole(start), .. } => {
+                self.copy(start + place.blocks * BLOCK, place.tail(), output)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The inode's field that means something else for each type.
+    fn union(&self, node: &Node, place: &Place) -> u32 {
+        match node.content {
+            Content::CharacterDevice { major, minor } | Content::BlockDevice { major, minor } => {
+                (minor & 0xff) | major << 8 | (minor & !0xff) << 12
+            }
+            _ if place.layout == DataLayout::ChunkBased => Chunks::of(place.size).bits,
+            _ if place.blocks > 0 => place.block as u32,
+            _ => 0,
+        }
+    }
+
+    fn directory(&self, place: &Place) -> Vec<u8> {
+        let children = self.tree.children(place.node).expect("called for directories");
+        let names = directory::with_dots(children.keys().map(|name| &**name));
+        let names = names.map(|name| {
+            let node = match name {
+                b"." => place.node,
+                b".." => place.parent,
+                name => children[name].node,
+            };
+            (name, self.plan.of(node).nid(), file_type(self.tree.node(node)).1)
+        });
+        directory::encode(&names.collect::<Vec<_>>())
+    }
+
+    fn directory_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+        if place.blocks == 0 || self.tree.children(place.node).is_none() {
+            return Ok(());
+        }
+        let bytes = self.directory(place);
+        output.zeros_to(place.block * BLOCK)?;
+        Ok(output.bytes(&bytes[..bytes.len().min((place.blocks * BLOCK) as usize)])?)
+    }
+
+    fn data_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+        if place.blocks == 0 {
+            return Ok(());
+        }
+        match &self.tree.node(place.node).content {
+            Content::Symlink(target) => {
+                output.zeros_to(place.block * BLOCK)?;
+                Ok(output.bytes(target)?)
+            }
+            Content::Regular { data: Data::Whole(start), .. } => {
+                output.zeros_to(place.block * BLOCK)?;
+                self.copy(*start, place.size.min(place.blocks * BLOCK), output)
+            }
+            Content::Regular { data: Data::Sparse(extents), .. } => {
+                output.zeros_to(place.block * BLOCK)?;
+                self.chunks(place, extents, output)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Block addresses of the chunks.
+    fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), ErofsError> {
+        let chunks = Chunks::of(place.size);
+        let mut stored = chunks.stored(extents).peekable();
+        let mut block = place.block;
+        for chunk in 0..chunks.count() {
+            let address = if stored.next_if_eq(&chunk).is_some() {
+                let here = block;
+                block += chunks.blocks(chunk);
+                here as u32
+            } else {
+                NULL_ADDR
+            };
+            output.bytes(&address.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The stored chunks, with zeros where they have no data.
+    fn chunks(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), ErofsError> {
+        let chunks = Chunks::of(place.size);
+        // The extent that is being copied; one may reach over several chunks.
+        let mut current = 0;
+        for chunk in chunks.stored(extents) {
+            let start = output.position();
+            let (first, length) = (chunks.start(chunk), chunks.blocks(chunk) * BLOCK);
+            while let Some(extent) = extents.get(current).filter(|extent| extent.offset < first + length) {
+                let skipped = first.saturating_sub(extent.offset);
+                output.zeros_to(start + (extent.offset + skipped - first))?;
+                let now = (extent.length - skipped).min(start + length - output.position());
+                self.copy(extent.spooled + skipped, now, output)?;
+                if skipped + now < extent.length {
+                    break;
+                }
+                current += 1;
+            }
+            output.zeros_to(start + length)?;
+        }
+        Ok(())
+    }
+
+    /// `length` bytes of the spool.
+    fn copy(&self, start: u64, length: u64, output: &mut Output<'_>) -> Result<(), ErofsError> {
+        output.take_from(length, |into, offset| self.spool.read(into, start + offset).map_err(ErofsError::Spool))
+    }
+}
+
+/// Bits of the inode's mode (`S_IFMT`), and the number that directories use.
+fn file_type(node: &Node) -> (u16, u8) {
+    match node.content {
+        Content::Regular { .. } => (0o100_000, 1),
+        Content::Directory(_) => (0o040_000, 2),
+        Content::CharacterDevice { .. } => (0o020_000, 3),
+        Content::BlockDevice { .. } => (0o060_000, 4),
+        Content::Fifo => (0o010_000, 5),
+        Content::Symlink(_) => (0o120_000, 7),
+    }
+}

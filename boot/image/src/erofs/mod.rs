@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Writes a tree as an uncompressed EROFS image (Linux `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst`),
+//! front to back, the same bytes for the same tree:
+//!
+//! | from | what |
+//! |---|---|
+//! | byte 1024 | superblock |
+//! | behind it | inodes with their extended attributes, tails of short files, directories that fit, maps of sparse files |
+//! | next block | whole blocks of large directories |
+//! | next block | whole blocks of files, in the order of the inodes |
+//!
+//! A directory's inode is followed by those of its files, then by its subdirectories in the same manner: what a path
+//! look-up and an `ls -l` touch lies together, because a guest's kernel reads such metadata one 4-KiB block at a time.
+
+mod chunks;
+mod crc32c;
+mod directory;
+mod emit;
+mod format;
+mod output;
+mod plan;
+mod xattr;
+
+pub(crate) use emit::{Volume, write};
+pub(crate) use xattr::namespace as xattr_namespace;
+
+use std::io;
+
+/// Block size; the guest's page size.
+const BLOCK: u64 = 4096;
+
+/// The image cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ErofsError {
+    /// The host cannot write the image.
+    #[error("cannot write the root disk")]
+    Write(#[source] io::Error),
+    /// The host cannot read the data back.
+    #[error("cannot read the temporary file for the image's data")]
+    Spool(#[source] io::Error),
+    /// More than the limit.
+    #[error("the root disk would be larger than {} GiB", crate::limits::UNCOMPRESSED_BYTES >> 30)]
+    TooLarge,
+}

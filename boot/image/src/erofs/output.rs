@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The file of the image, written once and front to back. What was written goes to a second thread that hashes it.
+
+use crate::digest::{Digest, Hasher};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// Bytes written at once.
+const BUFFER: usize = 1 << 20;
+
+pub(super) struct Output<'a> {
+    file: &'a File,
+    buffer: Vec<u8>,
+    written: u64,
+    hashed: SyncSender<Vec<u8>>,
+    spare: Receiver<Vec<u8>>,
+    /// Called on the first buffer, which holds at least a block, before it is written.
+    seal: Option<fn(&mut [u8])>,
+    progress: &'a dyn Fn(u64),
+}
+
+/// Calls `fill` with an output onto `file` and gives the digest of what it wrote.
+pub(super) fn write<E: From<io::Error>>(
+    file: &File,
+    seal: fn(&mut [u8]),
+    progress: &dyn Fn(u64),
+    fill: impl FnOnce(&mut Output<'_>) -> Result<(), E>,
+) -> Result<Digest, E> {
+    std::thread::scope(|scope| {
+        let (hashed, to_hash) = sync_channel::<Vec<u8>>(2);
+        let (back, spare) = sync_channel(4);
+        let thread = std::thread::Builder::new().name("root-disk-hash".into());
+        let hash = thread.spawn_scoped(scope, move || {
+            let mut hasher = Hasher::sha256();
+            for buffer in to_hash {
+                hasher.update(&buffer);
+                // When the writer is done, nobody takes buffers back.
+                let _ = back.try_send(buffer);
+            }
+            hasher.finish()
+        })?;
+        let mut output =
+            Output { file, buffer: Vec::with_capacity(BUFFER), written: 0, hashed, spare, seal: Some(seal), progress };
+        fill(&mut output)?;
+        output.flush()?;
+        drop(output);
+        Ok(hash.join().expect("hashing does not panic"))
+    })
+}
+
+impl Output<'_> {
+    /// Where the next byte goes.
+    pub(super) fn position(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+            self.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    /// Zeros up to the byte at `position`.
+    pub(super) fn zeros_to(&mut self, position: u64) -> io::Result<()> {
+        debug_assert!(position >= self.position(), "the plan goes forward only");
+        self.take_from(position.saturating_sub(self.position()), |_, _| Ok(()))
+    }
+
+    /// `length` bytes that `read` puts into the zeroed buffer it is given, with their offset in `length`.
+    pub(super) fn take_from<E: From<io::Error>>(
+        &mut self,
+        length: u64,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut done = 0;
+        while done < length {
+            let start = self.buffer.len();
+            let now = (length - done).min((BUFFER - start) as u64);
+            self.buffer.resize(start + now as usize, 0);
+            read(&mut self.buffer[start..], done)?;
+            done += now;
+            self.flush_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.buffer.len() == BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(seal) = self.seal.take() {
+            seal(&mut self.buffer);
+        }
+        let mut file = self.file;
+        file.write_all(&self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        (self.progress)(self.written);
+        let mut next = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
+        next.clear();
+        let full = std::mem::replace(&mut self.buffer, next);
+        self.hashed.send(full).expect("the hashing thread lives as long as the sender");
+        Ok(())
+    }
+}

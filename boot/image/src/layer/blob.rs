@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The file of a layer as it is read: hashed on the way, whether it is plain or compressed.
+
+use crate::digest::{Digest, Hasher};
+use crate::source::Blob;
+use crate::tar::FileSection;
+use std::io::{self, BufRead, Read};
+
+/// Bytes read from the file at once.
+const BUFFER: usize = 256 << 10;
+
+/// Reads a file once, front to back, and knows its digest at the end.
+pub(super) struct BlobReader {
+    section: FileSection,
+    hasher: Option<Hasher>,
+    /// Bytes of the section's buffer that are hashed and not consumed.
+    hashed: usize,
+    /// Bytes consumed.
+    pub(super) consumed: u64,
+}
+
+impl BlobReader {
+    /// Reads `blob`, hashed as `digest` is if there is one.
+    pub(super) fn new(blob: &Blob, digest: Option<&Digest>) -> Self {
+        Self { section: blob.section(BUFFER), hasher: digest.map(Digest::hasher), hashed: 0, consumed: 0 }
+    }
+
+    /// Reads what is left and gives the digest of the whole.
+    pub(super) fn finish(mut self) -> io::Result<Option<Digest>> {
+        loop {
+            let count = self.fill_buf()?.len();
+            if count == 0 {
+                return Ok(self.hasher.map(Hasher::finish));
+            }
+            self.consume(count);
+        }
+    }
+}
+
+impl BufRead for BlobReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.section.fill_buf()?;
+        // The section refills only when it is empty, so the bytes are all new or all known.
+        if self.hashed == 0 && !bytes.is_empty() {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(bytes);
+            }
+            self.hashed = bytes.len();
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.section.consume(count);
+        self.hashed -= count;
+        self.consumed += count as u64;
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(into.len());
+        into[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}

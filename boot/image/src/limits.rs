@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Bounds on what an image may ask of the host. Generous against every image that people publish, small against what a
+//! hostile one can write into a few kilobytes of compressed archive.
+
+/// An index, a manifest or a configuration, in bytes.
+pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;
+/// Indexes within indexes.
+pub(crate) const INDEX_DEPTH: usize = 4;
+/// Documents read while an index is walked.
+pub(crate) const INDEX_DOCUMENTS: usize = 256;
+/// Layers of one image; docker stops at 127.
+pub(crate) const LAYERS: usize = 1000;
+/// Members of an archive that holds an image.
+pub(crate) const ARCHIVE_MEMBERS: usize = 100_000;
+/// Entries of all layers together: what is overwritten later counts too. Each costs some 200 bytes of memory.
+pub(crate) const ENTRIES: u64 = 2_000_000;
+/// Extents of all sparse files together, 24 bytes of memory each.
+pub(crate) const SPARSE_EXTENTS: u64 = 4_000_000;
+/// A path or the target of a link, as Linux limits it (`PATH_MAX` with its final NUL).
+pub(crate) const PATH_BYTES: usize = 4095;
+/// One name, as Linux and EROFS limit it.
+pub(crate) const NAME_BYTES: usize = 255;
+/// Directories above an entry. Deeper than `PATH_MAX` allows in one path is reachable through symbolic links.
+pub(crate) const DEPTH: usize = 1024;
+/// Symbolic links followed while one path is resolved, as Linux limits it.
+pub(crate) const SYMLINKS: usize = 40;
+/// Extended attributes of one entry: EROFS counts them in 16 bits of 4 bytes.
+pub(crate) const XATTR_BYTES_PER_ENTRY: usize = 128 << 10;
+/// Extended attributes of all entries together.
+pub(crate) const XATTR_BYTES: u64 = 64 << 20;
+/// Names and link targets of all entries together.
+pub(crate) const NAME_BYTES_TOTAL: u64 = 256 << 20;
+/// A PAX header or a GNU long name, in bytes.
+pub(crate) const EXTENDED_HEADER_BYTES: u64 = 1 << 20;
+/// Extended headers in front of one entry.
+pub(crate) const EXTENDED_HEADERS: usize = 16;
+/// Uncompressed bytes of all layers together, and bytes of the root disk.
+pub(crate) const UNCOMPRESSED_BYTES: u64 = 128 << 30;
+/// Uncompressed bytes of a layer that no ratio restricts.
+pub(crate) const RATIO_FREE_BYTES: u64 = 1 << 30;
+/// Beyond that, uncompressed bytes for one compressed byte.
+pub(crate) const RATIO: u64 = 200;

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The one thing that this crate does, in its steps.
+
+use crate::cache::{Cache, CacheError, Claim, Entry, Stored};
+use crate::config::ImageConfig;
+use crate::convert::{ConvertError, convert};
+use crate::image::{Image, ImageError};
+use crate::platform::Platform;
+use crate::progress::Progress;
+use crate::reference::ImageReference;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What is wanted.
+#[derive(Clone)]
+pub struct Prepare<'a> {
+    /// The image.
+    pub reference: &'a ImageReference,
+    /// Folder of the cache; made if missing.
+    pub cache: &'a Path,
+    /// Which of the images in an index.
+    pub platform: Platform,
+    /// Hears how far a conversion is.
+    pub progress: Option<&'a dyn Fn(Progress)>,
+}
+
+/// An image, ready to start from.
+#[derive(Debug)]
+pub struct PreparedImage {
+    /// Path of the EROFS image.
+    pub root_disk: PathBuf,
+    /// The same file, open for reading: it stays whatever happens to the cache.
+    pub root_disk_file: File,
+    /// `sha256:...` of the image manifest; of the configuration (docker's image id) for docker archives.
+    pub image_digest: String,
+    /// `sha256:...` of the root disk.
+    pub root_disk_digest: String,
+    /// How the image wants to be run.
+    pub config: ImageConfig,
+    /// Whether an earlier conversion was found.
+    pub cached: bool,
+    /// Uncompressed bytes of all layers.
+    pub layer_bytes: u64,
+}
+
+/// An image cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its documents.
+    #[error("image {reference}")]
+    Image {
+        /// As it was asked for.
+        reference: String,
+        /// Why.
+        source: ImageError,
+    },
+    /// Its layers.
+    #[error("image {reference}")]
+    Convert {
+        /// As it was asked for.
+        reference: String,
+        /// Why.
+        source: ConvertError,
+    },
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl Error {
+    /// Whether the host is at fault (no space, no permission in the cache) rather than the image.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        match self {
+            Self::Image { .. } => false,
+            Self::Convert { source, .. } => source.is_host(),
+            Self::Cache(_) => true,
+        }
+    }
+}
+
+/// Finds the image and its root disk, converting it if the cache has none.
+///
+/// A start from the cache reads the image's index, manifest and configuration, and neither layers nor the root disk. Of
+/// several processes that need the same conversion one does it and the others wait. A conversion that fails or is killed
+/// leaves nothing that a later one would take for complete.
+///
+/// # Errors
+/// See [`Error`]. The chain of sources names the image, the layer, the entry.
+pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
+    let report = |progress| request.progress.map_or((), |hear| hear(progress));
+    let reference = || request.reference.to_string();
+    let image = Image::open(request.reference, &request.platform)
+        .map_err(|source| Error::Image { reference: reference(), source })?;
+    let cache = Cache::new(request.cache);
+
+    if let Some(found) = cache.find(&image.digest)? {
+        return Ok(prepared(found, true));
+    }
+    let folder = match cache.claim(&image.digest, || report(Progress::Waiting))? {
+        Claim::Found(found) => return Ok(prepared(*found, true)),
+        Claim::Held(folder) => folder,
+    };
+    let mut disk = folder.create_root_disk()?;
+    let converted = convert(&image, folder.path(), &mut disk, &report)
+        .map_err(|source| Error::Convert { reference: reference(), source })?;
+    drop(disk);
+    let stored = Stored {
+        image_digest: image.digest.to_string(),
+        root_disk_digest: converted.root_disk_digest.to_string(),
+        root_disk_bytes: converted.root_disk_bytes,
+        layer_bytes: converted.layer_bytes,
+        config: image.config,
+    };
+    Ok(prepared(folder.publish(stored)?, false))
+}
+
+fn prepared(entry: Entry, cached: bool) -> PreparedImage {
+    let Entry { root_disk, root_disk_file, stored } = entry;
+    PreparedImage {
+        root_disk,
+        root_disk_file,
+        image_digest: stored.image_digest,
+        root_disk_digest: stored.root_disk_digest,
+        config: stored.config,
+        cached,
+        layer_bytes: stored.layer_bytes,
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! References: what people write and what it must mean.
+
+use super::*;
+
+fn layout(path: &str, tag: Option<&str>) -> ImageReference {
+    ImageReference::OciLayout { path: path.into(), tag: tag.map(Into::into) }
+}
+
+#[test]
+fn a_prefix_a_path_and_a_tag_are_told_apart() {
+    let cases = [
+        ("oci:images/busybox", "oci:images/busybox"),
+        ("oci:images/busybox:", "oci:images/busybox"),
+        ("oci:images/busybox:1.36", "oci:images/busybox:1.36"),
+        ("oci-archive:/a/b.tar", "oci-archive:/a/b.tar"),
+        ("docker-archive:b.tar:docker.io/library/x:1", "docker-archive:b.tar:docker.io/library/x:1"),
+    ];
+    for (text, shown) in cases {
+        assert_eq!(ImageReference::parse(text).unwrap().to_string(), shown);
+    }
+    assert_eq!("oci:d:t".parse::<ImageReference>().unwrap(), layout("d", Some("t")));
+    assert_eq!(ImageReference::parse("docker-archive:b.tar:x/y:1").unwrap().tag(), Some("x/y:1"));
+}
+
+#[test]
+fn a_folder_whose_name_holds_a_colon_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a:b");
+    std::fs::create_dir(&path).unwrap();
+    let text = path.to_str().unwrap();
+    assert_eq!(ImageReference::parse(&format!("oci:{text}")).unwrap(), layout(text, None));
+    assert_eq!(ImageReference::parse(text).unwrap(), layout(text, None));
+}
+
+#[test]
+fn what_is_not_supported_says_what_is() {
+    for text in
+        ["docker://docker.io/library/busybox:latest", "docker-daemon:x:y", "busybox", "library/busybox:1", "oci:", ""]
+    {
+        let message = ImageReference::parse(text).unwrap_err().to_string();
+        assert!(message.contains("oci:DIR[:TAG]"), "{text}: {message}");
+        assert!(!message.contains('\n'));
+    }
+    let message = ImageReference::parse("docker://x").unwrap_err().to_string();
+    assert!(message.contains("not supported yet"), "{message}");
+}
+
+#[test]
+fn a_missing_path_is_called_missing_and_a_nul_byte_refused() {
+    assert!(matches!(ImageReference::parse("./no/such/thing"), Err(ReferenceError::Missing(_))));
+    assert!(matches!(ImageReference::parse("oci:a\0b"), Err(ReferenceError::Nul)));
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A tar archive as a table of its members. Only headers are read: data is skipped by seeking, so that a start from the
+//! cache does not read a gigabyte.
+
+use super::{Blob, SourceError, open_regular};
+use crate::limits;
+use crate::tar::{FileSection, Kind, Reader};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Headers are read through a buffer of this size; what lies between them is mostly longer.
+const BUFFER: usize = 4096;
+
+pub(crate) struct Archive {
+    path: PathBuf,
+    file: Arc<File>,
+    members: HashMap<Vec<u8>, Member>,
+}
+
+enum Member {
+    Data {
+        offset: u64,
+        length: u64,
+    },
+    /// Old docker archives share layers through links: the normalised name of another member.
+    Link(Vec<u8>),
+}
+
+impl Archive {
+    /// Opens `path` and reads the headers of all members. Of two with the same name the later one counts.
+    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+        let (file, length) = open_regular(path)?;
+        let file = Arc::new(file);
+        let failed = |source| SourceError::Archive { path: path.to_owned(), source };
+        let mut section = FileSection::new(file.clone(), 0, length, BUFFER);
+        if let Some(compression) = section.fill_buf().ok().and_then(super::known_compression) {
+            return Err(SourceError::Compressed { path: path.to_owned(), compression });
+        }
+        let mut reader = Reader::new(section);
+        let mut members = HashMap::new();
+        while let Some(entry) = reader.next_entry().map_err(failed)? {
+            if members.len() == limits::ARCHIVE_MEMBERS {
+                return Err(SourceError::Members(path.to_owned()));
+            }
+            let Some(name) = normalised(b"", &entry.path) else { continue };
+            let folder = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &name[..slash]);
+            let member = match entry.kind {
+                Kind::Regular if entry.extents.is_none() => {
+                    Member::Data { offset: reader.input().position(), length: entry.size }
+                }
+                Kind::Symlink => match normalised(folder, &entry.link) {
+                    Some(target) => Member::Link(target),
+                    None => continue,
+                },
+                Kind::HardLink => match normalised(b"", &entry.link) {
+                    Some(target) => Member::Link(target),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            members.insert(name, member);
+        }
+        Ok(Self { path: path.to_owned(), file, members })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.member(name).is_some()
+    }
+
+    pub(super) fn member(&self, name: &str) -> Option<Blob> {
+        let mut name = normalised(b"", name.as_bytes())?;
+        for _ in 0..limits::SYMLINKS {
+            match self.members.get(&name)? {
+                Member::Data { offset, length } => {
+                    return Some(Blob { file: self.file.clone(), offset: *offset, length: *length });
+                }
+                Member::Link(target) => name = target.clone(),
+            }
+        }
+        None
+    }
+}
+
+/// `path` from `folder` on, without dots and double slashes. None if it leaves the archive.
+fn normalised(folder: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in folder.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')) {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_normalised_and_stay_inside() {
+        assert_eq!(normalised(b"", b"./index.json").unwrap(), b"index.json");
+        assert_eq!(normalised(b"abc", b"../def//layer.tar").unwrap(), b"def/layer.tar");
+        assert_eq!(normalised(b"abc", b"../../etc/passwd"), None);
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The files of an image, in a folder or inside a tar archive. Names are ours or checked digests, never an archive's.
+
+mod archive;
+
+use crate::digest::{Digest, DigestError};
+use crate::tar::{FileSection, TarError};
+use archive::Archive;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where an image's files are.
+pub(crate) enum Source {
+    Folder(PathBuf),
+    Archive(Archive),
+}
+
+/// One file of it: a part of an open host file.
+pub(crate) struct Blob {
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// A file of an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The host says no.
+    #[error("cannot open {path}")]
+    Open {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A folder, a FIFO, a device.
+    #[error("{0} is not a regular file")]
+    NotAFile(PathBuf),
+    /// The archive cannot be walked.
+    #[error("cannot read archive {path}")]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// Why.
+        source: TarError,
+    },
+    /// The whole archive is compressed.
+    #[error("archive {path} is compressed with {compression}; decompress it first (only layers may be compressed)")]
+    Compressed {
+        /// The archive.
+        path: PathBuf,
+        /// With what.
+        compression: &'static str,
+    },
+    /// More members than any image has.
+    #[error("archive {0} has too many members")]
+    Members(PathBuf),
+    /// A file that the image must have is not there.
+    #[error("{place} has no {name}")]
+    Missing {
+        /// The folder or archive.
+        place: PathBuf,
+        /// The file.
+        name: String,
+    },
+    /// Reading failed midway.
+    #[error("cannot read {name}")]
+    Read {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A document longer than any that makes sense.
+    #[error("{name} is too large: {length} bytes, and {limit} are accepted")]
+    TooLarge {
+        /// The file.
+        name: String,
+        /// Its size.
+        length: u64,
+        /// The most that is accepted.
+        limit: u64,
+    },
+    /// A size is not what the descriptor says.
+    #[error("{name} has {length} bytes, and its descriptor says {expected}")]
+    Size {
+        /// The file.
+        name: String,
+        /// Its size.
+        length: u64,
+        /// The descriptor's.
+        expected: u64,
+    },
+    /// The content is not what the descriptor says.
+    #[error("{name} has digest {actual}: it is damaged or was changed")]
+    Digest {
+        /// The file, named by its digest.
+        name: String,
+        /// The digest of what is there.
+        actual: String,
+    },
+    /// A descriptor's digest is no digest.
+    #[error(transparent)]
+    BadDigest(#[from] DigestError),
+}
+
+impl Source {
+    pub(crate) fn folder(path: &Path) -> Self {
+        Self::Folder(path.to_owned())
+    }
+
+    pub(crate) fn archive(path: &Path) -> Result<Self, SourceError> {
+        Archive::open(path).map(Self::Archive)
+    }
+
+    /// The folder or archive, for messages.
+    pub(crate) fn place(&self) -> &Path {
+        match self {
+            Self::Folder(path) => path,
+            Self::Archive(archive) => archive.path(),
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(path) => path.join(name).exists(),
+            Self::Archive(archive) => archive.has(name),
+        }
+    }
+
+    /// Opens `name`: a fixed name, or one made of a checked digest. In an archive any other name is only looked up.
+    pub(crate) fn open(&self, name: &str) -> Result<Blob, SourceError> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let (file, length) = open_regular(&path).map_err(|error| match error {
+                    SourceError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => self.missing(name),
+                    error => error,
+                })?;
+                Ok(Blob { file: Arc::new(file), offset: 0, length })
+            }
+            Self::Archive(archive) => archive.member(name).ok_or_else(|| self.missing(name)),
+        }
+    }
+
+    /// Opens the blob with this digest, of this size.
+    pub(crate) fn open_blob(&self, digest: &Digest, size: u64) -> Result<Blob, SourceError> {
+        let blob = self.open(&format!("blobs/{}/{}", digest.algorithm(), digest.hex()))?;
+        if blob.length != size {
+            return Err(SourceError::Size { name: digest.to_string(), length: blob.length, expected: size });
+        }
+        Ok(blob)
+    }
+
+    /// A whole small file.
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, SourceError> {
+        self.open(name)?.read(name)
+    }
+
+    /// A whole small blob, its size and digest checked.
+    pub(crate) fn read_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, SourceError> {
+        let bytes = self.open_blob(digest, size)?.read(&digest.to_string())?;
+        let mut hasher = digest.hasher();
+        hasher.update(&bytes);
+        match hasher.finish() {
+            actual if actual == *digest => Ok(bytes),
+            actual => Err(SourceError::Digest { name: digest.to_string(), actual: actual.to_string() }),
+        }
+    }
+
+    fn missing(&self, name: &str) -> SourceError {
+        SourceError::Missing { place: self.place().to_owned(), name: name.to_owned() }
+    }
+}
+
+impl Blob {
+    /// Its bytes as a stream.
+    pub(crate) fn section(&self, buffer: usize) -> FileSection {
+        FileSection::new(self.file.clone(), self.offset, self.length, buffer)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, SourceError> {
+        let limit = crate::limits::DOCUMENT_BYTES;
+        if self.length > limit {
+            return Err(SourceError::TooLarge { name: name.into(), length: self.length, limit });
+        }
+        let mut bytes = Vec::with_capacity(self.length as usize);
+        let result = self.section(self.length.max(1) as usize).read_to_end(&mut bytes);
+        result.map_err(|source| SourceError::Read { name: name.into(), source })?;
+        Ok(bytes)
+    }
+}
+
+/// Opens a regular file and its size, without waiting for the other end should it be a FIFO.
+fn open_regular(path: &Path) -> Result<(File, u64), SourceError> {
+    let open = || -> io::Result<_> {
+        let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    };
+    let (file, metadata) = open().map_err(|source| SourceError::Open { path: path.to_owned(), source })?;
+    if !metadata.is_file() {
+        return Err(SourceError::NotAFile(path.to_owned()));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// Whether the file at `path` is what `docker save` writes, without the OCI layout that newer ones add.
+pub(crate) fn looks_like_docker_archive(path: &Path) -> bool {
+    Source::archive(path).is_ok_and(|archive| archive.has("manifest.json") && !archive.has("oci-layout"))
+}
+
+/// A compression by its magic number.
+pub(crate) fn known_compression(start: &[u8]) -> Option<&'static str> {
+    let magics: [(&[u8], &str); 5] = [
+        (&[0x1f, 0x8b], "gzip"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
+        (b"BZh", "bzip2"),
+        (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
+    ];
+    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
+}

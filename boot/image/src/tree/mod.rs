@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes by number, so that hard
+//! links are two names of one node and a deep tree is dropped without recursion.
+
+mod merge;
+mod path;
+mod xattr;
+
+pub(crate) use merge::Merge;
+pub use merge::{Fault, MergeError};
+
+use crate::tar::Time;
+use std::collections::BTreeMap;
+
+/// The nodes of all layers. What was replaced stays until the end: the number of entries is bounded.
+pub(crate) struct Tree {
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(u32);
+
+impl NodeId {
+    /// Below [`Tree::len`].
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A file of any type, without its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub metadata: Metadata,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metadata {
+    /// Permission bits with set-id and sticky.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+    pub xattrs: Xattrs,
+}
+
+/// Full names and values, sorted by name.
+pub(crate) type Xattrs = Box<[(Box<[u8]>, Box<[u8]>)]>;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Directory(BTreeMap<Box<[u8]>, Child>),
+    Regular { size: u64, data: Data },
+    Symlink(Box<[u8]>),
+    CharacterDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+}
+
+/// Where the bytes of a file are in the spool.
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    /// All of them, one after another from here.
+    Whole(u64),
+    /// Some; the rest is zero.
+    Sparse(Box<[Extent]>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// In the file.
+    pub offset: u64,
+    pub length: u64,
+    /// In the spool.
+    pub spooled: u64,
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Child {
+    pub node: NodeId,
+    /// Number of the last layer that named it: whiteouts hide what lower layers brought and nothing else.
+    layer: u32,
+}
+
+impl Tree {
+    pub(crate) const ROOT: NodeId = NodeId(0);
+
+    /// A root that anybody may read.
+    pub(crate) fn new() -> Self {
+        Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })] }
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// Upper bound of all node numbers.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn add(&mut self, node: Node) -> NodeId {
+        // The limit on entries keeps the number of nodes far below 2^32.
+        let id = NodeId(self.nodes.len() as u32);
+        self.nodes.push(node);
+        id
+    }
+
+    /// The names in `id`; none if it is no directory.
+    pub(crate) fn children(&self, id: NodeId) -> Option<&BTreeMap<Box<[u8]>, Child>> {
+        match &self.node(id).content {
+            Content::Directory(children) => Some(children),
+            _ => None,
+        }
+    }
+
+    fn children_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Box<[u8]>, Child>> {
+        match &mut self.nodes[id.index()].content {
+            Content::Directory(children) => Some(children),
+            _ => None,
+        }
+    }
+
+    fn child(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.children(directory)?.get(name).map(|child| child.node)
+    }
+
+    /// Gives `name` in `directory` to `node`. A directory over a directory keeps the children; anything else replaces.
+    fn put(&mut self, directory: NodeId, name: &[u8], node: Node, layer: u32) {
+        let old = self.child(directory, name).filter(|old| self.children(*old).is_some());
+        let id = match (old, &node.content) {
+            (Some(old), Content::Directory(_)) => {
+                self.nodes[old.index()].metadata = node.metadata;
+                old
+            }
+            _ => self.add(node),
+        };
+        self.link(directory, name, id, layer);
+    }
+
+    /// Gives `name` in `directory` to a node that exists, whatever had that name.
+    fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) {
+        let children = self.children_mut(directory).expect("names are given in directories only");
+        match children.get_mut(name) {
+            Some(child) => *child = Child { node, layer },
+            None => drop(children.insert(name.into(), Child { node, layer })),
+        }
+    }
+
+    /// Removes from `directory` what layers before `layer` brought, at any depth. The depth of the tree is bounded.
+    fn hide_children(&mut self, directory: NodeId, layer: u32) {
+        let Some(children) = self.children(directory) else { return };
+        let names: Vec<Box<[u8]>> = children.keys().cloned().collect();
+        for name in names {
+            self.hide(directory, &name, layer);
+        }
+    }
+
+    /// The same for one name.
+    fn hide(&mut self, directory: NodeId, name: &[u8], layer: u32) {
+        let Some(child) = self.children(directory).and_then(|children| children.get(name)).copied() else { return };
+        self.hide_children(child.node, layer);
+        let empty = self.children(child.node).is_none_or(BTreeMap::is_empty);
+        if child.layer < layer && empty {
+            let children = self.children_mut(directory).expect("it had a child");
+            children.remove(name);
+        }
+    }
+}
+
+impl Node {
+    fn directory(metadata: Metadata) -> Self {
+        Self { metadata, content: Content::Directory(BTreeMap::new()) }
+    }
+}
