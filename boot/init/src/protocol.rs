@@ -26,6 +26,7 @@ pub const PORT_STDIO: u32 = 2;
 pub const PORT_STDERR: u32 = 3;
 
 /// From the host to PID 1.
+#[allow(clippy::large_enum_variant, reason = "one value of it is alive at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuest {
     /// The answer to `Hello`.
@@ -146,6 +147,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// The stream is broken and must not be read on.
+    #[allow(clippy::should_implement_trait, reason = "one reader gives out messages of the type that is asked for")]
     pub fn next<M: serde::de::DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(length) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length);

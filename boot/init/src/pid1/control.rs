@@ -74,16 +74,21 @@ impl Control {
                 self.reader.push(bytes);
                 Ok(true)
             }
-            Ok(_) => Err(Failure::conversation("the host has closed the control port")),
+            Ok(_) => Err(closed()),
             Err(Errno::AGAIN) => Ok(false),
             Err(errno) => Err(Failure::surroundings(STEP, "read from the control port", errno)),
         }
     }
 
     fn wait(&self, flags: PollFlags) -> Result<(), Failure> {
-        poll(&mut [PollFd::new(&self.port, flags)], None).step(STEP, "wait for the control port")?;
-        Ok(())
+        let mut port = [PollFd::new(&self.port, flags)];
+        poll(&mut port, None).step(STEP, "wait for the control port")?;
+        if port[0].revents().intersects(flags) { Ok(()) } else { Err(closed()) }
     }
+}
+
+fn closed() -> Failure {
+    Failure::conversation("the host has closed the control port")
 }
 
 impl AsFd for Control {
