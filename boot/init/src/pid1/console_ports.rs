@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The ports of the virtio console: `/dev/vportNpM`, where N counts the machine's consoles and M is the number of the
-//! port. The driver adds them after the host has told it their names, so they may be missing at first.
+//! port. The driver adds them in the course of a conversation with the host, so they may be missing at first.
 
 use super::failure::{Failure, Step};
 use super::files::read_file;
@@ -8,12 +8,16 @@ use alloc::format;
 use core::mem::MaybeUninit;
 use guest_init::protocol::{PORT_CONTROL, PORT_NAMES, PORT_STDERR, PORT_STDIO};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, inotify, openat};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, read};
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 const STEP: &str = "open console ports";
 /// Consoles that are searched for ours if the first one is not it.
 const CONSOLES: u32 = 8;
+/// Multicast group of the kernel's own messages on devices.
+const KERNEL_GROUP: u32 = 1;
 
 /// The open ports. The stream ports never block; the control port does at first.
 pub(crate) struct ConsolePorts {
@@ -25,16 +29,16 @@ pub(crate) struct ConsolePorts {
 impl ConsolePorts {
     /// Opens the ports, waiting for those that are not there yet.
     pub(crate) fn open() -> Result<Self, Failure> {
-        let mut appearance = Appearance { watch: None };
+        let mut readiness = Readiness { messages: None };
         let (console, control) = loop {
             match find_control()? {
                 Some(found) => break found,
-                None => appearance.wait()?,
+                None => readiness.wait()?,
             }
         };
         let mut open_stream = |port| loop {
             match open_port(console, port, OFlags::NONBLOCK) {
-                Err(Errno::NOENT) => appearance.wait()?,
+                Err(Errno::NOENT | Errno::NXIO) => readiness.wait()?,
                 outcome => return outcome.step(STEP, PORT_NAMES[port as usize]),
             }
         };
@@ -51,7 +55,7 @@ fn find_control() -> Result<Option<(u32, OwnedFd)>, Failure> {
         }
         match open_port(console, PORT_CONTROL, OFlags::empty()) {
             Ok(port) => return Ok(Some((console, port))),
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT | Errno::NXIO) => {}
             Err(errno) => return Err(Failure::surroundings(STEP, PORT_NAMES[PORT_CONTROL as usize], errno)),
         }
     }
@@ -67,23 +71,32 @@ fn open_port(console: u32, port: u32, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, format!("/dev/vport{console}p{port}"), OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty())
 }
 
-/// Waiting for new files in `/dev`.
-struct Appearance {
-    watch: Option<OwnedFd>,
+/// Waiting for the driver to have made a port ready.
+///
+/// That a node appears in `/dev` says too little: the driver makes it before it would let anybody open it, and answers
+/// `ENXIO` in between. What it tells last is a change of the port's device, when the host has named the port.
+struct Readiness {
+    /// The kernel's messages on devices (`lib/kobject_uevent.c`).
+    messages: Option<OwnedFd>,
 }
 
-impl Appearance {
-    /// Returns at once the first time, when the watch begins: what appeared before it must be looked for again. Later,
-    /// when something has appeared since.
+impl Readiness {
+    /// Returns at once the first time, when listening begins: what became ready before must be tried again. Later, when
+    /// the kernel has told of any device.
     fn wait(&mut self) -> Result<(), Failure> {
-        if let Some(watch) = &self.watch {
-            let mut events = [MaybeUninit::<u8>::uninit(); 1024];
-            rustix::io::read(watch, &mut events).step(STEP, "wait for /dev")?;
-            return Ok(());
+        if let Some(messages) = &self.messages {
+            let mut message = [MaybeUninit::<u8>::uninit(); 2048];
+            return match read(messages, &mut message) {
+                // Messages were lost: so there were some.
+                Ok(_) | Err(Errno::NOBUFS) => Ok(()),
+                Err(errno) => Err(Failure::surroundings(STEP, "wait for devices", errno)),
+            };
         }
-        let watch = inotify::init(inotify::CreateFlags::CLOEXEC).step(STEP, "watch /dev")?;
-        inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE).step(STEP, "watch /dev")?;
-        self.watch = Some(watch);
+        let socket =
+            socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::KOBJECT_UEVENT))
+                .step(STEP, "listen for devices")?;
+        bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP)).step(STEP, "listen for devices")?;
+        self.messages = Some(socket);
         Ok(())
     }
 }

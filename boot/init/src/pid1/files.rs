@@ -14,7 +14,9 @@ pub(crate) fn read_file(path: &str) -> Result<Vec<u8>, Errno> {
         if content.len() == content.capacity() {
             content.reserve(content.capacity());
         }
-        if read(&file, rustix::buffer::spare_capacity(&mut content))? == 0 {
+        let room = content.capacity() - content.len();
+        // Neither the kernel's files nor those of an image give less than there is room for before their end.
+        if read(&file, rustix::buffer::spare_capacity(&mut content))? < room {
             return Ok(content);
         }
     }
