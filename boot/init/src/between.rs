@@ -6,8 +6,8 @@
 use crate::freestanding::system_call::{
     StringArray, block_signals, execute, exit, run_in_child, send_signal, wait_for_signal,
 };
+use crate::freestanding::{Line, stderr, stdin};
 use core::ffi::CStr;
-use core::fmt::Write;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
@@ -27,9 +27,8 @@ pub(crate) fn run(program: &CStr, command: &[&'static CStr]) -> ! {
     match start(program, &arguments, &environment) {
         Ok((pid, pidfd)) => attend(pid, &pidfd),
         Err(errno) => {
-            let reason = errno.raw_os_error();
-            let _ =
-                writeln!(crate::freestanding::Stderr, "coracle-init: {}: error {reason}", program.to_string_lossy());
+            let program = program.to_string_lossy();
+            Line::new(format_args!("{program}: cannot be executed (errno {})", errno.raw_os_error())).to(stderr());
             exit(if errno == Errno::NOENT { 127 } else { 126 })
         }
     }
@@ -40,7 +39,7 @@ fn start(program: &CStr, arguments: &StringArray, environment: &StringArray) -> 
     let child = run_in_child(0, None, &mut || {
         let _ = rustix::process::setpgid(None, None);
         // SIGTTOU is blocked, so a background process may take the terminal. Without a terminal this fails: right.
-        let _ = rustix::termios::tcsetpgrp(crate::freestanding::stdin(), rustix::process::getpid());
+        let _ = rustix::termios::tcsetpgrp(stdin(), rustix::process::getpid());
         block_signals(false);
         refused = Some(execute(program, arguments, environment));
     })?;

@@ -11,4 +11,4 @@ mod standard;
 pub(crate) mod system_call;
 
 pub(crate) use entry::environment;
-pub(crate) use standard::{Stderr, replace_standard_descriptors, stdin};
+pub(crate) use standard::{Line, occupy, replace_standard_descriptors, stderr, stdin};

@@ -4,11 +4,9 @@
 // Reason for unsafe code: two symbols with fixed names.
 #![allow(unsafe_code)]
 
-use core::fmt::Write;
-
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
-    let _ = writeln!(super::Stderr, "coracle-init: {information}");
+    super::Line::new(format_args!("{information}")).to_console();
     crate::pid1::reset()
 }
 

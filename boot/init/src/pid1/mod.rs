@@ -17,10 +17,9 @@ mod streams;
 mod surroundings;
 mod workload;
 
-use crate::freestanding::Stderr;
+use crate::freestanding::Line;
 use console_ports::ConsolePorts;
 use control::Control;
-use core::fmt::Write;
 use failure::Failure;
 use guest_init::protocol::{ToGuest, ToHost, VERSION};
 use guest_init::run_spec::RunSpec;
@@ -29,7 +28,7 @@ use rustix::system::{RebootCommand, reboot};
 /// From the first instruction to the reset.
 pub(crate) fn live() -> ! {
     if let Err(failure) = converse() {
-        let _ = writeln!(Stderr, "coracle-init: {failure}");
+        Line::new(format_args!("{failure}")).to_console();
     }
     reset()
 }

@@ -4,6 +4,7 @@
 use super::dev;
 use super::failure::{Failure, Step};
 use super::files::{make_folder, make_folders};
+use crate::freestanding::occupy;
 use core::ffi::CStr;
 use guest_init::run_spec::TmpfsMount;
 use guest_init::tmpfs_options::TmpfsOptions;
@@ -54,7 +55,7 @@ pub(crate) fn prepare_own() -> Result<(), Failure> {
             Err(errno) => return Err(Failure::surroundings("prepare PID 1", path, errno)),
         }
     }
-    Ok(())
+    occupy().step("prepare PID 1", "/dev/null")
 }
 
 /// Makes the folder `root`, a mount point, the root of this process and of its mount namespace. The initramfs beneath
