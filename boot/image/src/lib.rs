@@ -23,6 +23,8 @@ mod reference;
 mod source;
 mod spool;
 mod tar;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use cache::CacheError;

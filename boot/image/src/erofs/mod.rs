@@ -42,3 +42,7 @@ pub enum ErofsError {
     #[error("the root disk would be larger than {} GiB", crate::limits::UNCOMPRESSED_BYTES >> 30)]
     TooLarge,
 }
+
+#[cfg(test)]
+#[path = "erofs_tests.rs"]
+mod tests;

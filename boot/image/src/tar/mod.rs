@@ -140,3 +140,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tar_tests.rs"]
+mod tests;

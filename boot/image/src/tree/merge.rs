@@ -278,3 +278,7 @@ fn spooled(extents: Vec<(u64, u64)>, mut spooled: u64) -> Box<[Extent]> {
     });
     extents.collect()
 }
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

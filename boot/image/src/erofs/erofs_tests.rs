@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Images as they are read back, by a reader of the tests and by `fsck.erofs` where it is installed.
+
+use crate::testing::{Archive, Found, Member, files_of, image_of, names, read_back};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Whether `fsck.erofs` accepts the image; None where it is not installed.
+fn fsck(image: &[u8]) -> Option<bool> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    std::fs::write(&path, image).unwrap();
+    let output = Command::new("fsck.erofs").arg("--extract").arg(&path).output().ok()?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Some(output.status.success())
+}
+
+#[test]
+fn files_of_every_size_around_a_block_come_back() {
+    let sizes =
+        [0, 1, 1023, 1024, 1025, 3968, 4031, 4032, 4033, 4095, 4096, 4097, 5120, 5121, 8191, 8192, 70_000, 3_000_000];
+    let data = |size: usize| (0..size).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>();
+    let files = files_of(&[Archive::of(sizes.map(|size| Member::file(format!("f{size}"), data(size))))]).unwrap();
+    for size in sizes {
+        assert_eq!(files[&format!("/f{size}")].content, data(size), "{size}");
+    }
+}
+
+#[test]
+fn metadata_comes_back() {
+    let layer = Archive::of([
+        Member::file("none", "x").mode(0),
+        Member::file("suid", "x").mode(0o6755).owner(0o7777777, 5),
+        Member::file("big", "").pax("uid", "4294967294").pax("mtime", "1.000000001"),
+        Member::file("old", "").pax("mtime", "-5"),
+        Member::new(b'6', "fifo", "", "").mode(0o622),
+        Member::new(b'3', "null", "", "").device(1, 3),
+        Member::new(b'4', "disk", "", "").device(259, 70_000),
+        Member::symlink("link", "some/where"),
+        Member::symlink("long", "t".repeat(4095)),
+    ]);
+    let files = files_of(&[layer]).unwrap();
+    assert_eq!((files["/none"].mode, files["/suid"].mode, files["/suid"].owner), (0o100000, 0o106755, (0o7777777, 5)));
+    assert_eq!((files["/big"].owner.0, files["/big"].mtime), (4294967294, (1, 1)));
+    assert_eq!(files["/old"].mtime, (-5, 0));
+    assert_eq!(files["/fifo"].mode, 0o010622);
+    assert_eq!((files["/null"].mode, files["/null"].device), (0o020644, 0x103));
+    assert_eq!(files["/disk"].device, (70_000 & 0xff) | 259 << 8 | (70_000 & !0xff) << 12);
+    assert_eq!((files["/link"].content.as_slice(), files["/long"].content.len()), (&b"some/where"[..], 4095));
+}
+
+#[test]
+fn attributes_come_back_also_when_they_are_larger_than_a_block() {
+    let layer = Archive::of([
+        Member::file("a", "data")
+            .pax("SCHILY.xattr.security.capability", b"\x01\n\x00=")
+            .pax("SCHILY.xattr.user.k", "v")
+            .pax("SCHILY.xattr.system.posix_acl_access", [2, 0, 0, 0])
+            .pax("SCHILY.xattr.trusted.t", ""),
+        Member::file("b", "x".repeat(500)).pax("SCHILY.xattr.user.large", vec![9; 30_000]),
+        Member::directory("d")
+            .pax("SCHILY.xattr.system.posix_acl_default", [2, 0, 0, 0])
+            .pax("LIBARCHIVE.xattr.user.l", "eA=="),
+    ]);
+    let files = files_of(&[layer]).unwrap();
+    let capability = (6, b"capability".to_vec(), b"\x01\n\x00=".to_vec());
+    assert_eq!(files["/a"].xattrs, [capability, (2, vec![], vec![2, 0, 0, 0]), (1, b"k".to_vec(), b"v".to_vec())]);
+    assert_eq!((files["/a"].content.as_slice(), files["/b"].content.len()), (&b"data"[..], 500));
+    assert_eq!(files["/b"].xattrs, [(1, b"large".to_vec(), vec![9; 30_000])]);
+    assert_eq!(files["/d"].xattrs, [(3, vec![], vec![2, 0, 0, 0]), (1, b"l".to_vec(), b"x".to_vec())]);
+}
+
+#[test]
+fn large_directories_and_names_that_sort_before_the_dot_come_back() {
+    let long = |n: usize| format!("{n:04}{}", "n".repeat(n % 250));
+    let members = (0..3000).map(|n| Member::file(format!("d/{}", long(n)), ""));
+    let odd = ["!", "-", "+x", "...", "..a", ".a", "\u{e9}", "~"].map(|name| Member::file(format!("o/{name}"), name));
+    let files = files_of(&[Archive::of(members.chain(odd))]).unwrap();
+    assert_eq!(files.len(), 3000 + 8 + 3);
+    assert!((0..3000).all(|n| files.contains_key(&format!("/d/{}", long(n)))));
+    assert_eq!(files["/o/..."].content, b"...");
+}
+
+#[test]
+fn sparse_files_come_back_without_taking_the_space_of_their_holes() {
+    let sparse = |name: &str, data: &[u8], map: &str, size: u64| {
+        Member::file(name, data).pax("GNU.sparse.map", map).pax("GNU.sparse.size", size.to_string())
+    };
+    let across: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
+    let layer = Archive::of([
+        sparse("holes", b"", "", 1 << 20),
+        sparse("ends", b"ab", "0,1,1048575,1", 1 << 20),
+        sparse("across", &across, "4000,10000", 5 << 20),
+        sparse("many", b"abcdef", "5000,2,6000,2,9000,2", 9002),
+        sparse("huge", b"z", "1099511627775,1", 1 << 40),
+    ]);
+    let image = image_of(&[layer.bytes()]).unwrap();
+    assert!(image.len() < 50 << 20, "{}", image.len());
+    let files = read_back(&image);
+    assert_eq!(files["/holes"].content, vec![0; 1 << 20]);
+    let mut ends = vec![0; 1 << 20];
+    (ends[0], ends[(1 << 20) - 1]) = (b'a', b'b');
+    assert_eq!(files["/ends"].content, ends);
+    assert_eq!(files["/across"].content[4000..14_000], across);
+    assert!(files["/across"].content[14_000..].iter().all(|byte| *byte == 0));
+    let mut many = vec![0; 9002];
+    (
+        many[5000..5002].copy_from_slice(b"ab"),
+        many[6000..6002].copy_from_slice(b"cd"),
+        many[9000..].copy_from_slice(b"ef"),
+    );
+    assert_eq!(files["/many"].content, many);
+    assert_eq!(files["/huge"].size, 1 << 40);
+    assert_ne!(fsck(&image), Some(false));
+}
+
+#[test]
+fn an_image_that_would_be_too_large_is_refused_before_it_is_written() {
+    // One byte in each of 65,536 chunks of 2^47 bytes: every chunk would have to be stored.
+    let map: Vec<String> = (0..1000u64).map(|n| format!("{},1", n << 50)).collect();
+    let member = Member::file("s", vec![1; 1000])
+        .pax("GNU.sparse.map", map.join(","))
+        .pax("GNU.sparse.size", (1u64 << 62).to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let mut merge = crate::tree::Merge::new(crate::spool::Spool::create(folder.path()).unwrap());
+    merge.layer(Archive::of([member]).bytes().as_slice(), |_| {}).unwrap();
+    let (tree, _) = merge.finish();
+    assert!(matches!(super::plan::Plan::new(&tree), Err(super::ErofsError::TooLarge)));
+}
+
+#[test]
+fn what_an_upper_layer_replaced_takes_no_space() {
+    let lower = Archive::of([Member::file("a", vec![1; 1 << 20])]);
+    let upper = Archive::of([Member::file("a", vec![2; 1 << 20])]);
+    let image = image_of(&[lower.bytes(), upper.bytes()]).unwrap();
+    assert!(image.len() < (1 << 20) + 8192, "{}", image.len());
+    assert_eq!(read_back(&image)["/a"].content, vec![2; 1 << 20]);
+}
+
+#[test]
+fn an_empty_image_is_a_root_directory() {
+    let image = image_of(&[]).unwrap();
+    assert_eq!((image.len(), names(&read_back(&image))), (4096, vec![""]));
+    assert_ne!(fsck(&image), Some(false));
+}
+
+/// What a random layer does, with paths of up to three short names.
+#[derive(Clone, Debug)]
+enum Step {
+    File(Vec<u8>, usize),
+    Directory(Vec<u8>, u32),
+    Symlink(Vec<u8>),
+    HardLink(Vec<u8>, Vec<u8>),
+    Whiteout(Vec<u8>),
+    Opaque(Vec<u8>),
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(b'a'..=b'd', 1..4)
+        .prop_map(|names| names.iter().map(|name| vec![*name]).collect::<Vec<_>>().join(&b'/'))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (path(), 0..9000usize).prop_map(|(path, size)| Step::File(path, size)),
+        3 => (path(), 0..0o7777u32).prop_map(|(path, mode)| Step::Directory(path, mode)),
+        1 => path().prop_map(Step::Symlink),
+        2 => (path(), path()).prop_map(|(path, target)| Step::HardLink(path, target)),
+        1 => path().prop_map(Step::Whiteout),
+        1 => path().prop_map(Step::Opaque),
+    ]
+}
+
+/// The simplest model of merged layers: a flat map from paths.
+#[derive(Default)]
+struct Model {
+    files: BTreeMap<String, (usize, Modelled)>,
+    contents: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Modelled {
+    /// Number of the content, mode of the directory.
+    File(usize, Vec<u8>),
+    Directory(u32),
+    Symlink,
+}
+
+impl Model {
+    fn is_directory(&self, path: &str) -> bool {
+        path.is_empty() || matches!(self.files.get(path), Some((_, Modelled::Directory(_))))
+    }
+
+    /// Directories above `path`, from the top; None if one of them is something else.
+    fn parents<'a>(&self, path: &'a str) -> Option<Vec<&'a str>> {
+        let parents: Vec<&str> = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]).collect();
+        parents.iter().all(|parent| self.is_directory(parent) || !self.files.contains_key(*parent)).then_some(parents)
+    }
+
+    fn put(&mut self, path: &str, layer: usize, file: Modelled) {
+        for parent in self.parents(path).unwrap() {
+            self.files.entry(parent.into()).or_insert((layer, Modelled::Directory(0o755)));
+        }
+        if !(self.is_directory(path) && matches!(file, Modelled::Directory(_))) {
+            self.files.retain(|other, _| !other.starts_with(&format!("{path}/")));
+        }
+        self.files.insert(path.into(), (layer, file));
+    }
+
+    /// Removes what is older than `layer` below `top`, but not directories that still hold something.
+    fn hide(&mut self, top: &str, itself: bool, layer: usize) {
+        let below = format!("{top}/");
+        let affected = |path: &str| path.starts_with(&below) || (itself && path == top);
+        self.files
+            .retain(|path, (from, file)| !affected(path) || *from == layer || matches!(file, Modelled::Directory(_)));
+        while let Some(empty) = self.files.iter().find_map(|(path, (from, file))| {
+            let holds = self.files.keys().any(|other| other.starts_with(&format!("{path}/")));
+            let directory = matches!(file, Modelled::Directory(_));
+            (affected(path) && *from < layer && directory && !holds).then(|| path.clone())
+        }) {
+            self.files.remove(&empty);
+        }
+    }
+
+    /// Applies the step; None if no well-formed layer would hold it.
+    fn apply(&mut self, step: &Step, layer: usize) -> Option<Member> {
+        let text = |path: &[u8]| format!("/{}", String::from_utf8(path.to_vec()).unwrap());
+        match step {
+            Step::File(path, size) => {
+                self.parents(&text(path))?;
+                self.contents += 1;
+                let data: Vec<u8> = (0..*size).map(|n| (n + self.contents * 31) as u8).collect();
+                self.put(&text(path), layer, Modelled::File(self.contents, data.clone()));
+                Some(Member::file(path, data))
+            }
+            Step::Directory(path, mode) => {
+                self.parents(&text(path))?;
+                self.put(&text(path), layer, Modelled::Directory(*mode));
+                Some(Member::directory(path).mode(*mode))
+            }
+            Step::Symlink(path) => {
+                self.parents(&text(path))?;
+                self.put(&text(path), layer, Modelled::Symlink);
+                Some(Member::symlink(path, "nowhere"))
+            }
+            Step::HardLink(path, target) => {
+                let (at, to) = (text(path), text(target));
+                self.parents(&at)?;
+                self.parents(&to)?;
+                let file = self.files.get(&to).filter(|(_, file)| matches!(file, Modelled::File(..)))?.1.clone();
+                if at.starts_with(&format!("{to}/")) || to.starts_with(&format!("{at}/")) {
+                    return None;
+                }
+                self.put(&at, layer, file);
+                Some(Member::hard_link(path, target))
+            }
+            Step::Whiteout(path) => {
+                self.parents(&text(path))?;
+                self.hide(&text(path), true, layer);
+                let slash = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+                Some(Member::file([&path[..slash], b".wh.", &path[slash..]].concat(), ""))
+            }
+            Step::Opaque(path) => {
+                self.parents(&text(path))?;
+                if !self.is_directory(&text(path)) && self.files.contains_key(&text(path)) {
+                    return None;
+                }
+                self.hide(&text(path), false, layer);
+                Some(Member::file([path, &b"/.wh..wh..opq"[..]].concat(), ""))
+            }
+        }
+    }
+
+    fn check(&self, found: &BTreeMap<String, Found>) {
+        let modelled: Vec<&str> = std::iter::once("").chain(self.files.keys().map(String::as_str)).collect();
+        assert_eq!(names(found), modelled);
+        for (path, (_, file)) in &self.files {
+            let found_file = &found[path];
+            match file {
+                Modelled::Directory(mode) => assert_eq!(u32::from(found_file.mode), 0o040000 | mode, "{path}"),
+                Modelled::Symlink => assert_eq!(found_file.content, b"nowhere", "{path}"),
+                Modelled::File(number, data) => {
+                    assert!(found_file.content == *data, "content of {path}");
+                    let same = |other: &Modelled| matches!(other, Modelled::File(other, _) if other == number);
+                    let links = self.files.values().filter(|(_, other)| same(other)).count();
+                    assert_eq!(found_file.nlink as usize, links, "links of {path}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_layers_merge_as_the_model_says(layers in prop::collection::vec(prop::collection::vec(step(), 0..20), 1..5)) {
+        let mut model = Model::default();
+        let archives: Vec<Vec<u8>> = layers.iter().enumerate().map(|(layer, steps)| {
+            Archive::of(steps.iter().filter_map(|step| model.apply(step, layer))).bytes()
+        }).collect();
+        let image = image_of(&archives).unwrap();
+        model.check(&read_back(&image));
+        prop_assert!(image == image_of(&archives).unwrap(), "the same layers give the same bytes");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    #[test]
+    fn fsck_accepts_random_images(steps in prop::collection::vec(step(), 0..60)) {
+        let mut model = Model::default();
+        let layer = Archive::of(steps.iter().filter_map(|step| model.apply(step, 0)));
+        prop_assert_ne!(fsck(&image_of(&[layer.bytes()]).unwrap()), Some(false));
+    }
+}

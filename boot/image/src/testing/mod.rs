@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the tests of this crate share: archives with anything in them, image layouts, and a reader of EROFS images that
+//! knows nothing of the writer.
+
+mod archive;
+mod layout;
+mod read_back;
+
+pub(crate) use archive::{Archive, Member, pax_record};
+pub(crate) use layout::{Compress, Layout, gzip, zstd};
+pub(crate) use read_back::{Found, read_back};
+
+use crate::erofs::{self, Volume};
+use crate::spool::Spool;
+use crate::tree::{Merge, MergeError};
+use std::collections::BTreeMap;
+
+/// Merges `layers` and gives the bytes of the image.
+pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut merge = Merge::new(Spool::create(folder.path()).unwrap());
+    for layer in layers {
+        merge.layer(layer.as_slice(), |_| {})?;
+    }
+    let (tree, spool) = merge.finish();
+    let path = folder.path().join("root.erofs");
+    let file = std::fs::File::create(&path).unwrap();
+    let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
+    let written = erofs::write(&tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {}).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(written.digest, crate::digest::Digest::of(&bytes));
+    assert_eq!(written.bytes, bytes.len() as u64);
+    Ok(bytes)
+}
+
+/// Merges `layers` and gives the files of the image by path, as they are read back from it.
+pub(crate) fn files_of(layers: &[Archive]) -> Result<BTreeMap<String, Found>, MergeError> {
+    let layers: Vec<Vec<u8>> = layers.iter().map(Archive::bytes).collect();
+    image_of(&layers).map(|image| read_back(&image))
+}
+
+/// Names of the files, in order.
+pub(crate) fn names(files: &BTreeMap<String, Found>) -> Vec<&str> {
+    files.keys().map(String::as_str).collect()
+}
