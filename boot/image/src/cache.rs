@@ -256,3 +256,7 @@ fn is_at(folder: &OwnedFd, path: &Path) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

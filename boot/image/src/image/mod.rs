@@ -208,3 +208,7 @@ fn listing<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         (false, more) => format!("{} and {more} more", names.join(", ")),
     }
 }
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;

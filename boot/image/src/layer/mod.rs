@@ -80,3 +80,7 @@ pub enum LayerError {
         name: String,
     },
 }
+
+#[cfg(test)]
+#[path = "layer_tests.rs"]
+mod tests;

@@ -69,7 +69,15 @@ impl Layout {
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip_with(bytes, flate2::Compression::fast())
+}
+
+pub(crate) fn gzip_best(bytes: &[u8]) -> Vec<u8> {
+    gzip_with(bytes, flate2::Compression::best())
+}
+
+fn gzip_with(bytes: &[u8], level: flate2::Compression) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }

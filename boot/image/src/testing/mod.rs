@@ -7,7 +7,7 @@ mod layout;
 mod read_back;
 
 pub(crate) use archive::{Archive, Member, pax_record};
-pub(crate) use layout::{Compress, Layout, gzip, zstd};
+pub(crate) use layout::{Layout, gzip, gzip_best, zstd};
 pub(crate) use read_back::{Found, read_back};
 
 use crate::erofs::{self, Volume};

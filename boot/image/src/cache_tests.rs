@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The cache: complete or absent, made once, reclaimed after a kill.
+
+use super::*;
+use crate::testing::{Archive, Layout, Member, gzip};
+use crate::{ImageReference, Platform, Prepare, PreparedImage, Progress, prepare};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+fn layout() -> Layout {
+    Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("b", "b")]).bytes()], gzip)
+}
+
+fn convert(layout: &Layout, cache: &Path) -> PreparedImage {
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    prepare(&Prepare { reference: &reference, cache, platform: Platform::default(), progress: None }).unwrap()
+}
+
+/// Names in the cache's only folder with contents.
+fn listing(cache: &Path) -> Vec<String> {
+    let entries = fs::read_dir(cache.join("images").join(FORMAT)).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn temporary_name(image: &PreparedImage) -> String {
+    format!(".{}.tmp", image.image_digest.replace(':', "-"))
+}
+
+#[test]
+fn a_second_start_takes_the_root_disk_of_the_first() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let first = convert(&layout, cache.path());
+    assert!(!first.cached);
+    // Layers are not looked at again.
+    for entry in fs::read_dir(layout.path().join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        if fs::read(&path).unwrap().starts_with(&[0x1f, 0x8b]) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let second = convert(&layout, cache.path());
+    assert!(second.cached);
+    assert_eq!(
+        (second.root_disk_digest, second.config, second.layer_bytes),
+        (first.root_disk_digest, first.config, first.layer_bytes)
+    );
+    assert_eq!(second.root_disk, first.root_disk);
+    assert_eq!(listing(cache.path()), [second.image_digest.replace(':', "-")]);
+}
+
+#[test]
+fn the_stored_digest_is_that_of_the_root_disk_and_the_open_file_outlives_the_cache() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let mut image = convert(&layout, cache.path());
+    fs::remove_dir_all(cache.path().join("images")).unwrap();
+    let mut bytes = Vec::new();
+    image.root_disk_file.read_to_end(&mut bytes).unwrap();
+    assert_eq!(Digest::of(&bytes).to_string(), image.root_disk_digest);
+    assert_eq!(convert(&layout, cache.path()).root_disk_digest, image.root_disk_digest, "same image, same bytes");
+}
+
+#[test]
+fn runs_at_the_same_time_convert_once() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let conversions = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let image = convert(&layout, cache.path());
+                conversions.fetch_add(usize::from(!image.cached), Ordering::Relaxed);
+            });
+        }
+    });
+    assert_eq!(conversions.into_inner(), 1);
+    assert_eq!(listing(cache.path()).len(), 1);
+}
+
+#[test]
+fn the_second_run_waits_for_the_first() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let image = convert(&layout, cache.path());
+    let digest = Digest::parse(&image.image_digest).unwrap();
+    fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
+    let store = Cache::new(cache.path());
+    let Claim::Held(first) = store.claim(&digest, || panic!("nobody else is at work")).unwrap() else { panic!() };
+    let waited = AtomicBool::new(false);
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    std::thread::scope(|scope| {
+        let (told, hear) = std::sync::mpsc::channel();
+        let waited = &waited;
+        let (reference, cache) = (&reference, cache.path());
+        let second = scope.spawn(move || {
+            let progress = |progress| {
+                if progress == Progress::Waiting {
+                    waited.store(true, Ordering::Relaxed);
+                    told.send(()).unwrap();
+                }
+            };
+            let request = Prepare { reference, cache, platform: Platform::default(), progress: Some(&progress) };
+            prepare(&request).unwrap().cached
+        });
+        hear.recv().unwrap();
+        // The first one fails: what it had is taken away, and the second converts.
+        drop(first);
+        assert!(!second.join().unwrap());
+    });
+    assert!(waited.into_inner());
+    assert_eq!(listing(cache.path()).len(), 1);
+}
+
+#[test]
+fn what_killed_runs_left_is_reclaimed() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let image = convert(&layout, cache.path());
+    fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
+    let folder = cache.path().join("images").join(FORMAT);
+    for name in [temporary_name(&image), format!(".sha256-{}.tmp", "0".repeat(64))] {
+        fs::create_dir(folder.join(&name)).unwrap();
+        fs::write(folder.join(&name).join(ROOT_DISK), "half").unwrap();
+    }
+    assert!(!convert(&layout, cache.path()).cached);
+    assert_eq!(listing(cache.path()).len(), 1);
+}
+
+#[test]
+fn a_damaged_entry_is_made_anew() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let image = convert(&layout, cache.path());
+    let folder = image.root_disk.parent().unwrap();
+    let damages: [&dyn Fn(); 4] = [
+        &|| {
+            let path = &image.root_disk;
+            let bytes = fs::read(path).unwrap();
+            fs::remove_file(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 4096]).unwrap();
+        },
+        &|| fs::remove_file(&image.root_disk).unwrap(),
+        &|| fs::write(folder.join(DESCRIPTION), "{").unwrap(),
+        &|| fs::remove_file(folder.join(DESCRIPTION)).unwrap(),
+    ];
+    for damage in damages {
+        damage();
+        assert!(!convert(&layout, cache.path()).cached);
+        assert!(convert(&layout, cache.path()).cached);
+    }
+}
+
+#[test]
+fn a_conversion_that_fails_leaves_nothing() {
+    let layout =
+        Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("../b", "")]).bytes()], gzip);
+    let cache = tempfile::tempdir().unwrap();
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let request = Prepare { reference: &reference, cache: cache.path(), platform: Platform::default(), progress: None };
+    let error = prepare(&request).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    assert!(source.to_string().starts_with("layer 1 of 1 (sha256:"), "{source}");
+    assert_eq!(source.source().unwrap().to_string(), "entry `../b`: its name holds `..`");
+    assert!(!error.is_host());
+    assert_eq!(listing(cache.path()), [""; 0]);
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_the_hosts_fault() {
+    let (layout, folder) = (layout(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let error =
+        prepare(&Prepare { reference: &reference, cache: &file, platform: Platform::default(), progress: None })
+            .unwrap_err();
+    assert!(error.is_host());
+    assert!(error.to_string().contains("in the image cache"), "{error}");
+}

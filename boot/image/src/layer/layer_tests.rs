@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Layers packed in every way, and damaged ones.
+
+use super::*;
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::platform::Platform;
+use crate::reference::ImageReference;
+use crate::testing::{Archive, Layout, Member, gzip, gzip_best, zstd};
+use serde_json::{Value, json};
+use std::io::Read as _;
+
+fn layer() -> Vec<u8> {
+    let data: Vec<u8> = (0..600_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    Archive::of([Member::file("a", data)]).bytes()
+}
+
+/// Reads all layers of an image whose single layer is the file `packed`, with this diff id.
+fn read(packed: &[u8], diff_id: &Digest) -> Result<Vec<u8>, LayerError> {
+    read_with(packed, diff_id, |_| {})
+}
+
+fn read_with(packed: &[u8], diff_id: &Digest, damage: impl FnOnce(&std::path::Path)) -> Result<Vec<u8>, LayerError> {
+    let layout = Layout::new();
+    let blob = layout.blob(packed);
+    let config = layout.document(&json!({"rootfs": {"diff_ids": [diff_id.to_string()]}}));
+    let manifest: Value = json!({"config": config, "layers": [blob]});
+    layout.index(&[layout.document(&manifest)]);
+    damage(&layout.blob_path(blob["digest"].as_str().unwrap()));
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let image = Image::open(&reference, &Platform::default()).unwrap();
+    let mut bytes = Vec::new();
+    with_layers(&image, |_, stream| {
+        stream.read_to_end(&mut bytes).expect("errors of the file are told at its end");
+        Ok::<(), LayerError>(())
+    })?;
+    Ok(bytes)
+}
+
+#[test]
+fn plain_gzip_and_zstd_layers_are_told_apart_by_their_first_bytes() {
+    let layer = layer();
+    for packed in [layer.clone(), gzip(&layer), zstd(&layer)] {
+        assert!(read(&packed, &Digest::of(&layer)).unwrap() == layer);
+    }
+}
+
+#[test]
+fn members_and_frames_one_after_another_are_one_stream() {
+    let layer = layer();
+    let (head, tail) = layer.split_at(100_000);
+    let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"stuff"].concat();
+    let packed = [gzip(head), gzip(&[]), gzip(tail)].concat();
+    assert!(read(&packed, &Digest::of(&layer)).unwrap() == layer);
+    let packed = [skippable.clone(), zstd(head), skippable, zstd(tail)].concat();
+    assert!(read(&packed, &Digest::of(&layer)).unwrap() == layer);
+}
+
+#[test]
+fn an_empty_layer_may_be_an_empty_file() {
+    assert_eq!(read(b"", &Digest::of(b"")).unwrap(), b"");
+    assert_eq!(read(&gzip(b""), &Digest::of(b"")).unwrap(), b"");
+}
+
+#[test]
+fn garbage_behind_the_stream_and_a_stream_cut_short_are_errors() {
+    let layer = layer();
+    for (packed, name) in [(gzip(&layer), "gzip"), (zstd(&layer), "zstd")] {
+        for broken in [
+            [&packed[..], b"garbage"].concat(),
+            packed[..packed.len() - 5].to_vec(),
+            packed[..packed.len() / 2].to_vec(),
+        ] {
+            match read(&broken, &Digest::of(&layer)) {
+                Err(LayerError::Decompress { compression, .. }) => assert_eq!(compression, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_layer_is_called_so_whatever_the_change_breaks() {
+    let layer = layer();
+    for packed in [layer.clone(), gzip(&layer), zstd(&layer)] {
+        for at in [600, packed.len() / 2, packed.len() - 1] {
+            let change = |path: &std::path::Path| {
+                let mut bytes = std::fs::read(path).unwrap();
+                bytes[at] ^= 0x10;
+                std::fs::write(path, bytes).unwrap();
+            };
+            let result = read_with(&packed, &Digest::of(&layer), change);
+            assert!(matches!(result, Err(LayerError::Digest { .. })), "{at}: {result:?}");
+        }
+    }
+    let result = read_with(&layer, &Digest::of(&layer), |path| std::fs::write(path, b"short").unwrap());
+    assert!(matches!(result, Err(LayerError::Source(SourceError::Size { .. }))));
+    let result = read_with(&layer, &Digest::of(&layer), |path| std::fs::remove_file(path).unwrap());
+    assert!(matches!(result, Err(LayerError::Source(SourceError::Missing { .. }))));
+}
+
+#[test]
+fn a_wrong_diff_id_is_noticed_also_where_the_files_digest_stands_in() {
+    let layer = layer();
+    for packed in [layer.clone(), gzip(&layer)] {
+        let result = read(&packed, &Digest::of(b"other"));
+        assert!(matches!(result, Err(LayerError::DiffId { .. })), "{result:?}");
+    }
+    let packed = gzip(&layer);
+    assert!(matches!(read(&packed, &Digest::of(&packed)), Err(LayerError::DiffId { .. })));
+}
+
+#[test]
+fn what_is_no_layer_is_named() {
+    let message = |packed: &[u8]| read(packed, &Digest::of(b"")).unwrap_err().to_string();
+    assert!(message(b"\xfd7zXZ\0 and so on").ends_with("unknown compression (xz is not supported)"));
+    assert!(message(b"BZh91AY&SY").contains("bzip2"));
+    assert!(message(&b"neither this nor that ".repeat(100)).ends_with("unknown compression"));
+    assert!(message(b"x").ends_with("unknown compression"));
+}
+
+#[test]
+fn a_bomb_is_stopped() {
+    // Constant data: some 1000:1.
+    let layer = Archive::of([Member::file("a", vec![0; 8 << 20])]).bytes();
+    let packed = gzip_best(&layer);
+    assert!(packed.len() * 200 < layer.len());
+    assert!(matches!(read(&packed, &Digest::of(&layer)), Err(LayerError::Ratio { .. })));
+}
+
+#[test]
+fn a_merge_that_fails_early_still_learns_that_the_file_is_wrong() {
+    let layout = Layout::of(&[layer(), layer()], gzip);
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let image = Image::open(&reference, &Platform::default()).unwrap();
+    let fail = || with_layers(&image, |_, _| Err(LayerError::TooLarge { name: "the merge".into() })).unwrap_err();
+    assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, the merge's error stands");
+    let path = layout.blob_path(&image.layers[0].name());
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert!(matches!(fail(), LayerError::Digest { .. }));
+}
