@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From an address to a device. Built on `main`, used by vCPU threads. It is frozen before they run, so that a lookup
+//! takes no lock. The machine has two: one for ports, one for memory-mapped registers.
+//!
+//! A device sees offsets, never its address. An access that hits no device, or is not wholly inside one, reads as all
+//! ones and writes nothing, as on a bus where nobody answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What the machine has to do after a write. Devices do not know how it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// The reset line was pulled.
+    Reset,
+    /// The guest wrote this status to the exit-status port.
+    ExitStatus(u8),
+}
+
+/// Something on a [`Bus`]. Called by several vCPU threads at once.
+pub trait BusDevice: Send + Sync {
+    /// Answers a read of `data.len()` bytes (1, 2, 4 or 8) at `offset`. `data` is all ones before.
+    fn read(&self, offset: u64, data: &mut [u8]);
+    /// Takes a write of `data.len()` bytes (1, 2, 4 or 8) at `offset`.
+    fn write(&self, offset: u64, data: &[u8]) -> Action;
+}
+
+/// A range cannot be added to a bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverlapError {
+    /// Another device has some of it.
+    #[error("bus range {base:#x}+{length:#x} overlaps that of another device")]
+    Overlap {
+        /// First address.
+        base: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// It is empty or goes past the end of the address space.
+    #[error("bus range {base:#x}+{length:#x} is empty or wraps")]
+    Range {
+        /// First address.
+        base: u64,
+        /// Bytes.
+        length: u64,
+    },
+}
+
+struct Entry {
+    base: u64,
+    length: u64,
+    device: Arc<dyn BusDevice>,
+}
+
+/// Collects the devices of a [`Bus`].
+#[derive(Default)]
+pub struct BusBuilder {
+    entries: Vec<Entry>,
+}
+
+impl BusBuilder {
+    /// Puts `device` at `base..base + length`.
+    ///
+    /// # Errors
+    /// The range is empty, wraps, or is taken.
+    pub fn insert(&mut self, base: u64, length: u64, device: Arc<dyn BusDevice>) -> Result<(), OverlapError> {
+        let end = base.checked_add(length).filter(|_| length > 0).ok_or(OverlapError::Range { base, length })?;
+        let index = self.entries.partition_point(|entry| entry.base < base);
+        let after = self.entries.get(index).is_some_and(|next| next.base < end);
+        let before = index.checked_sub(1).is_some_and(|i| self.entries[i].base + self.entries[i].length > base);
+        if before || after {
+            return Err(OverlapError::Overlap { base, length });
+        }
+        self.entries.insert(index, Entry { base, length, device });
+        Ok(())
+    }
+
+    /// Freezes the map.
+    #[must_use]
+    pub fn build(self) -> Bus {
+        Bus { entries: self.entries.into_boxed_slice() }
+    }
+}
+
+/// A frozen map from ranges to devices.
+pub struct Bus {
+    entries: Box<[Entry]>,
+}
+
+impl Bus {
+    /// Fills `data` from the device at `address`, or with all ones.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let Some((device, offset)) = self.find(address, data.len()) {
+            device.read(offset, data);
+        }
+    }
+
+    /// Hands `data` to the device at `address`, if there is one.
+    #[must_use]
+    pub fn write(&self, address: u64, data: &[u8]) -> Action {
+        self.find(address, data.len()).map_or(Action::None, |(device, offset)| device.write(offset, data))
+    }
+
+    fn find(&self, address: u64, length: usize) -> Option<(&dyn BusDevice, u64)> {
+        let index = self.entries.partition_point(|entry| entry.base <= address).checked_sub(1)?;
+        let entry = &self.entries[index];
+        let offset = address - entry.base;
+        let end = offset.checked_add(length as u64)?;
+        (end <= entry.length).then_some((&*entry.device, offset))
+    }
+}
+
+fn ranges(entries: &[Entry], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_list().entries(entries.iter().map(|entry| entry.base..entry.base + entry.length)).finish()
+}
+
+impl fmt::Debug for BusBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ranges(&self.entries, f)
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ranges(&self.entries, f)
+    }
+}
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What is left of a PC: a serial port for early messages and panics, the reset line of the keyboard controller, and a
+//! port of ours on which a guest can end with a status. Called by vCPU threads.
+
+pub mod exit_status;
+pub mod reset;
+pub mod serial;
+
+pub use exit_status::ExitStatusPort;
+pub use reset::ResetPort;
+pub use serial::Serial;
