@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! System calls that move bytes between a descriptor and guest memory without a copy of ours in between. Runs on the
+//! event loop of the device that calls it.
+//!
+//! Unsafe because the kernel is handed raw pointers: a Rust slice must not be made of memory that the guest may change at
+//! any moment, so the safe vectored calls cannot be used.
+#![allow(unsafe_code, reason = "guest memory can be passed to the kernel only as raw pointers")]
+
+use super::chain::{Reader, Writer};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use vm_memory::VolatileSlice;
+
+/// The kernel takes at most this many pieces at once (`UIO_MAXIOV`); more are moved by the next call.
+const PIECES_LIMIT: usize = 1024;
+/// How often in a row a disk may say that it would block before that counts as an error.
+const WOULD_BLOCK_LIMIT: u32 = 100;
+
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// `readv`, `writev`.
+    Stream,
+    /// `recvmsg`, `sendmsg`, which need not block although the descriptor may.
+    Socket,
+}
+
+/// Fills `writer` from `file` at `offset`, however often that takes.
+///
+/// # Errors
+/// The file ends before, or cannot be read. Bytes may have been written to the guest.
+pub(super) fn read_exact_at(file: BorrowedFd<'_>, offset: u64, writer: &mut Writer<'_>) -> Result<()> {
+    complete(offset, writer.remaining(), ErrorKind::UnexpectedEof, |at| {
+        let moved = transfer(file, Call::ReadAt(at), &mut pieces(writer.slices(), usize::MAX))?;
+        writer.skip(moved);
+        Ok(moved)
+    })
+}
+
+/// Writes all of `reader` to `file` at `offset`, however often that takes.
+///
+/// # Errors
+/// The file cannot be written. Some of it may have been.
+pub(super) fn write_all_at(file: BorrowedFd<'_>, offset: u64, reader: &mut Reader<'_>) -> Result<()> {
+    complete(offset, reader.remaining(), ErrorKind::WriteZero, |at| {
+        let moved = transfer(file, Call::WriteAt(at), &mut pieces(reader.slices(), usize::MAX))?;
+        reader.skip(moved);
+        Ok(moved)
+    })
+}
+
+/// Reads what there is, once. 0 is the end.
+///
+/// # Errors
+/// It would block, or cannot be read.
+pub(super) fn read_some(file: BorrowedFd<'_>, channel: Channel, writer: &mut Writer<'_>) -> Result<usize> {
+    let call = if channel == Channel::Socket { Call::Receive } else { Call::Read };
+    let moved = retry(|| transfer(file, call, &mut pieces(writer.slices(), usize::MAX)))?;
+    writer.skip(moved);
+    Ok(moved)
+}
+
+/// Writes up to `limit` bytes, as many as are taken, once.
+///
+/// # Errors
+/// It would block, or cannot be written.
+pub(super) fn write_some(
+    file: BorrowedFd<'_>,
+    channel: Channel,
+    reader: &mut Reader<'_>,
+    limit: usize,
+) -> Result<usize> {
+    let call = if channel == Channel::Socket { Call::Send } else { Call::Write };
+    let moved = retry(|| transfer(file, call, &mut pieces(reader.slices(), limit)))?;
+    reader.skip(moved);
+    Ok(moved)
+}
+
+/// Repeats `step`, which is given an offset and moves some bytes there, until `length` bytes have been moved.
+fn complete(offset: u64, length: usize, at_end: ErrorKind, mut step: impl FnMut(u64) -> Result<usize>) -> Result<()> {
+    let mut done = 0;
+    let mut would_block = 0;
+    while done < length {
+        match retry(|| step(offset + done as u64)) {
+            Ok(0) => return Err(at_end.into()),
+            Ok(moved) => (done, would_block) = (done + moved, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && would_block < WOULD_BLOCK_LIMIT => {
+                would_block += 1;
+                std::thread::yield_now();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Call {
+    ReadAt(u64),
+    WriteAt(u64),
+    Read,
+    Write,
+    Receive,
+    Send,
+}
+
+/// The guest's buffers as the kernel wants them, `limit` bytes at most.
+fn pieces<'s, 'm: 's>(slices: impl Iterator<Item = &'s VolatileSlice<'m>>, mut limit: usize) -> Vec<libc::iovec> {
+    let mut pieces = Vec::new();
+    for slice in slices.take(PIECES_LIMIT) {
+        let length = slice.len().min(limit);
+        if length == 0 {
+            break;
+        }
+        limit -= length;
+        pieces.push(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length });
+    }
+    pieces
+}
+
+/// One system call. The pieces must come from [`pieces`] over slices that the caller still holds, and for the calls that
+/// fill them, from a [`Writer`].
+fn transfer(file: BorrowedFd<'_>, call: Call, pieces: &mut [libc::iovec]) -> Result<usize> {
+    // At most PIECES_LIMIT.
+    let (fd, vectors, count) = (file.as_raw_fd(), pieces.as_mut_ptr(), pieces.len() as libc::c_int);
+    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Error::from(ErrorKind::InvalidInput));
+    // SAFETY: msghdr is plain data, for which all zeroes is "no address, no control data, no flags".
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = vectors;
+    message.msg_iovlen = pieces.len() as _;
+    let (dont_wait, no_signal) = (libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL);
+    // SAFETY: each vector describes a slice of mapped guest memory that outlives the call, because the caller holds it;
+    // nothing on our side refers to that memory as a Rust reference, and it may be changed at any moment anyway.
+    let moved = unsafe {
+        match call {
+            Call::ReadAt(offset) => libc::preadv(fd, vectors, count, at(offset)?),
+            Call::WriteAt(offset) => libc::pwritev(fd, vectors, count, at(offset)?),
+            Call::Read => libc::readv(fd, vectors, count),
+            Call::Write => libc::writev(fd, vectors, count),
+            Call::Receive => libc::recvmsg(fd, &mut message, dont_wait),
+            Call::Send => libc::sendmsg(fd, &message, dont_wait | no_signal),
+        }
+    };
+    usize::try_from(moved).map_err(|_| Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_interrupted_and_refused_transfers_are_continued_where_they_stopped() {
+        let mut results = vec![
+            Ok(3),
+            Err(ErrorKind::Interrupted.into()),
+            Err(ErrorKind::WouldBlock.into()),
+            Ok(1),
+            Err(ErrorKind::Interrupted.into()),
+            Ok(6),
+        ];
+        let mut offsets = Vec::new();
+        let step = |at| {
+            offsets.push(at);
+            results.remove(0)
+        };
+        complete(100, 10, ErrorKind::UnexpectedEof, step).unwrap();
+        assert_eq!(offsets, [100, 103, 103, 103, 104, 104]);
+    }
+
+    #[test]
+    fn an_early_end_and_a_disk_that_always_would_block_are_errors() {
+        let end = complete(0, 10, ErrorKind::UnexpectedEof, |_| Ok(0));
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        let stuck = complete(0, 10, ErrorKind::WriteZero, |_| Err(ErrorKind::WouldBlock.into()));
+        assert_eq!(stuck.unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
