@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The block device before activation: its checks of the host's file, its identity and configuration space. Opened on
+//! `main`, then asked by vCPU threads.
+
+use super::super::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker, read_config_bytes};
+use super::config::{ConfigSpace, QUEUE_SIZE};
+use super::disk::{Disk, DiskCounters};
+use super::worker::BlockWorker;
+use super::{ID_SIZE, SECTOR_SIZE, lock};
+use rustix::fs::OFlags;
+use std::fs::File;
+use std::io::{ErrorKind, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_WRITE_ZEROES,
+};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+use zerocopy::IntoBytes;
+
+/// A disk as the machine is asked to have it.
+#[derive(Debug)]
+pub struct BlockConfig {
+    /// A regular file or a block device, open for reading, and for writing unless `read_only`.
+    pub file: File,
+    /// Its path, for messages; it may be gone already.
+    pub path: PathBuf,
+    /// The guest cannot write it, and others may read it at the same time.
+    pub read_only: bool,
+    /// Its contents need not outlive the machine: flushes have nothing to do.
+    pub scratch: bool,
+    /// How the guest tells it apart: at most 20 bytes.
+    pub serial: String,
+}
+
+/// A file cannot serve as a disk.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// Its type or size cannot be found out.
+    #[error("cannot examine disk {path}")]
+    Examine {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder, pipe, socket or the like.
+    #[error("disk {path} is neither a regular file nor a block device")]
+    Type {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Empty, or not whole sectors.
+    #[error("disk {path} has {size} bytes, which is not a positive multiple of {SECTOR_SIZE}")]
+    Size {
+        /// The disk.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The descriptor does not allow what the machine needs.
+    #[error("disk {path} is not open for {needed}")]
+    Access {
+        /// The disk.
+        path: PathBuf,
+        /// `reading` or `writing`.
+        needed: &'static str,
+    },
+    /// Another machine, or another program, has it.
+    #[error("disk {path} is locked by another")]
+    Locked {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Its file system has no locks, or has run out of them.
+    #[error("cannot lock disk {path}")]
+    Lock {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The serial number is too long.
+    #[error("serial {0:?} of a disk has more than {ID_SIZE} bytes")]
+    Serial(String),
+}
+
+/// The block device.
+#[derive(Debug)]
+pub struct Block {
+    identity: DeviceIdentity,
+    config: ConfigSpace,
+    disk: Arc<Disk>,
+}
+
+impl Block {
+    /// Checks and locks the file. The lock is held as long as the device or its worker lives.
+    ///
+    /// # Errors
+    /// It cannot serve as a disk, or another has it.
+    pub fn open(config: BlockConfig) -> Result<Self, BlockError> {
+        let BlockConfig { mut file, path, read_only, scratch, serial } = config;
+        if serial.len() > ID_SIZE {
+            return Err(BlockError::Serial(serial));
+        }
+        check_access(&file, &path, read_only)?;
+        let size = size_of_disk(&mut file, &path)?;
+        match lock::lock(&file, read_only) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(BlockError::Locked { path }),
+            Err(source) => return Err(BlockError::Lock { path, source }),
+        }
+        let mut features = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
+        features |= if read_only {
+            1 << VIRTIO_BLK_F_RO
+        } else {
+            1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
+        };
+        let name = if serial.is_empty() { path.display().to_string() } else { serial.clone() };
+        let identity = DeviceIdentity {
+            device_id: VIRTIO_ID_BLOCK,
+            name: format!("disk {name}"),
+            kernel_option: "CONFIG_VIRTIO_BLK",
+            features,
+            queue_sizes: vec![QUEUE_SIZE],
+        };
+        let disk = Disk {
+            file,
+            size,
+            read_only,
+            scratch,
+            serial,
+            counters: Arc::default(),
+            dirty: AtomicBool::new(false),
+            flush_failed: AtomicBool::new(false),
+        };
+        Ok(Self { identity, config: ConfigSpace::new(size), disk: Arc::new(disk) })
+    }
+
+    /// What the disk has done so far, and will do.
+    #[must_use]
+    pub fn counters(&self) -> Arc<DiskCounters> {
+        Arc::clone(&self.disk.counters)
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.disk.size
+    }
+}
+
+fn check_access(file: &File, path: &Path, read_only: bool) -> Result<(), BlockError> {
+    let examine = |source: rustix::io::Errno| BlockError::Examine { path: path.to_owned(), source: source.into() };
+    let flags = rustix::fs::fcntl_getfl(file).map_err(examine)?;
+    let access = |needed| BlockError::Access { path: path.to_owned(), needed };
+    match flags & OFlags::ACCMODE {
+        _ if flags.contains(OFlags::PATH) => Err(access("reading")),
+        OFlags::RDWR => Ok(()),
+        OFlags::WRONLY => Err(access("reading")),
+        _ if read_only => Ok(()),
+        _ => Err(access("writing")),
+    }
+}
+
+fn size_of_disk(file: &mut File, path: &Path) -> Result<u64, BlockError> {
+    let examine = |source| BlockError::Examine { path: path.to_owned(), source };
+    let metadata = file.metadata().map_err(examine)?;
+    let size = match metadata.file_type() {
+        kind if kind.is_file() => metadata.len(),
+        // The end of a block device is where its size is found without asking its driver.
+        kind if kind.is_block_device() => file.seek(SeekFrom::End(0)).map_err(examine)?,
+        _ => return Err(BlockError::Type { path: path.to_owned() }),
+    };
+    if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
+        return Err(BlockError::Size { path: path.to_owned(), size });
+    }
+    Ok(size)
+}
+
+impl VirtioDevice for Block {
+    fn identity(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_bytes(self.config.as_bytes(), offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
+        Ok(Box::new(BlockWorker::new(activation, Arc::clone(&self.disk))))
+    }
+}

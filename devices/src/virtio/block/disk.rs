@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on the device's event
+//! loop; shared with the device half, which keeps it over a reset.
+
+use super::super::chain::{Reader, Writer};
+use super::super::guest_io;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Result;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// What a disk has done since the start. Monotonic, relaxed: for statistics.
+#[derive(Debug, Default)]
+pub struct DiskCounters {
+    /// Bytes that the guest has read.
+    pub read_bytes: AtomicU64,
+    /// Bytes that the guest has written.
+    pub write_bytes: AtomicU64,
+    /// Reads done.
+    pub read_requests: AtomicU64,
+    /// Writes done.
+    pub write_requests: AtomicU64,
+    /// Flushes done.
+    pub flushes: AtomicU64,
+    /// Requests of any kind that failed.
+    pub errors: AtomicU64,
+}
+
+/// An open, locked disk.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) file: File,
+    /// Multiple of the sector size; never changes.
+    pub(super) size: u64,
+    pub(super) read_only: bool,
+    /// Its contents need not outlive the machine, so a flush has nothing to do.
+    pub(super) scratch: bool,
+    pub(super) serial: String,
+    pub(super) counters: Arc<DiskCounters>,
+    /// Data was written since the last flush that succeeded.
+    pub(super) dirty: AtomicBool,
+    /// A flush failed: the host may have forgotten data, and no later flush can bring it back.
+    pub(super) flush_failed: AtomicBool,
+}
+
+impl Disk {
+    pub(super) fn read(&self, offset: u64, data: &mut Writer<'_>) -> Result<()> {
+        let length = data.remaining() as u64;
+        guest_io::read_exact_at(self.file.as_fd(), offset, data)?;
+        self.counters.read_bytes.fetch_add(length, Ordering::Relaxed);
+        self.counters.read_requests.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn write(&self, offset: u64, data: &mut Reader<'_>) -> Result<()> {
+        let length = data.remaining() as u64;
+        self.dirty.store(true, Ordering::Relaxed);
+        guest_io::write_all_at(self.file.as_fd(), offset, data)?;
+        self.counters.write_bytes.fetch_add(length, Ordering::Relaxed);
+        self.counters.write_requests.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Everything that was written before is on the medium when this returns.
+    pub(super) fn flush(&self) -> Result<()> {
+        if !self.scratch && !self.read_only {
+            self.flush_with(|| self.file.sync_data())?;
+        }
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn flush_with(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.flush_failed.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("an earlier flush failed"));
+        }
+        if !self.dirty.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        sync().inspect_err(|_| self.flush_failed.store(true, Ordering::Relaxed))
+    }
+
+    /// The contents of the range do not matter any more. Where the host cannot give the space back, nothing happens.
+    pub(super) fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        match self.allocate(FallocateFlags::PUNCH_HOLE, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// The range reads as zeroes afterwards. With `unmap` the host may give the space back.
+    pub(super) fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> Result<()> {
+        let flag = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        match self.allocate(flag, offset, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zero_bytes(offset, length),
+            result => Ok(result?),
+        }
+    }
+
+    fn allocate(&self, flag: FallocateFlags, offset: u64, length: u64) -> rustix::io::Result<()> {
+        self.dirty.store(true, Ordering::Relaxed);
+        rustix::io::retry_on_intr(|| fallocate(&self.file, flag | FallocateFlags::KEEP_SIZE, offset, length))
+    }
+
+    fn write_zero_bytes(&self, offset: u64, length: u64) -> Result<()> {
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        let mut done = 0;
+        while done < length {
+            let step = (length - done).min(ZEROES.len() as u64);
+            self.file.write_all_at(&ZEROES[..step as usize], offset + done)?;
+            done += step;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(scratch: bool) -> Disk {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[0xaa; 8192], 0).unwrap();
+        Disk {
+            file,
+            size: 8192,
+            read_only: false,
+            scratch,
+            serial: String::new(),
+            counters: Arc::default(),
+            dirty: AtomicBool::new(true),
+            flush_failed: AtomicBool::new(false),
+        }
+    }
+
+    fn contents(disk: &Disk) -> Vec<u8> {
+        let mut bytes = vec![0; 8192];
+        disk.file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_flush_that_failed_once_fails_for_ever() {
+        let disk = disk(false);
+        assert!(disk.flush_with(|| Err(std::io::ErrorKind::StorageFull.into())).is_err());
+        disk.dirty.store(true, Ordering::Relaxed);
+        assert!(disk.flush().is_err());
+        assert_eq!(disk.counters.flushes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_clean_disk_is_not_synced_again() {
+        let disk = disk(false);
+        disk.flush().unwrap();
+        disk.flush_with(|| panic!("nothing was written")).unwrap();
+    }
+
+    #[test]
+    fn a_scratch_disk_is_never_synced() {
+        let disk = disk(true);
+        disk.flush_failed.store(true, Ordering::Relaxed);
+        disk.flush().unwrap();
+    }
+
+    #[test]
+    fn zeroes_are_written_exactly_where_asked_for_in_each_of_the_three_ways() {
+        let expected: Vec<u8> = (0..8192).map(|i| if (512..4608).contains(&i) { 0 } else { 0xaa }).collect();
+        for way in 0..3 {
+            let disk = disk(true);
+            match way {
+                0 => disk.write_zeroes(512, 4096, true).unwrap(),
+                1 => disk.write_zeroes(512, 4096, false).unwrap(),
+                _ => disk.write_zero_bytes(512, 4096).unwrap(),
+            }
+            assert_eq!(contents(&disk), expected, "way {way}");
+            assert_eq!(disk.file.metadata().unwrap().len(), 8192);
+        }
+    }
+}
