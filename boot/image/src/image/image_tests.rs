@@ -95,7 +95,7 @@ fn a_changed_or_cut_document_is_noticed() {
     for (part, cut) in [("manifest", false), ("config", false), ("manifest", true), ("config", true)] {
         let layout = Layout::new();
         let image = layout.image(&[layer("a")], plain, json!({}));
-        layout.index(&[image.clone()]);
+        layout.index(std::slice::from_ref(&image));
         let manifest_path = layout.blob_path(image["digest"].as_str().unwrap());
         let manifest: Value = serde_json::from_slice(&std::fs::read(&manifest_path).unwrap()).unwrap();
         let digest = if part == "manifest" { &image["digest"] } else { &manifest["config"]["digest"] };
@@ -223,6 +223,19 @@ fn members_of_a_docker_archive_never_lead_outside() {
     ));
     assert!(matches!(docker([Member::file("manifest.json", "[]")], None), Err(ImageError::Empty(_))));
     assert!(matches!(docker([], None), Err(ImageError::Source(SourceError::Missing { .. }))));
+}
+
+#[test]
+fn a_layout_that_is_missing_or_a_file_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| {
+        let path = folder.path().join(name);
+        Image::open(&ImageReference::OciLayout { path, tag: None }, &Platform::default()).err().unwrap().to_string()
+    };
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    assert!(open("none").starts_with("cannot open"));
+    assert!(open("file").contains("is not a folder"));
+    assert!(open("").ends_with("has no index.json"));
 }
 
 #[test]

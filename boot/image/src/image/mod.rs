@@ -121,7 +121,7 @@ impl Image {
     /// Finds the image that `reference` names.
     pub(crate) fn open(reference: &ImageReference, platform: &Platform) -> Result<Self, ImageError> {
         match reference {
-            ImageReference::OciLayout { path, tag } => oci::open(Source::folder(path), tag.as_deref(), platform),
+            ImageReference::OciLayout { path, tag } => oci::open(Source::folder(path)?, tag.as_deref(), platform),
             ImageReference::OciArchive { path, tag } => oci::open(Source::archive(path)?, tag.as_deref(), platform),
             ImageReference::DockerArchive { path, tag } => {
                 docker::open(Source::archive(path)?, tag.as_deref(), platform)

@@ -39,6 +39,9 @@ pub enum SourceError {
     /// A folder, a FIFO, a device.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),
+    /// A layout that is a file.
+    #[error("{0} is not a folder (is it an archive? write oci-archive: or docker-archive:)")]
+    NotAFolder(PathBuf),
     /// The archive cannot be walked.
     #[error("cannot read archive {path}")]
     Archive {
@@ -108,8 +111,12 @@ pub enum SourceError {
 }
 
 impl Source {
-    pub(crate) fn folder(path: &Path) -> Self {
-        Self::Folder(path.to_owned())
+    pub(crate) fn folder(path: &Path) -> Result<Self, SourceError> {
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self::Folder(path.to_owned())),
+            Ok(_) => Err(SourceError::NotAFolder(path.to_owned())),
+            Err(source) => Err(SourceError::Open { path: path.to_owned(), source }),
+        }
     }
 
     pub(crate) fn archive(path: &Path) -> Result<Self, SourceError> {
