@@ -14,7 +14,7 @@ use super::registers::{CR4_PROTECTION_KEYS, FLAG_RESUME, FLAG_TRAP};
 use super::state::{Exception, VcpuState};
 use super::step::{Done, Step, Stop};
 use super::walk::Paging;
-use super::{exchange, floating_point, scalar, system, xrstor, xsave};
+use super::{exchange, floating_point, scalar, segments, system, xrstor, xsave};
 
 /// What one instruction does beyond advancing RIP.
 type Completion = fn(&mut Step<'_>) -> Done;
@@ -78,7 +78,15 @@ fn completion(mnemonic: Mnemonic) -> Option<Completion> {
         Mnemonic::Int3 => system::int3,
         Mnemonic::Int1 => system::int1,
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 | Mnemonic::INVALID => system::invalid,
+        // Shadow stacks are off, and so are their instructions.
+        Mnemonic::Incsspd | Mnemonic::Incsspq => system::invalid,
         Mnemonic::Rdpid => system::rdpid,
+        Mnemonic::Rdtscp => system::rdtscp,
+        Mnemonic::Invpcid => system::invpcid,
+        Mnemonic::Verr => segments::verr,
+        Mnemonic::Verw => segments::verw,
+        Mnemonic::Lar => segments::lar,
+        Mnemonic::Lsl => segments::lsl,
         Mnemonic::Rdfsbase | Mnemonic::Rdgsbase => system::read_base,
         Mnemonic::Wrfsbase | Mnemonic::Wrgsbase => system::write_base,
         Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence | Mnemonic::Serialize => system::fence,

@@ -7,8 +7,8 @@ use super::Exception;
 use super::guest::{BASE, CODE, DATA, Guest, MEMORY, PRESENT, WRITABLE};
 use super::layout::{MXCSR, SSE, X87, XMM_REGISTERS, XSTATE_BV};
 use super::registers::{
-    CR0_EMULATION, CR0_MONITOR, CR0_TASK_SWITCHED, CR4_FS_GS_BASE, CR4_FXSR, FLAG_ALIGNMENT_CHECK, FLAG_RESUME,
-    FLAG_TRAP, FLAG_ZERO,
+    CR0_EMULATION, CR0_MONITOR, CR0_TASK_SWITCHED, CR4_FS_GS_BASE, CR4_FXSR, CR4_TIME_STAMP_DISABLE,
+    FLAG_ALIGNMENT_CHECK, FLAG_RESUME, FLAG_TRAP, FLAG_ZERO,
 };
 
 const UD2: &[u8] = &[0x0f, 0x0b];
@@ -296,6 +296,40 @@ fn operands_are_found_through_segments_rip_and_index() {
     guest.poke(CODE + 9 + 0x100, 0x1f);
     guest.succeed();
     assert_eq!(guest.vcpu.registers.rax, 5);
+}
+
+#[test]
+fn the_time_stamp_comes_with_the_processors_number() {
+    let mut guest = Guest::about_to(&[0x0f, 0x01, 0xf9]);
+    (guest.vcpu.time_stamp_counter, guest.vcpu.tsc_aux) = (0x1_2345_6789, 5);
+    guest.succeed();
+    let registers = guest.vcpu.registers;
+    assert_eq!((registers.rax, registers.rdx, registers.rcx), (0x2345_6789, 1, 5));
+    let mut user = as_user(Guest::about_to(&[0x0f, 0x01, 0xf9]));
+    user.vcpu.special.cr4 |= CR4_TIME_STAMP_DISABLE;
+    assert_eq!(user.fault(), Exception::GENERAL_PROTECTION);
+}
+
+#[test]
+fn translations_are_forgotten_when_the_descriptor_is_sound() {
+    // invpcid rax, [rbx]
+    let invalidate = |kind, context, address| {
+        let mut guest = Guest::about_to(&[0x66, 0x0f, 0x38, 0x82, 0x03]);
+        guest.vcpu.registers.rax = kind;
+        guest.poke(DATA, context);
+        guest.poke(DATA + 8, address);
+        guest
+    };
+    for (kind, address) in [(0, BASE), (1, 1 << 63), (2, 1 << 63), (3, 0)] {
+        let mut guest = invalidate(kind, 0, address);
+        guest.succeed();
+        assert_eq!(guest.vcpu.flushes, 1);
+    }
+    for (kind, context, address) in [(4, 0, 0), (2, 1 << 12, 0), (0, 0, 1 << 63), (1, 5, 0)] {
+        let mut guest = invalidate(kind, context, address);
+        assert_eq!(guest.fault(), Exception::GENERAL_PROTECTION);
+        assert_eq!(guest.vcpu.flushes, 0);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod layout;
 mod processor;
 mod registers;
 mod scalar;
+mod segments;
 mod state;
 mod step;
 mod system;
@@ -40,6 +41,8 @@ mod complete_tests;
 mod guest;
 #[cfg(test)]
 mod scalar_tests;
+#[cfg(test)]
+mod segments_tests;
 #[cfg(test)]
 mod walk_tests;
 #[cfg(test)]

@@ -38,6 +38,12 @@ pub(super) const CR0_TASK_SWITCHED: u64 = 1 << 3;
 pub(super) const CR0_WRITE_PROTECT: u64 = 1 << 16;
 /// CR0.PG.
 pub(super) const CR0_PAGING: u64 = 1 << 31;
+/// CR4.TSD.
+pub(super) const CR4_TIME_STAMP_DISABLE: u64 = 1 << 2;
+/// CR4.PGE.
+pub(super) const CR4_GLOBAL_PAGES: u64 = 1 << 7;
+/// CR4.PCIDE.
+pub(super) const CR4_CONTEXT_IDENTIFIERS: u64 = 1 << 17;
 /// CR4.OSFXSR.
 pub(super) const CR4_FXSR: u64 = 1 << 9;
 /// CR4.LA57.

@@ -38,6 +38,12 @@ pub trait VcpuState {
     /// IA32_TSC_AUX.
     fn tsc_aux(&mut self) -> io::Result<u64>;
 
+    /// The guest's time stamp counter.
+    fn time_stamp_counter(&mut self) -> io::Result<u64>;
+
+    /// Forgets all translations of linear addresses.
+    fn flush_translations(&mut self) -> io::Result<()>;
+
     /// Reads the extended state into a buffer of the implementation and lends it: an XSAVE area in standard format, as
     /// long as the components that the host gives need it, and at least with a header.
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Instructions about the system: flags, breakpoints, segment bases, fences, caches (Intel SDM volume 2).
 
-use super::registers::{CR4_FS_GS_BASE, FLAG_ALIGNMENT_CHECK};
+use super::registers::{CR4_CONTEXT_IDENTIFIERS, CR4_FS_GS_BASE, CR4_TIME_STAMP_DISABLE, FLAG_ALIGNMENT_CHECK};
 use super::state::Exception;
 use super::step::{Done, Step, Stop};
 use super::walk::Access;
@@ -41,6 +41,38 @@ pub(super) fn invalid(_: &mut Step<'_>) -> Done {
 pub(super) fn rdpid(step: &mut Step<'_>) -> Done {
     let value = step.vcpu.tsc_aux()?;
     step.write_operand(0, value & 0xffff_ffff)
+}
+
+/// The time stamp counter and the processor's number.
+pub(super) fn rdtscp(step: &mut Step<'_>) -> Done {
+    if step.special.cr4 & CR4_TIME_STAMP_DISABLE != 0 {
+        step.require_supervisor(Exception::GENERAL_PROTECTION)?;
+    }
+    let (counter, number) = (step.vcpu.time_stamp_counter()?, step.vcpu.tsc_aux()?);
+    step.registers.rax = counter & 0xffff_ffff;
+    step.registers.rdx = counter >> 32;
+    step.registers.rcx = number & 0xffff_ffff;
+    Ok(())
+}
+
+/// Forgets translations by address, address space, or altogether: here always all of them, which is always allowed.
+pub(super) fn invpcid(step: &mut Step<'_>) -> Done {
+    const ONE_ADDRESS: u64 = 0;
+    const ONE_CONTEXT: u64 = 1;
+    const ALL_BUT_GLOBAL: u64 = 3;
+    step.require_supervisor(Exception::GENERAL_PROTECTION)?;
+    let kind = step.read_operand(0)?;
+    let mut descriptor = [0; 16];
+    step.window(1, descriptor.len(), Access::Read)?.read(0, &mut descriptor)?;
+    let descriptor = u128::from_le_bytes(descriptor);
+    let (context, address) = (descriptor as u64, (descriptor >> 64) as u64);
+    let identifiers = step.special.cr4 & CR4_CONTEXT_IDENTIFIERS != 0;
+    let accepted = kind <= ALL_BUT_GLOBAL
+        && context >> 12 == 0
+        && (kind > ONE_CONTEXT || context == 0 || identifiers)
+        && (kind != ONE_ADDRESS || step.paging.is_canonical(address));
+    step.require(accepted, Exception::GENERAL_PROTECTION)?;
+    Ok(step.vcpu.flush_translations()?)
 }
 
 /// `RDFSBASE`, `RDGSBASE`.

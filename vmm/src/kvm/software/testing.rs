@@ -24,6 +24,10 @@ pub struct MemoryVcpu {
     pub supervisor_components: u64,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
+    /// The guest's time stamp counter.
+    pub time_stamp_counter: u64,
+    /// How often all translations were forgotten.
+    pub flushes: u64,
     /// The extended state, in standard format.
     pub extended_state: Vec<u8>,
     /// A copy of `extended_state` on loan.
@@ -45,6 +49,8 @@ impl MemoryVcpu {
             enabled_components: 1,
             supervisor_components: 0,
             tsc_aux: 0,
+            time_stamp_counter: 0,
+            flushes: 0,
             extended_state: vec![0; size],
             loan: Vec::new(),
             raised: None,
@@ -86,6 +92,15 @@ impl VcpuState for MemoryVcpu {
 
     fn tsc_aux(&mut self) -> io::Result<u64> {
         Ok(self.tsc_aux)
+    }
+
+    fn time_stamp_counter(&mut self) -> io::Result<u64> {
+        Ok(self.time_stamp_counter)
+    }
+
+    fn flush_translations(&mut self) -> io::Result<()> {
+        self.flushes += 1;
+        Ok(())
     }
 
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]> {

@@ -12,8 +12,10 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 
 use super::processor::Processor;
+use super::registers::CR4_GLOBAL_PAGES;
 use super::state::{Exception, VcpuState};
 
+const MSR_IA32_TSC: u32 = 0x10;
 const MSR_IA32_XSS: u32 = 0xda0;
 const MSR_TSC_AUX: u32 = 0xc000_0103;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
@@ -150,6 +152,18 @@ impl VcpuState for KvmVcpuState<'_> {
 
     fn tsc_aux(&mut self) -> io::Result<u64> {
         Ok(self.msr(MSR_TSC_AUX)?.unwrap_or(0))
+    }
+
+    fn time_stamp_counter(&mut self) -> io::Result<u64> {
+        Ok(self.msr(MSR_IA32_TSC)?.unwrap_or(0))
+    }
+
+    /// KVM starts its shadow page tables anew when CR4.PGE changes.
+    fn flush_translations(&mut self) -> io::Result<()> {
+        let special = self.vcpu.sync_regs_mut().sregs;
+        let flipped = kvm_sregs { cr4: special.cr4 ^ CR4_GLOBAL_PAGES, ..special };
+        self.vcpu.set_sregs(&flipped).map_err(errno)?;
+        self.vcpu.set_sregs(&special).map_err(errno)
     }
 
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]> {

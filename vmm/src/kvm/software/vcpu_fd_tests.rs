@@ -53,6 +53,10 @@ std::arch::global_asm!(
     "lock cmpxchg16b [rbx + 0x2000]",
     "setz byte ptr [rbx + 0x3001]",
     "mov [rbx + 0x3008], rdx",
+    "rdtscp",
+    "mov [rbx + 0x3030], rax",
+    "mov eax, 2",
+    "invpcid rax, [rbx + 0x3080]",
     "int3",
     "coracle_program_after_int3:",
     "ud2",
@@ -179,6 +183,7 @@ fn a_program_of_undone_instructions_gives_what_a_cpu_gives() {
     assert_eq!((word(0x2000), word(0x2008)), (BASE + DATA, 77));
     assert_eq!(word(0x3000) & 0xffff, 1, "the first exchange stored, the second did not");
     assert_eq!(word(0x3008), 77);
+    assert_ne!(word(0x3030), 0, "the time goes on");
     assert_eq!(word(0x3010), 0, "the breakpoint returns behind itself");
     assert_eq!(word(0x3018), 1, "one invalid opcode");
     assert_eq!((word(0x3020), word(0x3028)), (NOWHERE, 0));

@@ -107,6 +107,11 @@ impl Paging {
         }
     }
 
+    /// The same, for an access that the CPU makes by itself, to a descriptor table for one.
+    pub(super) fn implicit(self) -> Self {
+        Self { user: false, alignment_check: false, ..self }
+    }
+
     /// Levels of the page tables.
     fn levels(&self) -> usize {
         if self.cr4 & CR4_5_LEVELS != 0 { 5 } else { 4 }
