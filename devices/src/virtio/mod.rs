@@ -7,7 +7,7 @@
 
 pub mod block;
 pub mod chain;
-// pub mod console;
+pub mod console;
 mod guest_io;
 pub mod mmio;
 // pub mod net;

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A descriptor of the host's that is read or written without ever blocking, whatever it is and whoever shares it. Opened
+//! on `main`, used on the `io` event loop.
+//!
+//! `O_NONBLOCK` must not be set on a descriptor that we inherited: it belongs to the open file, which the parent and its
+//! other children use too. Hence, by type:
+//!
+//! | type | how |
+//! |---|---|
+//! | socket | a flag of each call |
+//! | regular file, block device, memory device, already non-blocking | as it is; it does not block for long |
+//! | pipe, FIFO, terminal | the same file opened again through `/proc`, non-blocking; a new open file of our own |
+//! | the same where that is not permitted, anything else | asked with `poll` before each small step |
+
+use super::super::chain::{Reader, Writer};
+use super::super::guest_io::{self, Channel};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, major, minor, open};
+use rustix::termios::isatty;
+use std::io::{ErrorKind, Result};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+/// A pipe that is ready for writing takes this many bytes at once (`PIPE_BUF`).
+const PIPE_STEP: usize = 4096;
+/// A terminal that is ready for writing takes at least this many, in practice.
+const TERMINAL_STEP: usize = 64;
+/// Device number of `/dev/null`, `/dev/zero`, `/dev/full` and the like.
+const MEMORY_DEVICES: u32 = 1;
+/// Device number of `/dev/ptmx`: opening it again makes another terminal.
+const PTY_MASTER: (u32, u32) = (5, 2);
+
+#[derive(Debug)]
+pub(super) struct HostStream {
+    descriptor: OwnedFd,
+    channel: Channel,
+    /// Ask before each call, and move at most this much.
+    step: Option<usize>,
+}
+
+impl HostStream {
+    pub(super) fn for_reading(descriptor: OwnedFd) -> Result<Self> {
+        Self::adopt(descriptor, OFlags::RDONLY)
+    }
+
+    pub(super) fn for_writing(descriptor: OwnedFd) -> Result<Self> {
+        Self::adopt(descriptor, OFlags::WRONLY)
+    }
+
+    fn adopt(descriptor: OwnedFd, direction: OFlags) -> Result<Self> {
+        let status = fstat(&descriptor)?;
+        let device = (major(status.st_rdev), minor(status.st_rdev));
+        let kind = FileType::from_raw_mode(status.st_mode);
+        let free = |descriptor, channel| Ok(Self { descriptor, channel, step: None });
+        match kind {
+            FileType::Socket => return free(descriptor, Channel::Socket),
+            FileType::RegularFile | FileType::BlockDevice | FileType::Directory => {
+                return free(descriptor, Channel::Stream);
+            }
+            FileType::CharacterDevice if device.0 == MEMORY_DEVICES => return free(descriptor, Channel::Stream),
+            _ if fcntl_getfl(&descriptor)?.contains(OFlags::NONBLOCK) => return free(descriptor, Channel::Stream),
+            _ => {}
+        }
+        let terminal = isatty(&descriptor);
+        let reopen = kind == FileType::Fifo || terminal && device != PTY_MASTER;
+        let flags = direction | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        match reopen.then(|| open(path, flags, Mode::empty())) {
+            Some(Ok(own)) => free(own, Channel::Stream),
+            _ => {
+                let step = Some(if terminal { TERMINAL_STEP } else { PIPE_STEP });
+                Ok(Self { descriptor, channel: Channel::Stream, step })
+            }
+        }
+    }
+
+    /// Another handle to the same open file.
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        Ok(Self { descriptor: self.descriptor.try_clone()?, channel: self.channel, step: self.step })
+    }
+
+    /// Puts into `writer` what there is. 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or it cannot be read.
+    pub(super) fn read(&self, writer: &mut Writer<'_>) -> Result<usize> {
+        self.ask(PollFlags::IN)?;
+        guest_io::read_some(self.descriptor.as_fd(), self.channel, writer)
+    }
+
+    /// Takes from `reader` what there is room for.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or it cannot be written.
+    pub(super) fn write(&self, reader: &mut Reader<'_>) -> Result<usize> {
+        self.ask(PollFlags::OUT)?;
+        guest_io::write_some(self.descriptor.as_fd(), self.channel, reader, self.step.unwrap_or(usize::MAX))
+    }
+
+    fn ask(&self, direction: PollFlags) -> Result<()> {
+        if self.step.is_none() {
+            return Ok(());
+        }
+        let mut descriptors = [PollFd::new(&self.descriptor, direction)];
+        match rustix::io::retry_on_intr(|| poll(&mut descriptors, Some(&Timespec::default())))? {
+            0 => Err(ErrorKind::WouldBlock.into()),
+            // Ready, or hung up, which the call will tell.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsRawFd for HostStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Buffer, Driver};
+    use crate::virtio::queue::Served;
+    use std::io::pipe;
+
+    /// Sends `length` bytes and tells how many `stream` took before it would have blocked.
+    fn write_until_full(stream: &HostStream, length: usize) -> usize {
+        let mut driver = Driver::new(&[8]);
+        let mut queue = driver.virtqueue(0, 0);
+        driver.offer(0, &[Buffer::Send(&vec![0; length])]);
+        let mut taken = 0;
+        queue.serve(&driver.memory, |chain| {
+            loop {
+                match stream.write(&mut chain.readable) {
+                    Ok(count) => taken += count,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                        return Served::Later;
+                    }
+                }
+            }
+        });
+        taken
+    }
+
+    #[test]
+    fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() {
+        let (_reader, writer) = pipe().unwrap();
+        let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, step: Some(PIPE_STEP) };
+        assert_eq!(write_until_full(&stream, 200_000), 65536);
+    }
+
+    #[test]
+    fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
+        let (reader, writer) = pipe().unwrap();
+        let stream = HostStream::for_writing(writer.into()).unwrap();
+        assert!(stream.step.is_none());
+        assert!(fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
+        assert_eq!(write_until_full(&stream, 200_000), 65536);
+        assert!(HostStream::for_reading(reader.into()).unwrap().step.is_none());
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = HostStream::for_writing(socket.into()).unwrap();
+        assert_eq!((stream.channel, stream.step), (Channel::Socket, None));
+        assert!(!fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
+        assert!(write_until_full(&stream, 1_000_000) > 0);
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The console device with several ports: the kernel's console, and named byte streams between host and guest. The worker
+//! runs on the `io` event loop. Virtio 1.3, 5.3.
+//!
+//! | queue | direction | carries |
+//! |---|---|---|
+//! | 0, 1 | to, from the driver | bytes of port 0 |
+//! | 2, 3 | to, from the driver | control messages: which ports there are, what they are called, who has opened them |
+//! | 2n+2, 2n+3 | to, from the driver | bytes of port n, from 1 on |
+//!
+//! Host side and guest side keep each other's pace without ever blocking: a port whose output is full keeps its buffers in
+//! the queue, so that the guest's writer waits as at a pipe; input is read only into buffers that the guest gave, of a
+//! port that it has opened. What comes out of a port, and when its input ended, is in its [`PortMonitor`].
+//!
+//! Not supported: the size of a console and the emergency write in the configuration space (sizes of terminals travel over
+//! a port), and adding and removing ports while the guest runs.
+
+mod control;
+mod device;
+mod host_stream;
+mod port;
+mod transfer;
+mod worker;
+
+pub use device::Console;
+pub use port::{PortConfig, PortInput, PortMonitor, PortOutput};
+
+#[cfg(test)]
+#[path = "console_tests.rs"]
+mod tests;
