@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The machine.
+//! The machine: one container image as one microVM in one process. The binary `coracle` is a few lines around this.
+
+pub mod kvm;

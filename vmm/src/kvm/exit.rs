@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Why a vCPU stopped for good. Plain data.
+
+use std::fmt;
+
+/// The end of a vCPU's run loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VcpuEnd {
+    /// It was asked to stop.
+    Stopped,
+    /// The guest pulled the reset line.
+    Reset,
+    /// The guest wrote to the exit-status port.
+    ExitStatus(u8),
+    /// Triple fault or an equivalent shutdown; the registers at the end in one line.
+    TripleFault(String),
+    /// The host's KVM could not go on; one line.
+    KvmError(String),
+    /// A bug of ours; one line.
+    InternalError(String),
+}
+
+impl fmt::Display for VcpuEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Reset => f.write_str("the guest reset the machine"),
+            Self::ExitStatus(status) => write!(f, "the guest ended with status {status}"),
+            Self::TripleFault(registers) => write!(f, "triple fault at {registers}"),
+            Self::KvmError(line) | Self::InternalError(line) => f.write_str(line),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The only KVM ioctls of the project: the host's device, the VM, its vCPUs.
+
+mod cpuid;
+mod exit;
+mod host;
+mod kick;
+mod profile;
+mod registers;
+pub mod software;
+mod vcpu;
+mod vm;
+
+pub use exit::VcpuEnd;
+pub use host::{HostError, KvmHost, KvmKind};
+pub use kick::{StopFlag, kick};
+pub(crate) use kick::install_handler;
+pub use profile::Profile;
+pub use vcpu::{Buses, Vcpu, create_all};
+pub use vm::{KvmVm, VmError};

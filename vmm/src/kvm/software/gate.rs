@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The system-call gate of hosts whose `SYSCALL` from user mode leaves CS and SS at the user's selectors. Runs on the
+//! vCPU threads; its memory is written once, before they start.
+//!
+//! `SYSCALL` is right about RCX, R11, RFLAGS and RIP and wrong about the privilege level, so the fetch at the kernel's
+//! entry faults. The gate lets it land on a page that user mode *may* execute, whose only instruction stores to an
+//! address of ours. The store leaves the guest as an MMIO write, and the VMM finishes what `SYSCALL` began:
+//!
+//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux leaves unused, a page of code and a
+//!    page of MMIO under it, in memory that the guest's map declares reserved, and asks KVM for the guest's accesses to
+//!    STAR, LSTAR and SFMASK.
+//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot enters the page table of that moment (the kernel copies its
+//!    half into every later one), and the processor's LSTAR is pointed at the code page.
+//! 3. [`Gate::enter`]: a system call arrived. CS and SS from STAR, RIP from the remembered LSTAR, and on.
+//!
+//! A user program can jump to the code page as well as get there by `SYSCALL`. It gains nothing: the flags that
+//! `SYSCALL` masks (the interrupt flag among them, which user mode cannot clear) give the jump away, and it gets the page
+//! fault that a jump into the kernel's half deserves.
+
+use crate::kvm::vm::{VmError, step};
+use boot::GuestMemory;
+use boot::layout::{SYSCALL_GATE, SYSCALL_GATE_MMIO};
+use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
+use kvm_ioctls::{MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use vm_memory::{Bytes as _, GuestAddress};
+
+const PAGE: u64 = 0x1000;
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SFMASK: u32 = 0xc000_0084;
+
+/// Top-level slot 509, 0xfffffe80_00000000: unused by Linux (Documentation/arch/x86/x86_64/mm.rst leaves it as a hole
+/// above the ESP fixups), and one that the host lets user mode execute from.
+const SLOT: u64 = 509;
+const SLOT_ADDRESS: u64 = 0xffff_0000_0000_0000 | (SLOT << 39);
+const CODE_ADDRESS: u64 = SLOT_ADDRESS + PAGE;
+const DOORBELL_ADDRESS: u64 = SLOT_ADDRESS + 2 * PAGE;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const NO_EXECUTE: u64 = 1 << 63;
+const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
+/// Bits of CR3 that are the table's address; the low ones are PCID and cache control.
+const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Page-fault error code of a user-mode instruction fetch from a page that is not there.
+const FETCH_FAULT: u32 = (1 << 4) | (1 << 2);
+const PAGE_FAULT_VECTOR: u8 = 14;
+
+/// What a vCPU must do after the gate looked at an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::kvm) enum MsrWrite {
+    /// The gate did it.
+    Done,
+    /// Not an MSR of the gate.
+    NotOurs,
+}
+
+/// One gate a VM.
+#[derive(Debug)]
+pub(in crate::kvm) struct Gate {
+    memory: GuestMemory,
+    /// What the guest believes to be in the MSRs. Linux gives every vCPU the same values.
+    star: AtomicU64,
+    lstar: AtomicU64,
+    flag_mask: AtomicU64,
+}
+
+impl Gate {
+    /// Writes the gate's pages and asks for the guest's accesses to the MSRs.
+    pub(in crate::kvm) fn install(vm: &VmFd, memory: &GuestMemory) -> Result<Self, VmError> {
+        let reasons = u64::from(MsrExitReason::Filter.bits());
+        let capability =
+            kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
+        vm.enable_cap(&capability).map_err(step("KVM_CAP_X86_USER_SPACE_MSR"))?;
+        // A clear bit denies. STAR, LSTAR and SFMASK on writes (CSTAR between them stays), LSTAR on reads.
+        let writes = MsrFilterRange {
+            flags: MsrFilterRangeFlags::WRITE,
+            base: MSR_STAR,
+            msr_count: 4,
+            bitmap: &[0b1111_0100],
+        };
+        let reads = MsrFilterRange {
+            flags: MsrFilterRangeFlags::READ,
+            base: MSR_LSTAR,
+            msr_count: 1,
+            bitmap: &[0b1111_1110],
+        };
+        vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[writes, reads]).map_err(step("KVM_X86_SET_MSR_FILTER"))?;
+        write_pages(memory);
+        Ok(Self {
+            memory: memory.clone(),
+            star: AtomicU64::new(0),
+            lstar: AtomicU64::new(0),
+            flag_mask: AtomicU64::new(0),
+        })
+    }
+
+    /// The guest writes `value` to `msr` on this vCPU.
+    pub(in crate::kvm) fn write_msr(&self, vcpu: &VcpuFd, msr: u32, value: u64) -> Result<MsrWrite, VmError> {
+        let (shadow, real) = match msr {
+            MSR_STAR => (&self.star, value),
+            MSR_SFMASK => (&self.flag_mask, value),
+            MSR_LSTAR => {
+                let special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+                let entry = GuestAddress((special.cr3 & CR3_ADDRESS) + SLOT * 8);
+                // A table outside memory is the guest's mistake; its first system call ends in a page fault.
+                let _ = self.memory.write_obj(SYSCALL_GATE.0 | TABLE, entry);
+                (&self.lstar, CODE_ADDRESS)
+            }
+            _ => return Ok(MsrWrite::NotOurs),
+        };
+        shadow.store(value, Ordering::Relaxed);
+        let entry = kvm_msr_entry { index: msr, data: real, ..Default::default() };
+        let msrs = Msrs::from_entries(&[entry]).expect("one entry fits");
+        vcpu.set_msrs(&msrs).map_err(step("KVM_SET_MSRS"))?;
+        Ok(MsrWrite::Done)
+    }
+
+    /// What the guest reads from `msr`, if it is one of the gate's.
+    pub(in crate::kvm) fn read_msr(&self, msr: u32) -> Option<u64> {
+        (msr == MSR_LSTAR).then(|| self.lstar.load(Ordering::Relaxed))
+    }
+
+    /// Whether an MMIO write to `address` is the gate's.
+    pub(in crate::kvm) fn owns(address: u64) -> bool {
+        address == SYSCALL_GATE_MMIO.0
+    }
+
+    /// Finishes a system call that reached the code page.
+    pub(in crate::kvm) fn enter(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
+        let mut registers = vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
+        let mut special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+        let came_by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
+        if special.cs.dpl != 3 || !came_by_syscall {
+            return refuse_jump(vcpu);
+        }
+        let selector = ((self.star.load(Ordering::Relaxed) >> 32) & 0xfffc) as u16;
+        special.cs = code_segment(selector);
+        special.ss = stack_segment(selector.wrapping_add(8));
+        registers.rip = self.lstar.load(Ordering::Relaxed);
+        vcpu.set_sregs(&special).map_err(step("KVM_SET_SREGS"))?;
+        vcpu.set_regs(&registers).map_err(step("KVM_SET_REGS"))
+    }
+}
+
+/// A jump to the code page faults like one to any page of the kernel's half.
+fn refuse_jump(vcpu: &VcpuFd) -> Result<(), VmError> {
+    let mut registers = vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
+    let mut special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+    let mut events = vcpu.get_vcpu_events().map_err(step("KVM_GET_VCPU_EVENTS"))?;
+    registers.rip = CODE_ADDRESS;
+    special.cr2 = CODE_ADDRESS;
+    events.exception.injected = 1;
+    events.exception.nr = PAGE_FAULT_VECTOR;
+    events.exception.has_error_code = 1;
+    events.exception.error_code = FETCH_FAULT;
+    vcpu.set_sregs(&special).map_err(step("KVM_SET_SREGS"))?;
+    vcpu.set_regs(&registers).map_err(step("KVM_SET_REGS"))?;
+    vcpu.set_vcpu_events(&events).map_err(step("KVM_SET_VCPU_EVENTS"))
+}
+
+/// Three table levels, the code page, and the mapping of the doorbell.
+fn write_pages(memory: &GuestMemory) {
+    let page = |number: u64| SYSCALL_GATE.0 + number * PAGE;
+    let (directory_pointers, directory, table, code) = (page(0), page(1), page(2), page(3));
+    let doorbell = SYSCALL_GATE_MMIO.0 | PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE;
+    let entries = [
+        (directory_pointers, directory | TABLE),
+        (directory, table | TABLE),
+        (table + 8, code | PRESENT | USER | ACCESSED),
+        (table + 16, doorbell),
+    ];
+    for (address, entry) in entries {
+        memory.write_obj(entry, GuestAddress(address)).expect("the gate lies in the first MiB, which every guest has");
+    }
+    memory.write_slice(&code_bytes(), GuestAddress(code)).expect("the gate lies in the first MiB");
+}
+
+/// `mov [rip + displacement], al; jmp .`
+fn code_bytes() -> [u8; 8] {
+    let next = CODE_ADDRESS + 6;
+    let displacement = u32::try_from(DOORBELL_ADDRESS - next).expect("the doorbell is the next page").to_le_bytes();
+    let [a, b, c, d] = displacement;
+    [0x88, 0x05, a, b, c, d, 0xeb, 0xfe]
+}
+
+/// The code segment that `SYSCALL` loads (AMD64 vol. 3, SYSCALL).
+fn code_segment(selector: u16) -> kvm_segment {
+    kvm_segment { selector, limit: u32::MAX, type_: 0xb, s: 1, present: 1, l: 1, g: 1, ..Default::default() }
+}
+
+/// The stack segment that `SYSCALL` loads.
+fn stack_segment(selector: u16) -> kvm_segment {
+    kvm_segment { selector, limit: u32::MAX, type_: 0x3, s: 1, present: 1, db: 1, g: 1, ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
+        assert_eq!(SLOT_ADDRESS, 0xffff_fe80_0000_0000);
+        let code = code_bytes();
+        let displacement = u32::from_le_bytes(code[2..6].try_into().unwrap());
+        assert_eq!(CODE_ADDRESS + 6 + u64::from(displacement), DOORBELL_ADDRESS);
+    }
+
+    #[test]
+    fn user_mode_may_execute_the_code_page_and_not_write_it() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        write_pages(&memory);
+        let entry: u64 = memory.read_obj(GuestAddress(SYSCALL_GATE.0 + 2 * PAGE + 8)).unwrap();
+        assert_eq!(entry & (PRESENT | USER | WRITABLE | NO_EXECUTE), PRESENT | USER);
+        let code: [u8; 8] = memory.read_obj(GuestAddress(entry & CR3_ADDRESS)).unwrap();
+        assert_eq!(code, code_bytes());
+    }
+}
