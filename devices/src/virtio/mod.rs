@@ -10,7 +10,7 @@ pub mod chain;
 pub mod console;
 mod guest_io;
 pub mod mmio;
-// pub mod net;
+pub mod net;
 pub mod queue;
 mod queue_setup;
 pub mod rng;
