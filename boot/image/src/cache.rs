@@ -7,9 +7,9 @@
 //! | `images/v1/sha256-HEX/image.json` | its digest and size, the image's configuration |
 //! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; whoever works holds a lock on the folder itself |
 //!
-//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a folder that nobody has
-//! locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host a root
-//! disk with the wrong size is made anew.
+//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a folder that nobody
+//! has locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host
+//! a root disk with the wrong size is made anew.
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;

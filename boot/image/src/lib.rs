@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An image reference in, a root disk and the image's configuration out.
 //!
-//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS image, or
-//! finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host folder, and no name in it
-//! becomes a host path.
+//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS image,
+//! or finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host folder, and no name
+//! in it becomes a host path.
 //!
 //! Runs on the caller's thread; a conversion uses one more, for reading and decompressing, then for hashing.
 #![forbid(unsafe_code)]

@@ -82,8 +82,8 @@ impl Error {
 /// Finds the image and its root disk, converting it if the cache has none.
 ///
 /// A start from the cache reads the image's index, manifest and configuration, and neither layers nor the root disk. Of
-/// several processes that need the same conversion one does it and the others wait. A conversion that fails or is killed
-/// leaves nothing that a later one would take for complete.
+/// several processes that need the same conversion one does it and the others wait. A conversion that fails or is
+/// killed leaves nothing that a later one would take for complete.
 ///
 /// # Errors
 /// See [`Error`]. The chain of sources names the image, the layer, the entry.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One file without a name that takes the data of all files while layers are merged. What later layers replace stays in it
-//! and is not copied into the root disk.
+//! One file without a name that takes the data of all files while layers are merged. What later layers replace stays in
+//! it and is not copied into the root disk.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;

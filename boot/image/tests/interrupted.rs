@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Conversions that are killed, or run out of space, at a hundred different bytes. Each runs in a process of its own, which
-//! is this test binary again under a file size limit: at the limit the kernel kills a writer, or fails its write if the
-//! signal is ignored.
+//! Conversions that are killed, or run out of space, at a hundred different bytes. Each runs in a process of its own,
+//! which is this test binary again under a file size limit: at the limit the kernel kills a writer, or fails its write
+//! if the signal is ignored.
 
 use oci_image::{ImageReference, Platform, Prepare, PreparedImage, prepare};
 use sha2::{Digest as _, Sha256};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Directories: blocks of entries followed by their names, in the order of the names, so that the kernel finds a name by two
-//! binary searches.
+//! Directories: blocks of entries followed by their names, in the order of the names, so that the kernel finds a name
+//! by two binary searches.
 
 use super::BLOCK;
 use super::format::Dirent;

@@ -295,7 +295,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn random_layers_merge_as_the_model_says(layers in prop::collection::vec(prop::collection::vec(step(), 0..20), 1..5)) {
+    fn random_layers_merge_as_the_model_says(
+        layers in prop::collection::vec(prop::collection::vec(step(), 0..20), 1..5),
+    ) {
         let mut model = Model::default();
         let archives: Vec<Vec<u8>> = layers.iter().enumerate().map(|(layer, steps)| {
             Archive::of(steps.iter().filter_map(|step| model.apply(step, layer))).bytes()

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes a tree as an uncompressed EROFS image (Linux `fs/erofs/erofs_fs.h` and `Documentation/filesystems/erofs.rst`),
-//! front to back, the same bytes for the same tree:
+//! Writes a tree as an uncompressed EROFS image (Linux `fs/erofs/erofs_fs.h` and
+//! `Documentation/filesystems/erofs.rst`), front to back, the same bytes for the same tree:
 //!
 //! | from | what |
 //! |---|---|
 //! | byte 1024 | superblock |
-//! | behind it | inodes with their extended attributes, tails of short files, directories that fit, maps of sparse files |
+//! | behind it | inodes, each with its extended attributes and its tail, directory or sparse map if that fits |
 //! | next block | whole blocks of large directories |
 //! | next block | whole blocks of files, in the order of the inodes |
 //!

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The JSON documents of an image: OCI image specification (index, manifest, configuration) and what `docker save` adds.
-//! Fields that we do not need are not named; media types are not trusted, the shape of a document decides what it is.
+//! The JSON documents of an image: OCI image specification (index, manifest, configuration) and what `docker save`
+//! adds. Fields that we do not need are not named; media types are not trusted, the shape of a document decides what it
+//! is.
 
 use super::ImageError;
 use crate::config::ConfigObject;

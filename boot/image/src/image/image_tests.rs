@@ -180,7 +180,9 @@ fn an_old_docker_archive_with_linked_layers_is_read() {
     let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
         "rootfs": {"diff_ids": [Digest::of(&layer("a")).to_string(), Digest::of(&layer("a")).to_string()]}});
     let name = format!("{}.json", Digest::of(config.to_string().as_bytes()).hex());
-    let manifest = json!([{"Config": name, "RepoTags": ["busybox:1.36", "reg.example:5000/x/busybox:old"], "Layers": ["one/layer.tar", "two/layer.tar"]}]);
+    let manifest = json!([{"Config": name,
+        "RepoTags": ["busybox:1.36", "reg.example:5000/x/busybox:old"],
+        "Layers": ["one/layer.tar", "two/layer.tar"]}]);
     let members = [
         Member::file("one/layer.tar", layer("a")),
         Member::symlink("two/layer.tar", "../one/layer.tar"),

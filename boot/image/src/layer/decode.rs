@@ -21,8 +21,8 @@ pub(super) enum Message {
     End(Result<Compression, LayerError>),
 }
 
-/// Runs until every layer is sent, one fails, or nobody listens. `abandon` is set by the other side when it does not want
-/// the rest of the current layer: the file is then only hashed. `spare` brings buffers back.
+/// Runs until every layer is sent, one fails, or nobody listens. `abandon` is set by the other side when it does not
+/// want the rest of the current layer: the file is then only hashed. `spare` brings buffers back.
 pub(super) fn run(image: &Image, messages: &SyncSender<Message>, spare: &Receiver<Vec<u8>>, abandon: &AtomicBool) {
     let mut total = 0;
     for layer in &image.layers {

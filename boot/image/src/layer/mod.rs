@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Layers as streams: one thread reads, hashes and decompresses the files of all layers in order; the thread that merges
-//! them takes the uncompressed bytes over a short channel and hashes those.
+//! Layers as streams: one thread reads, hashes and decompresses the files of all layers in order; the thread that
+//! merges them takes the uncompressed bytes over a short channel and hashes those.
 //!
 //! | thread | does |
 //! |---|---|
@@ -50,7 +50,7 @@ pub enum LayerError {
         expected: String,
     },
     /// Nothing that layers are made of.
-    #[error("{name}: unknown compression{}", .compression.map(|name| format!(" ({name} is not supported)")).unwrap_or_default())]
+    #[error("{name}: unknown compression{}", .compression.map(|it| format!(" ({it} is not supported)")).unwrap_or_default())]
     Compression {
         /// The layer's file.
         name: String,

@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 /// Chunks on their way between the threads.
 const CHUNKS: usize = 8;
 
-/// Calls `merge` for every layer, lowest first, with its uncompressed bytes, and checks digest and diff id of each before
-/// the next one begins. An error of the file goes before the error that `merge` met in its bytes.
+/// Calls `merge` for every layer, lowest first, with its uncompressed bytes, and checks digest and diff id of each
+/// before the next one begins. An error of the file goes before the error that `merge` met in its bytes.
 pub(crate) fn with_layers<E: From<LayerError>>(
     image: &Image,
     mut merge: impl FnMut(usize, &mut LayerStream<'_>) -> Result<(), E>,

@@ -76,8 +76,8 @@ impl Pax {
         Ok(())
     }
 
-    /// `SCHILY.xattr.NAME` holds the value as it is; `LIBARCHIVE.xattr.NAME` has the name percent-encoded and the value in
-    /// base64. Writers that set both mean the same; the first form wins because it needs no decoding.
+    /// `SCHILY.xattr.NAME` holds the value as it is; `LIBARCHIVE.xattr.NAME` has the name percent-encoded and the value
+    /// in base64. Writers that set both mean the same; the first form wins because it needs no decoding.
     fn xattr(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             if value.is_empty() {

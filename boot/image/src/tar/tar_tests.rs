@@ -256,9 +256,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn changed_bytes_never_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12), fix in any::<bool>()) {
+    fn changed_bytes_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        fix in any::<bool>(),
+    ) {
         let mut archive = Archive::of([
-            Member::file("a", "hello").pax("SCHILY.xattr.user.x", "v").pax("GNU.sparse.map", "0,5").pax("GNU.sparse.size", "9"),
+            Member::file("a", "hello")
+                .pax("SCHILY.xattr.user.x", "v")
+                .pax("GNU.sparse.map", "0,5")
+                .pax("GNU.sparse.size", "9"),
             Member::new(b'S', "s", "", ""),
             Member::symlink("l", "a"),
             Member::new(b'L', "", "", "n"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reads an EROFS image by the kernel's rules (`fs/erofs`: super.c, inode.c, dir.c, data.c), with byte offsets instead of
-//! the writer's structures, and insists on what the kernel insists on.
+//! Reads an EROFS image by the kernel's rules (`fs/erofs`: super.c, inode.c, dir.c, data.c), with byte offsets instead
+//! of the writer's structures, and insists on what the kernel insists on.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Applies the entries of a layer to the tree, with the semantics of the OCI image specification ("Image Layer Filesystem
-//! Changeset"): a later entry replaces an earlier one, `.wh.NAME` hides NAME of lower layers, `.wh..wh..opq` hides all that
-//! lower layers have in its directory. Whiteouts never touch what their own layer brings, in whichever order.
+//! Applies the entries of a layer to the tree, with the semantics of the OCI image specification ("Image Layer
+//! Filesystem Changeset"): a later entry replaces an earlier one, `.wh.NAME` hides NAME of lower layers, `.wh..wh..opq`
+//! hides all that lower layers have in its directory. Whiteouts never touch what their own layer brings, in whichever
+//! order.
 
 use super::path::names;
 use super::{Content, Data, Extent, Metadata, Node, NodeId, Tree, xattr};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes by number, so that hard
-//! links are two names of one node and a deep tree is dropped without recursion.
+//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes by number, so that
+//! hard links are two names of one node and a deep tree is dropped without recursion.
 
 mod merge;
 mod path;

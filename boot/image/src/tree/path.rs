@@ -5,8 +5,8 @@ use super::merge::Fault;
 use super::{Content, Metadata, Node, NodeId, Tree};
 use crate::limits;
 
-/// The names of `path`, without empty ones and dots. `..` is refused: no tool that builds images writes it. A leading slash
-/// means nothing, as with the container tools.
+/// The names of `path`, without empty ones and dots. `..` is refused: no tool that builds images writes it. A leading
+/// slash means nothing, as with the container tools.
 pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
     if path.is_empty() {
         return Err(Fault::NoName);
@@ -30,9 +30,9 @@ pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
 }
 
 impl Tree {
-    /// Follows `names` from the root to a directory, through symbolic links *inside the tree*, as the container tools do: an
-    /// absolute target begins at the tree's root and `..` ends there. With `make` what is missing is made as a directory
-    /// of this layer; without it the answer is `None`.
+    /// Follows `names` from the root to a directory, through symbolic links *inside the tree*, as the container tools
+    /// do: an absolute target begins at the tree's root and `..` ends there. With `make` what is missing is made as a
+    /// directory of this layer; without it the answer is `None`.
     pub(super) fn follow(&mut self, names: &[&[u8]], make: Option<u32>) -> Result<Option<NodeId>, Fault> {
         let mut chain = vec![Self::ROOT];
         let mut links = 0;
