@@ -44,8 +44,8 @@ mod scalar_tests;
 #[cfg(test)]
 mod segments_tests;
 #[cfg(test)]
+mod vcpu_fd_tests;
+#[cfg(test)]
 mod walk_tests;
 #[cfg(test)]
 mod xsave_tests;
-#[cfg(test)]
-mod vcpu_fd_tests;
