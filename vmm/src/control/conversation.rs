@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The conversation with PID 1 and with whoever sends signals to this process, as a state machine: events in, actions
+//! out, no clock, no descriptor, no thread. `main`'s event loop feeds it.
+//!
+//! ```text
+//!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --all written--> Closing --Reset--> Done
+//!                                                     (Failed goes to Closing from anywhere before)
+//! ```
+//!
+//! A signal that asks for the end (TERM, and INT, HUP and QUIT, which would end a process that has not set up handlers
+//! yet) ends `Booting` and `Starting` at once. From `Running` on the contract's table holds. Power cut while the output
+//! still drains loses output, so it counts as `killed` although the workload's own end is known by then; in `Closing` nothing
+//! can be lost any more, and the workload's end stands.
+
+use super::end::{End, EndReason, MachineStop};
+use super::stages::Stage;
+use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, encode};
+use guest_init::run_spec::{RunSpec, WindowSize};
+use std::time::Duration;
+
+/// How long PID 1 may take to sync and to reset the machine after the end was acknowledged.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+const SIGHUP: u8 = 1;
+const SIGINT: u8 = 2;
+const SIGQUIT: u8 = 3;
+const SIGUSR1: u8 = 10;
+const SIGUSR2: u8 = 12;
+const SIGTERM: u8 = 15;
+
+/// What is fixed for the whole of a run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What PID 1 gets in answer to its `Hello`.
+    pub spec: RunSpec,
+    /// What TERM becomes for the workload.
+    pub stop_signal: u8,
+    /// From TERM to the power cut.
+    pub stop_timeout: Duration,
+    /// Longest run.
+    pub timeout: Option<Duration>,
+    /// `-t`.
+    pub terminal: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Bytes came from the control port.
+    ControlBytes(&'a [u8]),
+    /// The control port will give no more.
+    ControlClosed,
+    /// A signal to this process.
+    HostSignal(i32),
+    /// The terminal has a new size.
+    WindowSize(WindowSize),
+    /// A timer ran out.
+    Timer(TimerKind),
+    /// Standard input ended after this many bytes went to the guest.
+    StdinEnded {
+        /// Since the start.
+        bytes: u64,
+    },
+    /// Nobody reads an output any more.
+    OutputClosed {
+        /// Standard error rather than standard output.
+        stderr: bool,
+    },
+    /// How many bytes have come out on the host since the start.
+    StreamsWritten {
+        /// Of standard output.
+        stdout: u64,
+        /// Of standard error.
+        stderr: u64,
+    },
+    /// The machine stopped by itself.
+    MachineStopped(MachineStop),
+}
+
+/// What to do about it, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write this frame to the control port.
+    Send(Vec<u8>),
+    /// (Re)start a timer.
+    SetTimer(TimerKind, Duration),
+    /// Forget a timer.
+    ClearTimer(TimerKind),
+    /// Stop the vCPUs now.
+    PowerOff,
+    /// A stage of the boot was reached.
+    Reached(Stage),
+    /// The end. Nothing comes after it.
+    End(End),
+}
+
+/// The timers of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// `--timeout`.
+    Run,
+    /// `--stop-timeout`.
+    Stop,
+    /// [`GRACE`].
+    Grace,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Conversation {
+    settings: Settings,
+    state: State,
+    reader: FrameReader,
+    outputs: Outputs,
+    stop: StopRequest,
+    /// Messages that came before PID 1 could take them.
+    waiting: Vec<ToGuest>,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+enum State {
+    Booting,
+    Starting,
+    Running,
+    Draining { end: End, stdout: u64, stderr: u64 },
+    Closing(End),
+    Done,
+}
+
+/// What is known of the standard streams on the host.
+#[derive(Debug, Default)]
+struct Outputs {
+    stdout: u64,
+    stderr: u64,
+    stdout_closed: bool,
+    stderr_closed: bool,
+}
+
+/// How far the wish to stop has gone.
+#[derive(Debug, Default)]
+struct StopRequest {
+    interrupted: bool,
+    asked: bool,
+}
+
+impl Conversation {
+    /// Before the machine runs.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            state: State::Booting,
+            reader: FrameReader::default(),
+            outputs: Outputs::default(),
+            stop: StopRequest::default(),
+            waiting: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// What to do when the machine starts.
+    #[must_use]
+    pub fn start(&self) -> Vec<Action> {
+        self.settings.timeout.map(|limit| Action::SetTimer(TimerKind::Run, limit)).into_iter().collect()
+    }
+
+    /// What to do about `event`.
+    #[must_use]
+    pub fn on(&mut self, event: Event<'_>) -> Vec<Action> {
+        if matches!(self.state, State::Done) {
+            return Vec::new();
+        }
+        match event {
+            Event::ControlBytes(bytes) => self.read(bytes),
+            Event::ControlClosed => self.on_control_closed(),
+            Event::HostSignal(signal) => self.on_signal(signal),
+            Event::WindowSize(size) => self.on_window_size(size),
+            Event::Timer(kind) => self.on_timer(kind),
+            Event::StdinEnded { bytes } => self.tell(ToGuest::StdinEnd { bytes }),
+            Event::OutputClosed { stderr } => {
+                *(if stderr { &mut self.outputs.stderr_closed } else { &mut self.outputs.stdout_closed }) = true;
+                self.tell(ToGuest::OutputClosed { stderr });
+                self.acknowledge_if_drained();
+            }
+            Event::StreamsWritten { stdout, stderr } => {
+                (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
+                self.acknowledge_if_drained();
+            }
+            Event::MachineStopped(stop) => self.on_machine_stopped(&stop),
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    /// How many bytes must have come out on the host before the end can be acknowledged: of standard output and of
+    /// standard error. `None` while the workload runs.
+    #[must_use]
+    pub fn awaited(&self) -> Option<(u64, u64)> {
+        match self.state {
+            State::Draining { stdout, stderr, .. } => Some((stdout, stderr)),
+            _ => None,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.reader.push(bytes);
+        loop {
+            match self.reader.next() {
+                Ok(Some(message)) => self.on_message(message),
+                Ok(None) => return,
+                Err(error) => return self.broken(&format!("a frame of the guest's init cannot be read ({error:?})")),
+            }
+            if matches!(self.state, State::Done) {
+                return;
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: ToHost) {
+        match (&self.state, message) {
+            (State::Booting, ToHost::Hello { version: protocol::VERSION }) => {
+                self.actions.push(Action::Reached(Stage::InitStarted));
+                self.send(&ToGuest::Spec(self.settings.spec.clone()));
+                self.state = State::Starting;
+                // Signals wait for the workload; the rest concerns the streams, and PID 1 takes it at any time.
+                let (signals, others) =
+                    std::mem::take(&mut self.waiting).into_iter().partition(|m| matches!(m, ToGuest::Signal(_)));
+                self.waiting = signals;
+                let others: Vec<ToGuest> = others;
+                others.iter().for_each(|message| self.send(message));
+            }
+            (State::Booting, ToHost::Hello { version }) => {
+                let detail = format!("the guest's init speaks protocol {version}, coracle {}", protocol::VERSION);
+                self.cut_power(End::failed(EndReason::HostError, &format!("{detail}: they were not built together")));
+            }
+            (State::Starting, ToHost::Running) => {
+                self.actions.push(Action::Reached(Stage::WorkloadExecuted));
+                self.state = State::Running;
+                std::mem::take(&mut self.waiting).iter().for_each(|message| self.send(message));
+            }
+            (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
+                let end = End::of_workload(end, self.stop.asked);
+                self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
+                self.acknowledge_if_drained();
+            }
+            (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
+                self.acknowledge(End::of_failure(kind, &step, &detail, errno));
+            }
+            (_, message) => self.broken(&format!("the guest's init said {} out of turn", name(&message))),
+        }
+    }
+
+    /// Once the workload has ended and all that it wrote is out, PID 1 may go.
+    fn acknowledge_if_drained(&mut self) {
+        let State::Draining { end, stdout, stderr } = &self.state else { return };
+        let stdout_done = self.outputs.stdout_closed || self.outputs.stdout >= *stdout;
+        let stderr_done = self.outputs.stderr_closed || self.outputs.stderr >= *stderr;
+        if stdout_done && stderr_done {
+            let end = end.clone();
+            self.acknowledge(end);
+        }
+    }
+
+    fn acknowledge(&mut self, end: End) {
+        self.send(&ToGuest::EndSeen);
+        self.actions.push(Action::ClearTimer(TimerKind::Run));
+        self.actions.push(Action::ClearTimer(TimerKind::Stop));
+        self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
+        self.state = State::Closing(end);
+    }
+
+    fn on_control_closed(&mut self) {
+        // The machine's own end tells more, and comes at once if the port closed for it.
+        if !matches!(self.state, State::Closing(_)) {
+            self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32) {
+        let Ok(signal) = u8::try_from(signal) else { return };
+        let before_the_workload = matches!(self.state, State::Booting | State::Starting);
+        match signal {
+            SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
+                self.cut_power(End::before_the_workload(signal));
+            }
+            SIGTERM => self.stop(),
+            SIGINT if self.stop.interrupted => self.stop(),
+            SIGINT => {
+                self.stop.interrupted = true;
+                self.tell(ToGuest::Signal(signal));
+            }
+            SIGHUP | SIGQUIT => self.tell(ToGuest::Signal(signal)),
+            // One of each is enough: signals of a kind do not queue in a process either.
+            SIGUSR1 | SIGUSR2 if before_the_workload && self.waiting.contains(&ToGuest::Signal(signal)) => {}
+            SIGUSR1 | SIGUSR2 if before_the_workload => self.waiting.push(ToGuest::Signal(signal)),
+            SIGUSR1 | SIGUSR2 => self.tell(ToGuest::Signal(signal)),
+            _ => {}
+        }
+    }
+
+    /// TERM, or what is like it.
+    fn stop(&mut self) {
+        if let State::Closing(end) = &self.state {
+            let end = end.clone();
+            return self.cut_power(end);
+        }
+        if self.stop.asked || self.settings.stop_timeout.is_zero() {
+            return self.cut_power(End::killed("power was cut at the second request to stop"));
+        }
+        self.stop.asked = true;
+        self.tell(ToGuest::Signal(self.settings.stop_signal));
+        self.actions.push(Action::SetTimer(TimerKind::Stop, self.settings.stop_timeout));
+    }
+
+    fn on_window_size(&mut self, size: WindowSize) {
+        match self.state {
+            _ if !self.settings.terminal => {}
+            State::Booting => self.settings.spec.terminal = Some(size),
+            _ => self.tell(ToGuest::Resize(size)),
+        }
+    }
+
+    fn on_timer(&mut self, kind: TimerKind) {
+        let end = match (kind, &self.state) {
+            (_, State::Closing(end)) => {
+                log::warn!("the guest did not reset the machine within {} s", GRACE.as_secs());
+                end.clone()
+            }
+            (TimerKind::Run, _) => End::timeout(self.settings.timeout.unwrap_or_default()),
+            (TimerKind::Stop, _) => {
+                End::killed(&format!("did not stop within {} s", self.settings.stop_timeout.as_secs_f64()))
+            }
+            (TimerKind::Grace, _) => End::failed(EndReason::InternalError, "the control port closed"),
+        };
+        self.cut_power(end);
+    }
+
+    fn on_machine_stopped(&mut self, stop: &MachineStop) {
+        match (&self.state, stop) {
+            (State::Closing(end), MachineStop::Reset) => {
+                let end = end.clone();
+                self.finish(end);
+            }
+            _ => self.finish(End::of_machine(stop)),
+        }
+    }
+
+    fn broken(&mut self, detail: &str) {
+        // What PID 1 says after its last word cannot change how the workload ended.
+        let end = match &self.state {
+            State::Closing(end) => end.clone(),
+            _ => End::failed(EndReason::InternalError, detail),
+        };
+        self.cut_power(end);
+    }
+
+    fn cut_power(&mut self, end: End) {
+        self.actions.push(Action::PowerOff);
+        self.finish(end);
+    }
+
+    fn finish(&mut self, end: End) {
+        self.actions.push(Action::End(end));
+        self.state = State::Done;
+    }
+
+    /// Sends `message` as soon as PID 1 can take it.
+    fn tell(&mut self, message: ToGuest) {
+        match self.state {
+            State::Booting => self.waiting.push(message),
+            State::Starting | State::Running => self.send(&message),
+            State::Draining { .. } | State::Closing(_) | State::Done => {}
+        }
+    }
+
+    fn send(&mut self, message: &ToGuest) {
+        self.actions.push(Action::Send(encode(message)));
+    }
+}
+
+fn name(message: &ToHost) -> &'static str {
+    match message {
+        ToHost::Hello { .. } => "Hello",
+        ToHost::Running => "Running",
+        ToHost::Failed { .. } => "Failed",
+        ToHost::Ended { .. } => "Ended",
+    }
+}
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;
