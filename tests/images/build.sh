@@ -1,0 +1,85 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 OR MIT
+# Builds the container images that tests, benchmarks and `make run` use: one OCI layout folder per recipe, tag `latest`.
+# The last line of standard output is the folder that holds them. What was built once is there at once.
+#
+# XDG_CACHE_HOME   the cache is under coracle/images in it (~/.cache).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/images
+
+fail() {
+    echo "tests/images/build.sh: $*" >&2
+    exit 1
+}
+
+# shellcheck source=/dev/null
+release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+[ -n "$release" ] || fail "/etc/os-release names no Debian release"
+key=$( { echo "$release"; cd "$here" && find . -type f ! -name README.md | LC_ALL=C sort | xargs sha256sum; } |
+    sha256sum | cut -c1-16)
+images=$cache/$key
+
+# The machine's own Debian sources, without those of other vendors; one file per format, as mmdebstrap reads them.
+debian_sources() {
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2> /dev/null |
+        grep '^deb .*debian' > "$work/sources.list" && echo "$work/sources.list"
+    awk -v RS= -v ORS='\n\n' '/(^|\n)URIs:[^\n]*debian/' /etc/apt/sources.list.d/*.sources 2> /dev/null \
+        > "$work/debian.sources" && [ -s "$work/debian.sources" ] && echo "$work/debian.sources"
+    return 0
+}
+
+# debian_tree FILE HOOK PACKAGE...: a layer of these packages and what they depend on, unpacked and not configured, after
+# the shell commands HOOK with the tree in $1. Runs as root or, in a user namespace, as anybody.
+debian_tree() {
+    tar=$1 hook=$2
+    shift 2
+    packages=$(echo "$*" | tr ' ' ,)
+    # shellcheck disable=SC2046
+    mmdebstrap --quiet --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+        --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+        --customize-hook="$here/tidy.sh" --customize-hook="$hook" \
+        "$release" "$tar" $(debian_sources) >&2
+}
+
+# layer FILE: adds a tar to the image that is being made. Everything of an image is dated alike: same packages, same bytes.
+layer() {
+    umoci raw add-layer --image "$image" --history.created "$date" --history.created_by "tests/images/$name" "$1"
+}
+
+# configure OPTION...: how the image runs, in umoci's words.
+configure() {
+    umoci config --image "$image" --created "$date" --history.created "$date" --architecture amd64 --os linux "$@"
+}
+
+if [ ! -d "$images" ]; then
+    "$repository/guest-kernel-config/packages.sh" images
+    mkdir -p "$cache"
+    # One at a time; who waited finds them done.
+    exec 9> "$cache/lock"
+    flock 9
+fi
+if [ ! -d "$images" ]; then
+    # Readable for mmdebstrap's other users.
+    work=$(mktemp -d "${TMPDIR:-/tmp}/coracle-images.XXXXXX")
+    trap 'rm -rf "$work" "$images.building"' EXIT
+    trap 'exit 1' HUP INT TERM
+    chmod 755 "$work"
+    date=2026-01-01T00:00:00Z
+    export SOURCE_DATE_EPOCH=1767225600
+    rm -rf "$images.building"
+    mkdir -p "$images.building"
+    for recipe in "$here"/*/recipe.sh; do
+        name=$(basename "$(dirname "$recipe")")
+        echo "building the test image $name" >&2
+        image=$images.building/$name:latest
+        umoci init --layout "$images.building/$name"
+        umoci new --image "$image"
+        # shellcheck source=/dev/null
+        (cd "$(dirname "$recipe")" && . "$recipe")
+        umoci gc --layout "$images.building/$name"
+    done
+    mv -T "$images.building" "$images"
+fi
+echo "$images"
