@@ -13,9 +13,11 @@ pub(crate) const LAYERS: usize = 1000;
 /// Members of an archive that holds an image.
 pub(crate) const ARCHIVE_MEMBERS: usize = 100_000;
 /// Entries of all layers together: what is overwritten later counts too. Each costs some 200 bytes of memory.
-/// (Less under test, so that reaching it takes no minute; the same goes for the one other constant that depends on
-/// `test`.)
+/// (Less under test, so that reaching it takes no minute; the same goes for the other constants that depend on `test`.)
 pub(crate) const ENTRIES: u64 = if cfg!(test) { 20_000 } else { 2_000_000 };
+/// Names looked up while all paths are followed, and names looked at by whiteouts: a few for each entry of a real image.
+/// Without it a small archive of long links, or of whiteouts of one large directory, would keep us busy for hours.
+pub(crate) const STEPS: u64 = if cfg!(test) { 1_000_000 } else { 100_000_000 };
 /// Extents of all sparse files together, 24 bytes of memory each.
 pub(crate) const SPARSE_EXTENTS: u64 = 4_000_000;
 /// A path or the target of a link, as Linux limits it (`PATH_MAX` with its final NUL).

@@ -101,6 +101,9 @@ pub enum Fault {
     /// Too many entries in the image.
     #[error("the image has more than {} entries", limits::ENTRIES)]
     TooManyEntries,
+    /// Long links or large whiteouts, many times.
+    #[error("the image's links and whiteouts are too much work")]
+    TooManySteps,
     /// Too many names in the image.
     #[error("the names in the image are too long in all")]
     TooManyNames,
@@ -202,8 +205,8 @@ impl Merge {
         }
         if let Some(parent) = self.tree.follow(parents, None)? {
             match name {
-                OPAQUE => self.tree.hide_children(parent, self.layer),
-                _ => self.tree.hide(parent, hidden, self.layer),
+                OPAQUE => self.tree.hide_children(parent, self.layer)?,
+                _ => self.tree.hide(parent, hidden, self.layer)?,
             }
         }
         Ok(true)

@@ -242,6 +242,18 @@ fn an_image_has_a_limited_number_of_entries() {
 }
 
 #[test]
+fn long_links_and_large_whiteouts_are_not_followed_for_ever() {
+    let long = "x/../".repeat(800);
+    let links = (0..39).map(|n| Member::symlink(format!("l{n}"), format!("{long}l{}", n + 1)));
+    let files = (0..1000).map(|n| Member::file(format!("l0/{n}"), ""));
+    let slow = [Member::directory("x"), Member::directory("l39")].into_iter().chain(links).chain(files);
+    assert_eq!(fault(&[Archive::of(slow)]), Fault::TooManySteps);
+    let files = (0..2000).map(|n| Member::file(format!("d/{n}"), ""));
+    let whiteouts = (0..2000).map(|_| Member::file("d/.wh..wh..opq", ""));
+    assert_eq!(fault(&[Archive::of(files.chain(whiteouts))]), Fault::TooManySteps);
+}
+
+#[test]
 fn the_message_is_one_line_and_names_the_entry() {
     let error = files_of(&[Archive::of([Member::file("a\n\x1b[31mb/../x", "")])]).unwrap_err().to_string();
     assert_eq!(error, r"entry `a\n\x1b[31mb/../x`: its name holds `..`");

@@ -9,12 +9,15 @@ mod xattr;
 pub(crate) use merge::Merge;
 pub use merge::{Fault, MergeError};
 
+use crate::limits;
 use crate::tar::Time;
 use std::collections::BTreeMap;
 
 /// The nodes of all layers. What was replaced stays until the end: the number of entries is bounded.
 pub(crate) struct Tree {
     nodes: Vec<Node>,
+    /// Names looked at so far, bounded by [`limits::STEPS`].
+    steps: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +91,7 @@ impl Tree {
 
     /// A root that anybody may read.
     pub(crate) fn new() -> Self {
-        Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })] }
+        Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })], steps: 0 }
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
@@ -149,23 +152,31 @@ impl Tree {
     }
 
     /// Removes from `directory` what layers before `layer` brought, at any depth. The depth of the tree is bounded.
-    fn hide_children(&mut self, directory: NodeId, layer: u32) {
-        let Some(children) = self.children(directory) else { return };
+    fn hide_children(&mut self, directory: NodeId, layer: u32) -> Result<(), Fault> {
+        let Some(children) = self.children(directory) else { return Ok(()) };
         let names: Vec<Box<[u8]>> = children.keys().cloned().collect();
-        for name in names {
-            self.hide(directory, &name, layer);
-        }
+        names.iter().try_for_each(|name| self.hide(directory, name, layer))
     }
 
     /// The same for one name.
-    fn hide(&mut self, directory: NodeId, name: &[u8], layer: u32) {
-        let Some(child) = self.children(directory).and_then(|children| children.get(name)).copied() else { return };
-        self.hide_children(child.node, layer);
+    fn hide(&mut self, directory: NodeId, name: &[u8], layer: u32) -> Result<(), Fault> {
+        self.step()?;
+        let Some(child) = self.children(directory).and_then(|children| children.get(name)).copied() else {
+            return Ok(());
+        };
+        self.hide_children(child.node, layer)?;
         let empty = self.children(child.node).is_none_or(BTreeMap::is_empty);
         if child.layer < layer && empty {
             let children = self.children_mut(directory).expect("it had a child");
             children.remove(name);
         }
+        Ok(())
+    }
+
+    /// Counts one name that is looked at.
+    fn step(&mut self) -> Result<(), Fault> {
+        self.steps += 1;
+        if self.steps > limits::STEPS { Err(Fault::TooManySteps) } else { Ok(()) }
     }
 }
 

@@ -39,6 +39,7 @@ impl Tree {
         // Names still to follow, the next one last.
         let mut ahead: Vec<Box<[u8]>> = names.iter().rev().map(|name| Box::from(*name)).collect();
         while let Some(name) = ahead.pop() {
+            self.step()?;
             if *name == *b".." {
                 if chain.len() > 1 {
                     chain.pop();
