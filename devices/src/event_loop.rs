@@ -8,7 +8,9 @@ use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, RemoteEn
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use vmm_sys_util::epoll::EventSet;
 
 /// An event loop could not be started, or does not run any more.
@@ -37,6 +39,8 @@ pub struct EventLoop {
     thread: Option<JoinHandle<()>>,
     handle: EventLoopHandle,
     stopping: Arc<AtomicBool>,
+    /// Closed by the thread when it has dropped its workers.
+    ended: Receiver<()>,
 }
 
 impl EventLoop {
@@ -45,11 +49,15 @@ impl EventLoop {
     /// # Errors
     /// The host is out of threads or descriptors.
     pub fn spawn(name: &str) -> Result<Self, EventLoopError> {
-        let mut manager = EventManager::<Subscriber>::new_with_capacity(32)?;
+        let manager = EventManager::<Subscriber>::new_with_capacity(32)?;
         let handle = EventLoopHandle { endpoint: manager.remote_endpoint() };
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopping);
+        let (alive, ended) = channel::<()>();
         let run = move || {
+            // Declared before the manager is moved in, so that it is dropped after it.
+            let _alive = alive;
+            let mut manager = manager;
             while !stop.load(Ordering::Acquire) {
                 // epoll_wait on a descriptor of our own fails only with EINTR, which the manager hides.
                 manager.run().expect("epoll waits on its own descriptor");
@@ -60,7 +68,7 @@ impl EventLoop {
             .name(name.to_owned())
             .spawn(run)
             .map_err(|source| EventLoopError::Thread { name: name.to_owned(), source })?;
-        Ok(Self { thread: Some(thread), handle, stopping })
+        Ok(Self { thread: Some(thread), handle, stopping, ended })
     }
 
     /// To add workers and take them back. Outlives the loop; then its calls fail.
@@ -74,10 +82,28 @@ impl EventLoop {
         self.end();
     }
 
-    fn end(&mut self) {
+    /// Like [`stop`](Self::stop), but a thread that is still busy after `limit` (a disk that hangs) is left behind.
+    /// Returns whether it ended.
+    #[must_use]
+    pub fn stop_within(mut self, limit: Duration) -> bool {
+        self.ask_to_end();
+        // Nothing is ever sent: the channel closes when the thread ends.
+        let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
+        if !ended {
+            // Detached: dropping what is left of this waits for nothing.
+            self.thread = None;
+        }
+        ended
+    }
+
+    fn ask_to_end(&self) {
         self.stopping.store(true, Ordering::Release);
         // It fails only if the loop has ended already.
         let _ = self.handle.endpoint.kick();
+    }
+
+    fn end(&mut self) {
+        self.ask_to_end();
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
             && !std::thread::panicking()
         {

@@ -68,3 +68,35 @@ fn stopping_retires_the_workers_and_later_calls_fail() {
     assert!(handle.remove(id).is_err());
     assert!(handle.add(teller().0).is_err());
 }
+
+/// Does not come back from its start until it is let go.
+struct Stuck {
+    started: Sender<()>,
+    let_go: std::sync::mpsc::Receiver<()>,
+}
+
+impl Worker for Stuck {
+    fn sources(&self) -> Vec<Source> {
+        Vec::new()
+    }
+
+    fn start(&mut self) {
+        self.started.send(()).unwrap();
+        let _ = self.let_go.recv();
+    }
+
+    fn process(&mut self, _: u32, _: EventSet) {}
+}
+
+#[test]
+fn a_loop_that_hangs_is_left_behind_and_one_that_does_not_is_joined() {
+    let ((started, has_started), (let_go, wait)) = (channel(), channel());
+    let events = EventLoop::spawn("test-loop").unwrap();
+    let handle = events.handle();
+    let adding = std::thread::spawn(move || handle.add(Box::new(Stuck { started, let_go: wait })).is_ok());
+    has_started.recv().unwrap();
+    assert!(!events.stop_within(Duration::from_millis(20)));
+    let_go.send(()).unwrap();
+    assert!(adding.join().unwrap());
+    assert!(EventLoop::spawn("test-loop").unwrap().stop_within(Duration::from_secs(10)));
+}

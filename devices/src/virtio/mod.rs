@@ -16,6 +16,9 @@ mod queue_setup;
 pub mod rng;
 mod status;
 
+#[cfg(test)]
+mod hostile_tests;
+
 use crate::GuestMemory;
 use crate::event_loop::Source;
 use crate::interrupt::Interrupt;

@@ -116,51 +116,5 @@ impl AsRawFd for HostStream {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Buffer, Driver};
-    use crate::virtio::queue::Served;
-    use std::io::pipe;
-
-    /// Sends `length` bytes and tells how many `stream` took before it would have blocked.
-    fn write_until_full(stream: &HostStream, length: usize) -> usize {
-        let mut driver = Driver::new(&[8]);
-        let mut queue = driver.virtqueue(0, 0);
-        driver.offer(0, &[Buffer::Send(&vec![0; length])]);
-        let mut taken = 0;
-        queue.serve(&driver.memory, |chain| {
-            loop {
-                match stream.write(&mut chain.readable) {
-                    Ok(count) => taken += count,
-                    Err(error) => {
-                        assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                        return Served::Later;
-                    }
-                }
-            }
-        });
-        taken
-    }
-
-    #[test]
-    fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() {
-        let (_reader, writer) = pipe().unwrap();
-        let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, step: Some(PIPE_STEP) };
-        assert_eq!(write_until_full(&stream, 200_000), 65536);
-    }
-
-    #[test]
-    fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
-        let (reader, writer) = pipe().unwrap();
-        let stream = HostStream::for_writing(writer.into()).unwrap();
-        assert!(stream.step.is_none());
-        assert!(fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
-        assert_eq!(write_until_full(&stream, 200_000), 65536);
-        assert!(HostStream::for_reading(reader.into()).unwrap().step.is_none());
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let stream = HostStream::for_writing(socket.into()).unwrap();
-        assert_eq!((stream.channel, stream.step), (Channel::Socket, None));
-        assert!(!fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
-        assert!(write_until_full(&stream, 1_000_000) > 0);
-    }
-}
+#[path = "host_stream_tests.rs"]
+mod tests;

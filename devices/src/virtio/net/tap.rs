@@ -164,6 +164,19 @@ fn check(result: c_int) -> Result<()> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl Tap {
+    /// A cable with nothing at its other end, for tests and fuzz targets that have no tap.
+    ///
+    /// # Panics
+    /// The host has no `/dev/null`.
+    #[must_use]
+    pub fn unconnected() -> Self {
+        let file = File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
+        Self { file, leaves_checksums: false }
+    }
+}
+
 #[cfg(test)]
 impl Tap {
     /// Another descriptor of the same attachment, as one that was inherited.

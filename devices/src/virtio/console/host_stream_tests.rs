@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Host descriptors of each type: none ever blocks, and none that is shared is changed.
+
+use super::*;
+use crate::testing::{Buffer, Driver};
+use crate::virtio::queue::Served;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::io::{Read, Write, pipe};
+
+/// Sends `length` bytes and tells how many `stream` took before it would have blocked.
+fn write_until_full(stream: &HostStream, length: usize) -> usize {
+    let mut driver = Driver::new(&[8]);
+    let mut queue = driver.virtqueue(0, 0);
+    driver.offer(0, &[Buffer::Send(&vec![0; length])]);
+    let mut taken = 0;
+    queue.serve(&driver.memory, |chain| {
+        loop {
+            match stream.write(&mut chain.readable) {
+                Ok(count) => taken += count,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return Served::Later;
+                }
+            }
+        }
+    });
+    taken
+}
+
+#[test]
+fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() {
+    let (_reader, writer) = pipe().unwrap();
+    let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, step: Some(PIPE_STEP) };
+    assert_eq!(write_until_full(&stream, 200_000), 65536);
+}
+
+#[test]
+fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
+    let (reader, writer) = pipe().unwrap();
+    let stream = HostStream::for_writing(writer.into()).unwrap();
+    assert!(stream.step.is_none());
+    assert!(fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
+    assert_eq!(write_until_full(&stream, 200_000), 65536);
+    assert!(HostStream::for_reading(reader.into()).unwrap().step.is_none());
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let stream = HostStream::for_writing(socket.into()).unwrap();
+    assert_eq!((stream.channel, stream.step), (Channel::Socket, None));
+    assert!(!fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
+    assert!(write_until_full(&stream, 1_000_000) > 0);
+}
+
+/// A terminal: the end that shows it, and the end that programs use.
+fn terminal() -> (std::fs::File, OwnedFd) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let path = ptsname(&master, Vec::new()).unwrap();
+    let terminal = open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (master.into(), terminal)
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_is_filled_without_blocking_whether_it_can_be_opened_again_or_not() {
+    for step in [None, Some(TERMINAL_STEP)] {
+        let (mut master, terminal) = terminal();
+        let original = terminal.try_clone().unwrap();
+        let stream = match step {
+            None => HostStream::for_writing(terminal).unwrap(),
+            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, step },
+        };
+        assert_eq!(stream.step, step);
+        let taken = write_until_full(&stream, 200_000);
+        assert!((1..200_000).contains(&taken), "{taken}");
+        let mut shown = vec![0xff; taken];
+        master.read_exact(&mut shown).unwrap();
+        assert!(shown.iter().all(|&byte| byte == 0));
+        assert!(!fcntl_getfl(&original).unwrap().contains(OFlags::NONBLOCK));
+    }
+}
+
+#[test]
+fn what_is_typed_is_read_and_nothing_typed_does_not_block() {
+    for step in [None, Some(TERMINAL_STEP)] {
+        let (mut master, terminal) = terminal();
+        let stream = match step {
+            None => HostStream::for_reading(terminal).unwrap(),
+            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, step },
+        };
+        let mut driver = Driver::new(&[8]);
+        let mut queue = driver.virtqueue(0, 0);
+        let offered = driver.offer(0, &[Buffer::Room(64)]);
+        let mut read = || {
+            let mut result = None;
+            queue.serve(&driver.memory, |chain| {
+                result = Some(stream.read(&mut chain.writable));
+                Served::Later
+            });
+            result.unwrap()
+        };
+        assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
+        master.write_all(b"ls\n").unwrap();
+        assert_eq!(read().unwrap(), 3);
+        assert_eq!(driver.contents(&offered, 0)[..3], *b"ls\n");
+    }
+}
+
+#[test]
+fn the_showing_end_of_a_terminal_is_not_opened_again_because_that_would_make_another_terminal() {
+    let (master, _terminal) = terminal();
+    let stream = HostStream::for_writing(master.into()).unwrap();
+    assert_eq!(stream.step, Some(TERMINAL_STEP));
+}
+
+#[test]
+fn a_pipe_whose_reader_is_gone_says_so_when_it_is_written() {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let stream = HostStream::for_writing(writer.into()).unwrap();
+    let mut driver = Driver::new(&[8]);
+    let mut queue = driver.virtqueue(0, 0);
+    driver.offer(0, &[Buffer::Send(b"x")]);
+    queue.serve(&driver.memory, |chain| {
+        assert_eq!(stream.write(&mut chain.readable).unwrap_err().kind(), ErrorKind::BrokenPipe);
+        Served::Done(0)
+    });
+    assert!(driver.returned(0).is_some());
+}

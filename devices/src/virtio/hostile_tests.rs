@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every device against rings that are written by a guest that wants harm: nothing panics, nothing hangs, and the used
+//! ring only ever grows by what was taken. The fuzz target does the same for longer.
+
+use super::block::{Block, BlockConfig};
+use super::console::{Console, PortConfig, PortMonitor, PortOutput};
+use super::net::{Net, NetConfig, Tap};
+use super::rng::Rng;
+use super::*;
+use crate::log_sink::LogSink;
+use crate::testing::Driver;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vm_memory::{Bytes, GuestAddress};
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: &[u8]) {}
+}
+
+fn devices() -> Vec<Box<dyn VirtioDevice>> {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let path = "hostile".into();
+    let block = BlockConfig { file, path, read_only: false, scratch: true, serial: "hostile".to_owned() };
+    let port = |name, is_console| PortConfig {
+        name,
+        is_console,
+        input: None,
+        output: Some(PortOutput::Log(Arc::new(NoLog))),
+        monitor: Arc::new(PortMonitor::new().unwrap()),
+    };
+    vec![
+        Box::new(Rng::new()),
+        Box::new(Block::open(block).unwrap()),
+        Box::new(Console::new(vec![port("console", true), port("stdio", false)])),
+        Box::new(Net::new(NetConfig { tap: Tap::unconnected(), mac: [2; 6] })),
+    ]
+}
+
+/// One write of the guest's, most often where it matters: near the start of a queue's tables and rings.
+fn scribble() -> impl Strategy<Value = (u64, u64)> {
+    let near = (1..7u64, prop_oneof![0..0x80u64, 0x5000..0x5040u64, 0x8000..0x8040u64]);
+    let place = prop_oneof![4 => near.prop_map(|(queue, at)| queue * 0x1_0000 + at), 1 => 0..0x40_0000u64];
+    let small = (0..4u64, 0..9u64, 0..0x40_0000u64).prop_map(|(flags, next, low)| low | flags << 32 | next << 48);
+    (place, prop_oneof![any::<u64>(), small, 0..0x40_0000u64])
+}
+
+fn write(driver: &Driver, (place, value): (u64, u64)) {
+    // What would reach past the end of memory is not written, as by a guest.
+    let _ = driver.memory.write_slice(&value.to_le_bytes(), GuestAddress(place));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_rings_that_a_guest_can_write_make_a_device_panic_or_hang(
+        rounds in prop::collection::vec((prop::collection::vec(scribble(), 1..12), 0..8u32), 1..6),
+        features in any::<u64>(),
+    ) {
+        for mut device in devices() {
+            let identity = device.identity().clone();
+            let driver = Driver::new(&identity.queue_sizes);
+            let mut worker = device.activate(driver.activation(features & identity.features)).unwrap();
+            for (writes, token) in &rounds {
+                writes.iter().for_each(|&each| write(&driver, each));
+                worker.process(*token, EventSet::IN);
+            }
+            worker.retire();
+        }
+    }
+}
+
+/// Ends the other thread even when a device panics.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// V16: another vCPU changes descriptors and indices while the device reads them.
+#[test]
+fn descriptors_that_change_while_they_are_read_make_no_device_panic() {
+    for mut device in devices() {
+        let identity = device.identity().clone();
+        let mut driver = Driver::new(&identity.queue_sizes);
+        let mut worker = device.activate(driver.activation(identity.features)).unwrap();
+        let (memory, stop) = (driver.memory.clone(), AtomicBool::new(false));
+        let mut returned = 0;
+        std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
+            scope.spawn(|| {
+                let mut turn = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let (queue, byte) = (1 + (turn >> 40) % 2, (turn >> 48) % 64);
+                    let place = GuestAddress(queue * 0x1_0000 + byte);
+                    memory.write_obj((turn >> 56) as u8, place).unwrap();
+                }
+            });
+            let mut waiting = [false; 2];
+            for _ in 0..2000 {
+                for queue in 0..identity.queue_sizes.len().min(2) {
+                    if !waiting[queue] {
+                        driver.describe(queue, 0, 0x20_0000, 16, 1, 1);
+                        driver.describe(queue, 1, 0x20_1000, 513, 2, 0);
+                        driver.offer_head(queue, 0);
+                    }
+                    worker.process(queue as u32, EventSet::IN);
+                    waiting[queue] = driver.returned(queue).is_none();
+                    returned += u32::from(!waiting[queue]);
+                }
+            }
+        });
+        assert!(returned >= 2000, "{}: {returned}", identity.name);
+        assert!(!driver.interrupt.is_reset_needed(), "only descriptors were changed");
+    }
+}
