@@ -105,15 +105,15 @@ fn descriptors_that_change_while_they_are_read_make_no_device_panic() {
             });
             let mut waiting = [false; 2];
             for _ in 0..2000 {
-                for queue in 0..identity.queue_sizes.len().min(2) {
-                    if !waiting[queue] {
+                for (queue, waiting) in waiting.iter_mut().enumerate().take(identity.queue_sizes.len()) {
+                    if !*waiting {
                         driver.describe(queue, 0, 0x20_0000, 16, 1, 1);
                         driver.describe(queue, 1, 0x20_1000, 513, 2, 0);
                         driver.offer_head(queue, 0);
                     }
                     worker.process(queue as u32, EventSet::IN);
-                    waiting[queue] = driver.returned(queue).is_none();
-                    returned += u32::from(!waiting[queue]);
+                    *waiting = driver.returned(queue).is_none();
+                    returned += u32::from(!*waiting);
                 }
             }
         });
