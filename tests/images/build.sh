@@ -38,8 +38,8 @@ debian_tree() {
     packages=$(echo "$*" | tr ' ' ,)
     # shellcheck disable=SC2046
     mmdebstrap --quiet --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' \
-        --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
-        --customize-hook="$here/tidy.sh" --customize-hook="$hook" \
+        --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --skip=cleanup \
+        --extract-hook="$here/tidy.sh" --extract-hook="$hook" \
         "$release" "$tar" $(debian_sources) >&2
 }
 

@@ -8,7 +8,8 @@ tree=$1
 
 rm -rf "$tree"/usr/share/doc "$tree"/usr/share/man "$tree"/usr/share/info "$tree"/usr/share/locale \
     "$tree"/usr/share/lintian "$tree"/usr/share/bug "$tree"/var/lib/dpkg "$tree"/var/lib/apt "$tree"/var/cache \
-    "$tree"/var/log "$tree"/etc/apt "$tree"/boot "$tree"/media "$tree"/mnt "$tree"/opt "$tree"/srv
+    "$tree"/var/log "$tree"/etc/apt "$tree"/boot "$tree"/media "$tree"/mnt "$tree"/opt "$tree"/srv \
+    "$tree"/usr/share/initramfs-tools "$tree"/tmp/* "$tree"/etc/dpkg "$tree"/etc/fstab "$tree"/lib32 "$tree"/libx32 "$tree"/usr/lib32 "$tree"/usr/libx32
 
 install -d -m 755 "$tree/dev" "$tree/proc" "$tree/sys" "$tree/run" "$tree/etc" "$tree/var"
 install -d -m 700 "$tree/root"

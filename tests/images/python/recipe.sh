@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # An application on a language runtime, as people build them: the runtime in one layer, the application in a second, and a
-# third that corrects both. Between them they hold what the layers of images can hold: symbolic and hard links, extended
-# attributes (user.*, and a capability), whiteouts of a file and of a folder, an opaque folder.
+# third that corrects both. Between them they hold what the layers of images can hold: symbolic and hard links, a file
+# capability, whiteouts of a file and of a folder, an opaque folder.
 
 debian_tree "$work/python.tar" "$PWD/runtime.sh" python3 busybox-static
 layer "$work/python.tar"
