@@ -1,88 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# The few commands that a person types; `make` alone lists them. Everything that is missing is installed or built on the way.
-
-SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
-.NOTPARALLEL:
-# The lines of a recipe are one script.
-.ONESHELL:
-.DEFAULT_GOAL := help
+# The few commands that a person types. What they need and Debian has is installed on the way
+# (guest-kernel-config/packages.sh); a Rust toolchain has to be there.
 
 PREFIX ?= /usr/local
-CARGO ?= cargo
-target := $(or $(CARGO_TARGET_DIR),target)
-release := $(target)/release
-packages := tests/install-packages.sh
+release := $(or $(CARGO_TARGET_DIR),target)/release
+profile_init := $(or $(CARGO_TARGET_DIR),target)/init
+packages := guest-kernel-config/packages.sh
 
-# $(call update,FROM,TO): by a rename, for a machine may be starting from TO; and only if it changed.
-update = cmp -s $(1) $(2) || { cp $(1) $(2).new && mv -f $(2).new $(2); }
+.PHONY: help build kernel init cargo images run test bench check install clean
 
-.PHONY: help
-help:
-	@echo 'make build             the binary $(release)/coracle; guest kernel and PID 1 beside it'
-	@echo 'make images            the test images; `make -s images` prints the folder that they are in'
-	@echo 'make run               runs one of them as a microVM'
-	@echo 'make test              every test, with the binary, the kernel and the images that were just built'
-	@echo 'make bench             times and memory, as medians'
-	@echo 'make check             formatting, lints, sizes, licences'
-	@echo 'make install PREFIX=   to PREFIX/bin and PREFIX/share/coracle (PREFIX is $(PREFIX), DESTDIR is honoured)'
-	@echo 'make clean             removes what was built here; kernels and images stay in ~/.cache/coracle'
+help: ## what there is (this)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build
-build: binary init kernel
+build: kernel init ## coracle, its guest kernel and its PID 1, in target/release
+	cargo build --release --package vmm
 
-.PHONY: binary
-binary:
-	@$(packages) build
-	$(CARGO) build --release --package vmm
+# The last line that build.sh prints is the path of the kernel.
+kernel: cargo
+	kernel=$$(guest-kernel-config/build.sh | tail -n 1) && install -C -D -m 644 "$$kernel" $(release)/vmlinux
 
-.PHONY: init
-init:
-	@$(packages) build
-	$(CARGO) build --package guest-init --bin coracle-init --profile init --features pid1
-	@mkdir -p $(release)
-	@$(call update,$(target)/init/coracle-init,$(release)/coracle-init)
+init: cargo
+	cargo build --package guest-init --bin coracle-init --profile init --features pid1
+	install -C -D -m 755 $(profile_init)/coracle-init $(release)/coracle-init
 
-.PHONY: kernel
-kernel:
-	@mkdir -p $(release)
-	@vmlinux=$$(guest-kernel-config/build.sh | tail -n 1)
-	$(call update,$$vmlinux,$(release)/vmlinux)
-	$(call update,$${vmlinux%/*}/System.map,$(release)/System.map)
+cargo:
+	@command -v cargo > /dev/null || { echo 'make: there is no cargo; https://rustup.rs has it' >&2; exit 1; }
+	@$(packages) build run
 
-.PHONY: images
-images:
+images: ## the test images; prints their folder as its last line
 	@tests/images/build.sh
 
-.PHONY: run
-run: build
-	@$(packages) run
-	@images=$$(tests/images/build.sh | tail -n 1)
-	$(release)/coracle run --timings "oci:$$images/python"
+run: build ## a Python image in a microVM, and how long each stage of its start took
+	@images=$$(tests/images/build.sh | tail -n 1) && \
+	$(release)/coracle run --timings "oci:$$images/python"; \
+	status=$$?; echo "exit status $$status"; exit $$status
 
-.PHONY: test
-test: build
-	@$(packages) run tests
-	@images=$$(tests/images/build.sh | tail -n 1)
-	CORACLE_IMAGES=$$images $(CARGO) xtask test
+test: build images ## unit tests, then the real binary with real images
+	cargo xtask test
 
-.PHONY: bench
-bench: build
-	@$(packages) run tests
-	@images=$$(tests/images/build.sh | tail -n 1)
-	CORACLE_IMAGES=$$images $(CARGO) xtask bench
+bench: build images ## medians of time and memory, next to the goals
+	cargo xtask bench
 
-.PHONY: check
-check:
-	@$(packages) build tests
-	$(CARGO) xtask check
+check: cargo ## format, lints, sizes, licences, unit tests
+	cargo xtask check
 
-.PHONY: install
-install: build
+# As root there may be no cargo: then what was built is installed.
+install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, share/coracle/{vmlinux,coracle-init}
 	install -D -m 755 $(release)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/share/coracle/vmlinux
 	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/share/coracle/coracle-init
 
-.PHONY: clean
-clean:
-	$(CARGO) clean
+clean: ## what was built here; kernels and images stay in ~/.cache/coracle
+	cargo clean
