@@ -3,6 +3,11 @@
 # (guest-kernel-config/packages.sh); a Rust toolchain has to be there.
 
 PREFIX ?= /usr/local
+# A failure before a pipe's end is one.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+# Cargo, kernel and images each use every processor by themselves.
+.NOTPARALLEL:
 release := $(or $(CARGO_TARGET_DIR),target)/release
 profile_init := $(or $(CARGO_TARGET_DIR),target)/init
 packages := guest-kernel-config/packages.sh
@@ -15,9 +20,11 @@ help: ## what there is (this)
 build: kernel init ## coracle, its guest kernel and its PID 1, in target/release
 	cargo build --release --package vmm
 
-# The last line that build.sh prints is the path of the kernel.
-kernel: cargo
-	kernel=$$(guest-kernel-config/build.sh | tail -n 1) && install -C -D -m 644 "$$kernel" $(release)/vmlinux
+# The last line that build.sh prints is the path of the kernel. System.map names what a profile of the guest finds.
+kernel:
+	kernel=$$(guest-kernel-config/build.sh | tail -n 1) && \
+	install -C -D -m 644 "$$kernel" $(release)/vmlinux && \
+	install -C -m 644 "$${kernel%/*}/System.map" $(release)/System.map
 
 init: cargo
 	cargo build --package guest-init --bin coracle-init --profile init --features pid1
@@ -35,13 +42,16 @@ run: build ## a Python image in a microVM, and how long each stage of its start 
 	$(release)/coracle run --timings "oci:$$images/python"; \
 	status=$$?; echo "exit status $$status"; exit $$status
 
-test: build images ## unit tests, then the real binary with real images
-	cargo xtask test
+test: build ## unit tests, then the real binary with real images
+	@$(packages) tests
+	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
-bench: build images ## medians of time and memory, next to the goals
-	cargo xtask bench
+bench: build ## medians of time and memory, next to the goals
+	@$(packages) tests
+	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask bench
 
 check: cargo ## format, lints, sizes, licences, unit tests
+	@$(packages) tests
 	cargo xtask check
 
 # As root there may be no cargo: then what was built is installed.

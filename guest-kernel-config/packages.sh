@@ -15,7 +15,9 @@ for purpose in "$@"; do
         images) names="mmdebstrap umoci libcap2-bin" ;;
         # mke2fs formats the scratch disk of a run.
         run) names="e2fsprogs" ;;
-        *) echo "packages.sh: no purpose is called '$purpose': build, kernel, images, run" >&2; exit 2 ;;
+        # Guest programs in C, limits and mounts around the binary, layers to count.
+        tests) names="gcc libc6-dev e2fsprogs util-linux gzip" ;;
+        *) echo "packages.sh: no purpose is called '$purpose': build, kernel, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done
