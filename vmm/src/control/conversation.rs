@@ -105,6 +105,9 @@ pub enum TimerKind {
     Grace,
 }
 
+/// What [`Action::Reached`] names.
+pub type Milestone = Stage;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Conversation {
@@ -192,8 +195,8 @@ impl Conversation {
         std::mem::take(&mut self.actions)
     }
 
-    /// How many bytes must have come out on the host before the end can be acknowledged: of standard output and of
-    /// standard error. `None` while the workload runs.
+    /// How many bytes of standard output and standard error must have come out before the run can end, once that is known.
+    /// [`Event::StreamsWritten`] is wanted from then on.
     #[must_use]
     pub fn awaited(&self) -> Option<(u64, u64)> {
         match self.state {

@@ -65,7 +65,9 @@ fn a_life_without_disturbance_ends_with_the_workloads_status() {
     let hello = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello, [Action::Reached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
     assert_eq!(hears(&mut conversation, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
+    assert_eq!(conversation.awaited(), None);
     assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
+    assert_eq!(conversation.awaited(), Some((3, 2)));
     assert_eq!(conversation.on(Event::StreamsWritten { stdout: 3, stderr: 1 }), []);
     let drained = conversation.on(Event::StreamsWritten { stdout: 3, stderr: 2 });
     assert_eq!(drained[0], sent(ToGuest::EndSeen));

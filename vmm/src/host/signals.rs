@@ -5,7 +5,8 @@
 //!
 //! HUP is left alone where it is ignored at the start: that is how `nohup` asks a program to outlive its terminal. INT and QUIT
 //! are handled even then, because shells start every job in the background with them ignored, and a driver that sends them
-//! from a script means them. PIPE is ignored by the Rust runtime.
+//! from a script means them. PIPE is ignored by the Rust runtime. XFSZ is blocked and never read: a file that reaches its limit
+//! (`RLIMIT_FSIZE`) is an error of `write`, not the end of the process.
 #![allow(unsafe_code)] // Signal masks and signalfd(2) have no safe wrapper here.
 
 use std::io;
@@ -40,8 +41,12 @@ impl Signals {
     pub fn block() -> io::Result<Self> {
         let nohup = is_ignored(libc::SIGHUP)?;
         let set = set_of(&HANDLED, nohup);
-        // SAFETY: `set` is initialised; no old mask is asked for.
-        let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        let mut blocked = set;
+        // SAFETY: `blocked` is initialised; no old mask is asked for.
+        let result = unsafe {
+            libc::sigaddset(&raw mut blocked, libc::SIGXFSZ);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, std::ptr::null_mut())
+        };
         if result != 0 {
             return Err(io::Error::from_raw_os_error(result));
         }

@@ -6,7 +6,7 @@
 //! [`super::signals`] blocks the others.
 
 use guest_init::run_spec::WindowSize;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -56,6 +56,20 @@ impl Drop for RawTerminal {
 pub fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
     let size = tcgetwinsize(terminal)?;
     Ok(WindowSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Whether `file` is a terminal.
+#[must_use]
+pub fn is_terminal(file: impl AsFd) -> bool {
+    isatty(file)
+}
+
+/// Size of the first of the standard streams that is a terminal and knows it; else that of a terminal of old.
+#[must_use]
+pub fn standard_window_size() -> WindowSize {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let known = streams.into_iter().filter_map(|stream| window_size(stream).ok());
+    known.into_iter().find(|size| size.rows > 0 && size.columns > 0).unwrap_or(WindowSize { rows: 24, columns: 80 })
 }
 
 #[cfg(test)]

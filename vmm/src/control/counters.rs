@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a run used, counted by the host alone: `counters` of the result document.
+
+use serde::Serialize;
+use std::time::Duration;
+
+/// Counters of a run; each only ever grows, but for the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// CPU time of the vCPU threads, nanoseconds.
+    pub cpu_vcpu_ns: u64,
+    /// CPU time of all other threads.
+    pub cpu_vmm_ns: u64,
+    /// Memory of the process, the guest's pages included.
+    pub memory_resident_bytes: u64,
+    /// In the order in which the guest sees them.
+    pub disks: Vec<DiskCounts>,
+    /// In the order in which the guest sees them.
+    pub nets: Vec<NetCounts>,
+}
+
+/// Counters of a disk.
+#[allow(missing_docs, reason = "the names are the contract's")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DiskCounts {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub read_requests: u64,
+    pub write_requests: u64,
+    pub flushes: u64,
+    pub errors: u64,
+}
+
+/// Counters of a network interface, seen from the guest.
+#[allow(missing_docs, reason = "the names are the contract's")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NetCounts {
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+}
+
+impl Counters {
+    /// The counters of this process now, `vcpu` of whose CPU time went to the vCPU threads.
+    #[must_use]
+    pub fn of_this_process(vcpu: Duration, disks: Vec<DiskCounts>, nets: Vec<NetCounts>) -> Self {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let all = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let all = Duration::new(all.tv_sec.unsigned_abs(), u32::try_from(all.tv_nsec).unwrap_or_default());
+        Self {
+            cpu_vcpu_ns: nanoseconds(vcpu),
+            cpu_vmm_ns: nanoseconds(all.saturating_sub(vcpu)),
+            memory_resident_bytes: resident_bytes(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
+            disks,
+            nets,
+        }
+    }
+}
+
+/// `VmRSS` of proc_pid_status(5); 0 if there is none.
+fn resident_bytes(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|rest| rest.trim().strip_suffix(" kB")).and_then(|number| number.parse().ok());
+    kibibytes.unwrap_or(0_u64).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_taken_from_its_line() {
+        assert_eq!(resident_bytes("VmSize:\t  900 kB\nVmRSS:\t    12 kB\nRssAnon:\t 5 kB\n"), 12 * 1024);
+        assert_eq!(resident_bytes(""), 0);
+    }
+
+    #[test]
+    fn this_process_has_used_time_and_memory() {
+        let counters = Counters::of_this_process(Duration::ZERO, Vec::new(), Vec::new());
+        assert!(counters.cpu_vmm_ns > 0 && counters.memory_resident_bytes > 0, "{counters:?}");
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The run directory's entry of one run. Used by `main`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `lock` | locked (flock) by the process that runs, for as long as it lives; holds its number |
+//! | `config.json` | the request |
+//! | `console.log` | what the guest's kernel and init said |
+//! | `result.json` | the result document, from the end on |
+//!
+//! The lock decides, not the folder: an entry that nobody has locked is left from before and is taken over. Whoever gets the
+//! lock looks whether its path still leads to it, because a run that ends takes its entry away while it holds the lock.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const LOCK: &str = "lock";
+/// Only the user who runs it has to do with a run.
+const FOLDER_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The entry cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirectoryError {
+    /// A live process has it.
+    #[error("the name {id} is in use by process {pid}")]
+    InUse {
+        /// Of the run.
+        id: String,
+        /// As the lock file says.
+        pid: String,
+    },
+    /// There is no place for run directories.
+    #[error("no place for the run directory: XDG_RUNTIME_DIR is not set; name one with --run-dir")]
+    NoPlace,
+    /// The host refused.
+    #[error("cannot {action} {path}")]
+    Host {
+        /// What failed.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where entries go when nobody says: `/run/coracle` for root, `$XDG_RUNTIME_DIR/coracle` for others.
+///
+/// # Errors
+/// `XDG_RUNTIME_DIR` is not set.
+pub fn default_base() -> Result<PathBuf, RunDirectoryError> {
+    base_for(rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+fn base_for(root: bool, runtime: Option<PathBuf>) -> Result<PathBuf, RunDirectoryError> {
+    match runtime {
+        _ if root => Ok("/run/coracle".into()),
+        Some(runtime) if runtime.is_absolute() => Ok(runtime.join("coracle")),
+        _ => Err(RunDirectoryError::NoPlace),
+    }
+}
+
+/// A name for a run that was given none: 12 hexadecimal digits.
+///
+/// # Errors
+/// The host has no random numbers.
+pub fn random_id() -> io::Result<String> {
+    let mut bytes = [0_u8; 6];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    assert_eq!(filled, bytes.len(), "getrandom(2) gives up to 256 bytes whole");
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The entry of this process. Without `keep` it vanishes when dropped.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    keep: bool,
+    /// Ends with the process, however that ends.
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Makes the entry `id` (a checked name) below `base`, which is made if missing, or takes a stale one over.
+    ///
+    /// # Errors
+    /// A live process has the name, or the host refused.
+    pub fn claim(base: &Path, id: &str, keep: bool) -> Result<Self, RunDirectoryError> {
+        let host = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| RunDirectoryError::Host { action, path, source }
+        };
+        let mut builder = DirBuilder::new();
+        builder.mode(FOLDER_MODE);
+        builder.recursive(true).create(base).map_err(host("make the run directory", base))?;
+        let path = base.join(id);
+        loop {
+            match builder.recursive(false).create(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(host("make the run directory", &path)(error));
+                }
+                _ => {}
+            }
+            let lock_path = path.join(LOCK);
+            let mut lock = match options().open(&lock_path) {
+                Ok(lock) => lock,
+                // Its owner took the entry away between the two calls.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !path.exists() => continue,
+                Err(error) => return Err(host("open", &lock_path)(error)),
+            };
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let pid = fs::read_to_string(&lock_path).unwrap_or_default();
+                    return Err(RunDirectoryError::InUse { id: id.to_owned(), pid: pid.trim().to_owned() });
+                }
+                Err(error) => return Err(host("lock", &lock_path)(error.into())),
+            }
+            if !is_at(&lock, &lock_path) {
+                continue;
+            }
+            clear(&path).map_err(host("clear", &path))?;
+            let own_number = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            own_number.map_err(host("write", &lock_path))?;
+            return Ok(Self { path, keep, _lock: lock });
+        }
+    }
+
+    /// The folder of this run.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes an empty file in it, for this user only.
+    ///
+    /// # Errors
+    /// The host refused.
+    pub fn create(&self, name: &str) -> Result<File, RunDirectoryError> {
+        let path = self.path.join(name);
+        let created = options().truncate(true).open(&path);
+        created.map_err(|source| RunDirectoryError::Host { action: "make", path, source })
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        if !self.keep {
+            // The lock file goes last of all, and the lock itself after that.
+            let _ = clear(&self.path);
+            let _ = fs::remove_file(self.path.join(LOCK));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
+/// Removes everything but the lock file.
+fn clear(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether `path` still leads to the open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => open.ino() == there.ino() && open.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "run_dir_tests.rs"]
+mod tests;
