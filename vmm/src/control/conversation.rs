@@ -105,9 +105,6 @@ pub enum TimerKind {
     Grace,
 }
 
-/// What [`Action::Reached`] names.
-pub type Milestone = Stage;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Conversation {

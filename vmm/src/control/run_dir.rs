@@ -34,9 +34,9 @@ pub enum RunDirectoryError {
         /// As the lock file says.
         pid: String,
     },
-    /// There is no place for run directories.
-    #[error("no place for the run directory: XDG_RUNTIME_DIR is not set; name one with --run-dir")]
-    NoPlace,
+    /// Somebody else could meddle with what is in it.
+    #[error("the run directory {0} belongs to another user; name one with --run-dir")]
+    Foreign(PathBuf),
     /// The host refused.
     #[error("cannot {action} {path}")]
     Host {
@@ -47,22 +47,6 @@ pub enum RunDirectoryError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// Where entries go when nobody says: `/run/coracle` for root, `$XDG_RUNTIME_DIR/coracle` for others.
-///
-/// # Errors
-/// `XDG_RUNTIME_DIR` is not set.
-pub fn default_base() -> Result<PathBuf, RunDirectoryError> {
-    base_for(rustix::process::geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
-}
-
-fn base_for(root: bool, runtime: Option<PathBuf>) -> Result<PathBuf, RunDirectoryError> {
-    match runtime {
-        _ if root => Ok("/run/coracle".into()),
-        Some(runtime) if runtime.is_absolute() => Ok(runtime.join("coracle")),
-        _ => Err(RunDirectoryError::NoPlace),
-    }
 }
 
 /// A name for a run that was given none: 12 hexadecimal digits.
@@ -98,6 +82,9 @@ impl RunDirectory {
         let mut builder = DirBuilder::new();
         builder.mode(FOLDER_MODE);
         builder.recursive(true).create(base).map_err(host("make the run directory", base))?;
+        if !is_trusted(base).map_err(host("examine", base))? {
+            return Err(RunDirectoryError::Foreign(base.to_owned()));
+        }
         let path = base.join(id);
         loop {
             match builder.recursive(false).create(&path) {
@@ -164,6 +151,13 @@ fn options() -> fs::OpenOptions {
     options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
+}
+
+/// Whether the folder is ours or root's, and so is the link that may lead to it: the default one may be in `/tmp`.
+fn is_trusted(folder: &Path) -> io::Result<bool> {
+    let own = rustix::process::geteuid().as_raw();
+    let trusted = |metadata: fs::Metadata| [own, 0].contains(&metadata.uid());
+    Ok(trusted(fs::symlink_metadata(folder)?) && trusted(fs::metadata(folder)?))
 }
 
 /// Removes everything but the lock file.

@@ -86,11 +86,25 @@ fn a_base_that_is_no_folder_is_named() {
 }
 
 #[test]
-fn the_default_place_is_the_users_own() {
-    let runtime = || Some(PathBuf::from("/run/user/1000"));
-    assert_eq!(base_for(true, runtime()).unwrap(), Path::new("/run/coracle"));
-    assert_eq!(base_for(false, runtime()).unwrap(), Path::new("/run/user/1000/coracle"));
-    assert!(matches!(base_for(false, None), Err(RunDirectoryError::NoPlace)));
+fn a_base_of_another_user_is_not_used_even_through_a_link_of_his() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can make files of another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, link, foreign) = ["ours", "link", "foreign"].map(|name| folder.path().join(name)).into();
+    fs::create_dir(&ours).unwrap();
+    fs::create_dir(&foreign).unwrap();
+    std::os::unix::fs::symlink(&ours, &link).unwrap();
+    assert!(RunDirectory::claim(&link, "a", false).is_ok(), "a link of our own");
+    for path in [&link, &foreign] {
+        std::os::unix::fs::lchown(path, Some(12345), None).unwrap();
+    }
+    // Root's own trust in root's folders is not what is tested: the owner here is neither.
+    for path in [&link, &foreign] {
+        let error = RunDirectory::claim(path, "a", false).unwrap_err();
+        assert!(matches!(error, RunDirectoryError::Foreign(_)), "{error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the host lends to a run: memory, signals, the terminal, files.
+//! What the host gives to a machine besides KVM: memory, disk space, a terminal, signals, files that came with coracle.
 
+pub mod descriptor;
+pub mod file_digest;
+pub mod folders;
+pub mod installed;
+pub mod interruptible;
 pub mod memory;
+pub mod scratch;
 pub mod signals;
+mod template;
 pub mod terminal;

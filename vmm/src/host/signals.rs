@@ -123,6 +123,13 @@ fn signalfd(set: &libc::sigset_t) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Sends a signal to the calling thread, which has it blocked: the test runner's other threads do not.
+#[cfg(test)]
+pub(super) fn raise(signal: libc::c_int) {
+    // SAFETY: the signal is blocked, so no handler runs.
+    assert_eq!(unsafe { libc::raise(signal) }, 0);
+}
+
 #[cfg(test)]
 #[path = "signals_tests.rs"]
 mod tests;

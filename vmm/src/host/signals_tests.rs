@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of [`super`]. Signals are sent to the calling thread only: the test runner has others that do not block them.
+//! Tests of [`super`].
 
 use super::*;
-
-fn raise(signal: libc::c_int) {
-    // SAFETY: sends a blocked signal to this thread.
-    assert_eq!(unsafe { libc::raise(signal) }, 0);
-}
 
 #[test]
 fn a_blocked_signal_is_read_once() {
