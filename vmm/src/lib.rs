@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The machine: one container image as one microVM in one process. The binary `coracle` is a few lines around this.
 
+pub mod control;
+pub mod host;
 pub mod kvm;
+pub mod machine;

@@ -28,7 +28,11 @@ const KVM_FEATURE_ASYNC_PF: u32 = 1 << 4;
 const KVM_FEATURE_ASYNC_PF_VMEXIT: u32 = 1 << 10;
 const KVM_FEATURE_ASYNC_PF_INT: u32 = 1 << 14;
 
-/// The leaves for vCPU `index` of `cpus`, from what the host supports.
+/// Features that a guest uses by hypercalls (`KVM_FEATURE_PV_UNHALT`, `_PV_SEND_IPI`, `_PV_SCHED_YIELD`,
+/// `_HC_MAP_GPA_RANGE`, `_MIGRATION_CONTROL`): on a host that emulates guest kernel mode a hypercall never returns.
+const KVM_FEATURES_BY_HYPERCALL: u32 = 1 << 7 | 1 << 11 | 1 << 13 | 1 << 16 | 1 << 17;
+
+/// What the host supports.
 ///
 /// # Errors
 /// The host does not tell.
@@ -45,12 +49,21 @@ pub(super) fn for_vcpu(host: &KvmHost, supported: &CpuId, index: u8, cpus: u8) -
         if leaf.function == LEAF_FEATURES && deadline {
             leaf.ecx |= ECX_TSC_DEADLINE;
         }
-        if leaf.function == LEAF_EXTENDED_FEATURES && leaf.index == 0 && host.kind() == KvmKind::Software {
-            leaf.ecx &= !ECX_LA57;
+        if host.kind() == KvmKind::Software {
+            hide_what_emulation_lacks(leaf);
         }
     }
     ensure_topology(&mut leaves, index, cpus);
     leaves
+}
+
+/// What the kernel must not find where its mode is emulated. User mode sees the CPU's own bits all the same.
+fn hide_what_emulation_lacks(leaf: &mut kvm_cpuid_entry2) {
+    match (leaf.function, leaf.index) {
+        (LEAF_EXTENDED_FEATURES, 0) => leaf.ecx &= !ECX_LA57,
+        (LEAF_KVM_FEATURES, _) => leaf.eax &= !KVM_FEATURES_BY_HYPERCALL,
+        _ => {}
+    }
 }
 
 /// Hosts without the topology leaf still run guests that ask for it: give it where the maximum leaf admits it.

@@ -140,8 +140,8 @@ impl Vcpu {
                 buses.mmio.read(address, data);
                 None
             }
-            Ok(VcpuExit::MmioWrite(address, data)) => match &self.software {
-                Some(software) if software.owns(address) => fail(software.enter(&self.fd)),
+            Ok(VcpuExit::MmioWrite(address, data)) => match &mut self.software {
+                Some(software) if software.owns(address) => software.enter(&mut self.fd).err().map(VcpuEnd::KvmError),
                 _ => end_of(buses.mmio.write(address, data)),
             },
             Ok(VcpuExit::X86Wrmsr(exit)) => {

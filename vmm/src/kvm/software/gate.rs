@@ -17,11 +17,13 @@
 //! `SYSCALL` masks (the interrupt flag among them, which user mode cannot clear) give the jump away, and it gets the page
 //! fault that a jump into the kernel's half deserves.
 
+use super::state::{Exception, VcpuState};
 use crate::kvm::vm::{VmError, step};
 use boot::GuestMemory;
 use boot::layout::{SYSCALL_GATE, SYSCALL_GATE_MMIO};
 use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
 use kvm_ioctls::{MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -47,9 +49,11 @@ const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
 /// Bits of CR3 that are the table's address; the low ones are PCID and cache control.
 const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+/// Bytes of `syscall`.
+const SYSCALL_LENGTH: u64 = 2;
+
 /// Page-fault error code of a user-mode instruction fetch from a page that is not there.
 const FETCH_FAULT: u32 = (1 << 4) | (1 << 2);
-const PAGE_FAULT_VECTOR: u8 = 14;
 
 /// What a vCPU must do after the gate looked at an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,36 +136,35 @@ impl Gate {
     }
 
     /// Finishes a system call that reached the code page.
-    pub(in crate::kvm) fn enter(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
-        let mut registers = vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
-        let mut special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+    ///
+    /// # Errors
+    /// The host does not tell the registers, or refuses them.
+    pub(in crate::kvm) fn enter(&self, vcpu: &mut dyn VcpuState) -> io::Result<()> {
+        let mut registers = vcpu.registers()?;
+        let mut special = vcpu.special_registers()?;
         let came_by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
-        if special.cs.dpl != 3 || !came_by_syscall {
-            return refuse_jump(vcpu);
+        if special.cs.dpl == 3 && came_by_syscall && vcpu.interrupt_is_on_its_way()? {
+            // While user mode runs, this host takes interrupts whatever the interrupt flag says. This one would hit the
+            // kernel's entry before it has a stack of its own: let it come before SYSCALL, which is executed again.
+            registers.rip = registers.rcx.wrapping_sub(SYSCALL_LENGTH);
+            registers.rflags = registers.r11;
+            return vcpu.set_registers(&registers);
         }
-        let selector = ((self.star.load(Ordering::Relaxed) >> 32) & 0xfffc) as u16;
-        special.cs = code_segment(selector);
-        special.ss = stack_segment(selector.wrapping_add(8));
-        registers.rip = self.lstar.load(Ordering::Relaxed);
-        vcpu.set_sregs(&special).map_err(step("KVM_SET_SREGS"))?;
-        vcpu.set_regs(&registers).map_err(step("KVM_SET_REGS"))
+        if special.cs.dpl == 3 && came_by_syscall {
+            let selector = ((self.star.load(Ordering::Relaxed) >> 32) & 0xfffc) as u16;
+            special.cs = code_segment(selector);
+            special.ss = stack_segment(selector.wrapping_add(8));
+            registers.rip = self.lstar.load(Ordering::Relaxed);
+            vcpu.set_special_registers(&special)?;
+            return vcpu.set_registers(&registers);
+        }
+        // A jump to the code page faults like one to any page of the kernel's half.
+        registers.rip = CODE_ADDRESS;
+        special.cr2 = CODE_ADDRESS;
+        vcpu.set_registers(&registers)?;
+        vcpu.set_special_registers(&special)?;
+        vcpu.raise(Exception::page_fault(CODE_ADDRESS, FETCH_FAULT))
     }
-}
-
-/// A jump to the code page faults like one to any page of the kernel's half.
-fn refuse_jump(vcpu: &VcpuFd) -> Result<(), VmError> {
-    let mut registers = vcpu.get_regs().map_err(step("KVM_GET_REGS"))?;
-    let mut special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
-    let mut events = vcpu.get_vcpu_events().map_err(step("KVM_GET_VCPU_EVENTS"))?;
-    registers.rip = CODE_ADDRESS;
-    special.cr2 = CODE_ADDRESS;
-    events.exception.injected = 1;
-    events.exception.nr = PAGE_FAULT_VECTOR;
-    events.exception.has_error_code = 1;
-    events.exception.error_code = FETCH_FAULT;
-    vcpu.set_sregs(&special).map_err(step("KVM_SET_SREGS"))?;
-    vcpu.set_regs(&registers).map_err(step("KVM_SET_REGS"))?;
-    vcpu.set_vcpu_events(&events).map_err(step("KVM_SET_VCPU_EVENTS"))
 }
 
 /// Three table levels, the code page, and the mapping of the doorbell.

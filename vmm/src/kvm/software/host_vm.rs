@@ -48,9 +48,10 @@ impl SoftwareVcpu {
         Gate::owns(address)
     }
 
-    /// Finishes a system call.
-    pub(in crate::kvm) fn enter(&self, vcpu: &VcpuFd) -> Result<(), VmError> {
-        self.vm.gate.enter(vcpu)
+    /// Finishes a system call; an error is one line.
+    pub(in crate::kvm) fn enter(&mut self, vcpu: &mut VcpuFd) -> Result<(), String> {
+        let result = self.state.of(vcpu).and_then(|mut state| self.vm.gate.enter(&mut state));
+        result.map_err(|error| format!("the host does not let a system call in: {error}"))
     }
 
     /// The guest writes an MSR that the gate asked for.

@@ -51,6 +51,10 @@ pub trait VcpuState {
     /// Makes the buffer that [`load_extended_state`](Self::load_extended_state) lent the CPU's extended state.
     fn store_extended_state(&mut self) -> io::Result<()>;
 
+    /// Whether an interrupt has been taken from its controller and will be delivered when the guest runs next, whatever
+    /// RFLAGS.IF says by then.
+    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool>;
+
     /// Delivers `exception` when the guest runs next. Called after the registers were set.
     fn raise(&mut self, exception: Exception) -> io::Result<()>;
 

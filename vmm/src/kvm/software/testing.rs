@@ -36,6 +36,8 @@ pub struct MemoryVcpu {
     pub raised: Option<Exception>,
     /// The guest is in the shadow of STI or MOV SS.
     pub interrupt_shadow: bool,
+    /// An interrupt was taken from its controller.
+    pub interrupt_is_on_its_way: bool,
 }
 
 impl MemoryVcpu {
@@ -55,6 +57,7 @@ impl MemoryVcpu {
             loan: Vec::new(),
             raised: None,
             interrupt_shadow: false,
+            interrupt_is_on_its_way: false,
         }
     }
 }
@@ -111,6 +114,10 @@ impl VcpuState for MemoryVcpu {
     fn store_extended_state(&mut self) -> io::Result<()> {
         self.extended_state.clone_from(&self.loan);
         Ok(())
+    }
+
+    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool> {
+        Ok(self.interrupt_is_on_its_way)
     }
 
     fn raise(&mut self, exception: Exception) -> io::Result<()> {

@@ -177,6 +177,11 @@ impl VcpuState for KvmVcpuState<'_> {
         unsafe { self.vcpu.set_xsave2(&self.kept.xsave) }.map_err(errno)
     }
 
+    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool> {
+        let events = &self.vcpu.sync_regs_mut().events;
+        Ok(events.interrupt.injected != 0 || events.nmi.injected != 0)
+    }
+
     fn raise(&mut self, exception: Exception) -> io::Result<()> {
         if exception.single_step {
             let mut debug = self.vcpu.get_debug_regs().map_err(errno)?;

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Putting a machine together: the list of steps. Runs on `main`; nothing of the guest runs before [`Machine::run`].
+
+use super::attach::{AttachError, Sockets};
+use super::command_line;
+use super::console_log::ConsoleLog;
+use super::parts::Parts;
+use super::ports::{self, PortEnds};
+use super::slots::Slots;
+use crate::host::memory::{self, MemoryError};
+use crate::kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
+use boot::layout;
+use devices::bus::{BusBuilder, OverlapError};
+use devices::event_loop::{EventLoop, EventLoopError};
+use devices::legacy::{ExitStatusPort, ResetPort, Serial};
+use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
+use devices::virtio::mmio::MmioTransport;
+use devices::virtio::rng::Rng;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// The machine could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The kernel, the memory or the number of vCPUs do not fit each other.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// No memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM refused.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] BlockError),
+    /// A device could not be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Threads or descriptors are used up.
+    #[error(transparent)]
+    EventLoop(#[from] EventLoopError),
+    /// The workload's streams cannot be examined, or descriptors are used up.
+    #[error("cannot set up the workload's streams")]
+    Streams(#[source] std::io::Error),
+    /// The command line.
+    #[error(transparent)]
+    CommandLine(#[from] boot::cmdline::CommandLineError),
+    /// Two devices at one address.
+    #[error(transparent)]
+    Overlap(#[from] OverlapError),
+}
+
+/// The assembled microVM.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) vcpus: Vec<Vcpu>,
+    pub(super) buses: Arc<Buses>,
+    /// In the order in which they end: workers of disks last, so that what the guest wrote is on them.
+    pub(super) loops: Vec<EventLoop>,
+    pub(super) transports: Vec<Arc<MmioTransport>>,
+    pub(super) ports: PortEnds,
+    pub(super) serial: Arc<Serial>,
+    pub(super) console_log: Arc<ConsoleLog>,
+    pub(super) disks: Vec<Arc<DiskCounters>>,
+    pub(super) profile: Option<Arc<Profile>>,
+    /// Last, so that it is closed last.
+    _vm: KvmVm,
+}
+
+/// Puts the machine together.
+///
+/// # Errors
+/// The parts do not fit each other, or the host cannot.
+pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
+    let mut command_line = command_line::base(host.kind(), parts.cpus)?;
+    let memory = memory::allocate(parts.memory_bytes)?;
+    let vm = KvmVm::create(host, memory)?;
+    let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
+    let serial = legacy(&vm, &mut ports, &parts.console_log)?;
+
+    let io = EventLoop::spawn("io")?;
+    let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots, command_line: &mut command_line };
+    let (console, port_ends) =
+        ports::console(parts.streams, Arc::clone(&parts.console_log)).map_err(BuildError::Streams)?;
+    let mut transports = vec![
+        sockets.attach(Box::new(console), io.handle())?,
+        sockets.attach(Box::new(Rng::new()), io.handle())?,
+    ];
+    let mut loops = vec![io];
+    let mut disks = Vec::new();
+    for (index, config) in parts.disks.into_iter().enumerate() {
+        let (disk_loop, transport, counters) = disk(&mut sockets, index, config)?;
+        loops.push(disk_loop);
+        transports.push(transport);
+        disks.push(counters);
+    }
+
+    command_line.append(&parts.append)?;
+    let boot_parts = boot::Parts {
+        kernel: &parts.kernel,
+        initramfs: &parts.initramfs,
+        command_line: &command_line,
+        cpus: parts.cpus,
+        memory_bytes: parts.memory_bytes,
+    };
+    let entry = boot::load(vm.memory(), &boot_parts)?;
+    let mut vcpus = kvm::create_all(host, &vm, parts.cpus, &entry)?;
+    if let Some(profile) = &parts.profile {
+        vcpus.iter_mut().for_each(|vcpu| vcpu.set_profile(Arc::clone(profile)));
+    }
+    Ok(Machine {
+        vcpus,
+        buses: Arc::new(Buses { ports: ports.build(), mmio: mmio.build() }),
+        loops,
+        transports,
+        ports: port_ends,
+        serial,
+        console_log: parts.console_log,
+        disks,
+        profile: parts.profile,
+        _vm: vm,
+    })
+}
+
+/// The ports that are left of a PC: a serial line, the reset line, and one to end with a status.
+fn legacy(vm: &KvmVm, ports: &mut BusBuilder, log: &Arc<ConsoleLog>) -> Result<Arc<Serial>, BuildError> {
+    let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(AttachError::Event)?;
+    vm.connect_interrupt(&line, layout::COM1_IRQ)?;
+    let serial = Arc::new(Serial::new(Arc::clone(log) as _, line));
+    ports.insert(u64::from(layout::COM1), u64::from(layout::COM1_PORTS), Arc::clone(&serial) as _)?;
+    ports.insert(u64::from(layout::RESET), 1, Arc::new(ResetPort))?;
+    ports.insert(u64::from(layout::EXIT_STATUS), 1, Arc::new(ExitStatusPort))?;
+    Ok(serial)
+}
+
+/// A disk on a loop of its own, because file I/O blocks.
+fn disk(
+    sockets: &mut Sockets<'_>,
+    index: usize,
+    config: BlockConfig,
+) -> Result<(EventLoop, Arc<MmioTransport>, Arc<DiskCounters>), BuildError> {
+    let block = Block::open(config)?;
+    let counters = block.counters();
+    let event_loop = EventLoop::spawn(&format!("disk-{index}"))?;
+    let transport = sockets.attach(Box::new(block), event_loop.handle())?;
+    Ok((event_loop, transport, counters))
+}

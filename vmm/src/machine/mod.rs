@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The microVM: put together in [`build`], run in [`run`].
+
+mod attach;
+mod build;
+mod command_line;
+mod console_log;
+mod parts;
+mod ports;
+mod run;
+mod slots;
+mod threads;
+mod timers;
+
+pub use build::{BuildError, Machine, build};
+pub use console_log::ConsoleLog;
+pub use parts::{Parts, Streams};
+pub use run::{Outcome, Surroundings};

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The console device's ports and the ends of them that `main` holds.
+
+use super::console_log::ConsoleLog;
+use super::parts::Streams;
+use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
+use guest_init::protocol::PORT_NAMES;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// What `main` keeps.
+#[derive(Debug)]
+pub(super) struct PortEnds {
+    /// The host's end of the control port; does not block.
+    pub(super) control: UnixStream,
+    /// Standard input and output of the workload.
+    pub(super) stdio: Arc<PortMonitor>,
+    /// Its standard error.
+    pub(super) stderr: Arc<PortMonitor>,
+}
+
+/// The console device with the ports of the protocol, in its order: kernel console, control, stdio, stderr.
+pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Console, PortEnds)> {
+    let (control, far_end) = UnixStream::pair()?;
+    control.set_nonblocking(true)?;
+    let ends = PortEnds { control, stdio: Arc::new(PortMonitor::new()?), stderr: Arc::new(PortMonitor::new()?) };
+    let [console, control, stdio, stderr] = PORT_NAMES;
+    let input = |descriptor| PortInput::new(descriptor);
+    let output = |descriptor| PortOutput::descriptor(descriptor);
+    let ports = vec![
+        PortConfig {
+            name: console,
+            is_console: true,
+            input: None,
+            output: Some(PortOutput::Log(log)),
+            monitor: Arc::new(PortMonitor::new()?),
+        },
+        PortConfig {
+            name: control,
+            is_console: false,
+            input: Some(input(far_end.try_clone()?.into())?),
+            output: Some(output(far_end.into())?),
+            monitor: Arc::new(PortMonitor::new()?),
+        },
+        PortConfig {
+            name: stdio,
+            is_console: false,
+            input: streams.input.map(input).transpose()?,
+            output: streams.output.map(output).transpose()?,
+            monitor: Arc::clone(&ends.stdio),
+        },
+        PortConfig {
+            name: stderr,
+            is_console: false,
+            input: None,
+            output: streams.error.map(output).transpose()?,
+            monitor: Arc::clone(&ends.stderr),
+        },
+    ];
+    Ok((Console::new(ports), ends))
+}
