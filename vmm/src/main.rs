@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The binary `coracle`.
+//! The binary `coracle`: one container image as one microVM in one process.
 
-fn main() {}
+use std::process::ExitCode;
+use vmm::control::stages::Stages;
+
+fn main() -> ExitCode {
+    // The clock of the boot stages starts with the first line.
+    let stages = Stages::start();
+    ExitCode::from(vmm::cli::main(std::env::args_os(), stages))
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `check`: every step of a start that can be examined without starting. One line a step, with the reason and
+//! its cure where it would fail; each step is examined whatever the others say.
+
+use super::arguments::CheckArguments;
+use super::failure::{self, FailsAs as _, Failure};
+use super::prepare::{open_kernel, read_init};
+use crate::config::environment;
+use crate::config::plan::{Plan, RootSource};
+use crate::config::request::Request;
+use crate::config::size::Scratch;
+use crate::control::end::{EndReason, STATUS_FAILED};
+use crate::host::folders::Folders;
+use crate::host::scratch;
+use crate::kvm::KvmHost;
+use oci_image::ImageReference;
+use serde::Serialize;
+use std::io::Write as _;
+
+/// What was found out about a step.
+#[derive(Debug, Serialize)]
+struct Step {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+/// All of it.
+#[derive(Debug, Serialize)]
+struct Findings {
+    ok: bool,
+    steps: Vec<Step>,
+}
+
+/// Prints the findings and returns the exit status.
+pub(super) fn check(arguments: CheckArguments) -> u8 {
+    let json = arguments.json;
+    let request = match arguments.request() {
+        Ok(request) => request,
+        Err(failure) => {
+            failure::say(&failure.line());
+            return STATUS_FAILED;
+        }
+    };
+    let steps = examine(&request);
+    let findings = Findings { ok: steps.iter().all(|step| step.ok), steps };
+    let text = if json {
+        serde_json::to_string_pretty(&findings).expect("the findings are strings and booleans") + "\n"
+    } else {
+        findings.steps.iter().map(line).collect()
+    };
+    // Whoever closed stdout does not want to read it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if findings.ok { 0 } else { STATUS_FAILED }
+}
+
+fn line(step: &Step) -> String {
+    let mark = if step.ok { "ok  " } else { "FAIL" };
+    format!("{mark}  {:<14} {}\n", step.name, step.detail)
+}
+
+fn examine(request: &Request) -> Vec<Step> {
+    let folders = Folders::from_environment();
+    let mut steps = vec![
+        step("kvm", examine_kvm()),
+        step("kernel", open_kernel(request, &folders).map(|kernel| kernel.path().display().to_string())),
+        step("PID 1", read_init(request, &folders).map(|init| format!("{} KiB", init.len() >> 10))),
+        step("scratch", examine_scratch(request, &folders)),
+    ];
+    // Without an image the host alone is examined.
+    if request.image.is_some() || request.rootfs.is_some() {
+        let plan = examine_plan(request);
+        if let Ok(Plan { root: RootSource::Image(image), .. }) = &plan {
+            steps.push(step("image", examine_image(image)));
+        }
+        steps.push(step("configuration", plan.map(|_| "options, disks and network go together".to_owned())));
+    }
+    steps
+}
+
+fn step(name: &'static str, outcome: Result<String, Failure>) -> Step {
+    match outcome {
+        Ok(detail) => Step { name, ok: true, detail },
+        Err(failure) => Step { name, ok: false, detail: failure.line() },
+    }
+}
+
+fn examine_kvm() -> Result<String, Failure> {
+    let host = KvmHost::open().fails_as(EndReason::HostError)?;
+    Ok(format!("/dev/kvm, {}, up to {} vCPUs", host.kind().name(), host.max_cpus()))
+}
+
+fn examine_scratch(request: &Request, folders: &Folders) -> Result<String, Failure> {
+    match request.scratch() {
+        Scratch::Disk(size) => {
+            scratch::create(size, folders).fails_as(EndReason::HostError)?;
+            Ok(format!("a disk in {}", folders.large_temporary().display()))
+        }
+        other => Ok(other.to_string()),
+    }
+}
+
+fn examine_plan(request: &Request) -> Result<Plan, Failure> {
+    let files = request.env_file.iter().map(|path| environment::read_file(path));
+    let files = files.collect::<Result<Vec<_>, _>>().fails_as(EndReason::ConfigError)?.concat();
+    Plan::new(request, &files).fails_as(EndReason::ConfigError)
+}
+
+/// Its place only: what is in it shows when it is converted.
+fn examine_image(image: &str) -> Result<String, Failure> {
+    let reference = ImageReference::parse(image).fails_as(EndReason::ImageError)?;
+    match reference.path().metadata() {
+        Ok(_) => Ok(reference.to_string()),
+        Err(error) => Err(Failure::new(EndReason::ImageError, format!("{reference}: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_says_why_on_its_line() {
+        let failed = step("kernel", Err(Failure::new(EndReason::KernelError, "no guest kernel")));
+        assert_eq!(line(&failed), "FAIL  kernel         no guest kernel\n");
+        let fine = step("kvm", Ok("/dev/kvm".into()));
+        assert_eq!(line(&fine), "ok    kvm            /dev/kvm\n");
+    }
+
+    #[test]
+    fn an_image_that_is_not_there_is_a_finding() {
+        let request = Request { image: Some("oci:/nowhere".into()), ..Request::default() };
+        let steps = examine(&request);
+        let image = steps.iter().find(|step| step.name == "image").unwrap();
+        assert!(!image.ok && image.detail.contains("/nowhere"), "{image:?}");
+        assert!(steps.iter().any(|step| step.name == "configuration" && step.ok), "{steps:?}");
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the validated request to the parts of a machine, and to the conversation with its PID 1.
+
+use super::failure::{FailsAs as _, Failure};
+use crate::config::VmConfig;
+use crate::control::conversation::{Conversation, Settings};
+use crate::control::end::EndReason;
+use crate::kvm::Profile;
+use crate::machine::{BuildError, ConsoleLog, Parts, Streams};
+use boot::Initramfs;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// The standard streams of this process could not be handed on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot duplicate a standard stream")]
+struct StreamError(#[source] std::io::Error);
+
+/// Parts of the machine and the conversation with its PID 1.
+pub(super) fn parts(
+    config: VmConfig,
+    console: Option<File>,
+    profile: Option<Arc<Profile>>,
+) -> Result<(Parts, Conversation), Failure> {
+    let conversation = Conversation::new(Settings {
+        stop_signal: config.ending.stop_signal.get(),
+        stop_timeout: config.ending.stop_timeout,
+        timeout: config.ending.run_timeout,
+        terminal: config.run_spec.terminal.is_some(),
+        spec: config.run_spec.clone(),
+    });
+    if !config.interfaces.is_empty() {
+        let error = "--network: this version of coracle has no network device; use --network none";
+        return Err(Failure::new(EndReason::NetworkError, error));
+    }
+    let initramfs = Initramfs::with_init(&config.init).fails_as(EndReason::HostError)?.finish();
+    let parts = Parts {
+        memory_bytes: config.memory_bytes,
+        cpus: config.cpus,
+        kernel: config.kernel,
+        initramfs,
+        append: config.append,
+        disks: config.disks,
+        streams: streams(config.run_spec.stdin)?,
+        console_log: Arc::new(ConsoleLog::new(console)),
+        profile,
+    };
+    Ok((parts, conversation))
+}
+
+fn streams(interactive: bool) -> Result<Streams, Failure> {
+    let own = |stream: BorrowedFd<'_>| -> Result<Option<OwnedFd>, Failure> {
+        stream.try_clone_to_owned().map(Some).map_err(StreamError).fails_as(EndReason::HostError)
+    };
+    Ok(Streams {
+        input: if interactive { own(std::io::stdin().as_fd())? } else { None },
+        output: own(std::io::stdout().as_fd())?,
+        error: own(std::io::stderr().as_fd())?,
+    })
+}
+
+/// Which end reason a machine has that could not be built.
+pub(super) fn reason(error: &BuildError) -> EndReason {
+    match error {
+        BuildError::Boot(_) => EndReason::KernelError,
+        BuildError::Disk(_) | BuildError::CommandLine(_) => EndReason::ConfigError,
+        BuildError::Vm(_) => EndReason::KvmError,
+        BuildError::Overlap(_) => EndReason::InternalError,
+        BuildError::Memory(_) | BuildError::Attach(_) | BuildError::EventLoop(_) | BuildError::Streams(_) => {
+            EndReason::HostError
+        }
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Everything that a machine is built from, found and opened: the steps between the request and the machine, in order.
+//! What is quick to refuse comes first. Runs on the thread `prepare`, so that a signal need not wait for it.
+
+use super::failure::{FailsAs as _, Failure};
+use super::progress::ProgressLine;
+use crate::config::disk::ROOT_SERIAL;
+use crate::config::environment::Variable;
+use crate::config::name::MachineName;
+use crate::config::plan::{Plan, RootSource};
+use crate::config::request::{Request, Sandbox};
+use crate::config::run_spec::run_spec;
+use crate::config::size::Scratch;
+use crate::config::workload::Workload;
+use crate::config::{Ending, VmConfig};
+use crate::control::end::EndReason;
+use crate::control::result::Digests;
+use crate::control::stages::{Stage, Stages};
+use crate::host::file_digest::FileDigest;
+use crate::host::folders::Folders;
+use crate::host::{installed, scratch};
+use crate::kvm::KvmHost;
+use boot::Kernel;
+use devices::virtio::block::BlockConfig;
+use oci_image::{ImageReference, Platform, Prepare};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longest program that is taken for PID 1.
+const INIT_BYTES: u64 = 64 << 20;
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was asked for, and what the steps need besides.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    pub(super) request: Request,
+    /// Variables of `--env-file`.
+    pub(super) files: Vec<Variable>,
+    pub(super) id: MachineName,
+    pub(super) folders: Folders,
+    pub(super) stages: Stages,
+}
+
+/// What a machine is built from.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) config: VmConfig,
+    pub(super) host: KvmHost,
+    pub(super) digests: Digests,
+    pub(super) kernel_digest: FileDigest,
+    pub(super) stages: Stages,
+}
+
+/// PID 1 cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InitError {
+    #[error("cannot read PID 1 from {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("PID 1 {path} has more than {} MiB", INIT_BYTES >> 20)]
+    Size { path: PathBuf },
+}
+
+/// A root disk and what runs in it.
+struct Root {
+    disk: BlockConfig,
+    workload: Workload,
+    is_own_disk: bool,
+    digests: Digests,
+}
+
+impl Preparation {
+    pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
+        let request = &self.request;
+        if request.sandbox == Some(Sandbox::Require) {
+            let error = "--sandbox require: this version of coracle does not confine itself";
+            return Err(Failure::new(EndReason::SandboxError, error));
+        }
+        let plan = Plan::new(request, &self.files).fails_as(EndReason::ConfigError)?;
+        let kernel = open_kernel(request, &self.folders)?;
+        let cache = self.folders.cache().ok();
+        let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
+        let init = read_init(request, &self.folders)?;
+        let host = KvmHost::open().fails_as(EndReason::HostError)?;
+        let (plan, root) = self.root(plan)?;
+        self.stages.mark(Stage::ImageReady);
+
+        let request = &self.request;
+        let run_spec = run_spec(request, &plan, &root.workload, &self.id, root.is_own_disk);
+        let mut disks = vec![root.disk];
+        if let Scratch::Disk(size) = request.scratch() {
+            disks.push(scratch::create(size, &self.folders).fails_as(EndReason::HostError)?);
+        }
+        disks.extend(plan.disks);
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let config = VmConfig {
+            id: self.id,
+            memory_bytes: request.memory.unwrap_or_default().bytes(),
+            cpus: request.cpus.unwrap_or_default().get(),
+            kernel,
+            init,
+            append: request.append.clone().unwrap_or_default(),
+            disks,
+            interfaces: plan.interfaces,
+            run_spec,
+            ending: Ending {
+                stop_signal: root.workload.stop_signal,
+                stop_timeout: request.stop_timeout.map_or(STOP_TIMEOUT, seconds),
+                run_timeout: request.timeout.map(seconds),
+            },
+        };
+        Ok(Prepared { config, host, digests: root.digests, kernel_digest, stages: self.stages })
+    }
+
+    /// The root disk: the user's own, or the one that the image becomes.
+    fn root(&self, mut plan: Plan) -> Result<(Plan, Root), Failure> {
+        let image = match plan.root {
+            RootSource::Image(image) => image,
+            RootSource::Disk(disk, workload) => {
+                plan.root = RootSource::Image(String::new());
+                return Ok((plan, Root { disk, workload, is_own_disk: true, digests: Digests::default() }));
+            }
+        };
+        plan.root = RootSource::Image(String::new());
+        let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
+        let cache = self.folders.cache().fails_as(EndReason::HostError)?;
+        let line = ProgressLine::new();
+        let hear = |progress| line.hear(progress);
+        let prepared = oci_image::prepare(&Prepare {
+            reference: &reference,
+            cache: &cache,
+            platform: Platform::default(),
+            progress: Some(&hear),
+        })
+        .map_err(|error| {
+            let reason = if error.is_host() { EndReason::HostError } else { EndReason::ImageError };
+            Failure::new(reason, error)
+        })?;
+        let host = |name: &str| std::env::var(name).ok();
+        let workload =
+            Workload::decide(&prepared.config, &self.request, &self.files, host).fails_as(EndReason::ConfigError)?;
+        let disk = BlockConfig {
+            file: prepared.root_disk_file,
+            path: prepared.root_disk,
+            read_only: true,
+            scratch: false,
+            serial: ROOT_SERIAL.to_owned(),
+        };
+        let digests =
+            Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
+        Ok((plan, Root { disk, workload, is_own_disk: false, digests }))
+    }
+}
+
+/// Finds and checks the guest's kernel.
+pub(super) fn open_kernel(request: &Request, folders: &Folders) -> Result<Kernel, Failure> {
+    let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
+    let kernel = Kernel::open(&path).fails_as(EndReason::KernelError)?;
+    kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
+    Ok(kernel)
+}
+
+/// Finds and reads PID 1.
+pub(super) fn read_init(request: &Request, folders: &Folders) -> Result<Vec<u8>, Failure> {
+    let path = installed::INIT.find(request.init_binary.as_deref(), folders).fails_as(EndReason::HostError)?;
+    read_program(&path).fails_as(EndReason::HostError)
+}
+
+fn read_program(path: &Path) -> Result<Vec<u8>, InitError> {
+    let read = |source| InitError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(read)?.take(INIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > INIT_BYTES { Err(InitError::Size { path: path.to_owned() }) } else { Ok(bytes) }
+}

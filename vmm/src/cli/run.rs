@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `run`: the steps from the request to the exit status, in order.
+
+use super::arguments::RunArguments;
+use super::failure::{self, FailsAs as _, Failure};
+use super::parts;
+use super::prepare::{Preparation, Prepared};
+use super::report::{Report, disk_counts};
+use crate::config::environment::{self, Variable};
+use crate::config::name::MachineName;
+use crate::config::request::Request;
+use crate::control::counters::Counters;
+use crate::control::end::{End, EndReason, STATUS_FAILED};
+use crate::control::run_dir::{RunDirectory, RunDirectoryError};
+use crate::control::stages::{Stage, Stages};
+use crate::host::folders::Folders;
+use crate::host::interruptible::{self, interruptible};
+use crate::host::signals::Signals;
+use crate::host::terminal::RawTerminal;
+use crate::kvm::Profile;
+use crate::machine::{self, Surroundings};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file that an option names cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} {path}")]
+struct FileOptionError {
+    option: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Runs and returns the exit status.
+pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
+    try_run(arguments, stages).unwrap_or_else(|failure| {
+        failure::say(&failure.line());
+        STATUS_FAILED
+    })
+}
+
+/// Fails as long as nobody knows where the result should go. Until the signals are taken over they have their usual
+/// effect, so that nothing can hang before: a document may come through a pipe.
+fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
+    let print_config = arguments.print_config;
+    let request = arguments.request()?;
+    super::logging::start(request.log_level.unwrap_or_default());
+    if print_config {
+        let document = request.to_document().fails_as(EndReason::ConfigError)?;
+        // Whoever closed stdout does not want to read it.
+        let _ = writeln!(std::io::stdout(), "{document}");
+        return Ok(0);
+    }
+    let id = match request.given_name() {
+        Some(name) => name.clone(),
+        None => MachineName::random().fails_as(EndReason::HostError)?,
+    };
+    stages.mark(Stage::Parsed);
+    let mut report = Report::new(&request, id.as_str(), stages)?;
+    let end = read_variables(&request)
+        .and_then(|files| live(request, files, id, &mut report))
+        .unwrap_or_else(|failure| failure.end());
+    Ok(report.finish(end))
+}
+
+fn read_variables(request: &Request) -> Result<Vec<Variable>, Failure> {
+    let files = request.env_file.iter().map(|path| environment::read_file(path));
+    Ok(files.collect::<Result<Vec<_>, _>>().fails_as(EndReason::ConfigError)?.concat())
+}
+
+/// From the signals to the end.
+fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Report) -> Result<End, Failure> {
+    let signals = Signals::block().fails_as(EndReason::HostError)?;
+    let folders = Folders::from_environment();
+    let console = claim(&request, &id, &folders, report)?;
+    let terminal = request.tty && request.interactive;
+    let profile = request.profile.clone();
+
+    let preparation = Preparation { request, files, id, folders, stages: report.stages.clone() };
+    let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
+    let Prepared { config, host, digests, kernel_digest, stages } = match prepared {
+        interruptible::Outcome::Done(prepared) => prepared?,
+        interruptible::Outcome::Interrupted(signal) => return Ok(End::before_the_workload(signal)),
+    };
+    report.stages = stages;
+    report.digests = digests;
+    report.host.kvm = Some(host.kind().name().to_owned());
+    let kernel_path = config.kernel.path().to_owned();
+
+    let samples = profile.is_some().then(Arc::<Profile>::default);
+    let (parts, conversation) = parts::parts(config, console, samples.clone())?;
+    let machine = machine::build(&host, parts).map_err(|error| Failure::new(parts::reason(&error), error))?;
+    report.stages.mark(Stage::MachineBuilt);
+    let terminal = match terminal {
+        true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
+        false => None,
+    };
+    let outcome = machine.run(conversation, Surroundings { signals: &signals, terminal, stages: &mut report.stages });
+
+    let disks = outcome.disks.iter().map(|counters| disk_counts(counters)).collect();
+    report.counters = Counters::of_this_process(outcome.vcpu_time, disks, Vec::new());
+    report.completions = outcome.completions.by_name();
+    report.digests.kernel = kernel_digest.wait().ok();
+    if outcome.end.status == STATUS_FAILED {
+        for (device, option) in &outcome.undriven {
+            log::info!("the guest never used {device}: does its kernel have {option}?");
+        }
+    }
+    if let (Some(path), Some(samples)) = (profile, samples) {
+        write_profile(&path, &samples, &kernel_path)?;
+    }
+    Ok(outcome.end)
+}
+
+/// Makes the entry in the run directory and the files that are there from the start; returns the console's.
+fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Report) -> Result<Option<File>, Failure> {
+    let base = request.run_dir.clone().unwrap_or_else(|| folders.run());
+    let keep = request.given_name().is_some() && !request.rm;
+    let entry = RunDirectory::claim(&base, id.as_str(), keep).map_err(|error| {
+        let reason = match error {
+            RunDirectoryError::InUse { .. } => EndReason::ConfigError,
+            _ => EndReason::HostError,
+        };
+        Failure::new(reason, error)
+    })?;
+    let entry = report.run_directory.insert(entry);
+    let document = request.to_document().fails_as(EndReason::ConfigError)?;
+    let written = entry.create("config.json").fails_as(EndReason::HostError)?.write_all(document.as_bytes());
+    written.fails_as(EndReason::HostError)?;
+    if let Some(path) = &request.cidfile {
+        let created = File::create_new(path).and_then(|mut file| file.write_all(id.as_str().as_bytes()));
+        created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
+    }
+    let console = match &request.console {
+        Some(path) => File::create(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?,
+        None => entry.create("console.log").fails_as(EndReason::HostError)?,
+    };
+    Ok(Some(console))
+}
+
+fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Failure> {
+    // The kernel's own build leaves it there.
+    let system_map = std::fs::read_to_string(kernel.with_file_name("System.map")).ok();
+    let written = File::create(path).and_then(|mut file| samples.write(system_map.as_deref(), &mut file));
+    written.map_err(file_error("--profile", path)).fails_as(EndReason::HostError)
+}
+
+fn file_error(option: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileOptionError {
+    let path = path.to_owned();
+    move |source| FileOptionError { option, path, source }
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `--result FILE|fd:N`.
+
+use super::text_form::text_form;
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a document goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A file, replaced as a whole.
+    File(PathBuf),
+    /// An inherited descriptor.
+    Descriptor(i32),
+}
+
+impl FromStr for Destination {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let number = text.strip_prefix("fd:").and_then(|number| number.parse().ok());
+        Ok(number.map_or_else(|| Self::File(text.into()), Self::Descriptor))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Descriptor(number) => write!(f, "fd:{number}"),
+        }
+    }
+}
+
+text_form!(Destination);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fd_and_a_number_is_a_descriptor() {
+        assert_eq!("fd:9".parse(), Ok(Destination::Descriptor(9)));
+        for text in ["result.json", "fd", "fd:", "fd:x", "./fd:9"] {
+            assert_eq!(text.parse(), Ok(Destination::File(text.into())), "{text}");
+        }
+    }
+}

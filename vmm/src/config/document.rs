@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The configuration document: a [`Request`] as one JSON object with a version. Unknown and repeated keys are refused.
+
+use super::request::Request;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Version of the document that this coracle reads and writes.
+pub const VERSION: u32 = 1;
+/// Longest document that is read.
+const DOCUMENT_BYTES: u64 = 32 << 20;
+
+/// No configuration document.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// It cannot be read.
+    #[error("cannot read configuration {path}")]
+    Read {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Larger than any request.
+    #[error("configuration {path} has more than {} MiB", DOCUMENT_BYTES >> 20)]
+    Size {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// Not an object of JSON.
+    #[error("configuration {0} is no JSON object")]
+    NoObject(PathBuf),
+    /// Another format, or none that is known.
+    #[error("configuration {path} has {}; this coracle reads version {VERSION}", match version {
+        Some(version) => format!("version {version}"),
+        None => "no version".to_owned(),
+    })]
+    Version {
+        /// Its file.
+        path: PathBuf,
+        /// What it says.
+        version: Option<Value>,
+    },
+    /// A key or a value that does not belong there.
+    #[error("configuration {path}")]
+    Content {
+        /// Its file.
+        path: PathBuf,
+        /// Where, and what.
+        source: serde_json::Error,
+    },
+}
+
+/// Options that JSON cannot hold.
+#[derive(Debug, thiserror::Error)]
+#[error("an option is not UTF-8 text")]
+pub struct NotTextError(#[source] serde_json::Error);
+
+/// What every version of the document has.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    version: Option<Value>,
+}
+
+impl Request {
+    /// Reads the document at `path`; `-` is standard input.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not such a document.
+    pub fn read(path: &Path) -> Result<Self, DocumentError> {
+        let read = |source| DocumentError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        let input: Box<dyn Read> = match path.as_os_str() == "-" {
+            true => Box::new(std::io::stdin()),
+            false => Box::new(File::open(path).map_err(read)?),
+        };
+        input.take(DOCUMENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+        Self::parse(&bytes, path)
+    }
+
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self, DocumentError> {
+        if bytes.len() as u64 > DOCUMENT_BYTES {
+            return Err(DocumentError::Size { path: path.to_owned() });
+        }
+        // A list of the right values in the right order would be taken for an object.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(DocumentError::NoObject(path.to_owned()));
+        }
+        let content = |source| DocumentError::Content { path: path.to_owned(), source };
+        // First the version: what else is wrong with a document of another one is of no interest.
+        let header: Header = serde_json::from_slice(bytes).map_err(content)?;
+        match header.version {
+            Some(version) if version == VERSION => {}
+            version => return Err(DocumentError::Version { path: path.to_owned(), version }),
+        }
+        serde_json::from_slice(bytes).map_err(content)
+    }
+
+    /// This request with those of `options` in place of its own; lists are added to.
+    ///
+    /// # Errors
+    /// A path among the options is not UTF-8.
+    pub fn overridden_by(self, options: &Self) -> Result<Self, NotTextError> {
+        let mut merged = self.to_map()?;
+        for (key, value) in options.to_map()? {
+            match (merged.get_mut(&key), value) {
+                (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+                (_, value) => drop(merged.insert(key, value)),
+            }
+        }
+        serde_json::from_value(merged.into()).map_err(NotTextError)
+    }
+
+    /// The document, one line.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn to_document(&self) -> Result<String, NotTextError> {
+        let mut map = Map::from_iter([("version".to_owned(), VERSION.into())]);
+        map.extend(self.to_map()?);
+        Ok(serde_json::to_string_pretty(&map).expect("a map of JSON values is JSON"))
+    }
+
+    /// What was given, without the version.
+    fn to_map(&self) -> Result<Map<String, Value>, NotTextError> {
+        let Value::Object(mut map) = serde_json::to_value(self).map_err(NotTextError)? else {
+            unreachable!("a request is an object")
+        };
+        map.remove("version");
+        map.retain(|_, value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Array(list) => !list.is_empty(),
+            _ => true,
+        });
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Tests of the configuration document.
+
+use super::*;
+use clap::{Args as _, FromArgMatches as _};
+
+fn options(arguments: &[&str]) -> Request {
+    let command = Request::augment_args(clap::Command::new("run").disable_help_flag(true).no_binary_name(true));
+    Request::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
+}
+
+fn parse(text: &str) -> Result<Request, DocumentError> {
+    Request::parse(text.as_bytes(), Path::new("x.json"))
+}
+
+/// Every option with a value that is not its default.
+const EVERYTHING: &[&str] = &[
+    "-eA=1",
+    "-eB",
+    "--env-file=f",
+    "--entrypoint=-x",
+    "--workdir=/w",
+    "--user=u:g",
+    "--init",
+    "-i",
+    "-t",
+    "--stop-signal=USR1",
+    "--stop-timeout=3",
+    "--timeout=4",
+    "-m256m",
+    "--cpus=2",
+    "--kernel=k",
+    "--init-binary=i",
+    "--append=a b",
+    "--rootfs=r",
+    "--scratch=16m",
+    "--read-only",
+    "--tmpfs=/t:size=1m",
+    "--disk=path=d,ro",
+    "--hostname=h",
+    "--network=tap=t0",
+    "--mac-address=02:00:00:00:00:01",
+    "--dns=1.1.1.1",
+    "--name=n",
+    "--rm",
+    "--run-dir=rd",
+    "--cidfile=c",
+    "--result=fd:5",
+    "--timings",
+    "--sandbox=off",
+    "--log-level=debug",
+    "--console=c",
+    "--profile=p",
+];
+
+#[test]
+fn a_request_with_every_option_survives_the_way_through_the_document() {
+    let request = Request { version: VERSION, ..options(EVERYTHING) };
+    let document = request.to_document().unwrap();
+    assert_eq!(parse(&document).unwrap(), request);
+}
+
+#[test]
+fn every_option_of_the_command_line_has_a_place_in_the_document() {
+    let command = Request::augment_args(clap::Command::new("run").disable_help_flag(true));
+    let request = Request { id: Some("i".parse().unwrap()), ..options(EVERYTHING) };
+    let document = request.to_map().unwrap();
+    for option in command.get_arguments().filter_map(clap::Arg::get_long).filter(|option| *option != "help") {
+        assert!(document.contains_key(option), "--{option}");
+    }
+}
+
+#[test]
+fn only_what_was_given_is_written() {
+    let expected = "{\n  \"version\": 1,\n  \"memory\": \"256m\"\n}";
+    assert_eq!(options(&["-m", "256m"]).to_document().unwrap(), expected);
+}
+
+#[test]
+fn options_override_the_document_and_add_to_its_lists() {
+    let document = r#"{"version":1,"image":"oci:x","memory":"64m","cpus":2,"env":["A=document"],"init":true}"#;
+    let merged = parse(document).unwrap().overridden_by(&options(&["-m128m", "-eA=option", "--rm"])).unwrap();
+    let expected = options(&["-m128m", "--cpus=2", "-eA=document", "-eA=option", "--init", "--rm"]);
+    assert_eq!(merged, Request { image: Some("oci:x".into()), ..expected });
+}
+
+#[test]
+fn what_is_no_document_is_refused() {
+    for (text, object) in [
+        ("", "no JSON object"),
+        ("[1, 2, 3]", "no JSON object"),
+        ("[1]", "no JSON object"),
+        ("\u{feff}{\"version\":1}", "no JSON object"),
+        ("{}", "no version"),
+        (r#"{"version":999,"colour":"red"}"#, "version 999"),
+        (r#"{"version":"1"}"#, "version \"1\""),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(object) && error.contains("x.json"), "{text}: {error}");
+    }
+    for (text, object) in [
+        (r#"{"version":1,"image":"#, "EOF"),
+        (r#"{"version":1,"image":"x"} more"#, "trailing"),
+        (r#"{"version":1,"colour":"red"}"#, "colour"),
+        (r#"{"version":1,"image":"x","image":"y"}"#, "duplicate"),
+        (r#"{"version":1,"memory":"63m"}"#, "64 MiB"),
+        (r#"{"version":1,"cpus":33}"#, "33"),
+        (r#"{"version":1,"env":"A=b"}"#, "sequence"),
+        (&format!("{{\"version\":1,\"image\":{}", "[".repeat(100_000)), "recursion"),
+    ] {
+        let DocumentError::Content { source, .. } = parse(text).unwrap_err() else { panic!("{text}") };
+        assert!(source.to_string().contains(object), "{text:.100}: {source}");
+    }
+    assert!(matches!(Request::parse(b"{\"version\":1,\"image\":\"\xff\"}", Path::new("x")), Err(_)));
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The request, as typed: every option of `run` and its place in the configuration document, which is one definition.
+//! Each value is checked when it is read; what depends on several of them, or on the host, is `resolve.rs`'s.
+
+use super::cpus::CpuCount;
+use super::destination::Destination;
+use super::disk::Disk;
+use super::environment::Variable;
+use super::name::{HostName, MachineName};
+use super::network::{MacAddress, Network};
+use super::signal::SignalNumber;
+use super::size::{MemorySize, Scratch};
+use super::tmpfs::Tmpfs;
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// Every option has the name here that it has on the command line. What was not given is absent.
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Request {
+    /// Version of the document; only ever [`VERSION`](super::document::VERSION).
+    #[arg(skip)]
+    pub version: u32,
+    /// Which image, as the container tools write it.
+    #[arg(skip)]
+    pub image: Option<String>,
+    /// In the place of the image's Cmd.
+    #[arg(skip)]
+    pub command: Vec<String>,
+
+    /// Set a variable; without a value, copy it from this environment
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
+    pub env: Vec<Variable>,
+    /// Set the variables in a file, one a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What runs")]
+    pub env_file: Vec<PathBuf>,
+    /// Replace the image's Entrypoint, and clear its Cmd
+    #[arg(long, value_name = "COMMAND", help_heading = "What runs", allow_hyphen_values = true)]
+    pub entrypoint: Option<String>,
+    /// Working directory; made if missing
+    #[arg(short, long, value_name = "PATH", help_heading = "What runs")]
+    pub workdir: Option<String>,
+    /// Name or number, with :GROUP if wanted; found in the image's own files
+    #[arg(short, long, value_name = "USER", help_heading = "What runs")]
+    pub user: Option<String>,
+    /// Put a small init between coracle and the workload, so that one without signal handlers ends on TERM
+    #[arg(long, help_heading = "What runs")]
+    pub init: bool,
+
+    /// Keep standard input open to the workload
+    #[arg(short, long, help_heading = "Streams and signals")]
+    pub interactive: bool,
+    /// Give the workload a terminal
+    #[arg(short, long, help_heading = "Streams and signals")]
+    pub tty: bool,
+    /// What TERM sends to the workload, instead of the image's StopSignal
+    #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
+    pub stop_signal: Option<SignalNumber>,
+    /// From TERM until power is cut [default: 10]
+    #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
+    pub stop_timeout: Option<u32>,
+    /// Cut power after this time, with status 137 and reason `timeout`
+    #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
+    pub timeout: Option<u32>,
+
+    /// Memory of the guest (512m, 2g) [default: 128m]
+    #[arg(short, long, value_name = "SIZE", help_heading = "Machine", allow_hyphen_values = true)]
+    pub memory: Option<MemorySize>,
+    /// Virtual CPUs, whole ones [default: 1]
+    #[arg(long, value_name = "NUMBER", help_heading = "Machine", allow_hyphen_values = true)]
+    pub cpus: Option<CpuCount>,
+    /// Guest kernel, an uncompressed ELF file (vmlinux) [default: the one that came with coracle]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
+    pub kernel: Option<PathBuf>,
+    /// Program that is PID 1 of the guest [default: the one that came with coracle]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
+    pub init_binary: Option<PathBuf>,
+    /// Words for the end of the guest kernel's command line
+    #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
+    pub append: Option<String>,
+
+    /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File systems")]
+    pub rootfs: Option<PathBuf>,
+    /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g]
+    #[arg(long, value_name = "SIZE|tmpfs|none", help_heading = "File systems", allow_hyphen_values = true)]
+    pub scratch: Option<Scratch>,
+    /// The workload sees its root read-only
+    #[arg(long, help_heading = "File systems")]
+    pub read_only: bool,
+    /// Mount a tmpfs
+    #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File systems")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Add a disk: path=FILE[,ro][,serial=S]
+    #[arg(long, value_name = "DISK", help_heading = "File systems")]
+    pub disk: Vec<Disk>,
+
+    /// Host name of the workload [default: the name of the machine]
+    #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
+    pub hostname: Option<HostName>,
+    /// `none`, or a tap: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
+    #[arg(long, value_name = "NETWORK", help_heading = "Network")]
+    pub network: Vec<Network>,
+    /// Hardware address of the network device
+    #[arg(long, value_name = "MAC", help_heading = "Network")]
+    pub mac_address: Option<MacAddress>,
+    /// Name server, for the workload's /etc/resolv.conf
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub dns: Vec<Ipv4Addr>,
+
+    /// Name of the machine; its entry in the run directory is then kept [default: a random one]
+    #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
+    pub name: Option<MachineName>,
+    /// The same, for programs that choose identifiers
+    #[arg(long, value_name = "ID", help_heading = "This run", conflicts_with = "name", allow_hyphen_values = true)]
+    pub id: Option<MachineName>,
+    /// Remove the entry in the run directory even of a machine with a name
+    #[arg(long, help_heading = "This run")]
+    pub rm: bool,
+    /// Folder of the machines' entries [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "This run")]
+    pub run_dir: Option<PathBuf>,
+    /// Write the machine's identifier to a new file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run")]
+    pub cidfile: Option<PathBuf>,
+    /// Write how it ended, as one JSON object, to a file or an open descriptor
+    #[arg(long, value_name = "FILE|fd:N", help_heading = "This run")]
+    pub result: Option<Destination>,
+    /// Afterwards, print on stderr where the time went
+    #[arg(long, help_heading = "This run")]
+    pub timings: bool,
+    /// Confinement of coracle's own process [default: auto]
+    #[arg(long, value_name = "MODE", help_heading = "This run")]
+    pub sandbox: Option<Sandbox>,
+    /// What coracle says about itself on stderr [default: warn]
+    #[arg(long, value_name = "LEVEL", help_heading = "This run")]
+    pub log_level: Option<LogLevel>,
+    /// Sample the guest's call chains each millisecond, for `flamegraph`: folded stacks, to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
+    pub profile: Option<PathBuf>,
+    /// Write the guest kernel's messages to this file instead of the machine's entry
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
+    pub console: Option<PathBuf>,
+
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    #[serde(skip)]
+    pub help: Option<bool>,
+}
+
+impl Request {
+    /// What takes the writes to the root.
+    #[must_use]
+    pub fn scratch(&self) -> Scratch {
+        self.scratch.unwrap_or_else(|| Scratch::default_for(self.read_only))
+    }
+
+    /// The machine's name, if it was given one.
+    #[must_use]
+    pub fn given_name(&self) -> Option<&MachineName> {
+        self.name.as_ref().or(self.id.as_ref())
+    }
+}
+
+/// How much of coracle's own confinement must be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sandbox {
+    /// What the host offers.
+    #[default]
+    Auto,
+    /// All of it, or no start.
+    Require,
+    /// None.
+    Off,
+}
+
+/// Least important message that is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What ends the run.
+    Error,
+    /// What is abnormal but harmless.
+    #[default]
+    Warn,
+    /// Start and stop.
+    Info,
+    /// Everything that may help to find a mistake.
+    Debug,
+    /// More than that.
+    Trace,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::Off,
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
+        }
+    }
+}

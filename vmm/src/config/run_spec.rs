@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What PID 1 is told: the workload, and what is around it. Pure.
+
+use super::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use super::name::MachineName;
+use super::plan::Plan;
+use super::request::Request;
+use super::size::Scratch;
+use super::tmpfs::Tmpfs;
+use super::workload::Workload;
+use guest_init::run_spec::{Root, RunSpec, Upper};
+
+/// File systems that PID 1 tries on a root disk of the user's.
+const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
+
+/// Builds what PID 1 is told. `own_disk` says that the root disk is the user's and not one made from an image.
+#[must_use]
+pub fn run_spec(request: &Request, plan: &Plan, workload: &Workload, id: &MachineName, own_disk: bool) -> RunSpec {
+    let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
+    let mut environment = workload.environment.clone();
+    if !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
+        environment.push(format!("HOSTNAME={hostname}"));
+    }
+    let file_systems = if own_disk { &ROOT_FILE_SYSTEMS[..] } else { &["erofs"] };
+    RunSpec {
+        arguments: workload.arguments.clone(),
+        environment,
+        working_directory: workload.working_directory.clone(),
+        user: workload.user.clone(),
+        hostname,
+        terminal: plan.terminal,
+        stdin: request.interactive,
+        init: request.init,
+        root: Root {
+            disk_serial: ROOT_SERIAL.to_owned(),
+            file_systems: file_systems.iter().map(|&name| name.to_owned()).collect(),
+            upper: match request.scratch() {
+                Scratch::Disk(_) => Upper::Disk(SCRATCH_SERIAL.to_owned()),
+                Scratch::Tmpfs => Upper::Tmpfs,
+                Scratch::None => Upper::None,
+            },
+            read_only: request.read_only,
+        },
+        tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
+        resolv_conf: request.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
+        extra_hosts: Vec::new(),
+        interfaces: plan.addresses.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::signal::SignalNumber;
+
+    fn build(request: &Request, environment: &[&str]) -> RunSpec {
+        let workload = Workload {
+            arguments: vec!["sh".into()],
+            environment: environment.iter().map(|&variable| variable.to_owned()).collect(),
+            working_directory: "/".into(),
+            user: "app".into(),
+            stop_signal: SignalNumber::TERM,
+        };
+        let request = Request { image: Some("oci:x".into()), ..request.clone() };
+        let plan = Plan::new(&request, &[]).unwrap();
+        run_spec(&request, &plan, &workload, &"web".parse().unwrap(), false)
+    }
+
+    #[test]
+    fn the_host_name_is_the_machines_unless_given_and_the_workload_knows_it() {
+        let spec = build(&Request::default(), &["A=b"]);
+        assert_eq!(spec.hostname, "web");
+        assert_eq!(spec.environment, ["A=b", "HOSTNAME=web"]);
+        let own = Request { hostname: Some("own".parse().unwrap()), ..Request::default() };
+        let spec = build(&own, &["HOSTNAME=image"]);
+        assert_eq!((&*spec.hostname, &*spec.environment), ("own", &["HOSTNAME=image".to_owned()][..]));
+    }
+
+    #[test]
+    fn each_kind_of_scratch_is_a_kind_of_upper_layer() {
+        let upper = |text: Option<&str>| {
+            let scratch = text.map(|text| text.parse().unwrap());
+            build(&Request { scratch, ..Request::default() }, &[]).root.upper
+        };
+        assert_eq!(upper(None), Upper::Disk("scratch".into()));
+        assert_eq!(upper(Some("1g")), Upper::Disk("scratch".into()));
+        assert_eq!(upper(Some("tmpfs")), Upper::Tmpfs);
+        assert_eq!(upper(Some("none")), Upper::None);
+    }
+
+    #[test]
+    fn name_servers_become_a_resolver_configuration() {
+        let dns = vec!["1.1.1.1".parse().unwrap(), "9.9.9.9".parse().unwrap()];
+        let spec = build(&Request { dns, ..Request::default() }, &[]);
+        assert_eq!(spec.resolv_conf, "nameserver 1.1.1.1\nnameserver 9.9.9.9\n");
+        assert_eq!(build(&Request::default(), &[]).resolv_conf, "");
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Sizes as docker writes them (`512m`, `2g`, plain bytes), and the two options that are sizes.
+
+use super::text_form::text_form;
+use boot::layout::{MemorySizeError, check_memory_size};
+use std::fmt;
+use std::str::FromStr;
+
+/// What is no size, or none that is possible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// Not digits and a suffix.
+    #[error("a size is a whole number of bytes, or one with the suffix k, m, g or t")]
+    Form,
+    /// More bytes than a 64-bit number holds.
+    #[error("the size is larger than any memory or disk")]
+    Overflow,
+    /// No memory of a guest.
+    #[error(transparent)]
+    Memory(#[from] MemorySizeError),
+    /// No scratch disk.
+    #[error("a scratch disk has 16 MiB to 16 TiB in whole pages of 4 KiB; `tmpfs` and `none` do without a disk")]
+    Scratch,
+}
+
+/// Bytes of `text`. Suffixes count in powers of 1024, in either case, with or without `b` or `ib` behind them.
+fn parse_bytes(text: &str) -> Result<u64, SizeError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, suffix) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(SizeError::Form);
+    }
+    let shift = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(SizeError::Form),
+    };
+    let number: u64 = number.parse().map_err(|_| SizeError::Overflow)?;
+    number.checked_mul(1 << shift).ok_or(SizeError::Overflow)
+}
+
+/// Writes `bytes` with the largest suffix that loses nothing.
+fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (shift, suffix) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] {
+        if bytes > 0 && bytes.is_multiple_of(1 << shift) {
+            return write!(f, "{}{suffix}", bytes >> shift);
+        }
+    }
+    write!(f, "{bytes}")
+}
+
+/// Memory of the guest, in bytes: what the machine can be built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySize(u64);
+
+impl MemorySize {
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for MemorySize {
+    fn default() -> Self {
+        Self(128 << 20)
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        let bytes = parse_bytes(text)?;
+        check_memory_size(bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_bytes(self.0, f)
+    }
+}
+
+/// What takes the writes to the root file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scratch {
+    /// A sparse disk of so many bytes.
+    Disk(u64),
+    /// The guest's memory.
+    Tmpfs,
+    /// Nothing.
+    None,
+}
+
+impl Scratch {
+    /// What a run has that asks for none of them. Under a read-only root only mount points are made on it, which costs
+    /// neither a disk nor `mke2fs`.
+    #[must_use]
+    pub fn default_for(read_only: bool) -> Self {
+        if read_only { Self::Tmpfs } else { Self::Disk(8 << 30) }
+    }
+}
+
+impl FromStr for Scratch {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        match text {
+            "tmpfs" => Ok(Self::Tmpfs),
+            "none" => Ok(Self::None),
+            _ => match parse_bytes(text)? {
+                bytes if (16 << 20..=16 << 40).contains(&bytes) && bytes.is_multiple_of(4096) => Ok(Self::Disk(bytes)),
+                _ => Err(SizeError::Scratch),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(bytes) => write_bytes(*bytes, f),
+            Self::Tmpfs => f.write_str("tmpfs"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+text_form!(MemorySize, Scratch);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn suffixes_are_dockers() {
+        for (text, bytes) in [("64m", 64 << 20), ("128MB", 128 << 20), ("2g", 2 << 30), ("1GiB", 1 << 30)] {
+            assert_eq!(text.parse(), Ok(MemorySize(bytes)), "{text}");
+        }
+        assert_eq!("134217728".parse(), Ok(MemorySize(128 << 20)));
+        assert_eq!("134217728b".parse(), Ok(MemorySize(128 << 20)));
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "m", "-5m", "1.5g", "128q", "16eib", " 128m", "128m ", "0x1000", "+128m"] {
+            assert_eq!(text.parse::<MemorySize>(), Err(SizeError::Form), "{text}");
+        }
+        for text in ["99999999999999999999", "99999999t"] {
+            assert_eq!(text.parse::<MemorySize>(), Err(SizeError::Overflow), "{text}");
+        }
+        for text in ["0", "1m", "63m", "134217729", "18446744073709551615", "8192g"] {
+            assert!(matches!(text.parse::<MemorySize>(), Err(SizeError::Memory(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn scratch_is_a_size_or_a_word() {
+        assert_eq!("tmpfs".parse(), Ok(Scratch::Tmpfs));
+        assert_eq!("none".parse(), Ok(Scratch::None));
+        assert_eq!("16m".parse(), Ok(Scratch::Disk(16 << 20)));
+        assert_eq!("some".parse::<Scratch>(), Err(SizeError::Form));
+        for text in ["0", "1m", "16777217", "17t"] {
+            assert_eq!(text.parse::<Scratch>(), Err(SizeError::Scratch), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same(pages in (16_u64 << 20 >> 12..=16 << 40 >> 12)) {
+            let scratch = Scratch::Disk(pages << 12);
+            prop_assert_eq!(scratch.to_string().parse(), Ok(scratch));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".*") {
+            let _ = text.parse::<MemorySize>();
+        }
+    }
+}

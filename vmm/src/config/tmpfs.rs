@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `--tmpfs PATH[:OPTIONS]`.
+
+use super::text_form::text_form;
+use guest_init::run_spec::TmpfsMount;
+use std::fmt;
+use std::str::FromStr;
+
+/// No place for a tmpfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TmpfsError {
+    /// Not absolute, or the root itself.
+    #[error("a tmpfs is PATH[:OPTIONS] with an absolute PATH below /")]
+    Path,
+    /// A byte that no path or mount option has.
+    #[error("a tmpfs has neither a NUL byte nor a line end in its path or options")]
+    Byte,
+}
+
+/// An absolute path and the kernel's own mount options, which only the guest's kernel can judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tmpfs(TmpfsMount);
+
+impl Tmpfs {
+    /// As PID 1 is told.
+    #[must_use]
+    pub fn mount(&self) -> TmpfsMount {
+        self.0.clone()
+    }
+
+    /// Absolute path of the mount.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+}
+
+impl FromStr for Tmpfs {
+    type Err = TmpfsError;
+
+    fn from_str(text: &str) -> Result<Self, TmpfsError> {
+        let (path, options) = text.split_once(':').unwrap_or((text, ""));
+        if text.contains(['\0', '\n']) {
+            return Err(TmpfsError::Byte);
+        }
+        let below_root = path.split('/').any(|part| !part.is_empty() && part != ".");
+        if !path.starts_with('/') || !below_root || path.split('/').any(|part| part == "..") {
+            return Err(TmpfsError::Path);
+        }
+        Ok(Self(TmpfsMount { path: path.to_owned(), options: options.to_owned() }))
+    }
+}
+
+impl fmt::Display for Tmpfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TmpfsMount { path, options } = &self.0;
+        write!(f, "{path}{}{options}", if options.is_empty() { "" } else { ":" })
+    }
+}
+
+text_form!(Tmpfs);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_and_options_are_parted_at_the_first_colon() {
+        let tmpfs: Tmpfs = "/data:size=16m,mode=1777".parse().unwrap();
+        let expected = TmpfsMount { path: "/data".into(), options: "size=16m,mode=1777".into() };
+        assert_eq!(tmpfs.mount(), expected);
+        assert_eq!(tmpfs.to_string(), "/data:size=16m,mode=1777");
+        assert_eq!("/run".parse::<Tmpfs>().unwrap().to_string(), "/run");
+    }
+
+    #[test]
+    fn paths_that_are_relative_or_lead_upwards_are_refused() {
+        for text in ["", "relative", ":size=1m", "/", "//", "/./", "/a/../..", "/../etc"] {
+            assert_eq!(text.parse::<Tmpfs>(), Err(TmpfsError::Path), "{text}");
+        }
+        assert_eq!("/a\0".parse::<Tmpfs>(), Err(TmpfsError::Byte));
+    }
+}
