@@ -56,6 +56,8 @@ pub(crate) fn run(
     stderr: OwnedFd,
 ) -> Result<ToHost, Failure> {
     let mut relay = Relay::new(workload, control, stdio, stderr).step(STEP, "event loop")?;
+    // What came together with an earlier message, and will not make the port readable again.
+    relay.obey()?;
     loop {
         relay.pump().step(STEP, "streams")?;
         if let Some(end) = relay.finished() {
@@ -134,7 +136,10 @@ impl<'a> Relay<'a> {
                 }
             };
             match token {
-                CONTROL => self.obey()?,
+                CONTROL => {
+                    self.control.fill()?;
+                    self.obey()?;
+                }
                 WORKLOAD => self.collect().step(STEP, "status of the workload")?,
                 STDIO_PORT => note(Some(&mut self.stdio_port)),
                 STDERR_PORT => note(Some(&mut self.stderr_port)),
@@ -164,9 +169,8 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// Does what the host's messages say.
+    /// Does what the host's messages say, those that have arrived.
     fn obey(&mut self) -> Result<(), Failure> {
-        self.control.fill()?;
         while let Some(message) = self.control.next()? {
             match message {
                 ToGuest::Signal(signal @ 1..=LAST_SIGNAL) => {
