@@ -83,16 +83,18 @@ impl Preparation {
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
         let init = read_init(request, &self.folders)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
-        let (plan, root) = self.root(plan)?;
+        let Plan { root, disks: own_disks, interfaces, inside } = plan;
+        let Root { disk, workload, is_own_disk, digests } = self.root(root)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
-        let run_spec = run_spec(request, &plan, &root.workload, &self.id, root.is_own_disk);
-        let mut disks = vec![root.disk];
+        let stop_signal = workload.stop_signal;
+        let run_spec = run_spec(request, inside, workload, &self.id, is_own_disk);
+        let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.folders).fails_as(EndReason::HostError)?);
         }
-        disks.extend(plan.disks);
+        disks.extend(own_disks);
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let config = VmConfig {
             id: self.id,
@@ -102,27 +104,25 @@ impl Preparation {
             init,
             append: request.append.clone().unwrap_or_default(),
             disks,
-            interfaces: plan.interfaces,
+            interfaces,
             run_spec,
             ending: Ending {
-                stop_signal: root.workload.stop_signal,
+                stop_signal,
                 stop_timeout: request.stop_timeout.map_or(STOP_TIMEOUT, seconds),
                 run_timeout: request.timeout.map(seconds),
             },
         };
-        Ok(Prepared { config, host, digests: root.digests, kernel_digest, stages: self.stages })
+        Ok(Prepared { config, host, digests, kernel_digest, stages: self.stages })
     }
 
     /// The root disk: the user's own, or the one that the image becomes.
-    fn root(&self, mut plan: Plan) -> Result<(Plan, Root), Failure> {
-        let image = match plan.root {
+    fn root(&self, source: RootSource) -> Result<Root, Failure> {
+        let image = match source {
             RootSource::Image(image) => image,
             RootSource::Disk(disk, workload) => {
-                plan.root = RootSource::Image(String::new());
-                return Ok((plan, Root { disk, workload, is_own_disk: true, digests: Digests::default() }));
+                return Ok(Root { disk, workload, is_own_disk: true, digests: Digests::default() });
             }
         };
-        plan.root = RootSource::Image(String::new());
         let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
         let cache = self.folders.cache().fails_as(EndReason::HostError)?;
         let line = ProgressLine::new();
@@ -149,7 +149,7 @@ impl Preparation {
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        Ok((plan, Root { disk, workload, is_own_disk: false, digests }))
+        Ok(Root { disk, workload, is_own_disk: false, digests })
     }
 }
 

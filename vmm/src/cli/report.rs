@@ -56,8 +56,7 @@ impl Report {
         })
     }
 
-    /// Writes everything, takes away what is not to stay, and returns the exit status. `told` says that the person has read
-    /// why already.
+    /// Tells the person and writes the document; takes away what is not to stay; returns the exit status.
     pub(super) fn finish(mut self, end: End) -> u8 {
         let status = end.status;
         if end.needs_telling() {

@@ -72,7 +72,7 @@ fn every_option_of_the_command_line_has_a_place_in_the_document() {
 
 #[test]
 fn only_what_was_given_is_written() {
-    let expected = "{\n  \"version\": 1,\n  \"memory\": \"256m\"\n}";
+    let expected = "{\n  \"memory\": \"256m\",\n  \"version\": 1\n}";
     assert_eq!(options(&["-m", "256m"]).to_document().unwrap(), expected);
 }
 
@@ -106,10 +106,10 @@ fn what_is_no_document_is_refused() {
         (r#"{"version":1,"memory":"63m"}"#, "64 MiB"),
         (r#"{"version":1,"cpus":33}"#, "33"),
         (r#"{"version":1,"env":"A=b"}"#, "sequence"),
-        (&format!("{{\"version\":1,\"image\":{}", "[".repeat(100_000)), "recursion"),
+        (&format!(r#"{{"version":1,"image":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000)), "sequence"),
     ] {
         let DocumentError::Content { source, .. } = parse(text).unwrap_err() else { panic!("{text}") };
         assert!(source.to_string().contains(object), "{text:.100}: {source}");
     }
-    assert!(matches!(Request::parse(b"{\"version\":1,\"image\":\"\xff\"}", Path::new("x")), Err(_)));
+    assert!(Request::parse(b"{\"version\":1,\"image\":\"\xff\"}", Path::new("x")).is_err());
 }

@@ -99,8 +99,15 @@ pub struct Plan {
     pub disks: Vec<BlockConfig>,
     /// Network devices of the machine.
     pub interfaces: Vec<InterfaceConfig>,
-    /// The same as PID 1 is told of them.
-    pub addresses: Vec<run_spec::Interface>,
+    /// What PID 1 is told of all this.
+    pub inside: Inside,
+}
+
+/// The part of a plan that is PID 1's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// Network devices and their addresses.
+    pub interfaces: Vec<run_spec::Interface>,
     /// The guest's terminal, with its size.
     pub terminal: Option<run_spec::WindowSize>,
 }
@@ -123,8 +130,8 @@ impl Plan {
             RootSource::Image(_) => None,
         };
         let disks = disk::open_all(&request.disk, root_disk)?;
-        let (interfaces, addresses) = interfaces(request)?;
-        Ok(Self { root, disks, interfaces, addresses, terminal })
+        let (interfaces, inside) = interfaces(request)?;
+        Ok(Self { root, disks, interfaces, inside: Inside { interfaces: inside, terminal } })
     }
 }
 
@@ -157,7 +164,7 @@ fn root_source(request: &Request, files: &[Variable]) -> Result<RootSource, Plan
 
 fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::Interface>), PlanError> {
     let wanted = wanted_interfaces(request)?;
-    let (mut interfaces, mut addresses) = (Vec::<InterfaceConfig>::new(), Vec::new());
+    let (mut interfaces, mut inside) = (Vec::<InterfaceConfig>::new(), Vec::new());
     for Interface { tap, mac, address, gateway } in wanted {
         let mac = match mac.or(request.mac_address) {
             Some(mac) => mac,
@@ -175,9 +182,9 @@ fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::
         let mac = mac.octets();
         interfaces.push(InterfaceConfig { tap, mac });
         let address = address.map(|(address, prefix)| (address.octets(), prefix));
-        addresses.push(run_spec::Interface { mac, address, gateway: gateway.map(|gateway| gateway.octets()) });
+        inside.push(run_spec::Interface { mac, address, gateway: gateway.map(|gateway| gateway.octets()) });
     }
-    Ok((interfaces, addresses))
+    Ok((interfaces, inside))
 }
 
 fn wanted_interfaces(request: &Request) -> Result<Vec<Interface>, PlanError> {
@@ -217,7 +224,7 @@ mod tests {
     fn a_plain_image_needs_nothing_else() {
         let plan = Plan::new(&request("oci:x"), &[]).unwrap();
         assert!(matches!(plan.root, RootSource::Image(image) if image == "oci:x"));
-        assert!(plan.disks.is_empty() && plan.interfaces.is_empty() && plan.terminal.is_none());
+        assert!(plan.disks.is_empty() && plan.interfaces.is_empty() && plan.inside.terminal.is_none());
     }
 
     #[test]
@@ -259,7 +266,7 @@ mod tests {
         let plan = Plan::new(&given, &[]).unwrap();
         assert_eq!(plan.interfaces[0].mac, mac.octets());
         let told = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };
-        assert_eq!(plan.addresses, [told]);
+        assert_eq!(plan.inside.interfaces, [told]);
         let plan = Plan::new(&Request { network: network("tap=a"), ..request("oci:x") }, &[]).unwrap();
         assert_eq!(plan.interfaces[0].mac[0] & 3, 2);
     }

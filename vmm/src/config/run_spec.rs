@@ -3,7 +3,7 @@
 
 use super::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use super::name::MachineName;
-use super::plan::Plan;
+use super::plan::Inside;
 use super::request::Request;
 use super::size::Scratch;
 use super::tmpfs::Tmpfs;
@@ -15,20 +15,20 @@ const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 
 /// Builds what PID 1 is told. `own_disk` says that the root disk is the user's and not one made from an image.
 #[must_use]
-pub fn run_spec(request: &Request, plan: &Plan, workload: &Workload, id: &MachineName, own_disk: bool) -> RunSpec {
+pub fn run_spec(request: &Request, inside: Inside, workload: Workload, id: &MachineName, own_disk: bool) -> RunSpec {
     let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
-    let mut environment = workload.environment.clone();
+    let mut environment = workload.environment;
     if !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
         environment.push(format!("HOSTNAME={hostname}"));
     }
     let file_systems = if own_disk { &ROOT_FILE_SYSTEMS[..] } else { &["erofs"] };
     RunSpec {
-        arguments: workload.arguments.clone(),
+        arguments: workload.arguments,
         environment,
-        working_directory: workload.working_directory.clone(),
-        user: workload.user.clone(),
+        working_directory: workload.working_directory,
+        user: workload.user,
         hostname,
-        terminal: plan.terminal,
+        terminal: inside.terminal,
         stdin: request.interactive,
         init: request.init,
         root: Root {
@@ -44,7 +44,7 @@ pub fn run_spec(request: &Request, plan: &Plan, workload: &Workload, id: &Machin
         tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
         resolv_conf: request.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
         extra_hosts: Vec::new(),
-        interfaces: plan.addresses.clone(),
+        interfaces: inside.interfaces,
     }
 }
 
@@ -61,9 +61,8 @@ mod tests {
             user: "app".into(),
             stop_signal: SignalNumber::TERM,
         };
-        let request = Request { image: Some("oci:x".into()), ..request.clone() };
-        let plan = Plan::new(&request, &[]).unwrap();
-        run_spec(&request, &plan, &workload, &"web".parse().unwrap(), false)
+        let inside = Inside { interfaces: Vec::new(), terminal: None };
+        run_spec(request, inside, workload, &"web".parse().unwrap(), false)
     }
 
     #[test]
