@@ -3,11 +3,13 @@
 
 use super::failure::{FailsAs as _, Failure};
 use crate::config::VmConfig;
+use crate::config::plan::{InterfaceConfig, TapSource};
 use crate::control::conversation::{Conversation, Settings};
 use crate::control::end::EndReason;
 use crate::kvm::Profile;
 use crate::machine::{BuildError, ConsoleLog, Parts, Streams};
 use boot::Initramfs;
+use devices::virtio::net::{NetConfig, Tap, TapError};
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -30,10 +32,7 @@ pub(super) fn parts(
         terminal: config.run_spec.terminal.is_some(),
         spec: config.run_spec.clone(),
     });
-    if !config.interfaces.is_empty() {
-        let error = "--network: this version of coracle has no network device; use --network none";
-        return Err(Failure::new(EndReason::NetworkError, error));
-    }
+    let nets = config.interfaces.into_iter().map(net).collect::<Result<Vec<_>, _>>();
     let initramfs = Initramfs::with_init(&config.init).fails_as(EndReason::HostError)?.finish();
     let parts = Parts {
         memory_bytes: config.memory_bytes,
@@ -42,11 +41,21 @@ pub(super) fn parts(
         initramfs,
         append: config.append,
         disks: config.disks,
+        nets: nets.fails_as(EndReason::NetworkError)?,
         streams: streams(config.run_spec.stdin)?,
         console_log: Arc::new(ConsoleLog::new(console)),
         profile,
     };
     Ok((parts, conversation))
+}
+
+/// Opens the tap.
+fn net(interface: InterfaceConfig) -> Result<NetConfig, TapError> {
+    let tap = match interface.tap {
+        TapSource::Name(name) => Tap::open(&name)?,
+        TapSource::Descriptor(descriptor) => Tap::inherit(descriptor)?,
+    };
+    Ok(NetConfig { tap, mac: interface.mac })
 }
 
 fn streams(interactive: bool) -> Result<Streams, Failure> {

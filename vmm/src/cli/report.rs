@@ -4,7 +4,7 @@
 use super::failure::{self, FailsAs as _, Failure};
 use crate::config::destination::Destination;
 use crate::config::request::Request;
-use crate::control::counters::{Counters, DiskCounts};
+use crate::control::counters::{Counters, DiskCounts, NetCounts};
 use crate::control::end::{End, EndReason};
 use crate::control::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::control::run_dir::RunDirectory;
@@ -12,6 +12,7 @@ use crate::control::stages::Stages;
 use crate::control::timings;
 use crate::host::descriptor;
 use devices::virtio::block::DiskCounters;
+use devices::virtio::net::NetCounters;
 use std::io::Write as _;
 use std::sync::atomic::Ordering;
 
@@ -96,5 +97,17 @@ pub(super) fn disk_counts(counters: &DiskCounters) -> DiskCounts {
         write_requests: counters.write_requests.load(Ordering::Relaxed),
         flushes: counters.flushes.load(Ordering::Relaxed),
         errors: counters.errors.load(Ordering::Relaxed),
+    }
+}
+
+/// The counters of a network device as they are now.
+pub(super) fn net_counts(counters: &NetCounters) -> NetCounts {
+    NetCounts {
+        rx_bytes: counters.rx_bytes.load(Ordering::Relaxed),
+        tx_bytes: counters.tx_bytes.load(Ordering::Relaxed),
+        rx_packets: counters.rx_packets.load(Ordering::Relaxed),
+        tx_packets: counters.tx_packets.load(Ordering::Relaxed),
+        rx_dropped: counters.rx_dropped.load(Ordering::Relaxed),
+        tx_dropped: counters.tx_dropped.load(Ordering::Relaxed),
     }
 }

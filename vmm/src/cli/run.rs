@@ -5,7 +5,7 @@ use super::arguments::RunArguments;
 use super::failure::{self, FailsAs as _, Failure};
 use super::parts;
 use super::prepare::{Preparation, Prepared};
-use super::report::{Report, disk_counts};
+use super::report::{Report, disk_counts, net_counts};
 use crate::config::environment::{self, Variable};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
@@ -100,7 +100,8 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
     let outcome = machine.run(conversation, Surroundings { signals: &signals, terminal, stages: &mut report.stages });
 
     let disks = outcome.disks.iter().map(|counters| disk_counts(counters)).collect();
-    report.counters = Counters::of_this_process(outcome.vcpu_time, disks, Vec::new());
+    let nets = outcome.nets.iter().map(|counters| net_counts(counters)).collect();
+    report.counters = Counters::of_this_process(outcome.vcpu_time, disks, nets);
     report.completions = outcome.completions.by_name();
     report.digests.kernel = kernel_digest.wait().ok();
     if outcome.end.status == STATUS_FAILED {

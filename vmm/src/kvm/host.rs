@@ -113,8 +113,8 @@ impl KvmHost {
         if let Some((_, capability)) = REQUIRED.iter().find(|(capability, _)| !kvm.check_extension(*capability)) {
             return Err(HostError::Capability { path: path.to_owned(), capability });
         }
-        let kind = super::software::detect::kind(&kvm)
-            .map_err(|source| HostError::Probe { path: path.to_owned(), source })?;
+        let kind =
+            super::software::detect::kind(&kvm).map_err(|source| HostError::Probe { path: path.to_owned(), source })?;
         Ok(Self { kvm, kind })
     }
 

@@ -13,8 +13,8 @@ mod vm;
 
 pub use exit::VcpuEnd;
 pub use host::{HostError, KvmHost, KvmKind};
-pub use kick::{StopFlag, kick};
 pub(crate) use kick::install_handler;
+pub use kick::{StopFlag, kick};
 pub use profile::Profile;
 pub use vcpu::{Buses, Vcpu, create_all};
 pub use vm::{KvmVm, VmError};

@@ -13,7 +13,7 @@ use boot::entry_state::EntryState;
 use devices::bus::{Action, Bus};
 use kvm_bindings::{
     CpuId, KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, Msrs, kvm_lapic_state,
-    kvm_msr_entry, kvm_mp_state, kvm_run,
+    kvm_mp_state, kvm_msr_entry, kvm_run,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::ptr::addr_of;

@@ -15,6 +15,7 @@ use devices::event_loop::{EventLoop, EventLoopError};
 use devices::legacy::{ExitStatusPort, ResetPort, Serial};
 use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
 use devices::virtio::mmio::MmioTransport;
+use devices::virtio::net::{Net, NetCounters};
 use devices::virtio::rng::Rng;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -63,6 +64,7 @@ pub struct Machine {
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
     pub(super) disks: Vec<Arc<DiskCounters>>,
+    pub(super) nets: Vec<Arc<NetCounters>>,
     pub(super) profile: Option<Arc<Profile>>,
     /// Last, so that it is closed last.
     _vm: KvmVm,
@@ -83,10 +85,14 @@ pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
     let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots, command_line: &mut command_line };
     let (console, port_ends) =
         ports::console(parts.streams, Arc::clone(&parts.console_log)).map_err(BuildError::Streams)?;
-    let mut transports = vec![
-        sockets.attach(Box::new(console), io.handle())?,
-        sockets.attach(Box::new(Rng::new()), io.handle())?,
-    ];
+    let mut transports =
+        vec![sockets.attach(Box::new(console), io.handle())?, sockets.attach(Box::new(Rng::new()), io.handle())?];
+    let mut nets = Vec::new();
+    for config in parts.nets {
+        let net = Net::new(config);
+        nets.push(net.counters());
+        transports.push(sockets.attach(Box::new(net), io.handle())?);
+    }
     let mut loops = vec![io];
     let mut disks = Vec::new();
     for (index, config) in parts.disks.into_iter().enumerate() {
@@ -118,6 +124,7 @@ pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
         serial,
         console_log: parts.console_log,
         disks,
+        nets,
         profile: parts.profile,
         _vm: vm,
     })

@@ -6,6 +6,7 @@ use super::console_log::ConsoleLog;
 use crate::kvm::Profile;
 use boot::Kernel;
 use devices::virtio::block::BlockConfig;
+use devices::virtio::net::NetConfig;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub struct Parts {
     pub append: String,
     /// Disks in the order in which the guest sees them.
     pub disks: Vec<BlockConfig>,
+    /// Network devices in the order in which the guest sees them.
+    pub nets: Vec<NetConfig>,
     /// The streams of the workload.
     pub streams: Streams,
     /// What the kernel says.

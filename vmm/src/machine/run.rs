@@ -15,6 +15,7 @@ use crate::kvm::software::Counts;
 use devices::event_loop::EventLoop;
 use devices::virtio::block::DiskCounters;
 use devices::virtio::console::PortMonitor;
+use devices::virtio::net::NetCounters;
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub completions: Counts,
     /// What went through the disks, in the order in which they were attached.
     pub disks: Vec<Arc<DiskCounters>>,
+    /// What went through the network devices.
+    pub nets: Vec<Arc<NetCounters>>,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.
     pub undriven: Vec<(String, &'static str)>,
 }
@@ -73,6 +76,7 @@ impl Machine {
             completions: totals.completions,
             undriven: undriven.map(|transport| transport.name_and_kernel_option()).collect(),
             disks: self.disks,
+            nets: self.nets,
         }
     }
 }

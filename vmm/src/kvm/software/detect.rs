@@ -43,9 +43,7 @@ const PROBE_ADDRESS: u64 = 0x1000;
 fn by_probe(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(PROBE_ADDRESS), 0x1000)])
         .map_err(|_| kvm_ioctls::Error::new(libc::ENOMEM))?;
-    memory
-        .write_slice(&PROBE, GuestAddress(PROBE_ADDRESS))
-        .expect("the probe fits the page that was just made for it");
+    memory.write_slice(&PROBE, GuestAddress(PROBE_ADDRESS)).expect("the probe fits the page that was just made for it");
     let vm = kvm.create_vm()?;
     let region = memory.iter().next().expect("one region was asked for");
     let slot = kvm_userspace_memory_region {

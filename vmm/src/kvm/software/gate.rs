@@ -82,18 +82,10 @@ impl Gate {
             kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
         vm.enable_cap(&capability).map_err(step("KVM_CAP_X86_USER_SPACE_MSR"))?;
         // A clear bit denies. STAR, LSTAR and SFMASK on writes (CSTAR between them stays), LSTAR on reads.
-        let writes = MsrFilterRange {
-            flags: MsrFilterRangeFlags::WRITE,
-            base: MSR_STAR,
-            msr_count: 4,
-            bitmap: &[0b1111_0100],
-        };
-        let reads = MsrFilterRange {
-            flags: MsrFilterRangeFlags::READ,
-            base: MSR_LSTAR,
-            msr_count: 1,
-            bitmap: &[0b1111_1110],
-        };
+        let writes =
+            MsrFilterRange { flags: MsrFilterRangeFlags::WRITE, base: MSR_STAR, msr_count: 4, bitmap: &[0b1111_0100] };
+        let reads =
+            MsrFilterRange { flags: MsrFilterRangeFlags::READ, base: MSR_LSTAR, msr_count: 1, bitmap: &[0b1111_1110] };
         vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[writes, reads]).map_err(step("KVM_X86_SET_MSR_FILTER"))?;
         write_pages(memory);
         Ok(Self {
@@ -203,24 +195,5 @@ fn stack_segment(selector: u16) -> kvm_segment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
-        assert_eq!(SLOT_ADDRESS, 0xffff_fe80_0000_0000);
-        let code = code_bytes();
-        let displacement = u32::from_le_bytes(code[2..6].try_into().unwrap());
-        assert_eq!(CODE_ADDRESS + 6 + u64::from(displacement), DOORBELL_ADDRESS);
-    }
-
-    #[test]
-    fn user_mode_may_execute_the_code_page_and_not_write_it() {
-        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        write_pages(&memory);
-        let entry: u64 = memory.read_obj(GuestAddress(SYSCALL_GATE.0 + 2 * PAGE + 8)).unwrap();
-        assert_eq!(entry & (PRESENT | USER | WRITABLE | NO_EXECUTE), PRESENT | USER);
-        let code: [u8; 8] = memory.read_obj(GuestAddress(entry & CR3_ADDRESS)).unwrap();
-        assert_eq!(code, code_bytes());
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

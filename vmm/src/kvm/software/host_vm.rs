@@ -19,10 +19,7 @@ pub(in crate::kvm) struct Software {
 impl Software {
     /// Prepares `vm` and its `memory`.
     pub(in crate::kvm) fn install(vm: &VmFd, memory: &GuestMemory) -> Result<Self, VmError> {
-        Ok(Self {
-            gate: Gate::install(vm, memory)?,
-            processor: Arc::new(Processor::host()),
-        })
+        Ok(Self { gate: Gate::install(vm, memory)?, processor: Arc::new(Processor::host()) })
     }
 }
 
@@ -71,7 +68,8 @@ impl SoftwareVcpu {
 
     /// Does the instruction that the host's emulator left undone; an error is one line.
     pub(in crate::kvm) fn complete(&mut self, vcpu: &mut VcpuFd, memory: &GuestMemory) -> Result<(), String> {
-        let mut state = self.state.of(vcpu).map_err(|error| format!("the host does not tell the registers: {error}"))?;
+        let mut state =
+            self.state.of(vcpu).map_err(|error| format!("the host does not tell the registers: {error}"))?;
         let completed = complete(&mut state, memory)
             .map_err(|incomplete| format!("the host's KVM cannot do an instruction of the guest: {incomplete}"))?;
         self.counts.record(&completed);
