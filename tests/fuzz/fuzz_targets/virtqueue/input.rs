@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the fuzzer's bytes mean: a device, and what a guest and the host do with it, one step after the other.
+
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    pub kind: u8,
+    pub variant: u8,
+    /// Accepted by the driver, as far as they are offered.
+    pub features: u64,
+    /// A driver that keeps to the rules of the rings and of the registers, though not to those of the device. More can be
+    /// said of what comes back to it.
+    pub polite: bool,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Arbitrary, Debug)]
+pub enum Step {
+    /// Registers as a driver writes them, with one of them wrong unless the driver is polite.
+    Start {
+        wrong: Option<(u8, u32)>,
+    },
+    WriteRegister {
+        offset: u16,
+        width: u8,
+        value: u32,
+    },
+    ReadRegister {
+        offset: u16,
+        width: u8,
+    },
+    /// A chain of descriptors, offered and kicked for.
+    Chain {
+        queue: u8,
+        slot: u8,
+        content: [u64; 4],
+        buffers: [Buffer; 4],
+        count: u8,
+    },
+    /// A descriptor: in a queue's table, or among the buffers for an indirect one.
+    Descriptor {
+        table: u8,
+        index: u8,
+        buffer: Buffer,
+        next: u8,
+    },
+    Offer {
+        queue: u8,
+        head: u16,
+    },
+    AvailableIndex {
+        queue: u8,
+        index: u16,
+    },
+    AvailableFlags {
+        queue: u8,
+        flags: u16,
+    },
+    /// Eight bytes anywhere.
+    Word {
+        address: u32,
+        value: u64,
+    },
+    /// Eight bytes near the start of a ring.
+    RingWord {
+        queue: u8,
+        part: u8,
+        offset: u8,
+        value: u64,
+    },
+    Process {
+        token: u8,
+        ready: u8,
+    },
+    HostSends {
+        count: u16,
+    },
+    HostTakes,
+    HostCloses {
+        input: bool,
+    },
+}
+
+/// Where one descriptor points.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Buffer {
+    /// In units of 32 bytes from the start of the buffers; with `wild`, anywhere.
+    pub at: u16,
+    pub wild: Option<u64>,
+    pub length: Length,
+    pub flags: u8,
+}
+
+/// Lengths that a device knows come up more often than others.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Length {
+    One,
+    Header,
+    Sectors(u8),
+    Short(u8),
+    Any(u32),
+}
+
+impl Length {
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Header => 16,
+            Self::Sectors(count) => 512 * u32::from(count),
+            Self::Short(length) => length.into(),
+            Self::Any(length) => length,
+        }
+    }
+}
