@@ -6,22 +6,22 @@ use vm_memory::GuestAddress;
 
 /// One device's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub(super) struct Slot {
     /// Start of its register window.
-    pub window: GuestAddress,
+    pub(super) window: GuestAddress,
     /// Its interrupt line (global system interrupt).
-    pub line: u32,
+    pub(super) line: u32,
 }
 
 /// Hands out places in order; the order is what the guest sees as `vda`, `vdb`, ...
 #[derive(Debug, Default)]
-pub struct Slots {
+pub(super) struct Slots {
     taken: u32,
 }
 
 impl Slots {
     /// The next place, or `None` when the interrupt lines are used up.
-    pub fn next_slot(&mut self) -> Option<Slot> {
+    pub(super) fn next_slot(&mut self) -> Option<Slot> {
         let line = layout::FIRST_VIRTIO_IRQ + self.taken;
         if line > layout::LAST_VIRTIO_IRQ {
             return None;
