@@ -29,7 +29,7 @@ fn a_reader_that_stopped_reading_does_not_keep_the_run_from_ending() {
     let run = place.invocation(&[&image("busybox"), "yes"]).stdout(Stdio::from(writer)).start();
     reader.read_exact(&mut [0]).expect("the workload writes");
     let asked = Instant::now();
-    run.signal(Signal::TERM);
+    run.signal_taken(Signal::TERM);
     run.signal(Signal::TERM);
     run.finish().assert_status(137).assert_reason("killed");
     assert!(asked.elapsed() < Duration::from_secs(2), "took {:?}", asked.elapsed());
@@ -126,8 +126,9 @@ fn an_environment_of_a_mebibyte_arrives_whole() {
 
 fn a_guest_that_panics_ends_with_reason_guest_panic() {
     let place = Place::new();
-    // The kernel finds no program of this name in the initramfs, nor a root file system of its own.
-    let run = place.run(&["--append", "rdinit=/nowhere", &image("busybox"), "true"]);
+    // A first process that the kernel cannot execute, and there is no other.
+    let init = place.write("init", "no program\n").display().to_string();
+    let run = place.run(&["--init-binary", &init, &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("guest-panic").assert_stdout("");
 }
 
@@ -136,7 +137,7 @@ fn a_busy_guest_stops_within_a_moment() {
     let script = "(while :; do :; done) & echo up; while :; do :; done";
     let mut run = place.start(&["--cpus", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
-    run.signal(Signal::TERM);
+    run.signal_taken(Signal::TERM);
     let asked = Instant::now();
     run.signal(Signal::TERM);
     run.finish().assert_status(137).assert_reason("killed");

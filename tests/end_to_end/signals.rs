@@ -157,7 +157,7 @@ fn term_at_any_moment_ends_the_run() {
     for step in 0..40 {
         let run = place.start(&[&image("busybox"), "sleep", "1000"]);
         std::thread::sleep(Duration::from_millis(step * 15));
-        run.signal(Signal::TERM);
+        run.signal_taken(Signal::TERM);
         run.signal(Signal::TERM);
         let run = run.finish();
         // Before main has set up anything, TERM has its usual effect.

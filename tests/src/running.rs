@@ -53,6 +53,25 @@ impl Running {
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.command));
     }
 
+    /// Sends a signal and waits until the binary has taken it: of two that are pending, the kernel makes one.
+    pub fn signal_taken(&self, signal: Signal) {
+        self.signal(signal);
+        let bit = 1_u64 << (signal.as_raw() - 1);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.pending_signals() & bit != 0 {
+            assert!(Instant::now() < deadline, "nobody takes {signal:?} in {}", self.command);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Those sent to the process as a whole, as a bit set; none once it has ended.
+    fn pending_signals(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap_or("0");
+        let ended = status.lines().any(|line| line.starts_with("State:\tZ"));
+        if ended { 0 } else { u64::from_str_radix(pending.trim(), 16).expect("the kernel writes hexadecimal") }
+    }
+
     /// Writes to its standard input.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.child.stdin.as_mut().expect("the test asked for Stdin::Pipe");
