@@ -41,9 +41,9 @@ pub(super) enum Verb {
     after_help = STATUS
 )]
 pub(super) struct RunArguments {
-    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]; then the command. Every word after IMAGE is the
+    /// IMAGE (oci:DIR, oci-archive:FILE or docker-archive:FILE, each with [:TAG]), then the command: every word after IMAGE is the
     /// workload's, whatever it looks like
-    #[arg(value_name = "IMAGE [COMMAND", trailing_var_arg = true)]
+    #[arg(value_name = "WORD", trailing_var_arg = true)]
     words: Vec<String>,
     #[command(flatten)]
     request: Request,

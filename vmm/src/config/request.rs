@@ -13,7 +13,7 @@ use super::size::{MemorySize, Scratch};
 use super::tmpfs::Tmpfs;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Every option has the name here that it has on the command line. What was not given is absent.
@@ -84,7 +84,7 @@ pub struct Request {
     /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub rootfs: Option<PathBuf>,
-    /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g]
+    /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g, tmpfs with --read-only]
     #[arg(long, value_name = "SIZE|tmpfs|none", help_heading = "File systems", allow_hyphen_values = true)]
     pub scratch: Option<Scratch>,
     /// The workload sees its root read-only
@@ -108,7 +108,7 @@ pub struct Request {
     pub mac_address: Option<MacAddress>,
     /// Name server, for the workload's /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
 
     /// Name of the machine; its entry in the run directory is then kept [default: a random one]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
@@ -145,7 +145,7 @@ pub struct Request {
     pub console: Option<PathBuf>,
 
     /// Print help
-    #[arg(long, action = ArgAction::Help)]
+    #[arg(long, action = ArgAction::HelpShort)]
     #[serde(skip)]
     pub help: Option<bool>,
 }

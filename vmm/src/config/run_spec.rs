@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn name_servers_become_a_resolver_configuration() {
-        let dns = vec!["1.1.1.1".parse().unwrap(), "9.9.9.9".parse().unwrap()];
+        let dns = vec!["1.1.1.1".parse().unwrap(), "2620:fe::9".parse().unwrap()];
         let spec = build(&Request { dns, ..Request::default() }, &[]);
-        assert_eq!(spec.resolv_conf, "nameserver 1.1.1.1\nnameserver 9.9.9.9\n");
+        assert_eq!(spec.resolv_conf, "nameserver 1.1.1.1\nnameserver 2620:fe::9\n");
         assert_eq!(build(&Request::default(), &[]).resolv_conf, "");
     }
 }
