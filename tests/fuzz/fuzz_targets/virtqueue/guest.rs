@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The guest: takes steps, and checks what comes back.
 
-use crate::input::{Buffer, Input, Step};
+use crate::input::{Buffer, Content, Input, Length, Step};
 use crate::subject::{self, Host, Kind, Place};
 use devices::bus::BusDevice;
 use devices::event_loop::{EventLoop, EventLoopHandle};
@@ -73,6 +73,16 @@ impl Guest {
             Step::Chain { queue, slot, content, ref buffers, count } => {
                 let count = 1 + usize::from(count) % buffers.len();
                 self.chain(self.queue(queue), slot.into(), content, &buffers[..count]);
+            }
+            Step::Request { slot, content, header, at, sectors, write } => {
+                let buffer =
+                    |at, length, write| Buffer { at, wild: None, length, flags: if write { WRITE as u8 } else { 0 } };
+                let header = if header < 64 { Length::Short(header) } else { Length::Header };
+                let mut buffers = vec![buffer(0, header, false), buffer(1, Length::One, true)];
+                if sectors > 0 {
+                    buffers.insert(1, buffer(at, Length::Sectors(sectors), write));
+                }
+                self.chain(0, slot.into(), content, &buffers);
             }
             Step::Process { token, ready } => {
                 let stream = u32::from(token >> 4) % 4 + STREAM_TOKENS;
@@ -155,7 +165,7 @@ impl Guest {
     }
 
     /// Offers a chain. A polite driver has no slot in use twice, no buffer in a ring and no indirect table.
-    fn chain(&mut self, queue: usize, slot: u16, content: [u64; 4], buffers: &[Buffer]) {
+    fn chain(&mut self, queue: usize, slot: u16, content: Content, buffers: &[Buffer]) {
         let size = self.sizes[queue];
         let head = slot.wrapping_mul(SLOT) % size;
         let count = buffers.len().min(size.into());
@@ -174,7 +184,9 @@ impl Guest {
             if flags & WRITE != 0 {
                 room += u64::from(length);
             } else if position == 0 && flags & INDIRECT == 0 {
-                (0..).zip(content).for_each(|(index, word)| self.write(address.saturating_add(8 * index), word));
+                (0..)
+                    .zip(content.words())
+                    .for_each(|(index, word)| self.write(address.saturating_add(8 * index), word));
             }
             last = head + position;
             self.driver.describe(queue, last, address, length, flags, last + 1);

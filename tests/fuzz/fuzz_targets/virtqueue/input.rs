@@ -34,9 +34,18 @@ pub enum Step {
     Chain {
         queue: u8,
         slot: u8,
-        content: [u64; 4],
+        content: Content,
         buffers: [Buffer; 4],
         count: u8,
+    },
+    /// A chain in the shape of a block request: header, data if there is a length, status.
+    Request {
+        slot: u8,
+        content: Content,
+        header: u8,
+        at: u16,
+        sectors: u8,
+        write: bool,
     },
     /// A descriptor: in a queue's table, or among the buffers for an indirect one.
     Descriptor {
@@ -80,6 +89,49 @@ pub enum Step {
     HostCloses {
         input: bool,
     },
+}
+
+/// What the first readable buffer of a chain holds: noise, or what a device takes for a request.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Content {
+    Noise([u64; 4]),
+    /// A block request, with the range of a discard or write-zeroes.
+    Disk {
+        operation: u8,
+        sector: u16,
+        range: (u16, u16, u8),
+    },
+    /// A control message of the console.
+    Message {
+        port: u8,
+        event: u8,
+        value: u8,
+    },
+    /// The header of a packet.
+    Packet {
+        flags: u8,
+        segmentation: u8,
+        lengths: [u16; 4],
+    },
+}
+
+impl Content {
+    pub fn words(self) -> [u64; 4] {
+        match self {
+            Self::Noise(words) => words,
+            Self::Disk { operation, sector, range: (first, count, flags) } => {
+                [u64::from(operation % 16), sector.into(), first.into(), u64::from(flags % 4) << 32 | u64::from(count)]
+            }
+            Self::Message { port, event, value } => {
+                [u64::from(value) << 48 | u64::from(event % 8) << 32 | u64::from(port), 0, 0, 0]
+            }
+            Self::Packet { flags, segmentation, lengths: [length, size, start, offset] } => {
+                let first = u64::from(flags % 4) | u64::from(segmentation % 8) << 8;
+                let lengths = u64::from(length) << 16 | u64::from(size) << 32 | u64::from(start) << 48;
+                [first | lengths, offset.into(), 0, 0]
+            }
+        }
+    }
 }
 
 /// Where one descriptor points.
