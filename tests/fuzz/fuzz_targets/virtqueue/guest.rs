@@ -74,7 +74,7 @@ impl Guest {
                 let count = 1 + usize::from(count) % buffers.len();
                 self.chain(self.queue(queue), slot.into(), content, &buffers[..count]);
             }
-            Step::Request { slot, content, header, at, sectors, write } => {
+            Step::Request { queue, slot, content, header, at, sectors, write } => {
                 let buffer =
                     |at, length, write| Buffer { at, wild: None, length, flags: if write { WRITE as u8 } else { 0 } };
                 let header = if header < 64 { Length::Short(header) } else { Length::Header };
@@ -82,7 +82,7 @@ impl Guest {
                 if sectors > 0 {
                     buffers.insert(1, buffer(at, Length::Sectors(sectors), write));
                 }
-                self.chain(0, slot.into(), content, &buffers);
+                self.chain(self.queue(queue), slot.into(), content, &buffers);
             }
             Step::Process { token, ready } => {
                 let stream = u32::from(token >> 4) % 4 + STREAM_TOKENS;

@@ -40,6 +40,7 @@ pub enum Step {
     },
     /// A chain in the shape of a block request: header, data if there is a length, status.
     Request {
+        queue: u8,
         slot: u8,
         content: Content,
         header: u8,
@@ -123,7 +124,7 @@ impl Content {
                 [u64::from(operation % 16), sector.into(), first.into(), u64::from(flags % 4) << 32 | u64::from(count)]
             }
             Self::Message { port, event, value } => {
-                [u64::from(value) << 48 | u64::from(event % 8) << 32 | u64::from(port), 0, 0, 0]
+                [u64::from(value % 3) << 48 | u64::from(event % 8) << 32 | u64::from(port % 4), 0, 0, 0]
             }
             Self::Packet { flags, segmentation, lengths: [length, size, start, offset] } => {
                 let first = u64::from(flags % 4) | u64::from(segmentation % 8) << 8;
