@@ -62,6 +62,16 @@ pub enum Error {
         /// Why.
         source: ConvertError,
     },
+    /// The host, which cannot keep what its layers hold.
+    #[error("image {reference}, converted in {}", cache.display())]
+    Host {
+        /// As it was asked for.
+        reference: String,
+        /// Where everything is written.
+        cache: PathBuf,
+        /// Why.
+        source: Box<ConvertError>,
+    },
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -72,9 +82,8 @@ impl Error {
     #[must_use]
     pub fn is_host(&self) -> bool {
         match self {
-            Self::Image { .. } => false,
-            Self::Convert { source, .. } => source.is_host(),
-            Self::Cache(_) => true,
+            Self::Image { .. } | Self::Convert { .. } => false,
+            Self::Host { .. } | Self::Cache(_) => true,
         }
     }
 }
@@ -102,8 +111,14 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         Claim::Held(folder) => folder,
     };
     let mut disk = folder.create_root_disk()?;
-    let converted = convert(&image, folder.path(), &mut disk, &report)
-        .map_err(|source| Error::Convert { reference: reference(), source })?;
+    let converted = convert(&image, folder.path(), &mut disk, &report).map_err(|source| {
+        let reference = reference();
+        if source.is_host() {
+            Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
+        } else {
+            Error::Convert { reference, source }
+        }
+    })?;
     drop(disk);
     let stored = Stored {
         image_digest: image.digest.to_string(),
