@@ -107,7 +107,7 @@ fn a_full_temporary_folder_and_a_full_cache_are_named() {
     for (variable, folder) in [("XDG_CACHE_HOME", place.file("cache")), ("TMPDIR", place.file("full"))] {
         fs::create_dir(&folder).expect("the test's own folder is writable");
         let folder = folder.display().to_string();
-        let small = format!("mount -t tmpfs -o size=64k none {folder} && exec \"$@\"");
+        let small = format!("mount -t tmpfs -o size=4k none {folder} && exec \"$@\"");
         let wrapper = ["unshare", "--mount", "sh", "-c", &small, "sh"];
         let run = place.invocation(&[&image, "-c", "pass"]).env(variable, &folder).wrapped(&wrapper).finish();
         run.assert_status(125).assert_one_line_naming(&[&folder]);

@@ -48,7 +48,7 @@ fn without_permission_for_dev_kvm_the_line_says_how_to_get_it() {
     let open = format!("chmod -R a+rwX {} && exec \"$@\"", place.path().display());
     let nobody = ["sh", "-c", &open, "sh", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let invocation = place.invocation(&["oci:/nowhere", "true"]).program(place.file("coracle"));
-    let run = invocation.env("XDG_CACHE_HOME", place.temporary()).wrapped(&nobody).finish();
+    let run = invocation.env("XDG_CACHE_HOME", place.file("cache")).wrapped(&nobody).finish();
     let open_to_all = fs::metadata("/dev/kvm")
         .is_ok_and(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o006 == 0o006);
     run.assert_status(125);
