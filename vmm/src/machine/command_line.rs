@@ -23,9 +23,9 @@ fn software(line: &mut CommandLine, cpus: u8) -> Result<(), CommandLineError> {
     // The gate needs the kernel's half in user mode's page tables; and there is nothing to mitigate between a kernel and
     // user mode that do not share a processor's privilege.
     line.push_value("mitigations", "off")?;
-    // CLAC and STAC at each user copy, string instructions that are emulated byte by byte, and CMPXCHG16B in the slab
-    // allocator, which the host does not do at all.
-    line.push_value("clearcpuid", "smap,erms,fsrm,cx16")?;
+    // CLAC and STAC at each user copy; string instructions that are emulated byte by byte (395 is X86_FEATURE_FSRS, which has
+    // no name: memset); and CMPXCHG16B in the slab allocator, which the host does not do at all.
+    line.push_value("clearcpuid", "smap,erms,fsrm,395,cx16")?;
     if cpus == 1 {
         line.push_flag("noreplace-smp")?;
     }
