@@ -96,8 +96,9 @@ impl RunDirectory {
             let lock_path = path.join(LOCK);
             let mut lock = match options().open(&lock_path) {
                 Ok(lock) => lock,
-                // Its owner took the entry away between the two calls.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !path.exists() => continue,
+                // Its owner took the entry away between the two calls, and another start may have made it again since. A
+                // link to nowhere would look the same for ever.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
                 Err(error) => return Err(host("open", &lock_path)(error)),
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -70,6 +70,14 @@ fn of_many_starts_at_once_exactly_one_has_the_name_at_a_time() {
 }
 
 #[test]
+fn a_link_to_nowhere_in_the_place_of_an_entry_is_an_error() {
+    let base = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere", base.path().join("a")).unwrap();
+    let error = RunDirectory::claim(base.path(), "a", false).unwrap_err();
+    assert!(matches!(error, RunDirectoryError::Host { action: "open", .. }), "{error:?}");
+}
+
+#[test]
 fn an_entry_is_private() {
     let base = tempfile::tempdir().unwrap();
     let run = RunDirectory::claim(&base.path().join("made"), "a", false).unwrap();
