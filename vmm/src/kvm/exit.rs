@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why a vCPU stopped for good. Plain data.
 
-use std::fmt;
-
 /// The end of a vCPU's run loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VcpuEnd {
@@ -18,16 +16,4 @@ pub enum VcpuEnd {
     KvmError(String),
     /// A bug of ours; one line.
     InternalError(String),
-}
-
-impl fmt::Display for VcpuEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stopped => f.write_str("stopped"),
-            Self::Reset => f.write_str("the guest reset the machine"),
-            Self::ExitStatus(status) => write!(f, "the guest ended with status {status}"),
-            Self::TripleFault(registers) => write!(f, "triple fault at {registers}"),
-            Self::KvmError(line) | Self::InternalError(line) => f.write_str(line),
-        }
-    }
 }

@@ -8,7 +8,7 @@ use super::software::{Software, SoftwareVcpu};
 use boot::GuestMemory;
 use boot::layout;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 use vmm_sys_util::eventfd::EventFd;
@@ -96,14 +96,6 @@ impl KvmVm {
     /// The host refused it.
     pub fn connect_kick(&self, event: &EventFd, address: u64, value: u32) -> Result<(), VmError> {
         self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), value).map_err(step("KVM_IOEVENTFD"))
-    }
-
-    /// Lets any guest write to the MMIO `address` signal `event`.
-    ///
-    /// # Errors
-    /// The host refused it.
-    pub fn connect_doorbell(&self, event: &EventFd, address: u64) -> Result<(), VmError> {
-        self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), NoDatamatch).map_err(step("KVM_IOEVENTFD"))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::digest::{Digest, Hasher};
 use crate::source::Blob;
-use crate::tar::FileSection;
+use crate::tar::{FileSection, read_buffered};
 use std::io::{self, BufRead, Read};
 
 /// Bytes read from the file at once.
@@ -59,10 +59,6 @@ impl BufRead for BlobReader {
 
 impl Read for BlobReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(into.len());
-        into[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, into)
     }
 }

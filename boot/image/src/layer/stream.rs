@@ -6,7 +6,7 @@ use super::compression::Compression;
 use super::decode::{self, Message};
 use crate::digest::Hasher;
 use crate::image::{Image, Layer};
-use crate::tar::TarInput;
+use crate::tar::{TarInput, read_buffered};
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -137,11 +137,7 @@ impl BufRead for LayerStream<'_> {
 
 impl Read for LayerStream<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(into.len());
-        into[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, into)
     }
 }
 

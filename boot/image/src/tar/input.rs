@@ -25,6 +25,15 @@ pub(crate) trait TarInput: BufRead {
 
 impl TarInput for &[u8] {}
 
+/// `Read::read` for whatever has a buffer of its own.
+pub(crate) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Result<usize> {
+    let available = from.fill_buf()?;
+    let count = available.len().min(into.len());
+    into[..count].copy_from_slice(&available[..count]);
+    from.consume(count);
+    Ok(count)
+}
+
 /// A part of a file, read at explicit offsets, so that several can be open on one descriptor.
 pub(crate) struct FileSection {
     file: Arc<File>,
@@ -74,11 +83,7 @@ impl BufRead for FileSection {
 
 impl Read for FileSection {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(into.len());
-        into[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, into)
     }
 }
 

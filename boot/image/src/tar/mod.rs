@@ -12,7 +12,7 @@ mod pax;
 mod reader;
 mod sparse;
 
-pub(crate) use input::{FileSection, TarInput};
+pub(crate) use input::{FileSection, TarInput, read_buffered};
 pub(crate) use reader::Reader;
 
 /// Size of a header and of the padding unit.

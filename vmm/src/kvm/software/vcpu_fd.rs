@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sync_regs,
-    kvm_vcpu_events, kvm_xsave,
+    kvm_xsave,
 };
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 
@@ -103,15 +103,21 @@ impl KvmVcpuState<'_> {
         Ok(msrs.as_slice()[..read].first().map(|entry| entry.data))
     }
 
-    /// The events, to be set as they are left: of what other threads may have changed meanwhile (pending NMIs, SMM)
-    /// nothing is set, and neither is the #UD that the host queued when it gave up.
-    fn change_events(&mut self) -> &mut kvm_vcpu_events {
-        self.vcpu.set_sync_dirty_reg(SyncReg::VcpuEvents);
+    /// Sets the events with `exception` as the only one: of what other threads may have changed meanwhile (pending NMIs,
+    /// SMM) nothing is set, and neither is the #UD that the host queued when it gave up.
+    fn set_events(&mut self, exception: Option<Exception>) -> io::Result<()> {
         let events = &mut self.vcpu.sync_regs_mut().events;
         events.flags = KVM_VCPUEVENT_VALID_SHADOW;
         events.exception = Default::default();
         events.interrupt.shadow = 0;
-        events
+        if let Some(exception) = exception {
+            events.exception.injected = 1;
+            events.exception.nr = exception.vector;
+            events.exception.has_error_code = exception.error_code.is_some().into();
+            events.exception.error_code = exception.error_code.unwrap_or(0);
+        }
+        let events = *events;
+        self.vcpu.set_vcpu_events(&events).map_err(errno)
     }
 }
 
@@ -188,20 +194,14 @@ impl VcpuState for KvmVcpuState<'_> {
             debug.dr6 |= DR6_SINGLE_STEP;
             self.vcpu.set_debug_regs(&debug).map_err(errno)?;
         }
-        let events = self.change_events();
-        events.exception.injected = 1;
-        events.exception.nr = exception.vector;
-        events.exception.has_error_code = exception.error_code.is_some().into();
-        events.exception.error_code = exception.error_code.unwrap_or(0);
-        let events = *events;
-        self.vcpu.set_vcpu_events(&events).map_err(errno)
+        self.set_events(Some(exception))
     }
 
     fn end_interrupt_shadow(&mut self) -> io::Result<()> {
-        if self.vcpu.sync_regs_mut().events.interrupt.shadow != 0 {
-            self.change_events();
+        match self.vcpu.sync_regs_mut().events.interrupt.shadow {
+            0 => Ok(()),
+            _ => self.set_events(None),
         }
-        Ok(())
     }
 }
 
