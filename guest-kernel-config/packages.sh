@@ -12,12 +12,16 @@ for purpose in "$@"; do
         build) names="gcc libc6-dev" ;;
         # The source package, and what Linux needs to be built (libelf: objtool).
         kernel) names="linux-source-$(cat version) make gcc libc6-dev flex bison bc libelf-dev xz-utils" ;;
+        # depmod.
+        debian-cloud) names="kmod xz-utils" ;;
+        # The emulator and the outer Linux's root file system.
+        nested) names="qemu-system-x86 seabios busybox-static kmod xz-utils mmdebstrap squashfs-tools cpio" ;;
         images) names="mmdebstrap umoci libcap2-bin" ;;
         # mke2fs formats the scratch disk of a run.
         run) names="e2fsprogs" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count.
         tests) names="gcc libc6-dev e2fsprogs util-linux gzip" ;;
-        *) echo "packages.sh: no purpose is called '$purpose': build, kernel, images, run, tests" >&2; exit 2 ;;
+        *) echo "packages.sh: no purpose is called '$purpose': build, kernel, debian-cloud, nested, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done
