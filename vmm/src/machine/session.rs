@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A running machine, as `main` sees it: one event loop that waits for signals, the control port, the streams and the vCPUs,
+//! and lets the [`Conversation`] decide.
+
+use super::build::Machine;
+use super::control_port::{ControlPort, Received};
+use super::run::Surroundings;
+use super::threads::{VcpuThreads, VcpuTotals};
+use super::timers::Timers;
+use crate::control::conversation::{Action, Conversation, Event};
+use crate::control::end::{End, MachineStop};
+use crate::host::terminal::window_size;
+use crate::kvm::VcpuEnd;
+use devices::virtio::console::PortMonitor;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+/// Between two samples of a profile.
+const SAMPLE: Duration = Duration::from_millis(1);
+
+/// A running machine.
+pub(super) struct Session<'a> {
+    epoll: Epoll,
+    machine: &'a mut Machine,
+    threads: VcpuThreads,
+    totals: VcpuTotals,
+    conversation: Conversation,
+    surroundings: Surroundings<'a>,
+    timers: Timers,
+    control_port: ControlPort,
+    told: Told,
+    end: Option<End>,
+}
+
+/// What the conversation was told about the streams, so that it is told once.
+#[derive(Default)]
+struct Told {
+    stdin_ended: bool,
+    stdout_closed: bool,
+    stderr_closed: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        machine: &'a mut Machine,
+        threads: VcpuThreads,
+        conversation: Conversation,
+        surroundings: Surroundings<'a>,
+    ) -> std::io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let sources = [
+            (surroundings.signals.as_raw_fd(), Source::Signals),
+            (threads.ended().as_raw_fd(), Source::VcpuEnd),
+            (machine.ports.stdio.event.as_raw_fd(), Source::Stdio),
+            (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
+        ];
+        for (descriptor, source) in sources {
+            let event = EpollEvent::new(EventSet::IN, source as u64);
+            epoll.ctl(ControlOperation::Add, descriptor, event)?;
+        }
+        let control = machine.ports.control.try_clone()?;
+        let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
+        let sample = machine.profile.is_some().then_some(SAMPLE);
+        Ok(Self {
+            epoll,
+            machine,
+            threads,
+            totals: VcpuTotals::default(),
+            conversation,
+            surroundings,
+            timers: Timers::new(sample),
+            control_port,
+            told: Told::default(),
+            end: None,
+        })
+    }
+
+    pub(super) fn run(mut self) -> (End, VcpuTotals) {
+        let first = self.conversation.start();
+        self.act(first);
+        loop {
+            if let Some(end) = self.end.take() {
+                self.stop_vcpus();
+                return (end, self.totals);
+            }
+            let ready = self.wait();
+            if ready.has(Source::Signals) {
+                self.on_signals();
+            }
+            if ready.has(Source::Control) {
+                self.on_control();
+            }
+            self.on_streams();
+            if ready.has(Source::VcpuEnd) {
+                self.on_vcpu_end();
+            }
+            while let Some(kind) = self.timers.take_expired(Instant::now()) {
+                self.feed(Event::Timer(kind));
+            }
+            if self.timers.take_sample(Instant::now()) {
+                self.threads.kick();
+            }
+            self.control_port.flush(&self.epoll);
+        }
+    }
+
+    /// Waits until something happens, and says what.
+    fn wait(&self) -> Ready {
+        let timeout = self.timers.until_next(Instant::now()).map_or(-1, milliseconds);
+        let mut events = [EpollEvent::default(); SOURCES];
+        // EINTR: look at everything, as after a wake-up for nothing.
+        let count = self.epoll.wait(timeout, &mut events).unwrap_or_default();
+        Ready(events[..count].iter().fold(0, |set, event| set | 1 << event.data()))
+    }
+
+    fn feed(&mut self, event: Event<'_>) {
+        let actions = self.conversation.on(event);
+        self.act(actions);
+        if let Some((stdout, stderr)) = self.conversation.awaited() {
+            let ports = &self.machine.ports;
+            // Both are asked, so that both signal.
+            let out = ports.stdio.announce_at(stdout);
+            let err = ports.stderr.announce_at(stderr);
+            if out && err {
+                let written = self.written();
+                let actions = self.conversation.on(written);
+                self.act(actions);
+            }
+        }
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Send(frame) => self.control_port.queue(frame),
+                Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
+                Action::ClearTimer(kind) => self.timers.set(kind, None),
+                Action::PowerOff => self.stop_vcpus(),
+                Action::Reached(stage) => self.surroundings.stages.mark(stage),
+                Action::End(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    fn on_signals(&mut self) {
+        while let Some(signal) = self.surroundings.signals.read() {
+            match (signal, &self.surroundings.terminal) {
+                (libc::SIGWINCH, _) => {
+                    if let Ok(size) = window_size(std::io::stdin()) {
+                        self.feed(Event::WindowSize(size));
+                    }
+                }
+                (libc::SIGCONT, Some(terminal)) => {
+                    // A terminal that is gone needs no modes.
+                    let _ = terminal.reapply();
+                }
+                _ => self.feed(Event::HostSignal(signal)),
+            }
+        }
+    }
+
+    /// Reads what PID 1 says, until it has no more to say for now.
+    fn on_control(&mut self) {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.control_port.receive(&mut bytes, &self.epoll) {
+                Received::Bytes(length) => self.feed(Event::ControlBytes(&bytes[..length])),
+                Received::Closed => self.feed(Event::ControlClosed),
+                Received::Nothing => return,
+            }
+        }
+    }
+
+    fn on_streams(&mut self) {
+        let ports = &self.machine.ports;
+        let (stdio, stderr) = (Arc::clone(&ports.stdio), Arc::clone(&ports.stderr));
+        // Reading the descriptors only makes them quiet; what happened is in the monitors.
+        let _ = (stdio.event.read(), stderr.event.read());
+        if is_new(&stdio.input_ended, &mut self.told.stdin_ended) {
+            self.feed(Event::StdinEnded { bytes: stdio.to_guest.load(Ordering::SeqCst) });
+        }
+        if is_new(&stdio.output_closed, &mut self.told.stdout_closed) {
+            self.feed(Event::OutputClosed { stderr: false });
+        }
+        if is_new(&stderr.output_closed, &mut self.told.stderr_closed) {
+            self.feed(Event::OutputClosed { stderr: true });
+        }
+        if self.conversation.awaited().is_some() {
+            let written = self.written();
+            self.feed(written);
+        }
+    }
+
+    /// A vCPU stopped by itself. What the guest had handed over before is taken in first.
+    fn on_vcpu_end(&mut self) {
+        let Some(end) = self.threads.take_end() else { return };
+        let stop = match end {
+            VcpuEnd::Stopped => return,
+            VcpuEnd::Reset => MachineStop::Reset,
+            VcpuEnd::ExitStatus(status) => MachineStop::ExitStatus(status),
+            VcpuEnd::TripleFault(registers) => MachineStop::TripleFault(registers),
+            VcpuEnd::KvmError(line) => MachineStop::KvmError(line),
+            VcpuEnd::InternalError(line) => MachineStop::InternalError(line),
+        };
+        self.stop_vcpus();
+        // The console's loop is the first; it serves its queues once more before it ends.
+        if !self.machine.loops.is_empty() {
+            self.machine.loops.remove(0).stop();
+        }
+        self.on_control();
+        self.on_streams();
+        self.feed(Event::MachineStopped(stop));
+    }
+
+    fn written(&self) -> Event<'static> {
+        let count = |monitor: &PortMonitor| monitor.to_host.load(Ordering::SeqCst);
+        Event::StreamsWritten { stdout: count(&self.machine.ports.stdio), stderr: count(&self.machine.ports.stderr) }
+    }
+
+    fn stop_vcpus(&mut self) {
+        let totals = self.threads.stop();
+        self.totals.cpu_time += totals.cpu_time;
+        self.totals.completions.add(&totals.completions);
+    }
+}
+
+/// What the loop waits for, as epoll's data.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Control,
+    VcpuEnd,
+    Stdio,
+    Stderr,
+}
+
+/// Number of [`Source`]s.
+const SOURCES: usize = 5;
+
+/// What [`Session::wait`] found: a set of [`Source`]s.
+struct Ready(u64);
+
+impl Ready {
+    fn has(&self, source: Source) -> bool {
+        self.0 & 1 << source as u64 != 0
+    }
+}
+
+/// For epoll: rounded up, so that a deadline has passed when the wait is over.
+fn milliseconds(wait: Duration) -> i32 {
+    i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+/// Whether `flag` was set since `told` was; sets it.
+fn is_new(flag: &AtomicBool, told: &mut bool) -> bool {
+    let is = flag.load(Ordering::SeqCst) && !*told;
+    *told |= is;
+    is
+}
