@@ -2,6 +2,7 @@
 //! The end-to-end tests, as one binary: which tests there are, and how many at a time.
 
 mod disks;
+mod ends;
 mod faults;
 mod options;
 mod python_image;
@@ -57,6 +58,7 @@ fn all() -> Vec<Case> {
         options::cases(),
         disks::cases(),
         faults::cases(),
+        ends::cases(),
         result_document::cases(),
     ];
     modules.into_iter().flatten().collect()

@@ -19,6 +19,8 @@ pub struct Elf {
     pub memory_size: u64,
     /// Other loadable segments, as address and size in memory, without contents.
     pub more_segments: Vec<(u64, u64)>,
+    /// What it does: 32-bit code, entered as the PVH boot protocol says.
+    pub code: Vec<u8>,
 }
 
 impl Default for Elf {
@@ -33,6 +35,8 @@ impl Default for Elf {
             address,
             memory_size: 4096,
             more_segments: Vec::new(),
+            // hlt; jmp back: a kernel that does nothing, for ever.
+            code: vec![0xf4, 0xeb, 0xfd],
         }
     }
 }
@@ -55,8 +59,7 @@ impl Elf {
             note.extend_from_slice(b"Xen\0");
             note.extend_from_slice(&entry.to_le_bytes());
         }
-        // hlt; jmp back: a kernel that does nothing, for ever.
-        let code = [0xf4, 0xeb, 0xfd];
+        let code = &self.code;
         let count = 1 + self.more_segments.len() + usize::from(!note.is_empty());
         let code_offset = (HEADER + count * PROGRAM_HEADER) as u64;
         let note_offset = code_offset + code.len() as u64;

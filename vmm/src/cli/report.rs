@@ -61,7 +61,7 @@ impl Report {
     pub(super) fn finish(mut self, end: End) -> u8 {
         let status = end.status;
         if end.needs_telling() {
-            failure::say(&end.detail);
+            failure::say(end.summary());
         }
         let mut document = ResultDocument::new(&self.id, end, self.stages.clone());
         document.counters = self.counters;

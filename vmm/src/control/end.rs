@@ -20,6 +20,8 @@ use std::time::Duration;
 pub const STATUS_FAILED: u8 = 125;
 /// Longest `detail`, in characters; part of it may come from the guest.
 const DETAIL_CHARACTERS: usize = 1000;
+/// Lines of the console that the detail of a panic ends with.
+const PANIC_LINES: usize = 12;
 const SIGKILL: u8 = 9;
 
 /// Why a run ended: `end.reason` of the result document.
@@ -96,7 +98,7 @@ pub struct End {
     pub status: u8,
     /// The signal that ended the workload.
     pub signal: Option<u8>,
-    /// One line for a person; empty where the reason says it all.
+    /// For a person; empty where the reason says it all. One line, after a panic followed by the console's last ones.
     pub detail: String,
 }
 
@@ -175,10 +177,20 @@ impl End {
     pub fn with_console(self, tail: &str) -> Self {
         let unexpected = self.reason == EndReason::GuestReset && self.status == STATUS_FAILED;
         let panic = tail.lines().rev().find_map(|line| line.find("Kernel panic").map(|at| &line[at..]));
-        match panic {
-            Some(line) if unexpected => Self::failed(EndReason::GuestPanic, line),
-            _ => self,
+        let Some(panic) = panic.filter(|_| unexpected) else { return self };
+        let mut end = Self::failed(EndReason::GuestPanic, panic);
+        let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
+        for line in &lines[lines.len().saturating_sub(PANIC_LINES)..] {
+            end.detail.push('\n');
+            end.detail.push_str(&one_line(line));
         }
+        end
+    }
+
+    /// The first line of the detail: what a person reads on stderr.
+    #[must_use]
+    pub fn summary(&self) -> &str {
+        self.detail.lines().next().unwrap_or_default()
     }
 
     /// Whether the user has to be told on stderr, because coracle itself failed or its user must know why.

@@ -55,7 +55,8 @@ fn an_unexpected_reset_after_a_panic_is_a_panic() {
     let reset = End::of_machine(&MachineStop::Reset);
     let end = reset.clone().with_console(tail);
     assert_eq!(end.reason, EndReason::GuestPanic);
-    assert_eq!(end.detail, "Kernel panic - not syncing: No working init found.");
+    assert_eq!(end.summary(), "Kernel panic - not syncing: No working init found.");
+    assert!(end.detail.ends_with("\n[ 1.3] Rebooting"), "{}", end.detail);
     assert_eq!(reset.clone().with_console("[ 1.0] all is well"), reset);
 }
 
@@ -63,4 +64,14 @@ fn an_unexpected_reset_after_a_panic_is_a_panic() {
 fn a_workload_that_prints_of_panics_and_exits_has_exited() {
     let end = End::of_workload(WorkloadEnd::Exited(3), false);
     assert_eq!(end.clone().with_console("Kernel panic - just joking"), end);
+}
+
+#[test]
+fn the_detail_of_a_panic_holds_no_more_than_the_last_lines_and_nothing_that_steers_a_terminal() {
+    let mut tail = "[ 1.0] line\n".repeat(1000) + "Kernel panic - \x1b[2J" + &"x".repeat(5000);
+    tail.push_str("\n\n");
+    let end = End::of_machine(&MachineStop::Reset).with_console(&tail);
+    assert_eq!(end.detail.lines().count(), 1 + PANIC_LINES);
+    assert!(!end.detail.contains(|c: char| c.is_control() && c != '\n'));
+    assert!(end.detail.len() < (1 + PANIC_LINES) * (DETAIL_CHARACTERS + 1));
 }
