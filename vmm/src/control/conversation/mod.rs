@@ -12,10 +12,18 @@
 //! still drains loses output, so it counts as `killed` although the workload's own end is known by then; in `Closing` nothing
 //! can be lost any more, and the workload's end stands.
 
+mod action;
+mod event;
+mod settings;
+
+pub use action::{Action, TimerKind};
+pub use event::Event;
+pub use settings::Settings;
+
 use super::end::{End, EndReason, MachineStop};
 use super::stages::Stage;
 use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, encode};
-use guest_init::run_spec::{RunSpec, WindowSize};
+use guest_init::run_spec::WindowSize;
 use std::time::Duration;
 
 /// How long PID 1 may take to sync and to reset the machine after the end was acknowledged.
@@ -27,83 +35,6 @@ const SIGQUIT: u8 = 3;
 const SIGUSR1: u8 = 10;
 const SIGUSR2: u8 = 12;
 const SIGTERM: u8 = 15;
-
-/// What is fixed for the whole of a run.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What PID 1 gets in answer to its `Hello`.
-    pub spec: RunSpec,
-    /// What TERM becomes for the workload.
-    pub stop_signal: u8,
-    /// From TERM to the power cut.
-    pub stop_timeout: Duration,
-    /// Longest run.
-    pub timeout: Option<Duration>,
-    /// `-t`.
-    pub terminal: bool,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// Bytes came from the control port.
-    ControlBytes(&'a [u8]),
-    /// The control port will give no more.
-    ControlClosed,
-    /// A signal to this process.
-    HostSignal(i32),
-    /// The terminal has a new size.
-    WindowSize(WindowSize),
-    /// A timer ran out.
-    Timer(TimerKind),
-    /// Standard input ended after this many bytes went to the guest.
-    StdinEnded {
-        /// Since the start.
-        bytes: u64,
-    },
-    /// Nobody reads an output any more.
-    OutputClosed {
-        /// Standard error rather than standard output.
-        stderr: bool,
-    },
-    /// How many bytes have come out on the host since the start.
-    StreamsWritten {
-        /// Of standard output.
-        stdout: u64,
-        /// Of standard error.
-        stderr: u64,
-    },
-    /// The machine stopped by itself.
-    MachineStopped(MachineStop),
-}
-
-/// What to do about it, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Write this frame to the control port.
-    Send(Vec<u8>),
-    /// (Re)start a timer.
-    SetTimer(TimerKind, Duration),
-    /// Forget a timer.
-    ClearTimer(TimerKind),
-    /// Stop the vCPUs now.
-    PowerOff,
-    /// A stage of the boot was reached.
-    Reached(Stage),
-    /// The end. Nothing comes after it.
-    End(End),
-}
-
-/// The timers of a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TimerKind {
-    /// `--timeout`.
-    Run,
-    /// `--stop-timeout`.
-    Stop,
-    /// [`GRACE`].
-    Grace,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -388,5 +319,4 @@ fn name(message: &ToHost) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "conversation_tests.rs"]
 mod tests;

@@ -3,6 +3,7 @@
 
 use super::*;
 use guest_init::protocol::{FailureKind, WorkloadEnd};
+use guest_init::run_spec::RunSpec;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const USR1: i32 = 10;

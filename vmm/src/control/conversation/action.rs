@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a conversation wants done. Plain data, obeyed by `main`'s event loop.
+
+use crate::control::end::End;
+use crate::control::stages::Stage;
+use std::time::Duration;
+
+/// What to do about it, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write this frame to the control port.
+    Send(Vec<u8>),
+    /// (Re)start a timer.
+    SetTimer(TimerKind, Duration),
+    /// Forget a timer.
+    ClearTimer(TimerKind),
+    /// Stop the vCPUs now.
+    PowerOff,
+    /// A stage of the boot was reached.
+    Reached(Stage),
+    /// The end. Nothing comes after it.
+    End(End),
+}
+
+/// The timers of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// `--timeout`.
+    Run,
+    /// `--stop-timeout`.
+    Stop,
+    /// [`GRACE`].
+    Grace,
+}

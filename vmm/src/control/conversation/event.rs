@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a conversation hears. Plain data, made by `main`'s event loop.
+
+use super::action::TimerKind;
+use crate::control::end::MachineStop;
+use guest_init::run_spec::WindowSize;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Bytes came from the control port.
+    ControlBytes(&'a [u8]),
+    /// The control port will give no more.
+    ControlClosed,
+    /// A signal to this process.
+    HostSignal(i32),
+    /// The terminal has a new size.
+    WindowSize(WindowSize),
+    /// A timer ran out.
+    Timer(TimerKind),
+    /// Standard input ended after this many bytes went to the guest.
+    StdinEnded {
+        /// Since the start.
+        bytes: u64,
+    },
+    /// Nobody reads an output any more.
+    OutputClosed {
+        /// Standard error rather than standard output.
+        stderr: bool,
+    },
+    /// How many bytes have come out on the host since the start.
+    StreamsWritten {
+        /// Of standard output.
+        stdout: u64,
+        /// Of standard error.
+        stderr: u64,
+    },
+    /// The machine stopped by itself.
+    MachineStopped(MachineStop),
+}
