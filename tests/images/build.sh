@@ -21,15 +21,6 @@ key=$( { echo "$release"; cd "$here" && find . -type f ! -name README.md | LC_AL
     sha256sum | cut -c1-16)
 images=$cache/$key
 
-# The machine's own Debian sources, without those of other vendors; one file per format, as mmdebstrap reads them.
-debian_sources() {
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2> /dev/null |
-        grep '^deb .*debian' > "$work/sources.list" && echo "$work/sources.list"
-    awk -v RS= -v ORS='\n\n' '/(^|\n)URIs:[^\n]*debian/' /etc/apt/sources.list.d/*.sources 2> /dev/null \
-        > "$work/debian.sources" && [ -s "$work/debian.sources" ] && echo "$work/debian.sources"
-    return 0
-}
-
 # debian_tree FILE HOOK PACKAGE...: a layer of these packages and what they depend on, unpacked and not configured, after
 # the shell commands HOOK with the tree in $1. Runs as root or, in a user namespace, as anybody.
 debian_tree() {
@@ -40,7 +31,7 @@ debian_tree() {
     mmdebstrap --quiet --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' \
         --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --skip=cleanup \
         --extract-hook="$here/tidy.sh" --extract-hook="$hook" \
-        "$release" "$tar" $(debian_sources) >&2
+        "$release" "$tar" $("$here/debian_sources.sh" "$work") >&2
 }
 
 # layer FILE: adds a tar to the image that is being made. Everything of an image is dated alike: same packages, same bytes.

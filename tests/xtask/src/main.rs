@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for people who work on coracle: `cargo xtask check|test|bench`.
+//! Commands for people who work on coracle: `cargo xtask check|test|nested|bench`.
 
 mod bench;
 mod check;
+mod nested;
 mod repository;
 mod suite;
 
@@ -13,6 +14,9 @@ const USAGE: &str = "\
 cargo xtask check [STEP...]  examine the sources; without STEP every step, in this order:
                              format lints sizes readmes spdx versions licences tests
 cargo xtask test             unit tests and documentation tests of the workspace, then the end-to-end tests
+cargo xtask nested [--filter NAME]... [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
+                             the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
+                             what it leaves in /out comes back as target/nested/out
 cargo xtask bench [RUNS]     time and memory of the release build, as medians of RUNS (10) runs";
 
 fn main() -> ExitCode {
@@ -30,6 +34,7 @@ fn run() -> Result<ExitCode> {
     match arguments.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
         Some(("check", steps)) => check::run(steps),
         Some(("test", [])) => suite::run(),
+        Some(("nested", words)) => nested::run(words),
         Some(("bench", [])) => bench::run(10),
         Some(("bench", [runs])) => match runs.parse() {
             Ok(runs @ 1..) => bench::run(runs),

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The disks of the outer Linux: squashfs images that its init lays over each other. What seldom changes is cached by the
+//! names of what is in it, which are names by content.
+
+use super::Options;
+use super::product::Product;
+use crate::repository::root;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Paths of the disks and of what boots from them.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) kernel: PathBuf,
+    pub(super) initramfs: PathBuf,
+    /// The uppermost first.
+    pub(super) disks: Vec<PathBuf>,
+    /// Also for what else the run needs; goes with it.
+    pub(super) folder: TempDir,
+}
+
+impl Layers {
+    /// Makes what is not there.
+    pub(super) fn make(product: &Product, options: &Options) -> Result<Layers> {
+        let folder = tempfile::Builder::new().prefix("coracle-nested-").tempdir()?;
+        let payload = folder.path().join("payload.squashfs");
+        let tree = folder.path().join("payload");
+        fill_payload(&tree.join("coracle"), product, options)?;
+        squash(&tree, &payload)?;
+        let images = cached_layer(product, "images", &[("", &product.images)])?;
+        let kernels: Vec<(&str, &Path)> = product.kernels.iter().map(|(name, path)| (*name, path.as_path())).collect();
+        let kernels = cached_layer(product, "kernels", &kernels)?;
+        Ok(Layers {
+            kernel: product.outer.join("vmlinuz"),
+            initramfs: product.outer.join("initramfs"),
+            disks: vec![payload, images, kernels, product.outer.join("root.squashfs")],
+            folder,
+        })
+    }
+}
+
+/// `/coracle` of the outer Linux: this build, its tests, and what to run.
+fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
+    fs::create_dir_all(to.join("bin"))?;
+    fs::create_dir_all(to.join("tests"))?;
+    for name in ["coracle", "vmlinux", "coracle-init", "System.map"] {
+        let from = product.release.join(name);
+        if from.exists() {
+            fs::copy(&from, to.join("bin").join(name)).with_context(|| from.display().to_string())?;
+        }
+    }
+    fs::copy(&product.tests, to.join("bin/end_to_end")).with_context(|| product.tests.display().to_string())?;
+    fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
+    // What tests compile or start in there.
+    for name in ["guest", "driver"] {
+        let from = root().join("tests").join(name);
+        if from.is_dir() {
+            copy_folder(&from, &to.join("tests").join(name))?;
+        }
+    }
+    let words: Vec<u8> = options.command.iter().flat_map(|word| [word.as_bytes(), &[0]].concat()).collect();
+    fs::write(to.join("command"), words)?;
+    fs::write(to.join("limit"), options.timeout.as_secs().to_string())?;
+    fs::write(to.join("environment"), environment())?;
+    Ok(())
+}
+
+/// Where the tests find things in there, for `sh`.
+fn environment() -> String {
+    let mut text = String::from(
+        "CORACLE_BIN=/coracle/bin/coracle\nCORACLE_IMAGES=/images\nCORACLE_KERNELS=/kernels\nCORACLE_WORKSPACE=/coracle\n\
+         CARGO_TARGET_DIR=/var/tmp/target\nCORACLE_OUT=/out\n",
+    );
+    if let Some(backtrace) = std::env::var("RUST_BACKTRACE").ok().filter(|value| value.parse::<u8>().is_ok()) {
+        text += &format!("RUST_BACKTRACE={backtrace}\n");
+    }
+    text
+}
+
+/// A layer with the folder `name`, which holds these folders under their names (or is that folder, if that is empty).
+fn cached_layer(product: &Product, name: &str, folders: &[(&str, &Path)]) -> Result<PathBuf> {
+    let cache = product.outer.parent().context("the outer Linux is in the cache")?;
+    // The folders are in the cache, too, and their own names are digests or versions.
+    let key: Vec<u8> =
+        folders.iter().map(|(_, path)| path.file_name().unwrap_or_default().as_bytes()).collect::<Vec<_>>().join(&b'+');
+    let path = cache.join(format!("{name}-{}.squashfs", String::from_utf8_lossy(&key)));
+    if path.exists() {
+        return Ok(path);
+    }
+    eprintln!("making the nested runner's layer {}", path.display());
+    let work = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(cache)?;
+    let tree = work.path().join("tree");
+    fs::create_dir(&tree)?;
+    for (inner, from) in folders {
+        let to = if inner.is_empty() { tree.join(name) } else { tree.join(name).join(inner) };
+        fs::create_dir_all(to.parent().context("it is below the tree")?)?;
+        // Links in place of copies: all of it is in the cache.
+        run(Command::new("cp").arg("-al").arg(from).arg(&to))?;
+    }
+    let made = work.path().join("layer");
+    squash(&tree, &made)?;
+    fs::rename(&made, &path)?;
+    Ok(path)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").arg("-r").arg(from).arg(to))
+}
+
+/// Not compressed: the outer Linux is emulated, and would pay more for it than for the bytes.
+fn squash(tree: &Path, to: &Path) -> Result<()> {
+    let options = ["-noI", "-noD", "-noF", "-noX", "-all-root", "-quiet", "-no-progress"];
+    run(Command::new("mksquashfs").arg(tree).arg(to).args(options))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, log.trim());
+    Ok(())
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What can be typed after `cargo xtask nested`.
+
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+
+/// The tests as the outer Linux finds them.
+pub(super) const TEST_BINARY: &str = "/coracle/bin/end_to_end";
+
+/// How the outer Linux is run, and what runs in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Of the outer Linux.
+    pub(crate) memory_mib: u32,
+    /// Longest run of the command.
+    pub(crate) timeout: Duration,
+    /// What runs; never empty.
+    pub(crate) command: Vec<String>,
+}
+
+impl Options {
+    /// A command with what is usual besides.
+    pub(crate) fn new(command: Vec<String>) -> Options {
+        Options { memory_mib: 4096, timeout: Duration::from_secs(1800), command }
+    }
+
+    /// The end-to-end tests, those whose names hold one of `filters` if there are any.
+    pub(crate) fn tests(filters: &[String]) -> Options {
+        Options::new([&[TEST_BINARY.to_owned()], filters].concat())
+    }
+
+    /// `[--filter NAME]... [--memory MIB] [--timeout SECONDS] [-- COMMAND...]`
+    pub(super) fn parse(words: &[String]) -> Result<Options> {
+        let mut words = words.iter();
+        let (mut filters, mut command, mut memory_mib, mut timeout) = (Vec::new(), Vec::new(), None, None);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            match word.as_str() {
+                "--filter" => filters.push(value()?.clone()),
+                "--memory" => memory_mib = Some(number(word, value()?)?),
+                "--timeout" => timeout = Some(Duration::from_secs(u64::from(number(word, value()?)?))),
+                "--" => command.extend(words.by_ref().cloned()),
+                _ => bail!("nested has no `{word}`; a command comes after `--`"),
+            }
+        }
+        if !command.is_empty() && !filters.is_empty() {
+            bail!("--filter chooses among the tests; a command after `--` takes their place");
+        }
+        let usual = if command.is_empty() { Options::tests(&filters) } else { Options::new(command) };
+        Ok(Options {
+            memory_mib: memory_mib.unwrap_or(usual.memory_mib),
+            timeout: timeout.unwrap_or(usual.timeout),
+            ..usual
+        })
+    }
+}
+
+fn number(option: &str, value: &str) -> Result<u32> {
+    match value.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => bail!("{option} {value}: not a number above 0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, TEST_BINARY};
+    use std::time::Duration;
+
+    fn parse(line: &str) -> anyhow::Result<Options> {
+        Options::parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_a_command_it_is_the_tests() {
+        assert_eq!(parse("").unwrap().command, [TEST_BINARY]);
+        assert_eq!(parse("--filter redis --filter disks").unwrap().command, [TEST_BINARY, "redis", "disks"]);
+    }
+
+    #[test]
+    fn all_after_two_dashes_is_the_command() {
+        let options = parse("--memory 2048 --timeout 5 -- coracle run --timeout 300 -- x").unwrap();
+        assert_eq!(options.command, ["coracle", "run", "--timeout", "300", "--", "x"]);
+        assert_eq!((options.memory_mib, options.timeout), (2048, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in ["--memory", "--memory 0", "--memory much", "ls", "--filter a -- ls", "--timeout -5"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

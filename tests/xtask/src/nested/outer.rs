@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! QEMU around the outer Linux: its devices, its streams, its watchdog, its end.
+
+use super::Options;
+use super::layers::Layers;
+use super::ports::Port;
+use crate::repository::root;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Takes standard output as it comes.
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// From the end of the command's own time until QEMU is ended: the outer Linux hands over its files in it.
+const GRACE: Duration = Duration::from_secs(120);
+const PROCESSORS: &str = "2";
+
+/// What the ports bring.
+enum Message {
+    Stdout(Vec<u8>),
+    Status(Vec<u8>),
+    Closed,
+}
+
+/// Runs the outer Linux to its end. Its `/out` becomes `target/nested/out`.
+pub(super) fn run(options: &Options, layers: &Layers, stdout: &mut Sink<'_>) -> Result<u8> {
+    let results = root().join("target/nested");
+    let out = results.join("out");
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
+    }
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let console = results.join("console.log");
+
+    let folder = layers.folder.path();
+    let [standard, error, status, files] = ["stdout", "stderr", "status", "out"].map(|name| Port::listen(folder, name));
+    let (standard, error, status, files) = (standard?, error?, status?, files?);
+    let mut command = machine(options, layers, &console);
+    for port in [&standard, &error, &status, &files] {
+        command.args(port.arguments());
+    }
+    let mut unpack = Command::new("tar").arg("-x").arg("-C").arg(&out).stdin(Stdio::piped()).spawn().context("tar")?;
+    let mut archive = unpack.stdin.take().context("tar's input")?;
+
+    let mut qemu = Qemu(command.spawn().context("qemu-system-x86_64")?);
+    let (sender, messages) = mpsc::channel();
+    let to_stdout = sender.clone();
+    let to_status = sender.clone();
+    let readers = [
+        standard.read(move |bytes| drop(to_stdout.send(Message::Stdout(bytes.to_vec())))),
+        error.read(|bytes| drop(io::stderr().lock().write_all(bytes))),
+        status.read(move |bytes| drop(to_status.send(Message::Status(bytes.to_vec())))),
+        files.read(move |bytes| drop(archive.write_all(bytes))),
+    ];
+    std::thread::spawn(move || {
+        readers.into_iter().for_each(|reader| drop(reader.join()));
+        drop(sender.send(Message::Closed));
+    });
+
+    let outcome = follow(&messages, Instant::now() + options.timeout + GRACE, stdout);
+    // Either it is gone, or it has to go.
+    let _ = qemu.0.kill();
+    let _ = qemu.0.wait();
+    let _ = unpack.wait();
+    match outcome? {
+        Some(status) => Ok(status),
+        None => bail!("the outer Linux ended without a status; the end of its console:\n{}", tail(&console)),
+    }
+}
+
+/// QEMU, which does not outlive this.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Both fail harmlessly when the end was seen already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The machine without its ports.
+fn machine(options: &Options, layers: &Layers, console: &Path) -> Command {
+    // Who kills this process ends QEMU, too.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm", "-smp", PROCESSORS]);
+    command.args(["-m", &format!("{}M", options.memory_mib)]);
+    command.arg("-serial").arg(file("file:", console));
+    command.arg("-kernel").arg(&layers.kernel).arg("-initrd").arg(&layers.initramfs);
+    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"]);
+    command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+    for (index, disk) in layers.disks.iter().enumerate() {
+        let drive = format!("if=none,id=layer-{index},format=raw,readonly=on,file=");
+        command.arg("-drive").arg(file(&drive, disk));
+        command.args(["-device", &format!("virtio-blk-pci,drive=layer-{index},serial=layer-{index}")]);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A path as the last part of an option of QEMU's, where a comma is written twice.
+fn file(option: &str, path: &Path) -> String {
+    format!("{option}{}", path.display().to_string().replace(',', ",,"))
+}
+
+/// Passes output on until all ports are closed; the status, if one came.
+fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<Option<u8>> {
+    let mut status = Vec::new();
+    loop {
+        match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Message::Stdout(bytes)) => stdout(&bytes).context("standard output")?,
+            Ok(Message::Status(bytes)) => status.extend(bytes),
+            Ok(Message::Closed) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                eprintln!("the outer Linux did not end in time");
+                break;
+            }
+        }
+    }
+    Ok(String::from_utf8_lossy(&status).trim().parse().ok())
+}
+
+/// The last lines of a console.
+fn tail(path: &PathBuf) -> String {
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(25)..].join("\n")
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What goes into the outer Linux: everything that is built, from the scripts and builds that know where it is.
+
+use crate::repository::{cargo, root};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Paths on this machine.
+#[derive(Debug)]
+pub(super) struct Product {
+    /// With `coracle`, `vmlinux`, `coracle-init`, `System.map`.
+    pub(super) release: PathBuf,
+    /// The binary of the end-to-end tests.
+    pub(super) tests: PathBuf,
+    /// The outer Linux: `vmlinuz`, `initramfs`, `root.squashfs`.
+    pub(super) outer: PathBuf,
+    /// The test images.
+    pub(super) images: PathBuf,
+    /// Foreign kernels: a name and a folder.
+    pub(super) kernels: Vec<(&'static str, PathBuf)>,
+}
+
+impl Product {
+    /// Finds all of it; what is missing is built, but for the release build itself.
+    pub(super) fn find() -> Result<Product> {
+        let release = match std::env::var_os("CORACLE_BIN") {
+            Some(path) => PathBuf::from(path).parent().context("CORACLE_BIN names no file")?.to_owned(),
+            None => target().join("release"),
+        };
+        for name in ["coracle", "vmlinux", "coracle-init"] {
+            let path = release.join(name);
+            ensure!(path.is_file(), "{} is not there: run `make build` first", path.display());
+        }
+        let images = match std::env::var_os("CORACLE_IMAGES") {
+            Some(path) => PathBuf::from(path),
+            None => built_by("tests/images/build.sh")?,
+        };
+        Ok(Product {
+            release,
+            tests: test_binary()?,
+            outer: built_by("tests/nested/build.sh")?,
+            images,
+            kernels: vec![("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?)],
+        })
+    }
+}
+
+/// The folder that a build script prints as its last line.
+fn built_by(script: &str) -> Result<PathBuf> {
+    let mut command = Command::new(root().join(script));
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| script.to_owned())?;
+    ensure!(output.status.success(), "{script}: {}", output.status);
+    let text = String::from_utf8(output.stdout).with_context(|| format!("output of {script}"))?;
+    Ok(PathBuf::from(text.lines().last().with_context(|| format!("{script} printed nothing"))?))
+}
+
+/// Builds the end-to-end tests and finds their binary.
+fn test_binary() -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["test", "--package", "coracle-tests", "--test", "end_to_end", "--no-run", "--message-format=json"]);
+    let output = command.stderr(Stdio::inherit()).output().context("cargo")?;
+    ensure!(output.status.success(), "cargo test --no-run: {}", output.status);
+    let messages = String::from_utf8(output.stdout).context("cargo's messages")?;
+    let executable = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_it = message["target"]["name"] == "end_to_end";
+        is_it.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    };
+    messages.lines().find_map(executable).context("cargo built no binary for the end-to-end tests")
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| Path::new(&folder).to_owned())
+}
