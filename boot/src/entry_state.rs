@@ -5,6 +5,7 @@
 //! address in EBX, interrupts off. It leaves the descriptor table undefined; ours lies in memory and agrees with the
 //! segment registers, so that a kernel which reloads one before it has its own table does not fault.
 
+use crate::description::Description;
 use crate::layout;
 use zerocopy::IntoBytes as _;
 
@@ -31,6 +32,9 @@ pub struct EntryState {
     pub gdt_base: u64,
     /// Its last byte, counted from its base.
     pub gdt_limit: u16,
+    /// Whether interrupts of the PIC reach a CPU. They must not where the kernel will never have heard of a PIC: what one
+    /// delivers before it was set up is an exception to the CPU.
+    pub external_interrupts: bool,
 }
 
 /// A segment register with its hidden part (Intel SDM volume 3, 3.4.3 and 3.4.5).
@@ -96,7 +100,7 @@ const GDT: [u64; 4] = [0, CODE.descriptor(), DATA.descriptor(), TASK.descriptor(
 impl EntryState {
     /// The state that PVH demands at `entry`.
     #[must_use]
-    pub fn pvh(entry: u32) -> Self {
+    pub fn pvh(entry: u32, description: Description) -> Self {
         Self {
             rip: u64::from(entry),
             rbx: layout::START_INFO.0,
@@ -108,6 +112,7 @@ impl EntryState {
             task: TASK,
             gdt_base: layout::GDT.0,
             gdt_limit: size_of_val(&GDT) as u16 - 1,
+            external_interrupts: description == Description::CommandLine,
         }
     }
 }
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_entry_is_in_protected_mode_with_paging_and_interrupts_off() {
-        let state = EntryState::pvh(0x0100_0000);
+        let state = EntryState::pvh(0x0100_0000, Description::CommandLine);
         assert_eq!((state.rip, state.rbx), (0x0100_0000, layout::START_INFO.0));
         assert_eq!((state.cr0, state.cr4, state.rflags), (0x11, 0, 2));
         assert_eq!((state.gdt_base, state.gdt_limit), (layout::GDT.0, 31));

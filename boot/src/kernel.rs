@@ -7,6 +7,7 @@
 //! spoil the guest, and nothing else.
 
 use crate::GuestMemory;
+use crate::description::Description;
 use crate::headers::{KernelHeaders, KernelProblem};
 use linux_loader::loader::{Elf, KernelLoader as _};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -82,6 +83,12 @@ impl Kernel {
     #[must_use]
     pub fn headers(&self) -> &KernelHeaders {
         &self.headers
+    }
+
+    /// How it wants to be told of the machine.
+    #[must_use]
+    pub fn description(&self) -> Description {
+        Description::CommandLine
     }
 
     /// Whether a guest with `memory_bytes` has room for the kernel.

@@ -7,8 +7,8 @@
 //! | 0 | 0x1000 | left empty: the kernel looks here for what a BIOS leaves | RAM |
 //! | 0x1000 | 0x6000 | what the kernel reads at its entry, one page each | RAM |
 //! | 0x97000 | 0x9f000 | system-call gate | reserved |
-//! | 0x9fc00 | 0xa0000 | MP table, where kernels look first | reserved |
-//! | 0xa0000 | 1 MiB | BIOS area: zeroes (room for ACPI tables) | nothing |
+//! | 0x9fc00 | 0xa0000 | MP table, where kernels look first, if there is one | reserved |
+//! | 0xa0000 | 1 MiB | BIOS area: zeroes, and ACPI tables at 0xe0000, if there are any | nothing |
 //! | 1 MiB | 3 GiB or less | kernel where it was linked, initramfs at the end | RAM |
 //! | 3 GiB | 4 GiB | the hole: device windows, interrupt controllers, KVM's own pages | nothing |
 //! | 4 GiB | | the rest of the memory | RAM |
@@ -50,6 +50,10 @@ pub const MP_TABLE: GuestAddress = GuestAddress(0x9fc00);
 pub const MP_TABLE_SIZE: u64 = 0x400;
 /// End of base memory (640 KiB).
 pub const BASE_MEMORY_END: GuestAddress = GuestAddress(0xa0000);
+/// ACPI tables: in the BIOS area, where kernels would also search for them.
+pub const ACPI_TABLES: GuestAddress = GuestAddress(0xe_0000);
+/// Bytes at [`ACPI_TABLES`].
+pub const ACPI_TABLES_SIZE: u64 = 2 * PAGE_SIZE;
 /// Start of the memory that kernel and initramfs are loaded to.
 pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
 
@@ -82,6 +86,16 @@ pub const COM1_PORTS: u16 = 8;
 pub const COM1_IRQ: u32 = 4;
 /// Command port of a keyboard controller; all that is left of it is the reset line (`reboot=k`).
 pub const RESET: u16 = 0x64;
+/// ACPI's registers for sleep (4.8.3.7 of its specification) and reset, a port each, one after the other.
+pub const SLEEP_CONTROL: u16 = 0x600;
+/// See [`SLEEP_CONTROL`].
+pub const SLEEP_STATUS: u16 = SLEEP_CONTROL + 1;
+/// See [`SLEEP_CONTROL`].
+pub const ACPI_RESET: u16 = SLEEP_CONTROL + 2;
+/// Written to [`ACPI_RESET`], it resets the machine.
+pub const ACPI_RESET_VALUE: u8 = 1;
+/// The sleep type (3 bits) that is "off".
+pub const SLEEP_TYPE_OFF: u8 = 5;
 /// A byte written here ends the machine with that exit status: for guests without an init of ours.
 pub const EXIT_STATUS: u16 = 0xf4;
 
@@ -108,7 +122,7 @@ const fn area(name: &'static str, start: GuestAddress, size: u64) -> Area {
 }
 
 /// Everything below 1 MiB that must stay apart, in ascending order.
-pub const LOW_AREAS: [Area; 7] = [
+pub const LOW_AREAS: [Area; 8] = [
     area("GDT", GDT, PAGE_SIZE),
     area("start info", START_INFO, PAGE_SIZE),
     area("module list", MODULE_LIST, PAGE_SIZE),
@@ -116,6 +130,7 @@ pub const LOW_AREAS: [Area; 7] = [
     area("command line", COMMAND_LINE, PAGE_SIZE),
     area("system-call gate", SYSCALL_GATE, SYSCALL_GATE_SIZE),
     area("MP table", MP_TABLE, MP_TABLE_SIZE),
+    area("ACPI tables", ACPI_TABLES, ACPI_TABLES_SIZE),
 ];
 
 /// Everything in the hole below 4 GiB, in ascending order.
@@ -142,7 +157,7 @@ const fn apart(areas: &[Area], start: GuestAddress, end: GuestAddress) -> bool {
     free_from <= end.0
 }
 
-const _: () = assert!(apart(&LOW_AREAS, GuestAddress(PAGE_SIZE), BASE_MEMORY_END), "low areas overlap");
+const _: () = assert!(apart(&LOW_AREAS, GuestAddress(PAGE_SIZE), HIGH_MEMORY), "low areas overlap");
 const _: () = assert!(apart(&HOLE_AREAS, HOLE_START, HOLE_END), "areas of the hole overlap");
 const _: () = assert!(COMMAND_LINE_SIZE as u64 <= PAGE_SIZE, "the command line has one page");
 const _: () = assert!(SYSCALL_GATE.0.is_multiple_of(PAGE_SIZE), "page tables lead to the gate");

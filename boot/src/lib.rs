@@ -6,7 +6,9 @@
 //! wrong with the parts is found by [`check`], which needs no memory and therefore no VM.
 #![forbid(unsafe_code)]
 
+mod acpi;
 pub mod cmdline;
+pub mod description;
 mod elf;
 pub mod entry_state;
 mod foreign;
@@ -21,6 +23,7 @@ mod start_info;
 mod test_kernel;
 
 pub use cmdline::CommandLine;
+pub use description::{Description, MmioDevice};
 pub use entry_state::EntryState;
 pub use foreign::Foreign;
 pub use initramfs::Initramfs;
@@ -42,6 +45,10 @@ pub struct Parts<'a> {
     pub initramfs: &'a [u8],
     /// What the kernel is told.
     pub command_line: &'a CommandLine,
+    /// How the kernel is told of processors, lines and devices.
+    pub description: Description,
+    /// The virtio devices, in the order in which the guest sees them.
+    pub devices: &'a [MmioDevice],
     /// Virtual CPUs, 1 to 32.
     pub cpus: u8,
     /// The guest's memory, as given to [`layout::memory_regions`].
@@ -100,15 +107,20 @@ pub fn load(memory: &GuestMemory, parts: &Parts<'_>) -> Result<EntryState, Error
     write(memory, "initramfs", initramfs_at, parts.initramfs)?;
     write(memory, "command line", layout::COMMAND_LINE, &parts.command_line.to_bytes())?;
     write_start_info(memory, parts, initramfs_at)?;
-    write(memory, "MP table", layout::MP_TABLE, &mptable::table(parts.cpus))?;
+    match parts.description {
+        Description::CommandLine => write(memory, "MP table", layout::MP_TABLE, &mptable::table(parts.cpus))?,
+        Description::Acpi => {
+            write(memory, "ACPI tables", layout::ACPI_TABLES, &acpi::tables(parts.cpus, parts.devices))?;
+        }
+    }
     write(memory, "descriptor table", layout::GDT, entry_state::gdt())?;
-    Ok(EntryState::pvh(parts.kernel.headers().entry()))
+    Ok(EntryState::pvh(parts.kernel.headers().entry(), parts.description))
 }
 
 fn write_start_info(memory: &GuestMemory, parts: &Parts<'_>, initramfs_at: GuestAddress) -> Result<(), Error> {
     let map = start_info::memory_map(parts.memory_bytes);
     let module = Module::new(initramfs_at, parts.initramfs.len());
-    let info = StartInfo::new(u32::from(!parts.initramfs.is_empty()), map.len());
+    let info = StartInfo::new(u32::from(!parts.initramfs.is_empty()), map.len(), parts.description);
     write(memory, "memory map", layout::MEMORY_MAP, map.as_bytes())?;
     write(memory, "module list", layout::MODULE_LIST, module.as_bytes())?;
     write(memory, "start info", layout::START_INFO, info.as_bytes())

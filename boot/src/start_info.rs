@@ -2,6 +2,7 @@
 //! The PVH start info and what it points to: memory map and module list (`public/arch-x86/hvm/start_info.h` of Xen, version 1).
 //! Plain data; any thread.
 
+use crate::description::Description;
 use crate::layout;
 use vm_memory::GuestAddress;
 use zerocopy::little_endian::{U32, U64};
@@ -59,8 +60,8 @@ const RESERVED: u32 = 2;
 
 impl StartInfo {
     /// Points to `module_count` modules, the command line and `memory_map_entries` entries of the memory map, each where
-    /// [`layout`] has it.
-    pub(crate) fn new(module_count: u32, memory_map_entries: usize) -> Self {
+    /// [`layout`] has it; and to ACPI tables if there are any.
+    pub(crate) fn new(module_count: u32, memory_map_entries: usize, description: Description) -> Self {
         Self {
             magic: MAGIC.into(),
             version: VERSION.into(),
@@ -68,7 +69,7 @@ impl StartInfo {
             module_count: module_count.into(),
             module_list: if module_count == 0 { 0 } else { layout::MODULE_LIST.0 }.into(),
             command_line: layout::COMMAND_LINE.0.into(),
-            rsdp: 0.into(),
+            rsdp: if description == Description::Acpi { layout::ACPI_TABLES.0 } else { 0 }.into(),
             memory_map: layout::MEMORY_MAP.0.into(),
             memory_map_entries: (memory_map_entries as u32).into(),
             reserved: 0.into(),
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_start_info_begins_with_the_magic_number_and_points_to_each_table() {
-        let info = StartInfo::new(1, 3);
+        let info = StartInfo::new(1, 3, Description::CommandLine);
         let bytes = info.as_bytes();
         assert_eq!(bytes[..16], [0x78, 0xc5, 0x6e, 0x33, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
         let words: Vec<u64> =

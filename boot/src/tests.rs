@@ -31,8 +31,15 @@ fn a_kernel_finds_everything_from_its_first_registers() {
     let mut command_line = CommandLine::new();
     command_line.push_flag("quiet").unwrap();
     let initramfs = Initramfs::with_init(b"PID 1").unwrap().finish();
-    let parts =
-        Parts { kernel: &kernel, initramfs: &initramfs, command_line: &command_line, cpus: 2, memory_bytes: 64 * MIB };
+    let parts = Parts {
+        kernel: &kernel,
+        initramfs: &initramfs,
+        command_line: &command_line,
+        description: Description::CommandLine,
+        devices: &[],
+        cpus: 2,
+        memory_bytes: 64 * MIB,
+    };
     let memory = memory(64 * MIB);
 
     let entry = load(&memory, &parts).unwrap();
@@ -55,7 +62,15 @@ fn a_kernel_finds_everything_from_its_first_registers() {
 fn a_guest_without_an_initramfs_has_no_module() {
     let (_folder, kernel) = kernel(&TestKernel::sound());
     let command_line = CommandLine::new();
-    let parts = Parts { kernel: &kernel, initramfs: &[], command_line: &command_line, cpus: 1, memory_bytes: 64 * MIB };
+    let parts = Parts {
+        kernel: &kernel,
+        initramfs: &[],
+        command_line: &command_line,
+        description: Description::CommandLine,
+        devices: &[],
+        cpus: 1,
+        memory_bytes: 64 * MIB,
+    };
     let memory = memory(64 * MIB);
     let entry = load(&memory, &parts).unwrap();
     assert_eq!(memory.read_obj::<u32>(GuestAddress(entry.rbx + 12)).unwrap(), 0);
@@ -67,8 +82,15 @@ fn the_initramfs_of_a_guest_over_3_gib_lies_below_the_hole() {
     let (_folder, kernel) = kernel(&TestKernel::sound());
     let command_line = CommandLine::new();
     let initramfs = [1; 5000];
-    let parts =
-        Parts { kernel: &kernel, initramfs: &initramfs, command_line: &command_line, cpus: 1, memory_bytes: 8 << 30 };
+    let parts = Parts {
+        kernel: &kernel,
+        initramfs: &initramfs,
+        command_line: &command_line,
+        description: Description::CommandLine,
+        devices: &[],
+        cpus: 1,
+        memory_bytes: 8 << 30,
+    };
     assert_eq!(place(&parts).unwrap(), GuestAddress(layout::HOLE_START.0 - 0x2000));
 }
 
@@ -81,7 +103,15 @@ fn an_initramfs_up_to_the_kernels_end_fits_and_one_byte_more_does_not() {
     ]));
     let command_line = CommandLine::new();
     let place = |initramfs: &[u8]| {
-        place(&Parts { kernel: &kernel, initramfs, command_line: &command_line, cpus: 1, memory_bytes: 64 * MIB })
+        place(&Parts {
+            kernel: &kernel,
+            initramfs,
+            command_line: &command_line,
+            description: Description::CommandLine,
+            devices: &[],
+            cpus: 1,
+            memory_bytes: 64 * MIB,
+        })
     };
     assert_eq!(place(&[0; 0x4000]).unwrap(), GuestAddress(end));
     let error = place(&[0; 0x4001]).unwrap_err();
@@ -94,7 +124,15 @@ fn numbers_out_of_range_and_a_kernel_too_large_are_found_without_a_guest() {
         kernel(&TestKernel::of(vec![(load_segment(ADDRESS, 100 * MIB), CODE.to_vec()), (notes(), pvh_note(ADDRESS))]));
     let command_line = CommandLine::new();
     let check = |cpus, memory_bytes| {
-        check(&Parts { kernel: &kernel, initramfs: &[], command_line: &command_line, cpus, memory_bytes })
+        check(&Parts {
+            kernel: &kernel,
+            initramfs: &[],
+            command_line: &command_line,
+            description: Description::CommandLine,
+            devices: &[],
+            cpus,
+            memory_bytes,
+        })
     };
     assert!(check(32, 128 * MIB).is_ok());
     assert!(matches!(check(0, 128 * MIB), Err(Error::Cpus(0))));
@@ -108,8 +146,15 @@ fn numbers_out_of_range_and_a_kernel_too_large_are_found_without_a_guest() {
 fn a_memory_smaller_than_the_parts_say_is_an_error() {
     let (_folder, kernel) = kernel(&TestKernel::sound());
     let command_line = CommandLine::new();
-    let parts =
-        Parts { kernel: &kernel, initramfs: &[1], command_line: &command_line, cpus: 1, memory_bytes: 128 * MIB };
+    let parts = Parts {
+        kernel: &kernel,
+        initramfs: &[1],
+        command_line: &command_line,
+        description: Description::CommandLine,
+        devices: &[],
+        cpus: 1,
+        memory_bytes: 128 * MIB,
+    };
     let error = load(&memory(64 * MIB), &parts).unwrap_err();
     assert!(matches!(error, Error::Write { what: "initramfs", .. }), "{error:?}");
 }

@@ -15,6 +15,8 @@ pub enum Action {
     None,
     /// The reset line was pulled.
     Reset,
+    /// The guest switched the machine off.
+    Poweroff,
     /// The guest wrote this status to the exit-status port.
     ExitStatus(u8),
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is left of a PC: a serial port for early messages and panics, the reset line of the keyboard controller, and a
-//! port of ours on which a guest can end with a status. Called by vCPU threads.
+//! What is left of a PC: a serial port for early messages and panics, the reset line of the keyboard controller, ACPI's
+//! power registers, and a port of ours on which a guest can end with a status. Called by vCPU threads.
 
 pub mod exit_status;
+pub mod power;
 pub mod reset;
 pub mod serial;
 
 pub use exit_status::ExitStatusPort;
+pub use power::PowerRegisters;
 pub use reset::ResetPort;
 pub use serial::Serial;

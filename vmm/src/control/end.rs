@@ -79,6 +79,8 @@ impl fmt::Display for EndReason {
 pub enum MachineStop {
     /// The guest pulled the reset line.
     Reset,
+    /// The guest switched the machine off.
+    Poweroff,
     /// The guest wrote to the exit-status port.
     ExitStatus(u8),
     /// Triple fault, with the registers.
@@ -142,6 +144,9 @@ impl End {
     pub fn of_machine(stop: &MachineStop) -> Self {
         match stop {
             MachineStop::Reset => Self::failed(EndReason::GuestReset, "the guest reset the machine unexpectedly"),
+            MachineStop::Poweroff => {
+                Self::failed(EndReason::GuestPoweroff, "the guest switched the machine off before the workload ran")
+            }
             MachineStop::ExitStatus(status) => Self::of_workload(WorkloadEnd::Exited(*status), false),
             MachineStop::TripleFault(registers) => {
                 Self::failed(EndReason::TripleFault, &format!("the guest ended in a triple fault at {registers}"))
@@ -196,8 +201,8 @@ impl End {
     /// Whether the user has to be told on stderr, because coracle itself failed or its user must know why.
     #[must_use]
     pub fn needs_telling(&self) -> bool {
-        use EndReason::{Exited, GuestPoweroff, Signalled, Stopped};
-        !self.detail.is_empty() && !matches!(self.reason, Exited | Signalled | Stopped | GuestPoweroff)
+        use EndReason::{Exited, Signalled, Stopped};
+        !self.detail.is_empty() && !matches!(self.reason, Exited | Signalled | Stopped)
     }
 }
 

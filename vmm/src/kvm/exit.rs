@@ -8,6 +8,8 @@ pub enum VcpuEnd {
     Stopped,
     /// The guest pulled the reset line.
     Reset,
+    /// The guest switched the machine off.
+    Poweroff,
     /// The guest wrote to the exit-status port.
     ExitStatus(u8),
     /// Triple fault or an equivalent shutdown; the registers at the end in one line.

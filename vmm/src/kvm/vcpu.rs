@@ -26,6 +26,7 @@ const MISC_ENABLE_FAST_STRING: u64 = 1;
 /// Local vector table entries of the APIC page (Intel SDM vol. 3, 11.5.1).
 const APIC_LVT_LINT0: usize = 0x350;
 const APIC_LVT_LINT1: usize = 0x360;
+const APIC_LVT_MASKED: u32 = 0x1_0000;
 const APIC_MODE_NMI: u32 = 0x400;
 const APIC_MODE_EXTINT: u32 = 0x700;
 
@@ -82,7 +83,7 @@ impl Vcpu {
         let mut fd = vm.create_vcpu(index)?;
         fd.set_cpuid2(&cpuid::for_vcpu(host, supported, index, cpus)).map_err(step("KVM_SET_CPUID2"))?;
         set_msrs(&fd)?;
-        set_local_interrupts(&fd)?;
+        set_local_interrupts(&fd, entry.external_interrupts)?;
         if index == 0 {
             let reset = fd.get_sregs().map_err(step("KVM_GET_SREGS"))?;
             fd.set_sregs(&registers::special(entry, reset)).map_err(step("KVM_SET_SREGS"))?;
@@ -237,6 +238,7 @@ fn end_of(action: Action) -> Option<VcpuEnd> {
     match action {
         Action::None => None,
         Action::Reset => Some(VcpuEnd::Reset),
+        Action::Poweroff => Some(VcpuEnd::Poweroff),
         Action::ExitStatus(status) => Some(VcpuEnd::ExitStatus(status)),
     }
 }
@@ -253,10 +255,11 @@ fn set_msrs(fd: &VcpuFd) -> Result<(), VmError> {
     fd.set_msrs(&msrs).map_err(step("KVM_SET_MSRS")).map(drop)
 }
 
-/// LINT0 takes the PIC's interrupts and LINT1 the NMI, as the MP table says and firmware would have set.
-fn set_local_interrupts(fd: &VcpuFd) -> Result<(), VmError> {
+/// LINT0 takes the PIC's interrupts, if the kernel knows of a PIC, and LINT1 the NMI, as firmware would have set.
+fn set_local_interrupts(fd: &VcpuFd, external_interrupts: bool) -> Result<(), VmError> {
     let mut lapic = fd.get_lapic().map_err(step("KVM_GET_LAPIC"))?;
-    set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT);
+    let masked = if external_interrupts { 0 } else { APIC_LVT_MASKED };
+    set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT | masked);
     set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
     fd.set_lapic(&lapic).map_err(step("KVM_SET_LAPIC"))
 }
@@ -267,7 +270,7 @@ fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
     for (to, from) in value.iter_mut().zip(bytes.iter()) {
         *to = *from as u8;
     }
-    let updated = (u32::from_le_bytes(value) & !0x700) | mode;
+    let updated = (u32::from_le_bytes(value) & !(0x700 | APIC_LVT_MASKED)) | mode;
     for (to, from) in bytes.iter_mut().zip(updated.to_le_bytes()) {
         *to = from as _;
     }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The one way in which a virtio device joins the machine: a place, an interrupt, a kick a queue, a transport on the
-//! bus, a word on the command line. Runs on `main`.
+//! bus. Runs on `main`.
 
 use super::slots::Slots;
 use crate::kvm::{KvmVm, VmError};
-use boot::cmdline::CommandLine;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::EventLoopHandle;
 use devices::interrupt::Interrupt;
@@ -28,9 +27,6 @@ pub enum AttachError {
     /// Two devices at one address.
     #[error(transparent)]
     Overlap(#[from] OverlapError),
-    /// The command line is full.
-    #[error(transparent)]
-    CommandLine(#[from] boot::cmdline::CommandLineError),
 }
 
 /// What a device is attached to.
@@ -39,7 +35,6 @@ pub(super) struct Sockets<'a> {
     pub(super) vm: &'a KvmVm,
     pub(super) mmio: &'a mut BusBuilder,
     pub(super) slots: &'a mut Slots,
-    pub(super) command_line: &'a mut CommandLine,
 }
 
 impl Sockets<'_> {
@@ -59,7 +54,6 @@ impl Sockets<'_> {
         let memory = self.vm.memory().clone();
         let transport = Arc::new(MmioTransport::new(device, memory, Interrupt::new(line), kicks, event_loop));
         self.mmio.insert(slot.window.0, boot::layout::VIRTIO_MMIO_WINDOW, transport.clone())?;
-        self.command_line.push_virtio_mmio(slot.window, slot.line)?;
         Ok(transport)
     }
 }

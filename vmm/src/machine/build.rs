@@ -12,7 +12,7 @@ use crate::kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
-use devices::legacy::{ExitStatusPort, ResetPort, Serial};
+use devices::legacy::{ExitStatusPort, PowerRegisters, ResetPort, Serial, power};
 use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetCounters};
@@ -75,14 +75,13 @@ pub struct Machine {
 /// # Errors
 /// The parts do not fit each other, or the host cannot.
 pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
-    let mut command_line = command_line::base(host.kind(), parts.cpus)?;
     let memory = memory::allocate(parts.memory_bytes)?;
     let vm = KvmVm::create(host, memory)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
     let serial = legacy(&vm, &mut ports, &parts.console_log)?;
 
     let io = EventLoop::spawn("io")?;
-    let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots, command_line: &mut command_line };
+    let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots };
     let (console, port_ends) =
         ports::console(parts.streams, Arc::clone(&parts.console_log)).map_err(BuildError::Streams)?;
     let mut transports =
@@ -102,11 +101,14 @@ pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
         disks.push(counters);
     }
 
-    command_line.append(&parts.append)?;
+    let description = parts.kernel.description();
+    let command_line = command_line::whole(host.kind(), parts.cpus, description, slots.taken(), &parts.append)?;
     let boot_parts = boot::Parts {
         kernel: &parts.kernel,
         initramfs: &parts.initramfs,
         command_line: &command_line,
+        description,
+        devices: slots.taken(),
         cpus: parts.cpus,
         memory_bytes: parts.memory_bytes,
     };
@@ -130,13 +132,15 @@ pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
     })
 }
 
-/// The ports that are left of a PC: a serial line, the reset line, and one to end with a status.
+/// The ports that are left of a PC: a serial line, the reset line, ACPI's power registers, and one to end with a status.
 fn legacy(vm: &KvmVm, ports: &mut BusBuilder, log: &Arc<ConsoleLog>) -> Result<Arc<Serial>, BuildError> {
     let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(AttachError::Event)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
     let serial = Arc::new(Serial::new(Arc::clone(log) as _, line));
     ports.insert(u64::from(layout::COM1), u64::from(layout::COM1_PORTS), Arc::clone(&serial) as _)?;
     ports.insert(u64::from(layout::RESET), 1, Arc::new(ResetPort))?;
+    let power = PowerRegisters { off: layout::SLEEP_TYPE_OFF, reset: layout::ACPI_RESET_VALUE };
+    ports.insert(u64::from(layout::SLEEP_CONTROL), power::LENGTH, Arc::new(power))?;
     ports.insert(u64::from(layout::EXIT_STATUS), 1, Arc::new(ExitStatusPort))?;
     Ok(serial)
 }

@@ -1,17 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the guest's kernel is told at its start, for each kind of host. Pure. Devices and `--append` come after.
+//! What the guest's kernel is told at its start, for each kind of host and each way of describing the machine. Pure.
 
 use crate::kvm::KvmKind;
 use boot::cmdline::{CommandLine, CommandLineError, Console};
+use boot::{Description, MmioDevice};
 
-/// The words that every guest gets, and those of this host.
-pub(super) fn base(kind: KvmKind, cpus: u8) -> Result<CommandLine, CommandLineError> {
+/// The words that every guest gets, those of this host, the devices where the kernel is told of them here, and the user's.
+pub(super) fn whole(
+    kind: KvmKind,
+    cpus: u8,
+    description: Description,
+    devices: &[MmioDevice],
+    append: &str,
+) -> Result<CommandLine, CommandLineError> {
+    let mut line = base(kind, cpus, description)?;
+    if description == Description::CommandLine {
+        for device in devices {
+            line.push_virtio_mmio(device.window, device.line)?;
+        }
+    }
+    line.append(append)?;
+    Ok(line)
+}
+
+fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine, CommandLineError> {
     let mut line = CommandLine::new();
     // The first port of the console device; until it is there, errors and panics go to the serial port.
     line.push_early_serial()?.push_console(Console::Virtio(0))?;
     line.push_flag("quiet")?;
-    // A panic ends the machine at once, by the line that a restart takes as well.
-    line.push_value("panic", -1)?.push_value("reboot", "k")?;
+    // A panic ends the machine at once.
+    line.push_value("panic", -1)?;
+    // Restarts pull the keyboard controller's line; with ACPI they find the FADT's register.
+    if description == Description::CommandLine {
+        line.push_value("reboot", "k")?;
+    }
     if kind == KvmKind::Software {
         software(&mut line, cpus)?;
     }
@@ -40,10 +62,20 @@ mod tests {
 
     #[test]
     fn only_a_host_that_emulates_changes_what_the_kernel_sees_of_the_cpu() {
-        let native = base(KvmKind::Native, 1).unwrap();
-        let software = base(KvmKind::Software, 2).unwrap();
+        let native = base(KvmKind::Native, 1, Description::CommandLine).unwrap();
+        let software = base(KvmKind::Software, 2, Description::CommandLine).unwrap();
         assert!(!native.contains("clearcpuid") && !native.contains("mitigations"));
         assert!(software.contains("clearcpuid") && software.contains("mitigations"));
         assert!(!software.contains("noreplace-smp"), "two vCPUs need their lock prefixes patched in");
+    }
+
+    #[test]
+    fn devices_are_on_the_line_only_where_acpi_does_not_describe_them() {
+        let devices = [MmioDevice { window: vm_memory::GuestAddress(0xd000_0000), line: 5 }];
+        let words = |description| whole(KvmKind::Native, 1, description, &devices, "last").unwrap().to_string();
+        let named = words(Description::CommandLine);
+        assert!(named.contains(" reboot=k virtio_mmio.device=4K@0xd0000000:5 last"), "{named}");
+        let acpi = words(Description::Acpi);
+        assert!(!acpi.contains("virtio_mmio") && !acpi.contains("reboot=") && acpi.ends_with(" last"), "{acpi}");
     }
 }

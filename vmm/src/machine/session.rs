@@ -200,6 +200,7 @@ impl<'a> Session<'a> {
         let stop = match end {
             VcpuEnd::Stopped => return,
             VcpuEnd::Reset => MachineStop::Reset,
+            VcpuEnd::Poweroff => MachineStop::Poweroff,
             VcpuEnd::ExitStatus(status) => MachineStop::ExitStatus(status),
             VcpuEnd::TripleFault(registers) => MachineStop::TripleFault(registers),
             VcpuEnd::KvmError(line) => MachineStop::KvmError(line),

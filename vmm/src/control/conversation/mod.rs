@@ -22,7 +22,7 @@ pub use settings::Settings;
 
 use super::end::{End, EndReason, MachineStop};
 use super::stages::Stage;
-use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, encode};
+use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_init::run_spec::WindowSize;
 use std::time::Duration;
 
@@ -268,9 +268,13 @@ impl Conversation {
 
     fn on_machine_stopped(&mut self, stop: &MachineStop) {
         match (&self.state, stop) {
-            (State::Closing(end), MachineStop::Reset) => {
+            (State::Closing(end), MachineStop::Reset | MachineStop::Poweroff) => {
                 let end = end.clone();
                 self.finish(end);
+            }
+            // A crash resets the machine; that somebody inside switched it off is as good as a report.
+            (State::Running | State::Draining { .. }, MachineStop::Poweroff) => {
+                self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.asked));
             }
             _ => self.finish(End::of_machine(stop)),
         }

@@ -221,6 +221,7 @@ fn once_nothing_can_be_lost_the_workloads_end_stands_whatever_happens() {
 fn a_machine_that_stops_by_itself_gives_its_reason() {
     let stops = [
         (MachineStop::Reset, EndReason::GuestReset, 125),
+        (MachineStop::Poweroff, EndReason::GuestPoweroff, 0),
         (MachineStop::ExitStatus(3), EndReason::Exited, 3),
         (MachineStop::TripleFault("rip 0".into()), EndReason::TripleFault, 125),
         (MachineStop::KvmError("x".into()), EndReason::KvmError, 125),
@@ -230,6 +231,16 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
         let (end, _) = end_of(&running().on(Event::MachineStopped(stop)));
         assert_eq!((end.reason, end.status), (reason, status));
     }
+}
+
+#[test]
+fn switched_off_before_the_workload_ran_is_a_failure_and_after_its_end_is_no_news() {
+    for mut conversation in [booting(), started(settings())] {
+        let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Poweroff)));
+        assert_eq!((end.reason, end.status, end.needs_telling()), (EndReason::GuestPoweroff, 125, true));
+    }
+    let (end, _) = end_of(&closing().on(Event::MachineStopped(MachineStop::Poweroff)));
+    assert_eq!((end.reason, end.status), (EndReason::Exited, 7));
 }
 
 #[test]
