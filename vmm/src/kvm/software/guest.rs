@@ -111,11 +111,13 @@ impl Guest {
     }
 }
 
-/// The state components that this host's programs use; AMX needs a permission and is left out.
+/// The state components that this host's programs use, but for two: AMX needs a permission, and with random protection
+/// keys (PKRU) a test that executes the instructions itself would lose its right to its own memory.
 pub(super) fn host_components() -> u64 {
     const AMX: u64 = 3 << 17;
+    const PKRU: u64 = 1 << 9;
     let (low, high): (u32, u32);
     // SAFETY: XGETBV of XCR0 has no other effect; every kernel that runs these tests enables it.
     unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high) };
-    (u64::from(high) << 32 | u64::from(low)) & !AMX
+    (u64::from(high) << 32 | u64::from(low)) & !(AMX | PKRU)
 }
