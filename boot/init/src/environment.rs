@@ -12,6 +12,15 @@ pub fn value<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
     environment.iter().rev().find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
 }
 
+/// `environment` with the variables of `more` set on top.
+#[must_use]
+pub fn overlaid(environment: &[String], more: &[String]) -> Vec<String> {
+    let name = |variable: &str| variable.split('=').next().unwrap_or("").to_owned();
+    let replaced: Vec<String> = more.iter().map(|variable| name(variable)).collect();
+    let kept = |variable: &&String| !replaced.contains(&name(variable));
+    environment.iter().filter(kept).chain(more).cloned().collect()
+}
+
 /// `environment` with `PATH`, `HOME` and, at a terminal, `TERM`, where they are missing. An empty `HOME` counts as
 /// missing, as for docker.
 #[must_use]
@@ -54,6 +63,12 @@ mod tests {
     #[test]
     fn an_empty_home_is_replaced() {
         assert_eq!(complete(&strings(&["HOME=", "PATH="]), "/root", false), strings(&["PATH=", "HOME=/root"]));
+    }
+
+    #[test]
+    fn variables_on_top_replace_those_of_the_same_name_only() {
+        let given = strings(&["A=1", "AB=2", "C=3"]);
+        assert_eq!(overlaid(&given, &strings(&["A=x", "D="])), strings(&["AB=2", "C=3", "A=x", "D="]));
     }
 
     #[test]

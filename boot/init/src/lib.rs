@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod environment;
 pub mod etc_files;
+pub mod exec;
 pub mod executable;
 pub mod ipv4;
 pub mod memory_events;

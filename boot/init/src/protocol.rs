@@ -4,15 +4,17 @@
 //!
 //! The order of a life: `Hello` ->, <- `Spec`, `Running` ->, <- `Signal`, `Resize`, `StdinEnd`, `OutputClosed` at any time,
 //! `Ended` ->, <- `EndSeen`, then PID 1 syncs and resets the machine. `Failed` may stand in the place of any message of
-//! PID 1 and is answered by `EndSeen` too.
+//! PID 1 and is answered by `EndSeen` too. Between `Running` and `Ended` there may be any number of `Exec` in both
+//! directions.
 
+use crate::exec::{ExecReport, ExecRequest};
 use crate::run_spec::{RunSpec, WindowSize};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a message does; host and init are built together, so a difference is a mistake of installation.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2 MiB by default.
 pub const MAX_FRAME: u32 = 4 << 20;
 /// Names of the console ports, as the driver shows them in `/sys/class/virtio-ports/*/name`. The port number is the
@@ -47,6 +49,13 @@ pub enum ToGuest {
     },
     /// The host has read `Ended` or `Failed` and every byte of the streams.
     EndSeen,
+    /// Concerns a process besides the workload.
+    Exec {
+        /// Which one.
+        id: u32,
+        /// What to do.
+        request: ExecRequest,
+    },
 }
 
 /// From PID 1 to the host.
@@ -78,6 +87,13 @@ pub enum ToHost {
         stdout_bytes: u64,
         /// Bytes written to the stderr port since the start.
         stderr_bytes: u64,
+    },
+    /// Concerns a process besides the workload.
+    Exec {
+        /// Which one.
+        id: u32,
+        /// What happened.
+        report: ExecReport,
     },
 }
 

@@ -2,6 +2,7 @@
 //! Frames of the control port: whole, in pieces, too long, broken.
 
 use super::*;
+use crate::exec::ExecSpec;
 use crate::run_spec::{Interface, Root, TmpfsMount, Upper};
 use proptest::prelude::*;
 
@@ -52,6 +53,25 @@ fn to_guest() -> impl Strategy<Value = ToGuest> {
         any::<u64>().prop_map(|bytes| ToGuest::StdinEnd { bytes }),
         any::<bool>().prop_map(|stderr| ToGuest::OutputClosed { stderr }),
         Just(ToGuest::EndSeen),
+        (any::<u32>(), exec_request()).prop_map(|(id, request)| ToGuest::Exec { id, request }),
+    ]
+}
+
+fn exec_request() -> impl Strategy<Value = ExecRequest> {
+    prop_oneof![
+        spec().prop_map(|spec| ExecRequest::Start(ExecSpec {
+            arguments: spec.arguments,
+            environment: spec.environment,
+            working_directory: spec.working_directory,
+            user: spec.user,
+            terminal: spec.terminal,
+            stdin: spec.stdin,
+            detached: spec.init,
+        })),
+        prop::collection::vec(any::<u8>(), 0..300).prop_map(ExecRequest::Input),
+        Just(ExecRequest::InputEnd),
+        any::<u32>().prop_map(ExecRequest::Credit),
+        Just(ExecRequest::HangUp),
     ]
 }
 

@@ -4,6 +4,7 @@
 pub mod conversation;
 pub mod counters;
 pub mod end;
+pub mod exec;
 pub mod result;
 mod rfc3339;
 pub mod run_dir;

@@ -140,6 +140,8 @@ impl<'a> Session<'a> {
                 Action::ClearTimer(kind) => self.timers.set(kind, None),
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Reached(stage) => self.surroundings.stages.mark(stage),
+                // Nobody can start one yet.
+                Action::Exec(..) => {}
                 Action::End(end) => self.end = Some(end),
             }
         }

@@ -32,11 +32,11 @@ use rustix::thread::{UnshareFlags, set_thread_gid, set_thread_groups, set_thread
 /// What is handed from PID 1 to the process, and back.
 #[derive(Default)]
 pub(crate) struct Inherited {
-    /// Read end of the input pipe; without it and without a terminal the input is `/dev/null`.
+    /// Read end of the input pipe. A stream that is absent is `/dev/null`, if there is no terminal.
     pub(crate) stdin: Option<OwnedFd>,
-    /// Write end of the output pipe; absent with a terminal.
+    /// Write end of the output pipe.
     pub(crate) stdout: Option<OwnedFd>,
-    /// Write end of the error pipe; absent with a terminal.
+    /// Write end of the error pipe.
     pub(crate) stderr: Option<OwnedFd>,
     /// This program, to put between PID 1 and the workload.
     pub(crate) own_program: Option<OwnedFd>,
@@ -64,15 +64,25 @@ pub(crate) fn enter(spec: &RunSpec, inherited: &mut Inherited) -> Result<Infalli
     if spec.root.read_only && spec.root.upper != Upper::None {
         surroundings::make_root_read_only()?;
     }
-    let (arguments, environment) = strings(spec, &identity)?;
+    let environment = environment::complete(&spec.environment, &identity.home, spec.terminal.is_some());
+    let (arguments, environment) = (string_array(&spec.arguments)?, string_array(&environment)?);
 
     setsid().step("start session", "new session")?;
     connect_streams(spec.terminal, identity.user, inherited)?;
+    if spec.terminal.is_some() {
+        mount_bind("/dev/pts/0", "/dev/console").step("connect streams", "/dev/console")?;
+    }
     become_user(&identity)?;
-    execute_command(spec, inherited.own_program.as_ref(), &arguments, &environment)
+    let path = environment::value(&spec.environment, "PATH").unwrap_or(executable::DEFAULT_PATH);
+    let command = spec.arguments.first().map_or("", |command| &**command);
+    match inherited.own_program.as_ref() {
+        None => execute_command(command, path, &arguments, &environment),
+        Some(own_program) => execute_in_between(own_program, command, path, &arguments, &environment),
+    }
 }
 
-fn find_user(specification: &str) -> Result<Identity, Failure> {
+/// Finds the user in the files of this root.
+pub(super) fn find_user(specification: &str) -> Result<Identity, Failure> {
     const STEP: &str = "find user";
     let read = |path| match read_file(path) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
@@ -91,42 +101,39 @@ fn enter_working_directory(path: &str) -> Result<(), Failure> {
     outcome.map_err(|errno| Failure::refused(STEP, path, errno))
 }
 
-/// `argv` and `envp`.
-fn strings(spec: &RunSpec, identity: &Identity) -> Result<(StringArray, StringArray), Failure> {
-    let array = |strings: &[String]| {
-        let strings: Result<Vec<CString>, _> = strings.iter().map(|string| CString::new(string.as_bytes())).collect();
-        let none_inside = |_| Failure::configuration("execute", "an argument or a variable holds a zero byte");
-        strings.map(StringArray::new).map_err(none_inside)
-    };
-    let environment = environment::complete(&spec.environment, &identity.home, spec.terminal.is_some());
-    Ok((array(&spec.arguments)?, array(&environment)?))
+/// `strings` as `execve` wants them.
+pub(super) fn string_array(strings: &[String]) -> Result<StringArray, Failure> {
+    let strings: Result<Vec<CString>, _> = strings.iter().map(|string| CString::new(string.as_bytes())).collect();
+    let none_inside = |_| Failure::configuration("execute", "an argument or a variable holds a zero byte");
+    strings.map(StringArray::new).map_err(none_inside)
 }
 
 /// Puts pipes or a terminal in the place of descriptors 0 to 2. They belong to the user, so that `/dev/stdout` can be
 /// opened by it.
-fn connect_streams(terminal: Option<WindowSize>, user: u32, inherited: &mut Inherited) -> Result<(), Failure> {
+pub(super) fn connect_streams(
+    terminal: Option<WindowSize>,
+    user: u32,
+    inherited: &mut Inherited,
+) -> Result<(), Failure> {
     const STEP: &str = "connect streams";
     if let Some(size) = terminal {
         let (_, slave) = inherited.terminal.insert(open_terminal(size).step(STEP, "terminal")?);
         own(slave, user).step(STEP, "terminal")?;
         leave(UnshareFlags::FILES).step(STEP, "descriptors")?;
         rustix::process::ioctl_tiocsctty(&*slave).step(STEP, "terminal")?;
-        replace_standard_descriptors(&*slave, &*slave, &*slave).step(STEP, "terminal")?;
-        return mount_bind("/dev/pts/0", "/dev/console").step(STEP, "/dev/console");
+        return replace_standard_descriptors(&*slave, &*slave, &*slave).step(STEP, "terminal");
     }
     leave(UnshareFlags::FILES).step(STEP, "descriptors")?;
-    let null;
-    let stdin = match &inherited.stdin {
-        Some(stdin) => stdin,
-        None => {
-            null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/dev/null")?;
-            &null
-        }
+    let mut null = None;
+    if inherited.stdin.is_none() || inherited.stdout.is_none() || inherited.stderr.is_none() {
+        null = Some(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/dev/null")?);
+    }
+    let [Some(stdin), Some(stdout), Some(stderr)] =
+        [&inherited.stdin, &inherited.stdout, &inherited.stderr].map(|pipe| pipe.as_ref().or(null.as_ref()))
+    else {
+        return Err(Failure::surroundings(STEP, "/dev/null", Errno::BADF));
     };
-    let (Some(stdout), Some(stderr)) = (&inherited.stdout, &inherited.stderr) else {
-        return Err(Failure::surroundings(STEP, "pipes", Errno::BADF));
-    };
-    for pipe in inherited.stdin.iter().chain([stdout, stderr]) {
+    for pipe in [&inherited.stdin, &inherited.stdout, &inherited.stderr].into_iter().flatten() {
         own(pipe, user).step(STEP, "pipe")?;
     }
     replace_standard_descriptors(stdin, stdout, stderr).step(STEP, "pipe")
@@ -136,7 +143,7 @@ fn own(stream: &OwnedFd, user: u32) -> Result<(), Errno> {
     if user == 0 { Ok(()) } else { fchown(stream, Some(Uid::from_raw(user)), None) }
 }
 
-/// The first pseudo-terminal of this `/dev/pts`: master and slave.
+/// A new pseudo-terminal of this `/dev/pts`: master and slave.
 fn open_terminal(size: WindowSize) -> Result<(OwnedFd, OwnedFd), Errno> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let master = open("/dev/pts/ptmx", flags, Mode::empty())?;
@@ -152,7 +159,7 @@ pub(super) fn window(size: WindowSize) -> Winsize {
 }
 
 /// Drops to the user with its groups; root keeps all capabilities.
-fn become_user(identity: &Identity) -> Result<(), Failure> {
+pub(super) fn become_user(identity: &Identity) -> Result<(), Failure> {
     const STEP: &str = "become user";
     let files = Rlimit { current: Some(1024), maximum: Some(512 << 10) };
     setrlimit(Resource::Nofile, files).step(STEP, "limit of open files")?;
@@ -170,20 +177,27 @@ fn become_user(identity: &Identity) -> Result<(), Failure> {
     Ok(())
 }
 
-fn execute_command(
-    spec: &RunSpec,
-    own_program: Option<&OwnedFd>,
+/// Becomes `command`, looked up in `path`.
+pub(super) fn execute_command(
+    command: &str,
+    path: &str,
     arguments: &StringArray,
     environment: &StringArray,
 ) -> Result<Infallible, Failure> {
-    let command = spec.arguments.first().map_or("", |command| &**command);
-    let path = environment::value(&spec.environment, "PATH").unwrap_or(executable::DEFAULT_PATH);
-    let Some(own_program) = own_program else {
-        return Ok(executable::find(command, path, |file| {
-            let file = CString::new(file).map_err(|_| Errno::NOENT.raw_os_error())?;
-            Err(execute(&file, arguments, environment).raw_os_error())
-        })?);
-    };
+    Ok(executable::find(command, path, |file| {
+        let file = CString::new(file).map_err(|_| Errno::NOENT.raw_os_error())?;
+        Err(execute(&file, arguments, environment).raw_os_error())
+    })?)
+}
+
+/// Becomes the small init, which is told which file `command` is.
+fn execute_in_between(
+    own_program: &OwnedFd,
+    command: &str,
+    path: &str,
+    arguments: &StringArray,
+    environment: &StringArray,
+) -> Result<Infallible, Failure> {
     let file = executable::find(command, path, |file| can_execute(file).map_err(Errno::raw_os_error))?;
     let mut strings: Vec<CString> = [between::NAME.into(), file].into();
     strings.extend_from_slice(arguments.strings());

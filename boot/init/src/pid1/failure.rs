@@ -12,10 +12,10 @@ use rustix::io::Errno;
 /// The step that failed, on what, and the kernel's error number (0 if it was not the kernel's decision).
 #[derive(Debug)]
 pub(crate) struct Failure {
-    kind: FailureKind,
-    step: &'static str,
-    detail: String,
-    errno: i32,
+    pub(crate) kind: FailureKind,
+    pub(crate) step: &'static str,
+    pub(crate) detail: String,
+    pub(crate) errno: i32,
 }
 
 impl Failure {

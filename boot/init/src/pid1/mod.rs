@@ -8,6 +8,7 @@ mod dev;
 mod disks;
 mod enter;
 mod etc;
+mod exec;
 mod failure;
 mod files;
 mod network;
@@ -57,7 +58,7 @@ fn run(
     network::configure(&spec.interfaces)?;
     let workload = workload::start(spec)?;
     control.send(&ToHost::Running)?;
-    let ended = relay::run(workload, control, stdio, stderr)?;
+    let ended = relay::run(workload, spec, control, stdio, stderr)?;
     root::settle(&spec.root)?;
     Ok(ended)
 }

@@ -3,16 +3,19 @@
 //! and notices the end.
 //!
 //! Reaping: every process of the workload is in its PID namespace, where what loses its parent becomes a child of that
-//! namespace's PID 1, and the kernel ends them all with it. So the one child that PID 1 ever has is that process.
+//! namespace's PID 1, and the kernel ends them all with it. So PID 1 has one child, and one for each process that the host
+//! starts beside it; the workload's own end is complete only when those were reaped.
 
 use super::control::Control;
 use super::enter::window;
+use super::exec::Execs;
 use super::failure::{Failure, Step};
 use super::streams::{End, Input, Output};
 use super::workload::{Streams, Workload, ran_out_of_memory};
 use crate::freestanding::system_call::send_signal;
 use core::mem::MaybeUninit;
 use guest_init::protocol::{ToGuest, ToHost, WorkloadEnd};
+use guest_init::run_spec::RunSpec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -36,6 +39,7 @@ const LAST_SIGNAL: u8 = 64;
 
 struct Relay<'a> {
     epoll: OwnedFd,
+    spec: &'a RunSpec,
     control: &'a mut Control,
     pid: Pid,
     pidfd: OwnedFd,
@@ -46,21 +50,25 @@ struct Relay<'a> {
     output: Output,
     error: Option<Output>,
     end: Option<WorkloadEnd>,
+    execs: Execs,
 }
 
 /// Returns how the workload ended, once every byte that it wrote is on its way.
 pub(crate) fn run(
     workload: Workload,
+    spec: &RunSpec,
     control: &mut Control,
     stdio: OwnedFd,
     stderr: OwnedFd,
 ) -> Result<ToHost, Failure> {
-    let mut relay = Relay::new(workload, control, stdio, stderr).step(STEP, "event loop")?;
+    let mut relay = Relay::new(workload, spec, control, stdio, stderr).step(STEP, "event loop")?;
     // What came together with an earlier message, and will not make the port readable again.
     relay.obey()?;
     loop {
         relay.pump().step(STEP, "streams")?;
+        relay.execs.pump(&relay.epoll, relay.control)?;
         if let Some(end) = relay.finished() {
+            relay.execs.finish(&relay.epoll, relay.control)?;
             let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
             return Ok(ToHost::Ended { end, stdout_bytes: relay.output.bytes, stderr_bytes });
         }
@@ -69,7 +77,13 @@ pub(crate) fn run(
 }
 
 impl<'a> Relay<'a> {
-    fn new(workload: Workload, control: &'a mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<Self, Errno> {
+    fn new(
+        workload: Workload,
+        spec: &'a RunSpec,
+        control: &'a mut Control,
+        stdio: OwnedFd,
+        stderr: OwnedFd,
+    ) -> Result<Self, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
         epoll::add(&epoll, &workload.pidfd, EventData::new_u64(WORKLOAD), EventFlags::IN)?;
@@ -98,6 +112,8 @@ impl<'a> Relay<'a> {
             pid: workload.pid,
             pidfd: workload.pidfd,
             terminal,
+            execs: Execs::default(),
+            spec,
             control,
             epoll,
         })
@@ -145,6 +161,7 @@ impl<'a> Relay<'a> {
                 STDERR_PORT => note(Some(&mut self.stderr_port)),
                 STDIN => note(self.input.as_mut().and_then(|input| input.sink.as_mut())),
                 STDOUT => note(self.output.source.as_mut()),
+                Execs::FIRST_TOKEN.. => self.execs.note(token, flags, &self.epoll)?,
                 _ => note(self.error.as_mut().and_then(|error| error.source.as_mut())),
             }
         }
@@ -198,6 +215,10 @@ impl<'a> Relay<'a> {
                     if let Some(input) = self.input.as_mut().filter(|_| self.terminal) {
                         input.sink = None;
                     }
+                }
+                ToGuest::Exec { id, request } => {
+                    let workload = self.end.is_none().then(|| self.pidfd.as_fd());
+                    self.execs.obey(id, request, (self.spec, workload), &self.epoll, self.control)?;
                 }
                 // Nothing of the kind can be meant now, or for a workload of this kind.
                 ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::EndSeen => {}

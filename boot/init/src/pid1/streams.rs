@@ -44,9 +44,24 @@ impl End {
         self.hung_up |= flags.contains(EventFlags::HUP);
     }
 
+    /// Whether there may be something to read.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether there may be room.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// There is nothing to read for now.
+    pub(crate) fn drained(&mut self) {
+        self.readable = false;
+    }
+
     /// There is no room. A port tells of every buffer that the host has taken, so it is asked to tell only from the first
     /// time on that this matters.
-    fn full(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
+    pub(crate) fn full(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
         self.writable = false;
         if !self.interest.contains(EventFlags::OUT) {
             self.interest |= EventFlags::OUT;

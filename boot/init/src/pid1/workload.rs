@@ -27,7 +27,7 @@ pub(crate) struct Workload {
     pub(crate) streams: Streams,
 }
 
-/// PID 1's ends of the workload's standard streams; none of them blocks.
+/// PID 1's ends of a process's standard streams; those that are written to do not block.
 pub(crate) enum Streams {
     /// One pipe each; no input if the host has none to relay.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
@@ -40,20 +40,7 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
     const STEP: &str = "start workload";
     let cgroup = make_cgroup().step("make control group", CGROUP)?;
     let mut inherited = Inherited::default();
-    let mut streams = None;
-    if spec.terminal.is_none() {
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).step(STEP, "pipe");
-        let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
-        let mut stdin = None;
-        if spec.stdin {
-            let (child_stdin, ours) = pipe()?;
-            fcntl_setfl(&ours, OFlags::NONBLOCK).step(STEP, "pipe")?;
-            stdin = Some(ours);
-            inherited.stdin = Some(child_stdin);
-        }
-        (inherited.stdout, inherited.stderr) = (Some(child_stdout), Some(child_stderr));
-        streams = Some(Streams::Pipes { stdin, stdout, stderr });
-    }
+    let pipes = if spec.terminal.is_none() { Some(make_pipes(spec.stdin, &mut inherited)?) } else { None };
     if spec.init {
         inherited.own_program = Some(open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")?);
     }
@@ -70,15 +57,35 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
         let _ = waitpid(Some(pid), WaitOptions::empty());
         return Err(failure);
     }
-    let streams = match (streams, inherited.terminal) {
-        (Some(pipes), _) => pipes,
-        (None, Some((master, _))) => Streams::Terminal { master, input: spec.stdin },
+    let streams = streams_of(pipes, inherited, spec.stdin)?;
+    Ok(Workload { pid, pidfd, streams })
+}
+
+/// Makes the pipes of a new process: PID 1's ends are returned, the other ends are to be inherited.
+pub(crate) fn make_pipes(input: bool, inherited: &mut Inherited) -> Result<Streams, Failure> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).step("start process", "pipe");
+    let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
+    let mut stdin = None;
+    if input {
+        let (child_stdin, ours) = pipe()?;
+        fcntl_setfl(&ours, OFlags::NONBLOCK).step("start process", "pipe")?;
+        stdin = Some(ours);
+        inherited.stdin = Some(child_stdin);
+    }
+    (inherited.stdout, inherited.stderr) = (Some(child_stdout), Some(child_stderr));
+    Ok(Streams::Pipes { stdin, stdout, stderr })
+}
+
+/// PID 1's ends, once the process was executed: the pipes, or the master that it handed back.
+pub(crate) fn streams_of(pipes: Option<Streams>, inherited: Inherited, input: bool) -> Result<Streams, Failure> {
+    match (pipes, inherited.terminal) {
+        (Some(pipes), _) => Ok(pipes),
+        (None, Some((master, _))) => Ok(Streams::Terminal { master, input }),
         // It was killed on its way to the terminal.
         (None, None) => {
-            return Err(Failure::surroundings(STEP, "the process ended before it was executed", Errno::SRCH));
+            Err(Failure::surroundings("start process", "the process ended before it was executed", Errno::SRCH))
         }
-    };
-    Ok(Workload { pid, pidfd, streams })
+    }
 }
 
 /// Makes the control group and gives it every controller of the kernel; `None` if the kernel has no control groups.
@@ -102,5 +109,5 @@ fn make_cgroup() -> Result<Option<OwnedFd>, Errno> {
 
 /// Whether the kernel killed a process of the workload for want of memory.
 pub(crate) fn ran_out_of_memory() -> bool {
-    read_file("/sys/fs/cgroup/workload/memory.events").is_ok_and(|events| memory_events::killed_one(&events))
+    read_file("/sys/fs/cgroup/workload/memory.events").is_ok_and(|events| memory_events::kills(&events) > 0)
 }

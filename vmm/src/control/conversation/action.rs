@@ -2,6 +2,7 @@
 //! What a conversation wants done. Plain data, obeyed by `main`'s event loop.
 
 use crate::control::end::End;
+use crate::control::exec::{ExecId, ExecNews};
 use crate::control::stages::Stage;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub enum Action {
     PowerOff,
     /// A stage of the boot was reached.
     Reached(Stage),
+    /// Something happened to a process beside the workload.
+    Exec(ExecId, ExecNews),
     /// The end. Nothing comes after it.
     End(End),
 }

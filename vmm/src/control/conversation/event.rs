@@ -3,6 +3,7 @@
 
 use super::action::TimerKind;
 use crate::control::end::MachineStop;
+use crate::control::exec::{ExecCommand, ExecId};
 use guest_init::run_spec::WindowSize;
 
 /// What happened.
@@ -35,6 +36,8 @@ pub enum Event<'a> {
         /// Of standard error.
         stderr: u64,
     },
+    /// Somebody wants something of a process beside the workload.
+    Exec(ExecId, ExecCommand),
     /// The machine stopped by itself.
     MachineStopped(MachineStop),
 }

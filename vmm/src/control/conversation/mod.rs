@@ -21,7 +21,9 @@ pub use event::Event;
 pub use settings::Settings;
 
 use super::end::{End, EndReason, MachineStop};
+use super::exec::{ExecEnd, ExecId, ExecNews, ExecRefusal, ExecSessions};
 use super::stages::Stage;
+use guest_init::exec::ExecSpec;
 use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_init::run_spec::WindowSize;
 use std::time::Duration;
@@ -44,6 +46,7 @@ pub struct Conversation {
     reader: FrameReader,
     outputs: Outputs,
     stop: StopRequest,
+    execs: ExecSessions,
     /// Messages that came before PID 1 could take them.
     waiting: Vec<ToGuest>,
     actions: Vec<Action>,
@@ -85,6 +88,7 @@ impl Conversation {
             reader: FrameReader::default(),
             outputs: Outputs::default(),
             stop: StopRequest::default(),
+            execs: ExecSessions::default(),
             waiting: Vec::new(),
             actions: Vec::new(),
         }
@@ -118,9 +122,35 @@ impl Conversation {
                 (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
                 self.acknowledge_if_drained();
             }
+            Event::Exec(id, command) => {
+                if let Some(message) = self.execs.command(id, command) {
+                    self.tell(message);
+                }
+            }
             Event::MachineStopped(stop) => self.on_machine_stopped(&stop),
         }
         std::mem::take(&mut self.actions)
+    }
+
+    /// Starts a process beside the workload; what becomes of it comes as [`Action::Exec`]s with this number.
+    ///
+    /// # Errors
+    /// Not now.
+    pub fn exec(&mut self, spec: ExecSpec) -> Result<(ExecId, Vec<Action>), ExecRefusal> {
+        match self.state {
+            State::Booting | State::Starting => return Err(ExecRefusal::NotYet),
+            State::Running => {}
+            State::Draining { .. } | State::Closing(_) | State::Done => return Err(ExecRefusal::Ended),
+        }
+        let (id, message) = self.execs.start(spec)?;
+        self.send(&message);
+        Ok((id, std::mem::take(&mut self.actions)))
+    }
+
+    /// Bytes of input that a process beside the workload takes now.
+    #[must_use]
+    pub fn exec_room(&self, id: ExecId) -> usize {
+        self.execs.room(id)
     }
 
     /// How many bytes of standard output and standard error must have come out before the run can end, once that is known.
@@ -174,6 +204,11 @@ impl Conversation {
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
                 self.acknowledge_if_drained();
             }
+            (State::Running, ToHost::Exec { id, report }) => match self.execs.hear(id, report) {
+                Ok(Some(news)) => self.actions.push(Action::Exec(id, news)),
+                Ok(None) => {}
+                Err(fault) => self.broken(&format!("the guest's init said {fault}")),
+            },
             (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
                 self.acknowledge(End::of_failure(kind, &step, &detail, errno));
             }
@@ -295,6 +330,9 @@ impl Conversation {
     }
 
     fn finish(&mut self, end: End) {
+        for id in self.execs.abandon() {
+            self.actions.push(Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
+        }
         self.actions.push(Action::End(end));
         self.state = State::Done;
     }
@@ -319,6 +357,7 @@ fn name(message: &ToHost) -> &'static str {
         ToHost::Running => "Running",
         ToHost::Failed { .. } => "Failed",
         ToHost::Ended { .. } => "Ended",
+        ToHost::Exec { .. } => "Exec",
     }
 }
 

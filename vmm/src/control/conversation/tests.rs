@@ -2,6 +2,8 @@
 //! Tests of [`super`]: the contract's table of signals, and the order of a life. Events and actions, no time.
 
 use super::*;
+use crate::control::exec::ExecCommand;
+use guest_init::exec::{ExecReport, ExecRequest};
 use guest_init::protocol::{FailureKind, WorkloadEnd};
 use guest_init::run_spec::RunSpec;
 
@@ -295,4 +297,31 @@ fn a_closed_control_port_waits_for_the_machines_own_end_for_a_while() {
     let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
     assert_eq!(end.reason, EndReason::GuestReset);
     assert_eq!(end_of(&other.on(Event::Timer(TimerKind::Grace))).0.reason, EndReason::InternalError);
+}
+
+#[test]
+fn processes_beside_the_workload_are_for_as_long_as_it_runs() {
+    let spec = ExecSpec::default;
+    assert_eq!(booting().exec(spec()), Err(ExecRefusal::NotYet));
+    assert_eq!(started(settings()).exec(spec()), Err(ExecRefusal::NotYet));
+    assert_eq!(closing().exec(spec()), Err(ExecRefusal::Ended));
+    let mut conversation = running();
+    let (id, actions) = conversation.exec(spec()).unwrap();
+    assert_eq!(actions, [sent(ToGuest::Exec { id, request: ExecRequest::Start(spec()) })]);
+    let report = ToHost::Exec { id, report: ExecReport::Started };
+    assert_eq!(hears(&mut conversation, &report), [Action::Exec(id, ExecNews::Started)]);
+    let signal = conversation.on(Event::Exec(id, ExecCommand::Signal(15)));
+    assert_eq!(signal, [sent(ToGuest::Exec { id, request: ExecRequest::Signal(15) })]);
+    let end = conversation.on(Event::MachineStopped(MachineStop::Reset));
+    assert_eq!(end[0], Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
+    assert_eq!(end_of(&end).0.reason, EndReason::GuestReset);
+}
+
+#[test]
+fn a_report_that_breaks_the_rules_ends_the_run() {
+    let mut conversation = running();
+    let report = ToHost::Exec { id: 5, report: ExecReport::Started };
+    let (end, power_cut) = end_of(&hears(&mut conversation, &report));
+    assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
+    assert!(end.detail.contains("process 5"), "{}", end.detail);
 }
