@@ -36,7 +36,7 @@ struct counts {
 };
 
 static struct counts *counts;
-static int avx512, rounds;
+static int avx512, avx, rounds;
 static uint64_t spins;
 static __thread int in_handler_depth;
 
@@ -82,6 +82,16 @@ __attribute__((target("avx"))) static long hold_avx(const struct registers *in, 
     return call;
 }
 
+static long hold_sse(const struct registers *in, struct registers *out, long call, uint64_t spin) {
+    const uint32_t default_mxcsr = 0x1f80;
+    __asm__ volatile(".irp i," FIRST_16 "\n movdqa 64*\\i(%[in]), %%xmm\\i\n .endr\n" PROLOGUE SPIN_CALL_SPIN
+                     ".irp i," FIRST_16 "\n movdqa %%xmm\\i, 64*\\i(%[out])\n .endr\n" EPILOGUE
+                     : "+a"(call), OUTPUTS
+                     : INPUTS
+                     : LOW);
+    return call;
+}
+
 static void fill(struct registers *registers, uint64_t seed) {
     uint8_t *bytes = (uint8_t *)registers->vector;
     for (size_t i = 0; i < sizeof registers->vector; i++) {
@@ -96,7 +106,7 @@ static void fill(struct registers *registers, uint64_t seed) {
 }
 
 static int differ(const struct registers *in, const struct registers *out, const char *where) {
-    int count = 0, vectors = avx512 ? 32 : 16, width = avx512 ? 64 : 32;
+    int count = 0, vectors = avx512 ? 32 : 16, width = avx512 ? 64 : avx ? 32 : 16;
     for (int i = 0; i < vectors; i++)
         count += memcmp(in->vector[i], out->vector[i], width) != 0;
     for (int i = 1; avx512 && i < 8; i++)
@@ -115,7 +125,7 @@ static void check(uint64_t seed, long call, uint64_t spin, const char *where) {
     memset(&in, 0, sizeof in);
     memset(&out, 0, sizeof out);
     fill(&in, seed);
-    long answer = avx512 ? hold_avx512(&in, &out, call, spin) : hold_avx(&in, &out, call, spin);
+    long answer = (avx512 ? hold_avx512 : avx ? hold_avx : hold_sse)(&in, &out, call, spin);
     int mismatches = differ(&in, &out, where);
     if (call == SYS_fork && answer == 0)
         _exit(mismatches != 0);
@@ -163,14 +173,15 @@ static int task(int threads) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 5 || !__builtin_cpu_supports("avx")) {
-        fputs("usage: vector_state TASKS THREADS ROUNDS SPINS (on a processor with AVX)\n", stderr);
+    if (count != 5) {
+        fputs("usage: vector_state TASKS THREADS ROUNDS SPINS\n", stderr);
         return 2;
     }
     int tasks = atoi(arguments[1]), threads = atoi(arguments[2]), failed = 0, status;
     rounds = atoi(arguments[3]);
     spins = strtoull(arguments[4], NULL, 10);
     avx512 = __builtin_cpu_supports("avx512f");
+    avx = __builtin_cpu_supports("avx");
     counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (counts == MAP_FAILED || threads > 64)
         return 2;
@@ -183,7 +194,8 @@ int main(int count, char **arguments) {
     }
     for (int i = 0; i < tasks; i++)
         failed += wait(&status) < 0 || status != 0;
-    printf("registers=%s rounds=%ld signals=%ld forks=%ld failed=%d mismatches=%ld\n", avx512 ? "avx512" : "avx",
-           counts->rounds, counts->signals, counts->forks, failed, counts->mismatches);
+    printf("registers=%s rounds=%ld signals=%ld forks=%ld failed=%d mismatches=%ld\n",
+           avx512 ? "avx512" : avx ? "avx" : "sse", counts->rounds, counts->signals, counts->forks, failed,
+           counts->mismatches);
     return failed || counts->mismatches;
 }

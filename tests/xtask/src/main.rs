@@ -14,7 +14,7 @@ const USAGE: &str = "\
 cargo xtask check [STEP...]  examine the sources; without STEP every step, in this order:
                              format lints sizes readmes spdx versions licences tests
 cargo xtask test             unit tests and documentation tests of the workspace, then the end-to-end tests
-cargo xtask nested [--filter NAME]... [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
+cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
                              the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
                              what it leaves in /out comes back as target/nested/out
 cargo xtask bench [RUNS]     time and memory of the release build, as medians of RUNS (10) runs";
