@@ -2,6 +2,7 @@
 //! Recognises what people hand over in place of an uncompressed x86-64 ELF kernel, so that the message can say how to
 //! get one. Pure.
 
+use crate::compression::Compression;
 use std::fmt;
 
 /// Bytes from the start of a file that [`Foreign::recognise`] looks at.
@@ -44,18 +45,11 @@ impl Foreign {
         if at(0x38, b"RSC\x05") {
             return Self::RiscvImage;
         }
-        let formats: [(usize, &[u8], Self); 10] = [
-            (0, b"MZ", Self::PortableExecutable),
-            (0, b"#!", Self::Script),
-            (0x101, b"ustar", Self::Tar),
-            (0, b"\x1f\x8b", Self::Compressed("gzip")),
-            (0, b"\xfd7zXZ\0", Self::Compressed("xz")),
-            (0, b"\x28\xb5\x2f\xfd", Self::Compressed("zstd")),
-            (0, b"BZh", Self::Compressed("bzip2")),
-            (0, b"\x02\x21\x4c\x18", Self::Compressed("lz4")),
-            (0, b"\x04\x22\x4d\x18", Self::Compressed("lz4")),
-            (0, b"\x89LZO", Self::Compressed("lzop")),
-        ];
+        if let Some(compression) = Compression::recognise(head) {
+            return Self::Compressed(compression.map_or_else(|name| name, Compression::name));
+        }
+        let formats: [(usize, &[u8], Self); 3] =
+            [(0, b"MZ", Self::PortableExecutable), (0, b"#!", Self::Script), (0x101, b"ustar", Self::Tar)];
         formats.into_iter().find(|(offset, magic, _)| at(*offset, magic)).map_or(Self::Unknown, |(_, _, format)| format)
     }
 }
@@ -63,21 +57,18 @@ impl Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BzImage => formatter.write_str(
-                "is a bzImage; coracle needs the uncompressed vmlinux inside it (scripts/extract-vmlinux of the kernel's \
-                 source unpacks one)",
-            ),
+            Self::BzImage => formatter.write_str("is a bzImage; coracle needs an uncompressed vmlinux here"),
             Self::Arm64Image => formatter.write_str("is an arm64 kernel; coracle needs one for x86-64"),
             Self::RiscvImage => formatter.write_str("is a RISC-V kernel; coracle needs one for x86-64"),
             Self::PortableExecutable => {
-                formatter.write_str("is an EFI or Windows program; coracle needs a kernel's uncompressed vmlinux")
+                formatter.write_str("is an EFI or Windows program; coracle needs a kernel (vmlinux or bzImage)")
             }
             Self::Compressed(program) => {
                 write!(formatter, "is compressed with {program}; if it is a vmlinux, unpack it first")
             }
-            Self::Script => formatter.write_str("is a script; coracle needs a kernel's uncompressed vmlinux"),
-            Self::Tar => formatter.write_str("is a tar archive; coracle needs a kernel's uncompressed vmlinux"),
-            Self::Unknown => formatter.write_str("is not an ELF file; coracle needs a kernel's uncompressed vmlinux"),
+            Self::Script => formatter.write_str("is a script; coracle needs a kernel (vmlinux or bzImage)"),
+            Self::Tar => formatter.write_str("is a tar archive; coracle needs a kernel (vmlinux or bzImage)"),
+            Self::Unknown => formatter.write_str("is not an ELF file; coracle needs a kernel (vmlinux or bzImage)"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! apart from each other and inside the file, a PVH entry inside a segment. Pure but for reading its source; never reads more
 //! than 64 headers and 64 KiB of notes each, however large the file claims to be.
 
+use crate::compression::UnpackError;
 use crate::elf::{self, FileHeader, ProgramHeader};
 use crate::foreign::{Foreign, RECOGNISED_BYTES};
 use crate::layout;
@@ -74,6 +75,23 @@ pub enum KernelProblem {
         /// `p_memsz`.
         memory_size: u64,
     },
+    /// A bzImage of an old kernel.
+    #[error("is a bzImage of boot protocol {major}.{minor:02}; coracle finds the kernel in those of 2.08 and later")]
+    BootProtocol {
+        /// First half of the version.
+        major: u8,
+        /// Second half.
+        minor: u8,
+    },
+    /// A bzImage with something else than a kernel in it.
+    #[error("is a bzImage whose kernel is compressed with {0}; coracle unpacks gzip, xz and zstd")]
+    Compression(&'static str),
+    /// A bzImage that is damaged, or larger than any kernel.
+    #[error("is a bzImage whose kernel cannot be unpacked")]
+    Unpack(#[source] UnpackError),
+    /// The ELF file out of a bzImage.
+    #[error("is a bzImage whose kernel {0}")]
+    Inside(Box<KernelProblem>),
     /// Nothing to load.
     #[error("has nothing to load")]
     NoSegments,

@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A guest kernel: an uncompressed x86-64 ELF file with a PVH note. Runs on `main`, before a VM exists (`open`,
+//! A guest kernel: an x86-64 ELF file with a PVH note, as it is or in a bzImage. Runs on `main`, before a VM exists (`open`,
 //! `check_fits`) and once its memory does (`load`).
 //!
 //! The headers are read and checked when the file is opened and never read again: linux-loader gets a beginning that was
 //! written from the checked ones, and only segments' contents come from the file. So a file that changes in between can
 //! spoil the guest, and nothing else.
 
-use crate::GuestMemory;
+use crate::bzimage::BzImage;
+use crate::compression::Compression;
 use crate::description::Description;
+use crate::features::{Feature, Features};
+use crate::foreign::Foreign;
 use crate::headers::{KernelHeaders, KernelProblem};
+use crate::kernel_cache::KernelCache;
+use crate::{GuestMemory, UnpackError};
 use linux_loader::loader::{Elf, KernelLoader as _};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use vm_memory::bitmap::BitmapSlice;
@@ -42,29 +47,50 @@ impl Error for KernelError {
     }
 }
 
+/// Largest ELF file in a bzImage: several times what a kernel with everything built in has.
+const LARGEST_UNPACKED: u64 = 512 << 20;
+
 /// An opened kernel, checked.
 #[derive(Debug)]
 pub struct Kernel {
     path: PathBuf,
+    /// The ELF file.
     file: File,
     headers: KernelHeaders,
+    features: Features,
+    is_bzimage: bool,
 }
 
 impl Kernel {
-    /// Opens the kernel at `path` and checks everything that does not depend on the guest's memory. Never waits, whatever
-    /// `path` is.
+    /// Opens the kernel at `path`, unpacks it if it must, and checks everything that does not depend on the guest's memory.
+    /// Never waits, whatever `path` is. `cache` knows kernels from earlier starts.
     ///
     /// # Errors
     /// There is no readable file, or it is no kernel that can be started.
-    pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let opened = open_file(path).and_then(|mut file| {
-            let headers = KernelHeaders::parse(&mut file)?;
-            Ok((file, headers))
-        });
-        match opened {
-            Ok((file, headers)) => Ok(Self { path: path.to_owned(), file, headers }),
-            Err(problem) => Err(KernelError { path: path.to_owned(), problem }),
-        }
+    pub fn open(path: &Path, cache: &KernelCache) -> Result<Self, KernelError> {
+        Self::try_open(path, cache).map_err(|problem| KernelError { path: path.to_owned(), problem })
+    }
+
+    fn try_open(path: &Path, cache: &KernelCache) -> Result<Self, KernelProblem> {
+        let mut file = open_file(path)?;
+        let metadata = file.metadata().map_err(KernelProblem::Read)?;
+        let parsed = KernelHeaders::parse(&mut file);
+        let is_bzimage = matches!(parsed, Err(KernelProblem::Foreign(Foreign::BzImage)));
+        let headers = if is_bzimage {
+            file = unpacked(file, &metadata, cache)?;
+            KernelHeaders::parse(&mut file).map_err(|problem| KernelProblem::Inside(Box::new(problem)))?
+        } else {
+            parsed?
+        };
+        let features = match cache.features(&metadata) {
+            Some(features) => features,
+            None => {
+                let features = Features::search(&mut file).map_err(KernelProblem::Read)?;
+                cache.keep_features(&metadata, &features);
+                features
+            }
+        };
+        Ok(Self { path: path.to_owned(), file, headers, features, is_bzimage })
     }
 
     /// The file's name, as given.
@@ -73,10 +99,16 @@ impl Kernel {
         &self.path
     }
 
-    /// The open file, for its digest. Its position is of no meaning here.
+    /// Whether the file is a bzImage rather than the ELF file itself.
     #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn is_bzimage(&self) -> bool {
+        self.is_bzimage
+    }
+
+    /// What its image shows that it can do.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// Segments and entry.
@@ -85,10 +117,13 @@ impl Kernel {
         &self.headers
     }
 
-    /// How it wants to be told of the machine.
+    /// How it wants to be told of the machine: on the command line if it takes devices from there, by ACPI if not. One
+    /// that takes them from both is told by ACPI only if it would not read the MP table that goes with the command line.
     #[must_use]
     pub fn description(&self) -> Description {
-        Description::CommandLine
+        let has = |feature| self.features.has(feature);
+        let acpi_only = has(Feature::MmioByAcpi) && !has(Feature::MpTable);
+        if has(Feature::MmioOnCommandLine) && !acpi_only { Description::CommandLine } else { Description::Acpi }
     }
 
     /// Whether a guest with `memory_bytes` has room for the kernel.
@@ -114,6 +149,34 @@ impl Kernel {
     fn error(&self, problem: KernelProblem) -> KernelError {
         KernelError { path: self.path.clone(), problem }
     }
+}
+
+/// The ELF file in the bzImage `file`: from an earlier start, or unpacked now.
+fn unpacked(mut file: File, metadata: &Metadata, cache: &KernelCache) -> Result<File, KernelProblem> {
+    if let Some(mut elf) = cache.unpacked(metadata)
+        && KernelHeaders::parse(&mut elf).is_ok()
+    {
+        return Ok(elf);
+    }
+    let BzImage { payload, length, .. } = BzImage::parse(&mut file)?;
+    let mut head = [0; 8];
+    file.seek(SeekFrom::Start(payload)).map_err(KernelProblem::Read)?;
+    let head_length = file.read(&mut head).map_err(KernelProblem::Read)?;
+    let compression = match Compression::recognise(&head[..head_length]) {
+        Some(Ok(compression)) => compression,
+        Some(Err(name)) => return Err(KernelProblem::Compression(name)),
+        None => return Err(KernelProblem::Compression("something unknown")),
+    };
+    file.seek(SeekFrom::Start(payload)).map_err(KernelProblem::Read)?;
+    let place = |error| KernelProblem::Unpack(UnpackError::Write(error));
+    let mut elf = cache.unnamed().map_err(place)?;
+    let packed = BufReader::with_capacity(64 << 10, file.take(length));
+    compression.unpack(packed, LARGEST_UNPACKED, &mut elf).map_err(KernelProblem::Unpack)?;
+    // Only what is a kernel is worth keeping.
+    if KernelHeaders::parse(&mut elf).is_ok() {
+        cache.keep_unpacked(metadata, &elf);
+    }
+    Ok(elf)
 }
 
 /// Opens a regular file without waiting for the other end of a pipe, and without making a terminal ours.

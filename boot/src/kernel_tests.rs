@@ -2,6 +2,8 @@
 //! Files that are no kernels, and kernels that change after they were opened.
 
 use super::*;
+use crate::bzimage::tests::bzimage;
+use crate::compression::tests::pack;
 use crate::layout;
 use crate::test_kernel::{ADDRESS, CODE, TestKernel, load, notes, pvh_note};
 use std::io::Write as _;
@@ -16,6 +18,10 @@ fn memory() -> GuestMemory {
     GuestMemory::from_ranges(&layout::memory_regions(MEMORY)).unwrap()
 }
 
+fn open(path: &Path) -> Result<Kernel, KernelError> {
+    Kernel::open(path, &KernelCache::default())
+}
+
 fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vmlinux");
@@ -27,7 +33,7 @@ fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
 fn a_kernel_is_loaded_to_where_it_was_linked() {
     let (_folder, path) = file_with(&TestKernel::sound().bytes());
     let memory = memory();
-    Kernel::open(&path).unwrap().load(&memory).unwrap();
+    open(&path).unwrap().load(&memory).unwrap();
     let mut loaded = [0xff; CODE.len() + 8];
     memory.read_slice(&mut loaded, GuestAddress(ADDRESS)).unwrap();
     assert_eq!(loaded[..CODE.len()], CODE);
@@ -41,7 +47,7 @@ fn every_segment_is_loaded_in_whichever_order_the_file_has_them() {
     let first = (load(ADDRESS, 0x1000), CODE.to_vec());
     let (_folder, path) = file_with(&TestKernel::of(vec![second, empty, first, (notes(), pvh_note(ADDRESS))]).bytes());
     let memory = memory();
-    Kernel::open(&path).unwrap().load(&memory).unwrap();
+    open(&path).unwrap().load(&memory).unwrap();
     assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
     assert_eq!(memory.read_obj::<[u8; 32]>(GuestAddress(ADDRESS + 0x10_0000 + 268)).unwrap(), [2; 32]);
     assert_eq!(memory.read_obj::<[u8; 32]>(GuestAddress(ADDRESS + 0x10_0000 + 300)).unwrap(), [0; 32]);
@@ -50,7 +56,7 @@ fn every_segment_is_loaded_in_whichever_order_the_file_has_them() {
 #[test]
 fn a_kernel_can_be_loaded_again_into_another_memory() {
     let (_folder, path) = file_with(&TestKernel::sound().bytes());
-    let kernel = Kernel::open(&path).unwrap();
+    let kernel = open(&path).unwrap();
     for _ in 0..2 {
         let memory = memory();
         kernel.load(&memory).unwrap();
@@ -61,7 +67,7 @@ fn a_kernel_can_be_loaded_again_into_another_memory() {
 #[test]
 fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
     let (_folder, path) = file_with(&TestKernel::sound().bytes());
-    let kernel = Kernel::open(&path).unwrap();
+    let kernel = open(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(64).unwrap();
     let error = kernel.load(&memory()).unwrap_err();
     assert!(matches!(error.problem, KernelProblem::Load(_)), "{error:?}");
@@ -71,7 +77,7 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
 fn headers_that_change_after_they_were_checked_are_not_read_again() {
     let sound = TestKernel::sound().bytes();
     let (_folder, path) = file_with(&sound);
-    let kernel = Kernel::open(&path).unwrap();
+    let kernel = open(&path).unwrap();
     let mut moved = TestKernel::sound();
     moved.segments[0].0.physical_address = layout::START_INFO.0.into();
     File::options().write(true).open(&path).unwrap().write_all_at(&moved.bytes(), 0).unwrap();
@@ -84,7 +90,7 @@ fn headers_that_change_after_they_were_checked_are_not_read_again() {
 #[test]
 fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
     let (folder, path) = file_with(&TestKernel::sound().bytes());
-    let kernel = Kernel::open(&path).unwrap();
+    let kernel = open(&path).unwrap();
     let other = folder.path().join("other");
     std::fs::write(&other, b"no kernel").unwrap();
     std::fs::rename(&other, &path).unwrap();
@@ -102,7 +108,7 @@ fn paths_that_are_no_files_are_refused_without_waiting() {
     symlink(&circle, &circle).unwrap();
     let missing = folder.path().join("missing");
 
-    let problem = |path: &Path| Kernel::open(path).unwrap_err().problem;
+    let problem = |path: &Path| open(path).unwrap_err().problem;
     assert!(matches!(problem(&pipe), KernelProblem::NotAFile("a pipe")));
     assert!(matches!(problem(folder.path()), KernelProblem::NotAFile("a directory")));
     assert!(matches!(problem(Path::new("/dev/zero")), KernelProblem::NotAFile("a device")));
@@ -117,7 +123,7 @@ fn a_symbolic_link_to_a_kernel_is_followed() {
     let (folder, path) = file_with(&TestKernel::sound().bytes());
     let link = folder.path().join("link");
     symlink(&path, &link).unwrap();
-    assert!(Kernel::open(&link).is_ok());
+    assert!(open(&link).is_ok());
 }
 
 #[test]
@@ -130,24 +136,108 @@ fn a_sparse_file_of_a_tebibyte_is_refused_at_once() {
     file.write_all(&kernel.bytes()).unwrap();
     file.set_len(1 << 40).unwrap();
     let start = Instant::now();
-    assert!(matches!(Kernel::open(&path).unwrap_err().problem, KernelProblem::NotesSize(_)));
+    assert!(matches!(open(&path).unwrap_err().problem, KernelProblem::NotesSize(_)));
     assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
 fn a_problem_is_one_line_that_names_the_file() {
-    let mut bzimage = vec![0; 0x400];
-    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
-    let (_folder, path) = file_with(&bzimage);
-    let error = Kernel::open(&path).unwrap_err();
+    let mut arm64 = vec![0; 0x400];
+    arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    let (_folder, path) = file_with(&arm64);
+    let error = open(&path).unwrap_err();
     let message = error.to_string();
-    assert!(message.starts_with(&format!("kernel {} is a bzImage; ", path.display())), "{message}");
+    assert!(message.starts_with(&format!("kernel {} is an arm64 kernel; ", path.display())), "{message}");
     assert!(error.source().is_none() && !message.contains('\n'));
 }
 
 #[test]
+fn the_kernel_in_a_bzimage_is_unpacked_and_loaded() {
+    for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
+        let (_folder, path) = file_with(&bzimage(&pack(compression, &TestKernel::sound().bytes())));
+        let kernel = open(&path).unwrap();
+        assert!(kernel.is_bzimage());
+        let memory = memory();
+        kernel.load(&memory).unwrap();
+        assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE, "{compression:?}");
+    }
+}
+
+#[test]
+fn a_bzimage_with_anything_else_in_it_is_refused_by_name() {
+    let elf = TestKernel::sound().bytes();
+    let packed = pack(Compression::Zstd, &elf);
+    let mut big_endian = TestKernel::sound();
+    big_endian.header.ident[5] = 2;
+    let table = [
+        (b"\x02\x21\x4c\x18".to_vec(), "compressed with lz4"),
+        (elf.clone(), "compressed with something unknown"),
+        (packed[..packed.len() - 1].to_vec(), "cannot be unpacked: "),
+        (pack(Compression::Gzip, b"#!/bin/sh"), "whose kernel is a script"),
+        (pack(Compression::Xz, &big_endian.bytes()), "whose kernel is a big-endian ELF file"),
+    ];
+    for (payload, expected) in table {
+        let (_folder, path) = file_with(&bzimage(&payload));
+        let error = open(&path).unwrap_err();
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let message = format!("{error}{cause}");
+        assert!(message.contains(expected) && message.contains("vmlinux"), "{message}");
+    }
+}
+
+#[test]
+fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again() {
+    let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+    let cache = KernelCache::new(Some(&folder.path().join("cache")));
+    let entries = || std::fs::read_dir(folder.path().join("cache/kernels/v1")).unwrap().count();
+    for _ in 0..2 {
+        Kernel::open(&path, &cache).unwrap();
+        assert_eq!(entries(), 2, "the kernel and its features");
+    }
+    let mut other = TestKernel::sound();
+    other.segments[0].1 = b"0123456789abcdef LNRO0005\0".to_vec();
+    std::fs::write(&path, bzimage(&pack(Compression::Gzip, &other.bytes()))).unwrap();
+    let kernel = Kernel::open(&path, &cache).unwrap();
+    assert!(kernel.features().has(Feature::MmioByAcpi));
+    assert_eq!(entries(), 4);
+    let memory = memory();
+    kernel.load(&memory).unwrap();
+    assert_eq!(&memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), b"0123456789abcdef");
+}
+
+#[test]
+fn a_damaged_or_unusable_cache_costs_only_time() {
+    let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+    let cache = folder.path().join("cache");
+    Kernel::open(&path, &KernelCache::new(Some(&cache))).unwrap();
+    for entry in std::fs::read_dir(cache.join("kernels/v1")).unwrap() {
+        std::fs::write(entry.unwrap().path(), "nonsense").unwrap();
+    }
+    for cache in [cache.as_path(), Path::new("/dev/null"), Path::new("/proc/nowhere")] {
+        let kernel = Kernel::open(&path, &KernelCache::new(Some(cache))).unwrap();
+        kernel.load(&memory()).unwrap();
+    }
+}
+
+#[test]
+fn a_kernel_is_told_on_the_command_line_only_if_it_listens_there() {
+    let described = |strings: &[u8]| {
+        let mut kernel = TestKernel::sound();
+        kernel.segments[0].1.extend(strings);
+        let (_folder, path) = file_with(&kernel.bytes());
+        open(&path).unwrap().description()
+    };
+    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: "), Description::CommandLine);
+    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: LNRO0005\0"), Description::CommandLine);
+    assert_eq!(described(b"virtio_mmio.device\0LNRO0005\0"), Description::Acpi, "nobody would read the MP table");
+    assert_eq!(described(b"virtio_mmio.device\0"), Description::CommandLine);
+    assert_eq!(described(b"MPTABLE: LNRO0005\0"), Description::Acpi);
+    assert_eq!(described(b""), Description::Acpi);
+}
+
+#[test]
 fn the_reason_of_the_host_is_the_next_link_of_the_chain() {
-    let error = Kernel::open(Path::new("/nonexistent/vmlinux")).unwrap_err();
+    let error = open(Path::new("/nonexistent/vmlinux")).unwrap_err();
     assert_eq!(error.to_string(), "kernel /nonexistent/vmlinux cannot be opened");
     assert!(error.source().unwrap().to_string().starts_with("No such file or directory"));
 }

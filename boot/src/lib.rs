@@ -7,14 +7,18 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod bzimage;
 pub mod cmdline;
+mod compression;
 pub mod description;
 mod elf;
 pub mod entry_state;
+pub mod features;
 mod foreign;
 pub mod headers;
 pub mod initramfs;
 pub mod kernel;
+mod kernel_cache;
 pub mod layout;
 mod mptable;
 mod notes;
@@ -23,11 +27,14 @@ mod start_info;
 mod test_kernel;
 
 pub use cmdline::CommandLine;
+pub use compression::UnpackError;
 pub use description::{Description, MmioDevice};
 pub use entry_state::EntryState;
+pub use features::{Feature, Features};
 pub use foreign::Foreign;
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, KernelError};
+pub use kernel_cache::KernelCache;
 
 use start_info::{Module, StartInfo};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};

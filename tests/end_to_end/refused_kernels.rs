@@ -26,17 +26,28 @@ fn refuse(place: &Place, kernel: &Path, more: &[&str], objects: &[&str]) {
 fn files_that_are_no_kernel_are_refused() {
     let place = Place::new();
     let good = Elf::default().to_bytes();
-    // The magic of the Linux boot protocol at 0x1f1 and 0x202.
+    // The magic of the Linux boot protocol at 0x1f1 and 0x202; protocol 2.15, and a payload at 0x600.
     let mut bzimage = vec![0; 8192];
     bzimage[..2].copy_from_slice(b"MZ");
+    bzimage[0x1f1] = 2;
     bzimage[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
-    bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+    bzimage[0x202..0x208].copy_from_slice(b"HdrS\x0f\x02");
+    bzimage[0x24c..0x250].copy_from_slice(&(8192_u32 - 0x600).to_le_bytes());
+    let with = |payload: &[u8]| {
+        let mut bytes = bzimage.clone();
+        bytes[0x600..0x600 + payload.len()].copy_from_slice(payload);
+        bytes
+    };
+    let (lz4, damaged) = (with(b"\x02\x21\x4c\x18"), with(b"\x28\xb5\x2f\xfd\x04\x00"));
     let files: &[(&str, &[u8])] = &[
         ("empty", b""),
         ("one-byte", b"\x7f"),
         ("text", b"#!/bin/sh\necho not a kernel\n"),
         ("compressed", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"),
-        ("bzImage", &bzimage),
+        ("bzImage-of-nothing", &bzimage),
+        ("bzImage-lz4", &lz4),
+        ("bzImage-damaged", &damaged),
+        ("bzImage-cut-off", &damaged[..4000]),
         ("half-a-header", &good[..40]),
         ("no-program-headers", &good[..64]),
         ("half-a-program-header", &good[..100]),
@@ -45,8 +56,8 @@ fn files_that_are_no_kernel_are_refused() {
     for (name, contents) in files {
         refuse(&place, &place.write(name, contents), &[], &[name]);
     }
-    let run = place.run(&["--kernel", &place.file("bzImage").display().to_string(), &image("busybox"), "true"]);
-    run.assert_one_line_naming(&["bzImage", "vmlinux"]);
+    let run = place.run(&["--kernel", &place.file("bzImage-lz4").display().to_string(), &image("busybox"), "true"]);
+    run.assert_one_line_naming(&["bzImage", "lz4", "zstd"]);
 }
 
 fn kernels_that_are_wrong_in_one_field_are_refused() {

@@ -13,6 +13,7 @@ use crate::control::end::{EndReason, STATUS_FAILED};
 use crate::host::folders::Folders;
 use crate::host::scratch;
 use crate::kvm::KvmHost;
+use boot::Kernel;
 use oci_image::ImageReference;
 use serde::Serialize;
 use std::io::Write as _;
@@ -63,7 +64,7 @@ fn examine(request: &Request) -> Vec<Step> {
     let folders = Folders::from_environment();
     let mut steps = vec![
         step("kvm", examine_kvm()),
-        step("kernel", open_kernel(request, &folders).map(|kernel| kernel.path().display().to_string())),
+        step("kernel", open_kernel(request, &folders).map(|kernel| describe_kernel(&kernel))),
         step("PID 1", read_init(request, &folders).map(|init| format!("{} KiB", init.len() >> 10))),
         step("scratch", examine_scratch(request, &folders)),
     ];
@@ -83,6 +84,13 @@ fn step(name: &'static str, outcome: Result<String, Failure>) -> Step {
         Ok(detail) => Step { name, ok: true, detail },
         Err(failure) => Step { name, ok: false, detail: failure.line() },
     }
+}
+
+/// Which one, and what was found in it.
+fn describe_kernel(kernel: &Kernel) -> String {
+    let form = if kernel.is_bzimage() { "bzImage" } else { "vmlinux" };
+    let release = kernel.features().release().unwrap_or("of unknown release");
+    format!("{}, {form} {release}, {}", kernel.path().display(), kernel.description())
 }
 
 fn examine_kvm() -> Result<String, Failure> {

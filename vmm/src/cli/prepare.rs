@@ -20,7 +20,7 @@ use crate::host::file_digest::FileDigest;
 use crate::host::folders::Folders;
 use crate::host::{installed, scratch};
 use crate::kvm::KvmHost;
-use boot::Kernel;
+use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
 use oci_image::{ImageReference, Platform, Prepare};
 use std::fs::File;
@@ -156,7 +156,8 @@ impl Preparation {
 /// Finds and checks the guest's kernel.
 pub(super) fn open_kernel(request: &Request, folders: &Folders) -> Result<Kernel, Failure> {
     let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
-    let kernel = Kernel::open(&path).fails_as(EndReason::KernelError)?;
+    let cache = KernelCache::new(folders.cache().ok().as_deref());
+    let kernel = Kernel::open(&path, &cache).fails_as(EndReason::KernelError)?;
     kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
     Ok(kernel)
 }

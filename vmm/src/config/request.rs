@@ -71,7 +71,7 @@ pub struct Request {
     /// Virtual CPUs, whole ones [default: 1]
     #[arg(long, value_name = "NUMBER", help_heading = "Machine", allow_hyphen_values = true)]
     pub cpus: Option<CpuCount>,
-    /// Guest kernel, an uncompressed ELF file (vmlinux) [default: the one that came with coracle]
+    /// Guest kernel, vmlinux or bzImage [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub kernel: Option<PathBuf>,
     /// Program that is PID 1 of the guest [default: the one that came with coracle]

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Unpacks what distributions compress: the kernel in a bzImage, and modules. The magic number decides. Memory is bounded by
+//! the largest window that Linux's own build asks for, the result by the caller. Pure but for its reader and writer.
+
+use flate2::bufread::GzDecoder;
+use lzma_rust2::XzReader;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use std::io::{self, BufRead, Read, Write};
+
+/// Largest zstd window: `zstd -22 --ultra`, with which Linux compresses itself.
+const ZSTD_WINDOW: u64 = 128 << 20;
+/// Most memory of an xz decoder, KiB: Linux's own build asks for a dictionary of 32 MiB.
+const XZ_MEMORY_KIB: u32 = 72 << 10;
+/// Between two writes.
+const PIECE: usize = 128 << 10;
+
+/// The formats that are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+/// Something cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The packed bytes are damaged, or reading them failed.
+    #[error(transparent)]
+    Packed(io::Error),
+    /// The result has no place.
+    #[error("there is no place for it")]
+    Write(#[source] io::Error),
+    /// The result is larger than the caller takes.
+    #[error("it has more than {} MiB", .0 >> 20)]
+    TooLarge(u64),
+}
+
+/// Formats by their first bytes, those that are unpacked and those that are only known by name.
+const MAGIC: [(&[u8], Result<Compression, &str>); 9] = [
+    (b"\x1f\x8b", Ok(Compression::Gzip)),
+    (b"\xfd7zXZ\0", Ok(Compression::Xz)),
+    (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
+    (b"BZh", Err("bzip2")),
+    (b"\x5d\0\0", Err("lzma")),
+    (b"\x02\x21\x4c\x18", Err("lz4")),
+    (b"\x04\x22\x4d\x18", Err("lz4")),
+    (b"\x89LZO", Err("lzop")),
+    (b"\x1f\x9d", Err("compress")),
+];
+
+impl Compression {
+    /// The format of what starts with `head`; the name of one that is not unpacked; or `None` if it is none of them.
+    pub(crate) fn recognise(head: &[u8]) -> Option<Result<Self, &'static str>> {
+        MAGIC.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, compression)| compression)
+    }
+
+    /// The program that packs so.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// Unpacks the first stream of `packed` into `into`, at most `limit` bytes. What follows the stream is left alone: a
+    /// bzImage has its unpacked size there.
+    pub(crate) fn unpack(self, packed: impl BufRead, limit: u64, into: &mut impl Write) -> Result<(), UnpackError> {
+        match self {
+            Self::Gzip => copy(&mut GzDecoder::new(packed), limit, into),
+            Self::Xz => copy(&mut XzReader::new_mem_limit(packed, false, XZ_MEMORY_KIB), limit, into),
+            Self::Zstd => {
+                let mut decoder = StreamingDecoder::new_with_max_window_size(packed, ZSTD_WINDOW)
+                    .map_err(|error| damaged(&error.to_string()))?;
+                copy(&mut decoder, limit, into)?;
+                check_sum(&decoder.into_frame_decoder())
+            }
+        }
+    }
+}
+
+/// The decoder computes the checksum and leaves the comparison to its caller.
+fn check_sum(decoder: &FrameDecoder) -> Result<(), UnpackError> {
+    match (decoder.get_checksum_from_data(), decoder.get_calculated_checksum()) {
+        (Some(stored), Some(computed)) if stored != computed => Err(damaged("its checksum is wrong")),
+        _ => Ok(()),
+    }
+}
+
+fn damaged(why: &str) -> UnpackError {
+    UnpackError::Packed(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+fn copy(from: &mut impl Read, limit: u64, into: &mut impl Write) -> Result<(), UnpackError> {
+    let mut piece = vec![0; PIECE];
+    let mut written = 0;
+    loop {
+        let length = match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(UnpackError::Packed(error)),
+        };
+        written += length as u64;
+        if written > limit {
+            return Err(UnpackError::TooLarge(limit));
+        }
+        into.write_all(&piece[..length]).map_err(UnpackError::Write)?;
+    }
+}
+
+#[cfg(test)]
+#[path = "compression_tests.rs"]
+pub(crate) mod tests;

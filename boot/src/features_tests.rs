@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Images with some strings in them, wherever they lie.
+
+use super::*;
+use std::io::Cursor;
+
+fn search(image: &[u8]) -> Features {
+    Features::search(&mut Cursor::new(image)).unwrap()
+}
+
+#[test]
+fn strings_of_an_image_are_its_features() {
+    let features =
+        search(b"...\0virtio_mmio.device\0..MPTABLE: bad\0\0ext4\0..Linux version 6.12.117 (coracle@coracle)..");
+    assert_eq!(features.release(), Some("6.12.117"));
+    let found = [Feature::MmioOnCommandLine, Feature::MpTable, Feature::Ext4];
+    for (feature, ..) in FEATURES {
+        assert_eq!(features.has(feature), found.contains(&feature), "{feature:?}");
+    }
+    assert!(features.has_file_system("ext4") && !features.has_file_system("erofs") && !features.has_file_system("xfs"));
+}
+
+#[test]
+fn a_string_is_found_across_the_border_of_two_pieces() {
+    let middle = BANNER.len() + LONGEST_RELEASE + PIECE;
+    for before in [0, 1, 6, 7, 20, 29] {
+        let mut image = vec![b'.'; 3 * PIECE];
+        let text = b"\0erofs\0Linux version 6.1.2-x \0";
+        let at = middle - before;
+        image[at..at + text.len()].copy_from_slice(text);
+        let features = search(&image);
+        assert!(features.has(Feature::Erofs), "{before} bytes before");
+        assert_eq!(features.release(), Some("6.1.2-x"), "{before} bytes before");
+    }
+}
+
+#[test]
+fn names_that_only_end_like_a_file_system_do_not_count() {
+    assert_eq!(search(b"\0notext4\0 ext4.. zerofs\0"), Features::default());
+    assert_eq!(search(b""), Features::default());
+}
+
+#[test]
+fn a_banner_with_a_format_in_the_place_of_the_release_is_passed_over() {
+    let features =
+        search(b"Linux version %s (%s)\0 Linux version ../../x y\0 Linux version 6.12/.. \0 Linux version 5.10 ()");
+    assert_eq!(features.release(), Some("5.10"));
+}
+
+#[test]
+fn features_survive_being_remembered_and_anything_else_is_not_taken_for_them() {
+    let features = search(b"LNRO0005\0RSD PTR \0squashfs\0Linux version 6.12-a ");
+    assert_eq!(features.to_line(), "6.12-a acpi mmio-by-acpi squashfs\n");
+    for features in [features, Features::default()] {
+        assert_eq!(Features::from_line(&features.to_line()), Some(features));
+    }
+    for line in ["", "\n", "6.12", "6.12 unknown\n", "6.12 acpi"] {
+        assert_eq!(Features::from_line(line), None, "{line:?}");
+    }
+}
