@@ -42,8 +42,8 @@ run: build ## a Python image in a microVM, and how long each stage of its start 
 	$(release)/coracle run --timings "oci:$$images/python"; \
 	status=$$?; echo "exit status $$status"; exit $$status
 
-test: build ## unit tests, then the real binary with real images
-	@$(packages) tests
+test: build ## unit tests, then the real binary with real images, on this machine's KVM and on a nested one
+	@$(packages) tests nested
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
 bench: build ## medians of time and memory, next to the goals

@@ -15,7 +15,7 @@ for purpose in "$@"; do
         # depmod.
         debian-cloud) names="kmod xz-utils" ;;
         # The emulator and the outer Linux's root file system.
-        nested) names="qemu-system-x86 seabios busybox-static kmod xz-utils mmdebstrap squashfs-tools cpio" ;;
+        nested) names="qemu-system-x86 seabios busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
         images) names="mmdebstrap umoci libcap2-bin" ;;
         # mke2fs formats the scratch disk of a run.
         run) names="e2fsprogs" ;;

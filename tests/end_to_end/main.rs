@@ -4,6 +4,7 @@
 mod disks;
 mod ends;
 mod faults;
+mod matrix;
 mod options;
 mod python_image;
 mod redis;
@@ -58,6 +59,7 @@ fn all() -> Vec<Case> {
         options::cases(),
         disks::cases(),
         faults::cases(),
+        matrix::cases(),
         ends::cases(),
         result_document::cases(),
     ];

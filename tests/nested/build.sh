@@ -27,7 +27,7 @@ release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 [ -n "$release" ] || fail "/etc/os-release names no Debian release"
 kernel=$("$repository/guest-kernel-config/debian-cloud.sh" | tail -n 1)
 version=$(ls "$kernel/lib/modules")
-key=$( { echo "$release $kernel"; cat "$here/build.sh" "$here/init"; } | sha256sum | cut -c1-16)
+key=$( { echo "$release $kernel"; cat "$here/build.sh" "$here/init" "$here/hold_vm.c"; } | sha256sum | cut -c1-16)
 result=$cache/$key
 
 initramfs() {
@@ -36,6 +36,7 @@ initramfs() {
     cp /bin/busybox "$tree/bin/busybox"
     ln -s busybox "$tree/bin/sh"
     install -m 755 "$here/init" "$tree/init"
+    gcc -O2 -Wall -Wextra -static -s -o "$tree/bin/hold_vm" "$here/hold_vm.c"
     for module in $modules; do
         PATH=$PATH:/usr/sbin:/sbin modprobe -d "$kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'
     done | awk '!seen[$1]++ { print $1 }' > "$work/files"

@@ -46,7 +46,7 @@ impl Case {
             return Some("needs a /dev/kvm that opens");
         }
         if self.level == Level::Full && world.kvm != Kvm::Native && !world.all {
-            return Some("too slow where guest kernel mode is emulated; CORACLE_TESTS=all runs it");
+            return Some("too slow where guest kernel mode is emulated; the nested world runs it");
         }
         (self.needs.contains(&Need::Root) && !world.root).then_some("needs root")
     }

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask check [STEP...]  examine the sources; without STEP every step, in this order:
                              format lints sizes readmes spdx versions licences tests
-cargo xtask test             unit tests and documentation tests of the workspace, then the end-to-end tests
+cargo xtask test [WORLD...]  every test, and a table: unit (and documentation) tests, end-to-end tests here, and in the
+                             nested runner; without WORLD all three, but nested only where KVM here is not native
 cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
                              the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
                              what it leaves in /out comes back as target/nested/out
@@ -33,7 +34,7 @@ fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
         Some(("check", steps)) => check::run(steps),
-        Some(("test", [])) => suite::run(),
+        Some(("test", worlds)) => suite::run(&suite::World::choose(worlds)?),
         Some(("nested", words)) => nested::run(words),
         Some(("bench", [])) => bench::run(10),
         Some(("bench", [runs])) => match runs.parse() {
