@@ -4,17 +4,23 @@
 use super::failure::{self, FailsAs as _, Failure};
 use crate::config::destination::Destination;
 use crate::config::request::Request;
-use crate::control::counters::{Counters, DiskCounts, NetCounts};
+use crate::control::control_socket::ControlSocket;
+use crate::control::counters::Counters;
 use crate::control::end::{End, EndReason};
+use crate::control::event_outlet::EventOutlet;
+use crate::control::lifecycle::Lifecycle;
 use crate::control::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::control::run_dir::RunDirectory;
 use crate::control::stages::Stages;
+use crate::control::status::{self, State, Status};
 use crate::control::timings;
 use crate::host::descriptor;
-use devices::virtio::block::DiskCounters;
-use devices::virtio::net::NetCounters;
+use crate::host::process::ProcessId;
+use std::fs::File;
 use std::io::Write as _;
-use std::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Collects what is known while the run goes on.
 #[derive(Debug)]
@@ -23,7 +29,11 @@ pub(super) struct Report {
     timings: bool,
     destinations: Vec<ResultDestination>,
     pub(super) stages: Stages,
+    events: Option<EventOutlet>,
     pub(super) run_directory: Option<RunDirectory>,
+    /// From the moment on at which there is an entry.
+    pub(super) lifecycle: Option<Lifecycle>,
+    pub(super) socket: Option<ControlSocket>,
     pub(super) digests: Digests,
     pub(super) host: Host,
     pub(super) counters: Counters,
@@ -38,23 +48,68 @@ impl Report {
             None => None,
             Some(Destination::File(path)) => Some(ResultDestination::File(path.clone())),
             Some(Destination::Descriptor(number)) => {
-                let descriptor = descriptor::inherited_for_writing(*number)
-                    .map_err(ResultOptionError)
-                    .fails_as(EndReason::ConfigError)?;
-                Some(ResultDestination::Descriptor(descriptor, *number))
+                Some(ResultDestination::Descriptor(inherited("--result", *number)?, *number))
             }
+        };
+        let events = match &request.events {
+            None => None,
+            Some(Destination::File(path)) => {
+                let opened = File::options().append(true).create(true).open(path);
+                Some(opened.map_err(file_error("--events", path)).fails_as(EndReason::ConfigError)?)
+            }
+            Some(Destination::Descriptor(number)) => Some(inherited("--events", *number)?.into()),
         };
         Ok(Self {
             id: id.to_owned(),
             timings: request.timings,
             destinations: destination.into_iter().collect(),
             stages,
+            events: events.map(EventOutlet::new),
             run_directory: None,
+            lifecycle: None,
+            socket: None,
             digests: Digests::default(),
             host: Host::default(),
             counters: Counters::default(),
             completions: Vec::new(),
         })
+    }
+
+    /// The run has an entry: from now on others are told of it.
+    pub(super) fn begin(&mut self, entry: RunDirectory, request: &Request) {
+        let now = SystemTime::now();
+        let process = ProcessId::own();
+        let status = Status {
+            version: status::VERSION,
+            sequence: 0,
+            id: self.id.clone(),
+            state: State::Starting,
+            since: now,
+            created: now.checked_sub(self.stages.elapsed()).unwrap_or(now),
+            pid: process.pid,
+            pid_started: process.started,
+            ready: false,
+            image: request.image.clone(),
+            command: request.command.clone(),
+            detached: false,
+            terminal: request.tty,
+            cpus: request.cpus.unwrap_or_default().get(),
+            memory_bytes: request.memory.unwrap_or_default().bytes(),
+            addresses: Vec::new(),
+            counters: Counters::default(),
+            end: None,
+        };
+        self.lifecycle = Some(Lifecycle::begin(entry.path(), status, self.events.take()));
+        self.run_directory = Some(entry);
+    }
+
+    /// From now on whoever wants something of the machine can ask. A host that refuses the socket costs the run nothing else.
+    pub(super) fn listen(&mut self) {
+        let Some(entry) = &self.run_directory else { return };
+        match ControlSocket::listen(entry.path()) {
+            Ok(socket) => self.socket = Some(socket),
+            Err(error) => log::warn!("no control socket in {}: {error}", entry.path().display()),
+        }
     }
 
     /// Tells the person and writes the document; takes away what is not to stay; returns the exit status.
@@ -64,7 +119,7 @@ impl Report {
             failure::say(end.summary());
         }
         let mut document = ResultDocument::new(&self.id, end, self.stages.clone());
-        document.counters = self.counters;
+        document.counters = self.counters.clone();
         document.digests = self.digests;
         self.host.completions = self.completions.iter().cloned().collect();
         document.host = self.host;
@@ -75,6 +130,13 @@ impl Report {
         if let Err(error) = document.write(&self.destinations) {
             failure::say(&Failure::new(EndReason::HostError, error).line());
         }
+        if let Some(lifecycle) = &mut self.lifecycle {
+            // Who sees the end finds the result.
+            lifecycle.end(&document.end, self.counters);
+            if let Some(socket) = self.socket {
+                socket.finish(lifecycle.status());
+            }
+        }
         if self.timings {
             let table = timings::table(&self.stages, &self.completions);
             let _ = std::io::stderr().write_all(table.as_bytes());
@@ -83,31 +145,30 @@ impl Report {
     }
 }
 
-/// `--result` names a descriptor that is none.
-#[derive(Debug, thiserror::Error)]
-#[error("--result")]
-struct ResultOptionError(#[source] descriptor::DescriptorError);
-
-/// The counters of a disk as they are now.
-pub(super) fn disk_counts(counters: &DiskCounters) -> DiskCounts {
-    DiskCounts {
-        read_bytes: counters.read_bytes.load(Ordering::Relaxed),
-        write_bytes: counters.write_bytes.load(Ordering::Relaxed),
-        read_requests: counters.read_requests.load(Ordering::Relaxed),
-        write_requests: counters.write_requests.load(Ordering::Relaxed),
-        flushes: counters.flushes.load(Ordering::Relaxed),
-        errors: counters.errors.load(Ordering::Relaxed),
-    }
+/// A descriptor of the parent's.
+fn inherited(option: &'static str, number: i32) -> Result<OwnedFd, Failure> {
+    let descriptor = descriptor::inherited_for_writing(number);
+    descriptor.map_err(|source| DescriptorOptionError { option, source }).fails_as(EndReason::ConfigError)
 }
 
-/// The counters of a network device as they are now.
-pub(super) fn net_counts(counters: &NetCounters) -> NetCounts {
-    NetCounts {
-        rx_bytes: counters.rx_bytes.load(Ordering::Relaxed),
-        tx_bytes: counters.tx_bytes.load(Ordering::Relaxed),
-        rx_packets: counters.rx_packets.load(Ordering::Relaxed),
-        tx_packets: counters.tx_packets.load(Ordering::Relaxed),
-        rx_dropped: counters.rx_dropped.load(Ordering::Relaxed),
-        tx_dropped: counters.tx_dropped.load(Ordering::Relaxed),
-    }
+/// An option names a descriptor that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{option}")]
+struct DescriptorOptionError {
+    option: &'static str,
+    source: descriptor::DescriptorError,
+}
+
+/// A file that an option names cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{option} {path}")]
+pub(super) struct FileOptionError {
+    option: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+pub(super) fn file_error(option: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileOptionError {
+    let path = path.to_owned();
+    move |source| FileOptionError { option, path, source }
 }

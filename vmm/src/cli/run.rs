@@ -5,11 +5,10 @@ use super::arguments::RunArguments;
 use super::failure::{self, FailsAs as _, Failure};
 use super::parts;
 use super::prepare::{Preparation, Prepared};
-use super::report::{Report, disk_counts, net_counts};
+use super::report::{Report, file_error};
 use crate::config::environment::{self, Variable};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
-use crate::control::counters::Counters;
 use crate::control::end::{End, EndReason, STATUS_FAILED};
 use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
@@ -21,17 +20,8 @@ use crate::kvm::Profile;
 use crate::machine::{self, Surroundings};
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-
-/// A file that an option names cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{option} {path}")]
-struct FileOptionError {
-    option: &'static str,
-    path: PathBuf,
-    source: std::io::Error,
-}
 
 /// Runs and returns the exit status.
 pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
@@ -88,6 +78,9 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
     report.digests = digests;
     report.host.kvm = Some(host.kind().name().to_owned());
     let kernel_path = config.kernel.path().to_owned();
+    if let Some(lifecycle) = &mut report.lifecycle {
+        lifecycle.know(&config.run_spec);
+    }
 
     let samples = profile.is_some().then(Arc::<Profile>::default);
     let (parts, conversation) = parts::parts(config, console, samples.clone())?;
@@ -97,11 +90,14 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,
     };
-    let outcome = machine.run(conversation, Surroundings { signals: &signals, terminal, stages: &mut report.stages });
+    report.listen();
+    let Report { stages, lifecycle: Some(lifecycle), socket, .. } = report else {
+        unreachable!("the entry was claimed above")
+    };
+    let outcome = machine
+        .run(conversation, Surroundings { signals: &signals, terminal, stages, lifecycle, socket: socket.as_mut() });
 
-    let disks = outcome.disks.iter().map(|counters| disk_counts(counters)).collect();
-    let nets = outcome.nets.iter().map(|counters| net_counts(counters)).collect();
-    report.counters = Counters::of_this_process(outcome.vcpu_time, disks, nets);
+    report.counters = outcome.counters;
     report.completions = outcome.completions.by_name();
     report.digests.kernel = kernel_digest.wait().ok();
     if outcome.end.status == STATUS_FAILED {
@@ -126,17 +122,20 @@ fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Re
         };
         Failure::new(reason, error)
     })?;
-    let entry = report.run_directory.insert(entry);
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
     let written = entry.create("config.json").fails_as(EndReason::HostError)?.write_all(document.as_bytes());
     written.fails_as(EndReason::HostError)?;
+    report.begin(entry, request);
     if let Some(path) = &request.cidfile {
         let created = File::create_new(path).and_then(|mut file| file.write_all(id.as_str().as_bytes()));
         created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
     }
     let console = match &request.console {
         Some(path) => File::create(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?,
-        None => entry.create("console.log").fails_as(EndReason::HostError)?,
+        None => match &report.run_directory {
+            Some(entry) => entry.create("console.log").fails_as(EndReason::HostError)?,
+            None => unreachable!("the report has the entry from `begin` on"),
+        },
     };
     Ok(Some(console))
 }
@@ -146,9 +145,4 @@ fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Fa
     let system_map = std::fs::read_to_string(kernel.with_file_name("System.map")).ok();
     let written = File::create(path).and_then(|mut file| samples.write(system_map.as_deref(), &mut file));
     written.map_err(file_error("--profile", path)).fails_as(EndReason::HostError)
-}
-
-fn file_error(option: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileOptionError {
-    let path = path.to_owned();
-    move |source| FileOptionError { option, path, source }
 }

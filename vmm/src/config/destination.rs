@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--result FILE|fd:N`.
+//! `--result FILE|fd:N`, `--events fd:N|FILE`.
 
 use super::text_form::text_form;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// Where a document goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A file, replaced as a whole.
+    /// A file: a result replaces it as a whole, events are added to it.
     File(PathBuf),
     /// An inherited descriptor.
     Descriptor(i32),

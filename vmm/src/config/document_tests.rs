@@ -46,6 +46,7 @@ const EVERYTHING: &[&str] = &[
     "--run-dir=rd",
     "--cidfile=c",
     "--result=fd:5",
+    "--events=fd:8",
     "--timings",
     "--sandbox=off",
     "--log-level=debug",

@@ -128,6 +128,9 @@ pub struct Request {
     /// Write how it ended, as one JSON object, to a file or an open descriptor
     #[arg(long, value_name = "FILE|fd:N", help_heading = "This run")]
     pub result: Option<Destination>,
+    /// Write each change of the status, as one line of JSON, to an open descriptor or the end of a file
+    #[arg(long, value_name = "fd:N|FILE", help_heading = "This run")]
+    pub events: Option<Destination>,
     /// Afterwards, print on stderr where the time went
     #[arg(long, help_heading = "This run")]
     pub timings: bool,

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a run used, counted by the host alone: `counters` of the result document.
+//! What a run used, counted by the host alone: `counters` of the result document and of the status.
 
-use serde::Serialize;
+use devices::virtio::block::DiskCounters;
+use devices::virtio::net::NetCounters;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Counters of a run; each only ever grows, but for the memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// CPU time of the vCPU threads, nanoseconds.
     pub cpu_vcpu_ns: u64,
@@ -21,7 +24,7 @@ pub struct Counters {
 
 /// Counters of a disk.
 #[allow(missing_docs, reason = "the names are the contract's")]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskCounts {
     pub read_bytes: u64,
     pub write_bytes: u64,
@@ -33,7 +36,7 @@ pub struct DiskCounts {
 
 /// Counters of a network interface, seen from the guest.
 #[allow(missing_docs, reason = "the names are the contract's")]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetCounts {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
@@ -41,6 +44,34 @@ pub struct NetCounts {
     pub tx_packets: u64,
     pub rx_dropped: u64,
     pub tx_dropped: u64,
+}
+
+impl From<&DiskCounters> for DiskCounts {
+    /// As they are now.
+    fn from(counters: &DiskCounters) -> Self {
+        Self {
+            read_bytes: counters.read_bytes.load(Ordering::Relaxed),
+            write_bytes: counters.write_bytes.load(Ordering::Relaxed),
+            read_requests: counters.read_requests.load(Ordering::Relaxed),
+            write_requests: counters.write_requests.load(Ordering::Relaxed),
+            flushes: counters.flushes.load(Ordering::Relaxed),
+            errors: counters.errors.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl From<&NetCounters> for NetCounts {
+    /// As they are now.
+    fn from(counters: &NetCounters) -> Self {
+        Self {
+            rx_bytes: counters.rx_bytes.load(Ordering::Relaxed),
+            tx_bytes: counters.tx_bytes.load(Ordering::Relaxed),
+            rx_packets: counters.rx_packets.load(Ordering::Relaxed),
+            tx_packets: counters.tx_packets.load(Ordering::Relaxed),
+            rx_dropped: counters.rx_dropped.load(Ordering::Relaxed),
+            tx_dropped: counters.tx_dropped.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl Counters {
@@ -57,6 +88,14 @@ impl Counters {
             disks,
             nets,
         }
+    }
+
+    /// The same, no lower than `before`: the clocks of the threads are not read at one moment.
+    #[must_use]
+    pub fn not_before(mut self, before: &Self) -> Self {
+        self.cpu_vcpu_ns = self.cpu_vcpu_ns.max(before.cpu_vcpu_ns);
+        self.cpu_vmm_ns = self.cpu_vmm_ns.max(before.cpu_vmm_ns);
+        self
     }
 }
 

@@ -12,7 +12,7 @@
 //! | everything else | its reason | 125 |
 
 use guest_init::protocol::{FailureKind, WorkloadEnd};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const PANIC_LINES: usize = 12;
 const SIGKILL: u8 = 9;
 
 /// Why a run ended: `end.reason` of the result document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EndReason {
     /// The workload exited.
@@ -92,7 +92,7 @@ pub enum MachineStop {
 }
 
 /// How a run ended: `end` of the result document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Why.
     pub reason: EndReason,
@@ -196,6 +196,15 @@ impl End {
     #[must_use]
     pub fn summary(&self) -> &str {
         self.detail.lines().next().unwrap_or_default()
+    }
+
+    /// Whether it was coracle that could not go on, rather than the workload or a request that ended the run.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        use EndReason::{Exited, GuestPoweroff, Killed, Oom, Signalled, Stopped, Timeout};
+        let asked_for_reset = self.reason == EndReason::GuestReset && self.status == 0;
+        !asked_for_reset
+            && !matches!(self.reason, Exited | Signalled | Oom | Stopped | Killed | Timeout | GuestPoweroff)
     }
 
     /// Whether the user has to be told on stderr, because coracle itself failed or its user must know why.

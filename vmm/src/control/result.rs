@@ -6,12 +6,13 @@ use super::counters::Counters;
 use super::end::End;
 use super::rfc3339;
 use super::stages::Stages;
+use super::whole_file::replace;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// Changes when a reader of the old document would misunderstand the new one.
@@ -25,9 +26,9 @@ pub struct ResultDocument {
     pub id: String,
     /// How it ended.
     pub end: End,
-    #[serde(serialize_with = "as_text")]
+    #[serde(with = "rfc3339")]
     started: SystemTime,
-    #[serde(serialize_with = "as_text")]
+    #[serde(with = "rfc3339")]
     ended: SystemTime,
     /// When each stage was reached.
     pub boot: Stages,
@@ -126,26 +127,6 @@ impl ResultDestination {
 
 fn write_all(descriptor: &OwnedFd, text: &[u8]) -> io::Result<()> {
     File::from(descriptor.try_clone()?).write_all(text)
-}
-
-/// Puts `text` in the place of the file at `path`: a reader sees the old file or the new one.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // What is no file (`/dev/stderr`, a FIFO) cannot be replaced.
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return File::options().write(true).open(path)?.write_all(text);
-    }
-    let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn as_text<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339::format(*time))
 }
 
 #[cfg(test)]

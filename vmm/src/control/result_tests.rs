@@ -4,6 +4,7 @@
 use super::*;
 use crate::control::end::EndReason;
 use serde_json::Value;
+use std::fs;
 use std::io::Read as _;
 
 fn document() -> ResultDocument {

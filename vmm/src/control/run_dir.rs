@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `lock` | locked (flock) by the process that runs, for as long as it lives; holds its number |
 //! | `config.json` | the request |
+//! | `status.json`, `events.jsonl` | the status, and all of its changes |
+//! | `control.sock` | where a running machine is asked |
 //! | `console.log` | what the guest's kernel and init said |
 //! | `result.json` | the result document, from the end on |
 //!
@@ -103,6 +105,8 @@ impl RunDirectory {
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Somebody who only looks ([`is_locked`]) lets others look, too, and is gone at once.
+                Err(Errno::WOULDBLOCK) if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() => continue,
                 Err(Errno::WOULDBLOCK) => {
                     let pid = fs::read_to_string(&lock_path).unwrap_or_default();
                     return Err(RunDirectoryError::InUse { id: id.to_owned(), pid: pid.trim().to_owned() });
@@ -134,6 +138,27 @@ impl RunDirectory {
         let created = options().truncate(true).open(&path);
         created.map_err(|source| RunDirectoryError::Host { action: "make", path, source })
     }
+}
+
+/// Whether somebody has the entry at `path`.
+///
+/// # Errors
+/// There is no entry, or it is not ours to look at.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let lock = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path.join(LOCK))?;
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes the entry `id` below `base`, unless somebody has it.
+///
+/// # Errors
+/// Somebody has, or the host refused.
+pub fn remove(base: &Path, id: &str) -> Result<(), RunDirectoryError> {
+    RunDirectory::claim(base, id, false).map(drop)
 }
 
 impl Drop for RunDirectory {

@@ -8,9 +8,8 @@ use kvm_bindings::kvm_run;
 use std::cell::Cell;
 use std::os::unix::thread::JoinHandleExt as _;
 use std::ptr::{addr_of_mut, null_mut};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 thread_local! {
     /// The `kvm_run` of the vCPU that this thread runs; null elsewhere.
@@ -74,25 +73,23 @@ impl Drop for Kickable {
     }
 }
 
-/// What a vCPU thread looks at each time it leaves `KVM_RUN`.
-#[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
-
-impl StopFlag {
-    /// Whether the thread must end.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// Asks every thread that shares the flag to end; they notice when they are kicked.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// Kicks the vCPU that runs on `thread`.
 pub fn kick<T>(thread: &JoinHandle<T>) {
     // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended.
     unsafe { libc::pthread_kill(thread.as_pthread_t(), signal()) };
+}
+
+/// CPU time that `thread` has used; none if it has ended.
+#[must_use]
+pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended; `clock` is ours.
+    if unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to `time`, which is ours.
+    let read = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    (read == 0).then(|| Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()))
 }

@@ -4,8 +4,9 @@
 
 use super::exit::VcpuEnd;
 use super::host::KvmHost;
-use super::kick::{Kickable, StopFlag, unblock_signal};
+use super::kick::{Kickable, unblock_signal};
 use super::profile::Profile;
+use super::run_control::{RunControl, Wanted};
 use super::software::{Counts, MsrWrite, SoftwareVcpu};
 use super::vm::{KvmVm, VmError, step};
 use super::{cpuid, registers};
@@ -112,16 +113,26 @@ impl Vcpu {
         self.profile = Some(profile);
     }
 
-    /// Runs the guest until it ends or `stop` is set and the thread kicked.
-    pub fn run(&mut self, buses: &Buses, stop: &StopFlag) -> VcpuEnd {
+    /// Runs the guest until it ends or `control` wants a stop and the thread is kicked.
+    pub fn run(&mut self, buses: &Buses, control: &RunControl) -> VcpuEnd {
         unblock_signal();
         let _kickable = Kickable::new(self.run);
-        while !stop.is_set() {
-            if let Some(end) = self.step(buses) {
-                return end;
+        loop {
+            match control.wanted() {
+                Wanted::Run => {
+                    if let Some(end) = self.step(buses) {
+                        return end;
+                    }
+                }
+                Wanted::Hold => {
+                    control.wait();
+                    // Tells the guest's watchdogs that it was the host that stood still (KVM API, KVM_KVMCLOCK_CTRL). A guest
+                    // that does not use the clock is refused, and needs no telling.
+                    let _ = self.fd.kvmclock_ctrl();
+                }
+                Wanted::Stop => return VcpuEnd::Stopped,
             }
         }
-        VcpuEnd::Stopped
     }
 
     /// One `KVM_RUN` and what it asks for; `None` to go on.

@@ -7,6 +7,7 @@ use super::console_log::ConsoleLog;
 use super::parts::Parts;
 use super::ports::{self, PortEnds};
 use super::slots::Slots;
+use crate::control::counters::Counters;
 use crate::host::memory::{self, MemoryError};
 use crate::kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
 use boot::layout;
@@ -18,6 +19,7 @@ use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetCounters};
 use devices::virtio::rng::Rng;
 use std::sync::Arc;
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The machine could not be put together.
@@ -68,6 +70,15 @@ pub struct Machine {
     pub(super) profile: Option<Arc<Profile>>,
     /// Last, so that it is closed last.
     _vm: KvmVm,
+}
+
+impl Machine {
+    /// What it has used, `vcpu` being the CPU time of its vCPUs.
+    pub(super) fn counters(&self, vcpu: Duration) -> Counters {
+        let disks = self.disks.iter().map(|counters| (&**counters).into()).collect();
+        let nets = self.nets.iter().map(|counters| (&**counters).into()).collect();
+        Counters::of_this_process(vcpu, disks, nets)
+    }
 }
 
 /// Puts the machine together.

@@ -6,6 +6,7 @@ mod build;
 mod command_line;
 mod console_log;
 mod control_port;
+mod operations;
 mod parts;
 mod ports;
 mod run;

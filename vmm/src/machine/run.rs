@@ -5,31 +5,26 @@
 use super::build::Machine;
 use super::session::Session;
 use super::threads::{VcpuThreads, VcpuTotals};
+use crate::control::control_socket::ControlSocket;
 use crate::control::conversation::Conversation;
+use crate::control::counters::Counters;
 use crate::control::end::{End, EndReason};
+use crate::control::lifecycle::Lifecycle;
 use crate::control::stages::{Stage, Stages};
 use crate::host::signals::Signals;
 use crate::host::terminal::RawTerminal;
 use crate::kvm::software::Counts;
 use devices::event_loop::EventLoop;
-use devices::virtio::block::DiskCounters;
-use devices::virtio::net::NetCounters;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// What is left when the machine is gone.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended.
     pub end: End,
-    /// CPU time of the vCPU threads.
-    pub vcpu_time: Duration,
     /// Instructions completed for a host that emulates guest kernel mode.
     pub completions: Counts,
-    /// What went through the disks, in the order in which they were attached.
-    pub disks: Vec<Arc<DiskCounters>>,
-    /// What went through the network devices.
-    pub nets: Vec<Arc<NetCounters>>,
+    /// What it used.
+    pub counters: Counters,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.
     pub undriven: Vec<(String, &'static str)>,
 }
@@ -43,6 +38,10 @@ pub struct Surroundings<'a> {
     pub terminal: Option<RawTerminal>,
     /// Where the stages of the boot are noted.
     pub stages: &'a mut Stages,
+    /// What others are told of the run.
+    pub lifecycle: &'a mut Lifecycle,
+    /// Where they ask, unless the host refused it.
+    pub socket: Option<&'a mut ControlSocket>,
 }
 
 impl Machine {
@@ -59,14 +58,13 @@ impl Machine {
         });
         self.loops.drain(..).for_each(EventLoop::stop);
         self.serial.flush();
+        let counters = self.counters(totals.cpu_time);
         let undriven = self.transports.iter().filter(|transport| !transport.driven());
         Outcome {
             end: end.with_console(&self.console_log.tail()),
-            vcpu_time: totals.cpu_time,
+            counters,
             completions: totals.completions,
             undriven: undriven.map(|transport| transport.name_and_kernel_option()).collect(),
-            disks: self.disks,
-            nets: self.nets,
         }
     }
 }

@@ -24,11 +24,11 @@ const SAMPLE: Duration = Duration::from_millis(1);
 /// A running machine.
 pub(super) struct Session<'a> {
     epoll: Epoll,
-    machine: &'a mut Machine,
-    threads: VcpuThreads,
-    totals: VcpuTotals,
+    pub(super) machine: &'a mut Machine,
+    pub(super) threads: VcpuThreads,
+    pub(super) totals: VcpuTotals,
     conversation: Conversation,
-    surroundings: Surroundings<'a>,
+    pub(super) surroundings: Surroundings<'a>,
     timers: Timers,
     control_port: ControlPort,
     told: Told,
@@ -57,7 +57,8 @@ impl<'a> Session<'a> {
             (machine.ports.stdio.event.as_raw_fd(), Source::Stdio),
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
-        for (descriptor, source) in sources {
+        let socket = surroundings.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
+        for (descriptor, source) in sources.into_iter().chain(socket) {
             let event = EpollEvent::new(EventSet::IN, source as u64);
             epoll.ctl(ControlOperation::Add, descriptor, event)?;
         }
@@ -94,6 +95,7 @@ impl<'a> Session<'a> {
                 self.on_control();
             }
             self.on_streams();
+            self.on_socket(ready.has(Source::Socket));
             if ready.has(Source::VcpuEnd) {
                 self.on_vcpu_end();
             }
@@ -109,14 +111,16 @@ impl<'a> Session<'a> {
 
     /// Waits until something happens, and says what.
     fn wait(&self) -> Ready {
-        let timeout = self.timers.until_next(Instant::now()).map_or(-1, milliseconds);
+        let now = Instant::now();
+        let clients = self.surroundings.socket.as_ref().and_then(|socket| socket.until_next(now));
+        let timeout = self.timers.until_next(now).into_iter().chain(clients).min().map_or(-1, milliseconds);
         let mut events = [EpollEvent::default(); SOURCES];
         // EINTR: look at everything, as after a wake-up for nothing.
         let count = self.epoll.wait(timeout, &mut events).unwrap_or_default();
         Ready(events[..count].iter().fold(0, |set, event| set | 1 << event.data()))
     }
 
-    fn feed(&mut self, event: Event<'_>) {
+    pub(super) fn feed(&mut self, event: Event<'_>) {
         let actions = self.conversation.on(event);
         self.act(actions);
         if let Some((stdout, stderr)) = self.conversation.awaited() {
@@ -139,9 +143,10 @@ impl<'a> Session<'a> {
                 Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
                 Action::ClearTimer(kind) => self.timers.set(kind, None),
                 Action::PowerOff => self.stop_vcpus(),
-                Action::Reached(stage) => self.surroundings.stages.mark(stage),
                 // Nobody can start one yet.
                 Action::Exec(..) => {}
+                Action::Reached(stage) => self.on_stage(stage),
+                Action::Stopping => self.on_stopping(),
                 Action::End(end) => self.end = Some(end),
             }
         }
@@ -238,10 +243,11 @@ enum Source {
     VcpuEnd,
     Stdio,
     Stderr,
+    Socket,
 }
 
 /// Number of [`Source`]s.
-const SOURCES: usize = 5;
+const SOURCES: usize = 6;
 
 /// What [`Session::wait`] found: a set of [`Source`]s.
 struct Ready(u64);

@@ -2,7 +2,7 @@
 //! The vCPU threads: started together, stopped together. `main` holds this; each `vcpu-N` runs one [`Vcpu`].
 
 use crate::kvm::software::Counts;
-use crate::kvm::{self, Buses, StopFlag, Vcpu, VcpuEnd};
+use crate::kvm::{self, Buses, RunControl, Vcpu, VcpuEnd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,7 +23,7 @@ pub(super) struct VcpuTotals {
 #[derive(Debug)]
 pub(super) struct VcpuThreads {
     threads: Vec<JoinHandle<VcpuTotals>>,
-    stop: StopFlag,
+    control: RunControl,
     ends: Receiver<VcpuEnd>,
     ended: EventFd,
 }
@@ -38,7 +38,7 @@ impl VcpuThreads {
         let (sender, ends) = channel();
         let mut all = Self {
             threads: Vec::with_capacity(vcpus.len()),
-            stop: StopFlag::default(),
+            control: RunControl::default(),
             ends,
             ended: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
         };
@@ -55,11 +55,11 @@ impl VcpuThreads {
     }
 
     fn spawn(&self, vcpu: Vcpu, buses: Arc<Buses>, sender: Sender<VcpuEnd>) -> std::io::Result<JoinHandle<VcpuTotals>> {
-        let (stop, ended) = (self.stop.clone(), self.ended.try_clone()?);
+        let (control, inside, ended) = (self.control.clone(), self.control.enter(), self.ended.try_clone()?);
         Builder::new().name(format!("vcpu-{}", vcpu.index())).spawn(move || {
-            let mut vcpu = vcpu;
+            let (mut vcpu, _inside) = (vcpu, inside);
             // A bug of ours on one vCPU ends the machine, not just the thread.
-            let end = catch_unwind(AssertUnwindSafe(|| vcpu.run(&buses, &stop)))
+            let end = catch_unwind(AssertUnwindSafe(|| vcpu.run(&buses, &control)))
                 .unwrap_or_else(|_| VcpuEnd::InternalError(format!("vCPU {} panicked", vcpu.index())));
             // The receiver goes away only after this thread was joined; the counter is far from its limit.
             let _ = sender.send(end);
@@ -83,9 +83,26 @@ impl VcpuThreads {
         self.threads.iter().for_each(kvm::kick);
     }
 
+    /// CPU time of all threads so far.
+    pub(super) fn cpu_time(&self) -> Duration {
+        self.threads.iter().filter_map(kvm::cpu_time).sum()
+    }
+
+    /// Takes every vCPU out of the guest and keeps it there; none runs when this returns.
+    pub(super) fn hold(&self) {
+        self.control.hold();
+        self.kick();
+        self.control.wait_until_held();
+    }
+
+    /// Lets them go on.
+    pub(super) fn release(&self) {
+        self.control.release();
+    }
+
     /// Ends all threads.
     pub(super) fn stop(&mut self) -> VcpuTotals {
-        self.stop.set();
+        self.control.stop();
         self.kick();
         let mut totals = VcpuTotals::default();
         for thread in self.threads.drain(..) {

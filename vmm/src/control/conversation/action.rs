@@ -21,6 +21,8 @@ pub enum Action {
     Reached(Stage),
     /// Something happened to a process beside the workload.
     Exec(ExecId, ExecNews),
+    /// The workload was asked to end.
+    Stopping,
     /// The end. Nothing comes after it.
     End(End),
 }

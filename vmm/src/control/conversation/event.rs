@@ -5,6 +5,7 @@ use super::action::TimerKind;
 use crate::control::end::MachineStop;
 use crate::control::exec::{ExecCommand, ExecId};
 use guest_init::run_spec::WindowSize;
+use std::time::Duration;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -17,6 +18,15 @@ pub enum Event<'a> {
     HostSignal(i32),
     /// The terminal has a new size.
     WindowSize(WindowSize),
+    /// Somebody asks for a polite end.
+    Stop {
+        /// From now to the power cut, instead of `--stop-timeout`.
+        grace: Option<Duration>,
+        /// Instead of the stop signal.
+        signal: Option<u8>,
+    },
+    /// Somebody asks for a signal to the workload; KILL cuts the power.
+    Kill(u8),
     /// A timer ran out.
     Timer(TimerKind),
     /// Standard input ended after this many bytes went to the guest.

@@ -14,6 +14,7 @@
 
 mod action;
 mod event;
+mod request;
 mod settings;
 
 pub use action::{Action, TimerKind};
@@ -76,6 +77,8 @@ struct Outputs {
 struct StopRequest {
     interrupted: bool,
     asked: bool,
+    /// From the request to the power cut.
+    grace: Duration,
 }
 
 impl Conversation {
@@ -111,6 +114,8 @@ impl Conversation {
             Event::ControlClosed => self.on_control_closed(),
             Event::HostSignal(signal) => self.on_signal(signal),
             Event::WindowSize(size) => self.on_window_size(size),
+            Event::Stop { grace, signal } => self.on_stop_request(grace, signal),
+            Event::Kill(signal) => self.on_kill_request(signal),
             Event::Timer(kind) => self.on_timer(kind),
             Event::StdinEnded { bytes } => self.tell(ToGuest::StdinEnd { bytes }),
             Event::OutputClosed { stderr } => {
@@ -273,9 +278,19 @@ impl Conversation {
         if self.stop.asked || self.settings.stop_timeout.is_zero() {
             return self.cut_power(End::killed("power was cut at the second request to stop"));
         }
+        self.ask_to_stop(self.settings.stop_signal, self.settings.stop_timeout);
+    }
+
+    fn ask_to_stop(&mut self, signal: u8, grace: Duration) {
         self.stop.asked = true;
-        self.tell(ToGuest::Signal(self.settings.stop_signal));
-        self.actions.push(Action::SetTimer(TimerKind::Stop, self.settings.stop_timeout));
+        self.actions.push(Action::Stopping);
+        self.tell(ToGuest::Signal(signal));
+        self.set_grace(grace);
+    }
+
+    fn set_grace(&mut self, grace: Duration) {
+        self.stop.grace = grace;
+        self.actions.push(Action::SetTimer(TimerKind::Stop, grace));
     }
 
     fn on_window_size(&mut self, size: WindowSize) {
@@ -293,9 +308,7 @@ impl Conversation {
                 end.clone()
             }
             (TimerKind::Run, _) => End::timeout(self.settings.timeout.unwrap_or_default()),
-            (TimerKind::Stop, _) => {
-                End::killed(&format!("did not stop within {} s", self.settings.stop_timeout.as_secs_f64()))
-            }
+            (TimerKind::Stop, _) => End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())),
             (TimerKind::Grace, _) => End::failed(EndReason::InternalError, "the control port closed"),
         };
         self.cut_power(end);

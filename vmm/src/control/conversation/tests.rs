@@ -105,7 +105,10 @@ fn a_signal_before_the_workload_runs_ends_at_once_with_its_status() {
 fn term_becomes_the_stop_signal_and_the_workloads_own_status_counts() {
     let mut conversation = running_with(Settings { stop_signal: SIGUSR2, ..settings() });
     let actions = conversation.on(Event::HostSignal(TERM));
-    assert_eq!(actions, [sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]);
+    assert_eq!(
+        actions,
+        [Action::Stopping, sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
+    );
     let actions = hears(&mut conversation, &ended(WorkloadEnd::Exited(42), 0, 0));
     assert!(actions.contains(&Action::ClearTimer(TimerKind::Stop)));
     let (end, power_cut) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
@@ -133,7 +136,10 @@ fn the_second_int_is_like_term() {
     let mut conversation = running();
     assert_eq!(conversation.on(Event::HostSignal(INT)), [sent(ToGuest::Signal(SIGINT))]);
     let actions = conversation.on(Event::HostSignal(INT));
-    assert_eq!(actions, [sent(ToGuest::Signal(SIGTERM)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]);
+    assert_eq!(
+        actions,
+        [Action::Stopping, sent(ToGuest::Signal(SIGTERM)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
+    );
     assert_eq!(end_of(&conversation.on(Event::HostSignal(INT))).0.reason, EndReason::Killed);
 }
 

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Which request is which operation: the table of routes, and the parameters of each. Pure. `vmm/openapi.json` describes the
+//! same for others, and a test holds the two together.
+
+use super::head::Request;
+use super::response::Response;
+use crate::config::signal::SignalNumber;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The status now, with fresh counters.
+    Status,
+    /// A polite end.
+    Stop(Stop),
+    /// A signal to the workload; KILL cuts the power.
+    Kill(Kill),
+    /// The vCPUs held.
+    Pause,
+    /// And released.
+    Resume,
+    /// The end, when it comes.
+    Wait,
+    /// The counters; again and again with `stream`.
+    Stats {
+        /// Every second until the client leaves.
+        stream: bool,
+    },
+    /// Each change from now on, the present status first.
+    Events,
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Stop {
+    /// Seconds until power is cut, instead of `--stop-timeout`.
+    pub timeout: Option<u32>,
+    /// Instead of the image's StopSignal.
+    pub signal: Option<SignalNumber>,
+}
+
+/// Body of `POST /v1/kill`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kill {
+    /// KILL if none is given.
+    pub signal: Option<SignalNumber>,
+}
+
+/// One line of the table.
+pub(super) struct Route {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    /// Makes the operation of query and body.
+    operation: fn(&Request) -> Result<Operation, Response>,
+}
+
+/// Everything that can be asked for.
+pub(super) const ROUTES: [Route; 8] = [
+    Route { method: "GET", path: "/v1/status", operation: |_| Ok(Operation::Status) },
+    Route { method: "POST", path: "/v1/stop", operation: |request| body(request).map(Operation::Stop) },
+    Route { method: "POST", path: "/v1/kill", operation: |request| body(request).map(Operation::Kill) },
+    Route { method: "POST", path: "/v1/pause", operation: |_| Ok(Operation::Pause) },
+    Route { method: "POST", path: "/v1/resume", operation: |_| Ok(Operation::Resume) },
+    Route { method: "GET", path: "/v1/wait", operation: |_| Ok(Operation::Wait) },
+    Route { method: "GET", path: "/v1/stats", operation: stats },
+    Route { method: "GET", path: "/v1/events", operation: |_| Ok(Operation::Events) },
+];
+
+/// The operation that `request` is.
+pub(super) fn operation(request: &Request) -> Result<Operation, Response> {
+    let mut here = ROUTES.iter().filter(|route| route.path == request.path).peekable();
+    if here.peek().is_none() {
+        return Err(Response::refusal(404, &format!("there is no {}", request.path)));
+    }
+    match here.find(|route| route.method == request.method) {
+        Some(route) => (route.operation)(request),
+        None => Err(Response::refusal(405, &format!("{} cannot be used with {}", request.method, request.path))),
+    }
+}
+
+fn stats(request: &Request) -> Result<Operation, Response> {
+    match &*request.query {
+        "" | "stream=false" => Ok(Operation::Stats { stream: false }),
+        "stream" | "stream=true" => Ok(Operation::Stats { stream: true }),
+        other => Err(Response::refusal(400, &format!("the query is `stream=true` or `stream=false`, not `{other}`"))),
+    }
+}
+
+/// The body as JSON; an empty one leaves everything as it is by default.
+fn body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Response> {
+    match request.body.trim_ascii() {
+        b"" => Ok(T::default()),
+        bytes => serde_json::from_slice(bytes).map_err(|error| Response::refusal(400, &format!("the body: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::Form;
+    use super::*;
+
+    fn ask(method: &str, target: &str, body: &str) -> Result<Operation, u16> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            query: query.into(),
+            body: body.into(),
+            form: Form { keep_alive: true, chunked: true, upgrade: false },
+        };
+        operation(&request).map_err(|response| response.status)
+    }
+
+    #[test]
+    fn parameters_come_as_query_or_body_and_may_be_missing() {
+        assert_eq!(ask("GET", "/v1/stats?stream=true", ""), Ok(Operation::Stats { stream: true }));
+        assert_eq!(ask("POST", "/v1/stop", ""), Ok(Operation::Stop(Stop::default())));
+        let stop = Stop { timeout: Some(3), signal: Some("USR1".parse().unwrap()) };
+        assert_eq!(ask("POST", "/v1/stop", r#"{"timeout":3,"signal":"USR1"}"#), Ok(Operation::Stop(stop)));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_refused() {
+        for (method, target, body, status) in [
+            ("GET", "/", "", 404),
+            ("GET", "/v2/status", "", 404),
+            ("GET", "/v1/status/", "", 404),
+            ("POST", "/v1/status", "", 405),
+            ("GET", "/v1/stats?stream=perhaps", "", 400),
+            ("POST", "/v1/stop", "{", 400),
+            ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
+            ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
+        ] {
+            assert_eq!(ask(method, target, body), Err(status), "{method} {target} {body}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What clients of the control socket want of a running machine, and what everybody is told of it. Part of `main`'s event
+//! loop.
+
+use super::session::Session;
+use crate::control::conversation::Event;
+use crate::control::counters::Counters;
+use crate::control::lifecycle::Lifecycle;
+use crate::control::server::{ClientId, Kill, Notice, Operation, Response, Stop};
+use crate::control::stages::Stage;
+use crate::control::status::State;
+use std::time::{Duration, Instant};
+
+const SIGKILL: u8 = 9;
+
+impl Session<'_> {
+    /// Does what clients ask for, if there is anything to do.
+    pub(super) fn on_socket(&mut self, ready: bool) {
+        let Self { machine, threads, totals, surroundings, .. } = self;
+        let Some(socket) = &mut surroundings.socket else { return };
+        if !ready && socket.until_next(Instant::now()).is_none_or(|wait| !wait.is_zero()) {
+            return;
+        }
+        let counters = || machine.counters(totals.cpu_time + threads.cpu_time());
+        for notice in socket.serve(surroundings.lifecycle, counters) {
+            match notice {
+                Notice::Call(client, operation) => {
+                    let response = self.operate(operation);
+                    self.answer(client, &response);
+                }
+                // Of connections that were upgraded, and none is.
+                Notice::Data(..) | Notice::InputEnded(_) | Notice::Room(_) | Notice::Gone(_) => {}
+            }
+        }
+    }
+
+    fn operate(&mut self, operation: Operation) -> Response {
+        let state = self.surroundings.lifecycle.status().state;
+        match operation {
+            Operation::Stop(Stop { timeout, signal }) => {
+                let grace = timeout.map(|seconds| Duration::from_secs(seconds.into()));
+                self.release();
+                self.feed(Event::Stop { grace, signal: signal.map(|signal| signal.get()) });
+            }
+            Operation::Kill(Kill { signal }) => match signal.map_or(SIGKILL, |signal| signal.get()) {
+                SIGKILL => self.feed(Event::Kill(SIGKILL)),
+                _ if state == State::Starting => return conflict(state, "take a signal"),
+                signal => self.feed(Event::Kill(signal)),
+            },
+            Operation::Pause if state == State::Running => {
+                self.threads.hold();
+                self.enter(State::Paused);
+            }
+            Operation::Pause if state == State::Paused => {}
+            Operation::Pause => return conflict(state, "be paused"),
+            Operation::Resume if matches!(state, State::Running | State::Paused) => self.release(),
+            Operation::Resume => return conflict(state, "be resumed"),
+            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events => {
+                unreachable!("the control socket answers these itself")
+            }
+        }
+        Response::json(self.surroundings.lifecycle.status())
+    }
+
+    fn answer(&mut self, client: ClientId, response: &Response) {
+        if let Some(socket) = &mut self.surroundings.socket {
+            socket.server.answer(client, response);
+        }
+    }
+
+    /// Ends a pause, if there is one.
+    fn release(&mut self) {
+        if self.surroundings.lifecycle.status().state == State::Paused {
+            self.threads.release();
+            self.enter(State::Running);
+        }
+    }
+
+    pub(super) fn on_stage(&mut self, stage: Stage) {
+        self.surroundings.stages.mark(stage);
+        if stage == Stage::WorkloadExecuted {
+            self.tell(Lifecycle::run);
+        }
+    }
+
+    /// The workload was asked to end, by whatever way: a paused one must be able to.
+    pub(super) fn on_stopping(&mut self) {
+        self.release();
+        self.enter(State::Stopping);
+    }
+
+    fn enter(&mut self, state: State) {
+        self.tell(|lifecycle, counters| lifecycle.enter(state, counters));
+    }
+
+    /// Changes what others are told, and tells them.
+    fn tell(&mut self, change: impl FnOnce(&mut Lifecycle, Counters)) {
+        let counters = self.machine.counters(self.totals.cpu_time + self.threads.cpu_time());
+        let surroundings = &mut self.surroundings;
+        change(surroundings.lifecycle, counters);
+        if let Some(socket) = &mut surroundings.socket {
+            socket.publish(surroundings.lifecycle.status());
+        }
+    }
+}
+
+fn conflict(state: State, wish: &str) -> Response {
+    Response::refusal(409, &format!("a machine that is {state} cannot {wish}"))
+}
