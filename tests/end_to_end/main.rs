@@ -4,6 +4,8 @@
 mod disks;
 mod ends;
 mod faults;
+mod hostile_clients;
+mod life_cycle;
 mod matrix;
 mod options;
 mod python_image;
@@ -60,6 +62,8 @@ fn all() -> Vec<Case> {
         disks::cases(),
         faults::cases(),
         matrix::cases(),
+        life_cycle::cases(),
+        hostile_clients::cases(),
         ends::cases(),
         result_document::cases(),
     ];

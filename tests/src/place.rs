@@ -84,6 +84,15 @@ impl Place {
         self.invocation(arguments).finish()
     }
 
+    /// Another verb with these arguments, on this place's machines.
+    #[must_use]
+    pub fn verb<S: AsRef<str>>(&self, verb: &'static str, arguments: &[S]) -> Invocation {
+        let run_directory = self.run_directory().display().to_string();
+        let options = ["--run-dir", &run_directory].into_iter();
+        let words: Vec<&str> = options.chain(arguments.iter().map(AsRef::as_ref)).collect();
+        Invocation::new(self, &words).verb(verb)
+    }
+
     /// Starts `coracle run` with these arguments.
     #[must_use]
     pub fn start<S: AsRef<str>>(&self, arguments: &[S]) -> Running {

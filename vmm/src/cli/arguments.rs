@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can be typed: verbs, and the words besides the options. The options themselves are [`Request`]'s.
 
+use super::events::EventsArguments;
 use super::failure::{FailsAs as _, Failure};
+use super::logs::LogsArguments;
+use super::pause::{PauseArguments, ResumeArguments};
+use super::ps::PsArguments;
+use super::rm::RmArguments;
+use super::stats::StatsArguments;
+use super::status::StatusArguments;
+use super::stop::{KillArguments, StopArguments};
+use super::wait::WaitArguments;
 use crate::config::request::Request;
 use crate::control::end::EndReason;
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +40,17 @@ pub(super) enum Verb {
     Run(Box<RunArguments>),
     /// Examine host, kernel, image and options without starting
     Check(Box<CheckArguments>),
+    Ps(PsArguments),
+    Status(StatusArguments),
+    Logs(LogsArguments),
+    Events(EventsArguments),
+    Stats(StatsArguments),
+    Wait(WaitArguments),
+    Stop(StopArguments),
+    Kill(KillArguments),
+    Pause(PauseArguments),
+    Resume(ResumeArguments),
+    Rm(RmArguments),
 }
 
 /// Start an image and end as its workload ends: same streams, same signals, same exit status
@@ -110,7 +130,7 @@ mod tests {
         let words = ["coracle", "run"].iter().chain(words);
         match Arguments::try_parse_from(words).unwrap().verb {
             Verb::Run(arguments) => arguments.request().unwrap(),
-            Verb::Check(_) => unreachable!("the verb is run"),
+            _ => unreachable!("the verb is run"),
         }
     }
 

@@ -4,13 +4,25 @@
 
 mod arguments;
 mod check;
+mod events;
 mod failure;
 mod logging;
+mod logs;
+mod machines;
 mod parts;
+mod pause;
 mod prepare;
 mod progress;
+mod ps;
 mod report;
+mod rm;
 mod run;
+mod stats;
+mod status;
+mod stop;
+mod table;
+mod wait;
+mod words;
 
 use crate::control::end::STATUS_FAILED;
 use crate::control::stages::Stages;
@@ -23,10 +35,24 @@ use std::io::Write as _;
 /// Does what `words` ask for, the first of which is the program's name, and returns the exit status. `stages` has been
 /// running since the process began.
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
-    match Arguments::try_parse_from(words) {
-        Ok(Arguments { verb: Verb::Run(arguments) }) => run::run(*arguments, stages),
-        Ok(Arguments { verb: Verb::Check(arguments) }) => check::check(*arguments),
-        Err(error) => refuse(&error),
+    let verb = match Arguments::try_parse_from(words) {
+        Ok(Arguments { verb }) => verb,
+        Err(error) => return refuse(&error),
+    };
+    match verb {
+        Verb::Run(arguments) => run::run(*arguments, stages),
+        Verb::Check(arguments) => check::check(*arguments),
+        Verb::Ps(arguments) => ps::ps(&arguments),
+        Verb::Status(arguments) => status::status(&arguments),
+        Verb::Logs(arguments) => logs::logs(&arguments),
+        Verb::Events(arguments) => events::events(&arguments),
+        Verb::Stats(arguments) => stats::stats(&arguments),
+        Verb::Wait(arguments) => wait::wait(&arguments),
+        Verb::Stop(arguments) => stop::stop(&arguments),
+        Verb::Kill(arguments) => stop::kill(&arguments),
+        Verb::Pause(arguments) => pause::pause(&arguments),
+        Verb::Resume(arguments) => pause::resume(&arguments),
+        Verb::Rm(arguments) => rm::rm(&arguments),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod destination;
 pub mod disk;
 pub mod document;
 pub mod environment;
+pub mod moment;
 pub mod name;
 pub mod network;
 pub mod plan;

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Clients of the control socket that mean harm or know no better: the machine goes on, others are served, and coracle's
+//! memory stays bounded.
+
+use crate::life_cycle::{status, waiting};
+use coracle_tests::{Case, Place, Running, case};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Full, garbage_half_requests_and_too_much_are_refused_in_words),
+        case!(Full, a_thousand_connections_leave_the_machine_and_its_memory_alone),
+        case!(Full, clients_that_never_read_are_given_up),
+        case!(Full, curl_gets_the_status),
+    ]
+}
+
+fn socket(place: &Place) -> PathBuf {
+    place.run_directory().join("target/control.sock")
+}
+
+fn connect(place: &Place) -> UnixStream {
+    let stream = UnixStream::connect(socket(place)).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has timeouts");
+    stream
+}
+
+/// What is answered to `bytes`, up to the end of the connection.
+fn answer(place: &Place, bytes: &[u8]) -> String {
+    let mut stream = connect(place);
+    // A refusal may close the connection before all is sent.
+    let _ = stream.write_all(bytes);
+    let mut text = Vec::new();
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Resident memory of a process in KiB, without the guest's.
+fn own_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("there is such a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The workload still does what it is told, at once.
+fn assert_alive(place: &Place, run: &mut Running, word: &str) {
+    let asked = Instant::now();
+    run.send(format!("{word}\n"));
+    run.wait_for_stdout(&format!("got {word}\n"));
+    assert_eq!(status(place, "target")["state"], "running");
+    assert!(asked.elapsed() < Duration::from_secs(3), "took {:?}", asked.elapsed());
+}
+
+fn target(place: &Place) -> Running {
+    let script = "echo up; while read word; do echo got $word; done";
+    let arguments = ["-i", "--name", "target", &coracle_tests::image("busybox"), "sh", "-c", script];
+    let mut run = place.invocation(&arguments).stdin(coracle_tests::Stdin::Pipe).start();
+    run.wait_for_stdout("up\n");
+    run
+}
+
+fn end(mut run: Running) {
+    run.close_stdin();
+    run.finish().assert_status(0);
+}
+
+fn garbage_half_requests_and_too_much_are_refused_in_words() {
+    let place = Place::new().keeping_run_entries();
+    let mut run = target(&place);
+    let mut garbage = vec![0_u8; 64 << 10];
+    (0_u32..).zip(&mut garbage).for_each(|(index, byte)| *byte = (index.wrapping_mul(2_654_435_761) >> 13) as u8);
+    for (bytes, status) in [
+        (&garbage[..], "400"),
+        (b"\r\n\r\n\r\n", "408"),
+        (&[b"GET / HTTP/1.1\r\nX: ", &vec![b'x'; 10 << 20][..]].concat(), "431"),
+        (&[&b"POST /v1/stop HTTP/1.1\r\nContent-Length: 10485760\r\n\r\n"[..], &vec![b'x'; 10 << 20]].concat(), "413"),
+        (b"GET /v1/status HTTP/1.1\r\nHost: x\r\n", "408"),
+        (b"POST /v1/stop HTTP/1.1\r\nContent-Length: 10\r\n\r\n{\"timeo", "408"),
+        (b"DELETE /v1/status HTTP/1.1\r\nConnection: close\r\n\r\n", "405"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nConnection: close\r\n\r\n", "404"),
+        (b"POST /v1/stop HTTP/1.1\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnull", "400"),
+    ] {
+        let answer = answer(&place, bytes);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+        assert!(answer.contains("{\"message\":\""), "{answer}");
+    }
+    assert_eq!(answer(&place, b""), "", "who says nothing is told nothing, and closed");
+    assert_alive(&place, &mut run, "on");
+    end(run);
+}
+
+fn a_thousand_connections_leave_the_machine_and_its_memory_alone() {
+    let place = Place::new().keeping_run_entries();
+    let mut run = target(&place);
+    let before = own_memory(run.pid());
+    let mut refused = 0;
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = connect(&place);
+        let _ = stream.write_all(b"GET /v1/events HTTP/1.1\r\n");
+        stream.set_nonblocking(true).expect("a socket can");
+        held.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while refused < 1000 - 32 && Instant::now() < deadline {
+        held.retain_mut(|stream| {
+            let mut bytes = [0; 512];
+            let is_refused =
+                matches!(stream.read(&mut bytes), Ok(length) if bytes[..length].starts_with(b"HTTP/1.1 503"));
+            refused += usize::from(is_refused);
+            !is_refused
+        });
+    }
+    assert_eq!((refused, held.len()), (1000 - 32, 32), "32 are clients, the others are told to come back");
+    run.send("during\n");
+    run.wait_for_stdout("got during\n");
+    let during = own_memory(run.pid());
+    assert!(during < before + 16 * 1024, "{before} KiB before, {during} KiB with the clients");
+    drop(held);
+    assert_alive(&place, &mut run, "after");
+    end(run);
+}
+
+fn clients_that_never_read_are_given_up() {
+    let place = Place::new().keeping_run_entries();
+    let mut run = target(&place);
+    let before = own_memory(run.pid());
+    let request = b"GET /v1/status HTTP/1.1\r\n\r\n";
+    // Answers that nobody reads: as many requests as the connection takes, from as many clients as there may be.
+    let clients: Vec<UnixStream> = (0..31).map(|_| connect(&place)).collect();
+    for client in &clients {
+        client.set_nonblocking(true).expect("a socket can");
+    }
+    for _ in 0..2000 {
+        for mut client in &clients {
+            let _ = client.write(request);
+        }
+    }
+    assert_alive(&place, &mut run, "during");
+    let during = own_memory(run.pid());
+    assert!(during < before + 24 * 1024, "{before} KiB before, {during} KiB with the clients");
+    drop(clients);
+    assert_alive(&place, &mut run, "after");
+    end(run);
+}
+
+fn curl_gets_the_status() {
+    let place = Place::new().keeping_run_entries();
+    let run = waiting(&place, "target", "trap 'exit 0' TERM");
+    let curl = |arguments: &[&str]| {
+        let output = std::process::Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "20", "--unix-socket"])
+            .arg(socket(&place))
+            .args(arguments)
+            .output()
+            .expect("curl is there");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(curl(&["http://x/v1/status"]).contains(r#""state":"running""#));
+    let stop =
+        curl(&["-X", "POST", "-H", "Content-Type: application/json", "-d", r#"{"timeout":5}"#, "http://x/v1/stop"]);
+    assert!(stop.contains(r#""state":"stopping""#), "{stop}");
+    run.finish().assert_status(0).assert_reason("stopped");
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `logs`: what a detached workload wrote, from its entry.
+
+use super::failure::{FailsAs as _, Failure};
+use super::machines::{self, MachineArgument};
+use crate::config::moment::Moment;
+use crate::control::end::EndReason;
+use crate::control::logs::{LogReader, Record, Stream};
+use crate::control::rfc3339;
+use crate::host::watch::{FolderWatch, Woken};
+use clap::Args;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Write as _};
+
+/// Show what a detached workload wrote: its standard output and its standard error on ours
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle logs web
+  coracle logs -f --since 10m web
+  coracle logs -t -n 20 web 2>/dev/null")]
+pub(super) struct LogsArguments {
+    #[command(flatten)]
+    machine: MachineArgument,
+    /// Go on until the machine ends
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with this moment (2026-11-22T10:00:00Z) or so long ago (90s, 10m, 2h)
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Begin with so many lines before the last
+    #[arg(short = 'n', long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// Show when each line was begun
+    #[arg(short, long)]
+    timestamps: bool,
+}
+
+/// The run keeps no output.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} has no logs: it was started without -d, and its output went where its user wanted")]
+struct NoLogsError(String);
+
+/// Shows and returns the exit status.
+pub(super) fn logs(arguments: &LogsArguments) -> u8 {
+    machines::status(show(arguments))
+}
+
+fn show(arguments: &LogsArguments) -> Result<(), Failure> {
+    let entry = arguments.machine.find()?;
+    let watch = FolderWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+    let process = entry.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
+    let mut reader = match LogReader::open(&entry.path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Failure::new(EndReason::ConfigError, NoLogsError(entry.id)));
+        }
+        other => other.fails_as(EndReason::HostError)?,
+    };
+    let mut printer = Printer { timestamps: arguments.timestamps, in_line: [false; 2] };
+    let since = arguments.since.map(Moment::time);
+    let mut kept = arguments.tail.map(|lines| (lines, VecDeque::new()));
+    let mut over = process.is_none();
+    loop {
+        while let Some(record) = reader.next().fails_as(EndReason::HostError)? {
+            if since.is_some_and(|since| record.time < since) {
+                continue;
+            }
+            match &mut kept {
+                Some((lines, records)) => keep(records, *lines, record),
+                // Whoever closed the stream has read enough.
+                None if printer.print(&record).is_err() => return Ok(()),
+                None => {}
+            }
+        }
+        if let Some((_, records)) = kept.take()
+            && records.iter().try_for_each(|record| printer.print(record)).is_err()
+        {
+            return Ok(());
+        }
+        if over {
+            return Ok(());
+        }
+        over = watch.wait(process.as_ref()).fails_as(EndReason::HostError)? == Woken::Ended;
+    }
+}
+
+/// Keeps the last `lines` lines; the parts of one count once.
+fn keep(records: &mut VecDeque<Record>, lines: usize, record: Record) {
+    records.push_back(record);
+    let begun = |records: &VecDeque<Record>| {
+        let full = records.iter().filter(|record| record.full).count();
+        full + usize::from(records.back().is_some_and(|record| !record.full))
+    };
+    while begun(records) > lines {
+        records.pop_front();
+    }
+}
+
+/// Writes records to the streams that they came from.
+struct Printer {
+    timestamps: bool,
+    /// Of standard output and standard error: the last record had no line end.
+    in_line: [bool; 2],
+}
+
+impl Printer {
+    fn print(&mut self, record: &Record) -> io::Result<()> {
+        let mut bytes = record.bytes();
+        let in_line = &mut self.in_line[usize::from(record.stream == Stream::Stderr)];
+        if self.timestamps && !*in_line {
+            bytes.splice(..0, format!("{} ", rfc3339::format(record.time)).into_bytes());
+        }
+        *in_line = !record.full;
+        match record.stream {
+            Stream::Stdout => io::stdout().write_all(&bytes).and_then(|()| io::stdout().flush()),
+            Stream::Stderr => io::stderr().write_all(&bytes),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `ps`: which machines there are, from the run directory alone.
+
+use super::failure::Failure;
+use super::machines::{self, RunDirArgument, print};
+use super::{table, words};
+use crate::control::entries::{Entry, Life};
+use crate::control::status::State;
+use clap::Args;
+use serde_json::{Value, json};
+use std::str::FromStr;
+use std::time::SystemTime;
+
+/// Characters of a command that are shown.
+const COMMAND: usize = 20;
+/// Characters of an image's name that are shown.
+const IMAGE: usize = 40;
+
+/// List machines
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle ps
+  coracle ps -a --filter status=exited
+  coracle rm $(coracle ps -aq)")]
+pub(super) struct PsArguments {
+    /// Show those that have ended, too
+    #[arg(short, long)]
+    all: bool,
+    /// Show names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show commands and images whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show those only that fit: name=PART, id=BEGINNING, status=STATE
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<Filter>,
+    /// One JSON array instead of a table
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run_dir: RunDirArgument,
+}
+
+/// What a machine has to be to be shown. Those with one key add up, those with different keys all have to fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Filter {
+    Name(String),
+    Id(String),
+    Status(Life),
+}
+
+/// No filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum FilterError {
+    #[error("a filter is name=PART, id=BEGINNING or status=STATE, not `{0}`")]
+    Key(String),
+    #[error("a state is starting, running, paused, stopping, exited, failed or dead, not `{0}`")]
+    State(String),
+}
+
+impl FromStr for Filter {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        match text.split_once('=') {
+            Some(("name", part)) => Ok(Self::Name(part.to_owned())),
+            Some(("id", beginning)) => Ok(Self::Id(beginning.to_owned())),
+            Some(("status", "dead")) => Ok(Self::Status(Life::Dead)),
+            Some(("status", state)) => match serde_json::from_value::<State>(state.into()) {
+                Ok(state) => Ok(Self::Status(Life::State(state))),
+                Err(_) => Err(FilterError::State(state.to_owned())),
+            },
+            _ => Err(FilterError::Key(text.to_owned())),
+        }
+    }
+}
+
+impl Filter {
+    fn fits(&self, entry: &Entry) -> bool {
+        match self {
+            Self::Name(part) => entry.id.contains(part),
+            Self::Id(beginning) => entry.id.starts_with(beginning),
+            Self::Status(life) => entry.life() == *life,
+        }
+    }
+}
+
+/// Lists and returns the exit status.
+pub(super) fn ps(arguments: &PsArguments) -> u8 {
+    machines::status(list(arguments).map(|text| print(&text)))
+}
+
+fn list(arguments: &PsArguments) -> Result<String, Failure> {
+    let mut entries = arguments.run_dir.entries()?;
+    entries.retain(|entry| is_shown(arguments, entry));
+    let created = |entry: &Entry| entry.status.as_ref().map(|status| status.created);
+    entries.sort_by_key(|entry| std::cmp::Reverse(created(entry)));
+    Ok(if arguments.json {
+        let documents: Vec<Value> = entries.iter().map(document).collect();
+        serde_json::to_string_pretty(&documents).expect("the keys are strings and the numbers finite") + "\n"
+    } else if arguments.quiet {
+        entries.iter().map(|entry| format!("{}\n", entry.id)).collect()
+    } else {
+        let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+        let now = SystemTime::now();
+        let rows: Vec<_> = entries.iter().map(|entry| row(entry, arguments.no_trunc, now)).collect();
+        table::render(titles, &rows)
+    })
+}
+
+fn is_shown(arguments: &PsArguments, entry: &Entry) -> bool {
+    let filters = &arguments.filter;
+    let asks_for_state = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
+    let fits_all = filters.iter().all(|filter| {
+        let same_key = |other: &&Filter| std::mem::discriminant(*other) == std::mem::discriminant(filter);
+        filters.iter().filter(same_key).any(|other| other.fits(entry))
+    });
+    fits_all && (arguments.all || asks_for_state || !entry.is_over())
+}
+
+/// The status as it is seen from outside: a killed process leaves one that is no longer true.
+pub(super) fn document(entry: &Entry) -> Value {
+    let mut document = match &entry.status {
+        Some(status) => serde_json::to_value(status).expect("a status is an object"),
+        None => json!({ "id": entry.id }),
+    };
+    document["state"] = entry.life().to_string().into();
+    document
+}
+
+fn row(entry: &Entry, whole: bool, now: SystemTime) -> [String; 7] {
+    let limit = |characters: usize| (!whole).then_some(characters);
+    let (image, command, created) = match &entry.status {
+        Some(status) => (
+            table::cell(status.image.as_deref().unwrap_or_default(), limit(IMAGE)),
+            format!("\"{}\"", table::cell(&status.command.join(" "), limit(COMMAND))),
+            format!("{} ago", since(status.created, now)),
+        ),
+        None => Default::default(),
+    };
+    [entry.id.clone(), image, command, created, state_words(entry, now), String::new(), entry.id.clone()]
+}
+
+fn since(then: SystemTime, now: SystemTime) -> String {
+    words::duration(now.duration_since(then).unwrap_or_default())
+}
+
+/// The column STATUS, as far as possible in docker's words.
+pub(super) fn state_words(entry: &Entry, now: SystemTime) -> String {
+    let Some(status) = &entry.status else { return capitalized(&entry.life().to_string()) };
+    let time = since(status.since, now);
+    let up = || since(status.created, now);
+    match (entry.life(), &status.end) {
+        (Life::State(State::Running), _) => format!("Up {}", up()),
+        (Life::State(State::Paused), _) => format!("Up {} (Paused)", up()),
+        (Life::State(state @ (State::Exited | State::Failed)), Some(end)) => {
+            format!("{} ({}) {time} ago", capitalized(&state.to_string()), end.status)
+        }
+        (Life::Dead, _) => "Dead".to_owned(),
+        (Life::State(state), _) => format!("{} {time}", capitalized(&state.to_string())),
+    }
+}
+
+fn capitalized(word: &str) -> String {
+    let mut characters = word.chars();
+    characters.next().into_iter().flat_map(char::to_uppercase).chain(characters).collect()
+}
+
+#[cfg(test)]
+#[path = "ps_tests.rs"]
+mod tests;

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `rm`: removes the entries of machines that have ended.
+
+use super::failure::{self, FailsAs as _, Failure};
+use super::machines::{MachineArguments, print};
+use crate::control::end::{EndReason, STATUS_FAILED};
+use crate::control::entries::{self, EntryError};
+use crate::control::run_dir;
+use crate::host::watch;
+use clap::Args;
+use rustix::process::{Signal, pidfd_send_signal};
+use std::path::Path;
+
+/// Remove the entries of machines that have ended
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle rm web
+  coracle rm -f $(coracle ps -aq)")]
+pub(super) struct RmArguments {
+    #[command(flatten)]
+    machines: MachineArguments,
+    /// Kill those that run; do not mind those that are not there
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Removes and returns the exit status.
+pub(super) fn rm(arguments: &RmArguments) -> u8 {
+    let (machines, run_dir) = arguments.machines.split();
+    let mut status = 0;
+    for machine in machines {
+        match remove(&run_dir.path(), machine, arguments.force) {
+            Ok(Some(id)) => print(&format!("{id}\n")),
+            Ok(None) => {}
+            Err(failure) => {
+                failure::say(&failure.line());
+                status = STATUS_FAILED;
+            }
+        }
+    }
+    status
+}
+
+/// The name of what was removed, if it was there.
+fn remove(base: &Path, machine: &str, force: bool) -> Result<Option<String>, Failure> {
+    let entry = match entries::find(base, machine) {
+        Err(EntryError::Unknown(_)) if force => return Ok(None),
+        other => other.fails_as(EndReason::ConfigError)?,
+    };
+    let process = entry.status.as_ref().and_then(|status| status.process().open());
+    if let Some(process) = process {
+        match (entry.is_over(), force) {
+            (false, false) => {
+                let error = format!("{} is {}: stop it first, or use -f", entry.id, entry.life());
+                return Err(Failure::new(EndReason::ConfigError, error));
+            }
+            // Nothing hangs on a process but descriptors.
+            (false, true) => drop(pidfd_send_signal(&process, Signal::KILL)),
+            (true, _) => {}
+        }
+        watch::wait_for_end(&process).fails_as(EndReason::HostError)?;
+    }
+    // One without a name took its entry away itself.
+    if entry.path.exists() {
+        run_dir::remove(base, &entry.id).fails_as(EndReason::HostError)?;
+    }
+    Ok(Some(entry.id))
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `wait`: waits for the end of machines and prints their exit statuses.
+
+use super::failure::{self, FailsAs as _, Failure};
+use super::machines::{MachineArguments, client_failure, print};
+use crate::control::client::{Client, ClientError};
+use crate::control::end::{End, EndReason, STATUS_FAILED};
+use crate::control::entries::Entry;
+use crate::control::status::Status;
+use crate::host::watch::{self, FolderWatch, Woken};
+use clap::Args;
+
+/// Wait until machines have ended, and print their exit statuses
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle wait web
+  test \"$(coracle wait job)\" = 0")]
+pub(super) struct WaitArguments {
+    #[command(flatten)]
+    machines: MachineArguments,
+}
+
+/// Nobody knows how it ended.
+#[derive(Debug, thiserror::Error)]
+enum UnknownEndError {
+    #[error("{0} was killed: nobody knows how its workload ended")]
+    Dead(String),
+    #[error("{0} ended and its entry is gone: start it with --name to keep it")]
+    Gone(String),
+}
+
+/// Waits and returns the exit status.
+pub(super) fn wait(arguments: &WaitArguments) -> u8 {
+    let (machines, run_dir) = arguments.machines.split();
+    let mut status = 0;
+    for machine in machines {
+        match run_dir.find(machine).and_then(|entry| end_of(&run_dir.path(), entry)) {
+            Ok(end) => print(&format!("{}\n", end.status)),
+            Err(failure) => {
+                failure::say(&failure.line());
+                status = STATUS_FAILED;
+            }
+        }
+    }
+    status
+}
+
+/// Waits until the process of `entry` has ended, and says how the run did.
+fn end_of(base: &std::path::Path, mut entry: Entry) -> Result<End, Failure> {
+    let watch = FolderWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+    loop {
+        let process = entry.status.as_ref().and_then(|status| status.process().open());
+        if entry.is_over() {
+            if let Some(process) = &process {
+                watch::wait_for_end(process).fails_as(EndReason::HostError)?;
+            }
+            let Entry { id, status, .. } = entry;
+            let unknown = || Failure::new(EndReason::HostError, UnknownEndError::Dead(id));
+            return status.and_then(|status| status.end).ok_or_else(unknown);
+        }
+        // The machine's own word is there even if its entry goes away with it.
+        match Client::connect(&entry.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
+            Ok(status) => entry = Entry { status: Some(status), ..entry },
+            Err(ClientError::Refused(code, message)) => {
+                return Err(client_failure(&entry, ClientError::Refused(code, message)));
+            }
+            // It does not listen yet, or no more: the next change tells.
+            Err(ClientError::Connect(_) | ClientError::Answer(_)) => {
+                let woken = watch.wait(process.as_ref()).fails_as(EndReason::HostError)?;
+                let id = entry.id.clone();
+                let gone = || Failure::new(EndReason::HostError, UnknownEndError::Gone(id));
+                entry = Entry::look(base, &entry.id).ok_or_else(gone)?;
+                if woken == Woken::Ended && !entry.is_over() {
+                    return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(entry.id)));
+                }
+            }
+        }
+    }
+}
