@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The end-to-end tests, as one binary: which tests there are, and how many at a time.
 
+mod detached;
 mod disks;
+mod driver;
 mod ends;
 mod faults;
 mod hostile_clients;
@@ -63,6 +65,8 @@ fn all() -> Vec<Case> {
         faults::cases(),
         matrix::cases(),
         life_cycle::cases(),
+        detached::cases(),
+        driver::cases(),
         hostile_clients::cases(),
         ends::cases(),
         result_document::cases(),

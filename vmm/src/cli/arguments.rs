@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can be typed: verbs, and the words besides the options. The options themselves are [`Request`]'s.
 
+use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::failure::{FailsAs as _, Failure};
 use super::logs::LogsArguments;
@@ -29,6 +30,7 @@ Examples:
   coracle run oci:DIR echo hello
   echo hello | coracle run -i oci:DIR cat
   coracle run -it -m 512m --cpus 2 oci-archive:FILE sh
+  coracle run -d --name web oci:DIR && coracle logs -f web
   coracle check oci:DIR
 
 Exit status: the workload's own; 128 + n if signal n ended it; 125 if coracle could not do it;
@@ -51,6 +53,7 @@ pub(super) enum Verb {
     Pause(PauseArguments),
     Resume(ResumeArguments),
     Rm(RmArguments),
+    Completion(CompletionArguments),
 }
 
 /// Start an image and end as its workload ends: same streams, same signals, same exit status
@@ -73,6 +76,9 @@ pub(super) struct RunArguments {
     /// Write the options as such a document to standard output instead of running
     #[arg(long, help_heading = "Configuration")]
     pub(super) print_config: bool,
+    /// This is the process that another `run -d` started
+    #[arg(long, hide = true)]
+    pub(super) detached: bool,
 }
 
 /// Examine host, kernel, image and options without starting

@@ -4,6 +4,7 @@
 use crate::control::end::{End, EndReason};
 use std::error::Error;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An error with its end reason.
 #[derive(Debug)]
@@ -47,11 +48,23 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> FailsAs<T> for Result<T, E> {
     }
 }
 
+/// Bytes that may still be said.
+static ROOM: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// From now on no more than `bytes` are said: they go to a file.
+pub(super) fn say_at_most(bytes: usize) {
+    ROOM.store(bytes, Ordering::SeqCst);
+}
+
 /// Tells the person, in one line whatever `text` holds: names in it may come from anywhere.
 pub(super) fn say(text: &str) {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    // Whoever closed stderr does not want to read it.
-    let _ = std::io::stderr().write_all(format!("coracle: {line}\n").as_bytes());
+    let line = format!("coracle: {line}\n");
+    let fits = |room: usize| room.checked_sub(line.len());
+    if ROOM.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok() {
+        // Whoever closed stderr does not want to read it.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
 }
 
 #[cfg(test)]

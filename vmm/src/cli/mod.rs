@@ -4,6 +4,7 @@
 
 mod arguments;
 mod check;
+mod completion;
 mod events;
 mod failure;
 mod logging;
@@ -53,6 +54,7 @@ pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Rm(arguments) => rm::rm(&arguments),
+        Verb::Completion(arguments) => completion::completion(&arguments),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::plan::{InterfaceConfig, TapSource};
 use crate::control::conversation::{Conversation, Settings};
 use crate::control::end::EndReason;
 use crate::kvm::Profile;
-use crate::machine::{BuildError, ConsoleLog, Parts, Streams};
+use crate::machine::{BuildError, ConsoleLog, Parts, StreamOutput, Streams};
 use boot::Initramfs;
 use devices::virtio::net::{NetConfig, Tap, TapError};
 use std::fs::File;
@@ -23,6 +23,7 @@ struct StreamError(#[source] std::io::Error);
 pub(super) fn parts(
     config: VmConfig,
     console: Option<File>,
+    streams: Streams,
     profile: Option<Arc<Profile>>,
 ) -> Result<(Parts, Conversation), Failure> {
     let conversation = Conversation::new(Settings {
@@ -42,7 +43,7 @@ pub(super) fn parts(
         append: config.append,
         disks: config.disks,
         nets: nets.fails_as(EndReason::NetworkError)?,
-        streams: streams(config.run_spec.stdin)?,
+        streams,
         console_log: Arc::new(ConsoleLog::new(console)),
         profile,
     };
@@ -58,14 +59,15 @@ fn net(interface: InterfaceConfig) -> Result<NetConfig, TapError> {
     Ok(NetConfig { tap, mac: interface.mac })
 }
 
-fn streams(interactive: bool) -> Result<Streams, Failure> {
+/// Those of this process.
+pub(super) fn own_streams(interactive: bool) -> Result<Streams, Failure> {
     let own = |stream: BorrowedFd<'_>| -> Result<Option<OwnedFd>, Failure> {
         stream.try_clone_to_owned().map(Some).map_err(StreamError).fails_as(EndReason::HostError)
     };
     Ok(Streams {
         input: if interactive { own(std::io::stdin().as_fd())? } else { None },
-        output: own(std::io::stdout().as_fd())?,
-        error: own(std::io::stderr().as_fd())?,
+        output: own(std::io::stdout().as_fd())?.map(StreamOutput::Descriptor),
+        error: own(std::io::stderr().as_fd())?.map(StreamOutput::Descriptor),
     })
 }
 

@@ -91,7 +91,7 @@ impl Report {
             ready: false,
             image: request.image.clone(),
             command: request.command.clone(),
-            detached: false,
+            detached: request.detach,
             terminal: request.tty,
             cpus: request.cpus.unwrap_or_default().get(),
             memory_bytes: request.memory.unwrap_or_default().bytes(),

@@ -3,6 +3,7 @@
 
 use super::arguments::RunArguments;
 use super::failure::{self, FailsAs as _, Failure};
+use super::machines::print;
 use super::parts;
 use super::prepare::{Preparation, Prepared};
 use super::report::{Report, file_error};
@@ -10,18 +11,25 @@ use crate::config::environment::{self, Variable};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::control::end::{End, EndReason, STATUS_FAILED};
+use crate::control::logs::StreamLog;
 use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
 use crate::host::folders::Folders;
 use crate::host::interruptible::{self, interruptible};
 use crate::host::signals::Signals;
+use crate::host::starter::{self, Started, Starter};
 use crate::host::terminal::RawTerminal;
 use crate::kvm::Profile;
-use crate::machine::{self, Surroundings};
+use crate::machine::{self, StreamOutput, Streams, Surroundings};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{PipeWriter, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+
+/// What coracle says about itself in a detached process once that runs.
+const OWN_LOG: &str = "coracle.log";
+/// Most of that; the guest may cause some of it.
+const OWN_LOG_BYTES: usize = 1 << 20;
 
 /// Runs and returns the exit status.
 pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
@@ -34,7 +42,7 @@ pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
 /// Fails as long as nobody knows where the result should go. Until the signals are taken over they have their usual
 /// effect, so that nothing can hang before: a document may come through a pipe.
 fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
-    let print_config = arguments.print_config;
+    let RunArguments { print_config, detached, .. } = arguments;
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());
     if print_config {
@@ -43,6 +51,11 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
         let _ = writeln!(std::io::stdout(), "{document}");
         return Ok(0);
     }
+    if request.detach && !detached {
+        return detach(&request);
+    }
+    // Before anything else: a signal to the starter's group is not for this process.
+    let starter = if detached { Some(Starter::leave().fails_as(EndReason::HostError)?) } else { None };
     let id = match request.given_name() {
         Some(name) => name.clone(),
         None => MachineName::random().fails_as(EndReason::HostError)?,
@@ -50,10 +63,28 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
     stages.mark(Stage::Parsed);
     let mut report = Report::new(&request, id.as_str(), stages)?;
     let end = read_variables(&request)
-        .and_then(|files| live(request, files, id, &mut report))
+        .and_then(|files| live(request, files, id, starter, &mut report))
         .unwrap_or_else(|failure| failure.end());
     Ok(report.finish(end))
 }
+
+/// Starts the same request as a process of its own, and waits until its workload runs.
+fn detach(request: &Request) -> Result<u8, Failure> {
+    let document = request.to_document().fails_as(EndReason::ConfigError)?;
+    let words = ["run", "--detached", "--config", "-"];
+    match starter::start(&words, &document).map_err(DetachError).fails_as(EndReason::HostError)? {
+        Started::Running(name) => {
+            print(&format!("{name}\n"));
+            Ok(0)
+        }
+        Started::Ended(status) => Ok(status),
+    }
+}
+
+/// There is no process of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a process for --detach")]
+struct DetachError(#[source] std::io::Error);
 
 fn read_variables(request: &Request) -> Result<Vec<Variable>, Failure> {
     let files = request.env_file.iter().map(|path| environment::read_file(path));
@@ -61,11 +92,22 @@ fn read_variables(request: &Request) -> Result<Vec<Variable>, Failure> {
 }
 
 /// From the signals to the end.
-fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Report) -> Result<End, Failure> {
+fn live(
+    request: Request,
+    files: Vec<Variable>,
+    id: MachineName,
+    mut starter: Option<Starter>,
+    report: &mut Report,
+) -> Result<End, Failure> {
     let signals = Signals::block().fails_as(EndReason::HostError)?;
     let folders = Folders::from_environment();
     let console = claim(&request, &id, &folders, report)?;
-    let terminal = request.tty && request.interactive;
+    let terminal = request.tty && request.interactive && !request.detach;
+    let (streams, input) = streams(&request, report)?;
+    if let (Some(starter), Some(entry)) = (&mut starter, &report.run_directory) {
+        starter.log_to(entry.create(OWN_LOG).fails_as(EndReason::HostError)?);
+        failure::say_at_most(OWN_LOG_BYTES);
+    }
     let profile = request.profile.clone();
 
     let preparation = Preparation { request, files, id, folders, stages: report.stages.clone() };
@@ -83,7 +125,7 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
     }
 
     let samples = profile.is_some().then(Arc::<Profile>::default);
-    let (parts, conversation) = parts::parts(config, console, samples.clone())?;
+    let (parts, conversation) = parts::parts(config, console, streams, samples.clone())?;
     let machine = machine::build(&host, parts).map_err(|error| Failure::new(parts::reason(&error), error))?;
     report.stages.mark(Stage::MachineBuilt);
     let terminal = match terminal {
@@ -94,9 +136,12 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
     let Report { stages, lifecycle: Some(lifecycle), socket, .. } = report else {
         unreachable!("the entry was claimed above")
     };
-    let outcome = machine
-        .run(conversation, Surroundings { signals: &signals, terminal, stages, lifecycle, socket: socket.as_mut() });
+    let outcome = machine.run(
+        conversation,
+        Surroundings { signals: &signals, terminal, stages, lifecycle, socket: socket.as_mut(), starter },
+    );
 
+    drop(input);
     report.counters = outcome.counters;
     report.completions = outcome.completions.by_name();
     report.digests.kernel = kernel_digest.wait().ok();
@@ -114,7 +159,7 @@ fn live(request: Request, files: Vec<Variable>, id: MachineName, report: &mut Re
 /// Makes the entry in the run directory and the files that are there from the start; returns the console's.
 fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Report) -> Result<Option<File>, Failure> {
     let base = request.run_dir.clone().unwrap_or_else(|| folders.run());
-    let keep = request.given_name().is_some() && !request.rm;
+    let keep = (request.given_name().is_some() || request.detach) && !request.rm;
     let entry = RunDirectory::claim(&base, id.as_str(), keep).map_err(|error| {
         let reason = match error {
             RunDirectoryError::InUse { .. } => EndReason::ConfigError,
@@ -139,6 +184,26 @@ fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Re
     };
     Ok(Some(console))
 }
+
+/// The workload's streams: this process's own or, of a detached one, its logs and an input that nobody writes to. That is to
+/// be kept open for as long as the workload runs.
+fn streams(request: &Request, report: &Report) -> Result<(Streams, Option<PipeWriter>), Failure> {
+    let entry = report.run_directory.as_ref().filter(|_| request.detach);
+    let Some(entry) = entry else { return Ok((parts::own_streams(request.interactive)?, None)) };
+    let limit = request.log_size.unwrap_or_default().bytes();
+    let logs = StreamLog::create(entry.path(), limit).map_err(LogError).fails_as(EndReason::HostError)?;
+    let [output, error] = logs.map(|log| Some(StreamOutput::Log(log)));
+    let (input, writer) = match request.interactive {
+        true => Some(std::io::pipe().map_err(LogError).fails_as(EndReason::HostError)?).unzip(),
+        false => (None, None),
+    };
+    Ok((Streams { input: input.map(Into::into), output, error }, writer))
+}
+
+/// The output cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make the logs of a detached machine")]
+struct LogError(#[source] std::io::Error);
 
 fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Failure> {
     // The kernel's own build leaves it there.

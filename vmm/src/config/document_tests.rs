@@ -47,6 +47,8 @@ const EVERYTHING: &[&str] = &[
     "--cidfile=c",
     "--result=fd:5",
     "--events=fd:8",
+    "--detach",
+    "--log-size=1m",
     "--timings",
     "--sandbox=off",
     "--log-level=debug",

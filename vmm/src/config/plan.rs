@@ -123,7 +123,7 @@ impl Plan {
         }
         check_tmpfs(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(PlanError::Append)?;
-        let terminal = if request.tty { Some(terminal_size(request.interactive)?) } else { None };
+        let terminal = if request.tty { Some(terminal_size(request.interactive && !request.detach)?) } else { None };
         let root = root_source(request, files)?;
         let root_disk = match &root {
             RootSource::Disk(disk, _) => Some(disk),

@@ -9,7 +9,7 @@ use super::environment::Variable;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
 use super::signal::SignalNumber;
-use super::size::{MemorySize, Scratch};
+use super::size::{LogSize, MemorySize, Scratch};
 use super::tmpfs::Tmpfs;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,12 @@ pub struct Request {
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub dns: Vec<IpAddr>,
 
+    /// Return once the workload runs, and print the machine's name; its output goes to `coracle logs`
+    #[arg(short, long, help_heading = "This run")]
+    pub detach: bool,
+    /// With -d, how much of standard output and of standard error is kept [default: 16m]
+    #[arg(long, value_name = "SIZE", help_heading = "This run", allow_hyphen_values = true)]
+    pub log_size: Option<LogSize>,
     /// Name of the machine; its entry in the run directory is then kept [default: a random one]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
     pub name: Option<MachineName>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sizes as docker writes them (`512m`, `2g`, plain bytes), and the two options that are sizes.
+//! Sizes as docker writes them (`512m`, `2g`, plain bytes), and the options that are sizes.
 
 use super::text_form::text_form;
 use boot::layout::{MemorySizeError, check_memory_size};
@@ -21,6 +21,9 @@ pub enum SizeError {
     /// No scratch disk.
     #[error("a scratch disk has 16 MiB to 16 TiB in whole pages of 4 KiB; `tmpfs` and `none` do without a disk")]
     Scratch,
+    /// No log.
+    #[error("a log keeps 64 KiB to 1 TiB")]
+    Log,
 }
 
 /// Bytes of `text`. Suffixes count in powers of 1024, in either case, with or without `b` or `ib` behind them.
@@ -86,6 +89,41 @@ impl fmt::Display for MemorySize {
     }
 }
 
+/// How much of a stream is kept, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSize(u64);
+
+impl LogSize {
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for LogSize {
+    fn default() -> Self {
+        Self(16 << 20)
+    }
+}
+
+impl FromStr for LogSize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        match parse_bytes(text)? {
+            bytes if (64 << 10..=1 << 40).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err(SizeError::Log),
+        }
+    }
+}
+
+impl fmt::Display for LogSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_bytes(self.0, f)
+    }
+}
+
 /// What takes the writes to the root file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scratch {
@@ -131,7 +169,7 @@ impl fmt::Display for Scratch {
     }
 }
 
-text_form!(MemorySize, Scratch);
+text_form!(LogSize, MemorySize, Scratch);
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +195,15 @@ mod tests {
         }
         for text in ["0", "1m", "63m", "134217729", "18446744073709551615", "8192g"] {
             assert!(matches!(text.parse::<MemorySize>(), Err(SizeError::Memory(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_keeps_a_sensible_amount() {
+        assert_eq!("64k".parse(), Ok(LogSize(64 << 10)));
+        assert_eq!("-1".parse::<LogSize>(), Err(SizeError::Form));
+        for text in ["0", "63k", "2t"] {
+            assert_eq!(text.parse::<LogSize>(), Err(SizeError::Log), "{text}");
         }
     }
 

@@ -33,7 +33,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    fn of(status: &Status) -> Self {
+    /// Of the moment that `status` describes.
+    pub(super) fn of(status: &Status) -> Self {
         Self {
             id: status.id.clone(),
             time: SystemTime::now(),

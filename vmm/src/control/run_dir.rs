@@ -8,6 +8,7 @@
 //! | `status.json`, `events.jsonl` | the status, and all of its changes |
 //! | `control.sock` | where a running machine is asked |
 //! | `console.log` | what the guest's kernel and init said |
+//! | `stdout.log`, `stderr.log`, `coracle.log` | of a detached run: what the workload wrote, and what coracle said |
 //! | `result.json` | the result document, from the end on |
 //!
 //! The lock decides, not the folder: an entry that nobody has locked is left from before and is taken over. Whoever gets the

@@ -108,7 +108,7 @@ impl Status {
 #[cfg(test)]
 impl Status {
     /// Of a run that nothing has happened to.
-    pub(super) fn sample() -> Self {
+    pub(in crate::control) fn sample() -> Self {
         use std::time::{Duration, UNIX_EPOCH};
         let time = UNIX_EPOCH + Duration::from_secs(1_795_264_496);
         Self {

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod process;
 pub mod scratch;
 pub mod signals;
+pub mod starter;
 mod template;
 pub mod terminal;
 pub mod watch;

@@ -17,5 +17,5 @@ mod timers;
 
 pub use build::{BuildError, Machine, build};
 pub use console_log::ConsoleLog;
-pub use parts::{Parts, Streams};
+pub use parts::{Parts, StreamOutput, Streams};
 pub use run::{Outcome, Surroundings};

@@ -78,8 +78,15 @@ impl Session<'_> {
 
     pub(super) fn on_stage(&mut self, stage: Stage) {
         self.surroundings.stages.mark(stage);
-        if stage == Stage::WorkloadExecuted {
-            self.tell(Lifecycle::run);
+        if stage != Stage::WorkloadExecuted {
+            return;
+        }
+        self.tell(Lifecycle::run);
+        if let Some(starter) = self.surroundings.starter.take()
+            && starter.tell(&self.surroundings.lifecycle.status().id).is_err()
+        {
+            // Whoever wanted the machine was interrupted, and will not come back for it.
+            self.feed(Event::Stop { grace: None, signal: None });
         }
     }
 

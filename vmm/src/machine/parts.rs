@@ -5,8 +5,10 @@
 use super::console_log::ConsoleLog;
 use crate::kvm::Profile;
 use boot::Kernel;
+use devices::log_sink::LogSink;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::NetConfig;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -41,7 +43,24 @@ pub struct Streams {
     /// Relayed to the workload; `None` if it reads nothing.
     pub input: Option<OwnedFd>,
     /// Takes the workload's standard output; `None` drops it.
-    pub output: Option<OwnedFd>,
+    pub output: Option<StreamOutput>,
     /// Takes its standard error.
-    pub error: Option<OwnedFd>,
+    pub error: Option<StreamOutput>,
+}
+
+/// Where a stream of the workload goes.
+pub enum StreamOutput {
+    /// Whatever this is; the workload waits when it takes no more.
+    Descriptor(OwnedFd),
+    /// A log, which takes everything at once.
+    Log(Arc<dyn LogSink>),
+}
+
+impl fmt::Debug for StreamOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptor(descriptor) => descriptor.fmt(f),
+            Self::Log(_) => f.write_str("Log"),
+        }
+    }
 }

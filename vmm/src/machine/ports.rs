@@ -2,7 +2,7 @@
 //! The console device's ports and the ends of them that `main` holds.
 
 use super::console_log::ConsoleLog;
-use super::parts::Streams;
+use super::parts::{StreamOutput, Streams};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use guest_init::protocol::PORT_NAMES;
 use std::io;
@@ -27,7 +27,6 @@ pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Con
     let ends = PortEnds { control, stdio: Arc::new(PortMonitor::new()?), stderr: Arc::new(PortMonitor::new()?) };
     let [console, control, stdio, stderr] = PORT_NAMES;
     let input = |descriptor| PortInput::new(descriptor);
-    let output = |descriptor| PortOutput::descriptor(descriptor);
     let ports = vec![
         PortConfig {
             name: console,
@@ -40,23 +39,30 @@ pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Con
             name: control,
             is_console: false,
             input: Some(input(far_end.try_clone()?.into())?),
-            output: Some(output(far_end.into())?),
+            output: Some(PortOutput::descriptor(far_end.into())?),
             monitor: Arc::new(PortMonitor::new()?),
         },
         PortConfig {
             name: stdio,
             is_console: false,
             input: streams.input.map(input).transpose()?,
-            output: streams.output.map(output).transpose()?,
+            output: streams.output.map(stream_output).transpose()?,
             monitor: Arc::clone(&ends.stdio),
         },
         PortConfig {
             name: stderr,
             is_console: false,
             input: None,
-            output: streams.error.map(output).transpose()?,
+            output: streams.error.map(stream_output).transpose()?,
             monitor: Arc::clone(&ends.stderr),
         },
     ];
     Ok((Console::new(ports), ends))
+}
+
+fn stream_output(output: StreamOutput) -> io::Result<PortOutput> {
+    match output {
+        StreamOutput::Descriptor(descriptor) => PortOutput::descriptor(descriptor),
+        StreamOutput::Log(log) => Ok(PortOutput::Log(log)),
+    }
 }

@@ -12,6 +12,7 @@ use crate::control::end::{End, EndReason};
 use crate::control::lifecycle::Lifecycle;
 use crate::control::stages::{Stage, Stages};
 use crate::host::signals::Signals;
+use crate::host::starter::Starter;
 use crate::host::terminal::RawTerminal;
 use crate::kvm::software::Counts;
 use devices::event_loop::EventLoop;
@@ -42,6 +43,8 @@ pub struct Surroundings<'a> {
     pub lifecycle: &'a mut Lifecycle,
     /// Where they ask, unless the host refused it.
     pub socket: Option<&'a mut ControlSocket>,
+    /// Who waits until the workload runs.
+    pub starter: Option<Starter>,
 }
 
 impl Machine {

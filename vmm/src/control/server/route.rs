@@ -99,6 +99,10 @@ fn body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Response>
 }
 
 #[cfg(test)]
+#[path = "openapi_tests.rs"]
+mod openapi_tests;
+
+#[cfg(test)]
 mod tests {
     use super::super::head::Form;
     use super::*;

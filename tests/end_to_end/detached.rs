@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `run -d`, and what remains of it: the name on standard output, the logs, the entry.
+
+use crate::life_cycle::status;
+use coracle_tests::{Case, Finished, Invocation, Place, case, image};
+use std::fs;
+use std::time::{Duration, Instant};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, a_detached_machine_prints_its_name_once_it_runs_and_keeps_its_output),
+        case!(Full, a_start_that_fails_says_why_with_its_status),
+        case!(Full, logs_are_followed_with_streams_and_times_apart),
+        case!(Full, logs_are_bounded_and_end_with_the_last_line),
+        case!(Full, a_detached_machine_without_a_name_stays_until_it_is_removed),
+        case!(Full, of_a_hundred_starts_of_one_name_exactly_one_wins),
+        case!(Full[Root], a_full_disk_costs_the_logs_but_not_the_workload),
+        case!(Full, whoever_interrupts_the_start_leaves_no_machine),
+        case!(Full, a_foreground_machine_has_no_logs),
+    ]
+}
+
+/// `run -d`, without the harness's result and console, which would be another process's.
+fn detached(place: &Place, arguments: &[&str]) -> Invocation {
+    place.verb("run", &[&["-d"], arguments].concat())
+}
+
+fn verb(place: &Place, verb: &'static str, arguments: &[&str]) -> Finished {
+    place.verb(verb, arguments).finish()
+}
+
+fn a_detached_machine_prints_its_name_once_it_runs_and_keeps_its_output() {
+    let place = Place::new().keeping_run_entries();
+    let script = "printf 'no end'; echo error >&2; echo; trap 'echo bye; exit 3' TERM; echo up; sleep 1000 & wait $!";
+    let cidfile = place.file("id").display().to_string();
+    let started =
+        detached(&place, &["--name", "back", "--cidfile", &cidfile, &image("busybox"), "sh", "-c", script]).finish();
+    started.assert_status(0).assert_stdout("back\n").assert_stderr("");
+    assert_eq!(fs::read_to_string(cidfile).expect("it was made"), "back");
+    let shown = status(&place, "back");
+    assert_eq!((&shown["state"], &shown["detached"]), (&"running".into(), &true.into()), "{shown}");
+    // Once it says `up`, it has its trap.
+    let mut following = place.verb("logs", &["-f", "back"]).start();
+    following.wait_for_stdout("up\n");
+    verb(&place, "stop", &["back"]).assert_status(0).assert_stdout("back\n");
+    following.finish().assert_status(0).assert_stdout("no end\nup\nbye\n").assert_stderr("error\n");
+    verb(&place, "logs", &["back"]).assert_stdout("no end\nup\nbye\n").assert_stderr("error\n");
+    verb(&place, "wait", &["back"]).assert_stdout("3\n");
+    verb(&place, "rm", &["back"]).assert_status(0);
+}
+
+fn a_start_that_fails_says_why_with_its_status() {
+    let place = Place::new().keeping_run_entries();
+    let busybox = image("busybox");
+    for (arguments, expected, object) in [
+        (&["oci:/nowhere/at/all", "true"][..], 125, "/nowhere/at/all"),
+        (&["--log-size", "1", &busybox, "true"], 125, "--log-size"),
+        (&["--disk", "path=/nowhere", &busybox, "true"], 125, "/nowhere"),
+        (&["--rm", &busybox, "no-such-command"], 127, "no-such-command"),
+        (&["--rm", &busybox, "/etc/passwd"], 126, "/etc/passwd"),
+    ] {
+        let failed = detached(&place, arguments).finish();
+        failed.assert_status(expected).assert_one_line_naming(&[object]);
+    }
+    detached(&place, &["--name", "twice", &busybox, "sleep", "1000"]).finish().assert_status(0);
+    detached(&place, &["--name", "twice", &busybox, "true"])
+        .finish()
+        .assert_status(125)
+        .assert_one_line_naming(&["twice"]);
+    verb(&place, "rm", &["-f", "twice"]).assert_status(0).assert_stdout("twice\n");
+}
+
+fn logs_are_followed_with_streams_and_times_apart() {
+    let place = Place::new().keeping_run_entries();
+    let script = "for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; done; echo done; sleep 1000";
+    detached(&place, &["--name", "talks", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    place.verb("logs", &["-f", "talks"]).start().wait_for_stdout("done\n");
+    let stamped = verb(&place, "logs", &["-t", "-n", "2", "talks"]);
+    let line = stamped.stdout_text();
+    let (time, text) = line.split_once(' ').expect("a time and a text");
+    assert_eq!(text, "done\n");
+    assert_eq!(stamped.stderr.lines().count(), 1, "{}", stamped.report());
+    verb(&place, "logs", &["--since", time, "talks"]).assert_stdout("done\n").assert_stderr("");
+    verb(&place, "logs", &["--since", "1h", "-n", "3", "talks"])
+        .assert_stdout("out 5\ndone\n")
+        .assert_stderr("err 5\n");
+    verb(&place, "rm", &["-f", "talks"]).assert_status(0);
+}
+
+fn logs_are_bounded_and_end_with_the_last_line() {
+    let place = Place::new().keeping_run_entries();
+    let arguments = ["--name", "chatty", "--log-size", "64k", &image("busybox"), "seq", "1", "200000"];
+    detached(&place, &arguments).finish().assert_status(0);
+    verb(&place, "wait", &["chatty"]).assert_stdout("0\n");
+    let kept = verb(&place, "logs", &["chatty"]).stdout_text();
+    assert!(kept.ends_with("199999\n200000\n"), "{}", &kept[kept.len().saturating_sub(100)..]);
+    let files: u64 = ["stdout.log", "stdout.log.1"]
+        .iter()
+        .map(|name| fs::metadata(place.run_directory().join("chatty").join(name)).expect("it is there").len())
+        .sum();
+    assert!((32 << 10..80 << 10).contains(&files), "{files}");
+}
+
+fn a_detached_machine_without_a_name_stays_until_it_is_removed() {
+    let place = Place::new();
+    let started = detached(&place, &[&image("busybox"), "true"]).finish();
+    let name = started.stdout_text().trim_end().to_owned();
+    assert_eq!(name.len(), 12, "{}", started.report());
+    verb(&place, "wait", &[&name]).assert_stdout("0\n");
+    assert_eq!(verb(&place, "ps", &["-aq"]).stdout_text(), format!("{name}\n"));
+    verb(&place, "rm", &[&name[..4]]).assert_stdout(&format!("{name}\n"));
+    let started = detached(&place, &["--rm", &image("busybox"), "true"]).finish();
+    let name = started.stdout_text().trim_end().to_owned();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while place.run_directory().join(&name).exists() {
+        assert!(Instant::now() < deadline, "--rm leaves nothing");
+        std::thread::yield_now();
+    }
+}
+
+fn of_a_hundred_starts_of_one_name_exactly_one_wins() {
+    let place = Place::new().keeping_run_entries();
+    let busybox = image("busybox");
+    let arguments = ["--name", "one", &busybox, "sleep", "1000"];
+    let starts: Vec<_> =
+        (0..100).map(|_| detached(&place, &arguments).limit(Duration::from_secs(300)).start()).collect();
+    let ended: Vec<Finished> = starts.into_iter().map(coracle_tests::Running::finish).collect();
+    let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|run| run.status.success());
+    assert_eq!((won.len(), lost.len()), (1, 99));
+    won[0].assert_stdout("one\n");
+    for run in lost {
+        run.assert_status(125).assert_one_line_naming(&["one", "in use"]);
+    }
+    verb(&place, "rm", &["-f", "one"]).assert_status(0);
+}
+
+fn a_full_disk_costs_the_logs_but_not_the_workload() {
+    let place = Place::new().keeping_run_entries();
+    let folder = place.run_directory().display().to_string();
+    // The machine and whoever asks after it see the same small disk.
+    let script = format!("mount -t tmpfs -o size=128k none {folder} && \"$@\" && \"$1\" wait --run-dir {folder} full");
+    let run = detached(&place, &["--name", "full", &image("busybox"), "seq", "1", "100000"]);
+    let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]).finish();
+    run.assert_status(0).assert_stdout("full\n0\n");
+}
+
+fn whoever_interrupts_the_start_leaves_no_machine() {
+    let place = Place::new().keeping_run_entries();
+    let start = detached(&place, &["--name", "unwanted", &image("busybox"), "sleep", "1000"]).start();
+    let entry = place.run_directory().join("unwanted/status.json");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !entry.exists() {
+        assert!(Instant::now() < deadline, "no status");
+        std::thread::yield_now();
+    }
+    start.signal(rustix::process::Signal::INT);
+    let waited = place.verb("wait", &["unwanted"]).start();
+    drop(start);
+    waited.finish().assert_status(0).assert_stdout("137\n");
+}
+
+fn a_foreground_machine_has_no_logs() {
+    let place = Place::new().keeping_run_entries();
+    place.run(&["--name", "front", &image("busybox"), "true"]).assert_status(0);
+    verb(&place, "logs", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The scripts of `tests/driver`, as a manager of virtual machines would call them, and the completion scripts.
+
+use coracle_tests::{Case, Place, case, coracle, image, workspace};
+use std::process::{Command, Output};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Full, a_driver_deploys_polls_shuts_down_and_cancels),
+        case!(Quick, every_verb_has_help_with_an_example),
+        case!(Quick, a_completion_script_is_one_that_the_shell_reads),
+    ]
+}
+
+fn a_driver_deploys_polls_shuts_down_and_cancels() {
+    let place = Place::new();
+    let script = |name: &str, argument: &str| {
+        let run = Command::new(workspace().join("tests/driver").join(name))
+            .arg(argument)
+            .env("CORACLE", coracle())
+            .env("XDG_RUNTIME_DIR", place.path().join("files"))
+            .env("TMPDIR", place.temporary())
+            .env("XDG_CACHE_HOME", place.cache())
+            .output();
+        let Output { status, stdout, stderr } = run.expect("the script starts");
+        assert!(status.success(), "{name}: {status}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).expect("text").trim_end().to_owned()
+    };
+    let deployment = |name: &str| {
+        let document = serde_json::json!({
+            "version": 1, "name": name, "image": image("busybox"), "memory": "96m",
+            "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"],
+        });
+        place.write(&format!("{name}.json"), document.to_string()).display().to_string()
+    };
+    for (name, end) in [("one-7", "shutdown"), ("one-8", "cancel")] {
+        assert_eq!(script("deploy", &deployment(name)), name);
+        let polled = script("poll", name);
+        let values: Vec<(&str, &str)> = polled.split(' ').filter_map(|pair| pair.split_once('=')).collect();
+        assert_eq!(values[0], ("STATE", "a"), "{polled}");
+        assert!(values[1..].iter().all(|(_, value)| value.parse::<u64>().is_ok_and(|value| value > 0)), "{polled}");
+        script(end, name);
+        assert_eq!(script("poll", name), "STATE=d");
+    }
+    assert_eq!(script("shutdown", "one-8"), "", "what is gone is a success");
+}
+
+fn every_verb_has_help_with_an_example() {
+    let place = Place::new();
+    for verb in [
+        "run",
+        "ps",
+        "status",
+        "logs",
+        "events",
+        "stats",
+        "wait",
+        "stop",
+        "kill",
+        "pause",
+        "resume",
+        "rm",
+        "completion",
+    ] {
+        let help = place.invocation(&["--help"]).verb(verb).finish();
+        help.assert_status(0).assert_stderr("");
+        let text = help.stdout_text();
+        assert!(text.contains(&format!("\n  coracle {verb} ")), "no example\n{}", help.report());
+        assert!(!text.contains('\u{1b}'), "colours are for terminals\n{}", help.report());
+    }
+}
+
+fn a_completion_script_is_one_that_the_shell_reads() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.invocation(&[shell]).verb("completion").finish();
+        script.assert_status(0).assert_stderr("");
+        let text = script.stdout_text();
+        assert!(
+            ["resume", "--stop-timeout", "--no-stream"].iter().all(|word| text.contains(word.trim_start_matches('-')))
+        );
+        if shell == "bash" {
+            let words = "COMP_WORDS=(coracle res); COMP_CWORD=1; _coracle coracle res coracle; echo ${COMPREPLY[@]}";
+            let output =
+                Command::new("bash").args(["-c", &format!("{text}\n{words}")]).output().expect("bash is there");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "resume\n", "{output:?}");
+        }
+    }
+    place.invocation(&["tcsh"]).verb("completion").finish().assert_status(125).assert_one_line_naming(&["tcsh"]);
+}
