@@ -18,7 +18,11 @@ cargo xtask test [WORLD...]  every test, and a table: unit (and documentation) t
 cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
                              the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
                              what it leaves in /out comes back as target/nested/out
-cargo xtask bench [RUNS]     time and memory of the release build, as medians of RUNS (10) runs";
+cargo xtask bench [ROUNDS]   side by side with other monitors in the nested runner: medians of ROUNDS (10) and ratios
+cargo xtask bench side-by-side [ROUNDS]
+                             the same on this machine's KVM
+cargo xtask bench here [RUNS]
+                             time and memory of the release build alone, next to the goals";
 
 fn main() -> ExitCode {
     match run() {
@@ -36,11 +40,7 @@ fn run() -> Result<ExitCode> {
         Some(("check", steps)) => check::run(steps),
         Some(("test", worlds)) => suite::run(&suite::World::choose(worlds)?),
         Some(("nested", words)) => nested::run(words),
-        Some(("bench", [])) => bench::run(10),
-        Some(("bench", [runs])) => match runs.parse() {
-            Ok(runs @ 1..) => bench::run(runs),
-            _ => bail!("`{runs}` is no number of runs"),
-        },
+        Some(("bench", words)) => bench::run(words),
         Some(("help" | "--help" | "-h", _)) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

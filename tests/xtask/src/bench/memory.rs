@@ -26,7 +26,12 @@ fn look(product: &Product) -> Result<Memory> {
     let script = ["sh", "-c", "echo up; exec sleep 1000"];
     let mut run = product.start(&["--memory", "128m", "--cpus", "1"], "busybox", &script)?;
     run.child.stdout.as_mut().context("stdout")?.read_exact(&mut [0; 3]).context("the workload wrote nothing")?;
-    let path = format!("/proc/{}/smaps", run.child.id());
+    of_process(run.child.id())
+}
+
+/// What is resident of a monitor whose guest has 128 MiB or more.
+pub(crate) fn of_process(pid: u32) -> Result<Memory> {
+    let path = format!("/proc/{pid}/smaps");
     let maps = fs::read_to_string(&path).with_context(|| path.clone())?;
     let memory = split(&maps);
     ensure!(memory.guest_bytes > 0, "{path}: no mapping is as large as the guest's memory");

@@ -1,61 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask bench`: time and memory of the release build with the test images, as medians, printed as Markdown tables and
-//! written to `target/bench.json`.
+//! `cargo xtask bench`: measurements of the release build with the test images. Side by side with other monitors in the nested
+//! runner, where every monitor has the same ordinary KVM; or alone, on this machine's.
 
 mod boot;
 mod conversion;
+mod here;
 mod memory;
 mod product;
 mod report;
+mod side_by_side;
 
-use anyhow::Result;
-use product::Product;
-use report::{Goal, Measure, Report};
+use crate::nested;
+use anyhow::{Context, Result, bail};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// The goals: microseconds, bytes, bytes per second.
-const FIRST_BYTE_EMULATED: u64 = 6_000_000;
-const FIRST_BYTE_NATIVE: u64 = 1_000_000;
-const IMAGE_READY: u64 = 5_000;
-const OWN_MEMORY: u64 = 5 << 20;
-const CONVERSION_RATE: u64 = 150_000_000;
+/// Rounds of a comparison and runs of a measurement, unless others are asked for.
+const ROUNDS: usize = 10;
 
-/// Measures everything `runs` times.
-pub(crate) fn run(runs: usize) -> Result<ExitCode> {
-    let product = Product::find()?;
-    let first_byte = if product.emulated() { FIRST_BYTE_EMULATED } else { FIRST_BYTE_NATIVE };
-    let mut report = Report::new(&product, runs);
-
-    eprintln!("boot: {runs} runs");
-    let boots = boot::measure(&product, runs)?;
-    let first_bytes = boots.iter().map(|boot| boot.first_byte_us).collect();
-    report.add(Measure::time("process start to the workload's first byte", first_bytes, Goal::AtMost(first_byte)));
-    for (stage, samples) in boot::stages(&boots) {
-        let goal = if stage.starts_with("image") { Goal::AtMost(IMAGE_READY) } else { Goal::None };
-        report.add(Measure::time(&format!("boot stage, since process start: {stage}"), samples, goal));
+/// `[here | side-by-side] [ROUNDS]`
+pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
+    let (place, rounds) = match words {
+        [] => ("nested", ROUNDS),
+        [word] if word.starts_with(|first: char| first.is_ascii_digit()) => ("nested", number(word)?),
+        [place] => (place.as_str(), ROUNDS),
+        [place, rounds] => (place.as_str(), number(rounds)?),
+        _ => bail!("bench takes a place and a number"),
+    };
+    match place {
+        "here" => here::run(rounds),
+        "side-by-side" => side_by_side::run(rounds),
+        "nested" => in_the_nested_runner(rounds),
+        _ => bail!("bench has no `{place}`: here, side-by-side, nested"),
     }
+}
 
-    eprintln!("memory: {runs} runs");
-    let memory = memory::measure(&product, runs)?;
-    let own = memory.iter().map(|sample| sample.own_bytes).collect();
-    report.add(Measure::size("coracle's own resident memory, without guest pages", own, Goal::AtMost(OWN_MEMORY)));
-    let guest = memory.iter().map(|sample| sample.guest_bytes).collect();
-    report.add(Measure::size("resident guest memory of 128 MiB, idle", guest, Goal::None));
+fn number(word: &str) -> Result<usize> {
+    word.parse().ok().filter(|number| *number > 0).with_context(|| format!("`{word}` is no number of rounds"))
+}
 
-    eprintln!("conversion: {runs} runs");
-    let conversion = conversion::measure(&product, runs)?;
-    let layers = conversion.layer_bytes;
-    let rates = conversion.times_us.iter().map(|time| layers * 1_000_000 / (*time).max(1)).collect();
-    report.add(Measure::rate(
-        "python image, uncompressed layer bytes to root disk",
-        rates,
-        Goal::AtLeast(CONVERSION_RATE),
-    ));
-    report.add(Measure::time("python image, conversion", conversion.times_us, Goal::None));
-
-    println!("{}", report.markdown());
-    let path = crate::repository::root().join("target/bench.json");
-    std::fs::write(&path, report.json())?;
-    eprintln!("also written to {}", path.display());
-    Ok(ExitCode::SUCCESS)
+/// The comparison, in there.
+fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
+    let words = [nested::XTASK, "bench", "side-by-side", &rounds.to_string()].map(str::to_owned);
+    let status = nested::start(&nested::Options::new(words.to_vec()), &mut |bytes| io::stdout().write_all(bytes))?;
+    eprintln!("also written to target/nested/out/bench.json");
+    Ok(ExitCode::from(status))
 }

@@ -41,6 +41,16 @@ impl Product {
         Ok(Product { binary, images, cache: tempfile::tempdir()? })
     }
 
+    /// The binary.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// The image cache that warm runs share.
+    pub(crate) fn cache(&self) -> &Path {
+        self.cache.path()
+    }
+
     /// Folder of a test image, an OCI layout.
     pub(crate) fn image(&self, name: &str) -> PathBuf {
         self.images.join(name)
@@ -59,14 +69,19 @@ impl Product {
     /// The same with another image cache.
     pub(crate) fn start_with_cache(&self, cache: &Path, options: &[&str], image: &str, words: &[&str]) -> Result<Run> {
         let folder = tempfile::tempdir()?;
-        let mut command = Command::new(&self.binary);
-        command.arg("run").args(options).arg("--run-dir").arg(folder.path().join("run"));
-        command.arg("--result").arg(folder.path().join("result.json"));
-        command.arg(format!("oci:{}", self.image(image).display())).args(words);
-        command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder.path());
+        let mut command = self.run_command(cache, folder.path());
+        command.args(options).arg(format!("oci:{}", self.image(image).display())).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().with_context(|| self.binary.display().to_string())?;
         Ok(Run { child, folder })
+    }
+
+    /// `coracle run`, with everything that it writes in `folder`.
+    pub(crate) fn run_command(&self, cache: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg("run").arg("--run-dir").arg(folder.join("run")).arg("--result").arg(folder.join("result.json"));
+        command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder);
+        command
     }
 }
 

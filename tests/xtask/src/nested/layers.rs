@@ -54,6 +54,7 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
         }
     }
     fs::copy(&product.tests, to.join("bin/end_to_end")).with_context(|| product.tests.display().to_string())?;
+    fs::copy(std::env::current_exe()?, to.join("bin/xtask"))?;
     fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
     // What tests compile or start in there.
     for name in ["guest", "driver"] {

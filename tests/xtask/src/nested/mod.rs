@@ -8,7 +8,7 @@ mod outer;
 mod ports;
 mod product;
 
-pub(crate) use options::Options;
+pub(crate) use options::{Options, XTASK};
 
 use anyhow::Result;
 use std::io::{self, Write};

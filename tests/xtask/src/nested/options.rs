@@ -7,6 +7,9 @@ use std::time::Duration;
 /// The tests as the outer Linux finds them.
 pub(super) const TEST_BINARY: &str = "/coracle/bin/end_to_end";
 
+/// This program, in there.
+pub(crate) const XTASK: &str = "/coracle/bin/xtask";
+
 /// How the outer Linux is run, and what runs in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {

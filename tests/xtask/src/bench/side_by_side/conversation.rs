@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The host's half of the conversation with PID 1, as much of it as a benchmark needs, for monitors that have no idea of it:
+//! over sockets that the monitor connects to, one a port.
+
+use super::guest::Guest;
+use anyhow::{Context, Result, bail};
+use guest_init::protocol::{FrameReader, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
+use guest_init::run_spec::{Root, RunSpec, Upper};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+/// Sockets that wait for the monitor.
+pub(super) struct Ports {
+    folder: PathBuf,
+    listeners: Vec<UnixListener>,
+}
+
+impl Ports {
+    /// Listens for every port but the console.
+    pub(super) fn listen(folder: &Path) -> Result<Ports> {
+        let listen = |name: &&str| UnixListener::bind(folder.join(name)).context("a socket");
+        let listeners = PORT_NAMES.iter().skip(1).map(listen).collect::<Result<_>>()?;
+        Ok(Ports { folder: folder.to_owned(), listeners })
+    }
+
+    /// Where the monitor finds this port.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// Waits for the monitor, and talks to the guest on a thread; returns its standard output.
+pub(super) fn begin(ports: Ports, guest: &Guest) -> Result<(UnixStream, JoinHandle<Result<()>>)> {
+    let mut streams = ports.listeners.iter().map(|listener| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
+    let (stderr, stdout, control) = (streams.pop(), streams.pop(), streams.pop());
+    let (control, stdout) = (control.context("control port")?, stdout.context("stdio port")?);
+    let mut stderr = stderr.context("stderr port")?;
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
+    let spec = spec(guest);
+    Ok((stdout, std::thread::spawn(move || talk(control, spec))))
+}
+
+/// What Coracle would tell PID 1 with `--scratch tmpfs`.
+fn spec(guest: &Guest) -> RunSpec {
+    RunSpec {
+        arguments: guest.command.clone(),
+        environment: vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        hostname: "guest".into(),
+        root: Root {
+            disk_serial: "root".into(),
+            file_systems: vec!["erofs".into()],
+            upper: Upper::Tmpfs,
+            read_only: false,
+        },
+        ..RunSpec::default()
+    }
+}
+
+fn talk(mut control: UnixStream, spec: RunSpec) -> Result<()> {
+    let mut reader = FrameReader::default();
+    let mut bytes = [0; 4096];
+    let mut spec = Some(spec);
+    loop {
+        let length = control.read(&mut bytes).context("control port")?;
+        if length == 0 {
+            bail!("the control port closed before the end");
+        }
+        reader.push(&bytes[..length]);
+        while let Some(message) = reader.next::<ToHost>().map_err(|error| anyhow::anyhow!("{error:?}"))? {
+            match message {
+                ToHost::Hello { .. } => {
+                    let spec = spec.take().context("two greetings")?;
+                    control.write_all(&encode(&ToGuest::Spec(spec)))?;
+                }
+                ToHost::Ended { end: WorkloadEnd::Exited(0), .. } => {
+                    return Ok(control.write_all(&encode(&ToGuest::EndSeen))?);
+                }
+                ToHost::Running => {}
+                other => bail!("PID 1 said {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Coracle as its users start it: `coracle run oci:IMAGE COMMAND`, with the image converted before.
+
+use super::Monitor;
+use super::guest::Guest;
+use super::process::Process;
+use crate::bench::product::Product;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+pub(super) struct Coracle {
+    product: Product,
+}
+
+impl Coracle {
+    pub(super) fn find() -> Result<Coracle> {
+        Ok(Coracle { product: Product::find()? })
+    }
+
+    /// A file that was installed beside the binary.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.product.binary().with_file_name(name)
+    }
+
+    /// The root disk that `image` became, which a run makes if it is not there.
+    pub(super) fn root_disk(&self, image: &str) -> Result<PathBuf> {
+        let run = self.product.start(&["--scratch", "tmpfs"], image, &["true"])?;
+        let result: Value = run.finish()?;
+        let digest = result["digests"]["image"].as_str().context("the result names no image")?.replace(':', "-");
+        let path = self.product.cache().join("coracle/images/v1").join(digest).join("root.erofs");
+        ensure!(path.is_file(), "{} is not there", path.display());
+        Ok(path)
+    }
+}
+
+impl Monitor for Coracle {
+    fn name(&self) -> &'static str {
+        "coracle"
+    }
+
+    fn start(&self, guest: &Guest) -> Result<Process> {
+        let folder = tempfile::tempdir()?;
+        let image = format!("oci:{}", self.product.image(guest.image).display());
+        let mut command = self.product.run_command(self.product.cache(), folder.path());
+        command.args(["--scratch", "tmpfs", "--cpus", "1", "--memory", &format!("{}m", guest.memory_mib)]);
+        if let Some(disk) = &guest.disk {
+            command.arg("--disk").arg(disk_option(disk));
+        }
+        command.arg(image).args(&guest.command).stdin(Stdio::null()).stdout(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().context("coracle")?;
+        let stdout = child.stdout.take().context("standard output")?;
+        Ok(Process::new(child, started, Box::new(stdout), folder))
+    }
+}
+
+fn disk_option(path: &Path) -> String {
+    format!("path={},serial=bench", path.display())
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `cargo xtask bench side-by-side`: Coracle and QEMU's microvm machine with the same kernel, the same initramfs, the same root
+//! disk and the same command, one after the other in every round, in turning order.
+
+mod conversation;
+mod coracle;
+mod fio;
+mod guest;
+mod process;
+mod qemu;
+mod table;
+
+use super::memory;
+use anyhow::{Context, Result};
+use coracle::Coracle;
+use guest::{Guest, Outcome};
+use process::Process;
+use qemu::Qemu;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use table::{Table, Unit};
+
+/// A monitor under test.
+trait Monitor {
+    fn name(&self) -> &'static str;
+    /// Starts `guest` and returns what speaks for it.
+    fn start(&self, guest: &Guest) -> Result<Process>;
+}
+
+/// Measures everything in `rounds` rounds.
+pub(super) fn run(rounds: usize) -> Result<ExitCode> {
+    let coracle = Coracle::find()?;
+    let qemu = Qemu::of(&coracle)?;
+    let monitors: [&dyn Monitor; 2] = [&coracle, &qemu];
+    let mut table = Table::new(rounds, monitors.map(Monitor::name));
+
+    let echo = Guest::new("busybox", &["echo", "x"]);
+    // Not counted: converts the image, warms caches.
+    each(&monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish().map(drop))?;
+    for round in 0..rounds {
+        eprintln!("start and end: round {}", round + 1);
+        each(&monitors, round, &mut |index, monitor| {
+            let Outcome { first_byte_us, end_us, cpu_us, .. } = monitor.start(&echo)?.finish()?;
+            table.add("process start to the workload's first byte", Unit::Microseconds, index, first_byte_us);
+            table.add("process start to process end", Unit::Microseconds, index, end_us);
+            table.add("CPU time of the process, start to end", Unit::Microseconds, index, cpu_us);
+            Ok(())
+        })?;
+    }
+    let idle = Guest::new("busybox", &["sh", "-c", "echo up; exec sleep 1000"]);
+    for round in 0..rounds {
+        eprintln!("memory: round {}", round + 1);
+        each(&monitors, round, &mut |index, monitor| {
+            let mut process = monitor.start(&idle)?;
+            process.wait_for_output()?;
+            let memory = memory::of_process(process.pid())?;
+            table.add("resident memory without guest pages", Unit::Bytes, index, memory.own_bytes);
+            table.add("guest pages of 128 MiB, idle", Unit::Bytes, index, memory.guest_bytes);
+            Ok(())
+        })?;
+    }
+    let folder = tempfile::tempdir()?;
+    let disk = fio::disk(folder.path())?;
+    let fio = Guest { memory_mib: 256, disk: Some(disk), ..Guest::new("fio", &["sh", "-c", &fio::script()]) };
+    for round in 0..rounds {
+        eprintln!("fio: round {}", round + 1);
+        each(&monitors, round, &mut |index, monitor| {
+            let outcome = monitor.start(&fio)?.finish()?;
+            for job in fio::read(&outcome.stdout).with_context(|| monitor.name())? {
+                table.add(&format!("fio, {}", job.name), Unit::BytesPerSecond, index, job.bytes_per_second);
+            }
+            table.add("CPU time of the process, all of fio", Unit::Microseconds, index, outcome.cpu_us);
+            Ok(())
+        })?;
+    }
+
+    println!("{}", table.markdown());
+    let path = out_folder().join("bench.json");
+    std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Calls `measure` for each monitor with its place in the table; another one is first in each round.
+fn each(
+    monitors: &[&dyn Monitor],
+    round: usize,
+    measure: &mut dyn FnMut(usize, &dyn Monitor) -> Result<()>,
+) -> Result<()> {
+    for step in 0..monitors.len() {
+        let index = (step + round) % monitors.len();
+        measure(index, monitors[index]).with_context(|| monitors[index].name())?;
+    }
+    Ok(())
+}
+
+/// Where results go: what the nested runner hands over, or the target folder.
+fn out_folder() -> PathBuf {
+    std::env::var_os("CORACLE_OUT").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! QEMU's microvm machine: PVH entry, virtio-mmio, its own small firmware, nothing of a PC that can be left out (QEMU manual,
+//! "microvm virtual platform"), and an I/O thread a disk. The guest is the one that Coracle boots, so this side holds the
+//! conversation with its PID 1.
+
+use super::Monitor;
+use super::conversation::{self, Ports};
+use super::coracle::Coracle;
+use super::guest::Guest;
+use super::process::Process;
+use anyhow::{Context, Result};
+use boot::Initramfs;
+use guest_init::protocol::PORT_NAMES;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use tempfile::TempDir;
+
+/// `-machine microvm` without what the guest does not use.
+const MACHINE: &str =
+    "microvm,x-option-roms=off,isa-serial=off,rtc=off,pit=off,pic=off,acpi=off,auto-kernel-cmdline=on";
+/// As Coracle's, but for the way to end: without a keyboard controller a restart is a triple fault.
+const KERNEL_WORDS: &str = "console=hvc0 quiet panic=-1 reboot=t";
+
+pub(super) struct Qemu {
+    kernel: PathBuf,
+    roots: BTreeMap<&'static str, PathBuf>,
+    folder: TempDir,
+}
+
+impl Qemu {
+    /// With the kernel, PID 1 and root disks of `coracle`.
+    pub(super) fn of(coracle: &Coracle) -> Result<Qemu> {
+        let folder = tempfile::tempdir()?;
+        let init = fs::read(coracle.beside("coracle-init")).context("coracle-init")?;
+        fs::write(folder.path().join("initramfs"), Initramfs::with_init(&init)?.finish())?;
+        let images = ["busybox", "fio"];
+        let roots = images.into_iter().map(|name| Ok((name, coracle.root_disk(name)?))).collect::<Result<_>>()?;
+        Ok(Qemu { kernel: coracle.beside("vmlinux"), roots, folder })
+    }
+}
+
+impl Monitor for Qemu {
+    fn name(&self) -> &'static str {
+        "QEMU microvm"
+    }
+
+    fn start(&self, guest: &Guest) -> Result<Process> {
+        let folder = tempfile::tempdir()?;
+        let ports = Ports::listen(folder.path())?;
+        let root = self.roots.get(guest.image).context("no root disk of this image")?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+        ]);
+        command.args(["-machine", MACHINE, "-smp", "1", "-m", &format!("{}M", guest.memory_mib)]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.folder.path().join("initramfs"));
+        command.args(["-append", KERNEL_WORDS, "-device", "virtio-rng-device"]);
+        disk(&mut command, "root", &format!("{},readonly=on", root.display()));
+        if let Some(path) = &guest.disk {
+            disk(&mut command, "bench", &path.display().to_string());
+        }
+        command.args(["-device", "virtio-serial-device,max_ports=4"]);
+        let console = folder.path().join("console.log");
+        command.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
+        command.args(["-device", "virtconsole,chardev=console,nr=0"]);
+        for (number, name) in PORT_NAMES.iter().enumerate().skip(1) {
+            let path = ports.path(name);
+            command.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
+            command.arg("-device").arg(format!("virtserialport,chardev={name},nr={number},name={name}"));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let started = Instant::now();
+        let child = command.spawn().context("qemu-system-x86_64")?;
+        let (stdout, talk) = conversation::begin(ports, guest)?;
+        Ok(Process::new(child, started, Box::new(stdout), folder).with_conversation(talk))
+    }
+}
+
+/// A disk with an I/O thread of its own and, as Coracle has it, the host's page cache.
+fn disk(command: &mut Command, serial: &str, file: &str) {
+    command.args(["-object", &format!("iothread,id={serial}-io")]);
+    command.arg("-drive").arg(format!("if=none,id={serial},format=raw,cache=writeback,aio=threads,file={file}"));
+    command.args(["-device", &format!("virtio-blk-device,drive={serial},serial={serial},iothread={serial}-io")]);
+}

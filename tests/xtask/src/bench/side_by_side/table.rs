@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Medians and ratios, as Markdown for people and as JSON for the next comparison.
+
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::fs;
+
+#[derive(Clone, Copy)]
+pub(super) enum Unit {
+    Microseconds,
+    Bytes,
+    BytesPerSecond,
+}
+
+struct Row {
+    name: String,
+    unit: Unit,
+    /// Of each monitor.
+    samples: Vec<Vec<u64>>,
+}
+
+/// One row a measure, one column a monitor; the first is the one that the others are compared with.
+pub(super) struct Table {
+    rounds: usize,
+    monitors: Vec<&'static str>,
+    rows: Vec<Row>,
+}
+
+impl Table {
+    pub(super) fn new(rounds: usize, monitors: impl Into<Vec<&'static str>>) -> Table {
+        Table { rounds, monitors: monitors.into(), rows: Vec::new() }
+    }
+
+    /// A sample of the monitor at `index`.
+    pub(super) fn add(&mut self, name: &str, unit: Unit, index: usize, sample: u64) {
+        let at = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+            self.rows.push(Row { name: name.to_owned(), unit, samples: vec![Vec::new(); self.monitors.len()] });
+            self.rows.len() - 1
+        });
+        self.rows[at].samples[index].push(sample);
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        let mut text = format!("{}; medians of {} rounds (least to most)\n\n| measure |", host(), self.rounds);
+        for monitor in &self.monitors {
+            let _ = write!(text, " {monitor} |");
+        }
+        for monitor in &self.monitors[1..] {
+            let _ = write!(text, " {} / {monitor} |", self.monitors[0]);
+        }
+        let _ = writeln!(text, "\n|---|{}", "---|".repeat(2 * self.monitors.len() - 1));
+        for row in &self.rows {
+            let _ = write!(text, "| {} |", row.name);
+            for samples in &row.samples {
+                let show = |value: Option<&u64>| value.map_or_else(String::new, |value| row.unit.show(*value));
+                let (least, most) = (show(samples.iter().min()), show(samples.iter().max()));
+                let _ = write!(text, " {} ({least} to {most}) |", row.unit.show(median(samples)));
+            }
+            for other in &row.samples[1..] {
+                let _ = write!(text, " {:.2} |", ratio(&row.samples[0], other));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> String {
+        let row = |row: &Row| {
+            let monitors: Vec<Value> = self
+                .monitors
+                .iter()
+                .zip(&row.samples)
+                .map(|(monitor, samples)| json!({ "monitor": monitor, "median": median(samples), "samples": samples }))
+                .collect();
+            json!({ "name": row.name, "unit": row.unit.name(), "monitors": monitors })
+        };
+        let rows: Vec<Value> = self.rows.iter().map(row).collect();
+        format!("{:#}\n", json!({ "version": 1, "host": host(), "rounds": self.rounds, "measures": rows }))
+    }
+}
+
+impl Unit {
+    fn show(self, value: u64) -> String {
+        let value = value as f64;
+        match self {
+            Unit::Microseconds => format!("{:.1} ms", value / 1e3),
+            Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
+            Unit::BytesPerSecond => format!("{:.1} MB/s", value / 1e6),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Microseconds => "microseconds",
+            Unit::Bytes => "bytes",
+            Unit::BytesPerSecond => "bytes per second",
+        }
+    }
+}
+
+fn median(samples: &[u64]) -> u64 {
+    let mut samples = samples.to_vec();
+    samples.sort_unstable();
+    let middle = samples.len() / 2;
+    match samples.as_slice() {
+        [] => 0,
+        samples if samples.len() % 2 == 0 => samples[middle - 1].midpoint(samples[middle]),
+        samples => samples[middle],
+    }
+}
+
+fn ratio(own: &[u64], other: &[u64]) -> f64 {
+    median(own) as f64 / median(other).max(1) as f64
+}
+
+fn host() -> String {
+    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{processors} × {}", model.trim_start_matches([' ', '\t', ':']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Table, Unit};
+
+    #[test]
+    fn the_ratio_is_that_of_the_medians() {
+        let mut table = Table::new(3, ["one", "other"]);
+        for (index, samples) in [[1000, 9000, 2000], [4000, 4000, 4000]].iter().enumerate() {
+            samples.iter().for_each(|sample| table.add("time", Unit::Microseconds, index, *sample));
+        }
+        let text = table.markdown();
+        assert!(text.contains("| time | 2.0 ms (1.0 ms to 9.0 ms) | 4.0 ms (4.0 ms to 4.0 ms) | 0.50 |"), "{text}");
+        assert!(text.contains("| measure | one | other | one / other |\n|---|---|---|---|\n"), "{text}");
+    }
+}
