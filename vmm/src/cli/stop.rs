@@ -7,9 +7,9 @@ use super::machines::{MachineArguments, client_failure, print};
 use crate::config::signal::SignalNumber;
 use crate::control::client::{Client, ClientError};
 use crate::control::end::{EndReason, STATUS_FAILED};
-use crate::control::entries::Entry;
+use crate::control::entries::{Entry, Life};
 use crate::control::server::{Kill, Stop};
-use crate::control::status::Status;
+use crate::control::status::{State, Status};
 use crate::host::watch;
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -95,7 +95,9 @@ pub(super) fn kill(arguments: &KillArguments) -> u8 {
             let asked = Client::connect(&entry.path).and_then(|mut client| client.ask("POST", "/v1/kill", &body));
             return asked.map(|_: Status| ()).map_err(|error| client_failure(entry, error));
         }
-        let process = ask(entry, "/v1/kill", &body, Signal::KILL)?;
+        // Before the workload runs, TERM ends a run at once, and in order.
+        let signal = if entry.life() == Life::State(State::Starting) { Signal::TERM } else { Signal::KILL };
+        let process = ask(entry, "/v1/kill", &body, signal)?;
         process.map_or(Ok(()), |process| watch::wait_for_end(&process).fails_as(EndReason::HostError))
     })
 }

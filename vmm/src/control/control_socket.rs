@@ -143,6 +143,16 @@ impl ControlSocket {
         for client in std::mem::take(&mut self.waiting) {
             self.server.answer(client, &Response::json(status));
         }
+        // Those who asked a moment ago, too.
+        for notice in self.server.serve(Instant::now()) {
+            match notice {
+                Notice::Call(client, Operation::Status | Operation::Wait | Operation::Stop(_)) => {
+                    self.server.answer(client, &Response::json(status));
+                }
+                Notice::Call(client, _) => self.server.answer(client, &Response::refusal(409, "the run is over")),
+                _ => {}
+            }
+        }
         for client in self.event_streams.iter().chain(&self.stats_streams) {
             self.server.end_stream(*client);
         }

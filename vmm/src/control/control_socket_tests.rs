@@ -51,10 +51,13 @@ fn the_end_is_told_to_those_who_wait_for_it_and_closes_the_streams() {
     assert_eq!(serve(&mut socket, &mut lifecycle), []);
     lifecycle.enter(State::Running, Counters::default());
     socket.publish(lifecycle.status());
+    let [late, too_late] = ["GET /v1/wait", "POST /v1/pause"].map(|request| ask(&entry, request));
     lifecycle.end(&End::killed("power was cut"), Counters::default());
     socket.finish(lifecycle.status());
     let wait = answer(wait);
     assert!(wait.starts_with("HTTP/1.1 200 ") && wait.contains(r#""reason":"killed""#), "{wait}");
+    assert!(answer(late).contains(r#""reason":"killed""#), "whoever asks at the last moment is told, too");
+    assert!(answer(too_late).starts_with("HTTP/1.1 409 "));
     let events = answer(events);
     let states: Vec<_> = events.lines().filter_map(|line| serde_json::from_str::<Status>(line).ok()).collect();
     assert_eq!(
