@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What others see of a machine, and what they can do to it: status, events, and the verbs.
 
-use coracle_tests::{Case, Finished, Place, Running, case, image};
+use coracle_tests::{Case, Finished, Place, Running, case, image, is_processor_emulated};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -102,7 +102,8 @@ fn five_hundred_machines_are_listed_at_once() {
     let listed: Vec<Finished> = (0..5).map(|_| verb(&place, "ps", &["-a"])).collect();
     assert_eq!(listed[0].stdout_text().lines().count(), 501);
     let best = listed.iter().map(|run| run.elapsed).min().expect("five");
-    assert!(best < Duration::from_millis(50), "took {best:?}");
+    let limit = if is_processor_emulated() { 1000 } else { 50 };
+    assert!(best < Duration::from_millis(limit), "took {best:?}");
 }
 
 fn a_machine_is_seen_paused_resumed_and_stopped() {
@@ -225,7 +226,7 @@ fn wait_prints_the_status_even_of_what_leaves_no_entry() {
 
 fn statistics_are_what_the_guest_did() {
     let place = Place::new().keeping_run_entries();
-    let script = "dd if=/dev/zero of=/file bs=1M count=40 conv=fsync 2>/dev/null; echo up; sleep 1000";
+    let script = "dd if=/dev/zero of=/file bs=1M count=40 2>/dev/null; sync; echo up; sleep 1000";
     let mut run = place.start(&["--name", "busy", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
     let counters = status(&place, "busy")["counters"].clone();

@@ -28,7 +28,7 @@ pub use layout::{Layout, sha256};
 pub use place::Place;
 pub use pty::Pty;
 pub use running::Running;
-pub use world::{Kvm, World};
+pub use world::{Kvm, World, is_processor_emulated};
 
 #[cfg(test)]
 mod harness_tests;

@@ -66,7 +66,9 @@ impl Entry {
         let text = fs::read(path.join(STATUS_FILE));
         let status = text.ok().and_then(|text| serde_json::from_slice::<Status>(&text).ok());
         let says = status.as_ref().is_some_and(|status| status.process().lives());
-        let lives = says || run_dir::is_locked(&path).ok()?;
+        // What has ended is not asked for its lock.
+        let is_over = status.as_ref().is_some_and(|status| status.state.is_end());
+        let lives = says || !is_over && run_dir::is_locked(&path).ok()?;
         Some(Self { id: id.to_owned(), path, status, lives })
     }
 
