@@ -46,8 +46,8 @@ test: build ## unit tests, then the real binary with real images, on this machin
 	@$(packages) tests nested
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
-bench: build ## medians of time and memory, next to the goals
-	@$(packages) tests
+bench: build ## side by side with QEMU's microvm machine, in the nested world: medians and ratios
+	@$(packages) tests nested
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask bench
 
 check: cargo ## format, lints, sizes, licences, unit tests

@@ -8,6 +8,7 @@ pub mod installed;
 pub mod interruptible;
 pub mod memory;
 pub mod process;
+pub mod resident;
 pub mod scratch;
 pub mod signals;
 pub mod starter;

@@ -9,6 +9,7 @@ use crate::control::lifecycle::Lifecycle;
 use crate::control::server::{ClientId, Kill, Notice, Operation, Response, Stop};
 use crate::control::stages::Stage;
 use crate::control::status::State;
+use crate::host::resident;
 use std::time::{Duration, Instant};
 
 const SIGKILL: u8 = 9;
@@ -88,6 +89,7 @@ impl Session<'_> {
             // Whoever wanted the machine was interrupted, and will not come back for it.
             self.feed(Event::Stop { grace: None, signal: None });
         }
+        resident::give_back_code();
     }
 
     /// The workload was asked to end, by whatever way: a paused one must be able to.
