@@ -9,6 +9,7 @@ mod memory;
 mod product;
 mod report;
 mod side_by_side;
+mod unit;
 
 use crate::nested;
 use anyhow::{Context, Result, bail};

@@ -2,9 +2,9 @@
 //! Medians as a Markdown table for people and as JSON for the next comparison.
 
 use super::product::Product;
+use super::unit::{Unit, median, processors};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::fs;
 
 /// What a median should be.
 #[derive(Clone, Copy)]
@@ -12,13 +12,6 @@ pub(crate) enum Goal {
     None,
     AtMost(u64),
     AtLeast(u64),
-}
-
-#[derive(Clone, Copy)]
-enum Unit {
-    Microseconds,
-    Bytes,
-    BytesPerSecond,
 }
 
 /// One thing measured several times.
@@ -48,12 +41,7 @@ impl Measure {
     }
 
     fn median(&self) -> u64 {
-        let middle = self.samples.len() / 2;
-        match self.samples.as_slice() {
-            [] => 0,
-            samples if samples.len() % 2 == 0 => samples[middle - 1].midpoint(samples[middle]),
-            samples => samples[middle],
-        }
+        median(&self.samples)
     }
 
     fn met(&self) -> Option<bool> {
@@ -61,25 +49,6 @@ impl Measure {
             Goal::None => None,
             Goal::AtMost(goal) => Some(self.median() <= goal),
             Goal::AtLeast(goal) => Some(self.median() >= goal),
-        }
-    }
-}
-
-impl Unit {
-    fn show(self, value: u64) -> String {
-        let value = value as f64;
-        match self {
-            Unit::Microseconds => format!("{:.1} ms", value / 1e3),
-            Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
-            Unit::BytesPerSecond => format!("{:.0} MB/s", value / 1e6),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Unit::Microseconds => "microseconds",
-            Unit::Bytes => "bytes",
-            Unit::BytesPerSecond => "bytes per second",
         }
     }
 }
@@ -93,11 +62,8 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(product: &Product, runs: usize) -> Report {
-        let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
         let kvm = if product.emulated() { "KVM that emulates guest kernel mode" } else { "native KVM" };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let host = format!("{processors} × {}, {kvm}", model.trim_start_matches([' ', '\t', ':']));
+        let host = format!("{}, {kvm}", processors());
         Report { host, runs, measures: Vec::new() }
     }
 
@@ -145,13 +111,6 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::{Goal, Measure};
-
-    #[test]
-    fn the_median_is_the_middle_or_between_the_two_middle_ones() {
-        assert_eq!(Measure::time("odd", vec![9, 1, 5], Goal::None).median(), 5);
-        assert_eq!(Measure::time("even", vec![9, 1, 5, 6], Goal::None).median(), 5);
-        assert_eq!(Measure::time("none", vec![], Goal::None).median(), 0);
-    }
 
     #[test]
     fn a_goal_is_met_by_the_median() {

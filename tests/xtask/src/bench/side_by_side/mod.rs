@@ -11,6 +11,7 @@ mod qemu;
 mod table;
 
 use super::memory;
+use super::unit::Unit;
 use anyhow::{Context, Result};
 use coracle::Coracle;
 use guest::{Guest, Outcome};
@@ -18,7 +19,7 @@ use process::Process;
 use qemu::Qemu;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use table::{Table, Unit};
+use table::Table;
 
 /// A monitor under test.
 trait Monitor {

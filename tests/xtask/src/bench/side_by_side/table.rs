@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Medians and ratios, as Markdown for people and as JSON for the next comparison.
 
+use crate::bench::unit::{Unit, median, processors};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::fs;
-
-#[derive(Clone, Copy)]
-pub(super) enum Unit {
-    Microseconds,
-    Bytes,
-    BytesPerSecond,
-}
 
 struct Row {
     name: String,
@@ -41,7 +34,7 @@ impl Table {
     }
 
     pub(super) fn markdown(&self) -> String {
-        let mut text = format!("{}; medians of {} rounds (least to most)\n\n| measure |", host(), self.rounds);
+        let mut text = format!("{}; medians of {} rounds (least to most)\n\n| measure |", processors(), self.rounds);
         for monitor in &self.monitors {
             let _ = write!(text, " {monitor} |");
         }
@@ -75,49 +68,12 @@ impl Table {
             json!({ "name": row.name, "unit": row.unit.name(), "monitors": monitors })
         };
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
-        format!("{:#}\n", json!({ "version": 1, "host": host(), "rounds": self.rounds, "measures": rows }))
-    }
-}
-
-impl Unit {
-    fn show(self, value: u64) -> String {
-        let value = value as f64;
-        match self {
-            Unit::Microseconds => format!("{:.1} ms", value / 1e3),
-            Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
-            Unit::BytesPerSecond => format!("{:.1} MB/s", value / 1e6),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Unit::Microseconds => "microseconds",
-            Unit::Bytes => "bytes",
-            Unit::BytesPerSecond => "bytes per second",
-        }
-    }
-}
-
-fn median(samples: &[u64]) -> u64 {
-    let mut samples = samples.to_vec();
-    samples.sort_unstable();
-    let middle = samples.len() / 2;
-    match samples.as_slice() {
-        [] => 0,
-        samples if samples.len() % 2 == 0 => samples[middle - 1].midpoint(samples[middle]),
-        samples => samples[middle],
+        format!("{:#}\n", json!({ "version": 1, "host": processors(), "rounds": self.rounds, "measures": rows }))
     }
 }
 
 fn ratio(own: &[u64], other: &[u64]) -> f64 {
     median(own) as f64 / median(other).max(1) as f64
-}
-
-fn host() -> String {
-    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{processors} × {}", model.trim_start_matches([' ', '\t', ':']))
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What samples are samples of, and what is made of them.
+
+use std::fs;
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    Microseconds,
+    Bytes,
+    BytesPerSecond,
+}
+
+impl Unit {
+    /// `value` for people.
+    pub(crate) fn show(self, value: u64) -> String {
+        let value = value as f64;
+        match self {
+            Unit::Microseconds => format!("{:.1} ms", value / 1e3),
+            Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
+            Unit::BytesPerSecond => format!("{:.1} MB/s", value / 1e6),
+        }
+    }
+
+    /// Its name in JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Unit::Microseconds => "microseconds",
+            Unit::Bytes => "bytes",
+            Unit::BytesPerSecond => "bytes per second",
+        }
+    }
+}
+
+/// The middle sample, or what is between the two middle ones; 0 of none.
+pub(crate) fn median(samples: &[u64]) -> u64 {
+    let mut samples = samples.to_vec();
+    samples.sort_unstable();
+    let middle = samples.len() / 2;
+    match samples.as_slice() {
+        [] => 0,
+        samples if samples.len().is_multiple_of(2) => samples[middle - 1].midpoint(samples[middle]),
+        samples => samples[middle],
+    }
+}
+
+/// How many of which processor.
+pub(crate) fn processors() -> String {
+    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{processors} × {}", model.trim_start_matches([' ', '\t', ':']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two_middle_ones() {
+        assert_eq!(median(&[9, 1, 5]), 5);
+        assert_eq!(median(&[9, 1, 5, 6]), 5);
+        assert_eq!(median(&[]), 0);
+    }
+}
