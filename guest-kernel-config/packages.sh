@@ -16,7 +16,7 @@ for purpose in "$@"; do
         debian-cloud) names="kmod xz-utils" ;;
         # The emulator and the outer Linux's root file system.
         nested) names="qemu-system-x86 seabios busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
-        images) names="mmdebstrap umoci libcap2-bin" ;;
+        images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
         # mke2fs formats the scratch disk of a run.
         run) names="e2fsprogs" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count.

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Builds the container images that tests, benchmarks and `make run` use: one OCI layout folder per recipe, tag `latest`.
-# The last line of standard output is the folder that holds them. What was built once is there at once.
+# Builds what tests, benchmarks and `make run` run: an OCI layout folder for each recipe.sh, tag `latest`, and a raw ext4
+# root disk for each disk.sh. The last line of standard output is the folder that holds them. What was built once is there
+# at once.
 #
 # XDG_CACHE_HOME   the cache is under coracle/images in it (~/.cache).
 set -eu
@@ -44,6 +45,26 @@ configure() {
     umoci config --image "$image" --created "$date" --history.created "$date" --architecture amd64 --os linux "$@"
 }
 
+# root_disk SIZE HOOK PACKAGE...: NAME.ext4, a system of these packages, installed and configured, after HOOK with the tree in
+# $1. mke2fs runs as a hook too, where the tree's owners are what they should be: as root, or in the user namespace. There
+# /proc and the like are mounted in the tree; through a second, single mount of it they are not seen.
+root_disk() {
+    size=$1 hook=$2
+    shift 2
+    packages=$(echo "$*" | tr ' ' ,)
+    disk=$work/$name.ext4
+    : > "$disk"
+    chmod 666 "$disk"
+    mkdir -p "$work/tree"
+    make="mount --bind \"\$1\" $work/tree && mke2fs -q -F -t ext4 -d $work/tree $disk $size && umount $work/tree"
+    # shellcheck disable=SC2046
+    mmdebstrap --quiet --variant=essential --include="$packages" --aptopt='APT::Install-Recommends "false"' \
+        --customize-hook="$hook" --customize-hook="$make" --format=null "$release" - $("$here/debian_sources.sh" "$work") >&2
+    # Holes stay holes.
+    cp --sparse=always "$disk" "$images.building/$name.ext4"
+    rm -f "$disk"
+}
+
 if [ ! -d "$images" ]; then
     "$repository/guest-kernel-config/packages.sh" images
     mkdir -p "$cache"
@@ -70,6 +91,12 @@ if [ ! -d "$images" ]; then
         # shellcheck source=/dev/null
         (cd "$(dirname "$recipe")" && . "$recipe")
         umoci gc --layout "$images.building/$name"
+    done
+    for recipe in "$here"/*/disk.sh; do
+        name=$(basename "$(dirname "$recipe")")
+        echo "building the root disk $name" >&2
+        # shellcheck source=/dev/null
+        (cd "$(dirname "$recipe")" && . "$recipe")
     done
     mv -T "$images.building" "$images"
 fi
