@@ -20,6 +20,7 @@ mod result_document;
 mod signals;
 mod status;
 mod streams;
+mod system_images;
 mod terminal;
 mod vectors;
 
@@ -62,6 +63,7 @@ fn all() -> Vec<Case> {
         terminal::cases(),
         options::cases(),
         disks::cases(),
+        system_images::cases(),
         faults::cases(),
         matrix::cases(),
         life_cycle::cases(),

@@ -58,6 +58,12 @@ pub fn image(name: &str) -> String {
     format!("oci:{}", images().join(name).display())
 }
 
+/// A test image that is a root disk: a raw file system with an init of its own. Not to be written to.
+#[must_use]
+pub fn root_disk(name: &str) -> PathBuf {
+    images().join(name).with_extension("ext4")
+}
+
 /// A folder that lasts beyond a run of the tests, for what is costly to make again.
 #[must_use]
 pub fn scratch_folder() -> PathBuf {

@@ -7,12 +7,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-/// Path and content of every file that `spec` asks for. An empty resolver configuration leaves the image's file alone.
+/// Path and content of every file that `spec` asks for. An empty resolver configuration leaves the image's file alone, and
+/// a system's own files are left alone unless something in them was asked for: they stay when the machine ends.
 #[must_use]
 pub fn of(spec: &RunSpec) -> Vec<(&'static str, String)> {
     let mut files = Vec::with_capacity(3);
-    files.push(("/etc/hosts", hosts(spec)));
-    if !spec.hostname.is_empty() {
+    if spec.system.is_none() || !spec.extra_hosts.is_empty() {
+        files.push(("/etc/hosts", hosts(spec)));
+    }
+    if !spec.hostname.is_empty() && spec.system.is_none_or(|system| system.hostname_is_asked_for) {
         files.push(("/etc/hostname", format!("{}\n", spec.hostname)));
     }
     if !spec.resolv_conf.is_empty() {
@@ -39,7 +42,7 @@ fn hosts(spec: &RunSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_spec::Interface;
+    use crate::run_spec::{Interface, System};
 
     #[test]
     fn the_host_name_stands_for_the_first_address() {
@@ -69,5 +72,12 @@ mod tests {
         assert_eq!(names(&RunSpec::default()), ["/etc/hosts"]);
         let spec = RunSpec { hostname: "a".into(), resolv_conf: "nameserver 1.1.1.1\n".into(), ..RunSpec::default() };
         assert_eq!(names(&spec), ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]);
+        let system = |hostname_is_asked_for| RunSpec {
+            system: Some(System { hostname_is_asked_for }),
+            hostname: "a".into(),
+            ..RunSpec::default()
+        };
+        assert_eq!(names(&system(false)), [""; 0]);
+        assert_eq!(names(&system(true)), ["/etc/hostname"]);
     }
 }

@@ -11,6 +11,7 @@ pub mod etc_files;
 pub mod exec;
 pub mod executable;
 pub mod ipv4;
+pub mod line_ends;
 pub mod memory_events;
 pub mod protocol;
 pub mod run_spec;

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a message does; host and init are built together, so a difference is a mistake of installation.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Longest payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2 MiB by default.
 pub const MAX_FRAME: u32 = 4 << 20;
 /// Names of the console ports, as the driver shows them in `/sys/class/virtio-ports/*/name`. The port number is the

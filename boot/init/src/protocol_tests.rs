@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::exec::ExecSpec;
-use crate::run_spec::{Interface, Root, TmpfsMount, Upper};
+use crate::run_spec::{Interface, Root, System, TmpfsMount, Upper};
 use proptest::prelude::*;
 
 fn spec() -> impl Strategy<Value = RunSpec> {
@@ -40,6 +40,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
             terminal,
             stdin,
             init,
+            system: stdin.then_some(System { hostname_is_asked_for: init }),
             root,
             interfaces,
         })

@@ -25,6 +25,8 @@ pub struct RunSpec {
     pub stdin: bool,
     /// Put a small init between PID 1 and the workload (`--init`).
     pub init: bool,
+    /// The root's own init is the workload (`--system`).
+    pub system: Option<System>,
     /// Where the root file system comes from.
     pub root: Root,
     /// Further file systems to mount inside, in order (`--tmpfs`).
@@ -35,6 +37,14 @@ pub struct RunSpec {
     pub extra_hosts: Vec<String>,
     /// Network interfaces, found by MAC address.
     pub interfaces: Vec<Interface>,
+}
+
+/// What is different for an init of the root's own, besides that it is the workload: its standard streams are a console,
+/// without `terminal` too; `/run` is a tmpfs; `/etc` belongs to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// `hostname` takes the place of the one in its `/etc/hostname`, because somebody asked for it.
+    pub hostname_is_asked_for: bool,
 }
 
 /// The root file system and what is laid over it.

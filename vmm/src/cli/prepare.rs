@@ -30,7 +30,6 @@ use std::time::Duration;
 
 /// Longest program that is taken for PID 1.
 const INIT_BYTES: u64 = 64 << 20;
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was asked for, and what the steps need besides.
 #[derive(Debug)]
@@ -95,7 +94,6 @@ impl Preparation {
             disks.push(scratch::create(size, &self.folders).fails_as(EndReason::HostError)?);
         }
         disks.extend(own_disks);
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let config = VmConfig {
             id: self.id,
             memory_bytes: request.memory.unwrap_or_default().bytes(),
@@ -108,8 +106,8 @@ impl Preparation {
             run_spec,
             ending: Ending {
                 stop_signal,
-                stop_timeout: request.stop_timeout.map_or(STOP_TIMEOUT, seconds),
-                run_timeout: request.timeout.map(seconds),
+                stop_timeout: request.stop_timeout(),
+                run_timeout: request.timeout.map(|seconds| Duration::from_secs(seconds.into())),
             },
         };
         Ok(Prepared { config, host, digests, kernel_digest, stages: self.stages })

@@ -21,6 +21,7 @@ const EVERYTHING: &[&str] = &[
     "--entrypoint=-x",
     "--workdir=/w",
     "--user=u:g",
+    "--system",
     "--init",
     "-i",
     "-t",

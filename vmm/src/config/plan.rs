@@ -14,7 +14,9 @@ use boot::cmdline::CommandLineError;
 use devices::virtio::block::BlockConfig;
 use guest_init::run_spec;
 use oci_image::ImageConfig;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// Options that cannot be followed together, or on this host.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,17 @@ pub enum PlanError {
     /// Two machines' worth of hardware address in one.
     #[error("two network devices have the address {0}")]
     SameMac(MacAddress),
+    /// An init is root's, starts at `/` and is PID 1.
+    #[error("--system starts the root's own init, which {0} is not for")]
+    System(&'static str),
+    /// A disk that cannot be written in place.
+    #[error("--system writes to {path}, unless --scratch or --read-only is given; cannot open it for writing")]
+    InPlace {
+        /// The disk.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// Two mounts at one place.
     #[error("--tmpfs names {0} twice")]
     SameTmpfs(String),
@@ -122,6 +135,7 @@ impl Plan {
             return Err(WorkloadError::WorkingDirectory(path.clone()).into());
         }
         check_tmpfs(request)?;
+        check_system(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(PlanError::Append)?;
         let terminal = if request.tty { Some(terminal_size(request.interactive && !request.detach)?) } else { None };
         let root = root_source(request, files)?;
@@ -143,6 +157,19 @@ fn check_tmpfs(request: &Request) -> Result<(), PlanError> {
     }
 }
 
+fn check_system(request: &Request) -> Result<(), PlanError> {
+    let contradictions = [
+        ("--user", request.user.is_some()),
+        ("--workdir", request.workdir.is_some()),
+        ("--entrypoint", request.entrypoint.is_some()),
+        ("--init", request.init),
+    ];
+    match contradictions.iter().find(|(_, given)| *given) {
+        Some((option, _)) if request.system => Err(PlanError::System(option)),
+        _ => Ok(()),
+    }
+}
+
 fn terminal_size(interactive: bool) -> Result<run_spec::WindowSize, PlanError> {
     if interactive && !terminal::is_terminal(std::io::stdin()) {
         return Err(PlanError::NoTerminal);
@@ -157,8 +184,24 @@ fn root_source(request: &Request, files: &[Variable]) -> Result<RootSource, Plan
         (Some(image), None) => Ok(RootSource::Image(image.clone())),
         (None, Some(path)) => {
             let workload = Workload::decide(&ImageConfig::default(), request, files, |name| std::env::var(name).ok())?;
-            Ok(RootSource::Disk(disk::open(path, true, disk::ROOT_SERIAL.to_owned())?, workload))
+            let serial = disk::ROOT_SERIAL.to_owned();
+            let disk = match request.writes_in_place() {
+                true => disk::open(path, false, serial).map_err(in_place)?,
+                false => disk::open(path, true, serial)?,
+            };
+            Ok(RootSource::Disk(disk, workload))
         }
+    }
+}
+
+/// Why a disk is to be written at all is not obvious to who gave a file that may only be read.
+fn in_place(error: OpenError) -> PlanError {
+    use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        OpenError::Open { path, source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+            PlanError::InPlace { path, source }
+        }
+        other => other.into(),
     }
 }
 
@@ -246,6 +289,10 @@ mod tests {
             (Request { network: networks(&["none", "tap=a"]), ..image.clone() }, "none"),
             (Request { network: networks(&["tap=a", "tap=a"]), ..image.clone() }, "tap=a"),
             (Request { network: networks(&["fd=777"]), ..image.clone() }, "777"),
+            (Request { system: true, user: Some("app".into()), ..image.clone() }, "--user"),
+            (Request { system: true, workdir: Some("/srv".into()), ..image.clone() }, "--workdir"),
+            (Request { system: true, entrypoint: Some("sh".into()), ..image.clone() }, "--entrypoint"),
+            (Request { system: true, init: true, ..image.clone() }, "--init"),
             (Request { append: Some("two\nlines".into()), ..image.clone() }, "--append"),
             (
                 Request { tmpfs: vec!["/a".parse().unwrap(), "/a/:size=1m".parse().unwrap()], ..image.clone() },

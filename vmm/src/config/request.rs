@@ -15,6 +15,7 @@ use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Every option has the name here that it has on the command line. What was not given is absent.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -45,6 +46,10 @@ pub struct Request {
     /// Name or number, with :GROUP if wanted; found in the image's own files
     #[arg(short, long, value_name = "USER", help_heading = "What runs")]
     pub user: Option<String>,
+    /// Start the root's own init, /sbin/init or the command, as on a machine of its own; with --rootfs its disk is written in place,
+    /// unless --scratch or --read-only says otherwise
+    #[arg(long, help_heading = "What runs")]
+    pub system: bool,
     /// Put a small init between coracle and the workload, so that one without signal handlers ends on TERM
     #[arg(long, help_heading = "What runs")]
     pub init: bool,
@@ -55,10 +60,10 @@ pub struct Request {
     /// Give the workload a terminal
     #[arg(short, long, help_heading = "Streams and signals")]
     pub tty: bool,
-    /// What TERM sends to the workload, instead of the image's StopSignal
+    /// What TERM sends to the workload, instead of the image's StopSignal [default: TERM, RTMIN+4 with --system]
     #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
     pub stop_signal: Option<SignalNumber>,
-    /// From TERM until power is cut [default: 10]
+    /// From TERM until power is cut [default: 10, 90 with --system]
     #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
     pub stop_timeout: Option<u32>,
     /// Cut power after this time, with status 137 and reason `timeout`
@@ -160,10 +165,26 @@ pub struct Request {
 }
 
 impl Request {
-    /// What takes the writes to the root.
+    /// What takes the writes to the root, if that is not the root's own disk.
     #[must_use]
     pub fn scratch(&self) -> Scratch {
-        self.scratch.unwrap_or_else(|| Scratch::default_for(self.read_only))
+        match self.scratch {
+            Some(scratch) => scratch,
+            None if self.writes_in_place() => Scratch::None,
+            None => Scratch::default_for(self.read_only),
+        }
+    }
+
+    /// Whether the root's own disk takes the writes.
+    #[must_use]
+    pub fn writes_in_place(&self) -> bool {
+        self.system && self.rootfs.is_some() && self.scratch.is_none() && !self.read_only
+    }
+
+    /// From the wish to stop until power is cut.
+    #[must_use]
+    pub fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(self.stop_timeout.unwrap_or(if self.system { 90 } else { 10 }).into())
     }
 
     /// The machine's name, if it was given one.

@@ -8,20 +8,28 @@ use super::request::Request;
 use super::size::Scratch;
 use super::tmpfs::Tmpfs;
 use super::workload::Workload;
-use guest_init::run_spec::{Root, RunSpec, Upper};
+use guest_init::run_spec::{Root, RunSpec, System, Upper};
 
 /// File systems that PID 1 tries on a root disk of the user's.
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
+/// The same for one that is written in place.
+const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
 /// Builds what PID 1 is told. `own_disk` says that the root disk is the user's and not one made from an image.
 #[must_use]
 pub fn run_spec(request: &Request, inside: Inside, workload: Workload, id: &MachineName, own_disk: bool) -> RunSpec {
     let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
     let mut environment = workload.environment;
-    if !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
+    // A system may change its name.
+    if !request.system && !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
         environment.push(format!("HOSTNAME={hostname}"));
     }
-    let file_systems = if own_disk { &ROOT_FILE_SYSTEMS[..] } else { &["erofs"] };
+    let in_place = request.writes_in_place();
+    let file_systems = match own_disk {
+        true if in_place => &WRITABLE_ROOT_FILE_SYSTEMS[..],
+        true => &ROOT_FILE_SYSTEMS,
+        false => &["erofs"],
+    };
     RunSpec {
         arguments: workload.arguments,
         environment,
@@ -31,10 +39,12 @@ pub fn run_spec(request: &Request, inside: Inside, workload: Workload, id: &Mach
         terminal: inside.terminal,
         stdin: request.interactive,
         init: request.init,
+        system: request.system.then(|| System { hostname_is_asked_for: request.hostname.is_some() }),
         root: Root {
             disk_serial: ROOT_SERIAL.to_owned(),
             file_systems: file_systems.iter().map(|&name| name.to_owned()).collect(),
             upper: match request.scratch() {
+                _ if in_place => Upper::InPlace,
                 Scratch::Disk(_) => Upper::Disk(SCRATCH_SERIAL.to_owned()),
                 Scratch::Tmpfs => Upper::Tmpfs,
                 Scratch::None => Upper::None,
@@ -85,6 +95,31 @@ mod tests {
         assert_eq!(upper(Some("1g")), Upper::Disk("scratch".into()));
         assert_eq!(upper(Some("tmpfs")), Upper::Tmpfs);
         assert_eq!(upper(Some("none")), Upper::None);
+    }
+
+    #[test]
+    fn a_system_on_a_disk_of_its_own_writes_to_it_unless_told_otherwise() {
+        let system = |more: Request| {
+            let request = Request { system: true, rootfs: Some("disk".into()), ..more };
+            build(&request, &[]).root.upper
+        };
+        assert_eq!(system(Request::default()), Upper::InPlace);
+        assert_eq!(system(Request { read_only: true, ..Request::default() }), Upper::Tmpfs);
+        let scratch = |text: &str| system(Request { scratch: Some(text.parse().unwrap()), ..Request::default() });
+        assert_eq!(scratch("1g"), Upper::Disk("scratch".into()));
+        assert_eq!(scratch("none"), Upper::None);
+        let image = build(&Request { system: true, ..Request::default() }, &[]);
+        assert_eq!(image.root.upper, Upper::Disk("scratch".into()));
+    }
+
+    #[test]
+    fn a_system_has_the_machines_name_and_keeps_its_own_unless_one_is_asked_for() {
+        let spec = build(&Request { system: true, ..Request::default() }, &["A=b"]);
+        assert_eq!((&*spec.hostname, &*spec.environment), ("web", &["A=b".to_owned()][..]));
+        assert_eq!(spec.system, Some(System { hostname_is_asked_for: false }));
+        let named = Request { system: true, hostname: Some("own".parse().unwrap()), ..Request::default() };
+        assert_eq!(build(&named, &[]).system, Some(System { hostname_is_asked_for: true }));
+        assert_eq!(build(&Request::default(), &[]).system, None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ const RTMAX: u8 = 64;
 impl SignalNumber {
     /// Polite request to end.
     pub const TERM: Self = Self(15);
+    /// Asks systemd to power off: SIGRTMIN+4.
+    pub const POWER_OFF: Self = Self(RTMIN + 4);
 
     /// The number.
     #[must_use]

@@ -9,6 +9,11 @@ use oci_image::ImageConfig;
 /// Most bytes of arguments and environment together: what a Linux process with a default stack can have.
 const MOST_BYTES: usize = 2 << 20;
 
+/// The init of a system.
+const INIT: &str = "/sbin/init";
+/// Tells an init that it need not set up a machine (systemd's container interface).
+const CONTAINER: &str = "container=coracle";
+
 /// No workload comes of image and request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkloadError {
@@ -61,6 +66,9 @@ impl Workload {
         files: &[Variable],
         host: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, WorkloadError> {
+        if request.system {
+            return Self::system(image, request, files, host);
+        }
         let arguments = arguments(image, request);
         match arguments.first().map(String::as_str) {
             None => return Err(WorkloadError::NoCommand { rootfs: request.rootfs.is_some() }),
@@ -75,14 +83,36 @@ impl Workload {
         if !working_directory.starts_with('/') {
             return Err(WorkloadError::WorkingDirectory(working_directory));
         }
-        let stop_signal = match (request.stop_signal, &image.stop_signal) {
-            (Some(signal), _) => signal,
-            (None, Some(signal)) => signal.parse().map_err(WorkloadError::StopSignal)?,
-            (None, None) => SignalNumber::default(),
-        };
+        let stop_signal = stop_signal(image, request, SignalNumber::TERM)?;
         let environment = environment::complete(&image.env, files, &request.env, host);
         let workload =
             Self { arguments, environment, working_directory, user: own(&request.user, &image.user), stop_signal };
+        workload.check()?;
+        Ok(workload)
+    }
+
+    /// The root's own init, or the command in its place: root's, as an init finds things when it is started in a container.
+    fn system(
+        image: &ImageConfig,
+        request: &Request,
+        files: &[Variable],
+        host: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, WorkloadError> {
+        let arguments = match request.command.first().map(String::as_str) {
+            None => vec![INIT.to_owned()],
+            Some("") => return Err(WorkloadError::EmptyCommand),
+            Some(_) => request.command.clone(),
+        };
+        let mut environment = environment::complete(&image.env, files, &request.env, host);
+        environment.retain(|variable| !variable.starts_with("container="));
+        environment.push(CONTAINER.to_owned());
+        // Colours and cursor movements are for terminals.
+        if !request.tty && !environment.iter().any(|variable| variable.starts_with("TERM=")) {
+            environment.push("TERM=dumb".to_owned());
+        }
+        let stop_signal = stop_signal(image, request, SignalNumber::POWER_OFF)?;
+        let (working_directory, user) = ("/".to_owned(), String::new());
+        let workload = Self { arguments, environment, working_directory, user, stop_signal };
         workload.check()?;
         Ok(workload)
     }
@@ -98,6 +128,15 @@ impl Workload {
         }
         let bytes = self.arguments.iter().chain(&self.environment).map(|text| text.len() + 1).sum();
         if bytes > MOST_BYTES { Err(WorkloadError::TooLong(bytes)) } else { Ok(()) }
+    }
+}
+
+/// The request's, else the image's, else `usual`.
+fn stop_signal(image: &ImageConfig, request: &Request, usual: SignalNumber) -> Result<SignalNumber, WorkloadError> {
+    match (request.stop_signal, &image.stop_signal) {
+        (Some(signal), _) => Ok(signal),
+        (None, Some(signal)) => signal.parse().map_err(WorkloadError::StopSignal),
+        (None, None) => Ok(usual),
     }
 }
 

@@ -93,3 +93,30 @@ fn what_no_process_can_have_is_refused() {
     let odd = ImageConfig { stop_signal: Some("NOSUCH".into()), ..image() };
     assert!(matches!(decide(&odd, &Request::default()), Err(WorkloadError::StopSignal(_))));
 }
+
+#[test]
+fn a_system_is_its_own_init_whatever_the_image_runs() {
+    let request = Request { system: true, env: vec!["container=lxc".parse().unwrap()], ..Request::default() };
+    let workload = decide(&image(), &request).unwrap();
+    assert_eq!(workload.arguments, ["/sbin/init"]);
+    assert_eq!((&*workload.working_directory, &*workload.user), ("/", ""));
+    assert_eq!(workload.environment, strings("PATH=/bin A=image container=coracle TERM=dumb"));
+    let own = Request { command: strings("/lib/systemd/systemd --log-level=debug"), ..request.clone() };
+    assert_eq!(decide(&image(), &own).unwrap().arguments, own.command);
+    let terminal = Request { tty: true, ..request.clone() };
+    assert!(!decide(&image(), &terminal).unwrap().environment.contains(&"TERM=dumb".to_owned()));
+    let empty = Request { command: vec![String::new()], ..request };
+    assert_eq!(decide(&image(), &empty), Err(WorkloadError::EmptyCommand));
+}
+
+#[test]
+fn a_system_is_asked_to_power_off_unless_image_or_request_know_better() {
+    let signal = |image: &ImageConfig, stop_signal: Option<&str>| {
+        let stop_signal = stop_signal.map(|signal| signal.parse().unwrap());
+        let request = Request { system: true, stop_signal, ..Request::default() };
+        decide(image, &request).unwrap().stop_signal.to_string()
+    };
+    assert_eq!(signal(&ImageConfig::default(), None), "SIGRTMIN+4");
+    assert_eq!(signal(&image(), None), "SIGQUIT");
+    assert_eq!(signal(&image(), Some("PWR")), "SIGPWR");
+}

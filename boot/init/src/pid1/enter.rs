@@ -52,6 +52,9 @@ pub(crate) fn enter(spec: &RunSpec, inherited: &mut Inherited) -> Result<Infalli
     // control groups has no such namespace either.
     let _ = leave(UnshareFlags::NEWCGROUP);
     surroundings::mount_for_workload()?;
+    if spec.system.is_some() {
+        surroundings::mount_for_system()?;
+    }
     etc.place()?;
     if !spec.hostname.is_empty() {
         rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name", &spec.hostname)?;
@@ -68,9 +71,16 @@ pub(crate) fn enter(spec: &RunSpec, inherited: &mut Inherited) -> Result<Infalli
     let (arguments, environment) = (string_array(&spec.arguments)?, string_array(&environment)?);
 
     setsid().step("start session", "new session")?;
-    connect_streams(spec.terminal, identity.user, inherited)?;
-    if spec.terminal.is_some() {
+    // An init opens, resets and hangs up /dev/console, so that must be a terminal whatever is on the host.
+    let console = spec.system.map(|_| WindowSize::default());
+    let terminal = spec.terminal.or(console);
+    // It belongs to the sessions that log in on it, and not to their init.
+    connect_streams(terminal, spec.system.is_none(), identity.user, inherited)?;
+    if terminal.is_some() {
         mount_bind("/dev/pts/0", "/dev/console").step("connect streams", "/dev/console")?;
+    }
+    if spec.system.is_some() {
+        surroundings::share_mounts()?;
     }
     become_user(&identity)?;
     let path = environment::value(&spec.environment, "PATH").unwrap_or(executable::DEFAULT_PATH);
@@ -109,9 +119,10 @@ pub(super) fn string_array(strings: &[String]) -> Result<StringArray, Failure> {
 }
 
 /// Puts pipes or a terminal in the place of descriptors 0 to 2. They belong to the user, so that `/dev/stdout` can be
-/// opened by it.
+/// opened by it. A `controlling` terminal becomes that of the new session.
 pub(super) fn connect_streams(
     terminal: Option<WindowSize>,
+    controlling: bool,
     user: u32,
     inherited: &mut Inherited,
 ) -> Result<(), Failure> {
@@ -120,7 +131,9 @@ pub(super) fn connect_streams(
         let (_, slave) = inherited.terminal.insert(open_terminal(size).step(STEP, "terminal")?);
         own(slave, user).step(STEP, "terminal")?;
         leave(UnshareFlags::FILES).step(STEP, "descriptors")?;
-        rustix::process::ioctl_tiocsctty(&*slave).step(STEP, "terminal")?;
+        if controlling {
+            rustix::process::ioctl_tiocsctty(&*slave).step(STEP, "terminal")?;
+        }
         return replace_standard_descriptors(&*slave, &*slave, &*slave).step(STEP, "terminal");
     }
     leave(UnshareFlags::FILES).step(STEP, "descriptors")?;

@@ -96,9 +96,9 @@ impl<'a> Relay<'a> {
                 Output::of_pipe(end(stdout, STDOUT, EventFlags::IN)?),
                 Some(Output::of_pipe(end(stderr, STDERR, EventFlags::IN)?)),
             ),
-            Streams::Terminal { master, input } => {
+            Streams::Terminal { master, input, lines } => {
                 let input = if input { Some(into(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
-                (input, Output::of_terminal(end(master, STDOUT, EventFlags::IN)?), None)
+                (input, Output::of_terminal(end(master, STDOUT, EventFlags::IN)?, lines), None)
             }
         };
         let interest = if input.is_some() { EventFlags::IN } else { EventFlags::empty() };
@@ -172,6 +172,7 @@ impl<'a> Relay<'a> {
     fn collect(&mut self) -> Result<(), Errno> {
         let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::empty())? else { return Ok(()) };
         epoll::delete(&self.epoll, &self.pidfd)?;
+        self.output.expect_end();
         self.end = Some(match (status.exit_status(), status.terminating_signal()) {
             (Some(status), _) => WorkloadEnd::Exited(status as u8),
             // PID 1 of a namespace ignores these two, so nothing but reboot(2) in the namespace ends it like this.

@@ -6,7 +6,7 @@ use super::disks::Disks;
 use super::failure::{Failure, Step};
 use super::files::make_folder;
 use guest_init::run_spec::{Root, Upper};
-use rustix::fs::{Mode, chown, mkdir, stat};
+use rustix::fs::{Mode, OFlags, chown, mkdir, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount as mount_file_system, mount_remount};
 
@@ -60,7 +60,9 @@ fn mount_image(root: &Root, disks: &mut Disks, path: &str, flags: MountFlags) ->
         }
     }
     let tried = root.file_systems.join(", ");
-    Err(Failure::refused(STEP, alloc::format!("{disk} holds none of: {tried}"), Errno::INVAL))
+    let cure =
+        if root.upper == Upper::InPlace { "; to write elsewhere than to the disk itself, use --scratch" } else { "" };
+    Err(Failure::refused(STEP, alloc::format!("{disk} holds none of: {tried}{cure}"), Errno::INVAL))
 }
 
 fn mount_overlay(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
@@ -84,7 +86,18 @@ fn mount_overlay(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
 /// written, when the last process of the workload ended.
 pub(crate) fn settle(root: &Root) -> Result<(), Failure> {
     match root.upper {
-        Upper::InPlace => mount_remount(PATH, MountFlags::RDONLY, c"").step("make root disk read-only", PATH),
+        Upper::InPlace => match mount_remount(PATH, MountFlags::RDONLY, c"") {
+            // A mount of the workload's that the kernel still takes down, of an image on the disk for example. With
+            // everything written, all that is missing is the mark that nothing is left to recover.
+            Err(Errno::BUSY) => sync_root(),
+            outcome => outcome,
+        }
+        .step("make root disk read-only", PATH),
         Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
     }
+}
+
+fn sync_root() -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::syncfs(open(PATH, flags, Mode::empty())?)
 }

@@ -6,6 +6,7 @@
 //! triggered) event that says so. That is the fewest system calls.
 
 use alloc::boxed::Box;
+use guest_init::line_ends::LineEnds;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, write};
@@ -97,6 +98,15 @@ impl Buffer {
         Ok(self.end)
     }
 
+    /// The same with line ends rewritten. Of what was read nothing may be left.
+    fn fill_lines(&mut self, from: &End, line_ends: &mut LineEnds) -> Result<usize, Errno> {
+        self.clear();
+        let length = read(&from.descriptor, &mut self.bytes[1..])?;
+        let lines = line_ends.rewrite(&mut self.bytes[..=length]);
+        (self.start, self.end) = (lines.start, lines.end);
+        Ok(length)
+    }
+
     fn drain(&mut self, to: &End) -> Result<usize, Errno> {
         let written = write(&to.descriptor, &self.bytes[self.start..self.end])?;
         self.start += written;
@@ -110,6 +120,10 @@ pub(crate) struct Output {
     pub(crate) source: Option<End>,
     /// A terminal's bytes go through a buffer; a pipe's pages are handed to the driver as they are.
     buffer: Option<Buffer>,
+    /// A console whose reader wants lines.
+    line_ends: Option<LineEnds>,
+    /// The workload has ended: nobody opens the terminal again.
+    is_last: bool,
     /// Bytes given to the port.
     pub(crate) bytes: u64,
 }
@@ -117,12 +131,22 @@ pub(crate) struct Output {
 impl Output {
     /// Of a pipe's read end.
     pub(crate) fn of_pipe(source: End) -> Self {
-        Self { source: Some(source), buffer: None, bytes: 0 }
+        Self { source: Some(source), buffer: None, line_ends: None, is_last: false, bytes: 0 }
     }
 
-    /// Of a terminal's master.
-    pub(crate) fn of_terminal(source: End) -> Self {
-        Self { source: Some(source), buffer: Some(Buffer::new()), bytes: 0 }
+    /// Of a terminal's master; `lines` if its reader expects the line ends of a pipe.
+    pub(crate) fn of_terminal(source: End, lines: bool) -> Self {
+        let line_ends = lines.then(LineEnds::default);
+        Self { source: Some(source), buffer: Some(Buffer::new()), line_ends, is_last: false, bytes: 0 }
+    }
+
+    /// The workload has ended, with all that could write.
+    pub(crate) fn expect_end(&mut self) {
+        self.is_last = true;
+        // A terminal that was closed meanwhile will not tell again.
+        if let Some(source) = self.source.as_mut().filter(|_| self.buffer.is_some()) {
+            source.readable = true;
+        }
     }
 
     /// Moves what can be moved.
@@ -160,9 +184,14 @@ impl Output {
                 if !source.readable {
                     break;
                 }
-                match buffer.fill(source) {
-                    // The master of a terminal that nobody has open any more.
-                    Ok(0) | Err(Errno::IO) => self.source = None,
+                let filled = match &mut self.line_ends {
+                    Some(line_ends) => buffer.fill_lines(source, line_ends),
+                    None => buffer.fill(source),
+                };
+                match filled {
+                    // Nobody has the terminal open: its end, or a program has hung it up to open it anew.
+                    Ok(0) | Err(Errno::IO) if self.is_last => self.source = None,
+                    Ok(0) | Err(Errno::IO) => source.readable = false,
                     Ok(_) => {}
                     Err(Errno::AGAIN) => source.readable = false,
                     Err(errno) => return Err(errno),

@@ -10,7 +10,7 @@ use guest_init::run_spec::TmpfsMount;
 use guest_init::tmpfs_options::TmpfsOptions;
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_move, mount_remount};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_move, mount_remount};
 use rustix::process::{chdir, chroot, umask};
 
 const CLOSED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
@@ -81,6 +81,17 @@ pub(crate) fn mount_for_workload() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Mounts what an init expects of those who start it in a container, besides: a `/run` that is empty at each start.
+pub(crate) fn mount_for_system() -> Result<(), Failure> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_making_folder("tmpfs", "/run", flags, c"mode=755").step("mount", "/run")
+}
+
+/// Lets the mounts of a system reach the mount namespaces of its services, as every init sets it outside of containers.
+pub(crate) fn share_mounts() -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).step("share mounts", "/")
 }
 
 /// Mounts one more tmpfs, as `--tmpfs` asks for.

@@ -31,8 +31,8 @@ pub(crate) struct Workload {
 pub(crate) enum Streams {
     /// One pipe each; no input if the host has none to relay.
     Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
-    /// The master of its terminal, and whether the host has input to relay.
-    Terminal { master: OwnedFd, input: bool },
+    /// The master of its terminal, whether the host has input to relay, and whether it expects a pipe's line ends.
+    Terminal { master: OwnedFd, input: bool, lines: bool },
 }
 
 /// Starts the workload of `spec`; it has been executed when this returns.
@@ -40,7 +40,8 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
     const STEP: &str = "start workload";
     let cgroup = make_cgroup().step("make control group", CGROUP)?;
     let mut inherited = Inherited::default();
-    let pipes = if spec.terminal.is_none() { Some(make_pipes(spec.stdin, &mut inherited)?) } else { None };
+    let has_pipes = spec.terminal.is_none() && spec.system.is_none();
+    let pipes = if has_pipes { Some(make_pipes(spec.stdin, &mut inherited)?) } else { None };
     if spec.init {
         inherited.own_program = Some(open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")?);
     }
@@ -57,7 +58,7 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
         let _ = waitpid(Some(pid), WaitOptions::empty());
         return Err(failure);
     }
-    let streams = streams_of(pipes, inherited, spec.stdin)?;
+    let streams = streams_of(pipes, inherited, spec.stdin, spec.terminal.is_none())?;
     Ok(Workload { pid, pidfd, streams })
 }
 
@@ -76,11 +77,17 @@ pub(crate) fn make_pipes(input: bool, inherited: &mut Inherited) -> Result<Strea
     Ok(Streams::Pipes { stdin, stdout, stderr })
 }
 
-/// PID 1's ends, once the process was executed: the pipes, or the master that it handed back.
-pub(crate) fn streams_of(pipes: Option<Streams>, inherited: Inherited, input: bool) -> Result<Streams, Failure> {
+/// PID 1's ends, once the process was executed: the pipes, or the master that it handed back, whose line ends are to be those of
+/// a pipe if `lines`.
+pub(crate) fn streams_of(
+    pipes: Option<Streams>,
+    inherited: Inherited,
+    input: bool,
+    lines: bool,
+) -> Result<Streams, Failure> {
     match (pipes, inherited.terminal) {
         (Some(pipes), _) => Ok(pipes),
-        (None, Some((master, _))) => Ok(Streams::Terminal { master, input }),
+        (None, Some((master, _))) => Ok(Streams::Terminal { master, input, lines }),
         // It was killed on its way to the terminal.
         (None, None) => {
             Err(Failure::surroundings("start process", "the process ended before it was executed", Errno::SRCH))

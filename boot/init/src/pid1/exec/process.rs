@@ -68,7 +68,7 @@ impl Process {
             Some(Streams::Pipes { stdin, stdout, stderr }) => {
                 (stdin.map(writing).transpose()?, Some(reading(stdout, STDOUT)?), Some(reading(stderr, STDERR)?))
             }
-            Some(Streams::Terminal { master, input }) => {
+            Some(Streams::Terminal { master, input, .. }) => {
                 let stdin = if input { Some(writing(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
                 (stdin, Some(reading(master, STDOUT)?), None)
             }

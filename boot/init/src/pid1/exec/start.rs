@@ -57,7 +57,7 @@ pub(super) fn start(
         let _ = waitpid(Some(pid), WaitOptions::empty());
         return Err(failure);
     }
-    let streams = if spec.detached { None } else { Some(streams_of(pipes, inherited, spec.stdin)?) };
+    let streams = if spec.detached { None } else { Some(streams_of(pipes, inherited, spec.stdin, false)?) };
     Ok(Started { pid, pidfd, streams })
 }
 
@@ -84,7 +84,7 @@ fn enter(
     let (arguments, environment) = (string_array(&spec.arguments)?, string_array(&complete)?);
 
     setsid().step("start session", "new session")?;
-    connect_streams(spec.terminal, identity.user, inherited)?;
+    connect_streams(spec.terminal, true, identity.user, inherited)?;
     become_user(&identity)?;
     let command = spec.arguments.first().map_or("", |command| &**command);
     execute_command(command, path, &arguments, &environment)
