@@ -17,6 +17,7 @@ mod refused_images;
 mod refused_kernels;
 mod refused_options;
 mod result_document;
+mod root_formats;
 mod signals;
 mod status;
 mod streams;
@@ -64,6 +65,7 @@ fn all() -> Vec<Case> {
         options::cases(),
         disks::cases(),
         system_images::cases(),
+        root_formats::cases(),
         faults::cases(),
         matrix::cases(),
         life_cycle::cases(),

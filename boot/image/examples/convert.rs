@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Converts an image and prints how fast that went: `cargo run --release -p oci-image --example convert -- oci:DIR
-//! [CACHE]`. Without a cache folder a new one is made and removed.
+//! [erofs|squashfs [CACHE]]`. Without a cache folder a new one is made and removed.
 
-use oci_image::{ImageReference, Platform, Prepare, prepare};
+use oci_image::{ImageReference, Platform, Prepare, RootFormat, prepare};
 use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let reference = ImageReference::parse(&arguments.next().ok_or("usage: convert IMAGE [CACHE]")?)?;
+    let reference = ImageReference::parse(&arguments.next().ok_or("usage: convert IMAGE [FORMAT [CACHE]]")?)?;
+    let format = match arguments.next().as_deref() {
+        None | Some("erofs") => RootFormat::Erofs,
+        Some("squashfs") => RootFormat::Squashfs,
+        Some(other) => return Err(format!("no format is called {other}").into()),
+    };
     let temporary = std::env::temp_dir().join(format!("oci-image-convert-{}", std::process::id()));
     let kept = arguments.next().map(PathBuf::from);
     let cache = kept.as_ref().unwrap_or(&temporary);
-    let request = Prepare { reference: &reference, cache, platform: Platform::default(), progress: None };
+    let request = Prepare { reference: &reference, cache, platform: Platform::default(), format, progress: None };
     let result = ["first", "second"].into_iter().try_for_each(|time| -> Result<(), Box<dyn Error>> {
         let start = Instant::now();
         let image = prepare(&request).inspect_err(|error| {

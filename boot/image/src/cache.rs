@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `images/v1/sha256-HEX/root.erofs` | the root disk |
 //! | `images/v1/sha256-HEX/image.json` | its digest and size, the image's configuration |
+//! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: each format but EROFS has its name there |
 //! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; whoever works holds a lock on the folder itself |
 //!
 //! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a folder that nobody
@@ -13,6 +14,7 @@
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
+use crate::root_disk::RootFormat;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,12 +25,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "v1";
-const ROOT_DISK: &str = "root.erofs";
 const DESCRIPTION: &str = "image.json";
 
-/// The folder of all root disks.
+/// The folder of all root disks, for those of one format.
 pub(crate) struct Cache {
     folder: PathBuf,
+    format: RootFormat,
 }
 
 /// A root disk that is there.
@@ -75,21 +77,34 @@ impl CacheError {
 }
 
 impl Cache {
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.join("images").join(FORMAT) }
+    pub(crate) fn new(folder: &Path, format: RootFormat) -> Self {
+        Self { folder: folder.join("images").join(FORMAT), format }
+    }
+
+    /// A digest as the name of a folder.
+    fn name(&self, digest: &Digest) -> String {
+        let name = format!("{}-{}", digest.algorithm(), digest.hex());
+        match self.format {
+            RootFormat::Erofs => name,
+            format => format!("{name}.{}", format.file_system()),
+        }
+    }
+
+    fn root_disk(&self) -> String {
+        format!("root.{}", self.format.file_system())
     }
 
     /// The root disk of the image with this digest, if it is there and whole.
     pub(crate) fn find(&self, digest: &Digest) -> Result<Option<Entry>, CacheError> {
-        let path = self.folder.join(name(digest));
+        let path = self.folder.join(self.name(digest));
         // Through the open folder both files are of one conversion, whatever happens to the path meanwhile.
         let folder = match open_folder(&path) {
             Ok(folder) => folder,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(CacheError::new("open", &path, error)),
         };
-        let open = |name| rustix::fs::openat(&folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let (Ok(disk), Ok(description)) = (open(ROOT_DISK), open(DESCRIPTION)) else { return Ok(None) };
+        let open = |name: &str| rustix::fs::openat(&folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let (Ok(disk), Ok(description)) = (open(&self.root_disk()), open(DESCRIPTION)) else { return Ok(None) };
         let disk = File::from(disk);
         let mut text = Vec::new();
         let length = disk.metadata().and_then(|metadata| {
@@ -99,7 +114,7 @@ impl Cache {
         let length = length.map_err(|source| CacheError::new("read", &path, source))?;
         match serde_json::from_slice::<Stored>(&text) {
             Ok(stored) if stored.root_disk_bytes == length && stored.image_digest == digest.to_string() => {
-                Ok(Some(Entry { root_disk: path.join(ROOT_DISK), root_disk_file: disk, stored }))
+                Ok(Some(Entry { root_disk: path.join(self.root_disk()), root_disk_file: disk, stored }))
             }
             _ => {
                 log::warn!("{} in the image cache is damaged and will be made anew", path.display());
@@ -112,7 +127,7 @@ impl Cache {
     pub(crate) fn claim(&self, digest: &Digest, waiting: impl Fn()) -> Result<Claim, CacheError> {
         fs::create_dir_all(&self.folder).map_err(|source| CacheError::new("make", &self.folder, source))?;
         self.take_away_leftovers();
-        let path = self.folder.join(format!(".{}.tmp", name(digest)));
+        let path = self.folder.join(format!(".{}.tmp", self.name(digest)));
         loop {
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -130,8 +145,8 @@ impl Cache {
                 lock(&folder).map_err(|error| CacheError::new("lock", &path, error))?;
             }
             let ours = is_at(&folder, &path);
-            let held =
-                Workspace { _lock: folder, path: path.clone(), destination: self.folder.join(name(digest)), ours };
+            let destination = self.folder.join(self.name(digest));
+            let held = Workspace { _lock: folder, path: path.clone(), destination, root_disk: self.root_disk(), ours };
             if let Some(found) = self.find(digest)? {
                 return Ok(Claim::Found(Box::new(found)));
             }
@@ -167,6 +182,8 @@ pub(crate) struct Workspace {
     _lock: OwnedFd,
     path: PathBuf,
     destination: PathBuf,
+    /// Name of the root disk's file.
+    root_disk: String,
     ours: bool,
 }
 
@@ -177,7 +194,7 @@ impl Workspace {
 
     /// The empty file for the root disk. Nobody needs to write to it later.
     pub(crate) fn create_root_disk(&self) -> Result<File, CacheError> {
-        let path = self.path.join(ROOT_DISK);
+        let path = self.path.join(&self.root_disk);
         let file = File::options().write(true).create_new(true).mode(0o444).open(&path);
         file.map_err(|source| CacheError::new("make", &path, source))
     }
@@ -187,7 +204,7 @@ impl Workspace {
         let description = self.path.join(DESCRIPTION);
         let text = serde_json::to_vec(&stored).expect("the description holds nothing that JSON cannot");
         fs::write(&description, text).map_err(|source| CacheError::new("write", &description, source))?;
-        let disk = self.path.join(ROOT_DISK);
+        let disk = self.path.join(&self.root_disk);
         let root_disk_file = File::open(&disk).map_err(|source| CacheError::new("open", &disk, source))?;
         // What is in the way was found damaged, or it would have been used.
         match fs::remove_dir_all(&self.destination) {
@@ -199,7 +216,7 @@ impl Workspace {
         fs::rename(&self.path, &self.destination)
             .map_err(|source| CacheError::new("make", &self.destination, source))?;
         self.ours = false;
-        Ok(Entry { root_disk: self.destination.join(ROOT_DISK), root_disk_file, stored })
+        Ok(Entry { root_disk: self.destination.join(&self.root_disk), root_disk_file, stored })
     }
 
     fn clear(&self) -> io::Result<()> {
@@ -220,11 +237,6 @@ impl Drop for Workspace {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
-}
-
-/// A digest as the name of a folder.
-fn name(digest: &Digest) -> String {
-    format!("{}-{}", digest.algorithm(), digest.hex())
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {

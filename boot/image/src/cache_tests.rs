@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::testing::{Archive, Layout, Member, gzip};
-use crate::{ImageReference, Platform, Prepare, PreparedImage, Progress, prepare};
+use crate::{ImageReference, Platform, Prepare, PreparedImage, Progress, RootFormat, prepare};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn layout() -> Layout {
@@ -12,7 +12,30 @@ fn layout() -> Layout {
 
 fn convert(layout: &Layout, cache: &Path) -> PreparedImage {
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    prepare(&Prepare { reference: &reference, cache, platform: Platform::default(), progress: None }).unwrap()
+    prepare(&Prepare {
+        reference: &reference,
+        cache,
+        platform: Platform::default(),
+        format: RootFormat::default(),
+        progress: None,
+    })
+    .unwrap()
+}
+
+#[test]
+fn each_format_of_an_image_has_its_own_root_disk() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let as_format = |format| {
+        let platform = Platform::default();
+        prepare(&Prepare { reference: &reference, cache: cache.path(), platform, format, progress: None }).unwrap()
+    };
+    let (erofs, squashfs) = (as_format(RootFormat::Erofs), as_format(RootFormat::Squashfs));
+    assert!(!squashfs.cached && as_format(RootFormat::Erofs).cached && as_format(RootFormat::Squashfs).cached);
+    assert_ne!(erofs.root_disk_digest, squashfs.root_disk_digest);
+    assert!(fs::read(squashfs.root_disk).unwrap().starts_with(b"hsqs"));
+    let name = erofs.image_digest.replace(':', "-");
+    assert_eq!(listing(cache.path()), [name.clone(), format!("{name}.squashfs")]);
 }
 
 /// Names in the cache's only folder with contents.
@@ -82,7 +105,7 @@ fn the_second_run_waits_for_the_first() {
     let image = convert(&layout, cache.path());
     let digest = Digest::parse(&image.image_digest).unwrap();
     fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
-    let store = Cache::new(cache.path());
+    let store = Cache::new(cache.path(), RootFormat::Erofs);
     let Claim::Held(first) = store.claim(&digest, || panic!("nobody else is at work")).unwrap() else { panic!() };
     let waited = AtomicBool::new(false);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
@@ -97,7 +120,13 @@ fn the_second_run_waits_for_the_first() {
                     told.send(()).unwrap();
                 }
             };
-            let request = Prepare { reference, cache, platform: Platform::default(), progress: Some(&progress) };
+            let request = Prepare {
+                reference,
+                cache,
+                platform: Platform::default(),
+                format: RootFormat::default(),
+                progress: Some(&progress),
+            };
             prepare(&request).unwrap().cached
         });
         hear.recv().unwrap();
@@ -117,7 +146,7 @@ fn what_killed_runs_left_is_reclaimed() {
     let folder = cache.path().join("images").join(FORMAT);
     for name in [temporary_name(&image), format!(".sha256-{}.tmp", "0".repeat(64))] {
         fs::create_dir(folder.join(&name)).unwrap();
-        fs::write(folder.join(&name).join(ROOT_DISK), "half").unwrap();
+        fs::write(folder.join(&name).join("root.erofs"), "half").unwrap();
     }
     assert!(!convert(&layout, cache.path()).cached);
     assert_eq!(listing(cache.path()).len(), 1);
@@ -152,7 +181,13 @@ fn a_conversion_that_fails_leaves_nothing() {
         Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("../b", "")]).bytes()], gzip);
     let cache = tempfile::tempdir().unwrap();
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    let request = Prepare { reference: &reference, cache: cache.path(), platform: Platform::default(), progress: None };
+    let request = Prepare {
+        reference: &reference,
+        cache: cache.path(),
+        platform: Platform::default(),
+        format: RootFormat::default(),
+        progress: None,
+    };
     let error = prepare(&request).unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
     assert!(source.to_string().starts_with("layer 1 of 1 (sha256:"), "{source}");
@@ -167,9 +202,14 @@ fn a_cache_that_cannot_be_made_is_the_hosts_fault() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    let error =
-        prepare(&Prepare { reference: &reference, cache: &file, platform: Platform::default(), progress: None })
-            .unwrap_err();
+    let error = prepare(&Prepare {
+        reference: &reference,
+        cache: &file,
+        platform: Platform::default(),
+        format: RootFormat::default(),
+        progress: None,
+    })
+    .unwrap_err();
     assert!(error.is_host());
     assert!(error.to_string().contains("in the image cache"), "{error}");
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Layers in, root disk out: the layers are merged into a tree in memory and a spool of file data, and these two are
-//! written as an EROFS image.
+//! written as an image of the wanted format.
 
 use crate::digest::Digest;
-use crate::erofs::{self, ErofsError, Volume};
 use crate::image::Image;
 use crate::layer::{LayerError, with_layers};
 use crate::progress::Progress;
+use crate::root_disk::{self, RootDiskError, RootFormat, Volume};
 use crate::spool::Spool;
 use crate::tree::{Merge, MergeError};
 use std::fs::File;
@@ -46,15 +46,16 @@ pub enum ConvertError {
     Spool(#[source] io::Error),
     /// The root disk.
     #[error(transparent)]
-    Erofs(#[from] ErofsError),
+    RootDisk(#[from] RootDiskError),
 }
 
 impl ConvertError {
     pub(crate) fn is_host(&self) -> bool {
         match self {
-            Self::Layer(_) | Self::Erofs(ErofsError::TooLarge) => false,
+            Self::Layer(_) => false,
+            Self::RootDisk(error) => error.is_host(),
             Self::Merge { source, .. } => matches!(source, MergeError::Spool(_)),
-            Self::Spool(_) | Self::Erofs(_) => true,
+            Self::Spool(_) => true,
         }
     }
 }
@@ -62,6 +63,7 @@ impl ConvertError {
 /// Writes the root disk of `image` to the empty file `disk`; the temporary file is made in `folder`.
 pub(crate) fn convert(
     image: &Image,
+    format: RootFormat,
     folder: &Path,
     disk: &mut File,
     report: &dyn Fn(Progress),
@@ -88,9 +90,9 @@ pub(crate) fn convert(
     })?;
     report(Progress::Merged { bytes: layer_bytes });
     let (tree, spool) = merge.finish();
-    let spool = spool.into_file().map_err(ErofsError::Spool)?;
+    let spool = spool.into_file().map_err(RootDiskError::Spool)?;
     let volume = Volume { uuid: image.digest.first_bytes(), name: VOLUME_NAME };
-    let written =
-        erofs::write(&tree, &spool, &volume, disk, &|bytes, total| report(Progress::Writing { bytes, total }))?;
+    let writing = |bytes, total| report(Progress::Writing { bytes, total });
+    let written = root_disk::write(format, &tree, &spool, &volume, disk, &writing)?;
     Ok(Converted { root_disk_digest: written.digest, root_disk_bytes: written.bytes, layer_bytes })
 }

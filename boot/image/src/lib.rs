@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An image reference in, a root disk and the image's configuration out.
 //!
-//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS image,
+//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS
+//! (or squashfs) image,
 //! or finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host folder, and no name
 //! in it becomes a host path.
 //!
@@ -20,8 +21,10 @@ mod platform;
 mod prepare;
 mod progress;
 mod reference;
+mod root_disk;
 mod source;
 mod spool;
+mod squashfs;
 mod tar;
 #[cfg(test)]
 mod testing;
@@ -31,13 +34,13 @@ pub use cache::CacheError;
 pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use digest::DigestError;
-pub use erofs::ErofsError;
 pub use image::ImageError;
 pub use layer::LayerError;
 pub use platform::Platform;
 pub use prepare::{Error, Prepare, PreparedImage, prepare};
 pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
+pub use root_disk::{RootDiskError, RootFormat};
 pub use source::SourceError;
 pub use tar::TarError;
 pub use tree::{Fault, MergeError};

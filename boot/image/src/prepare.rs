@@ -8,6 +8,7 @@ use crate::image::{Image, ImageError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::ImageReference;
+use crate::root_disk::RootFormat;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,8 @@ pub struct Prepare<'a> {
     pub cache: &'a Path,
     /// Which of the images in an index.
     pub platform: Platform,
+    /// What the root disk is to be. Each format has its own place in the cache.
+    pub format: RootFormat,
     /// Hears how far a conversion is.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
@@ -27,7 +30,7 @@ pub struct Prepare<'a> {
 /// An image, ready to start from.
 #[derive(Debug)]
 pub struct PreparedImage {
-    /// Path of the EROFS image.
+    /// Path of the file.
     pub root_disk: PathBuf,
     /// The same file, open for reading: it stays whatever happens to the cache.
     pub root_disk_file: File,
@@ -101,7 +104,7 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     let reference = || request.reference.to_string();
     let image = Image::open(request.reference, &request.platform)
         .map_err(|source| Error::Image { reference: reference(), source })?;
-    let cache = Cache::new(request.cache);
+    let cache = Cache::new(request.cache, request.format);
 
     if let Some(found) = cache.find(&image.digest)? {
         return Ok(prepared(found, true));
@@ -111,7 +114,7 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         Claim::Held(folder) => folder,
     };
     let mut disk = folder.create_root_disk()?;
-    let converted = convert(&image, folder.path(), &mut disk, &report).map_err(|source| {
+    let converted = convert(&image, request.format, folder.path(), &mut disk, &report).map_err(|source| {
         let reference = reference();
         if source.is_host() {
             Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }

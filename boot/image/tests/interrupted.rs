@@ -3,7 +3,7 @@
 //! which is this test binary again under a file size limit: at the limit the kernel kills a writer, or fails its write
 //! if the signal is ignored.
 
-use oci_image::{ImageReference, Platform, Prepare, PreparedImage, prepare};
+use oci_image::{ImageReference, Platform, Prepare, PreparedImage, RootFormat, prepare};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -46,7 +46,13 @@ fn layout() -> tempfile::TempDir {
 
 fn convert(layout: &Path, cache: &Path) -> Result<PreparedImage, oci_image::Error> {
     let reference = ImageReference::OciLayout { path: layout.into(), tag: None };
-    prepare(&Prepare { reference: &reference, cache, platform: Platform::default(), progress: None })
+    prepare(&Prepare {
+        reference: &reference,
+        cache,
+        platform: Platform::default(),
+        format: RootFormat::default(),
+        progress: None,
+    })
 }
 
 /// Runs a conversion that may write files of at most `limit` units of 512 bytes.

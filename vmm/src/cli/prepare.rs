@@ -22,7 +22,7 @@ use crate::host::{installed, scratch};
 use crate::kvm::KvmHost;
 use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
-use oci_image::{ImageReference, Platform, Prepare};
+use oci_image::{ImageReference, Platform, Prepare, RootFormat};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,8 @@ pub(super) enum InitError {
 struct Root {
     disk: BlockConfig,
     workload: Workload,
-    is_own_disk: bool,
+    /// Of a disk that was made from an image.
+    format: Option<RootFormat>,
     digests: Digests,
 }
 
@@ -83,12 +84,12 @@ impl Preparation {
         let init = read_init(request, &self.folders)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
         let Plan { root, disks: own_disks, interfaces, inside } = plan;
-        let Root { disk, workload, is_own_disk, digests } = self.root(root)?;
+        let Root { disk, workload, format, digests } = self.root(root, &kernel)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
-        let run_spec = run_spec(request, inside, workload, &self.id, is_own_disk);
+        let run_spec = run_spec(request, inside, workload, &self.id, format);
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.folders).fails_as(EndReason::HostError)?);
@@ -114,21 +115,24 @@ impl Preparation {
     }
 
     /// The root disk: the user's own, or the one that the image becomes.
-    fn root(&self, source: RootSource) -> Result<Root, Failure> {
+    fn root(&self, source: RootSource, kernel: &Kernel) -> Result<Root, Failure> {
         let image = match source {
             RootSource::Image(image) => image,
             RootSource::Disk(disk, workload) => {
-                return Ok(Root { disk, workload, is_own_disk: true, digests: Digests::default() });
+                return Ok(Root { disk, workload, format: None, digests: Digests::default() });
             }
         };
         let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
         let cache = self.folders.cache().fails_as(EndReason::HostError)?;
+        let choice = self.request.root_format.unwrap_or_default();
+        let format = choice.for_kernel(|name| kernel.features().has_file_system(name));
         let line = ProgressLine::new();
         let hear = |progress| line.hear(progress);
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
             cache: &cache,
             platform: Platform::default(),
+            format,
             progress: Some(&hear),
         })
         .map_err(|error| {
@@ -147,7 +151,7 @@ impl Preparation {
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        Ok(Root { disk, workload, is_own_disk: false, digests })
+        Ok(Root { disk, workload, format: Some(format), digests })
     }
 }
 

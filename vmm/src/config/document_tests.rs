@@ -34,6 +34,7 @@ const EVERYTHING: &[&str] = &[
     "--init-binary=i",
     "--append=a b",
     "--rootfs=r",
+    "--root-format=squashfs",
     "--scratch=16m",
     "--read-only",
     "--tmpfs=/t:size=1m",

@@ -17,6 +17,7 @@ pub mod name;
 pub mod network;
 pub mod plan;
 pub mod request;
+pub mod root_format;
 pub mod run_spec;
 pub mod signal;
 pub mod size;

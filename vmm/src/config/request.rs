@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::environment::Variable;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
+use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
 use super::tmpfs::Tmpfs;
@@ -89,6 +90,9 @@ pub struct Request {
     /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub rootfs: Option<PathBuf>,
+    /// File system of the disk that an image is made into [default: auto, one that the kernel has]
+    #[arg(long, value_name = "FORMAT", help_heading = "File systems")]
+    pub root_format: Option<RootFormatChoice>,
     /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g, tmpfs with --read-only]
     #[arg(long, value_name = "SIZE|tmpfs|none", help_heading = "File systems", allow_hyphen_values = true)]
     pub scratch: Option<Scratch>,

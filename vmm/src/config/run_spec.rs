@@ -9,15 +9,23 @@ use super::size::Scratch;
 use super::tmpfs::Tmpfs;
 use super::workload::Workload;
 use guest_init::run_spec::{Root, RunSpec, System, Upper};
+use oci_image::RootFormat;
 
 /// File systems that PID 1 tries on a root disk of the user's.
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 /// The same for one that is written in place.
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
-/// Builds what PID 1 is told. `own_disk` says that the root disk is the user's and not one made from an image.
+/// Builds what PID 1 is told. `made` is the format of a root disk that was made from an image; without it the root disk is the
+/// user's.
 #[must_use]
-pub fn run_spec(request: &Request, inside: Inside, workload: Workload, id: &MachineName, own_disk: bool) -> RunSpec {
+pub fn run_spec(
+    request: &Request,
+    inside: Inside,
+    workload: Workload,
+    id: &MachineName,
+    made: Option<RootFormat>,
+) -> RunSpec {
     let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
     let mut environment = workload.environment;
     // A system may change its name.
@@ -25,10 +33,10 @@ pub fn run_spec(request: &Request, inside: Inside, workload: Workload, id: &Mach
         environment.push(format!("HOSTNAME={hostname}"));
     }
     let in_place = request.writes_in_place();
-    let file_systems = match own_disk {
-        true if in_place => &WRITABLE_ROOT_FILE_SYSTEMS[..],
-        true => &ROOT_FILE_SYSTEMS,
-        false => &["erofs"],
+    let file_systems = match made {
+        Some(format) => &[format.file_system()][..],
+        None if in_place => &WRITABLE_ROOT_FILE_SYSTEMS,
+        None => &ROOT_FILE_SYSTEMS,
     };
     RunSpec {
         arguments: workload.arguments,
@@ -72,7 +80,7 @@ mod tests {
             stop_signal: SignalNumber::TERM,
         };
         let inside = Inside { interfaces: Vec::new(), terminal: None };
-        run_spec(request, inside, workload, &"web".parse().unwrap(), false)
+        run_spec(request, inside, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs))
     }
 
     #[test]
@@ -109,6 +117,7 @@ mod tests {
         assert_eq!(scratch("1g"), Upper::Disk("scratch".into()));
         assert_eq!(scratch("none"), Upper::None);
         let image = build(&Request { system: true, ..Request::default() }, &[]);
+        assert_eq!(image.root.file_systems, ["squashfs"]);
         assert_eq!(image.root.upper, Upper::Disk("scratch".into()));
     }
 

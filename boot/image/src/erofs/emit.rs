@@ -1,36 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Writes what the plan says.
 
-use super::chunks::Chunks;
 use super::format::*;
-use super::output::{self, Output};
 use super::plan::{Place, Plan};
-use super::{BLOCK, ErofsError, crc32c, directory, xattr};
-use crate::digest::Digest;
+use super::{BLOCK, crc32c, directory, xattr};
+use crate::root_disk::{Chunks, Output, RootDiskError, Volume, Written, write_output};
 use crate::spool::SpoolFile;
 use crate::tree::{Content, Data, Extent, Node, Tree};
 use std::fs::File;
-use std::io;
 use zerocopy::IntoBytes as _;
-
-/// What names the volume.
-pub(crate) struct Volume {
-    pub uuid: [u8; 16],
-    pub name: [u8; 16],
-}
-
-/// An image as it was written.
-pub(crate) struct Written {
-    pub digest: Digest,
-    pub bytes: u64,
-}
-
-/// Failures of the output and of the spool are told apart by who met them.
-impl From<io::Error> for ErofsError {
-    fn from(error: io::Error) -> Self {
-        Self::Write(error)
-    }
-}
 
 /// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` hears the bytes written and the size.
 pub(crate) fn write(
@@ -39,16 +17,16 @@ pub(crate) fn write(
     volume: &Volume,
     file: &File,
     progress: &dyn Fn(u64, u64),
-) -> Result<Written, ErofsError> {
+) -> Result<Written, RootDiskError> {
     let plan = Plan::new(tree)?;
     let bytes = plan.blocks * BLOCK;
     let emitter = Emitter { tree, spool, plan: &plan };
-    let digest = output::write(file, seal, &|written| progress(written, bytes), |output| {
+    let digest = write_output(file, seal, &|written| progress(written, bytes), |output| {
         emitter.superblock(volume, output)?;
         plan.places.iter().try_for_each(|place| emitter.inode(place, output))?;
         plan.places.iter().try_for_each(|place| emitter.directory_blocks(place, output))?;
         plan.places.iter().try_for_each(|place| emitter.data_blocks(place, output))?;
-        output.zeros_to(bytes).map_err(ErofsError::Write)
+        output.zeros_to(bytes).map_err(RootDiskError::Write)
     })?;
     Ok(Written { digest, bytes })
 }
@@ -67,7 +45,7 @@ struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
-    fn superblock(&self, volume: &Volume, output: &mut Output<'_>) -> Result<(), ErofsError> {
+    fn superblock(&self, volume: &Volume, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         let root = self.plan.of(Tree::ROOT).nid();
         let superblock = SuperBlock {
             magic: SUPER_MAGIC.into(),
@@ -86,7 +64,7 @@ impl Emitter<'_> {
     }
 
     /// The inode with its attributes and what else is kept with it.
-    fn inode(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+    fn inode(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         let node = self.tree.node(place.node);
         let metadata = &node.metadata;
         let inode = Inode {
@@ -120,7 +98,7 @@ impl Emitter<'_> {
             }
             Content::Symlink(target) => Ok(output.bytes(target)?),
             Content::Regular { data: Data::Whole(start), .. } => {
-                self.copy(start + place.blocks * BLOCK, place.tail(), output)
+                self.spool.copy(start + place.blocks * BLOCK, place.tail(), output)
             }
             _ => Ok(()),
         }
@@ -152,7 +130,7 @@ impl Emitter<'_> {
         directory::encode(&names.collect::<Vec<_>>())
     }
 
-    fn directory_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+    fn directory_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         if place.blocks == 0 || self.tree.children(place.node).is_none() {
             return Ok(());
         }
@@ -161,7 +139,7 @@ impl Emitter<'_> {
         Ok(output.bytes(&bytes[..bytes.len().min((place.blocks * BLOCK) as usize)])?)
     }
 
-    fn data_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), ErofsError> {
+    fn data_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         if place.blocks == 0 {
             return Ok(());
         }
@@ -172,18 +150,19 @@ impl Emitter<'_> {
             }
             Content::Regular { data: Data::Whole(start), .. } => {
                 output.zeros_to(place.block * BLOCK)?;
-                self.copy(*start, place.size.min(place.blocks * BLOCK), output)
+                self.spool.copy(*start, place.size.min(place.blocks * BLOCK), output)
             }
             Content::Regular { data: Data::Sparse(extents), .. } => {
+                let chunks = Chunks::of(place.size);
                 output.zeros_to(place.block * BLOCK)?;
-                self.chunks(place, extents, output)
+                chunks.copy(extents, self.spool, output, |chunk| chunks.blocks(chunk) * BLOCK)
             }
             _ => Ok(()),
         }
     }
 
     /// Block addresses of the chunks.
-    fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), ErofsError> {
+    fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), RootDiskError> {
         let chunks = Chunks::of(place.size);
         let mut stored = chunks.stored(extents).peekable();
         let mut block = place.block;
@@ -198,34 +177,6 @@ impl Emitter<'_> {
             output.bytes(&address.to_le_bytes())?;
         }
         Ok(())
-    }
-
-    /// The stored chunks, with zeros where they have no data.
-    fn chunks(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), ErofsError> {
-        let chunks = Chunks::of(place.size);
-        // The extent that is being copied; one may reach over several chunks.
-        let mut current = 0;
-        for chunk in chunks.stored(extents) {
-            let start = output.position();
-            let (first, length) = (chunks.start(chunk), chunks.blocks(chunk) * BLOCK);
-            while let Some(extent) = extents.get(current).filter(|extent| extent.offset < first + length) {
-                let skipped = first.saturating_sub(extent.offset);
-                output.zeros_to(start + (extent.offset + skipped - first))?;
-                let now = (extent.length - skipped).min(start + length - output.position());
-                self.copy(extent.spooled + skipped, now, output)?;
-                if skipped + now < extent.length {
-                    break;
-                }
-                current += 1;
-            }
-            output.zeros_to(start + length)?;
-        }
-        Ok(())
-    }
-
-    /// `length` bytes of the spool.
-    fn copy(&self, start: u64, length: u64, output: &mut Output<'_>) -> Result<(), ErofsError> {
-        output.take_from(length, |into, offset| self.spool.read(into, start + offset).map_err(ErofsError::Spool))
     }
 }
 

@@ -12,36 +12,18 @@
 //! A directory's inode is followed by those of its files, then by its subdirectories in the same manner: what a path
 //! look-up and an `ls -l` touch lies together, because a guest's kernel reads such metadata one 4-KiB block at a time.
 
-mod chunks;
 mod crc32c;
 mod directory;
 mod emit;
 mod format;
-mod output;
 mod plan;
 mod xattr;
 
-pub(crate) use emit::{Volume, write};
+pub(crate) use emit::write;
 pub(crate) use xattr::namespace as xattr_namespace;
-
-use std::io;
 
 /// Block size; the guest's page size.
 const BLOCK: u64 = 4096;
-
-/// The image cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum ErofsError {
-    /// The host cannot write the image.
-    #[error("cannot write the root disk")]
-    Write(#[source] io::Error),
-    /// The host cannot read the data back.
-    #[error("cannot read the temporary file for the image's data")]
-    Spool(#[source] io::Error),
-    /// More than the limit.
-    #[error("the root disk would be larger than {} GiB", crate::limits::UNCOMPRESSED_BYTES >> 30)]
-    TooLarge,
-}
 
 #[cfg(test)]
 #[path = "erofs_tests.rs"]

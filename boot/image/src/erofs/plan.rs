@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Decides where everything goes before the first byte is written: the inodes one after another, then the blocks.
 
-use super::chunks::Chunks;
 use super::directory::{self, with_dots};
 use super::format::{DataLayout, INODE_SLOT, Inode, SUPER_OFFSET, SuperBlock};
-use super::{BLOCK, ErofsError, xattr};
+use super::{BLOCK, xattr};
 use crate::limits;
+use crate::root_disk::{Chunks, RootDiskError};
 use crate::tree::{Content, Data, NodeId, Tree};
 
 /// Longest tail of a file that is kept with its inode. A tail saves its block and, for a short file, a request of the
@@ -57,7 +57,7 @@ pub(super) struct Plan {
 const UNPLACED: u32 = u32::MAX;
 
 impl Plan {
-    pub(super) fn new(tree: &Tree) -> Result<Self, ErofsError> {
+    pub(super) fn new(tree: &Tree) -> Result<Self, RootDiskError> {
         let mut plan = Self { places: Vec::new(), positions: vec![UNPLACED; tree.len()], blocks: 0, chunked: false };
         let mut next = SUPER_OFFSET + size_of::<SuperBlock>() as u64;
         let mut directories = vec![(Tree::ROOT, Tree::ROOT)];
@@ -83,7 +83,7 @@ impl Plan {
         plan.blocks = next.div_ceil(BLOCK);
         // Maps of sparse files can be large without any data.
         if next > limits::UNCOMPRESSED_BYTES {
-            return Err(ErofsError::TooLarge);
+            return Err(RootDiskError::TooLarge);
         }
         plan.place_blocks(tree, |content| matches!(content, Content::Directory(_)))?;
         plan.place_blocks(tree, |content| !matches!(content, Content::Directory(_)))?;
@@ -139,13 +139,13 @@ impl Plan {
     }
 
     /// Gives blocks to the inodes whose content is `wanted`.
-    fn place_blocks(&mut self, tree: &Tree, wanted: impl Fn(&Content) -> bool) -> Result<(), ErofsError> {
+    fn place_blocks(&mut self, tree: &Tree, wanted: impl Fn(&Content) -> bool) -> Result<(), RootDiskError> {
         for place in self.places.iter_mut().filter(|place| wanted(&tree.node(place.node).content)) {
             place.block = self.blocks;
             self.blocks += place.blocks;
             // Checked on the way: the sizes of sparse files are what an archive says they are.
             if self.blocks > limits::UNCOMPRESSED_BYTES / BLOCK {
-                return Err(ErofsError::TooLarge);
+                return Err(RootDiskError::TooLarge);
             }
         }
         Ok(())

@@ -1,36 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the tests of this crate share: archives with anything in them, image layouts, and a reader of EROFS images that
-//! knows nothing of the writer.
+//! What the tests of this crate share: archives with anything in them, image layouts, random layers, and a reader of each
+//! format that knows nothing of the writer.
 
 mod archive;
 mod layout;
+mod model;
 mod read_back;
+mod read_squashfs;
 
 pub(crate) use archive::{Archive, Member, pax_record};
 pub(crate) use layout::{Layout, gzip, gzip_best, zstd};
+pub(crate) use model::{Model, step};
 pub(crate) use read_back::{Found, read_back};
+pub(crate) use read_squashfs::read_squashfs;
 
-use crate::erofs::{self, Volume};
+use crate::root_disk::{self, RootDiskError, RootFormat, Volume};
 use crate::spool::Spool;
 use crate::tree::{Merge, MergeError};
 use std::collections::BTreeMap;
 
-/// Merges `layers` and gives the bytes of the image.
+/// Merges `layers` and gives the bytes of the EROFS image.
 pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
+    Ok(image_as(RootFormat::Erofs, layers)?.unwrap())
+}
+
+/// The same in any format.
+pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<Vec<u8>, RootDiskError>, MergeError> {
     let folder = tempfile::tempdir().unwrap();
     let mut merge = Merge::new(Spool::create(folder.path()).unwrap());
     for layer in layers {
         merge.layer(layer.as_slice(), |_| {})?;
     }
     let (tree, spool) = merge.finish();
-    let path = folder.path().join("root.erofs");
+    let path = folder.path().join("root");
     let file = std::fs::File::create(&path).unwrap();
     let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
-    let written = erofs::write(&tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {}).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
-    assert_eq!(written.digest, crate::digest::Digest::of(&bytes));
-    assert_eq!(written.bytes, bytes.len() as u64);
-    Ok(bytes)
+    let written = root_disk::write(format, &tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {});
+    Ok(written.map(|written| {
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(written.digest, crate::digest::Digest::of(&bytes));
+        assert_eq!(written.bytes, bytes.len() as u64);
+        bytes
+    }))
 }
 
 /// Merges `layers` and gives the files of the image by path, as they are read back from it.

@@ -51,15 +51,20 @@ pub(crate) fn mount(root: &Root) -> Result<(), Failure> {
 fn mount_image(root: &Root, disks: &mut Disks, path: &str, flags: MountFlags) -> Result<(), Failure> {
     const STEP: &str = "mount root disk";
     let disk = disks.find(&root.disk_serial, "find root disk")?;
+    let mut is_known = false;
     for file_system in &root.file_systems {
         match mount_file_system(&*disk, path, &**file_system, flags, None) {
             Ok(()) => return Ok(()),
             // Not this file system, or not one that the kernel knows: the next.
-            Err(Errno::INVAL | Errno::NODEV) => {}
+            Err(Errno::INVAL) => is_known = true,
+            Err(Errno::NODEV) => {}
             Err(errno) => return Err(Failure::surroundings(STEP, alloc::format!("{disk} as {file_system}"), errno)),
         }
     }
     let tried = root.file_systems.join(", ");
+    if !is_known {
+        return Err(Failure::refused(STEP, alloc::format!("the guest's kernel has none of: {tried}"), Errno::NODEV));
+    }
     let cure =
         if root.upper == Upper::InPlace { "; to write elsewhere than to the disk itself, use --scratch" } else { "" };
     Err(Failure::refused(STEP, alloc::format!("{disk} holds none of: {tried}{cure}"), Errno::INVAL))

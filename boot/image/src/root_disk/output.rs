@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The file of the image, written once and front to back. What was written goes to a second thread that hashes it.
+//! The file of the root disk, written once and front to back. What was written goes to a second thread that hashes it.
 
 use crate::digest::{Digest, Hasher};
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Bytes written at once.
 const BUFFER: usize = 1 << 20;
 
-pub(super) struct Output<'a> {
+pub(crate) struct Output<'a> {
     file: &'a File,
     buffer: Vec<u8>,
     written: u64,
@@ -21,7 +21,7 @@ pub(super) struct Output<'a> {
 }
 
 /// Calls `fill` with an output onto `file` and gives the digest of what it wrote.
-pub(super) fn write<E: From<io::Error>>(
+pub(crate) fn write<E: From<io::Error>>(
     file: &File,
     seal: fn(&mut [u8]),
     progress: &dyn Fn(u64),
@@ -51,11 +51,11 @@ pub(super) fn write<E: From<io::Error>>(
 
 impl Output<'_> {
     /// Where the next byte goes.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
@@ -67,13 +67,13 @@ impl Output<'_> {
     }
 
     /// Zeros up to the byte at `position`.
-    pub(super) fn zeros_to(&mut self, position: u64) -> io::Result<()> {
+    pub(crate) fn zeros_to(&mut self, position: u64) -> io::Result<()> {
         debug_assert!(position >= self.position(), "the plan goes forward only");
         self.take_from(position.saturating_sub(self.position()), |_, _| Ok(()))
     }
 
     /// `length` bytes that `read` puts into the zeroed buffer it is given, with their offset in `length`.
-    pub(super) fn take_from<E: From<io::Error>>(
+    pub(crate) fn take_from<E: From<io::Error>>(
         &mut self,
         length: u64,
         mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,

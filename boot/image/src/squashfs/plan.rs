@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Numbers of inodes, names of each, and places of the data, before anything is written.
+
+use super::format::{BLOCK, SuperBlock};
+use crate::limits;
+use crate::root_disk::{Chunks, RootDiskError};
+use crate::tree::{Content, Data, NodeId, Tree};
+
+/// Most bytes of all sparse files, holes counted: each block of 128 KiB is four bytes in a list.
+pub(crate) const SPARSE_BYTES: u64 = 1 << 40;
+
+/// What is known of an inode before the tables are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Inode {
+    /// From 1; 0 has no name in the image.
+    pub number: u32,
+    pub nlink: u32,
+    /// First byte of a file's data.
+    pub start: u64,
+}
+
+pub(super) struct Plan {
+    /// Each before those below it, with the one above.
+    pub directories: Vec<(NodeId, NodeId)>,
+    /// In the order of their data.
+    pub files: Vec<NodeId>,
+    /// By node.
+    inodes: Vec<Inode>,
+    pub count: u32,
+    /// Behind the last byte of the last file.
+    pub data_end: u64,
+}
+
+impl Plan {
+    pub(super) fn new(tree: &Tree) -> Result<Self, RootDiskError> {
+        let mut plan = Self {
+            directories: Vec::new(),
+            files: Vec::new(),
+            inodes: vec![Inode::default(); tree.len()],
+            count: 0,
+            data_end: size_of::<SuperBlock>() as u64,
+        };
+        let mut below = vec![(Tree::ROOT, Tree::ROOT)];
+        let mut sparse_bytes = 0;
+        while let Some((id, parent)) = below.pop() {
+            plan.number(id);
+            plan.inodes[id.index()].nlink += 2;
+            plan.directories.push((id, parent));
+            let children = || tree.children(id).into_iter().flat_map(|children| children.values());
+            for child in children().map(|child| child.node) {
+                if tree.children(child).is_some() {
+                    plan.inodes[id.index()].nlink += 1;
+                    continue;
+                }
+                plan.inodes[child.index()].nlink += 1;
+                if plan.number(child)
+                    && let Content::Regular { size, data } = &tree.node(child).content
+                {
+                    plan.place(child, *size, data, &mut sparse_bytes)?;
+                }
+            }
+            let directories = children().filter(|child| tree.children(child.node).is_some());
+            below.extend(directories.rev().map(|child| (child.node, id)));
+        }
+        Ok(plan)
+    }
+
+    /// What is known of `node`.
+    pub(super) fn of(&self, node: NodeId) -> Inode {
+        self.inodes[node.index()]
+    }
+
+    /// Gives `node` a number; false if it has one.
+    fn number(&mut self, node: NodeId) -> bool {
+        let inode = &mut self.inodes[node.index()];
+        if inode.number > 0 {
+            return false;
+        }
+        // The number of entries is bounded far below 2^32.
+        self.count += 1;
+        inode.number = self.count;
+        true
+    }
+
+    fn place(&mut self, file: NodeId, size: u64, data: &Data, sparse_bytes: &mut u64) -> Result<(), RootDiskError> {
+        self.inodes[file.index()].start = self.data_end;
+        self.files.push(file);
+        let stored = match data {
+            Data::Whole(_) => size,
+            Data::Sparse(extents) => {
+                *sparse_bytes = size.saturating_add(*sparse_bytes);
+                if *sparse_bytes > SPARSE_BYTES {
+                    return Err(RootDiskError::Sparse);
+                }
+                let chunks = Chunks::of_bytes(size, BLOCK);
+                chunks.stored(extents).map(|chunk| chunks.length(chunk)).sum()
+            }
+        };
+        self.data_end = self.data_end.saturating_add(stored);
+        if self.data_end > limits::UNCOMPRESSED_BYTES { Err(RootDiskError::TooLarge) } else { Ok(()) }
+    }
+}

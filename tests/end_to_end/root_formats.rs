@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `--root-format`: whatever the root disk is made as, the workload finds the same image.
+
+use coracle_tests::{Case, Finished, Place, case, image};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Full, an_image_is_the_same_as_squashfs_and_as_erofs),
+        case!(Full, without_an_overlay_the_root_is_the_file_system_that_was_asked_for),
+        case!(Quick, a_format_that_nobody_writes_is_refused),
+    ]
+}
+
+/// Every file of the image's own with its metadata, attributes and contents, but for what an overlay adds.
+const LIST: &str = "\
+import hashlib, os, stat
+def show(path):
+    s = os.lstat(path)
+    kind = stat.S_IFMT(s.st_mode)
+    size = 0 if stat.S_ISDIR(s.st_mode) else s.st_size
+    links = 0 if stat.S_ISDIR(s.st_mode) else s.st_nlink
+    attributes = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(os.listxattr(path, follow_symlinks=False))]
+    content = ''
+    if stat.S_ISLNK(s.st_mode): content = os.readlink(path)
+    if stat.S_ISREG(s.st_mode): content = hashlib.sha256(open(path, 'rb').read()).hexdigest()
+    print(path, oct(s.st_mode), s.st_uid, s.st_gid, links, size, int(s.st_mtime), s.st_rdev, attributes, content)
+for top in ['/usr', '/srv', '/bin', '/lib', '/var']:
+    show(top)
+    for folder, folders, files in os.walk(top):
+        folders.sort()
+        for name in sorted(folders + files): show(os.path.join(folder, name))
+";
+
+fn an_image_is_the_same_as_squashfs_and_as_erofs() {
+    let place = Place::new();
+    let list = |format: &str| -> Finished {
+        let run = place.run(&["--root-format", format, "-u", "root", &image("python"), "-c", LIST]);
+        run.assert_status(0).assert_stderr("");
+        run
+    };
+    let (erofs, squashfs) = (list("erofs"), list("squashfs"));
+    let lines = squashfs.stdout_text();
+    assert!(lines.lines().count() > 500 && lines.contains("security.capability"), "{}", squashfs.report());
+    for (one, other) in erofs.stdout_text().lines().zip(lines.lines()) {
+        assert_eq!(one, other);
+    }
+    assert_eq!(erofs.stdout.len(), squashfs.stdout.len());
+    assert_ne!(erofs.result_at("/digests/root_disk"), squashfs.result_at("/digests/root_disk"));
+}
+
+fn without_an_overlay_the_root_is_the_file_system_that_was_asked_for() {
+    let place = Place::new();
+    for format in ["auto", "erofs", "squashfs"] {
+        let arguments = ["--root-format", format, "--scratch", "none", &image("busybox"), "sh", "-c"];
+        let run = place.run(&[&arguments[..], &["grep ' / ' /proc/mounts"]].concat());
+        // Coracle's own kernel has both.
+        let expected = format.replace("auto", "erofs");
+        run.assert_status(0);
+        assert_eq!(run.stdout_text().split(' ').nth(2), Some(&*expected), "{}", run.report());
+    }
+}
+
+fn a_format_that_nobody_writes_is_refused() {
+    let place = Place::new();
+    let run = place.run(&["--root-format", "ntfs", "oci:/nowhere"]);
+    run.assert_status(125).assert_one_line_naming(&["--root-format", "ntfs"]);
+}
