@@ -39,9 +39,13 @@ fn show(arguments: &EventsArguments) -> Result<(), Failure> {
         if copy(&mut reader).fails_as(EndReason::HostError)? == Reader::Left || ended {
             return Ok(());
         }
-        if watch.wait(process.as_ref()).fails_as(EndReason::HostError)? == Woken::Ended {
-            copy(&mut reader).fails_as(EndReason::HostError)?;
-            return Ok(());
+        match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
+            Woken::Changed => {}
+            Woken::Ended => {
+                copy(&mut reader).fails_as(EndReason::HostError)?;
+                return Ok(());
+            }
+            Woken::Unread => return Ok(()),
         }
     }
 }

@@ -80,7 +80,11 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
         if over {
             return Ok(());
         }
-        over = watch.wait(process.as_ref()).fails_as(EndReason::HostError)? == Woken::Ended;
+        over = match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
+            Woken::Changed => false,
+            Woken::Ended => true,
+            Woken::Unread => return Ok(()),
+        };
     }
 }
 

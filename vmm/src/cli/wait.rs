@@ -71,7 +71,7 @@ fn end_of(base: &std::path::Path, mut entry: Entry) -> Result<End, Failure> {
                 let id = entry.id.clone();
                 let gone = || Failure::new(EndReason::HostError, UnknownEndError::Gone(id));
                 entry = Entry::look(base, &entry.id).ok_or_else(gone)?;
-                if woken == Woken::Ended && !entry.is_over() {
+                if woken != Woken::Changed && !entry.is_over() {
                     return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(entry.id)));
                 }
             }

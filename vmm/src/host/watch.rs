@@ -19,6 +19,8 @@ pub enum Woken {
     Changed,
     /// The process has ended. It wrote what it wrote before.
     Ended,
+    /// Nobody reads our standard output any more.
+    Unread,
 }
 
 impl FolderWatch {
@@ -33,16 +35,25 @@ impl FolderWatch {
         Ok(Self(inotify))
     }
 
-    /// Waits for a change, or the end of `process` if there is one.
+    /// Waits for a change, the end of `process` if there is one, or until nobody reads what is written about it.
     ///
     /// # Errors
     /// The host cannot wait.
     pub fn wait(&self, process: Option<&OwnedFd>) -> io::Result<Woken> {
         let Some(process) = process else { return Ok(Woken::Ended) };
-        let mut sources = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(process, PollFlags::IN)];
+        let stdout = std::io::stdout();
+        let mut sources = [
+            PollFd::new(&self.0, PollFlags::IN),
+            PollFd::new(process, PollFlags::IN),
+            // For its errors only, which are always told.
+            PollFd::new(&stdout, PollFlags::empty()),
+        ];
         rustix::io::retry_on_intr(|| poll(&mut sources, None))?;
         if !sources[1].revents().is_empty() {
             return Ok(Woken::Ended);
+        }
+        if sources[2].revents().contains(PollFlags::ERR) {
+            return Ok(Woken::Unread);
         }
         // What happened is looked at in the folder itself.
         let mut events = [0; 4096];
