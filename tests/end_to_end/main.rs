@@ -5,12 +5,15 @@ mod detached;
 mod disks;
 mod driver;
 mod ends;
+mod exec;
 mod faults;
+mod health;
 mod hostile_clients;
 mod life_cycle;
 mod matrix;
 mod options;
 mod python_image;
+mod ready;
 mod redis;
 mod refused_hosts;
 mod refused_images;
@@ -73,6 +76,9 @@ fn all() -> Vec<Case> {
         driver::cases(),
         hostile_clients::cases(),
         ends::cases(),
+        exec::cases(),
+        health::cases(),
+        ready::cases(),
         result_document::cases(),
     ];
     modules.into_iter().flatten().collect()

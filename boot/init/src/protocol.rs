@@ -5,9 +5,11 @@
 //! The order of a life: `Hello` ->, <- `Spec`, `Running` ->, <- `Signal`, `Resize`, `StdinEnd`, `OutputClosed` at any time,
 //! `Ended` ->, <- `EndSeen`, then PID 1 syncs and resets the machine. `Failed` may stand in the place of any message of
 //! PID 1 and is answered by `EndSeen` too. Between `Running` and `Ended` there may be any number of `Exec` in both
-//! directions.
+//! directions, of `Health` and `Notification`, and one `Ready`.
 
 use crate::exec::{ExecReport, ExecRequest};
+use crate::health::HealthReport;
+use crate::notification::Notification;
 use crate::run_spec::{RunSpec, WindowSize};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -95,6 +97,12 @@ pub enum ToHost {
         /// What happened.
         report: ExecReport,
     },
+    /// The workload is ready, as `RunSpec::readiness` says. Once, and not if that is `Executed`.
+    Ready,
+    /// A health check has ended.
+    Health(HealthReport),
+    /// The workload said this to its service manager.
+    Notification(Notification),
 }
 
 /// How the workload ended.

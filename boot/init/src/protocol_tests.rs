@@ -43,6 +43,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
             system: stdin.then_some(System { hostname_is_asked_for: init }),
             root,
             interfaces,
+            ..RunSpec::default()
         })
 }
 

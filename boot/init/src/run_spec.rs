@@ -2,6 +2,7 @@
 //! What to run and in what surroundings: the contract between host and guest. Plain data, written by the host, sent
 //! over the control port, obeyed by PID 1. It never appears on the kernel command line.
 
+use crate::health::HealthCheck;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,24 @@ pub struct RunSpec {
     pub extra_hosts: Vec<String>,
     /// Network interfaces, found by MAC address.
     pub interfaces: Vec<Interface>,
+    /// When the workload counts as ready.
+    pub readiness: Readiness,
+    /// How it is found out whether the workload is well.
+    pub health: Option<HealthCheck>,
+}
+
+/// What makes a workload ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Readiness {
+    /// That it was executed.
+    #[default]
+    Executed,
+    /// That this TCP port of the guest's own address 127.0.0.1 takes connections.
+    Port(u16),
+    /// That this command, run beside it, exits with 0.
+    Command(Vec<String>),
+    /// That it says so itself, by `sd_notify(3)`.
+    Notified,
 }
 
 /// What is different for an init of the root's own, besides that it is the workload: its standard streams are a console,

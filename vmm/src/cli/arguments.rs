@@ -3,6 +3,7 @@
 
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
+use super::exec::ExecArguments;
 use super::failure::{FailsAs as _, Failure};
 use super::logs::LogsArguments;
 use super::pause::{PauseArguments, ResumeArguments};
@@ -46,6 +47,7 @@ pub(super) enum Verb {
     Status(StatusArguments),
     Logs(LogsArguments),
     Events(EventsArguments),
+    Exec(ExecArguments),
     Stats(StatsArguments),
     Wait(WaitArguments),
     Stop(StopArguments),

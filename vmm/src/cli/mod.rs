@@ -6,6 +6,7 @@ mod arguments;
 mod check;
 mod completion;
 mod events;
+mod exec;
 mod failure;
 mod logging;
 mod logs;
@@ -47,6 +48,7 @@ pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),
         Verb::Events(arguments) => events::events(&arguments),
+        Verb::Exec(arguments) => exec::exec(&arguments),
         Verb::Stats(arguments) => stats::stats(&arguments),
         Verb::Wait(arguments) => wait::wait(&arguments),
         Verb::Stop(arguments) => stop::stop(&arguments),

@@ -5,8 +5,9 @@ use super::failure::Failure;
 use super::machines::{self, RunDirArgument, print};
 use super::{table, words};
 use crate::control::entries::{Entry, Life};
-use crate::control::status::State;
+use crate::control::status::{State, Status};
 use clap::Args;
+use guest_init::health::HealthStatus;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -153,13 +154,23 @@ pub(super) fn state_words(entry: &Entry, now: SystemTime) -> String {
     let time = since(status.since, now);
     let up = || since(status.created, now);
     match (entry.life(), &status.end) {
-        (Life::State(State::Running), _) => format!("Up {}", up()),
+        (Life::State(State::Running), _) => format!("Up {}{}", up(), health_words(status)),
         (Life::State(State::Paused), _) => format!("Up {} (Paused)", up()),
         (Life::State(state @ (State::Exited | State::Failed)), Some(end)) => {
             format!("{} ({}) {time} ago", capitalized(&state.to_string()), end.status)
         }
         (Life::Dead, _) => "Dead".to_owned(),
         (Life::State(state), _) => format!("{} {time}", capitalized(&state.to_string())),
+    }
+}
+
+/// As docker has them behind the time.
+fn health_words(status: &Status) -> &'static str {
+    match status.health.as_ref().map(|report| report.status) {
+        None => "",
+        Some(HealthStatus::Starting) => " (health: starting)",
+        Some(HealthStatus::Healthy) => " (healthy)",
+        Some(HealthStatus::Unhealthy) => " (unhealthy)",
     }
 }
 

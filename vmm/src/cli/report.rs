@@ -89,6 +89,7 @@ impl Report {
             pid: process.pid,
             pid_started: process.started,
             ready: false,
+            health: None,
             image: request.image.clone(),
             command: request.command.clone(),
             detached: request.detach,

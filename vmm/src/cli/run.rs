@@ -16,11 +16,12 @@ use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
 use crate::host::folders::Folders;
 use crate::host::interruptible::{self, interruptible};
+use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::starter::{self, Started, Starter};
 use crate::host::terminal::RawTerminal;
 use crate::kvm::Profile;
-use crate::machine::{self, StreamOutput, Streams, Surroundings};
+use crate::machine::{self, Herald, StreamOutput, Streams, Surroundings};
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
 use std::path::Path;
@@ -109,6 +110,8 @@ fn live(
         failure::say_at_most(OWN_LOG_BYTES);
     }
     let profile = request.profile.clone();
+    let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
+    let herald = Herald::new(manager, request.ready_notify);
 
     let preparation = Preparation { request, files, id, folders, stages: report.stages.clone() };
     let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
@@ -138,7 +141,7 @@ fn live(
     };
     let outcome = machine.run(
         conversation,
-        Surroundings { signals: &signals, terminal, stages, lifecycle, socket: socket.as_mut(), starter },
+        Surroundings { signals: &signals, terminal, herald, stages, lifecycle, socket: socket.as_mut(), starter },
     );
 
     drop(input);

@@ -58,6 +58,11 @@ fn lines(entry: &Entry) -> String {
             ("cpu time", format!("{:.3} s", (counters.cpu_vcpu_ns + counters.cpu_vmm_ns) as f64 / 1e9)),
             ("memory", words::binary_size(counters.memory_resident_bytes)),
         ]);
+        if let Some(health) = &status.health {
+            let streak = format!("{:?}, {} failures in a row", health.status, health.failing_streak).to_lowercase();
+            lines.push(("health", streak));
+            lines.push(("check said", health.output.clone()));
+        }
         if let Some(end) = &status.end {
             lines.push(("end", format!("{}, status {}", end.reason, end.status)));
             lines.push(("detail", end.detail.clone()));

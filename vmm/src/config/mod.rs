@@ -12,6 +12,8 @@ pub mod destination;
 pub mod disk;
 pub mod document;
 pub mod environment;
+pub mod health;
+pub mod interval;
 pub mod moment;
 pub mod name;
 pub mod network;

@@ -68,6 +68,9 @@ pub enum PlanError {
     /// The user's disks.
     #[error(transparent)]
     Disk(#[from] OpenError),
+    /// Ready can mean one thing.
+    #[error("{0} contradicts {1}: ready is one or the other")]
+    Readiness(&'static str, &'static str),
     /// No random number for an address.
     #[error("cannot choose a MAC address")]
     Random(#[source] std::io::Error),
@@ -136,6 +139,7 @@ impl Plan {
         }
         check_tmpfs(request)?;
         check_system(request)?;
+        check_readiness(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(PlanError::Append)?;
         let terminal = if request.tty { Some(terminal_size(request.interactive && !request.detach)?) } else { None };
         let root = root_source(request, files)?;
@@ -166,6 +170,19 @@ fn check_system(request: &Request) -> Result<(), PlanError> {
     ];
     match contradictions.iter().find(|(_, given)| *given) {
         Some((option, _)) if request.system => Err(PlanError::System(option)),
+        _ => Ok(()),
+    }
+}
+
+fn check_readiness(request: &Request) -> Result<(), PlanError> {
+    let given = [
+        ("--ready-port", request.ready_port.is_some()),
+        ("--ready-exec", request.ready_exec.is_some()),
+        ("--ready-notify", request.ready_notify),
+    ];
+    let mut names = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+    match (names.next(), names.next()) {
+        (Some(one), Some(other)) => Err(PlanError::Readiness(one, other)),
         _ => Ok(()),
     }
 }
@@ -293,6 +310,7 @@ mod tests {
             (Request { system: true, workdir: Some("/srv".into()), ..image.clone() }, "--workdir"),
             (Request { system: true, entrypoint: Some("sh".into()), ..image.clone() }, "--entrypoint"),
             (Request { system: true, init: true, ..image.clone() }, "--init"),
+            (Request { ready_exec: Some("x".into()), ready_notify: true, ..image.clone() }, "--ready-notify"),
             (Request { append: Some("two\nlines".into()), ..image.clone() }, "--append"),
             (
                 Request { tmpfs: vec!["/a".parse().unwrap(), "/a/:size=1m".parse().unwrap()], ..image.clone() },

@@ -6,6 +6,7 @@ use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
 use super::environment::Variable;
+use super::interval::Interval;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
 use super::root_format::RootFormatChoice;
@@ -15,6 +16,7 @@ use super::tmpfs::Tmpfs;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,6 +72,37 @@ pub struct Request {
     /// Cut power after this time, with status 137 and reason `timeout`
     #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
     pub timeout: Option<u32>,
+
+    /// Command for the image's shell that tells whether the workload is well, instead of the image's
+    #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
+    pub health_cmd: Option<String>,
+    /// From the end of a check to the next one [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
+    pub health_interval: Option<Interval>,
+    /// A check that runs longer has failed [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
+    pub health_timeout: Option<Interval>,
+    /// So many failures in a row make the workload unhealthy [default: 3]
+    #[arg(long, value_name = "NUMBER", help_heading = "Health and readiness")]
+    pub health_retries: Option<u32>,
+    /// Failures of the first so much time do not count [default: 0s]
+    #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
+    pub health_start_period: Option<Interval>,
+    /// The interval within that time [default: 5s]
+    #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
+    pub health_start_interval: Option<Interval>,
+    /// Do without the image's health check
+    #[arg(long, help_heading = "Health and readiness")]
+    pub no_healthcheck: bool,
+    /// Ready is when this TCP port takes connections inside, instead of when the workload is executed
+    #[arg(long, value_name = "PORT", help_heading = "Health and readiness")]
+    pub ready_port: Option<NonZeroU16>,
+    /// Ready is when this command for the image's shell exits with 0
+    #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
+    pub ready_exec: Option<String>,
+    /// Ready is when the workload says so, by sd_notify: it is given NOTIFY_SOCKET
+    #[arg(long, help_heading = "Health and readiness")]
+    pub ready_notify: bool,
 
     /// Memory of the guest (512m, 2g) [default: 128m]
     #[arg(short, long, value_name = "SIZE", help_heading = "Machine", allow_hyphen_values = true)]

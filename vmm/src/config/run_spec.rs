@@ -2,13 +2,15 @@
 //! What PID 1 is told: the workload, and what is around it. Pure.
 
 use super::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use super::health;
 use super::name::MachineName;
 use super::plan::Inside;
 use super::request::Request;
 use super::size::Scratch;
 use super::tmpfs::Tmpfs;
 use super::workload::Workload;
-use guest_init::run_spec::{Root, RunSpec, System, Upper};
+use guest_init::notification;
+use guest_init::run_spec::{Readiness, Root, RunSpec, System, Upper};
 use oci_image::RootFormat;
 
 /// File systems that PID 1 tries on a root disk of the user's.
@@ -31,6 +33,16 @@ pub fn run_spec(
     // A system may change its name.
     if !request.system && !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
         environment.push(format!("HOSTNAME={hostname}"));
+    }
+    let readiness = match (request.ready_port, &request.ready_exec) {
+        (Some(port), _) => Readiness::Port(port.get()),
+        (None, Some(command)) => Readiness::Command(health::shell(command)),
+        (None, None) if request.ready_notify => Readiness::Notified,
+        (None, None) => Readiness::Executed,
+    };
+    if readiness == Readiness::Notified {
+        environment.retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
+        environment.push(format!("NOTIFY_SOCKET={}", notification::SOCKET));
     }
     let in_place = request.writes_in_place();
     let file_systems = match made {
@@ -63,6 +75,8 @@ pub fn run_spec(
         resolv_conf: request.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
         extra_hosts: Vec::new(),
         interfaces: inside.interfaces,
+        readiness,
+        health: workload.health,
     }
 }
 
@@ -78,6 +92,7 @@ mod tests {
             working_directory: "/".into(),
             user: "app".into(),
             stop_signal: SignalNumber::TERM,
+            health: None,
         };
         let inside = Inside { interfaces: Vec::new(), terminal: None };
         run_spec(request, inside, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs))
@@ -129,6 +144,18 @@ mod tests {
         let named = Request { system: true, hostname: Some("own".parse().unwrap()), ..Request::default() };
         assert_eq!(build(&named, &[]).system, Some(System { hostname_is_asked_for: true }));
         assert_eq!(build(&Request::default(), &[]).system, None);
+    }
+
+    #[test]
+    fn ready_is_what_the_options_say_and_a_workload_that_tells_knows_where() {
+        let port = Request { ready_port: "6379".parse().ok(), ..Request::default() };
+        assert_eq!(build(&port, &[]).readiness, Readiness::Port(6379));
+        let command = Request { ready_exec: Some("redis-cli ping".into()), ..Request::default() };
+        assert_eq!(build(&command, &[]).readiness, Readiness::Command(health::shell("redis-cli ping")));
+        let spec = build(&Request { ready_notify: true, ..Request::default() }, &["NOTIFY_SOCKET=/old"]);
+        assert_eq!(spec.readiness, Readiness::Notified);
+        assert!(spec.environment.contains(&"NOTIFY_SOCKET=@coracle-notify".to_owned()), "{:?}", spec.environment);
+        assert!(!spec.environment.contains(&"NOTIFY_SOCKET=/old".to_owned()));
     }
 
     #[test]

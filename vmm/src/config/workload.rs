@@ -2,8 +2,10 @@
 //! Which command runs, as whom, where: what the image wants and what the request says instead. Pure.
 
 use super::environment::{self, Variable};
+use super::health::{self, HealthError};
 use super::request::Request;
 use super::signal::{SignalError, SignalNumber};
+use guest_init::health::HealthCheck;
 use oci_image::ImageConfig;
 
 /// Most bytes of arguments and environment together: what a Linux process with a default stack can have.
@@ -35,6 +37,9 @@ pub enum WorkloadError {
     /// A path that depends on where one is.
     #[error("the working directory `{0}` is not an absolute path")]
     WorkingDirectory(String),
+    /// How its health would be checked.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// Processes cannot have it.
     #[error("{0} holds a NUL byte")]
     Nul(&'static str),
@@ -53,6 +58,8 @@ pub struct Workload {
     pub user: String,
     /// What a polite end begins with.
     pub stop_signal: SignalNumber,
+    /// How it is found out whether it is well.
+    pub health: Option<HealthCheck>,
 }
 
 impl Workload {
@@ -85,9 +92,16 @@ impl Workload {
         }
         let stop_signal = stop_signal(image, request, SignalNumber::TERM)?;
         let environment = environment::complete(&image.env, files, &request.env, host);
-        let workload =
-            Self { arguments, environment, working_directory, user: own(&request.user, &image.user), stop_signal };
-        workload.check()?;
+        let health = health::decide(image, request)?;
+        let workload = Self {
+            health,
+            arguments,
+            environment,
+            working_directory,
+            user: own(&request.user, &image.user),
+            stop_signal,
+        };
+        workload.check(request)?;
         Ok(workload)
     }
 
@@ -112,16 +126,20 @@ impl Workload {
         }
         let stop_signal = stop_signal(image, request, SignalNumber::POWER_OFF)?;
         let (working_directory, user) = ("/".to_owned(), String::new());
-        let workload = Self { arguments, environment, working_directory, user, stop_signal };
-        workload.check()?;
+        let health = health::decide(image, request)?;
+        let workload = Self { arguments, environment, working_directory, user, stop_signal, health };
+        workload.check(request)?;
         Ok(workload)
     }
 
     /// What options and documents may hold and processes may not.
-    fn check(&self) -> Result<(), WorkloadError> {
+    fn check(&self, request: &Request) -> Result<(), WorkloadError> {
         let nul = |text: &String| text.contains('\0');
         if self.arguments.iter().any(nul) {
             return Err(WorkloadError::Nul("the command"));
+        }
+        if self.health.iter().flat_map(|check| &check.arguments).chain(&request.ready_exec).any(nul) {
+            return Err(WorkloadError::Nul("--health-cmd, --ready-exec or the image's Healthcheck"));
         }
         if nul(&self.working_directory) || nul(&self.user) {
             return Err(WorkloadError::Nul("the working directory or the user"));

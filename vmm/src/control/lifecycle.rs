@@ -8,6 +8,7 @@ use super::event_outlet::EventOutlet;
 use super::rotated_file::RotatedFile;
 use super::status::{State, Status};
 use super::whole_file;
+use guest_init::health::HealthReport;
 use guest_init::run_spec::RunSpec;
 use std::io;
 use std::net::Ipv4Addr;
@@ -76,6 +77,7 @@ impl Lifecycle {
     /// It is decided what runs. Told with the next change.
     pub fn know(&mut self, spec: &RunSpec) {
         self.status.command.clone_from(&spec.arguments);
+        self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
         let addresses = spec.interfaces.iter().filter_map(|interface| interface.address);
         self.status.addresses = addresses.map(|(address, _)| Ipv4Addr::from(address).to_string()).collect();
     }
@@ -89,9 +91,21 @@ impl Lifecycle {
         });
     }
 
+    /// The workload is ready. If it is not running yet, that is told together with it.
+    pub fn be_ready(&mut self) {
+        self.status.ready = true;
+        if self.status.state != State::Starting {
+            self.change(|_| {});
+        }
+    }
+
+    /// A health check ended.
+    pub fn be_healthy(&mut self, report: HealthReport) {
+        self.change(|status| status.health = Some(report));
+    }
+
     /// The workload was executed.
     pub fn run(&mut self, counters: Counters) {
-        self.status.ready = true;
         self.enter(State::Running, counters);
     }
 

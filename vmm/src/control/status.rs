@@ -6,6 +6,7 @@ use super::counters::Counters;
 use super::end::End;
 use super::rfc3339;
 use crate::host::process::ProcessId;
+use guest_init::health::HealthReport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::SystemTime;
@@ -68,6 +69,9 @@ pub struct Status {
     pub pid_started: u64,
     /// The workload does what it is there for.
     pub ready: bool,
+    /// How it is, as the last health check says; absent if nobody checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthReport>,
     /// As it was named.
     pub image: Option<String>,
     /// What is executed, once that is decided.
@@ -121,6 +125,7 @@ impl Status {
             pid: 7,
             pid_started: 8765,
             ready: false,
+            health: None,
             image: Some("oci:x".into()),
             command: vec!["sh".into()],
             detached: false,

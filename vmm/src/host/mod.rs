@@ -10,6 +10,7 @@ pub mod memory;
 pub mod process;
 pub mod resident;
 pub mod scratch;
+pub mod service_manager;
 pub mod signals;
 pub mod starter;
 mod template;

@@ -6,6 +6,8 @@ mod build;
 mod command_line;
 mod console_log;
 mod control_port;
+mod exec_clients;
+mod herald;
 mod operations;
 mod parts;
 mod ports;
@@ -17,5 +19,6 @@ mod timers;
 
 pub use build::{BuildError, Machine, build};
 pub use console_log::ConsoleLog;
+pub use herald::Herald;
 pub use parts::{Parts, StreamOutput, Streams};
 pub use run::{Outcome, Surroundings};

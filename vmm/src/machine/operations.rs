@@ -10,6 +10,7 @@ use crate::control::server::{ClientId, Kill, Notice, Operation, Response, Stop};
 use crate::control::stages::Stage;
 use crate::control::status::State;
 use crate::host::resident;
+use guest_init::health::HealthReport;
 use std::time::{Duration, Instant};
 
 const SIGKILL: u8 = 9;
@@ -25,12 +26,15 @@ impl Session<'_> {
         let counters = || machine.counters(totals.cpu_time + threads.cpu_time());
         for notice in socket.serve(surroundings.lifecycle, counters) {
             match notice {
+                Notice::Call(client, Operation::Exec(spec)) => self.on_exec(client, spec),
                 Notice::Call(client, operation) => {
                     let response = self.operate(operation);
                     self.answer(client, &response);
                 }
-                // Of connections that were upgraded, and none is.
-                Notice::Data(..) | Notice::InputEnded(_) | Notice::Room(_) | Notice::Gone(_) => {}
+                Notice::Data(client, bytes) => self.on_exec_data(client, &bytes),
+                Notice::InputEnded(client) => self.on_exec_input_ended(client),
+                Notice::Room(client) => self.on_exec_client_room(client),
+                Notice::Gone(client) => self.on_exec_client_gone(client),
             }
         }
     }
@@ -56,8 +60,8 @@ impl Session<'_> {
             Operation::Pause => return conflict(state, "be paused"),
             Operation::Resume if matches!(state, State::Running | State::Paused) => self.release(),
             Operation::Resume => return conflict(state, "be resumed"),
-            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events => {
-                unreachable!("the control socket answers these itself")
+            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events | Operation::Exec(_) => {
+                unreachable!("the control socket answers these itself, and a process has an answer of its own")
             }
         }
         Response::json(self.surroundings.lifecycle.status())
@@ -92,8 +96,18 @@ impl Session<'_> {
         resident::give_back_code();
     }
 
+    pub(super) fn on_ready(&mut self) {
+        self.surroundings.herald.ready();
+        self.tell(|lifecycle, _| lifecycle.be_ready());
+    }
+
+    pub(super) fn on_health(&mut self, report: HealthReport) {
+        self.tell(|lifecycle, _| lifecycle.be_healthy(report));
+    }
+
     /// The workload was asked to end, by whatever way: a paused one must be able to.
     pub(super) fn on_stopping(&mut self) {
+        self.surroundings.herald.stopping();
         self.release();
         self.enter(State::Stopping);
     }

@@ -3,6 +3,7 @@
 //! vCPUs, event loops, and only then the result.
 
 use super::build::Machine;
+use super::herald::Herald;
 use super::session::Session;
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::control::control_socket::ControlSocket;
@@ -37,6 +38,8 @@ pub struct Surroundings<'a> {
     pub signals: &'a Signals,
     /// The user's terminal, if the guest's stands for it.
     pub terminal: Option<RawTerminal>,
+    /// What the service manager is told.
+    pub herald: Herald,
     /// Where the stages of the boot are noted.
     pub stages: &'a mut Stages,
     /// What others are told of the run.

@@ -4,6 +4,7 @@
 
 use super::build::Machine;
 use super::control_port::{ControlPort, Received};
+use super::exec_clients::ExecClients;
 use super::run::Surroundings;
 use super::threads::{VcpuThreads, VcpuTotals};
 use super::timers::Timers;
@@ -27,7 +28,8 @@ pub(super) struct Session<'a> {
     pub(super) machine: &'a mut Machine,
     pub(super) threads: VcpuThreads,
     pub(super) totals: VcpuTotals,
-    conversation: Conversation,
+    pub(super) conversation: Conversation,
+    pub(super) exec_clients: ExecClients,
     pub(super) surroundings: Surroundings<'a>,
     timers: Timers,
     control_port: ControlPort,
@@ -65,14 +67,16 @@ impl<'a> Session<'a> {
         let control = machine.ports.control.try_clone()?;
         let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
         let sample = machine.profile.is_some().then_some(SAMPLE);
+        let heartbeat = surroundings.herald.interval();
         Ok(Self {
             epoll,
             machine,
             threads,
             totals: VcpuTotals::default(),
             conversation,
+            exec_clients: ExecClients::default(),
             surroundings,
-            timers: Timers::new(sample),
+            timers: Timers::new(sample, heartbeat),
             control_port,
             told: Told::default(),
             end: None,
@@ -84,6 +88,7 @@ impl<'a> Session<'a> {
         self.act(first);
         loop {
             if let Some(end) = self.end.take() {
+                self.surroundings.herald.stopping();
                 self.stop_vcpus();
                 return (end, self.totals);
             }
@@ -104,6 +109,9 @@ impl<'a> Session<'a> {
             }
             if self.timers.take_sample(Instant::now()) {
                 self.threads.kick();
+            }
+            if self.timers.take_heartbeat(Instant::now()) {
+                self.surroundings.herald.alive();
             }
             self.control_port.flush(&self.epoll);
         }
@@ -136,15 +144,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    pub(super) fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Send(frame) => self.control_port.queue(frame),
                 Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
                 Action::ClearTimer(kind) => self.timers.set(kind, None),
                 Action::PowerOff => self.stop_vcpus(),
-                // Nobody can start one yet.
-                Action::Exec(..) => {}
+                Action::Ready => self.on_ready(),
+                Action::Notified(said) => self.surroundings.herald.pass_on(&said),
+                Action::Health(report) => self.on_health(report),
+                Action::Exec(id, news) => self.on_exec_news(id, news),
                 Action::Reached(stage) => self.on_stage(stage),
                 Action::Stopping => self.on_stopping(),
                 Action::End(end) => self.end = Some(end),

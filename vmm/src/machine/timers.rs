@@ -5,18 +5,40 @@ use crate::control::conversation::TimerKind;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Deadlines by kind, and the beat of a profile.
+/// Deadlines by kind, and two beats: of a profile, and of a service manager's watchdog.
 #[derive(Debug)]
 pub(super) struct Timers {
     deadlines: HashMap<TimerKind, Instant>,
-    /// Interval and next beat.
-    sample: Option<(Duration, Instant)>,
+    sample: Option<Beat>,
+    heartbeat: Option<Beat>,
+}
+
+/// Something that is due again and again.
+#[derive(Debug)]
+struct Beat {
+    interval: Duration,
+    next: Instant,
+}
+
+impl Beat {
+    fn new(interval: Duration) -> Self {
+        Self { interval, next: Instant::now() }
+    }
+
+    /// Whether it is due at `now`. Beats that were missed are not made up for.
+    fn take(&mut self, now: Instant) -> bool {
+        let due = self.next <= now;
+        if due {
+            self.next = now + self.interval;
+        }
+        due
+    }
 }
 
 impl Timers {
-    /// No deadline; a beat every `sample`.
-    pub(super) fn new(sample: Option<Duration>) -> Self {
-        Self { deadlines: HashMap::new(), sample: sample.map(|interval| (interval, Instant::now())) }
+    /// No deadline; beats at these intervals.
+    pub(super) fn new(sample: Option<Duration>, heartbeat: Option<Duration>) -> Self {
+        Self { deadlines: HashMap::new(), sample: sample.map(Beat::new), heartbeat: heartbeat.map(Beat::new) }
     }
 
     /// Sets or forgets a deadline. One beyond the end of time is none.
@@ -29,8 +51,8 @@ impl Timers {
 
     /// From `now` to the next deadline or beat.
     pub(super) fn until_next(&self, now: Instant) -> Option<Duration> {
-        let beat = self.sample.map(|(_, next)| next);
-        let next = self.deadlines.values().copied().chain(beat).min()?;
+        let beats = self.sample.iter().chain(&self.heartbeat).map(|beat| beat.next);
+        let next = self.deadlines.values().copied().chain(beats).min()?;
         Some(next.saturating_duration_since(now))
     }
 
@@ -41,15 +63,14 @@ impl Timers {
         Some(kind)
     }
 
-    /// Whether a beat is due at `now`. Beats that were missed are not made up for.
+    /// Whether a sample of the guest is due at `now`.
     pub(super) fn take_sample(&mut self, now: Instant) -> bool {
-        match &mut self.sample {
-            Some((interval, next)) if *next <= now => {
-                *next = now + *interval;
-                true
-            }
-            _ => false,
-        }
+        self.sample.as_mut().is_some_and(|beat| beat.take(now))
+    }
+
+    /// Whether the service manager is to hear at `now` that `main` runs.
+    pub(super) fn take_heartbeat(&mut self, now: Instant) -> bool {
+        self.heartbeat.as_mut().is_some_and(|beat| beat.take(now))
     }
 }
 
@@ -60,7 +81,7 @@ mod tests {
     #[test]
     fn the_next_deadline_is_waited_for_and_each_expires_once() {
         let now = Instant::now();
-        let mut timers = Timers::new(None);
+        let mut timers = Timers::new(None, None);
         assert_eq!(timers.until_next(now), None);
         timers.set(TimerKind::Run, Some(now + Duration::from_secs(9)));
         timers.set(TimerKind::Stop, Some(now + Duration::from_secs(5)));
@@ -74,7 +95,7 @@ mod tests {
     #[test]
     fn beats_come_at_their_interval() {
         let now = Instant::now();
-        let mut timers = Timers::new(Some(Duration::from_millis(1)));
+        let mut timers = Timers::new(Some(Duration::from_millis(1)), None);
         let later = now + Duration::from_millis(5);
         assert!(timers.take_sample(later));
         assert!(!timers.take_sample(later));

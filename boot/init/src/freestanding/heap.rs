@@ -3,7 +3,9 @@
 //! program's zeroed memory, so that small lives make no system call for it. Large blocks are mappings of their own and
 //! go back to the kernel.
 //!
-//! PID 1 has one thread. A child that shares its memory (see `system_call::run_in_child`) runs only while PID 1 waits.
+//! PID 1 has one thread. A child that shares its memory (see `system_call::run_in_child`) runs only while PID 1 waits. It
+//! ends in `execve`, which frees nothing, so what it allocates comes from a place of its own that each child uses anew:
+//! otherwise every health check would cost memory for ever.
 // Reason for unsafe code: an allocator hands out raw memory.
 #![allow(unsafe_code)]
 
@@ -20,6 +22,8 @@ const LARGE: usize = 32 << 10;
 const CLASSES: usize = (LARGE / SMALLEST).trailing_zeros() as usize;
 /// Zeroed memory of the program; the part that is never touched costs nothing.
 const ARENA: usize = 128 << 10;
+/// What children allocate from. One that needs more, for an environment of mebibytes, takes the rest from the heap.
+const CHILD_ARENA: usize = 1 << 20;
 /// What is mapped when the arena is used up.
 const CHUNK: usize = 256 << 10;
 
@@ -33,6 +37,10 @@ struct State {
     free: [*mut *mut u8; CLASSES],
     next: *mut u8,
     left: usize,
+    /// The children's arena, once there was a child.
+    child_arena: *mut u8,
+    /// How much of it the child has used; `None` while no child runs.
+    child_used: Option<usize>,
 }
 
 // SAFETY: one thread.
@@ -43,8 +51,44 @@ unsafe impl Sync for Heap {}
 static MEMORY: Arena = Arena(UnsafeCell::new([0; ARENA]));
 
 #[global_allocator]
-static HEAP: Heap =
-    Heap(UnsafeCell::new(State { free: [null_mut(); CLASSES], next: MEMORY.0.get().cast(), left: ARENA }));
+static HEAP: Heap = Heap(UnsafeCell::new(State {
+    free: [null_mut(); CLASSES],
+    next: MEMORY.0.get().cast(),
+    left: ARENA,
+    child_arena: null_mut(),
+    child_used: None,
+}));
+
+/// From here on a child allocates. What an earlier one has left is gone.
+pub(super) fn begin_child() {
+    // SAFETY: one thread, and no reference to the state outlives a call.
+    let state = unsafe { &mut *HEAP.0.get() };
+    if state.child_arena.is_null() {
+        state.child_arena = map(CHILD_ARENA);
+    }
+    state.child_used = (!state.child_arena.is_null()).then_some(0);
+}
+
+/// The child has executed a program or ended. What it left can be read until the next one.
+pub(super) fn end_child() {
+    // SAFETY: as above.
+    unsafe { (*HEAP.0.get()).child_used = None };
+}
+
+impl State {
+    /// A block of the running child's.
+    fn alloc_for_child(&mut self, layout: Layout) -> Option<*mut u8> {
+        let used = self.child_used?;
+        let size = block_size(layout)?;
+        self.child_used = Some(used.checked_add(size).filter(|&after| after <= CHILD_ARENA)?);
+        // SAFETY: the arena has at least `used` bytes and a block more.
+        Some(unsafe { self.child_arena.add(used) })
+    }
+
+    fn is_childs(&self, block: *mut u8) -> bool {
+        (block as usize).wrapping_sub(self.child_arena as usize) < CHILD_ARENA && !self.child_arena.is_null()
+    }
+}
 
 /// Size of the block that `layout` gets, or `None` for an alignment that no block has.
 fn block_size(layout: Layout) -> Option<usize> {
@@ -67,11 +111,16 @@ fn map(size: usize) -> *mut u8 {
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(size) = block_size(layout) else { return null_mut() };
+        // SAFETY: one thread, and no reference to the state outlives a call.
+        let state = unsafe { &mut *self.0.get() };
+        if state.child_used.is_some()
+            && let Some(block) = state.alloc_for_child(layout)
+        {
+            return block;
+        }
         if size >= LARGE {
             return map(size);
         }
-        // SAFETY: one thread, and no reference to the state outlives a call.
-        let state = unsafe { &mut *self.0.get() };
         let head = &mut state.free[class_of(size)];
         if !head.is_null() {
             let block = *head;
@@ -95,6 +144,10 @@ unsafe impl GlobalAlloc for Heap {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let Some(size) = block_size(layout) else { return };
+        // SAFETY: one thread.
+        if unsafe { &*self.0.get() }.is_childs(block) {
+            return;
+        }
         if size >= LARGE {
             // SAFETY: a large block is one whole mapping. An error cannot be told to anybody and loses only memory.
             let _ = unsafe { munmap(block.cast(), size) };

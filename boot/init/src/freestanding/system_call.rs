@@ -18,6 +18,7 @@ const RT_SIGPROCMASK: usize = 14;
 const EXECVE: usize = 59;
 const RT_SIGTIMEDWAIT: usize = 128;
 const EXIT_GROUP: usize = 231;
+const CLOCK_GETTIME: usize = 228;
 const EXECVEAT: usize = 322;
 const PIDFD_SEND_SIGNAL: usize = 424;
 const CLONE3: usize = 435;
@@ -85,7 +86,7 @@ fn outcome(value: isize) -> Result<usize, Errno> {
 /// process ends then.
 ///
 /// The child shares the caller's memory (`CLONE_VM | CLONE_VFORK`): no page table is copied and no page faults follow,
-/// and what `body` writes, such as why it failed, is there for the caller. That the caller is suspended meanwhile is what
+/// and what `body` writes, such as why it failed, is there for the caller until it starts another child. That the caller is suspended meanwhile is what
 /// makes the exclusive borrow in `body` true.
 ///
 /// # Errors
@@ -107,6 +108,7 @@ pub(crate) fn run_in_child(
         cgroup: cgroup.map_or(0, |folder| folder.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
+    super::heap::begin_child();
     let value: isize;
     // SAFETY: the child starts on the stack reserved above, 16-byte aligned as the calling convention wants it before
     // the call, and leaves this block only by ending; the parent goes on behind it, with its registers as they were.
@@ -116,6 +118,7 @@ pub(crate) fn run_in_child(
             in("rsi") size_of::<CloneArguments>(), in("r12") &raw mut body,
             in("r13") child_main as unsafe extern "C" fn(*mut &mut dyn FnMut()) -> !, out("rcx") _, out("r11") _);
     }
+    super::heap::end_child();
     let pid = outcome(value)? as i32;
     drop(stack);
     // SAFETY: the kernel has just made this descriptor for us.
@@ -195,6 +198,15 @@ pub(crate) fn wait_for_signal() -> Result<u8, Errno> {
     let set = !0_u64;
     // SAFETY: reads a set of the stated size; the pointers to what else it could tell are null.
     unsafe { call(RT_SIGTIMEDWAIT, [(&raw const set) as usize, 0, 0, SIGNAL_SET_BYTES, 0]) }.map(|signal| signal as u8)
+}
+
+/// The monotonic clock. rustix would look for the kernel's own code for it, whose place is in a file that is not mounted.
+pub(crate) fn milliseconds_since_boot() -> u64 {
+    const CLOCK_MONOTONIC: usize = 1;
+    let mut time = [0_u64; 2];
+    // SAFETY: writes a `struct timespec`, two 64-bit numbers. It fails for wrong arguments only.
+    let _ = unsafe { call(CLOCK_GETTIME, [CLOCK_MONOTONIC, (&raw mut time) as usize, 0, 0, 0]) };
+    time[0] * 1000 + time[1] / 1_000_000
 }
 
 /// Stops sharing this with other processes, and goes on with a copy or a new one of its own.

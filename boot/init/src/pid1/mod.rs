@@ -12,6 +12,7 @@ mod exec;
 mod failure;
 mod files;
 mod network;
+mod probes;
 mod relay;
 mod root;
 mod streams;
@@ -56,9 +57,10 @@ fn run(
 ) -> Result<ToHost, Failure> {
     root::mount(&spec.root)?;
     network::configure(&spec.interfaces)?;
+    let notify = probes::open_notify_socket(spec)?;
     let workload = workload::start(spec)?;
     control.send(&ToHost::Running)?;
-    let ended = relay::run(workload, spec, control, stdio, stderr)?;
+    let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify })?;
     root::settle(&spec.root)?;
     Ok(ended)
 }

@@ -8,14 +8,17 @@
 
 use super::control::Control;
 use super::enter::window;
-use super::exec::Execs;
+use super::exec::{Execs, Owner};
 use super::failure::{Failure, Step};
+use super::probes::{Probes, Surroundings};
 use super::streams::{End, Input, Output};
 use super::workload::{Streams, Workload, ran_out_of_memory};
 use crate::freestanding::system_call::send_signal;
 use core::mem::MaybeUninit;
+use guest_init::exec::{ExecReport, ExecRequest};
 use guest_init::protocol::{ToGuest, ToHost, WorkloadEnd};
 use guest_init::run_spec::RunSpec;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -31,11 +34,20 @@ const STDERR_PORT: u64 = 3;
 const STDIN: u64 = 4;
 const STDOUT: u64 = 5;
 const STDERR: u64 = 6;
+const NOTIFY: u64 = 7;
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
 const LAST_SIGNAL: u8 = 64;
+
+/// What the loop watches besides the workload and the control port.
+pub(crate) struct Ports {
+    pub(crate) stdio: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    /// Where the workload talks to its service manager.
+    pub(crate) notify: Option<OwnedFd>,
+}
 
 struct Relay<'a> {
     epoll: OwnedFd,
@@ -51,22 +63,17 @@ struct Relay<'a> {
     error: Option<Output>,
     end: Option<WorkloadEnd>,
     execs: Execs,
+    probes: Probes,
 }
 
 /// Returns how the workload ended, once every byte that it wrote is on its way.
-pub(crate) fn run(
-    workload: Workload,
-    spec: &RunSpec,
-    control: &mut Control,
-    stdio: OwnedFd,
-    stderr: OwnedFd,
-) -> Result<ToHost, Failure> {
-    let mut relay = Relay::new(workload, spec, control, stdio, stderr).step(STEP, "event loop")?;
+pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, ports: Ports) -> Result<ToHost, Failure> {
+    let mut relay = Relay::new(workload, spec, control, ports).step(STEP, "event loop")?;
     // What came together with an earlier message, and will not make the port readable again.
     relay.obey()?;
     loop {
         relay.pump().step(STEP, "streams")?;
-        relay.execs.pump(&relay.epoll, relay.control)?;
+        relay.attend()?;
         if let Some(end) = relay.finished() {
             relay.execs.finish(&relay.epoll, relay.control)?;
             let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
@@ -77,13 +84,8 @@ pub(crate) fn run(
 }
 
 impl<'a> Relay<'a> {
-    fn new(
-        workload: Workload,
-        spec: &'a RunSpec,
-        control: &'a mut Control,
-        stdio: OwnedFd,
-        stderr: OwnedFd,
-    ) -> Result<Self, Errno> {
+    fn new(workload: Workload, spec: &'a RunSpec, control: &'a mut Control, ports: Ports) -> Result<Self, Errno> {
+        let Ports { stdio, stderr, notify } = ports;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
         epoll::add(&epoll, &workload.pidfd, EventData::new_u64(WORKLOAD), EventFlags::IN)?;
@@ -113,6 +115,7 @@ impl<'a> Relay<'a> {
             pidfd: workload.pidfd,
             terminal,
             execs: Execs::default(),
+            probes: Probes::new(spec, notify, NOTIFY, &epoll)?,
             spec,
             control,
             epoll,
@@ -131,6 +134,25 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
+    /// Moves what can be moved of the processes beside the workload, and asks what is to be known of it.
+    fn attend(&mut self) -> Result<(), Failure> {
+        // What is heard may give a process credit, and its readiness is told only once.
+        loop {
+            let reports = self.execs.pump(&self.epoll, self.control)?;
+            if reports.is_empty() {
+                break;
+            }
+            for (owner, report) in reports {
+                self.probes.hear(owner, report, &mut self.execs, self.control)?;
+            }
+        }
+        if self.end.is_some() {
+            return Ok(());
+        }
+        let surroundings = Surroundings { spec: self.spec, workload: Some(self.pidfd.as_fd()), epoll: &self.epoll };
+        self.probes.turn(&mut self.execs, &surroundings, self.control)
+    }
+
     /// How it ended, if it did and all of its output is written.
     fn finished(&self) -> Option<WorkloadEnd> {
         let drained = |output: &Output| output.source.is_none();
@@ -140,7 +162,12 @@ impl<'a> Relay<'a> {
     /// Waits for something to happen, and takes note of it.
     fn wait(&mut self) -> Result<(), Failure> {
         let mut events = [MaybeUninit::<Event>::uninit(); 8];
-        let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
+        let due = self.probes.due().filter(|_| self.end.is_none());
+        let timeout = due.map(|milliseconds| Timespec {
+            tv_sec: (milliseconds / 1000) as i64,
+            tv_nsec: (milliseconds % 1000 * 1_000_000) as i64,
+        });
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Err(Errno::INTR) => return Ok(()),
             outcome => outcome.step(STEP, "event loop")?,
         };
@@ -161,6 +188,7 @@ impl<'a> Relay<'a> {
                 STDERR_PORT => note(Some(&mut self.stderr_port)),
                 STDIN => note(self.input.as_mut().and_then(|input| input.sink.as_mut())),
                 STDOUT => note(self.output.source.as_mut()),
+                NOTIFY => self.probes.hear_workload(),
                 Execs::FIRST_TOKEN.. => self.execs.note(token, flags, &self.epoll)?,
                 _ => note(self.error.as_mut().and_then(|error| error.source.as_mut())),
             }
@@ -218,13 +246,26 @@ impl<'a> Relay<'a> {
                     }
                 }
                 ToGuest::Exec { id, request } => {
-                    let workload = self.end.is_none().then(|| self.pidfd.as_fd());
-                    self.execs.obey(id, request, (self.spec, workload), &self.epoll, self.control)?;
+                    self.obey_for_process(id, request)?;
                 }
                 // Nothing of the kind can be meant now, or for a workload of this kind.
                 ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::EndSeen => {}
             }
         }
         Ok(())
+    }
+
+    /// Does what the host wants of a process beside the workload.
+    fn obey_for_process(&mut self, id: u32, request: ExecRequest) -> Result<(), Failure> {
+        let ExecRequest::Start(spec) = request else {
+            self.execs.obey(Owner::Host(id), request);
+            return Ok(());
+        };
+        let workload = self.end.is_none().then(|| self.pidfd.as_fd());
+        let report = match self.execs.start(Owner::Host(id), &spec, self.spec, workload, &self.epoll) {
+            Ok(()) => ExecReport::Started,
+            Err(failure) => failure.into(),
+        };
+        self.control.send(&ToHost::Exec { id, report })
     }
 }

@@ -4,6 +4,8 @@
 use crate::control::end::End;
 use crate::control::exec::{ExecId, ExecNews};
 use crate::control::stages::Stage;
+use guest_init::health::HealthReport;
+use guest_init::notification::Notification;
 use std::time::Duration;
 
 /// What to do about it, in order.
@@ -19,6 +21,12 @@ pub enum Action {
     PowerOff,
     /// A stage of the boot was reached.
     Reached(Stage),
+    /// The workload is ready.
+    Ready,
+    /// A health check ended.
+    Health(HealthReport),
+    /// The workload said this to its service manager.
+    Notified(Notification),
     /// Something happened to a process beside the workload.
     Exec(ExecId, ExecNews),
     /// The workload was asked to end.

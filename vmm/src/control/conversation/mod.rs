@@ -26,7 +26,7 @@ use super::exec::{ExecEnd, ExecId, ExecNews, ExecRefusal, ExecSessions};
 use super::stages::Stage;
 use guest_init::exec::ExecSpec;
 use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
-use guest_init::run_spec::WindowSize;
+use guest_init::run_spec::{Readiness, WindowSize};
 use std::time::Duration;
 
 /// How long PID 1 may take to sync and to reset the machine after the end was acknowledged.
@@ -48,6 +48,7 @@ pub struct Conversation {
     outputs: Outputs,
     stop: StopRequest,
     execs: ExecSessions,
+    ready: bool,
     /// Messages that came before PID 1 could take them.
     waiting: Vec<ToGuest>,
     actions: Vec<Action>,
@@ -92,6 +93,7 @@ impl Conversation {
             outputs: Outputs::default(),
             stop: StopRequest::default(),
             execs: ExecSessions::default(),
+            ready: false,
             waiting: Vec::new(),
             actions: Vec::new(),
         }
@@ -200,6 +202,9 @@ impl Conversation {
                 self.cut_power(End::failed(EndReason::HostError, &format!("{detail}: they were not built together")));
             }
             (State::Starting, ToHost::Running) => {
+                if self.settings.spec.readiness == Readiness::Executed {
+                    self.be_ready();
+                }
                 self.actions.push(Action::Reached(Stage::WorkloadExecuted));
                 self.state = State::Running;
                 std::mem::take(&mut self.waiting).iter().for_each(|message| self.send(message));
@@ -209,6 +214,9 @@ impl Conversation {
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
                 self.acknowledge_if_drained();
             }
+            (State::Running, ToHost::Ready) => self.be_ready(),
+            (State::Running, ToHost::Health(report)) => self.actions.push(Action::Health(report)),
+            (State::Running, ToHost::Notification(said)) => self.actions.push(Action::Notified(said)),
             (State::Running, ToHost::Exec { id, report }) => match self.execs.hear(id, report) {
                 Ok(Some(news)) => self.actions.push(Action::Exec(id, news)),
                 Ok(None) => {}
@@ -218,6 +226,13 @@ impl Conversation {
                 self.acknowledge(End::of_failure(kind, &step, &detail, errno));
             }
             (_, message) => self.broken(&format!("the guest's init said {} out of turn", name(&message))),
+        }
+    }
+
+    /// Once, however often the workload says so.
+    fn be_ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.actions.push(Action::Ready);
         }
     }
 
@@ -371,6 +386,9 @@ fn name(message: &ToHost) -> &'static str {
         ToHost::Failed { .. } => "Failed",
         ToHost::Ended { .. } => "Ended",
         ToHost::Exec { .. } => "Exec",
+        ToHost::Ready => "Ready",
+        ToHost::Health(_) => "Health",
+        ToHost::Notification(_) => "Notification",
     }
 }
 

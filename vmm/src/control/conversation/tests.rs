@@ -67,7 +67,8 @@ fn a_life_without_disturbance_ends_with_the_workloads_status() {
     assert_eq!(conversation.start(), []);
     let hello = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello, [Action::Reached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
-    assert_eq!(hears(&mut conversation, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
+    let running = hears(&mut conversation, &ToHost::Running);
+    assert_eq!(running, [Action::Ready, Action::Reached(Stage::WorkloadExecuted)]);
     assert_eq!(conversation.awaited(), None);
     assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
     assert_eq!(conversation.awaited(), Some((3, 2)));
@@ -88,7 +89,7 @@ fn frames_may_come_in_any_pieces() {
     let actions: Vec<Action> =
         bytes.iter().flat_map(|byte| conversation.on(Event::ControlBytes(std::slice::from_ref(byte)))).collect();
     assert_eq!(actions.last(), Some(&Action::Reached(Stage::WorkloadExecuted)));
-    assert_eq!(actions.len(), 3);
+    assert_eq!(actions.len(), 4);
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn what_comes_early_reaches_the_guest_in_its_time() {
     let streams = [sent(ToGuest::StdinEnd { bytes: 5 }), sent(ToGuest::OutputClosed { stderr: true })];
     assert_eq!(hello[2..], streams);
     let running = hears(&mut conversation, &ToHost::Running);
-    assert_eq!(running[1..], [sent(ToGuest::Signal(SIGUSR1))], "one of a kind");
+    assert_eq!(running[2..], [sent(ToGuest::Signal(SIGUSR1))], "one of a kind");
 }
 
 #[test]
@@ -330,4 +331,13 @@ fn a_report_that_breaks_the_rules_ends_the_run() {
     let (end, power_cut) = end_of(&hears(&mut conversation, &report));
     assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
     assert!(end.detail.contains("process 5"), "{}", end.detail);
+}
+
+#[test]
+fn a_workload_that_is_asked_whether_it_is_ready_is_not_ready_before() {
+    let spec = RunSpec { readiness: Readiness::Port(80), ..settings().spec };
+    let mut conversation = started(Settings { spec, ..settings() });
+    assert_eq!(hears(&mut conversation, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
+    assert_eq!(hears(&mut conversation, &ToHost::Ready), [Action::Ready]);
+    assert_eq!(hears(&mut conversation, &ToHost::Ready), []);
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Processes beside the workload, as the host sees them: who runs, how much either side may send, how each ended. A state
-//! machine without descriptors or clocks, owned by the conversation. [`frame`] is what travels to a client.
+//! machine without descriptors or clocks, owned by the conversation. [`frame`] is what travels to a client, [`attached`] the
+//! client.
 //!
 //! ```text
 //!  start --Started--> running --Ended--> gone
 //!     \---Failed----> gone      the client leaves: running unattended, until Ended
 //! ```
 
+pub mod attached;
 pub mod frame;
 
 use guest_init::exec::{ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MOST, OUTPUT_WINDOW};

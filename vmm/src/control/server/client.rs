@@ -82,8 +82,9 @@ impl Client {
     }
 
     /// When it is too late for what is awaited of the client.
+    /// None after an upgrade: what waits is bounded then, and its reader may be a person.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.deadline.filter(|_| !matches!(self.phase, Phase::Upgraded(_)))
     }
 
     /// What to wait for from now on, if that changed. That the other end is gone is always told.
@@ -119,7 +120,7 @@ impl Client {
     pub(super) fn read(&mut self, now: Instant) -> Input {
         match self.phase {
             Phase::Request => {}
-            Phase::Upgraded(true) => return self.read_upgraded(),
+            Phase::Upgraded(true) if !self.input_ended => return self.read_upgraded(),
             _ => return Input::Nothing,
         }
         // What is there may hold a request already, behind the one before.
@@ -262,6 +263,7 @@ impl Client {
     /// Writes the rest and ends the connection.
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closing;
+        self.deadline = Some(Instant::now() + TAKE_TIME);
     }
 
     fn queue(&mut self, bytes: &[u8], now: Instant) {

@@ -16,7 +16,7 @@ mod route;
 mod socket;
 
 pub use response::Response;
-pub use route::{Kill, Operation, Stop};
+pub use route::{Exec, Kill, Operation, Stop};
 pub use socket::{SOCKET_FILE, connect};
 
 use client::{Client, Input};

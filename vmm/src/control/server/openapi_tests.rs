@@ -5,6 +5,7 @@ use super::*;
 use crate::control::control_socket::Stats;
 use crate::control::end::End;
 use crate::control::status::Status;
+use guest_init::health::HealthReport;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -42,6 +43,7 @@ fn the_bodies_that_are_described_are_those_that_are_read() {
     // Nor is anything read that is not described.
     assert_eq!(keys(&serde_json::to_value(Stop::default()).unwrap()), schema("Stop").0);
     assert_eq!(keys(&serde_json::to_value(Kill::default()).unwrap()), schema("Kill").0);
+    assert_eq!(keys(&serde_json::to_value(Exec::default()).unwrap()), schema("Exec").0);
 }
 
 #[test]
@@ -52,8 +54,9 @@ fn the_answers_that_are_described_are_those_that_are_given() {
         all.difference(&required).cloned().collect::<Vec<_>>()
     };
     assert_eq!(keys(&serde_json::to_value(&status).unwrap()), schema("Status").1);
-    assert_eq!(optional("Status"), ["end"]);
+    assert_eq!(optional("Status"), ["end", "health"]);
     status.end = Some(End::killed(""));
+    status.health = Some(HealthReport::default());
     let document = serde_json::to_value(&status).unwrap();
     assert_eq!(keys(&document), schema("Status").0);
     assert_eq!(keys(&document["end"]), schema("End").1);

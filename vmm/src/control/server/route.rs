@@ -5,6 +5,8 @@
 use super::head::Request;
 use super::response::Response;
 use crate::config::signal::SignalNumber;
+use guest_init::exec::ExecSpec;
+use guest_init::run_spec::WindowSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,8 @@ pub enum Operation {
     },
     /// Each change from now on, the present status first.
     Events,
+    /// A process beside the workload, on an upgraded connection.
+    Exec(ExecSpec),
 }
 
 /// Body of `POST /v1/stop`.
@@ -50,6 +54,52 @@ pub struct Kill {
     pub signal: Option<SignalNumber>,
 }
 
+/// Body of `POST /v1/exec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exec {
+    /// What to execute, and its arguments.
+    pub command: Vec<String>,
+    /// `NAME=VALUE` strings on top of the workload's.
+    pub env: Vec<String>,
+    /// Instead of the workload's.
+    pub workdir: String,
+    /// Instead of the workload's.
+    pub user: String,
+    /// Input will come.
+    pub interactive: bool,
+    /// A terminal of this size.
+    pub terminal: Option<WindowSize>,
+    /// Nobody waits for it.
+    pub detach: bool,
+}
+
+impl Exec {
+    /// What PID 1 is told.
+    fn spec(self) -> Result<ExecSpec, Response> {
+        let Self { command, env, workdir, user, interactive, terminal, detach } = self;
+        let texts = command.iter().chain(&env).chain([&workdir, &user]);
+        if command.first().is_none_or(String::is_empty) {
+            return Err(Response::refusal(400, "the command is empty"));
+        }
+        if texts.into_iter().any(|text| text.contains('\0')) {
+            return Err(Response::refusal(400, "a NUL byte cannot be part of a command or its surroundings"));
+        }
+        if let Some(variable) = env.iter().find(|variable| variable.find('=').is_none_or(|at| at == 0)) {
+            return Err(Response::refusal(400, &format!("env: `{variable}` is not NAME=VALUE")));
+        }
+        Ok(ExecSpec {
+            arguments: command,
+            environment: env,
+            working_directory: workdir,
+            user,
+            terminal: terminal.filter(|_| !detach),
+            stdin: interactive && !detach,
+            detached: detach,
+        })
+    }
+}
+
 /// One line of the table.
 pub(super) struct Route {
     pub(super) method: &'static str,
@@ -59,7 +109,7 @@ pub(super) struct Route {
 }
 
 /// Everything that can be asked for.
-pub(super) const ROUTES: [Route; 8] = [
+pub(super) const ROUTES: [Route; 9] = [
     Route { method: "GET", path: "/v1/status", operation: |_| Ok(Operation::Status) },
     Route { method: "POST", path: "/v1/stop", operation: |request| body(request).map(Operation::Stop) },
     Route { method: "POST", path: "/v1/kill", operation: |request| body(request).map(Operation::Kill) },
@@ -68,6 +118,7 @@ pub(super) const ROUTES: [Route; 8] = [
     Route { method: "GET", path: "/v1/wait", operation: |_| Ok(Operation::Wait) },
     Route { method: "GET", path: "/v1/stats", operation: stats },
     Route { method: "GET", path: "/v1/events", operation: |_| Ok(Operation::Events) },
+    Route { method: "POST", path: "/v1/exec", operation: exec },
 ];
 
 /// The operation that `request` is.
@@ -88,6 +139,13 @@ fn stats(request: &Request) -> Result<Operation, Response> {
         "stream" | "stream=true" => Ok(Operation::Stats { stream: true }),
         other => Err(Response::refusal(400, &format!("the query is `stream=true` or `stream=false`, not `{other}`"))),
     }
+}
+
+fn exec(request: &Request) -> Result<Operation, Response> {
+    if !request.form.upgrade {
+        return Err(Response::refusal(426, "the request has to say `Connection: Upgrade` and `Upgrade: tcp`"));
+    }
+    body::<Exec>(request)?.spec().map(Operation::Exec)
 }
 
 /// The body as JSON; an empty one leaves everything as it is by default.
@@ -138,8 +196,31 @@ mod tests {
             ("POST", "/v1/stop", "{", 400),
             ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
+            ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
         ] {
             assert_eq!(ask(method, target, body), Err(status), "{method} {target} {body}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_is_refused() {
+        let ask = |body: &str| {
+            let form = Form { keep_alive: true, chunked: true, upgrade: true };
+            let (method, path) = ("POST".into(), "/v1/exec".into());
+            let request = Request { method, path, query: String::new(), body: body.into(), form };
+            operation(&request).map_err(|response| response.status)
+        };
+        let spec = ExecSpec { arguments: vec!["true".into()], stdin: true, ..ExecSpec::default() };
+        assert_eq!(ask(r#"{"command":["true"],"interactive":true}"#), Ok(Operation::Exec(spec)));
+        for body in [
+            "",
+            r#"{"command":[]}"#,
+            r#"{"command":[""]}"#,
+            r#"{"command":["a\u0000b"]}"#,
+            r#"{"command":["true"],"env":["=x"]}"#,
+            r#"{"command":["true"],"env":["NAME"]}"#,
+        ] {
+            assert_eq!(ask(body), Err(400), "{body}");
         }
     }
 }

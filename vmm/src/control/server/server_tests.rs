@@ -239,3 +239,15 @@ fn an_upgraded_connection_carries_bytes_both_ways_as_far_as_there_is_room() {
     server.close(id);
     assert!(is_closed(&client));
 }
+
+#[test]
+fn an_upgraded_client_that_is_gone_is_told_of_once() {
+    let (entry, mut server) = server();
+    let mut client = client(&entry);
+    client.write_all(STATUS).unwrap();
+    let (id, _) = call(&serve(&mut server));
+    server.upgrade(id, "application/octet-stream");
+    assert!(received(&client).starts_with("HTTP/1.1 101 "));
+    drop(client);
+    assert_eq!(serve(&mut server), [Notice::InputEnded(id), Notice::Gone(id)]);
+}

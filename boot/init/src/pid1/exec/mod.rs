@@ -29,13 +29,24 @@ const SIGKILL: u8 = 9;
 #[derive(Default)]
 pub(crate) struct Execs {
     list: Vec<Exec>,
-    /// The first token of the next one's events; tokens below it that are multiples of nothing are the loop's own.
+    /// How many there were.
     serial: u64,
     cgroup: Option<OwnedFd>,
 }
 
+/// Whose a process is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The host's, with its number.
+    Host(u32),
+    /// The health check.
+    Health,
+    /// The command that says whether the workload is ready.
+    Readiness,
+}
+
 struct Exec {
-    id: u32,
+    owner: Owner,
     serial: u64,
     process: Process,
     /// How many the kernel had killed for want of memory in the group when it was started.
@@ -46,44 +57,26 @@ impl Execs {
     /// The first token that is not the event loop's own.
     pub(crate) const FIRST_TOKEN: u64 = 1 << 8;
 
-    /// Does what the host asks of the process `id`. `workload` is the workload's pidfd, `None` once it has ended.
-    pub(crate) fn obey(
-        &mut self,
-        id: u32,
-        request: ExecRequest,
-        surroundings: (&RunSpec, Option<BorrowedFd<'_>>),
-        epoll: &OwnedFd,
-        control: &mut Control,
-    ) -> Result<(), Failure> {
-        let known = self.list.iter_mut().find(|exec| exec.id == id);
-        match (known, request) {
-            (Some(exec), request) => exec.process.obey(request),
-            (None, ExecRequest::Start(spec)) => {
-                let report = match self.start(id, &spec, surroundings, epoll) {
-                    Ok(()) => ExecReport::Started,
-                    Err(failure) => failure.into(),
-                };
-                control.send(&ToHost::Exec { id, report })?;
-            }
-            // It ended a moment ago.
-            (None, _) => {}
+    /// Does what is asked of the process of `owner`; a process that ended a moment ago needs no more.
+    pub(crate) fn obey(&mut self, owner: Owner, request: ExecRequest) {
+        if let Some(exec) = self.list.iter_mut().find(|exec| exec.owner == owner) {
+            exec.process.obey(request);
         }
-        Ok(())
     }
 
-    fn start(
+    /// Starts a process for `owner`. `workload` is the workload's pidfd, `None` once it has ended.
+    pub(crate) fn start(
         &mut self,
-        id: u32,
+        owner: Owner,
         spec: &ExecSpec,
-        (defaults, workload): (&RunSpec, Option<BorrowedFd<'_>>),
+        defaults: &RunSpec,
+        workload: Option<BorrowedFd<'_>>,
         epoll: &OwnedFd,
     ) -> Result<(), Failure> {
         let workload = workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
-        if self.list.len() >= MOST {
-            return Err(Failure::configuration(
-                STEP,
-                format!("{MOST} processes are running beside the workload, no more can"),
-            ));
+        // The number is the host's to choose, and the limit its to keep: this is against a host that does neither.
+        if self.list.len() > MOST + 1 || self.list.iter().any(|exec| exec.owner == owner) {
+            return Err(Failure::configuration(STEP, format!("{MOST} processes are running beside the workload")));
         }
         if self.cgroup.is_none() && read_file("/sys/fs/cgroup/cgroup.procs").is_ok() {
             make_folder(CGROUP).step(STEP, CGROUP)?;
@@ -95,7 +88,7 @@ impl Execs {
         self.serial += 1;
         let token = Self::FIRST_TOKEN + (self.serial << TOKEN_BITS);
         let process = Process::new(started, token, epoll).step(STEP, "streams")?;
-        self.list.push(Exec { id, serial: self.serial, process, kills });
+        self.list.push(Exec { owner, serial: self.serial, process, kills });
         Ok(())
     }
 
@@ -114,22 +107,25 @@ impl Execs {
         }
     }
 
-    /// Moves what can be moved and reports what has ended.
-    pub(crate) fn pump(&mut self, epoll: &OwnedFd, control: &mut Control) -> Result<(), Failure> {
+    /// Moves what can be moved. Reports for the host go there; the others are returned.
+    pub(crate) fn pump(&mut self, epoll: &OwnedFd, control: &mut Control) -> Result<Vec<(Owner, ExecReport)>, Failure> {
+        let mut own = Vec::new();
         let mut index = 0;
-        while index < self.list.len() {
-            let exec = &mut self.list[index];
+        while let Some(exec) = self.list.get_mut(index) {
             let mut reports = Vec::new();
             let pumped = exec.process.pump(epoll, |report| reports.push(report));
             pumped.step("relay streams", "process beside the workload")?;
-            let (id, kills) = (exec.id, exec.kills);
+            let (owner, kills) = (exec.owner, exec.kills);
             let mut ended = false;
             for mut report in reports {
                 if let ExecReport::Ended(end) = &mut report {
                     self.blame_memory(end, kills);
                     ended = true;
                 }
-                control.send(&ToHost::Exec { id, report })?;
+                match owner {
+                    Owner::Host(id) => control.send(&ToHost::Exec { id, report })?,
+                    Owner::Health | Owner::Readiness => own.push((owner, report)),
+                }
             }
             if ended {
                 drop(self.list.swap_remove(index));
@@ -137,7 +133,7 @@ impl Execs {
                 index += 1;
             }
         }
-        Ok(())
+        Ok(own)
     }
 
     /// A process that died of SIGKILL while the kernel killed one of the group was killed for want of memory.
@@ -152,7 +148,7 @@ impl Execs {
     pub(crate) fn finish(&mut self, epoll: &OwnedFd, control: &mut Control) -> Result<(), Failure> {
         self.pump(epoll, control)?;
         self.list.iter_mut().filter(|exec| exec.process.has_ended()).for_each(|exec| exec.process.abandon_output());
-        self.pump(epoll, control)
+        self.pump(epoll, control).map(drop)
     }
 }
 

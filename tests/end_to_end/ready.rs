@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! When a workload counts as ready, as a service manager hears of it.
+
+use coracle_tests::{Case, Place, case, image};
+use rustix::process::Signal;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Smoke, a_service_manager_hears_ready_when_redis_answers),
+        case!(Full, a_workload_is_ready_once_it_is_executed_unless_told_otherwise),
+        case!(Full, a_command_that_exits_with_0_makes_it_ready),
+        case!(Full, a_workload_that_speaks_for_itself_is_heard),
+        case!(Full, a_watchdog_is_fed),
+        case!(Quick, ready_cannot_mean_two_things),
+        case!(Quick, a_service_manager_that_is_not_there_is_named),
+    ]
+}
+
+/// The socket of a service manager, in place of systemd.
+struct ServiceManager {
+    socket: UnixDatagram,
+    path: String,
+    heard: Vec<String>,
+}
+
+impl ServiceManager {
+    fn new(place: &Place) -> ServiceManager {
+        let path = place.file("notify");
+        let socket = UnixDatagram::bind(&path).expect("the test's own folder is writable");
+        ServiceManager { socket, path: path.display().to_string(), heard: Vec::new() }
+    }
+
+    /// Waits until it hears `wanted`.
+    fn wait_for(&mut self, wanted: &str) {
+        let deadline = Instant::now() + Duration::from_secs(100);
+        while !self.heard.iter().any(|heard| heard == wanted) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a time that is not zero");
+            let mut bytes = [0; 4096];
+            let length =
+                self.socket.recv(&mut bytes).unwrap_or_else(|error| panic!("no {wanted} ({error}): {:?}", self.heard));
+            self.heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+        }
+    }
+}
+
+fn a_service_manager_hears_ready_when_redis_answers() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let arguments = ["--ready-port", "6379", &image("redis")];
+    let mut run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    manager.wait_for("READY=1");
+    run.wait_for_stdout("Ready to accept connections");
+    run.signal(Signal::TERM);
+    manager.wait_for("STOPPING=1");
+    run.finish().assert_status(0).assert_reason("stopped");
+    assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
+}
+
+fn a_workload_is_ready_once_it_is_executed_unless_told_otherwise() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let run = place.invocation(&[&image("busybox"), "echo", "x"]).env("NOTIFY_SOCKET", &manager.path).finish();
+    run.assert_status(0).assert_stdout("x\n");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
+}
+
+fn a_command_that_exits_with_0_makes_it_ready() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let script = "read line; echo $line; touch /tmp/there; while :; do sleep 1; done";
+    let arguments = ["-i", "--init", "--ready-exec", "test -e /tmp/there", &image("busybox"), "sh", "-c", script];
+    let invocation = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
+    let mut run = invocation.stdin(coracle_tests::Stdin::Pipe).start();
+    // It is asked several times before the file is there.
+    std::thread::sleep(Duration::from_secs(3));
+    manager.socket.set_nonblocking(true).expect("a socket");
+    assert!(manager.socket.recv(&mut [0; 64]).is_err(), "ready before it is");
+    manager.socket.set_nonblocking(false).expect("a socket");
+    run.send("go\n");
+    run.wait_for_stdout("go\n");
+    manager.wait_for("READY=1");
+    run.signal(Signal::TERM);
+    run.finish().assert_reason("stopped");
+}
+
+fn a_workload_that_speaks_for_itself_is_heard() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let program = "\
+import os, socket, signal, sys
+address = os.environ['NOTIFY_SOCKET']
+say = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+say.connect('\\0' + address[1:])
+say.send(b'STATUS=Loading\\n')
+signal.signal(signal.SIGTERM, lambda *_: (say.send(b'STOPPING=1'), sys.exit(3)))
+say.send(b'READY=1\\nSTATUS=Serving')
+while True: signal.pause()
+";
+    let arguments = ["--ready-notify", "--entrypoint", "python3", &image("python"), "-c", program];
+    let run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    manager.wait_for("READY=1");
+    manager.wait_for("STATUS=Serving");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(3).assert_reason("stopped");
+    manager.wait_for("STOPPING=1");
+    assert_eq!(manager.heard.iter().filter(|heard| *heard == "READY=1").count(), 1, "{:?}", manager.heard);
+}
+
+fn a_watchdog_is_fed() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let invocation = place.invocation(&["--init", &image("busybox"), "sleep", "1000"]);
+    let run = invocation.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000").start();
+    manager.wait_for("READY=1");
+    manager.heard.clear();
+    manager.wait_for("WATCHDOG=1");
+    manager.heard.clear();
+    let begun = Instant::now();
+    manager.wait_for("WATCHDOG=1");
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    run.signal(Signal::TERM);
+    run.finish().assert_status(143);
+}
+
+fn ready_cannot_mean_two_things() {
+    let place = Place::new();
+    let run = place.run(&["--ready-port", "80", "--ready-notify", &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["--ready-port", "--ready-notify"]);
+    place.run(&["--ready-port", "0", "oci:x"]).assert_status(125).assert_one_line_naming(&["--ready-port", "0"]);
+    let run = place.run(&["--health-interval", "soon", "oci:x"]);
+    run.assert_status(125).assert_one_line_naming(&["--health-interval", "soon"]);
+}
+
+fn a_service_manager_that_is_not_there_is_named() {
+    let place = Place::new();
+    let path = place.file("nobody").display().to_string();
+    let run = place.invocation(&[&image("busybox"), "true"]).env("NOTIFY_SOCKET", &path).finish();
+    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["NOTIFY_SOCKET", &path]);
+}
