@@ -20,8 +20,8 @@ use std::time::Duration;
 pub const STATUS_FAILED: u8 = 125;
 /// Longest `detail`, in characters; part of it may come from the guest.
 const DETAIL_CHARACTERS: usize = 1000;
-/// Lines of the console that the detail of a panic ends with.
-const PANIC_LINES: usize = 12;
+/// Lines of the console behind the panic's own that its detail holds.
+const PANIC_LINES: usize = 32;
 const SIGKILL: u8 = 9;
 
 /// Why a run ended: `end.reason` of the result document.
@@ -181,11 +181,10 @@ impl End {
     #[must_use]
     pub fn with_console(self, tail: &str) -> Self {
         let unexpected = self.reason == EndReason::GuestReset && self.status == STATUS_FAILED;
-        let panic = tail.lines().rev().find_map(|line| line.find("Kernel panic").map(|at| &line[at..]));
-        let Some(panic) = panic.filter(|_| unexpected) else { return self };
-        let mut end = Self::failed(EndReason::GuestPanic, panic);
-        let lines: Vec<&str> = tail.lines().filter(|line| !line.trim().is_empty()).collect();
-        for line in &lines[lines.len().saturating_sub(PANIC_LINES)..] {
+        let Some(at) = tail.rfind("Kernel panic").filter(|_| unexpected) else { return self };
+        let mut lines = tail[at..].lines().filter(|line| !line.trim().is_empty());
+        let mut end = Self::failed(EndReason::GuestPanic, lines.next().unwrap_or_default());
+        for line in lines.take(PANIC_LINES) {
             end.detail.push('\n');
             end.detail.push_str(&one_line(line));
         }

@@ -67,9 +67,8 @@ fn a_workload_that_prints_of_panics_and_exits_has_exited() {
 }
 
 #[test]
-fn the_detail_of_a_panic_holds_no_more_than_the_last_lines_and_nothing_that_steers_a_terminal() {
-    let mut tail = "[ 1.0] line\n".repeat(1000) + "Kernel panic - \x1b[2J" + &"x".repeat(5000);
-    tail.push_str("\n\n");
+fn the_detail_of_a_panic_holds_no_more_than_some_lines_and_nothing_that_steers_a_terminal() {
+    let tail = format!("Kernel panic - \x1b[2J{}\n\n{}", "x".repeat(5000), "[ 1.0] \x07line\n".repeat(1000));
     let end = End::of_machine(&MachineStop::Reset).with_console(&tail);
     assert_eq!(end.detail.lines().count(), 1 + PANIC_LINES);
     assert!(!end.detail.contains(|c: char| c.is_control() && c != '\n'));
