@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, a_command_that_exits_with_0_makes_it_ready),
         case!(Full, a_workload_that_speaks_for_itself_is_heard),
         case!(Full, a_watchdog_is_fed),
+        case!(Full, a_detached_start_waits_until_it_is_ready),
         case!(Quick, ready_cannot_mean_two_things),
         case!(Quick, a_service_manager_that_is_not_there_is_named),
     ]
@@ -124,6 +125,14 @@ fn a_watchdog_is_fed() {
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
     run.signal(Signal::TERM);
     run.finish().assert_status(143);
+}
+
+fn a_detached_start_waits_until_it_is_ready() {
+    let place = Place::new().keeping_run_entries();
+    let start = place.verb("run", &["-d", "--name", "m", "--ready-port", "6379", &image("redis")]).finish();
+    start.assert_status(0).assert_stdout("m\n");
+    place.verb("exec", &["m", "redis-cli", "ping"]).finish().assert_status(0).assert_stdout("PONG\n");
+    place.verb("stop", &["m"]).finish().assert_status(0);
 }
 
 fn ready_cannot_mean_two_things() {

@@ -152,7 +152,7 @@ pub struct Request {
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub dns: Vec<IpAddr>,
 
-    /// Return once the workload runs, and print the machine's name; its output goes to `coracle logs`
+    /// Return once the workload runs and is ready, and print the machine's name; its output goes to `coracle logs`
     #[arg(short, long, help_heading = "This run")]
     pub detach: bool,
     /// With -d, how much of standard output and of standard error is kept [default: 16m]

@@ -87,18 +87,28 @@ impl Session<'_> {
             return;
         }
         self.tell(Lifecycle::run);
-        if let Some(starter) = self.surroundings.starter.take()
-            && starter.tell(&self.surroundings.lifecycle.status().id).is_err()
-        {
-            // Whoever wanted the machine was interrupted, and will not come back for it.
-            self.feed(Event::Stop { grace: None, signal: None });
-        }
+        self.tell_starter();
         resident::give_back_code();
     }
 
     pub(super) fn on_ready(&mut self) {
         self.surroundings.herald.ready();
         self.tell(|lifecycle, _| lifecycle.be_ready());
+        self.tell_starter();
+    }
+
+    /// Whoever wanted the machine waits until it runs and is ready, as both are usually one.
+    fn tell_starter(&mut self) {
+        let status = self.surroundings.lifecycle.status();
+        if status.state != State::Running || !status.ready {
+            return;
+        }
+        if let Some(starter) = self.surroundings.starter.take()
+            && starter.tell(&self.surroundings.lifecycle.status().id).is_err()
+        {
+            // He was interrupted, and will not come back for it.
+            self.feed(Event::Stop { grace: None, signal: None });
+        }
     }
 
     pub(super) fn on_health(&mut self, report: HealthReport) {
