@@ -42,12 +42,19 @@ impl Product {
             tests: test_binary()?,
             outer: built_by("tests/nested/build.sh")?,
             images,
-            kernels: vec![("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?)],
+            kernels: vec![
+                ("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?),
+                ("firecracker-options", folder_of(built_by("guest-kernel-config/firecracker-options/build.sh")?)?),
+            ],
         })
     }
 }
 
-/// The folder that a build script prints as its last line.
+fn folder_of(file: PathBuf) -> Result<PathBuf> {
+    Ok(file.parent().with_context(|| format!("{} lies in no folder", file.display()))?.to_owned())
+}
+
+/// The folder, or the file, that a build script prints as its last line.
 fn built_by(script: &str) -> Result<PathBuf> {
     let mut command = Command::new(root().join(script));
     let output = command.stderr(Stdio::inherit()).output().with_context(|| script.to_owned())?;
