@@ -23,6 +23,14 @@ pub enum Feature {
     MmioOnCommandLine,
     /// virtio-mmio devices are found by ACPI (`CONFIG_VIRTIO_MMIO` and `CONFIG_ACPI`).
     MmioByAcpi,
+    /// The driver of virtio consoles (`CONFIG_VIRTIO_CONSOLE`).
+    VirtioConsole,
+    /// The driver of virtio disks (`CONFIG_VIRTIO_BLK`).
+    VirtioBlk,
+    /// The driver of virtio network devices (`CONFIG_VIRTIO_NET`).
+    VirtioNet,
+    /// The driver of virtio entropy devices (`CONFIG_HW_RANDOM_VIRTIO`).
+    VirtioRng,
     /// The file system EROFS.
     Erofs,
     /// The file system squashfs.
@@ -33,14 +41,18 @@ pub enum Feature {
     Overlay,
 }
 
-/// Each with the name under which it is remembered and the bytes that show it. A file system's name stands alone, so that
+/// Each with the name under which it is remembered and the bytes that show it. The name of a driver or a file system stands alone, so that
 /// others which end alike do not count; the linker may fold it into a longer string that ends with it, which for these has
 /// never been seen.
-const FEATURES: [(Feature, &str, &[u8]); 8] = [
+const FEATURES: [(Feature, &str, &[u8]); 12] = [
     (Feature::Acpi, "acpi", b"RSD PTR "),
     (Feature::MpTable, "mp-table", b"MPTABLE: "),
     (Feature::MmioOnCommandLine, "mmio-on-command-line", b"virtio_mmio.device\0"),
     (Feature::MmioByAcpi, "mmio-by-acpi", b"LNRO0005\0"),
+    (Feature::VirtioConsole, "virtio-console", b"\0virtio_console\0"),
+    (Feature::VirtioBlk, "virtio-blk", b"\0virtio_blk\0"),
+    (Feature::VirtioNet, "virtio-net", b"\0virtio_net\0"),
+    (Feature::VirtioRng, "virtio-rng", b"\0virtio_rng\0"),
     (Feature::Erofs, "erofs", b"\0erofs\0"),
     (Feature::Squashfs, "squashfs", b"\0squashfs\0"),
     (Feature::Ext4, "ext4", b"\0ext4\0"),

@@ -13,6 +13,7 @@ use crate::features::{Feature, Features};
 use crate::foreign::Foreign;
 use crate::headers::{KernelHeaders, KernelProblem};
 use crate::kernel_cache::KernelCache;
+use crate::modules::{ModuleTree, ModulesError};
 use crate::{GuestMemory, UnpackError};
 use linux_loader::loader::{Elf, KernelLoader as _};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -59,6 +60,7 @@ pub struct Kernel {
     headers: KernelHeaders,
     features: Features,
     is_bzimage: bool,
+    modules: Option<ModuleTree>,
 }
 
 impl Kernel {
@@ -90,7 +92,7 @@ impl Kernel {
                 features
             }
         };
-        Ok(Self { path: path.to_owned(), file, headers, features, is_bzimage })
+        Ok(Self { path: path.to_owned(), file, headers, features, is_bzimage, modules: None })
     }
 
     /// The file's name, as given.
@@ -115,6 +117,29 @@ impl Kernel {
     #[must_use]
     pub fn headers(&self) -> &KernelHeaders {
         &self.headers
+    }
+
+    /// Looks for its modules: in `named` (`--modules`), else where distributions have them.
+    ///
+    /// # Errors
+    /// There are none in `named`, or they cannot be read.
+    pub fn find_modules(&mut self, named: Option<&Path>) -> Result<(), ModulesError> {
+        let release = self.features.release().unwrap_or("of unknown release");
+        self.modules = ModuleTree::find(&self.path, release, named)?;
+        Ok(())
+    }
+
+    /// Its modules, once they were looked for and found.
+    #[must_use]
+    pub fn modules(&self) -> Option<&ModuleTree> {
+        self.modules.as_ref()
+    }
+
+    /// Whether it can mount the file system of this name (`erofs`, `squashfs`, `ext4`, `overlay`), built in or as a module
+    /// that can be loaded. Counts modules only once they were looked for.
+    #[must_use]
+    pub fn has_file_system(&self, name: &str) -> bool {
+        self.features.has_file_system(name) || self.modules.as_ref().is_some_and(|modules| modules.has(name))
     }
 
     /// How it wants to be told of the machine: on the command line if it takes devices from there, by ACPI if not. One

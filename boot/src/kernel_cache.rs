@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Below the folder that is given to [`KernelCache::new`]; the number changes with the meaning of an entry.
-const FOLDER: &str = "kernels/v1";
+const FOLDER: &str = "kernels/v2";
 /// Unpacked kernels that are kept, 60 MB each; of more, those that were made first go.
 const UNPACKED: usize = 4;
 const SUFFIX_UNPACKED: &str = "elf";

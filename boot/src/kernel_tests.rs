@@ -189,7 +189,7 @@ fn a_bzimage_with_anything_else_in_it_is_refused_by_name() {
 fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again() {
     let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
     let cache = KernelCache::new(Some(&folder.path().join("cache")));
-    let entries = || std::fs::read_dir(folder.path().join("cache/kernels/v1")).unwrap().count();
+    let entries = || std::fs::read_dir(folder.path().join("cache/kernels/v2")).unwrap().count();
     for _ in 0..2 {
         Kernel::open(&path, &cache).unwrap();
         assert_eq!(entries(), 2, "the kernel and its features");
@@ -210,7 +210,7 @@ fn a_damaged_or_unusable_cache_costs_only_time() {
     let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
     let cache = folder.path().join("cache");
     Kernel::open(&path, &KernelCache::new(Some(&cache))).unwrap();
-    for entry in std::fs::read_dir(cache.join("kernels/v1")).unwrap() {
+    for entry in std::fs::read_dir(cache.join("kernels/v2")).unwrap() {
         std::fs::write(entry.unwrap().path(), "nonsense").unwrap();
     }
     for cache in [cache.as_path(), Path::new("/dev/null"), Path::new("/proc/nowhere")] {

@@ -20,6 +20,7 @@ pub mod initramfs;
 pub mod kernel;
 mod kernel_cache;
 pub mod layout;
+pub mod modules;
 mod mptable;
 mod notes;
 mod start_info;
@@ -35,6 +36,7 @@ pub use foreign::Foreign;
 pub use initramfs::Initramfs;
 pub use kernel::{Kernel, KernelError};
 pub use kernel_cache::KernelCache;
+pub use modules::{ModuleTree, ModulesError};
 
 use start_info::{Module, StartInfo};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};

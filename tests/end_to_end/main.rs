@@ -7,6 +7,7 @@ mod driver;
 mod ends;
 mod exec;
 mod faults;
+mod foreign_kernels;
 mod health;
 mod hostile_clients;
 mod life_cycle;
@@ -70,6 +71,7 @@ fn all() -> Vec<Case> {
         system_images::cases(),
         root_formats::cases(),
         faults::cases(),
+        foreign_kernels::cases(),
         matrix::cases(),
         life_cycle::cases(),
         detached::cases(),

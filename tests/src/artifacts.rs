@@ -64,6 +64,19 @@ pub fn root_disk(name: &str) -> PathBuf {
     images().join(name).with_extension("ext4")
 }
 
+/// The folder of the foreign kernels: `CORACLE_KERNELS`. It is not built for tests that need it: that takes minutes, and the nested
+/// world has it.
+#[must_use]
+pub fn foreign_kernels() -> Option<PathBuf> {
+    env::var_os("CORACLE_KERNELS").map(PathBuf::from)
+}
+
+/// A foreign kernel as an argument of `--kernel`.
+#[must_use]
+pub fn foreign_kernel(path: &str) -> String {
+    foreign_kernels().expect("the test needs them").join(path).display().to_string()
+}
+
 /// A folder that lasts beyond a run of the tests, for what is costly to make again.
 #[must_use]
 pub fn scratch_folder() -> PathBuf {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One test: a sentence, what it costs, what it needs, and its body.
 
+use crate::artifacts::foreign_kernels;
 use crate::world::{Kvm, World};
 use libtest_mimic::{Completion, Trial};
 
@@ -22,6 +23,8 @@ pub enum Need {
     Kvm,
     /// Root, to change users or to make a mount namespace.
     Root,
+    /// Kernels that others built (`CORACLE_KERNELS`).
+    Kernels,
 }
 
 /// One test.
@@ -47,6 +50,9 @@ impl Case {
         }
         if self.level == Level::Full && world.kvm != Kvm::Native && !world.all {
             return Some("too slow where guest kernel mode is emulated; the nested world runs it");
+        }
+        if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
+            return Some("needs foreign kernels (CORACLE_KERNELS); the nested world has them");
         }
         (self.needs.contains(&Need::Root) && !world.root).then_some("needs root")
     }

@@ -18,7 +18,9 @@ mod pty;
 mod running;
 mod world;
 
-pub use artifacts::{coracle, image, images, kernel, root_disk, scratch_folder, workspace};
+pub use artifacts::{
+    coracle, foreign_kernel, foreign_kernels, image, images, kernel, root_disk, scratch_folder, workspace,
+};
 pub use case::{Case, Level, Need};
 pub use elf::Elf;
 pub use finished::Finished;

@@ -14,6 +14,7 @@ pub mod health;
 pub mod ipv4;
 pub mod line_ends;
 pub mod memory_events;
+pub mod module_list;
 pub mod notification;
 pub mod protocol;
 pub mod run_spec;

@@ -2,6 +2,7 @@
 //! From the validated request to the parts of a machine, and to the conversation with its PID 1.
 
 use super::failure::{FailsAs as _, Failure};
+use super::modules;
 use crate::config::VmConfig;
 use crate::config::plan::{InterfaceConfig, TapSource};
 use crate::control::conversation::{Conversation, Settings};
@@ -9,7 +10,10 @@ use crate::control::end::EndReason;
 use crate::kvm::Profile;
 use crate::machine::{BuildError, ConsoleLog, Parts, StreamOutput, Streams};
 use boot::Initramfs;
+use boot::initramfs::FileTooLarge;
+use boot::modules::Module;
 use devices::virtio::net::{NetConfig, Tap, TapError};
+use guest_init::module_list::FOLDER;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -34,7 +38,7 @@ pub(super) fn parts(
         spec: config.run_spec.clone(),
     });
     let nets = config.interfaces.into_iter().map(net).collect::<Result<Vec<_>, _>>();
-    let initramfs = Initramfs::with_init(&config.init).fails_as(EndReason::HostError)?.finish();
+    let initramfs = initramfs(&config.init, &config.modules).fails_as(EndReason::HostError)?;
     let parts = Parts {
         memory_bytes: config.memory_bytes,
         cpus: config.cpus,
@@ -48,6 +52,18 @@ pub(super) fn parts(
         profile,
     };
     Ok((parts, conversation))
+}
+
+/// PID 1 and the modules that it loads.
+fn initramfs(init: &[u8], modules: &[Module]) -> Result<Vec<u8>, FileTooLarge> {
+    let mut initramfs = Initramfs::with_init(init)?;
+    if !modules.is_empty() {
+        initramfs = initramfs.directory(FOLDER.trim_start_matches('/'), 0o755);
+        for (path, content) in modules::files(modules) {
+            initramfs = initramfs.file(&path, 0o644, &content)?;
+        }
+    }
+    Ok(initramfs.finish())
 }
 
 /// Opens the tap.

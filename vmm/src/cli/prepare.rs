@@ -3,6 +3,7 @@
 //! What is quick to refuse comes first. Runs on the thread `prepare`, so that a signal need not wait for it.
 
 use super::failure::{FailsAs as _, Failure};
+use super::modules;
 use super::progress::ProgressLine;
 use crate::config::disk::ROOT_SERIAL;
 use crate::config::environment::Variable;
@@ -90,6 +91,7 @@ impl Preparation {
         let request = &self.request;
         let stop_signal = workload.stop_signal;
         let run_spec = run_spec(request, inside, workload, &self.id, format);
+        let modules = modules::load(&kernel, &run_spec)?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.folders).fails_as(EndReason::HostError)?);
@@ -100,6 +102,7 @@ impl Preparation {
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
             kernel,
+            modules,
             init,
             append: request.append.clone().unwrap_or_default(),
             disks,
@@ -125,7 +128,7 @@ impl Preparation {
         let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
         let cache = self.folders.cache().fails_as(EndReason::HostError)?;
         let choice = self.request.root_format.unwrap_or_default();
-        let format = choice.for_kernel(|name| kernel.features().has_file_system(name));
+        let format = choice.for_kernel(|name| kernel.has_file_system(name));
         let line = ProgressLine::new();
         let hear = |progress| line.hear(progress);
         let prepared = oci_image::prepare(&Prepare {
@@ -159,8 +162,9 @@ impl Preparation {
 pub(super) fn open_kernel(request: &Request, folders: &Folders) -> Result<Kernel, Failure> {
     let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
     let cache = KernelCache::new(folders.cache().ok().as_deref());
-    let kernel = Kernel::open(&path, &cache).fails_as(EndReason::KernelError)?;
+    let mut kernel = Kernel::open(&path, &cache).fails_as(EndReason::KernelError)?;
     kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
+    modules::find(&mut kernel, request)?;
     Ok(kernel)
 }
 

@@ -3,6 +3,7 @@
 
 use super::arguments::RunArguments;
 use super::failure::{self, FailsAs as _, Failure};
+use super::hint::Lacks;
 use super::machines::print;
 use super::parts;
 use super::prepare::{Preparation, Prepared};
@@ -123,6 +124,7 @@ fn live(
     report.digests = digests;
     report.host.kvm = Some(host.kind().name().to_owned());
     let kernel_path = config.kernel.path().to_owned();
+    let lacks = Lacks::of(&config.kernel);
     if let Some(lifecycle) = &mut report.lifecycle {
         lifecycle.know(&config.run_spec);
     }
@@ -148,10 +150,10 @@ fn live(
     report.counters = outcome.counters;
     report.completions = outcome.completions.by_name();
     report.digests.kernel = kernel_digest.wait().ok();
-    if outcome.end.status == STATUS_FAILED {
-        for (device, option) in &outcome.undriven {
-            log::info!("the guest never used {device}: does its kernel have {option}?");
-        }
+    let came_to_nothing = outcome.end.status == STATUS_FAILED || outcome.end.reason == EndReason::Timeout;
+    if came_to_nothing && !report.stages.has_reached(Stage::WorkloadExecuted) {
+        let hint = lacks.and_then(|lacks| lacks.hint(&outcome.undriven, outcome.devices));
+        hint.iter().for_each(|hint| failure::say(hint));
     }
     if let (Some(path), Some(samples)) = (profile, samples) {
         write_profile(&path, &samples, &kernel_path)?;

@@ -41,6 +41,7 @@ const EVERYTHING: &[&str] = &[
     "-m256m",
     "--cpus=2",
     "--kernel=k",
+    "--modules=m",
     "--init-binary=i",
     "--append=a b",
     "--rootfs=r",

@@ -46,6 +46,8 @@ pub struct VmConfig {
     pub cpus: u8,
     /// The guest's kernel; fits into the memory.
     pub kernel: Kernel,
+    /// Modules of the kernel, in the order in which PID 1 loads them.
+    pub modules: Vec<boot::modules::Module>,
     /// The program that is PID 1.
     pub init: Vec<u8>,
     /// Words for the end of the kernel's command line; legal ones.

@@ -113,6 +113,9 @@ pub struct Request {
     /// Guest kernel, vmlinux or bzImage [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub kernel: Option<PathBuf>,
+    /// Folder of the guest kernel's modules [default: lib/modules beside the kernel or its folder]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
+    pub modules: Option<PathBuf>,
     /// Program that is PID 1 of the guest [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub init_binary: Option<PathBuf>,

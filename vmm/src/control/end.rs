@@ -177,11 +177,18 @@ impl End {
     }
 
     /// The same end, in the light of the last lines of the kernel's console: an unexpected reset after a panic is a
-    /// panic.
+    /// panic, and one after a last word of PID 1 is what it says.
     #[must_use]
     pub fn with_console(self, tail: &str) -> Self {
         let unexpected = self.reason == EndReason::GuestReset && self.status == STATUS_FAILED;
-        let Some(at) = tail.rfind("Kernel panic").filter(|_| unexpected) else { return self };
+        if !unexpected {
+            return self;
+        }
+        let Some(at) = tail.rfind("Kernel panic") else {
+            // PID 1 had nobody to talk to: it could not reach the ports.
+            let last = tail.rfind("coracle-init: ").and_then(|at| tail[at..].lines().next());
+            return last.map_or(self, |line| Self::failed(EndReason::HostError, line));
+        };
         let mut lines = tail[at..].lines().filter(|line| !line.trim().is_empty());
         let mut end = Self::failed(EndReason::GuestPanic, lines.next().unwrap_or_default());
         for line in lines.take(PANIC_LINES) {

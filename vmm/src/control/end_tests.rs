@@ -61,6 +61,14 @@ fn an_unexpected_reset_after_a_panic_is_a_panic() {
 }
 
 #[test]
+fn an_unexpected_reset_after_a_last_word_of_pid_1_is_what_it_says() {
+    let tail = "[ 1.0] a\n[    1.234567] coracle-init: load module: virtio_mmio (errno 8)\n";
+    let end = End::of_machine(&MachineStop::Reset).with_console(tail);
+    let detail = "coracle-init: load module: virtio_mmio (errno 8)";
+    assert_eq!((end.reason, end.status, &*end.detail), (EndReason::HostError, 125, detail));
+}
+
+#[test]
 fn a_workload_that_prints_of_panics_and_exits_has_exited() {
     let end = End::of_workload(WorkloadEnd::Exited(3), false);
     assert_eq!(end.clone().with_console("Kernel panic - just joking"), end);

@@ -75,6 +75,12 @@ impl Stages {
         self.start.elapsed()
     }
 
+    /// Whether `stage` was reached.
+    #[must_use]
+    pub fn has_reached(&self, stage: Stage) -> bool {
+        self.reached[stage as usize].is_some()
+    }
+
     /// What was reached, with the time since the start.
     pub fn reached(&self) -> impl Iterator<Item = (Stage, Duration)> + '_ {
         Stage::ALL.into_iter().filter_map(|stage| Some((stage, self.reached[stage as usize]?)))

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.
     pub undriven: Vec<(String, &'static str)>,
+    /// Number of virtio devices.
+    pub devices: usize,
 }
 
 /// What happens outside the machine while it runs.
@@ -71,6 +73,7 @@ impl Machine {
             counters,
             completions: totals.completions,
             undriven: undriven.map(|transport| transport.name_and_kernel_option()).collect(),
+            devices: self.transports.len(),
         }
     }
 }

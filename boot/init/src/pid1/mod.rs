@@ -11,6 +11,7 @@ mod etc;
 mod exec;
 mod failure;
 mod files;
+mod modules;
 mod network;
 mod probes;
 mod relay;
@@ -38,6 +39,7 @@ pub(crate) fn live() -> ! {
 /// The conversation with the host. Fails only if there is nobody to tell.
 fn converse() -> Result<(), Failure> {
     surroundings::prepare_own()?;
+    modules::load()?;
     let ConsolePorts { control, stdio, stderr } = ConsolePorts::open()?;
     let mut control = Control::new(control);
     control.send(&ToHost::Hello { version: VERSION })?;

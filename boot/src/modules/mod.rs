@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A kernel's modules: what it has beside its image, which files a driver needs in which order, and their contents. Runs
+//! wherever a kernel is opened; reads the tables that `depmod` writes, and the modules that are asked for.
+//!
+//! | file | says |
+//! |---|---|
+//! | `modules.dep` | each module's file, and those that must be loaded before it |
+//! | `modules.builtin` | what would be a module and is part of the image |
+//! | `modules.softdep` | what a module asks for by another module's name or alias |
+//! | `modules.alias`, `modules.builtin.modinfo` | names under which modules are asked for |
+
+mod table;
+
+use crate::compression::{Compression, UnpackError};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// Largest table of `depmod`, and largest module: several times what a distribution has.
+const LARGEST: u64 = 64 << 20;
+/// Modules that one machine loads, at most.
+const MOST: usize = 64;
+
+/// Modules that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModulesError {
+    /// `--modules` leads nowhere.
+    #[error("--modules {path}: no modules.dep of kernel {release} in it or in its lib/modules/{release}")]
+    NotThere {
+        /// As given.
+        path: PathBuf,
+        /// Of the kernel.
+        release: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A table is not text, or names files outside of its folder.
+    #[error("{path} is no table of depmod")]
+    Table {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A driver is in no form there.
+    #[error("kernel {release} has no {name}: it is neither built in nor in {folder}")]
+    Missing {
+        /// Of the kernel.
+        release: String,
+        /// The module.
+        name: String,
+        /// The modules' folder.
+        folder: PathBuf,
+    },
+    /// A module is damaged.
+    #[error("cannot unpack module {path}")]
+    Unpack {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: UnpackError,
+    },
+    /// A module is something else.
+    #[error("{path} is no kernel module")]
+    NoModule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No driver needs so many.
+    #[error("{folder} wants more than {MOST} modules loaded")]
+    TooMany {
+        /// The modules' folder.
+        folder: PathBuf,
+    },
+}
+
+/// A driver or file system that a guest is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedModule<'a> {
+    /// The module's name, as `lsmod` shows it.
+    pub name: &'a str,
+    /// Whether the guest cannot do without.
+    pub required: bool,
+}
+
+/// A module to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name, as `lsmod` shows it.
+    pub name: String,
+    /// The ELF object, unpacked.
+    pub object: Vec<u8>,
+    /// Whether the guest cannot do without.
+    pub required: bool,
+}
+
+/// The modules of one kernel.
+#[derive(Clone, Debug)]
+pub struct ModuleTree {
+    folder: PathBuf,
+    release: String,
+    files: BTreeMap<String, table::Entry>,
+    builtin: HashSet<String>,
+}
+
+impl ModuleTree {
+    /// The modules of the kernel at `kernel`, whose release is `release`: in `named` (`--modules`), else where they lie
+    /// beside a kernel. `None` if there are none there.
+    ///
+    /// # Errors
+    /// Nothing is in `named`, or a table cannot be read.
+    pub fn find(kernel: &Path, release: &str, named: Option<&Path>) -> Result<Option<Self>, ModulesError> {
+        let places = match named {
+            Some(path) => vec![path.to_owned(), path.join("lib/modules").join(release), path.join(release)],
+            None => beside(kernel).map(|folder| folder.join("lib/modules").join(release)).collect(),
+        };
+        match (places.into_iter().find(|place| place.join("modules.dep").is_file()), named) {
+            (Some(folder), _) => Self::open(folder, release).map(Some),
+            (None, Some(path)) => Err(ModulesError::NotThere { path: path.to_owned(), release: release.to_owned() }),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn open(folder: PathBuf, release: &str) -> Result<Self, ModulesError> {
+        let path = folder.join("modules.dep");
+        let files = table::dependencies(&read_text(&path)?).ok_or(ModulesError::Table { path })?;
+        // Kernels with every driver as a module need no such list.
+        let builtin = table::builtin(&read_text_if_there(&folder.join("modules.builtin"))?);
+        Ok(Self { folder, release: release.to_owned(), files, builtin })
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether the kernel has `name`, as a module or built in.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.files.contains_key(name) || self.builtin.contains(name)
+    }
+
+    /// What must be loaded for `wanted`, in this order, each once.
+    ///
+    /// # Errors
+    /// One that is required is not there, or cannot be read.
+    pub fn load(&self, wanted: &[WantedModule<'_>]) -> Result<Vec<Module>, ModulesError> {
+        let mut order =
+            Order { tree: self, soft: self.soft_dependencies()?, names: Vec::new(), visited: HashSet::new() };
+        for wanted in wanted {
+            if !self.has(wanted.name) && wanted.required {
+                let (release, name) = (self.release.clone(), wanted.name.to_owned());
+                return Err(ModulesError::Missing { release, name, folder: self.folder.clone() });
+            }
+            order.add(wanted.name, wanted.required)?;
+        }
+        order.names.into_iter().map(|(name, required)| self.read(name, required)).collect()
+    }
+
+    /// What each module asks for besides its dependencies, by names of files that are there.
+    fn soft_dependencies(&self) -> Result<BTreeMap<String, Vec<String>>, ModulesError> {
+        let mut soft = table::soft_dependencies(&read_text_if_there(&self.folder.join("modules.softdep"))?);
+        let alias = read_text_if_there(&self.folder.join("modules.alias"))?;
+        let builtin = read_if_there(&self.folder.join("modules.builtin.modinfo"))?;
+        for names in soft.values_mut() {
+            let by_alias = |name: &String| {
+                if self.has(name) || table::has_builtin_alias(&builtin, name) {
+                    return Some(name.clone());
+                }
+                table::by_alias(&alias, name).find(|module| self.has(module))
+            };
+            *names = names.iter().filter_map(by_alias).collect();
+        }
+        Ok(soft)
+    }
+
+    fn read(&self, name: &str, required: bool) -> Result<Module, ModulesError> {
+        let path = self.folder.join(&self.files[name].path);
+        let bytes = read(&path)?;
+        let object = match Compression::recognise(&bytes) {
+            None => bytes,
+            Some(Err(_)) => return Err(ModulesError::NoModule { path }),
+            Some(Ok(compression)) => {
+                let mut object = Vec::new();
+                let unpacked = compression.unpack(bytes.as_slice(), LARGEST, &mut object);
+                unpacked.map_err(|source| ModulesError::Unpack { path: path.clone(), source })?;
+                object
+            }
+        };
+        if !object.starts_with(b"\x7fELF") {
+            return Err(ModulesError::NoModule { path });
+        }
+        Ok(Module { name: name.to_owned(), object, required })
+    }
+}
+
+/// Folders that may hold `lib/modules` of the kernel at `kernel`: its own, and for one in `/boot` the root.
+fn beside(kernel: &Path) -> impl Iterator<Item = &Path> {
+    kernel.ancestors().skip(1).take(2)
+}
+
+/// Modules in an order in which they can be loaded.
+struct Order<'a> {
+    tree: &'a ModuleTree,
+    soft: BTreeMap<String, Vec<String>>,
+    names: Vec<(&'a str, bool)>,
+    visited: HashSet<&'a str>,
+}
+
+impl<'a> Order<'a> {
+    /// Adds what `name` needs, then `name` itself if it is a module. A circle ends where it is met again.
+    fn add(&mut self, name: &str, required: bool) -> Result<(), ModulesError> {
+        let Some((name, entry)) = self.tree.files.get_key_value(name) else { return Ok(()) };
+        if !self.visited.insert(name) {
+            return Ok(());
+        }
+        if self.visited.len() > MOST {
+            return Err(ModulesError::TooMany { folder: self.tree.folder.clone() });
+        }
+        for soft in self.soft.get(name).cloned().unwrap_or_default() {
+            self.add(&soft, false)?;
+        }
+        for dependency in &entry.needs {
+            self.add(dependency, required)?;
+        }
+        self.names.push((name, required));
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ModulesError> {
+    let fail = |source| ModulesError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(fail)?;
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(bytes)
+}
+
+fn read_if_there(path: &Path) -> Result<Vec<u8>, ModulesError> {
+    match fs::exists(path) {
+        Ok(false) => Ok(Vec::new()),
+        _ => read(path),
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, ModulesError> {
+    String::from_utf8(read(path)?).map_err(|_| ModulesError::Table { path: path.to_owned() })
+}
+
+fn read_text_if_there(path: &Path) -> Result<String, ModulesError> {
+    String::from_utf8(read_if_there(path)?).map_err(|_| ModulesError::Table { path: path.to_owned() })
+}
+
+#[cfg(test)]
+#[path = "modules_tests.rs"]
+mod tests;
