@@ -30,10 +30,13 @@ fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine
     line.push_flag("quiet")?;
     // A panic ends the machine at once.
     line.push_value("panic", -1)?;
-    // Restarts pull the keyboard controller's line; with ACPI they find the FADT's register.
-    if description == Description::CommandLine {
-        line.push_value("reboot", "k")?;
-    }
+    // Restarts pull the keyboard controller's line, or write the FADT's reset register. The latter must be said: with
+    // hardware-reduced ACPI a kernel that knows EFI asks EFI, and without one it jumps to a BIOS that is not there either.
+    let restart = match description {
+        Description::CommandLine => "k",
+        Description::Acpi => "a",
+    };
+    line.push_value("reboot", restart)?;
     if kind == KvmKind::Software {
         software(&mut line, cpus)?;
     }
@@ -76,6 +79,6 @@ mod tests {
         let named = words(Description::CommandLine);
         assert!(named.contains(" reboot=k virtio_mmio.device=4K@0xd0000000:5 last"), "{named}");
         let acpi = words(Description::Acpi);
-        assert!(!acpi.contains("virtio_mmio") && !acpi.contains("reboot=") && acpi.ends_with(" last"), "{acpi}");
+        assert!(!acpi.contains("virtio_mmio") && acpi.contains("reboot=a") && acpi.ends_with(" last"), "{acpi}");
     }
 }
