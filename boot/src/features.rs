@@ -67,11 +67,11 @@ pub struct Features {
 }
 
 impl Features {
-    /// Searches the whole of `image`, an uncompressed kernel.
+    /// Searches the first `length` bytes of `image`, an uncompressed kernel: files can be larger than what is in them.
     ///
     /// # Errors
     /// Reading fails.
-    pub fn search(image: &mut (impl Read + Seek)) -> io::Result<Self> {
+    pub fn search(image: &mut (impl Read + Seek), length: u64) -> io::Result<Self> {
         let mut wanted: Vec<_> = FEATURES.iter().map(|(feature, _, bytes)| (*feature, Finder::new(bytes))).collect();
         let banner = Finder::new(BANNER);
         let mut features = Self::default();
@@ -80,8 +80,9 @@ impl Features {
         let mut bytes = vec![0; kept + PIECE];
         let mut filled = 0;
         image.seek(SeekFrom::Start(0))?;
+        let mut image = image.take(length);
         loop {
-            let length = read_full(image, &mut bytes[filled..])?;
+            let length = read_full(&mut image, &mut bytes[filled..])?;
             let piece = &bytes[..filled + length];
             wanted.retain(|(feature, finder)| {
                 let found = finder.find(piece).is_some();

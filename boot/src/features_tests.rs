@@ -5,7 +5,7 @@ use super::*;
 use std::io::Cursor;
 
 fn search(image: &[u8]) -> Features {
-    Features::search(&mut Cursor::new(image)).unwrap()
+    Features::search(&mut Cursor::new(image), image.len() as u64).unwrap()
 }
 
 #[test]
@@ -57,4 +57,11 @@ fn features_survive_being_remembered_and_anything_else_is_not_taken_for_them() {
     for line in ["", "\n", "6.12", "6.12 unknown\n", "6.12 acpi"] {
         assert_eq!(Features::from_line(line), None, "{line:?}");
     }
+}
+
+#[test]
+fn what_is_behind_the_content_is_not_searched() {
+    let image = [&[0; 100][..], b"\0virtio_mmio.device\0"].concat();
+    let features = Features::search(&mut Cursor::new(&image), 100).unwrap();
+    assert!(!features.has(Feature::MmioOnCommandLine));
 }

@@ -87,7 +87,9 @@ impl Kernel {
         let features = match cache.features(&metadata) {
             Some(features) => features,
             None => {
-                let features = Features::search(&mut file).map_err(KernelProblem::Read)?;
+                let content = headers.segments().iter().map(|segment| segment.file_offset + segment.file_size).max();
+                let length = content.unwrap_or_default().min(LARGEST_UNPACKED);
+                let features = Features::search(&mut file, length).map_err(KernelProblem::Read)?;
                 cache.keep_features(&metadata, &features);
                 features
             }
