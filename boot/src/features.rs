@@ -29,8 +29,6 @@ pub enum Feature {
     VirtioBlk,
     /// The driver of virtio network devices (`CONFIG_VIRTIO_NET`).
     VirtioNet,
-    /// The driver of virtio entropy devices (`CONFIG_HW_RANDOM_VIRTIO`).
-    VirtioRng,
     /// The file system EROFS.
     Erofs,
     /// The file system squashfs.
@@ -44,7 +42,7 @@ pub enum Feature {
 /// Each with the name under which it is remembered and the bytes that show it. The name of a driver or a file system stands alone, so that
 /// others which end alike do not count; the linker may fold it into a longer string that ends with it, which for these has
 /// never been seen.
-const FEATURES: [(Feature, &str, &[u8]); 12] = [
+const FEATURES: [(Feature, &str, &[u8]); 11] = [
     (Feature::Acpi, "acpi", b"RSD PTR "),
     (Feature::MpTable, "mp-table", b"MPTABLE: "),
     (Feature::MmioOnCommandLine, "mmio-on-command-line", b"virtio_mmio.device\0"),
@@ -52,7 +50,6 @@ const FEATURES: [(Feature, &str, &[u8]); 12] = [
     (Feature::VirtioConsole, "virtio-console", b"\0virtio_console\0"),
     (Feature::VirtioBlk, "virtio-blk", b"\0virtio_blk\0"),
     (Feature::VirtioNet, "virtio-net", b"\0virtio_net\0"),
-    (Feature::VirtioRng, "virtio-rng", b"\0virtio_rng\0"),
     (Feature::Erofs, "erofs", b"\0erofs\0"),
     (Feature::Squashfs, "squashfs", b"\0squashfs\0"),
     (Feature::Ext4, "ext4", b"\0ext4\0"),

@@ -2,14 +2,15 @@
 //! What a kernel lacks, when a start came to nothing: devices that the guest never used, and the options that drive them.
 //! Pure.
 
+use crate::control::end::EndReason;
 use boot::{Description, Feature, Kernel};
 
-/// The kernel options that drive a device, what of each shows in an image, and the module that it becomes.
-const DRIVERS: [(&str, Feature, &str); 4] = [
+/// The kernel options that drive a device, what of each shows in an image, and the module that it becomes. A guest does without
+/// a driver for the entropy device.
+const DRIVERS: [(&str, Feature, &str); 3] = [
     ("CONFIG_VIRTIO_CONSOLE", Feature::VirtioConsole, "virtio_console"),
     ("CONFIG_VIRTIO_BLK", Feature::VirtioBlk, "virtio_blk"),
     ("CONFIG_VIRTIO_NET", Feature::VirtioNet, "virtio_net"),
-    ("CONFIG_HW_RANDOM_VIRTIO", Feature::VirtioRng, "virtio_rng"),
 ];
 
 /// What one kernel lacks, noted before it runs.
@@ -31,9 +32,12 @@ impl Lacks {
         Some(Self { options: lacking.map(|(option, ..)| option).collect(), description: kernel.description() })
     }
 
-    /// A line for the user of a guest that left `undriven` of its `devices` unused, each with the option of its driver.
-    pub(super) fn hint(&self, undriven: &[(String, &str)], devices: usize) -> Option<String> {
-        if undriven.len() == devices && self.description == Description::Acpi {
+    /// A line for the user of a guest that left `undriven` of its `devices` unused, each with the option of its driver, and came
+    /// to this end.
+    pub(super) fn hint(&self, reason: EndReason, undriven: &[(String, &str)], devices: usize) -> Option<String> {
+        // Where PID 1 had a last word, that says it.
+        let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);
+        if silent && undriven.len() == devices && self.description == Description::Acpi {
             return Some(
                 "the guest used none of its devices, of which its kernel was told by ACPI: Linux's ACPI starts only with CONFIG_PCI"
                     .to_owned(),
@@ -55,16 +59,22 @@ mod tests {
         let undriven =
             [("block root".to_owned(), "CONFIG_VIRTIO_BLK"), ("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
         let expected = "the guest's kernel has no driver for: block root (CONFIG_VIRTIO_BLK)";
-        assert_eq!(lacks.hint(&undriven, 3).as_deref(), Some(expected));
-        assert_eq!(lacks.hint(&undriven[1..], 3), None, "it has that driver: something else went wrong");
-        assert_eq!(lacks.hint(&[], 3), None);
+        assert_eq!(lacks.hint(EndReason::HostError, &undriven, 3).as_deref(), Some(expected));
+        assert_eq!(
+            lacks.hint(EndReason::Timeout, &undriven[1..], 3),
+            None,
+            "it has that driver: something else went wrong"
+        );
+        assert_eq!(lacks.hint(EndReason::Timeout, &[], 3), None);
     }
 
     #[test]
     fn no_device_at_all_is_acpis_fault_where_acpi_describes_them() {
         let undriven = [("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
         let lacks = |description| Lacks { options: Vec::new(), description };
-        assert!(lacks(Description::Acpi).hint(&undriven, 1).unwrap().contains("CONFIG_PCI"));
-        assert_eq!(lacks(Description::CommandLine).hint(&undriven, 1), None, "it may have been stopped early");
+        let hint = |description, reason| lacks(description).hint(reason, &undriven, 1);
+        assert!(hint(Description::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
+        assert_eq!(hint(Description::Acpi, EndReason::HostError), None, "PID 1 said why");
+        assert_eq!(hint(Description::CommandLine, EndReason::Timeout), None, "it may have been stopped early");
     }
 }
