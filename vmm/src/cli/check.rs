@@ -38,10 +38,7 @@ pub(super) fn check(arguments: CheckArguments) -> u8 {
     let json = arguments.json;
     let request = match arguments.request() {
         Ok(request) => request,
-        Err(failure) => {
-            failure::say(&failure.line());
-            return STATUS_FAILED;
-        }
+        Err(failure) => return failure::fail(&failure),
     };
     let steps = examine(&request);
     let findings = Findings { ok: steps.iter().all(|step| step.ok), steps };
@@ -110,8 +107,7 @@ fn examine_scratch(request: &Request, folders: &Folders) -> Result<String, Failu
 }
 
 fn examine_plan(request: &Request) -> Result<Plan, Failure> {
-    let files = request.env_file.iter().map(|path| environment::read_file(path));
-    let files = files.collect::<Result<Vec<_>, _>>().fails_as(EndReason::ConfigError)?.concat();
+    let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
     Plan::new(request, &files).fails_as(EndReason::ConfigError)
 }
 

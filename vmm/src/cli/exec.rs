@@ -4,7 +4,7 @@
 use super::failure::{self, FailsAs as _, Failure};
 use super::machines::{RunDirArgument, client_failure, connect};
 use crate::config::environment::{self, Variable};
-use crate::control::end::{EndReason, STATUS_FAILED};
+use crate::control::end::EndReason;
 use crate::control::exec::attached::{self, AttachedError, Streams};
 use crate::control::server::Exec;
 use crate::host::signals::Signals;
@@ -59,18 +59,14 @@ pub(super) struct ExecArguments {
 
 /// Executes and returns the exit status.
 pub(super) fn exec(arguments: &ExecArguments) -> u8 {
-    try_exec(arguments).unwrap_or_else(|failure| {
-        failure::say(&failure.line());
-        STATUS_FAILED
-    })
+    try_exec(arguments).unwrap_or_else(|failure| failure::fail(&failure))
 }
 
 fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
     if arguments.tty && arguments.interactive && !terminal::is_terminal(std::io::stdin()) {
         return Err(Failure::new(EndReason::ConfigError, "-i with -t needs a terminal as standard input"));
     }
-    let files = arguments.env_file.iter().map(|path| environment::read_file(path));
-    let files = files.collect::<Result<Vec<_>, _>>().fails_as(EndReason::ConfigError)?.concat();
+    let files = environment::read_files(&arguments.env_file).fails_as(EndReason::ConfigError)?;
     let host = |name: &str| std::env::var(name).ok();
     let request = Exec {
         command: arguments.command.clone(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why coracle could not do it: an error and the end reason that goes with it, and the one line that a person reads.
 
-use crate::control::end::{End, EndReason};
+use crate::control::end::{End, EndReason, STATUS_FAILED};
 use std::error::Error;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,6 +65,12 @@ pub(super) fn say(text: &str) {
         // Whoever closed stderr does not want to read it.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
+}
+
+/// Tells the person why something could not be done; returns the exit status for that.
+pub(super) fn fail(failure: &Failure) -> u8 {
+    say(&failure.line());
+    STATUS_FAILED
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::failure::{self, FailsAs as _, Failure};
 use crate::control::client::{Client, ClientError};
-use crate::control::end::{EndReason, STATUS_FAILED};
+use crate::control::end::EndReason;
 use crate::control::entries::{self, Entry};
 use crate::host::folders::Folders;
 use clap::{Args, ValueHint};
@@ -68,40 +68,46 @@ impl MachineArguments {
         (&self.machines, &self.run_dir)
     }
 
-    /// Does `act` for each, whatever becomes of the others, and prints the names of those for which it was done. One that
-    /// fails costs the status.
+    /// Does `act` for each, and prints the names of those for which it was done.
     pub(super) fn each(&self, act: impl Fn(&Entry) -> Result<(), Failure>) -> u8 {
-        let mut status = 0;
-        for machine in &self.machines {
-            match self.run_dir.find(machine).and_then(|entry| act(&entry).map(|()| entry.id)) {
-                Ok(id) => print(&format!("{id}\n")),
-                Err(failure) => {
-                    failure::say(&failure.line());
-                    status = STATUS_FAILED;
-                }
-            }
-        }
-        status
+        print_each(self.machines.iter().map(|machine| {
+            let entry = self.run_dir.find(machine)?;
+            act(&entry).map(|()| Some(entry.id))
+        }))
     }
+}
+
+/// Prints what was found out or done of each machine, if there is anything to say, whatever becomes of the others. One that failed
+/// costs the status.
+pub(super) fn print_each(outcomes: impl Iterator<Item = Result<Option<String>, Failure>>) -> u8 {
+    let mut status = 0;
+    for outcome in outcomes {
+        match outcome {
+            Ok(Some(line)) => print(&format!("{line}\n")),
+            Ok(None) => {}
+            Err(failure) => status = failure::fail(&failure),
+        }
+    }
+    status
 }
 
 /// The status of a verb that did it or could not.
 pub(super) fn status(outcome: Result<(), Failure>) -> u8 {
-    match outcome {
-        Ok(()) => 0,
-        Err(failure) => {
-            failure::say(&failure.line());
-            STATUS_FAILED
-        }
-    }
+    outcome.map_or_else(|failure| failure::fail(&failure), |()| 0)
 }
 
-/// Connects to a running machine.
-pub(super) fn connect(entry: &Entry) -> Result<Client, Failure> {
+/// Refuses a machine that has ended.
+pub(super) fn require_running(entry: &Entry) -> Result<(), Failure> {
     if entry.is_over() {
         let error = format!("{} does not run: it is {}", entry.id, entry.life());
         return Err(Failure::new(EndReason::ConfigError, error));
     }
+    Ok(())
+}
+
+/// Connects to a running machine.
+pub(super) fn connect(entry: &Entry) -> Result<Client, Failure> {
+    require_running(entry)?;
     Client::connect(&entry.path).map_err(|error| client_failure(entry, error))
 }
 

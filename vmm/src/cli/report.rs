@@ -76,7 +76,7 @@ impl Report {
     }
 
     /// The run has an entry: from now on others are told of it.
-    pub(super) fn begin(&mut self, entry: RunDirectory, request: &Request) {
+    pub(super) fn begin(&mut self, entry: RunDirectory, request: &Request) -> &RunDirectory {
         let now = SystemTime::now();
         let process = ProcessId::own();
         let status = Status {
@@ -101,7 +101,7 @@ impl Report {
             end: None,
         };
         self.lifecycle = Some(Lifecycle::begin(entry.path(), status, self.events.take()));
-        self.run_directory = Some(entry);
+        self.run_directory.insert(entry)
     }
 
     /// From now on whoever wants something of the machine can ask. A host that refuses the socket costs the run nothing else.

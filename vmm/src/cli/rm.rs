@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `rm`: removes the entries of machines that have ended.
 
-use super::failure::{self, FailsAs as _, Failure};
-use super::machines::{MachineArguments, print};
-use crate::control::end::{EndReason, STATUS_FAILED};
+use super::failure::{FailsAs as _, Failure};
+use super::machines::{MachineArguments, print_each};
+use crate::control::end::EndReason;
 use crate::control::entries::{self, EntryError};
 use crate::control::run_dir;
 use crate::host::watch;
@@ -28,18 +28,7 @@ pub(super) struct RmArguments {
 /// Removes and returns the exit status.
 pub(super) fn rm(arguments: &RmArguments) -> u8 {
     let (machines, run_dir) = arguments.machines.split();
-    let mut status = 0;
-    for machine in machines {
-        match remove(&run_dir.path(), machine, arguments.force) {
-            Ok(Some(id)) => print(&format!("{id}\n")),
-            Ok(None) => {}
-            Err(failure) => {
-                failure::say(&failure.line());
-                status = STATUS_FAILED;
-            }
-        }
-    }
-    status
+    print_each(machines.iter().map(|machine| remove(&run_dir.path(), machine, arguments.force)))
 }
 
 /// The name of what was removed, if it was there.

@@ -35,10 +35,7 @@ const OWN_LOG_BYTES: usize = 1 << 20;
 
 /// Runs and returns the exit status.
 pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
-    try_run(arguments, stages).unwrap_or_else(|failure| {
-        failure::say(&failure.line());
-        STATUS_FAILED
-    })
+    try_run(arguments, stages).unwrap_or_else(|failure| failure::fail(&failure))
 }
 
 /// Fails as long as nobody knows where the result should go. Until the signals are taken over they have their usual
@@ -64,7 +61,8 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
     };
     stages.mark(Stage::Parsed);
     let mut report = Report::new(&request, id.as_str(), stages)?;
-    let end = read_variables(&request)
+    let end = environment::read_files(&request.env_file)
+        .fails_as(EndReason::ConfigError)
         .and_then(|files| live(request, files, id, starter, &mut report))
         .unwrap_or_else(|failure| failure.end());
     Ok(report.finish(end))
@@ -87,11 +85,6 @@ fn detach(request: &Request) -> Result<u8, Failure> {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a process for --detach")]
 struct DetachError(#[source] std::io::Error);
-
-fn read_variables(request: &Request) -> Result<Vec<Variable>, Failure> {
-    let files = request.env_file.iter().map(|path| environment::read_file(path));
-    Ok(files.collect::<Result<Vec<_>, _>>().fails_as(EndReason::ConfigError)?.concat())
-}
 
 /// From the signals to the end.
 fn live(
@@ -175,17 +168,14 @@ fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Re
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
     let written = entry.create("config.json").fails_as(EndReason::HostError)?.write_all(document.as_bytes());
     written.fails_as(EndReason::HostError)?;
-    report.begin(entry, request);
+    let entry = report.begin(entry, request);
     if let Some(path) = &request.cidfile {
         let created = File::create_new(path).and_then(|mut file| file.write_all(id.as_str().as_bytes()));
         created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
     }
     let console = match &request.console {
         Some(path) => File::create(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?,
-        None => match &report.run_directory {
-            Some(entry) => entry.create("console.log").fails_as(EndReason::HostError)?,
-            None => unreachable!("the report has the entry from `begin` on"),
-        },
+        None => entry.create("console.log").fails_as(EndReason::HostError)?,
     };
     Ok(Some(console))
 }

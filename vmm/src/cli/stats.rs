@@ -2,11 +2,10 @@
 //! The verb `stats`: what machines use, now and each second.
 
 use super::failure::{self, Failure};
-use super::machines::{self, RunDirArgument, client_failure, connect, print};
+use super::machines::{RunDirArgument, client_failure, connect, print};
 use super::{table, words};
 use crate::control::client::Client;
 use crate::control::control_socket::Stats;
-use crate::control::end::STATUS_FAILED;
 use crate::control::entries::Entry;
 use clap::Args;
 use rustix::termios::isatty;
@@ -54,7 +53,7 @@ pub(super) fn stats(arguments: &StatsArguments) -> u8 {
     };
     let wanted = match wanted {
         Ok(wanted) => wanted,
-        Err(failure) => return machines::status(Err(failure)),
+        Err(failure) => return failure::fail(&failure),
     };
     let mut status = 0;
     let mut looked = Vec::new();
@@ -64,10 +63,7 @@ pub(super) fn stats(arguments: &StatsArguments) -> u8 {
             Ok((client, last)) => looked.push(Looked { entry, client, last }),
             // One of all that has ended meanwhile, or does not listen yet, is not among them.
             Err(_) if arguments.machines.is_empty() => {}
-            Err(failure) => {
-                failure::say(&failure.line());
-                status = STATUS_FAILED;
-            }
+            Err(failure) => status = failure::fail(&failure),
         }
     }
     // With nothing to show there is still the head of the table.

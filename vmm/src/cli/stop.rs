@@ -2,11 +2,11 @@
 //! The verbs `stop` and `kill`. Stopping what is over, or does not listen yet, works too: there the process is asked by
 //! signal.
 
-use super::failure::{self, FailsAs as _, Failure};
-use super::machines::{MachineArguments, client_failure, print};
+use super::failure::{FailsAs as _, Failure};
+use super::machines::{MachineArguments, client_failure, print_each, require_running};
 use crate::config::signal::SignalNumber;
 use crate::control::client::{Client, ClientError};
-use crate::control::end::{EndReason, STATUS_FAILED};
+use crate::control::end::EndReason;
 use crate::control::entries::{Entry, Life};
 use crate::control::server::{Kill, Stop};
 use crate::control::status::{State, Status};
@@ -55,31 +55,18 @@ pub(super) fn stop(arguments: &StopArguments) -> u8 {
     let body = Stop { timeout: arguments.time, signal: arguments.signal };
     let (machines, run_dir) = arguments.machines.split();
     // All are asked before the first is waited for.
-    let asked: Vec<_> = machines
+    let asked: Vec<Result<_, Failure>> = machines
         .iter()
         .map(|machine| {
             let entry = run_dir.find(machine)?;
             Ok((entry.id.clone(), ask(&entry, "/v1/stop", &body, Signal::TERM)?))
         })
         .collect();
-    let mut status = 0;
-    for asked in asked {
-        let ended = asked.and_then(|(id, process)| {
-            if let Some(process) = process {
-                watch::wait_for_end(&process).fails_as(EndReason::HostError)?;
-            }
-            Ok(id)
-        });
-        match ended {
-            Ok(id) => print(&format!("{id}\n")),
-            Err(failure) => {
-                let failure: Failure = failure;
-                failure::say(&failure.line());
-                status = STATUS_FAILED;
-            }
-        }
-    }
-    status
+    print_each(asked.into_iter().map(|asked| {
+        let (id, process) = asked?;
+        wait_for(process)?;
+        Ok(Some(id))
+    }))
 }
 
 /// Kills and returns the exit status.
@@ -87,19 +74,20 @@ pub(super) fn kill(arguments: &KillArguments) -> u8 {
     let body = Kill { signal: arguments.signal };
     let cuts_power = arguments.signal.is_none_or(|signal| signal.get() == 9);
     arguments.machines.each(|entry| {
-        if entry.is_over() {
-            let error = format!("{} does not run: it is {}", entry.id, entry.life());
-            return Err(Failure::new(EndReason::ConfigError, error));
-        }
+        require_running(entry)?;
         if !cuts_power {
             let asked = Client::connect(&entry.path).and_then(|mut client| client.ask("POST", "/v1/kill", &body));
             return asked.map(|_: Status| ()).map_err(|error| client_failure(entry, error));
         }
         // Before the workload runs, TERM ends a run at once, and in order.
         let signal = if entry.life() == Life::State(State::Starting) { Signal::TERM } else { Signal::KILL };
-        let process = ask(entry, "/v1/kill", &body, signal)?;
-        process.map_or(Ok(()), |process| watch::wait_for_end(&process).fails_as(EndReason::HostError))
+        wait_for(ask(entry, "/v1/kill", &body, signal)?)
     })
+}
+
+/// Waits for the end of a process that [`ask`] returned.
+fn wait_for(process: Option<OwnedFd>) -> Result<(), Failure> {
+    process.map_or(Ok(()), |process| watch::wait_for_end(&process).fails_as(EndReason::HostError))
 }
 
 /// Asks for an end; returns the process whose end that will be, if it has not come yet. A process that does not listen gets

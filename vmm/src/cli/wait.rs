@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `wait`: waits for the end of machines and prints their exit statuses.
 
-use super::failure::{self, FailsAs as _, Failure};
-use super::machines::{MachineArguments, client_failure, print};
+use super::failure::{FailsAs as _, Failure};
+use super::machines::{MachineArguments, client_failure, print_each};
 use crate::control::client::{Client, ClientError};
-use crate::control::end::{End, EndReason, STATUS_FAILED};
+use crate::control::end::{End, EndReason};
 use crate::control::entries::Entry;
 use crate::control::status::Status;
 use crate::host::watch::{self, FolderWatch, Woken};
@@ -33,17 +33,10 @@ enum UnknownEndError {
 /// Waits and returns the exit status.
 pub(super) fn wait(arguments: &WaitArguments) -> u8 {
     let (machines, run_dir) = arguments.machines.split();
-    let mut status = 0;
-    for machine in machines {
-        match run_dir.find(machine).and_then(|entry| end_of(&run_dir.path(), entry)) {
-            Ok(end) => print(&format!("{}\n", end.status)),
-            Err(failure) => {
-                failure::say(&failure.line());
-                status = STATUS_FAILED;
-            }
-        }
-    }
-    status
+    print_each(machines.iter().map(|machine| {
+        let end = end_of(&run_dir.path(), run_dir.find(machine)?)?;
+        Ok(Some(end.status.to_string()))
+    }))
 }
 
 /// Waits until the process of `entry` has ended, and says how the run did.
@@ -62,9 +55,7 @@ fn end_of(base: &std::path::Path, mut entry: Entry) -> Result<End, Failure> {
         // The machine's own word is there even if its entry goes away with it.
         match Client::connect(&entry.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
             Ok(status) => entry = Entry { status: Some(status), ..entry },
-            Err(ClientError::Refused(code, message)) => {
-                return Err(client_failure(&entry, ClientError::Refused(code, message)));
-            }
+            Err(error @ ClientError::Refused(..)) => return Err(client_failure(&entry, error)),
             // It does not listen yet, or no more: the next change tells.
             Err(ClientError::Connect(_) | ClientError::Answer(_)) => {
                 let woken = watch.wait(process.as_ref()).fails_as(EndReason::HostError)?;

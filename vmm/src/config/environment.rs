@@ -98,7 +98,11 @@ text_form!(Variable);
 ///
 /// # Errors
 /// It cannot be read, or a line is no variable.
-pub fn read_file(path: &Path) -> Result<Vec<Variable>, FileError> {
+pub fn read_files(paths: &[PathBuf]) -> Result<Vec<Variable>, FileError> {
+    Ok(paths.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn read_file(path: &Path) -> Result<Vec<Variable>, FileError> {
     let read = |source| FileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;

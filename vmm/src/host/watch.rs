@@ -5,7 +5,7 @@
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Something to wait for.
@@ -67,8 +67,7 @@ impl FolderWatch {
 /// # Errors
 /// The host cannot wait.
 pub fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
-    let process: BorrowedFd<'_> = process.as_fd();
-    let mut source = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    let mut source = [PollFd::new(process, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut source, None))?;
     Ok(())
 }
