@@ -120,7 +120,7 @@ impl Client {
         // Who refuses at once may have closed already: the answer says why.
         let sent = self.stream.get_mut().write_all(request.as_bytes());
         let (status, length) = self.head().map_err(|error| ClientError::Answer(sent.err().unwrap_or(error)))?;
-        if matches!(status, 101 | 200 | 202) {
+        if matches!(status, 101 | 200) {
             return Ok(length);
         }
         let bytes = self.body(length).map_err(ClientError::Answer)?;

@@ -124,39 +124,27 @@ impl Server {
 
     /// Answers a call.
     pub fn answer(&mut self, client: ClientId, response: &Response) {
-        self.with(client, |client, now| {
-            client.answer(response, now);
-            Ok(())
-        });
+        self.with(client, |client, now| client.answer(response, now));
     }
 
     /// Begins an answer to a call that goes on: lines of JSON.
     pub fn begin_stream(&mut self, client: ClientId) {
-        self.with(client, |client, now| {
-            client.begin_stream(now);
-            Ok(())
-        });
+        self.with(client, Client::begin_stream);
     }
 
     /// Goes on with it.
     pub fn push(&mut self, client: ClientId, line: &[u8]) {
-        self.with(client, |client, now| client.push(line, now).map_err(|_| ErrorKind::TimedOut.into()));
+        self.try_with(client, |client, now| client.push(line, now).map_err(|_| ErrorKind::TimedOut.into()));
     }
 
     /// Ends it.
     pub fn end_stream(&mut self, client: ClientId) {
-        self.with(client, |client, now| {
-            client.end_stream(now);
-            Ok(())
-        });
+        self.with(client, Client::end_stream);
     }
 
     /// Answers a call by making the connection one for bytes in both directions: see [`Notice::Data`] and [`Self::send`].
     pub fn upgrade(&mut self, client: ClientId, content_type: &str) {
-        self.with(client, |client, now| {
-            client.upgrade(content_type, now);
-            Ok(())
-        });
+        self.with(client, |client, now| client.upgrade(content_type, now));
     }
 
     /// Bytes that [`Self::send`] takes for an upgraded client now; none if it is gone.
@@ -167,26 +155,17 @@ impl Server {
 
     /// Sends bytes to an upgraded client, no more than there is [`Self::room`] for.
     pub fn send(&mut self, client: ClientId, bytes: &[u8]) {
-        self.with(client, |client, now| {
-            client.send(bytes, now);
-            Ok(())
-        });
+        self.with(client, |client, now| client.send(bytes, now));
     }
 
     /// Whether bytes of an upgraded client are to be read. Its own side fills up while they are not.
     pub fn welcome_input(&mut self, client: ClientId, welcome: bool) {
-        self.with(client, |client, _| {
-            client.welcome_input(welcome);
-            Ok(())
-        });
+        self.with(client, |client, _| client.welcome_input(welcome));
     }
 
     /// Ends a connection once all is sent.
     pub fn close(&mut self, client: ClientId) {
-        self.with(client, |client, _| {
-            client.close();
-            Ok(())
-        });
+        self.with(client, |client, _| client.close());
     }
 
     fn accept(&mut self, now: Instant) {
@@ -232,7 +211,7 @@ impl Server {
 
     fn serve_client(&mut self, id: ClientId, ready: EventSet, now: Instant) {
         if ready.contains(EventSet::OUT) {
-            self.with(id, |_, _| Ok(()));
+            self.with(id, |_, _| {});
         }
         let Some(client) = self.clients.get_mut(&id) else { return };
         let hung_up = ready.intersects(EventSet::HANG_UP | EventSet::ERROR);
@@ -246,11 +225,19 @@ impl Server {
             Input::Nothing if !hung_up => {}
             Input::Nothing | Input::Gone => return self.drop_client(id),
         }
-        self.with(id, |_, _| Ok(()));
+        self.with(id, |_, _| {});
     }
 
-    /// Lets `act` change a client, then writes what it takes. A client that is gone or given up is dropped.
-    fn with(&mut self, id: ClientId, act: impl FnOnce(&mut Client, Instant) -> Result<()>) {
+    /// Lets `act` change a client, then writes what it takes. A client that is gone is dropped.
+    fn with(&mut self, id: ClientId, act: impl FnOnce(&mut Client, Instant)) {
+        self.try_with(id, |client, now| {
+            act(client, now);
+            Ok(())
+        });
+    }
+
+    /// The same where `act` may give the client up.
+    fn try_with(&mut self, id: ClientId, act: impl FnOnce(&mut Client, Instant) -> Result<()>) {
         let now = Instant::now();
         let Some(client) = self.clients.get_mut(&id) else { return };
         match act(client, now).and_then(|()| client.write(now)) {
@@ -283,10 +270,7 @@ impl Server {
             let is_in_request = self.clients.get(&id).is_some_and(Client::is_in_request);
             if is_in_request {
                 let response = Response::refusal(408, "the request is not complete after 10 s");
-                self.with(id, |client, now| {
-                    client.close_with(&response, now);
-                    Ok(())
-                });
+                self.with(id, |client, now| client.close_with(&response, now));
             } else {
                 self.drop_client(id);
             }
