@@ -7,11 +7,11 @@
 //! with the cache costs time only.
 
 use crate::features::Features;
+use crate::file_identity;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Below the folder that is given to [`KernelCache::new`]; the number changes with the meaning of an entry.
@@ -80,16 +80,8 @@ impl KernelCache {
     }
 
     fn entry(&self, metadata: &Metadata, suffix: &str) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join(format!("{}.{suffix}", key(metadata))))
+        self.folder.as_ref().map(|folder| folder.join(format!("{}.{suffix}", file_identity(metadata))))
     }
-}
-
-/// Changes with the contents: who writes to a file changes its times, of which nobody can set the second.
-fn key(metadata: &Metadata) -> String {
-    let modified = (metadata.mtime(), metadata.mtime_nsec());
-    let changed = (metadata.ctime(), metadata.ctime_nsec());
-    let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
-    format!("{device:x}-{inode:x}-{length:x}-{}.{:09}-{}.{:09}", modified.0, modified.1, changed.0, changed.1)
 }
 
 fn unnamed_in(folder: &Path) -> io::Result<File> {

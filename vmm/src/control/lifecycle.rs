@@ -7,7 +7,7 @@ use super::end::End;
 use super::event_outlet::EventOutlet;
 use super::rotated_file::RotatedFile;
 use super::status::{State, Status};
-use super::whole_file;
+use crate::host::whole_file;
 use guest_init::health::HealthReport;
 use guest_init::run_spec::RunSpec;
 use std::io;

@@ -20,4 +20,3 @@ pub mod server;
 pub mod stages;
 pub mod status;
 pub mod timings;
-mod whole_file;

@@ -6,7 +6,7 @@ use super::counters::Counters;
 use super::end::End;
 use super::rfc3339;
 use super::stages::Stages;
-use super::whole_file::replace;
+use crate::host::whole_file::replace;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;

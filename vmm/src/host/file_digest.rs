@@ -2,12 +2,14 @@
 //! The SHA-256 digest of a file that a start must not wait for: remembered in the cache by what changes whenever the file's
 //! contents do, and computed on a thread of its own (`digest`) where it is not known yet.
 
+use super::whole_file;
+use boot::file_identity;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::thread::{Builder, JoinHandle};
 
 /// Folder below the cache.
@@ -38,7 +40,7 @@ impl FileDigest {
         if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let entry = cache.map(|cache| cache.join(FOLDER).join(key(&metadata)));
+        let entry = cache.map(|cache| cache.join(FOLDER).join(file_identity(&metadata)));
         if let Some(known) = entry.as_deref().and_then(|entry| fs::read_to_string(entry).ok()).filter(|d| is_digest(d))
         {
             return Ok(Self::Known(known));
@@ -47,7 +49,7 @@ impl FileDigest {
             let digest = of_file(&file)?;
             // What changed while it was read has no digest to remember. What cannot be kept is computed again.
             if let Some(entry) = entry
-                && key(&file.metadata()?) == key(&metadata)
+                && file_identity(&file.metadata()?) == file_identity(&metadata)
             {
                 let _ = remember(&entry, &digest);
             }
@@ -67,15 +69,6 @@ impl FileDigest {
             Self::Failed(error) => Err(error),
         }
     }
-}
-
-/// Changes with the contents: who writes to a file changes its times, of which nobody can set the second. The one gap, a
-/// second write of the same length within a tick of the kernel's clock, costs a wrong line in a report.
-fn key(metadata: &Metadata) -> String {
-    let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
-    let modified = (metadata.mtime(), metadata.mtime_nsec());
-    let changed = (metadata.ctime(), metadata.ctime_nsec());
-    format!("{device:x}-{inode:x}-{length:x}-{}.{:09}-{}.{:09}", modified.0, modified.1, changed.0, changed.1)
 }
 
 fn is_digest(text: &str) -> bool {
@@ -102,19 +95,11 @@ fn of_file(file: &File) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whole or not at all.
 fn remember(entry: &Path, digest: &str) -> io::Result<()> {
     if let Some(folder) = entry.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut temporary = entry.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let kept = fs::write(&temporary, digest).and_then(|()| fs::rename(&temporary, entry));
-    if kept.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    kept
+    whole_file::replace(entry, digest.as_bytes())
 }
 
 #[cfg(test)]
@@ -152,7 +137,7 @@ mod tests {
         let path = folder.path().join("vmlinux");
         fs::write(&path, "abc").unwrap();
         let cache = folder.path().join("cache");
-        let entry = cache.join(FOLDER).join(key(&fs::metadata(&path).unwrap()));
+        let entry = cache.join(FOLDER).join(file_identity(&fs::metadata(&path).unwrap()));
         remember(&entry, "sha256:nonsense").unwrap();
         for cache in [Some(cache.as_path()), Some(Path::new("/dev/null")), None] {
             assert_eq!(FileDigest::begin(&path, cache).wait().unwrap(), ABC);

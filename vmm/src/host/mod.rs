@@ -16,3 +16,4 @@ pub mod starter;
 mod template;
 pub mod terminal;
 pub mod watch;
+pub mod whole_file;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A document that is there whole or not at all: written beside its place and renamed. Used by `main`.
+//! A document that is there whole or not at all: written beside its place and renamed. Used by whoever writes one.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// The host refused; the old file is still there.
-pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // What is no file (`/dev/stderr`, a FIFO) cannot be replaced.
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return File::options().write(true).open(path)?.write_all(text);
