@@ -6,6 +6,7 @@ use crate::control::counters::Counters;
 use crate::control::end::End;
 use crate::control::lifecycle::Lifecycle;
 use crate::control::run_dir::RunDirectory;
+use crate::control::status::State;
 use crate::host::process::ProcessId;
 use clap::Parser;
 use std::path::Path;
@@ -36,7 +37,7 @@ fn run_directory() -> (tempfile::TempDir, RunDirectory) {
             "since": crate::control::rfc3339::format(now), "created": crate::control::rfc3339::format(now),
         });
         let mut lifecycle = Lifecycle::begin(run.path(), serde_json::from_value(status).unwrap(), None);
-        lifecycle.run(Counters::default());
+        lifecycle.enter(State::Running, Counters::default());
         (run, lifecycle)
     };
     let (running, _) = begin("web", ProcessId::own().started);

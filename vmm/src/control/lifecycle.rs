@@ -104,11 +104,6 @@ impl Lifecycle {
         self.change(|status| status.health = Some(report));
     }
 
-    /// The workload was executed.
-    pub fn run(&mut self, counters: Counters) {
-        self.enter(State::Running, counters);
-    }
-
     /// The counters are these now. Told with the next change, or to whoever asks.
     pub fn count(&mut self, counters: Counters) {
         self.status.counters = counters.not_before(&self.status.counters);

@@ -2,6 +2,7 @@
 //! Clients of the control socket that hold a process beside the workload: what they send goes to it, what it writes goes to
 //! them, as far as either side takes it. Part of `main`'s event loop.
 
+use super::operations::conflict;
 use super::session::Session;
 use crate::control::conversation::Event;
 use crate::control::exec::frame::{self, Control, Frames, Over};
@@ -45,12 +46,12 @@ impl Session<'_> {
     pub(super) fn on_exec(&mut self, client: ClientId, spec: ExecSpec) {
         let detached = spec.detached;
         let started = match self.surroundings.lifecycle.status().state {
-            State::Paused => Err("a machine that is paused cannot execute a command".to_owned()),
-            _ => self.conversation.exec(spec).map_err(|refusal| refusal.to_string()),
+            State::Paused => Err(conflict(State::Paused, "execute a command")),
+            _ => self.conversation.exec(spec).map_err(|refusal| Response::refusal(409, &refusal.to_string())),
         };
         let Some(socket) = &mut self.surroundings.socket else { return };
         match started {
-            Err(message) => socket.server.answer(client, &Response::refusal(409, &message)),
+            Err(refusal) => socket.server.answer(client, &refusal),
             Ok((exec, actions)) => {
                 socket.server.upgrade(client, CONTENT_TYPE);
                 self.exec_clients.0.push(ExecClient {
@@ -87,7 +88,8 @@ impl Session<'_> {
                 client.over = true;
             }
         }
-        self.pump_exec_client(index);
+        let client = client.client;
+        self.pump_exec_client(client);
     }
 
     /// A client that holds a process sent something.
@@ -117,7 +119,7 @@ impl Session<'_> {
             self.feed(Event::Exec(exec, command));
         }
         if intact {
-            self.pump_exec_client(index);
+            self.pump_exec_client(client);
         } else {
             // Who does not keep to the protocol is as good as gone.
             if let Some(socket) = &mut self.surroundings.socket {
@@ -131,14 +133,7 @@ impl Session<'_> {
     pub(super) fn on_exec_input_ended(&mut self, client: ClientId) {
         if let Some(index) = self.exec_clients.position(|other| other.client == client) {
             self.exec_clients.0[index].input_ended = true;
-            self.pump_exec_client(index);
-        }
-    }
-
-    /// It has taken something.
-    pub(super) fn on_exec_client_room(&mut self, client: ClientId) {
-        if let Some(index) = self.exec_clients.position(|other| other.client == client) {
-            self.pump_exec_client(index);
+            self.pump_exec_client(client);
         }
     }
 
@@ -152,11 +147,12 @@ impl Session<'_> {
         }
     }
 
-    /// Moves what either side takes.
-    fn pump_exec_client(&mut self, index: usize) {
+    /// Moves what either side takes: a client has taken something, or there is something new for it or from it.
+    pub(super) fn pump_exec_client(&mut self, client: ClientId) {
         let Some(socket) = &mut self.surroundings.socket else { return };
+        let Some(index) = self.exec_clients.position(|other| other.client == client) else { return };
         let holder = &mut self.exec_clients.0[index];
-        let (client, exec) = (holder.client, holder.exec);
+        let exec = holder.exec;
         let mut taken = 0;
         while let Some(frame) = holder.output.front() {
             if socket.server.room(client) < frame.len() {

@@ -4,7 +4,6 @@
 
 use super::session::Session;
 use crate::control::conversation::Event;
-use crate::control::counters::Counters;
 use crate::control::lifecycle::Lifecycle;
 use crate::control::server::{ClientId, Kill, Notice, Operation, Response, Stop};
 use crate::control::stages::Stage;
@@ -33,7 +32,7 @@ impl Session<'_> {
                 }
                 Notice::Data(client, bytes) => self.on_exec_data(client, &bytes),
                 Notice::InputEnded(client) => self.on_exec_input_ended(client),
-                Notice::Room(client) => self.on_exec_client_room(client),
+                Notice::Room(client) => self.pump_exec_client(client),
                 Notice::Gone(client) => self.on_exec_client_gone(client),
             }
         }
@@ -86,14 +85,14 @@ impl Session<'_> {
         if stage != Stage::WorkloadExecuted {
             return;
         }
-        self.tell(Lifecycle::run);
+        self.enter(State::Running);
         self.tell_starter();
         resident::give_back_code();
     }
 
     pub(super) fn on_ready(&mut self) {
         self.surroundings.herald.ready();
-        self.tell(|lifecycle, _| lifecycle.be_ready());
+        self.tell(Lifecycle::be_ready);
         self.tell_starter();
     }
 
@@ -112,7 +111,7 @@ impl Session<'_> {
     }
 
     pub(super) fn on_health(&mut self, report: HealthReport) {
-        self.tell(|lifecycle, _| lifecycle.be_healthy(report));
+        self.tell(|lifecycle| lifecycle.be_healthy(report));
     }
 
     /// The workload was asked to end, by whatever way: a paused one must be able to.
@@ -123,20 +122,24 @@ impl Session<'_> {
     }
 
     fn enter(&mut self, state: State) {
-        self.tell(|lifecycle, counters| lifecycle.enter(state, counters));
+        let counters = self.machine.counters(self.totals.cpu_time + self.threads.cpu_time());
+        self.tell(|lifecycle| lifecycle.enter(state, counters));
     }
 
-    /// Changes what others are told, and tells them.
-    fn tell(&mut self, change: impl FnOnce(&mut Lifecycle, Counters)) {
-        let counters = self.machine.counters(self.totals.cpu_time + self.threads.cpu_time());
+    /// Changes what others are told, and tells them. What is to be told with the next change is not told yet.
+    fn tell(&mut self, change: impl FnOnce(&mut Lifecycle)) {
         let surroundings = &mut self.surroundings;
-        change(surroundings.lifecycle, counters);
-        if let Some(socket) = &mut surroundings.socket {
-            socket.publish(surroundings.lifecycle.status());
+        let told = surroundings.lifecycle.status().sequence;
+        change(surroundings.lifecycle);
+        let status = surroundings.lifecycle.status();
+        if status.sequence != told
+            && let Some(socket) = &mut surroundings.socket
+        {
+            socket.publish(status);
         }
     }
 }
 
-fn conflict(state: State, wish: &str) -> Response {
+pub(super) fn conflict(state: State, wish: &str) -> Response {
     Response::refusal(409, &format!("a machine that is {state} cannot {wish}"))
 }

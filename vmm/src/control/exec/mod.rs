@@ -25,9 +25,6 @@ pub enum ExecRefusal {
     /// Too early.
     #[error("the workload does not run yet")]
     NotYet,
-    /// Nothing would answer.
-    #[error("the machine is paused")]
-    Paused,
     /// Too late.
     #[error("the workload has ended")]
     Ended,
