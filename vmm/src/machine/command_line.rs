@@ -25,9 +25,10 @@ pub(super) fn whole(
 
 fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine, CommandLineError> {
     let mut line = CommandLine::new();
+    // Read before the serial port is known: what the kernel has said by then would go there byte by byte, two exits each.
+    line.push_flag("quiet")?;
     // The first port of the console device; until it is there, errors and panics go to the serial port.
     line.push_early_serial()?.push_console(Console::Virtio(0))?;
-    line.push_flag("quiet")?;
     // A panic ends the machine at once.
     line.push_value("panic", -1)?;
     // Restarts pull the keyboard controller's line, or write the FADT's reset register. The latter must be said: with
