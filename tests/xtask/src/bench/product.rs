@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What is measured: the release build and the test images, and one way to start a run.
 
-use crate::repository::root;
 use anyhow::{Context, Result, ensure};
+use coracle_tests::{Kvm, World};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 /// The release build and the test images.
 pub(crate) struct Product {
-    binary: PathBuf,
-    images: PathBuf,
+    binary: &'static Path,
+    images: &'static Path,
     /// The image cache that warm runs share.
     cache: TempDir,
 }
@@ -24,26 +24,14 @@ pub(crate) struct Run {
 }
 
 impl Product {
-    /// Finds both; `CORACLE_BIN` and `CORACLE_IMAGES` decide where they are set.
+    /// Finds both, as the tests do.
     pub(crate) fn find() -> Result<Product> {
-        let binary =
-            std::env::var_os("CORACLE_BIN").map_or_else(|| root().join("target/release/coracle"), PathBuf::from);
-        ensure!(binary.is_file(), "{} is not there: run `make build` first", binary.display());
-        let images = match std::env::var_os("CORACLE_IMAGES") {
-            Some(folder) => PathBuf::from(folder),
-            None => {
-                let make = Command::new("make").args(["-s", "images"]).current_dir(root()).output().context("make")?;
-                ensure!(make.status.success(), "make images: {}", String::from_utf8_lossy(&make.stderr).trim());
-                let output = String::from_utf8(make.stdout).context("output of make images")?;
-                PathBuf::from(output.lines().last().context("`make -s images` printed no folder")?)
-            }
-        };
-        Ok(Product { binary, images, cache: tempfile::tempdir()? })
+        Ok(Product { binary: coracle_tests::coracle(), images: coracle_tests::images(), cache: tempfile::tempdir()? })
     }
 
     /// The binary.
     pub(crate) fn binary(&self) -> &Path {
-        &self.binary
+        self.binary
     }
 
     /// The image cache that warm runs share.
@@ -58,7 +46,7 @@ impl Product {
 
     /// Whether this host's KVM emulates guest kernel mode.
     pub(crate) fn emulated(&self) -> bool {
-        Path::new("/sys/module/kvm_pvm").exists()
+        World::detect().kvm == Kvm::Software
     }
 
     /// Starts `coracle run` with these options, image and command, with the shared image cache.
@@ -78,7 +66,7 @@ impl Product {
 
     /// `coracle run`, with everything that it writes in `folder`.
     pub(crate) fn run_command(&self, cache: &Path, folder: &Path) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(self.binary);
         command.arg("run").arg("--run-dir").arg(folder.join("run")).arg("--result").arg(folder.join("result.json"));
         command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder);
         command

@@ -4,7 +4,7 @@
 use crate::repository::{cargo, root};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Paths on this machine.
@@ -25,23 +25,16 @@ pub(super) struct Product {
 impl Product {
     /// Finds all of it; what is missing is built, but for the release build itself.
     pub(super) fn find() -> Result<Product> {
-        let release = match std::env::var_os("CORACLE_BIN") {
-            Some(path) => PathBuf::from(path).parent().context("CORACLE_BIN names no file")?.to_owned(),
-            None => target().join("release"),
-        };
-        for name in ["coracle", "vmlinux", "coracle-init"] {
+        let release = folder_of(coracle_tests::coracle().to_owned())?;
+        for name in ["vmlinux", "coracle-init"] {
             let path = release.join(name);
             ensure!(path.is_file(), "{} is not there: run `make build` first", path.display());
         }
-        let images = match std::env::var_os("CORACLE_IMAGES") {
-            Some(path) => PathBuf::from(path),
-            None => built_by("tests/images/build.sh")?,
-        };
         Ok(Product {
             release,
             tests: test_binary()?,
             outer: built_by("tests/nested/build.sh")?,
-            images,
+            images: coracle_tests::images().to_owned(),
             kernels: vec![
                 ("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?),
                 ("firecracker-options", folder_of(built_by("guest-kernel-config/firecracker-options/build.sh")?)?),
@@ -76,8 +69,4 @@ fn test_binary() -> Result<PathBuf> {
         is_it.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
     };
     messages.lines().find_map(executable).context("cargo built no binary for the end-to-end tests")
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| Path::new(&folder).to_owned())
 }
