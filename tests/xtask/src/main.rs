@@ -19,8 +19,9 @@ cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAN
                              the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
                              what it leaves in /out comes back as target/nested/out
 cargo xtask bench [ROUNDS]   side by side with other monitors in the nested runner: medians of ROUNDS (10) and ratios
-cargo xtask bench side-by-side [ROUNDS]
-                             the same on this machine's KVM
+                             and what is done to a running machine, next to the goals
+cargo xtask bench side-by-side|verbs [ROUNDS]
+                             one of the two on this machine's KVM
 cargo xtask bench here [RUNS]
                              time and memory of the release build alone, next to the goals";
 

@@ -10,16 +10,18 @@ mod product;
 mod report;
 mod side_by_side;
 mod unit;
+mod verbs;
 
 use crate::nested;
 use anyhow::{Context, Result, bail};
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Rounds of a comparison and runs of a measurement, unless others are asked for.
 const ROUNDS: usize = 10;
 
-/// `[here | side-by-side] [ROUNDS]`
+/// `[here | side-by-side | verbs] [ROUNDS]`
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (place, rounds) = match words {
         [] => ("nested", ROUNDS),
@@ -31,8 +33,9 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     match place {
         "here" => here::run(rounds),
         "side-by-side" => side_by_side::run(rounds),
+        "verbs" => verbs::run(rounds),
         "nested" => in_the_nested_runner(rounds),
-        _ => bail!("bench has no `{place}`: here, side-by-side, nested"),
+        _ => bail!("bench has no `{place}`: here, side-by-side, verbs, nested"),
     }
 }
 
@@ -40,10 +43,16 @@ fn number(word: &str) -> Result<usize> {
     word.parse().ok().filter(|number| *number > 0).with_context(|| format!("`{word}` is no number of rounds"))
 }
 
-/// The comparison, in there.
+/// The comparison and the verbs, in there.
 fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
-    let words = [nested::XTASK, "bench", "side-by-side", &rounds.to_string()].map(str::to_owned);
-    let status = nested::start(&nested::Options::new(words.to_vec()), &mut |bytes| io::stdout().write_all(bytes))?;
-    eprintln!("also written to target/nested/out/bench.json");
+    let script = format!("{0} bench side-by-side {rounds} && {0} bench verbs {rounds}", nested::XTASK);
+    let options = nested::Options::new(["sh", "-c", &script].map(str::to_owned).to_vec());
+    let status = nested::start(&options, &mut |bytes| io::stdout().write_all(bytes))?;
+    eprintln!("also written to target/nested/out/bench.json and bench-verbs.json");
     Ok(ExitCode::from(status))
+}
+
+/// Where results go: what the nested runner hands over, or the target folder.
+fn out_folder() -> PathBuf {
+    std::env::var_os("CORACLE_OUT").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
 }

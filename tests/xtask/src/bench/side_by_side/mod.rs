@@ -12,12 +12,11 @@ mod table;
 
 use super::memory;
 use super::unit::Unit;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use coracle::Coracle;
 use guest::{Guest, Outcome};
 use process::Process;
 use qemu::Qemu;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use table::Table;
 
@@ -27,6 +26,9 @@ trait Monitor {
     /// Starts `guest` and returns what speaks for it.
     fn start(&self, guest: &Guest) -> Result<Process>;
 }
+
+/// What a workload writes to its standard output, in pieces of 64 KiB.
+const FLOOD_BYTES: u64 = 256 << 20;
 
 /// Measures everything in `rounds` rounds.
 pub(super) fn run(rounds: usize) -> Result<ExitCode> {
@@ -60,6 +62,17 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
             Ok(())
         })?;
     }
+    let script = format!("exec dd if=/dev/zero bs=64k count={} 2> /dev/null", FLOOD_BYTES >> 16);
+    let flood = Guest::new("busybox", &["sh", "-c", &script]);
+    for round in 0..rounds {
+        eprintln!("standard output: round {}", round + 1);
+        each(&monitors, round, &mut |index, monitor| {
+            let (bytes, time_us) = monitor.start(&flood)?.drain()?;
+            ensure!(bytes == FLOOD_BYTES, "{bytes} bytes of {FLOOD_BYTES} arrived");
+            table.add("the workload's standard output", Unit::BytesPerSecond, index, bytes * 1_000_000 / time_us);
+            Ok(())
+        })?;
+    }
     let folder = tempfile::tempdir()?;
     let disk = fio::disk(folder.path())?;
     let fio = Guest { memory_mib: 256, disk: Some(disk), ..Guest::new("fio", &["sh", "-c", &fio::script()]) };
@@ -76,7 +89,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     }
 
     println!("{}", table.markdown());
-    let path = out_folder().join("bench.json");
+    let path = super::out_folder().join("bench.json");
     std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -92,9 +105,4 @@ fn each(
         measure(index, monitors[index]).with_context(|| monitors[index].name())?;
     }
     Ok(())
-}
-
-/// Where results go: what the nested runner hands over, or the target folder.
-fn out_folder() -> PathBuf {
-    std::env::var_os("CORACLE_OUT").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
 }

@@ -50,6 +50,20 @@ impl Process {
         Ok(())
     }
 
+    /// Takes the output until it ends; how many bytes those were, and in how many microseconds from the first to the last.
+    pub(super) fn drain(mut self) -> Result<(u64, u64)> {
+        self.wait_for_output()?;
+        let started = Instant::now();
+        let mut piece = vec![0; 1 << 20];
+        let mut total = 1;
+        loop {
+            match self.stdout.read(&mut piece)? {
+                0 => return Ok((total, elapsed_us(started)?.max(1))),
+                length => total += length as u64,
+            }
+        }
+    }
+
     /// Waits for the end, which must be a success.
     pub(super) fn finish(mut self) -> Result<Outcome> {
         self.wait_for_output()?;
