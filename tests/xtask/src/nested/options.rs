@@ -32,6 +32,13 @@ impl Options {
         Options::new([TEST_BINARY.to_owned()].into_iter().chain(filter).collect())
     }
 
+    /// These tests, one after the other, each in a run of the test binary.
+    pub(crate) fn tests_one_by_one(names: &[String]) -> Options {
+        let script = format!("status=0; for name; do {TEST_BINARY} --exact \"$name\" || status=1; done; exit $status");
+        let words = ["sh", "-c", &script, "sh"].map(str::to_owned);
+        Options::new(words.into_iter().chain(names.iter().cloned()).collect())
+    }
+
     /// `[--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]`
     pub(super) fn parse(words: &[String]) -> Result<Options> {
         let mut words = words.iter();

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the tests of one world amounted to, read off what their runners print.
+
+use std::collections::BTreeMap;
+
+/// Counts and names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) world: String,
+    pub(super) passed: usize,
+    /// Names; of a run that did not come to its end, how it ended.
+    pub(super) failed: Vec<String>,
+    pub(super) skipped: usize,
+    /// Why tests were skipped, and how many.
+    pub(super) reasons: BTreeMap<String, usize>,
+    /// Failed at first.
+    pub(super) again: Vec<String>,
+    /// It did not come to its end.
+    pub(super) died: bool,
+}
+
+impl Tally {
+    /// Passes a line on and counts what it says.
+    pub(super) fn show(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        println!("{line}");
+        self.read(&line);
+    }
+
+    /// A run that failed without a failed test did not compile, or died without its closing line.
+    pub(super) fn ended(&mut self, success: bool, how: &str) {
+        if !success && self.failed.is_empty() {
+            self.died = true;
+            self.failed.push(how.to_owned());
+            println!("{how}");
+        }
+    }
+
+    /// What failed here was run again, as `second`.
+    pub(super) fn replace_failures_by(&mut self, second: Tally) {
+        if second.died || second.passed + second.failed.len() != self.failed.len() {
+            return;
+        }
+        let (failed, again) =
+            std::mem::take(&mut self.failed).into_iter().partition(|name| second.failed.contains(name));
+        (self.failed, self.again) = (failed, again);
+        self.passed += self.again.len();
+    }
+
+    fn read(&mut self, line: &str) {
+        if let Some(world) = line.strip_prefix("end to end: ") {
+            self.world += &format!(", {world}");
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
+            let count = |name| {
+                let mut parts = counts.split(['.', ';']).map(str::trim);
+                parts.find_map(|part| part.strip_suffix(name)?.trim().parse::<usize>().ok()).unwrap_or(0)
+            };
+            self.passed += count("passed");
+            self.skipped += count("ignored");
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.failed.push(name.trim().to_owned());
+        } else if let Some((_, reason)) = line.split_once(" ... ignored") {
+            // Rust's own runner writes `ignored, REASON`, the end-to-end tests' `ignored (REASON)`.
+            let reason = reason.trim_matches([',', ' ', '(', ')']);
+            let reason = if reason.is_empty() { "marked as ignored" } else { reason };
+            *self.reasons.entry(reason.to_owned()).or_default() += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    fn read(lines: &[&str]) -> Tally {
+        let mut tally = Tally { world: "end to end".into(), ..Tally::default() };
+        lines.iter().for_each(|line| tally.read(line));
+        tally
+    }
+
+    #[test]
+    fn a_run_that_dies_without_a_closing_line_is_a_failure() {
+        let mut tally = Tally::default();
+        tally.ended(true, "");
+        assert!(tally.failed.is_empty());
+        tally.ended(false, "it died");
+        assert_eq!(tally.failed, ["it died"]);
+    }
+
+    #[test]
+    fn closing_lines_add_up_and_reasons_are_counted() {
+        let tally = read(&[
+            "end to end: emulating KVM, as root",
+            "test a ... ok",
+            "test b ... ignored, needs native KVM",
+            "test c    ... ignored (needs native KVM)",
+            "test d ... ignored",
+            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+            "test e    ... FAILED",
+            "test f ... FAILED",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]);
+        assert_eq!((tally.passed, tally.skipped), (13, 3));
+        assert_eq!(tally.failed, ["e", "f"]);
+        assert_eq!(tally.world, "end to end, emulating KVM, as root");
+        assert_eq!(tally.reasons["needs native KVM"], 2);
+        assert_eq!(tally.reasons["marked as ignored"], 1);
+    }
+
+    const TWO_FAILED: [&str; 3] =
+        ["test a ... FAILED", "test b ... FAILED", "test result: FAILED. 5 passed; 2 failed; 0 ignored"];
+
+    #[test]
+    fn what_passes_alone_is_no_failure_but_is_named() {
+        let mut tally = read(&TWO_FAILED);
+        tally.replace_failures_by(read(&[
+            "test a ... ok",
+            "test result: ok. 1 passed; 0 failed; 0 ignored",
+            "test b ... FAILED",
+            "test result: FAILED. 0 passed; 1 failed; 0 ignored",
+        ]));
+        assert_eq!((tally.passed, tally.failed, tally.again), (6, vec!["b".to_owned()], vec!["a".to_owned()]));
+    }
+
+    #[test]
+    fn a_second_run_that_is_not_whole_changes_nothing() {
+        let mut tally = read(&TWO_FAILED);
+        tally.replace_failures_by(read(&["test a ... ok", "test result: ok. 1 passed; 0 failed; 0 ignored"]));
+        assert_eq!((tally.passed, tally.failed.len()), (5, 2));
+        let mut died = read(&["test a ... ok", "test result: ok. 2 passed; 0 failed; 0 ignored"]);
+        died.died = true;
+        tally.replace_failures_by(died);
+        assert_eq!((tally.passed, tally.failed.len()), (5, 2));
+    }
+}
