@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Health checks: run inside, shown by `status` and `ps`.
 
-use coracle_tests::{Case, Place, Running, case, image};
-use rustix::process::Signal;
+use coracle_tests::{Case, Place, case};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -15,17 +14,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-fn machine(place: &Place, options: &[&str]) -> Running {
-    let image = image("busybox");
-    let arguments = [&["--name", "m", "--init"], options, &[&image, "sh", "-c", "echo up; exec sleep 10000"]].concat();
-    let mut run = place.start(&arguments);
-    run.wait_for_stdout("up\n");
-    run
-}
-
 fn verb(place: &Place, verb: &'static str, arguments: &[&str]) -> String {
-    let run_directory = place.run_directory().display().to_string();
-    let run = place.invocation(&[&["--run-dir", &run_directory], arguments].concat()).verb(verb).finish();
+    let run = place.verb(verb, arguments).finish();
     run.assert_status(0);
     run.stdout_text()
 }
@@ -42,40 +32,35 @@ fn wait_for_health(place: &Place, wanted: &str) -> Value {
     }
 }
 
-fn end(run: Running) {
-    run.signal(Signal::TERM);
-    run.finish().assert_status(143).assert_reason("stopped");
-}
-
 fn a_workload_falls_ill_and_recovers() {
     let place = Place::new().keeping_run_entries();
     let check = "echo looked; test -e /tmp/well";
-    let run = machine(&place, &["--health-cmd", check, "--health-interval", "300ms", "--health-retries", "2"]);
+    let run = place.start_idle(&["--health-cmd", check, "--health-interval", "300ms", "--health-retries", "2"]);
     let health = wait_for_health(&place, "unhealthy");
     assert_eq!((health["exit"].as_i64(), health["output"].as_str()), (Some(1), Some("looked\n")), "{health}");
     assert!(verb(&place, "ps", &[]).contains("(unhealthy)"));
     let _ = verb(&place, "exec", &["m", "touch", "/tmp/well"]);
     assert_eq!(wait_for_health(&place, "healthy")["failing_streak"], 0);
     assert!(verb(&place, "ps", &[]).contains("(healthy)"));
-    end(run);
+    run.stop_idle();
 }
 
 fn a_check_that_takes_too_long_has_failed() {
     let place = Place::new().keeping_run_entries();
     let options = ["--health-cmd", "exec sleep 1000", "--health-interval", "100ms", "--health-timeout", "500ms"];
-    let run = machine(&place, &[&options[..], &["--health-retries", "1"]].concat());
+    let run = place.start_idle(&[&options[..], &["--health-retries", "1"]].concat());
     let health = wait_for_health(&place, "unhealthy");
     assert_eq!(health["exit"], -1);
     assert!(health["output"].as_str().is_some_and(|output| output.contains("timeout")), "{health}");
-    end(run);
+    run.stop_idle();
 }
 
 fn without_a_check_there_is_no_health() {
     let place = Place::new().keeping_run_entries();
-    let run = machine(&place, &["--no-healthcheck"]);
+    let run = place.start_idle(&["--no-healthcheck"]);
     let status: Value = serde_json::from_str(&verb(&place, "status", &["--json", "m"])).expect("status is JSON");
     assert_eq!((&status["health"], &status["ready"]), (&Value::Null, &Value::Bool(true)), "{status}");
-    end(run);
+    run.stop_idle();
 }
 
 fn options_that_make_no_check_are_named() {

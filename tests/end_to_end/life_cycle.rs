@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What others see of a machine, and what they can do to it: status, events, and the verbs.
 
-use coracle_tests::{Case, Finished, Place, Running, case, image, is_processor_emulated};
+use coracle_tests::{Case, Finished, Place, Running, case, image};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Quick, verbs_on_an_empty_run_directory_find_nothing),
         case!(Quick, an_unknown_machine_is_one_line_and_125),
-        case!(Quick, five_hundred_machines_are_listed_at_once),
+        case!(Quick, five_hundred_machines_are_listed),
         case!(Smoke, a_machine_is_seen_paused_resumed_and_stopped),
         case!(Full, events_go_to_the_entry_and_to_an_inherited_descriptor),
         case!(Full, a_killed_process_leaves_a_dead_machine_that_can_be_removed),
@@ -79,7 +79,7 @@ fn an_unknown_machine_is_one_line_and_125() {
 }
 
 /// What a run that ended leaves, made by hand.
-fn five_hundred_machines_are_listed_at_once() {
+fn five_hundred_machines_are_listed() {
     let place = Place::new().keeping_run_entries();
     let status = |id: &str| {
         serde_json::json!({
@@ -98,12 +98,9 @@ fn five_hundred_machines_are_listed_at_once() {
         fs::write(entry.join("lock"), "4000000\n").expect("writable");
         fs::write(entry.join("status.json"), status(&id).to_string()).expect("writable");
     }
-    // The best of five: the machine may be busy otherwise.
-    let listed: Vec<Finished> = (0..5).map(|_| verb(&place, "ps", &["-a"])).collect();
-    assert_eq!(listed[0].stdout_text().lines().count(), 501);
-    let best = listed.iter().map(|run| run.elapsed).min().expect("five");
-    let limit = if is_processor_emulated() { 1000 } else { 50 };
-    assert!(best < Duration::from_millis(limit), "took {best:?}");
+    let listed = verb(&place, "ps", &["-a"]);
+    listed.assert_status(0);
+    assert_eq!(listed.stdout_text().lines().count(), 501);
 }
 
 fn a_machine_is_seen_paused_resumed_and_stopped() {

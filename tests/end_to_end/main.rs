@@ -29,12 +29,15 @@ mod system_images;
 mod terminal;
 mod vectors;
 
-use coracle_tests::{Case, World};
+use coracle_tests::{Case, World, slowest};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 
 /// A guest is a whole machine: more at once than this gain nothing where two processors emulate them.
 const AT_ONCE: usize = 2;
+
+/// Of the slowest tests, which decide how long all take.
+const SHOWN: usize = 20;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -50,7 +53,13 @@ fn main() -> ExitCode {
         println!("end to end: {world}{}", if world.root { ", as root" } else { "" });
     }
     let trials = all().into_iter().map(|case| case.into_trial(world)).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let slowest: Vec<_> =
+        slowest(SHOWN).iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f32())).collect();
+    if !slowest.is_empty() {
+        println!("slowest: {}", slowest.join(", "));
+    }
+    conclusion.exit_code()
 }
 
 fn all() -> Vec<Case> {

@@ -9,7 +9,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, each_vcpu_runs_a_task_of_its_own),
         case!(Full, memory_is_what_was_asked_for_on_both_sides_of_the_hole),
         case!(Full, memory_beyond_the_hole_holds_what_is_written_to_it),
-        case!(Full, every_image_runs_with_every_number_of_vcpus),
+        case!(Full, python_and_redis_run_with_every_number_of_vcpus),
         case!(Full, six_machines_at_once_do_not_disturb_each_other),
     ]
 }
@@ -54,12 +54,10 @@ fn memory_beyond_the_hole_holds_what_is_written_to_it() {
     run.assert_status(0).assert_stdout("same\nabove\n");
 }
 
-fn every_image_runs_with_every_number_of_vcpus() {
+fn python_and_redis_run_with_every_number_of_vcpus() {
     let place = Place::new();
     for cpus in ["1", "2", "4"] {
         let options = ["--cpus", cpus, "-m", "256m"];
-        let busybox = place.run(&[&options[..], &[&image("busybox"), "echo", "x"]].concat());
-        busybox.assert_status(0).assert_stdout("x\n");
         let python =
             place.run(&[&options[..], &["--entrypoint", "python3", &image("python"), "-c", "print(6 * 7)"]].concat());
         python.assert_status(0).assert_stdout("42\n");

@@ -117,12 +117,10 @@ fn a_watchdog_is_fed() {
     let invocation = place.invocation(&["--init", &image("busybox"), "sleep", "1000"]);
     let run = invocation.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000").start();
     manager.wait_for("READY=1");
-    manager.heard.clear();
-    manager.wait_for("WATCHDOG=1");
-    manager.heard.clear();
-    let begun = Instant::now();
-    manager.wait_for("WATCHDOG=1");
-    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+    for _ in 0..3 {
+        manager.heard.clear();
+        manager.wait_for("WATCHDOG=1");
+    }
     run.signal(Signal::TERM);
     run.finish().assert_status(143);
 }

@@ -4,6 +4,11 @@
 use crate::artifacts::foreign_kernels;
 use crate::world::{Kvm, World};
 use libtest_mimic::{Completion, Trial};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long each test took that has ended, passed or failed.
+static TIMES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
 
 /// What a test costs, which decides where it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +72,32 @@ impl Case {
             if let Some(reason) = skip {
                 return Ok(Completion::ignored_with(reason));
             }
+            let _clock = Clock { name, started: Instant::now() };
             (self.body)();
             Ok(Completion::Completed)
         })
     }
+}
+
+/// Notes the time of a test when that ends, however it does.
+struct Clock {
+    name: &'static str,
+    started: Instant,
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((self.name, self.started.elapsed()));
+    }
+}
+
+/// The tests that took longest, the longest first.
+#[must_use]
+pub fn slowest(count: usize) -> Vec<(&'static str, Duration)> {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    times.truncate(count);
+    times
 }
 
 /// A [`Case`] named by its function and module: `case!(Smoke, streams_stay_apart)`, `case!(Quick[Root], ...)`.

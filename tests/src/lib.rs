@@ -11,6 +11,7 @@ mod case;
 mod elf;
 mod finished;
 mod guest_program;
+mod idle;
 mod invocation;
 mod layout;
 mod place;
@@ -21,7 +22,7 @@ mod world;
 pub use artifacts::{
     coracle, foreign_kernel, foreign_kernels, image, images, kernel, root_disk, scratch_folder, workspace,
 };
-pub use case::{Case, Level, Need};
+pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
 pub use guest_program::{compile, file_system};
@@ -30,7 +31,7 @@ pub use layout::{Layout, sha256};
 pub use place::Place;
 pub use pty::Pty;
 pub use running::Running;
-pub use world::{Kvm, World, is_processor_emulated};
+pub use world::{Kvm, World};
 
 #[cfg(test)]
 mod harness_tests;

@@ -62,9 +62,3 @@ fn detect_kvm() -> Kvm {
     let hardware = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     if hardware { Kvm::Native } else { Kvm::Software }
 }
-
-/// Whether the processor itself is emulated, as in the nested world: what the host does takes ten to thirty times as long.
-#[must_use]
-pub fn is_processor_emulated() -> bool {
-    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("TCG"))
-}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A machine that does nothing, for tests of what is done to a running one.
+
+use crate::{Place, Running, image};
+use rustix::process::Signal;
+
+impl Place {
+    /// Starts a machine named `m`, with these options of `run`, which lives until it is told to end. It runs already.
+    #[must_use]
+    pub fn start_idle(&self, options: &[&str]) -> Running {
+        let image = image("busybox");
+        let words = [&["--name", "m", "--init"], options, &[&image, "sh", "-c", "echo up; exec sleep 10000"]].concat();
+        let mut run = self.start(&words);
+        run.wait_for_stdout("up\n");
+        run
+    }
+}
+
+impl Running {
+    /// Ends what [`Place::start_idle`] started.
+    pub fn stop_idle(self) {
+        self.signal(Signal::TERM);
+        self.finish().assert_status(143).assert_reason("stopped");
+    }
+}
