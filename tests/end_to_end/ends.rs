@@ -2,8 +2,10 @@
 //! Ends that are not the workload's own: what the guest's kernel and the machine itself can come to. Those of a workload
 //! are in `status.rs`, those of signals in `signals.rs`.
 
-use coracle_tests::{Case, Elf, Finished, Place, case, image};
-use std::time::Duration;
+use coracle_tests::{Case, Elf, Finished, Invocation, Place, Pty, Stdin, case, compile, image, preload};
+use rustix::process::Signal;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -11,6 +13,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], a_triple_fault_ends_with_reason_triple_fault),
         case!(Quick[Kvm], an_instruction_that_kvm_cannot_execute_ends_with_reason_kvm_error),
         case!(Quick[Kvm], a_kernel_that_never_comes_up_is_ended_by_the_timeout),
+        case!(Quick[Kvm], a_tap_that_is_not_there_ends_with_reason_network_error),
+        case!(Quick, a_sandbox_that_is_not_to_be_had_ends_with_reason_sandbox_error),
+        case!(Quick[Kvm], a_panic_of_any_thread_ends_with_reason_internal_error),
+        case!(Quick[Kvm], a_panic_leaves_the_terminal_as_it_was_and_an_entry_that_has_failed),
+        case!(Quick[Kvm], a_crash_leaves_an_entry_that_is_dead),
+        case!(Full, an_init_that_talks_nonsense_ends_with_reason_internal_error),
         case!(Full, a_panic_shows_its_line_and_the_last_ones_of_the_console),
         case!(Full, a_child_killed_for_want_of_memory_does_not_end_the_workload),
         case!(Full, reboot_and_poweroff_asked_for_inside_are_reasons),
@@ -18,12 +26,20 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Runs a kernel that consists of this 32-bit code.
-fn boot(place: &Place, code: &[u8], options: &[&str]) -> Finished {
+/// hlt; jmp back.
+const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd];
+
+/// A kernel that consists of this 32-bit code.
+fn kernel(place: &Place, code: &[u8], options: &[&str]) -> Invocation {
     let kernel = place.write("kernel", Elf { code: code.to_vec(), ..Elf::default() }.to_bytes()).display().to_string();
     let image = image("busybox");
     let arguments = [&["--kernel", &kernel][..], options, &[&image, "true"]].concat();
-    place.invocation(&arguments).limit(Duration::from_secs(30)).finish()
+    place.invocation(&arguments).limit(Duration::from_secs(30))
+}
+
+/// Runs it.
+fn boot(place: &Place, code: &[u8], options: &[&str]) -> Finished {
+    kernel(place, code, options).finish()
 }
 
 fn a_kernel_that_resets_the_machine_ends_with_reason_guest_reset() {
@@ -49,8 +65,78 @@ fn an_instruction_that_kvm_cannot_execute_ends_with_reason_kvm_error() {
 
 fn a_kernel_that_never_comes_up_is_ended_by_the_timeout() {
     let place = Place::new();
-    let run = boot(&place, &[0xf4, 0xeb, 0xfd], &["--timeout", "1"]);
+    let run = boot(&place, &HALT, &["--timeout", "1"]);
     run.assert_status(137).assert_reason("timeout").assert_one_line_naming(&["1 s"]);
+}
+
+fn a_tap_that_is_not_there_ends_with_reason_network_error() {
+    let place = Place::new();
+    let run = place.run(&["--network", "tap=nowhere0", &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("network-error").assert_one_line_naming(&["nowhere0"]);
+}
+
+fn a_sandbox_that_is_not_to_be_had_ends_with_reason_sandbox_error() {
+    let place = Place::new();
+    let run = place.run(&["--sandbox", "require", &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("sandbox-error").assert_one_line_naming(&["--sandbox"]);
+}
+
+/// Lets this thread of coracle's panic.
+fn failing(run: Invocation, thread: &str) -> Invocation {
+    run.env("LD_PRELOAD", preload("failing_calls")).env("FAILING_THREAD", thread)
+}
+
+fn a_panic_of_any_thread_ends_with_reason_internal_error() {
+    // mov dword [0xd0000070], 0xff; hlt: a driver status that coracle warns of, with the time.
+    let nonsense = [0xc7, 0x05, 0x70, 0, 0, 0xd0, 0xff, 0, 0, 0, 0xf4, 0xeb, 0xfd];
+    for thread in ["main", "prepare", "io", "disk-0", "vcpu-0"] {
+        let place = Place::new();
+        let code = if thread == "vcpu-0" { &nonsense[..] } else { &HALT };
+        let run = failing(kernel(&place, code, &["--timeout", "20"]), thread).finish();
+        let said = format!("internal error: the thread {thread} panicked at ");
+        run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&[&said]);
+    }
+}
+
+fn a_panic_leaves_the_terminal_as_it_was_and_an_entry_that_has_failed() {
+    let place = Place::new().keeping_run_entries();
+    let pty = Pty::open(24, 80);
+    let before = pty.modes();
+    let run = failing(kernel(&place, &HALT, &["-it", "--name", "broken", "--timeout", "20"]), "main");
+    let run = run.wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
+    let run = run.stdout(pty.terminal()).stderr(pty.terminal()).finish();
+    run.assert_status(125).assert_reason("internal-error");
+    assert_eq!(pty.modes(), before, "the terminal's modes after the run");
+    let shown = place.verb("status", &["--json", "broken"]).finish().stdout_text();
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("it is JSON");
+    assert_eq!((&shown["state"], &shown["end"]["reason"]), (&"failed".into(), &"internal-error".into()), "{shown}");
+    place.verb("wait", &["broken"]).finish().assert_status(0).assert_stdout("125\n");
+}
+
+fn a_crash_leaves_an_entry_that_is_dead() {
+    let place = Place::new().keeping_run_entries();
+    let no_core = ["sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"];
+    let run = kernel(&place, &HALT, &["--name", "crashed"]).wrapped(&no_core).start();
+    let socket = place.run_directory().join("crashed/control.sock");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !socket.exists() {
+        assert!(Instant::now() < deadline && !run.has_ended(), "no machine");
+        std::thread::yield_now();
+    }
+    run.signal(Signal::ABORT);
+    let run = run.finish();
+    assert_eq!(run.status.signal(), Some(Signal::ABORT.as_raw()), "{}", run.report());
+    let shown = place.verb("ps", &["-a"]).finish().stdout_text();
+    assert!(shown.contains("crashed") && shown.contains("Dead"), "{shown}");
+    place.verb("wait", &["crashed"]).finish().assert_status(125).assert_one_line_naming(&["crashed", "killed"]);
+    place.verb("rm", &["crashed"]).finish().assert_status(0).assert_stdout("crashed\n");
+}
+
+fn an_init_that_talks_nonsense_ends_with_reason_internal_error() {
+    let place = Place::new();
+    let init = compile("nonsense_init").display().to_string();
+    let run = place.run(&["--init-binary", &init, &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&["init"]);
 }
 
 fn a_panic_shows_its_line_and_the_last_ones_of_the_console() {

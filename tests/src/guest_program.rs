@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Programs of the tests' own that run in the guest, and root file systems that carry them.
+//! Programs of the tests' own, in C: those that run in the guest, root file systems that carry them, and what is loaded into
+//! the binary under test.
 
 use crate::{scratch_folder, workspace};
 use std::fs;
@@ -10,17 +11,27 @@ use std::sync::Mutex;
 /// The static binary made from `tests/guest/NAME.c`; compiled when it is older than its source.
 #[must_use]
 pub fn compile(name: &str) -> PathBuf {
+    build("guest", name, &["-static", "-pthread"])
+}
+
+/// The library made from `tests/preload/NAME.c`, for `LD_PRELOAD`.
+#[must_use]
+pub fn preload(name: &str) -> PathBuf {
+    build("preload", name, &["-shared", "-fPIC"])
+}
+
+fn build(folder: &str, name: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("a compiler error fails all tests that need the program");
-    let source = workspace().join("tests/guest").join(name).with_extension("c");
+    let source = workspace().join("tests").join(folder).join(name).with_extension("c");
     let binary = scratch_folder().join(name);
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if changed(&binary) > changed(&source) {
         return binary;
     }
     let mut gcc = Command::new("gcc");
-    gcc.args(["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-o"]);
-    run(gcc.arg(&binary).arg(&source));
+    gcc.args(["-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror"]).args(options);
+    run(gcc.arg("-o").arg(&binary).arg(&source));
     binary
 }
 

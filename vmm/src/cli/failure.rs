@@ -2,6 +2,7 @@
 //! Why coracle could not do it: an error and the end reason that goes with it, and the one line that a person reads.
 
 use crate::control::end::{End, EndReason, STATUS_FAILED};
+use crate::host::panics;
 use std::error::Error;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,11 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(reason: EndReason, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { reason, error: error.into() }
+    }
+
+    /// A thread of ours panicked.
+    pub(super) fn of_panic() -> Self {
+        Self::new(EndReason::InternalError, panics::first().unwrap_or("internal error"))
     }
 
     /// The error and its causes, one line.

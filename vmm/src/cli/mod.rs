@@ -30,15 +30,24 @@ mod words;
 
 use crate::control::end::STATUS_FAILED;
 use crate::control::stages::Stages;
+use crate::host::panics;
 use arguments::{Arguments, Verb};
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use failure::Failure;
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Does what `words` ask for, the first of which is the program's name, and returns the exit status. `stages` has been
-/// running since the process began.
+/// running since the process began. A panic is one line, too.
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
+    panics::keep();
+    let obey = AssertUnwindSafe(|| obey(words, stages));
+    catch_unwind(obey).unwrap_or_else(|_| failure::fail(&Failure::of_panic()))
+}
+
+fn obey(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     let verb = match Arguments::try_parse_from(words) {
         Ok(Arguments { verb }) => verb,
         Err(error) => return refuse(&error),

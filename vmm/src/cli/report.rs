@@ -119,6 +119,10 @@ impl Report {
         if end.needs_telling() {
             failure::say(end.summary());
         }
+        // After a panic nobody has counted.
+        if let Some(lifecycle) = self.lifecycle.as_ref().filter(|_| self.counters == Counters::default()) {
+            self.counters = lifecycle.status().counters.clone();
+        }
         let mut document = ResultDocument::new(&self.id, end, self.stages.clone());
         document.counters = self.counters.clone();
         document.digests = self.digests;

@@ -17,6 +17,7 @@ use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
 use crate::host::folders::Folders;
 use crate::host::interruptible::{self, interruptible};
+use crate::host::panics;
 use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::starter::{self, Started, Starter};
@@ -25,6 +26,7 @@ use crate::kvm::Profile;
 use crate::machine::{self, Herald, StreamOutput, Streams, Surroundings};
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,10 +63,15 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
     };
     stages.mark(Stage::Parsed);
     let mut report = Report::new(&request, id.as_str(), stages)?;
-    let end = environment::read_files(&request.env_file)
-        .fails_as(EndReason::ConfigError)
-        .and_then(|files| live(request, files, id, starter, &mut report))
-        .unwrap_or_else(|failure| failure.end());
+    let lived = catch_unwind(AssertUnwindSafe(|| {
+        let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
+        live(request, files, id, starter, &mut report)
+    }));
+    let end = match lived {
+        Ok(outcome) if panics::first().is_none() => outcome.unwrap_or_else(|failure| failure.end()),
+        // Whatever else came of it: nobody knows what the mistake has spoilt.
+        _ => Failure::of_panic().end(),
+    };
     Ok(report.finish(end))
 }
 

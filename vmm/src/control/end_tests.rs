@@ -10,6 +10,7 @@ fn reasons_are_written_as_the_contract_spells_them() {
         (EndReason::GuestPoweroff, "guest-poweroff"),
         (EndReason::TripleFault, "triple-fault"),
         (EndReason::KvmError, "kvm-error"),
+        (EndReason::SnapshotError, "snapshot-error"),
     ];
     for (reason, text) in spelled {
         assert_eq!(serde_json::to_value(reason).unwrap(), text);

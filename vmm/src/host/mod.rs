@@ -7,6 +7,7 @@ pub mod folders;
 pub mod installed;
 pub mod interruptible;
 pub mod memory;
+pub mod panics;
 pub mod process;
 pub mod resident;
 pub mod scratch;

@@ -10,6 +10,7 @@ use super::threads::{VcpuThreads, VcpuTotals};
 use super::timers::Timers;
 use crate::control::conversation::{Action, Conversation, Event};
 use crate::control::end::{End, MachineStop};
+use crate::host::panics;
 use crate::host::terminal::window_size;
 use crate::kvm::VcpuEnd;
 use devices::virtio::console::PortMonitor;
@@ -56,6 +57,7 @@ impl<'a> Session<'a> {
         let sources = [
             (surroundings.signals.as_raw_fd(), Source::Signals),
             (threads.ended().as_raw_fd(), Source::VcpuEnd),
+            (panics::watch()?.as_raw_fd(), Source::Panic),
             (machine.ports.stdio.event.as_raw_fd(), Source::Stdio),
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
@@ -103,6 +105,9 @@ impl<'a> Session<'a> {
             self.on_socket(ready.has(Source::Socket));
             if ready.has(Source::VcpuEnd) {
                 self.on_vcpu_end();
+            }
+            if ready.has(Source::Panic) {
+                self.on_panic();
             }
             while let Some(kind) = self.timers.take_expired(Instant::now()) {
                 self.feed(Event::Timer(kind));
@@ -233,6 +238,13 @@ impl<'a> Session<'a> {
         self.feed(Event::MachineStopped(stop));
     }
 
+    /// A thread other than this one met a mistake of ours. No device can be relied on any more.
+    fn on_panic(&mut self) {
+        self.stop_vcpus();
+        let line = panics::first().unwrap_or("internal error").to_owned();
+        self.feed(Event::MachineStopped(MachineStop::InternalError(line)));
+    }
+
     fn written(&self) -> Event<'static> {
         let count = |monitor: &PortMonitor| monitor.to_host.load(Ordering::SeqCst);
         Event::StreamsWritten { stdout: count(&self.machine.ports.stdio), stderr: count(&self.machine.ports.stderr) }
@@ -251,13 +263,14 @@ enum Source {
     Signals,
     Control,
     VcpuEnd,
+    Panic,
     Stdio,
     Stderr,
     Socket,
 }
 
 /// Number of [`Source`]s.
-const SOURCES: usize = 6;
+const SOURCES: usize = 7;
 
 /// What [`Session::wait`] found: a set of [`Source`]s.
 struct Ready(u64);
