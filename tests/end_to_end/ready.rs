@@ -13,6 +13,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, a_command_that_exits_with_0_makes_it_ready),
         case!(Full, a_workload_that_speaks_for_itself_is_heard),
         case!(Full, a_watchdog_is_fed),
+        case!(Full, a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it),
+        case!(Full, what_a_workload_may_say_is_passed_on_and_nothing_else),
         case!(Full, a_detached_start_waits_until_it_is_ready),
         case!(Quick, ready_cannot_mean_two_things),
         case!(Quick, a_service_manager_that_is_not_there_is_named),
@@ -35,8 +37,17 @@ impl ServiceManager {
 
     /// Waits until it hears `wanted`.
     fn wait_for(&mut self, wanted: &str) {
+        self.listen(wanted, |heard| heard == wanted);
+    }
+
+    /// Waits until it hears something that begins with `wanted`.
+    fn wait_for_start(&mut self, wanted: &str) {
+        self.listen(wanted, |heard| heard.starts_with(wanted));
+    }
+
+    fn listen(&mut self, wanted: &str, is_it: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(100);
-        while !self.heard.iter().any(|heard| heard == wanted) {
+        while !self.heard.iter().any(|heard| is_it(heard)) {
             let left = deadline.saturating_duration_since(Instant::now());
             self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a time that is not zero");
             let mut bytes = [0; 4096];
@@ -123,6 +134,69 @@ fn a_watchdog_is_fed() {
     }
     run.signal(Signal::TERM);
     run.finish().assert_status(143);
+}
+
+/// Says to its service manager what it reads, a datagram a line, with blanks between the lines of one.
+const SPEAKER: &str = "\
+import os, socket, sys
+address = os.environ['NOTIFY_SOCKET']
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+to.connect('\\0' + address[1:])
+to.send(b'READY=1')
+print(os.environ.get('WATCHDOG_USEC'), os.environ.get('WATCHDOG_PID'), flush=True)
+for line in sys.stdin: to.send(line.strip().replace(' ', '\\n').encode())
+";
+
+fn speaker(place: &Place, manager: &ServiceManager) -> coracle_tests::Invocation {
+    let arguments =
+        ["--name", "speaker", "-i", "--ready-notify", "--entrypoint", "python3", &image("python"), "-c", SPEAKER];
+    let run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
+    run.stdin(coracle_tests::Stdin::Pipe)
+}
+
+fn a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it() {
+    let place = Place::new().keeping_run_entries();
+    let mut manager = ServiceManager::new(&place);
+    let mut run = speaker(&place, &manager).env("WATCHDOG_USEC", "600000").start();
+    run.wait_for_stdout("600000 None\n");
+    manager.wait_for("READY=1");
+    // Longer than the watchdog waits: coracle is not to answer for the workload.
+    std::thread::sleep(Duration::from_millis(700));
+    run.send("STATUS=first\n");
+    manager.wait_for("STATUS=first");
+    assert_eq!(manager.heard, ["READY=1", "STATUS=first"]);
+    run.send("WATCHDOG=1\n");
+    manager.wait_for("WATCHDOG=1");
+    manager.heard.clear();
+    place.verb("pause", &["speaker"]).finish().assert_status(0);
+    manager.wait_for("WATCHDOG=1");
+    place.verb("resume", &["speaker"]).finish().assert_status(0);
+    run.close_stdin();
+    run.finish().assert_status(0);
+}
+
+fn what_a_workload_may_say_is_passed_on_and_nothing_else() {
+    let place = Place::new().keeping_run_entries();
+    let mut manager = ServiceManager::new(&place);
+    let mut run = speaker(&place, &manager).start();
+    run.wait_for_stdout("None None\n");
+    manager.wait_for("READY=1");
+    manager.heard.clear();
+    run.send("MAINPID=1 FDSTORE=1 WATCHDOG_USEC=1 EXTEND_TIMEOUT_USEC=5000000\n");
+    manager.wait_for("EXTEND_TIMEOUT_USEC=5000000");
+    run.send("RELOADING=1 MONOTONIC_USEC=1\n");
+    manager.wait_for_start("RELOADING=1\nMONOTONIC_USEC=");
+    run.send("READY=1\n");
+    manager.wait_for("READY=1");
+    run.send("EXTEND_TIMEOUT_USEC=99999999999999\n");
+    manager.wait_for("EXTEND_TIMEOUT_USEC=3600000000");
+    run.send("STOPPING=1\n");
+    manager.wait_for("STOPPING=1");
+    let time = manager.heard[1].rsplit('=').next().and_then(|time| time.parse::<u64>().ok());
+    assert!(time.is_some_and(|microseconds| microseconds > 1), "{:?}", manager.heard);
+    assert_eq!(manager.heard.len(), 5, "{:?}", manager.heard);
+    run.close_stdin();
+    run.finish().assert_status(0);
 }
 
 fn a_detached_start_waits_until_it_is_ready() {

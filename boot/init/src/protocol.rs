@@ -5,7 +5,7 @@
 //! The order of a life: `Hello` ->, <- `Spec`, `Running` ->, <- `Signal`, `Resize`, `StdinEnd`, `OutputClosed` at any time,
 //! `Ended` ->, <- `EndSeen`, then PID 1 syncs and resets the machine. `Failed` may stand in the place of any message of
 //! PID 1 and is answered by `EndSeen` too. Between `Running` and `Ended` there may be any number of `Exec` in both
-//! directions, of `Health` and `Notification`, and one `Ready`.
+//! directions, of `Health` and `Notification`, and `Ready`, of which the first one counts.
 
 use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a message does; host and init are built together, so a difference is a mistake of installation.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2 MiB by default.
 pub const MAX_FRAME: u32 = 4 << 20;
 /// Names of the console ports, as the driver shows them in `/sys/class/virtio-ports/*/name`. The port number is the
@@ -97,7 +97,7 @@ pub enum ToHost {
         /// What happened.
         report: ExecReport,
     },
-    /// The workload is ready, as `RunSpec::readiness` says. Once, and not if that is `Executed`.
+    /// The workload is ready, as `RunSpec::readiness` says; not if that is `Executed`. One that speaks for itself may say so again.
     Ready,
     /// A health check has ended.
     Health(HealthReport),

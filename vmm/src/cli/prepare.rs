@@ -41,6 +41,8 @@ pub(super) struct Preparation {
     pub(super) id: MachineName,
     pub(super) folders: Folders,
     pub(super) stages: Stages,
+    /// After how long a service manager takes us for hung.
+    pub(super) watchdog: Option<Duration>,
 }
 
 /// What a machine is built from.
@@ -90,7 +92,7 @@ impl Preparation {
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
-        let run_spec = run_spec(request, inside, workload, &self.id, format);
+        let run_spec = run_spec(request, inside, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &run_spec)?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {

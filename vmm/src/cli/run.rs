@@ -112,9 +112,10 @@ fn live(
     }
     let profile = request.profile.clone();
     let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
+    let watchdog = manager.as_ref().and_then(ServiceManager::watchdog);
     let herald = Herald::new(manager, request.ready_notify);
 
-    let preparation = Preparation { request, files, id, folders, stages: report.stages.clone() };
+    let preparation = Preparation { request, files, id, folders, stages: report.stages.clone(), watchdog };
     let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
     let Prepared { config, host, digests, kernel_digest, stages } = match prepared {
         interruptible::Outcome::Done(prepared) => prepared?,

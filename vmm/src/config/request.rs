@@ -100,7 +100,7 @@ pub struct Request {
     /// Ready is when this command for the image's shell exits with 0
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
     pub ready_exec: Option<String>,
-    /// Ready is when the workload says so, by sd_notify: it is given NOTIFY_SOCKET
+    /// Ready is when the workload says so, by sd_notify: it is given NOTIFY_SOCKET, and WATCHDOG_USEC if systemd watches
     #[arg(long, help_heading = "Health and readiness")]
     pub ready_notify: bool,
 

@@ -12,6 +12,7 @@ use super::workload::Workload;
 use guest_init::notification;
 use guest_init::run_spec::{Readiness, Root, RunSpec, System, Upper};
 use oci_image::RootFormat;
+use std::time::Duration;
 
 /// File systems that PID 1 tries on a root disk of the user's.
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
@@ -19,7 +20,8 @@ const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
 /// Builds what PID 1 is told. `made` is the format of a root disk that was made from an image; without it the root disk is the
-/// user's.
+/// user's. `watchdog` is after how long a service manager takes a silent process for hung; it concerns a workload that speaks
+/// for itself.
 #[must_use]
 pub fn run_spec(
     request: &Request,
@@ -27,6 +29,7 @@ pub fn run_spec(
     workload: Workload,
     id: &MachineName,
     made: Option<RootFormat>,
+    watchdog: Option<Duration>,
 ) -> RunSpec {
     let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
     let mut environment = workload.environment;
@@ -41,8 +44,12 @@ pub fn run_spec(
         (None, None) => Readiness::Executed,
     };
     if readiness == Readiness::Notified {
-        environment.retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
-        environment.push(format!("NOTIFY_SOCKET={}", notification::SOCKET));
+        set(&mut environment, "NOTIFY_SOCKET", notification::SOCKET);
+        if let Some(time) = watchdog {
+            set(&mut environment, "WATCHDOG_USEC", &time.as_micros().to_string());
+            // Without it any process of the workload is meant (sd_watchdog_enabled(3)).
+            unset(&mut environment, "WATCHDOG_PID");
+        }
     }
     let in_place = request.writes_in_place();
     let file_systems = match made {
@@ -80,12 +87,25 @@ pub fn run_spec(
     }
 }
 
+fn set(environment: &mut Vec<String>, name: &str, value: &str) {
+    unset(environment, name);
+    environment.push(format!("{name}={value}"));
+}
+
+fn unset(environment: &mut Vec<String>, name: &str) {
+    environment.retain(|variable| variable.strip_prefix(name).is_none_or(|rest| !rest.starts_with('=')));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::signal::SignalNumber;
 
     fn build(request: &Request, environment: &[&str]) -> RunSpec {
+        build_watched(request, environment, None)
+    }
+
+    fn build_watched(request: &Request, environment: &[&str], watchdog: Option<Duration>) -> RunSpec {
         let workload = Workload {
             arguments: vec!["sh".into()],
             environment: environment.iter().map(|&variable| variable.to_owned()).collect(),
@@ -95,7 +115,7 @@ mod tests {
             health: None,
         };
         let inside = Inside { interfaces: Vec::new(), terminal: None };
-        run_spec(request, inside, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs))
+        run_spec(request, inside, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
     }
 
     #[test]
@@ -156,6 +176,18 @@ mod tests {
         assert_eq!(spec.readiness, Readiness::Notified);
         assert!(spec.environment.contains(&"NOTIFY_SOCKET=@coracle-notify".to_owned()), "{:?}", spec.environment);
         assert!(!spec.environment.contains(&"NOTIFY_SOCKET=/old".to_owned()));
+    }
+
+    #[test]
+    fn a_workload_that_tells_knows_of_the_watchdog_and_others_do_not() {
+        let image = ["WATCHDOG_USEC=7", "WATCHDOG_PID=1", "WATCHDOG_USECS=8"];
+        let watched = |request: &Request, watchdog| build_watched(request, &image, watchdog).environment;
+        let notify = Request { ready_notify: true, hostname: Some("h".parse().unwrap()), ..Request::default() };
+        let environment = watched(&notify, Some(Duration::from_secs(30)));
+        let ours = ["HOSTNAME=h", "NOTIFY_SOCKET=@coracle-notify", "WATCHDOG_USEC=30000000"];
+        assert_eq!(environment, [&image[2..], &ours].concat());
+        assert_eq!(watched(&notify, None)[..3], image);
+        assert_eq!(watched(&Request::default(), Some(Duration::from_secs(30)))[..3], image);
     }
 
     #[test]

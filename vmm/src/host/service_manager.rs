@@ -2,12 +2,18 @@
 //! The service manager that started this process (`sd_notify(3)`): told when the machine is ready, what it does, that it is
 //! stopping, and, where it asks for it, that `main` still runs. Used by `main`.
 
+use devices::guest_warn;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+/// Most that one request for more time is passed on as.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
+/// Longest status that is passed on, in characters.
+const STATUS_CHARACTERS: usize = 256;
 
 /// A service manager that wants to be told.
 #[derive(Debug)]
@@ -46,10 +52,11 @@ impl ServiceManager {
         Ok(Self { socket, watchdog })
     }
 
-    /// How often [`alive`](Self::alive) is to be called: twice in the time after which we count as hung.
+    /// The time without a word after which we count as hung, if that is watched: [`alive`](Self::alive) is to be called twice as
+    /// often.
     #[must_use]
-    pub fn watchdog_interval(&self) -> Option<Duration> {
-        Some(self.watchdog? / 2)
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
     }
 
     /// The machine is ready.
@@ -59,8 +66,22 @@ impl ServiceManager {
 
     /// What it does, for people. One line.
     pub fn status(&self, text: &str) {
-        let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        let line: String = text.chars().take(STATUS_CHARACTERS).map(printable).collect();
         self.tell(&format!("STATUS={line}"));
+    }
+
+    /// The workload reads its configuration again; [`ready`](Self::ready) says when that is done. The time, which orders it after
+    /// the request, is the host's: the guest has clocks of its own.
+    pub fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+    }
+
+    /// What it does takes this much longer, from now on.
+    pub fn extend_timeout(&self, time: Duration) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", time.min(LONGEST_EXTENSION).as_micros()));
     }
 
     /// It is coming to its end.
@@ -76,7 +97,8 @@ impl ServiceManager {
     /// A service manager that does not listen must not hold up a machine.
     fn tell(&self, text: &str) {
         if let Err(error) = self.socket.send(text.as_bytes()) {
-            log::warn!("cannot tell the service manager {text}: {error}");
+            // Part of it is the workload's, and so is how often.
+            guest_warn!("cannot tell the service manager {}: {error}", text.escape_debug());
         }
     }
 }
@@ -103,13 +125,21 @@ mod tests {
         ];
         for (socket, address) in sockets {
             let manager = ServiceManager::connect(&address, Some(Duration::from_secs(3))).unwrap();
-            assert_eq!(manager.watchdog_interval(), Some(Duration::from_millis(1500)));
+            assert_eq!(manager.watchdog(), Some(Duration::from_secs(3)));
             manager.ready();
             manager.status("two\nlines");
             manager.alive();
+            manager.extend_timeout(Duration::from_secs(5));
+            manager.extend_timeout(Duration::MAX);
             manager.stopping();
-            let heard = [0; 4].map(|_| hear(&socket));
-            assert_eq!(heard, ["READY=1", "STATUS=two lines", "WATCHDOG=1", "STOPPING=1"]);
+            let heard = [0; 6].map(|_| hear(&socket));
+            let times = ["EXTEND_TIMEOUT_USEC=5000000", "EXTEND_TIMEOUT_USEC=3600000000"];
+            assert_eq!(heard[..3], ["READY=1", "STATUS=two lines", "WATCHDOG=1"]);
+            assert_eq!((&heard[3..5], &*heard[5]), (&times.map(str::to_owned)[..], "STOPPING=1"));
+            manager.reloading();
+            let reloading = hear(&socket);
+            let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+            assert!(time.parse::<u64>().unwrap() > 0, "{reloading}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! `--ready-notify`. Used by `main`'s event loop.
 
 use crate::host::service_manager::ServiceManager;
-use guest_init::notification::Notification;
+use guest_init::notification::{Notification, Reload};
 use std::time::Duration;
 
 /// Tells the service manager, or nobody.
@@ -12,6 +12,8 @@ pub struct Herald {
     manager: Option<ServiceManager>,
     /// The workload answers for itself: it sends what the watchdog waits for, and says how it is.
     workload_speaks: bool,
+    ready: bool,
+    reloading: bool,
     stopping: bool,
 }
 
@@ -19,22 +21,25 @@ impl Herald {
     /// For a run whose workload speaks to its service manager itself, or does not.
     #[must_use]
     pub fn new(manager: Option<ServiceManager>, workload_speaks: bool) -> Self {
-        Self { manager, workload_speaks, stopping: false }
+        Self { manager, workload_speaks, ready: false, reloading: false, stopping: false }
     }
 
-    /// How often [`alive`](Self::alive) is to be called.
+    /// How often [`beat`](Self::beat) is to be called: twice in the time of the watchdog.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        self.manager.as_ref().filter(|_| !self.workload_speaks)?.watchdog_interval()
+        Some(self.manager.as_ref()?.watchdog()? / 2)
     }
 
-    /// `main` runs.
-    pub fn alive(&self) {
-        self.manager.iter().for_each(ServiceManager::alive);
+    /// `main` runs. A workload that speaks for itself has to say so itself, but while it is `paused` it cannot.
+    pub fn beat(&self, paused: bool) {
+        if paused || !self.workload_speaks {
+            self.manager.iter().for_each(ServiceManager::alive);
+        }
     }
 
     /// The workload is ready.
-    pub fn ready(&self) {
+    pub fn ready(&mut self) {
+        self.ready = true;
         self.manager.iter().for_each(ServiceManager::ready);
     }
 
@@ -45,9 +50,22 @@ impl Herald {
         }
     }
 
-    /// The workload said this. That it is ready comes by [`ready`](Self::ready).
+    /// The workload said this. That it is ready for the first time comes by [`ready`](Self::ready).
     pub fn pass_on(&mut self, said: &Notification) {
         if let Some(manager) = &self.manager {
+            if said.ready && std::mem::take(&mut self.reloading) {
+                manager.ready();
+            }
+            if let Some(reload) = said.reload.filter(|_| self.ready) {
+                manager.reloading();
+                self.reloading = reload == Reload::Begun;
+                if !self.reloading {
+                    manager.ready();
+                }
+            }
+            if let Some(microseconds) = said.extend_timeout {
+                manager.extend_timeout(Duration::from_micros(microseconds));
+            }
             if let Some(status) = &said.status {
                 manager.status(status);
             }

@@ -10,6 +10,7 @@ use super::threads::{VcpuThreads, VcpuTotals};
 use super::timers::Timers;
 use crate::control::conversation::{Action, Conversation, Event};
 use crate::control::end::{End, MachineStop};
+use crate::control::status::State;
 use crate::host::panics;
 use crate::host::terminal::window_size;
 use crate::kvm::VcpuEnd;
@@ -116,7 +117,8 @@ impl<'a> Session<'a> {
                 self.threads.kick();
             }
             if self.timers.take_heartbeat(Instant::now()) {
-                self.surroundings.herald.alive();
+                let paused = self.surroundings.lifecycle.status().state == State::Paused;
+                self.surroundings.herald.beat(paused);
             }
             self.control_port.flush(&self.epoll);
         }

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use guest_init::exec::{ExecReport, ExecRequest, ExecSpec};
 use guest_init::health::{Health, HealthTurn, OUTPUT_BYTES};
-use guest_init::notification::{Notification, SOCKET};
+use guest_init::notification::{Notification, Reload, SOCKET};
 use guest_init::protocol::{ToHost, WorkloadEnd};
 use guest_init::run_spec::{Readiness, RunSpec};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -130,7 +130,7 @@ impl Probes {
         {
             let heard = core::mem::take(&mut notify.heard);
             notify.due = now + NOTIFICATION_INTERVAL_MS;
-            if heard.ready {
+            if heard.ready || heard.reload == Some(Reload::Done) {
                 control.send(&ToHost::Ready)?;
             }
             control.send(&ToHost::Notification(heard))?;
