@@ -10,6 +10,7 @@ mod faults;
 mod foreign_kernels;
 mod health;
 mod hostile_clients;
+mod inherited_sockets;
 mod life_cycle;
 mod matrix;
 mod options;
@@ -86,6 +87,7 @@ fn all() -> Vec<Case> {
         detached::cases(),
         driver::cases(),
         hostile_clients::cases(),
+        inherited_sockets::cases(),
         ends::cases(),
         exec::cases(),
         health::cases(),

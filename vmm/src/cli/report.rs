@@ -19,6 +19,7 @@ use crate::host::process::ProcessId;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -34,6 +35,8 @@ pub(super) struct Report {
     /// From the moment on at which there is an entry.
     pub(super) lifecycle: Option<Lifecycle>,
     pub(super) socket: Option<ControlSocket>,
+    /// Where else clients come from: a service manager's socket.
+    pub(super) inherited_socket: Option<UnixListener>,
     pub(super) digests: Digests,
     pub(super) host: Host,
     pub(super) counters: Counters,
@@ -68,6 +71,7 @@ impl Report {
             run_directory: None,
             lifecycle: None,
             socket: None,
+            inherited_socket: None,
             digests: Digests::default(),
             host: Host::default(),
             counters: Counters::default(),
@@ -107,7 +111,11 @@ impl Report {
     /// From now on whoever wants something of the machine can ask. A host that refuses the socket costs the run nothing else.
     pub(super) fn listen(&mut self) {
         let Some(entry) = &self.run_directory else { return };
-        match ControlSocket::listen(entry.path()) {
+        let listening = ControlSocket::listen(entry.path()).and_then(|mut socket| {
+            self.inherited_socket.take().map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;
+            Ok(socket)
+        });
+        match listening {
             Ok(socket) => self.socket = Some(socket),
             Err(error) => log::warn!("no control socket in {}: {error}", entry.path().display()),
         }

@@ -16,6 +16,7 @@ use crate::control::logs::StreamLog;
 use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
 use crate::host::folders::Folders;
+use crate::host::inherited_sockets::{self, InheritedSocketError};
 use crate::host::interruptible::{self, interruptible};
 use crate::host::panics;
 use crate::host::service_manager::ServiceManager;
@@ -26,6 +27,7 @@ use crate::kvm::Profile;
 use crate::machine::{self, Herald, StreamOutput, Streams, Surroundings};
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -52,8 +54,10 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
         let _ = writeln!(std::io::stdout(), "{document}");
         return Ok(0);
     }
+    // Now, while nothing that this process opened itself can be mistaken for it.
+    let socket = inherited_sockets::control();
     if request.detach && !detached {
-        return detach(&request);
+        return detach(&request, socket);
     }
     // Before anything else: a signal to the starter's group is not for this process.
     let starter = if detached { Some(Starter::leave().fails_as(EndReason::HostError)?) } else { None };
@@ -64,6 +68,7 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
     stages.mark(Stage::Parsed);
     let mut report = Report::new(&request, id.as_str(), stages)?;
     let lived = catch_unwind(AssertUnwindSafe(|| {
+        report.inherited_socket = socket.fails_as(EndReason::ConfigError)?;
         let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
         live(request, files, id, starter, &mut report)
     }));
@@ -76,10 +81,13 @@ fn try_run(arguments: RunArguments, mut stages: Stages) -> Result<u8, Failure> {
 }
 
 /// Starts the same request as a process of its own, and waits until its workload runs.
-fn detach(request: &Request) -> Result<u8, Failure> {
+fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocketError>) -> Result<u8, Failure> {
+    if socket.fails_as(EndReason::ConfigError)?.is_some() {
+        return Err(Failure::new(EndReason::ConfigError, DetachError::Sockets));
+    }
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
     let words = ["run", "--detached", "--config", "-"];
-    match starter::start(&words, &document).map_err(DetachError).fails_as(EndReason::HostError)? {
+    match starter::start(&words, &document).map_err(DetachError::Start).fails_as(EndReason::HostError)? {
         Started::Running(name) => {
             print(&format!("{name}\n"));
             Ok(0)
@@ -90,8 +98,12 @@ fn detach(request: &Request) -> Result<u8, Failure> {
 
 /// There is no process of its own.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start a process for --detach")]
-struct DetachError(#[source] std::io::Error);
+enum DetachError {
+    #[error("cannot start a process for --detach")]
+    Start(#[source] std::io::Error),
+    #[error("--detach contradicts LISTEN_FDS: the process that was given sockets is the one that serves them")]
+    Sockets,
+}
 
 /// From the signals to the end.
 fn live(

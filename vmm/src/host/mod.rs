@@ -4,6 +4,7 @@
 pub mod descriptor;
 pub mod file_digest;
 pub mod folders;
+pub mod inherited_sockets;
 pub mod installed;
 pub mod interruptible;
 pub mod memory;

@@ -34,8 +34,10 @@ pub const CLIENTS: usize = 32;
 const ACCEPTS: usize = 64;
 /// How long nobody is accepted when the host has no more descriptors.
 const DEAF_TIME: Duration = Duration::from_secs(1);
-/// The listener's number in the set; clients count from 1.
-const LISTENER: u64 = 0;
+/// Most sockets that clients come from: the entry's own, and a service manager's.
+const LISTENERS: usize = 2;
+/// The first client's number in the set; listeners have those before it.
+const FIRST_CLIENT: u64 = LISTENERS as u64;
 
 /// One client, for as long as it is connected. Numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +61,7 @@ pub enum Notice {
 /// See the module.
 #[derive(Debug)]
 pub struct Server {
-    listener: UnixListener,
+    listeners: Vec<UnixListener>,
     epoll: Epoll,
     clients: BTreeMap<ClientId, Client>,
     next: u64,
@@ -76,27 +78,40 @@ impl Server {
     /// # Errors
     /// The host refused.
     pub fn listen(entry: &Path) -> Result<Self> {
-        let (listener, epoll) = (socket::listen(entry)?, Epoll::new()?);
-        let event = EpollEvent::new(EventSet::IN, LISTENER);
-        epoll.ctl(ControlOperation::Add, listener.as_raw_fd(), event)?;
-        Ok(Self {
-            listener,
-            epoll,
+        let mut server = Self {
+            listeners: Vec::with_capacity(LISTENERS),
+            epoll: Epoll::new()?,
             clients: BTreeMap::new(),
-            next: LISTENER + 1,
+            next: FIRST_CLIENT,
             notices: Vec::new(),
             ahead: Vec::new(),
             deaf_until: None,
-        })
+        };
+        server.also_listen(socket::listen(entry)?)?;
+        Ok(server)
+    }
+
+    /// Takes clients from a socket that somebody else made, too; the same ones may use it. It must not block.
+    ///
+    /// # Errors
+    /// The host refused, or there are enough.
+    pub fn also_listen(&mut self, listener: UnixListener) -> Result<()> {
+        if self.listeners.len() == LISTENERS {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let event = EpollEvent::new(EventSet::IN, self.listeners.len() as u64);
+        self.epoll.ctl(ControlOperation::Add, listener.as_raw_fd(), event)?;
+        self.listeners.push(listener);
+        Ok(())
     }
 
     /// Does what can be done without waiting, and says what clients want.
     pub fn serve(&mut self, now: Instant) -> Vec<Notice> {
-        let mut events = [EpollEvent::default(); CLIENTS + 1];
+        let mut events = [EpollEvent::default(); CLIENTS + LISTENERS];
         let count = self.epoll.wait(0, &mut events).unwrap_or_default();
         for event in &events[..count] {
             match event.data() {
-                LISTENER => self.accept(now),
+                number @ ..FIRST_CLIENT => self.accept(number as usize, now),
                 number => self.serve_client(ClientId(number), event.event_set(), now),
             }
         }
@@ -168,9 +183,9 @@ impl Server {
         self.with(client, |client, _| client.close());
     }
 
-    fn accept(&mut self, now: Instant) {
+    fn accept(&mut self, listener: usize, now: Instant) {
         for _ in 0..ACCEPTS {
-            let stream = match self.listener.accept() {
+            let stream = match self.listeners[listener].accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -203,10 +218,11 @@ impl Server {
 
     fn listen_for_clients(&self, listen: bool) {
         let interest = if listen { EventSet::IN } else { EventSet::empty() };
-        let event = EpollEvent::new(interest, LISTENER);
-        self.epoll
-            .ctl(ControlOperation::Modify, self.listener.as_raw_fd(), event)
-            .expect("the listener was added in `listen`");
+        for (number, listener) in self.listeners.iter().enumerate() {
+            let event = EpollEvent::new(interest, number as u64);
+            let modified = self.epoll.ctl(ControlOperation::Modify, listener.as_raw_fd(), event);
+            modified.expect("the listener was added in `also_listen`");
+        }
     }
 
     fn serve_client(&mut self, id: ClientId, ready: EventSet, now: Instant) {

@@ -251,3 +251,26 @@ fn an_upgraded_client_that_is_gone_is_told_of_once() {
     drop(client);
     assert_eq!(serve(&mut server), [Notice::InputEnded(id), Notice::Gone(id)]);
 }
+
+#[test]
+fn clients_of_a_second_socket_are_served_like_those_of_the_first_and_a_third_is_refused() {
+    let (entry, mut server) = server();
+    let path = entry.path().join("other");
+    let listener = || {
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    };
+    server.also_listen(listener()).unwrap();
+    let (mut own, mut other) = (client(&entry), UnixStream::connect(&path).unwrap());
+    for client in [&mut own, &mut other] {
+        client.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let notices = serve(&mut server);
+        let (id, operation) = call(&notices);
+        assert_eq!(operation, &Operation::Status);
+        server.answer(id, &Response::refusal(404, "no"));
+        assert!(received(client).starts_with("HTTP/1.1 404"));
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(server.also_listen(listener()).unwrap_err().kind(), ErrorKind::InvalidInput);
+}

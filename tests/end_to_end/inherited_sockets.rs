@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A control socket that a service manager made before it started coracle (`LISTEN_FDS`). A shell stands for the manager: it hands
+//! the test's own socket over as descriptor 3.
+
+use coracle_tests::{Case, Elf, Invocation, Place, Stdin, case, image};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::Duration;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Quick[Kvm], a_socket_unit_may_own_the_control_socket),
+        case!(Quick, sockets_that_coracle_cannot_serve_are_refused),
+        case!(Quick[Kvm], sockets_for_another_process_are_left_alone),
+        case!(Quick, a_service_with_sockets_cannot_detach),
+    ]
+}
+
+/// Starts it as a service manager would that has `socket` for it.
+fn activated(run: Invocation, socket: impl Into<OwnedFd>, names: &str) -> Invocation {
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 </dev/null";
+    let run = run.wrapped(&["sh", "-c", script, "sh"]).env("LISTEN_FDNAMES", names);
+    run.stdin(Stdin::File(File::from(socket.into())))
+}
+
+/// What is answered on a connection of its own.
+fn ask(mut stream: UnixStream, request: &str) -> String {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has timeouts");
+    let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("it reads");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("it answers");
+    text
+}
+
+fn a_socket_unit_may_own_the_control_socket() {
+    let place = Place::new().keeping_run_entries();
+    let path = place.file("socket");
+    let listener = UnixListener::bind(&path).expect("the test's own folder is writable");
+    // Before anybody serves it: a service manager starts the service for a client.
+    let early = UnixStream::connect(&path).expect("it listens");
+    let kernel = place.write("kernel", Elf::default().to_bytes()).display().to_string();
+    let run = place.invocation(&["--name", "served", "--kernel", &kernel, &image("busybox"), "true"]);
+    let run = activated(run, listener.try_clone().expect("a descriptor can be copied"), "control").start();
+    assert!(ask(early, "GET /v1/status").contains("\"id\":\"served\""));
+    let shown = place.verb("status", &["--json", "served"]).finish();
+    shown.assert_status(0);
+    assert!(shown.stdout_text().contains("\"starting\""), "{}", shown.report());
+    let killed = ask(UnixStream::connect(&path).expect("it listens"), "POST /v1/kill");
+    assert!(killed.starts_with("HTTP/1.1 200"), "{killed}");
+    run.finish().assert_status(137).assert_reason("killed");
+    // It is the manager's: there it stays.
+    assert!(UnixStream::connect(&path).is_ok());
+    drop(listener);
+}
+
+fn sockets_that_coracle_cannot_serve_are_refused() {
+    let place = Place::new();
+    let run = || place.invocation(&[&image("busybox"), "true"]);
+    let refused = |socket: OwnedFd, names: &str, objects: &[&str]| {
+        let run = activated(run(), socket, names).finish();
+        run.assert_status(125).assert_reason("config-error").assert_one_line_naming(objects);
+    };
+    let listening = || OwnedFd::from(UnixListener::bind_addr(&abstract_address()).expect("the name is free"));
+    refused(listening(), "web.socket", &["`web.socket`", "FileDescriptorName=control"]);
+    refused(listening(), "control:http", &["LISTEN_FDNAMES=control:http", "LISTEN_FDS=1"]);
+    let kind = ["`control`", "ListenStream="];
+    refused(TcpListener::bind("127.0.0.1:0").expect("a free port").into(), "control", &kind);
+    refused(UnixStream::pair().expect("the host has sockets").0.into(), "control", &kind);
+    refused(UnixDatagram::unbound().expect("the host has sockets").into(), "control", &kind);
+    refused(File::open("/dev/null").expect("it opens").into(), "control", &kind);
+    let nothing = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=control; exec \"$@\" 3<&-";
+    let run = run().wrapped(&["sh", "-c", nothing, "sh"]).finish();
+    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["`control`", "descriptor 3"]);
+}
+
+/// A name that no other test of this process has.
+fn abstract_address() -> std::os::unix::net::SocketAddr {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = format!("coracle-test-{}-control", std::process::id());
+    std::os::unix::net::SocketAddr::from_abstract_name(name).expect("the name is short")
+}
+
+fn sockets_for_another_process_are_left_alone() {
+    let place = Place::new();
+    let run = place.invocation(&["oci:/nowhere", "true"]).env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    run.finish().assert_status(125).assert_reason("image-error").assert_one_line_naming(&["/nowhere"]);
+}
+
+fn a_service_with_sockets_cannot_detach() {
+    let place = Place::new();
+    let run = place.verb("run", &["-d", &image("busybox"), "true"]);
+    let listener = UnixListener::bind(place.file("socket")).expect("the test's own folder is writable");
+    activated(run, listener, "control").finish().assert_status(125).assert_one_line_naming(&["--detach", "LISTEN_FDS"]);
+}
