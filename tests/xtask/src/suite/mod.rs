@@ -87,8 +87,8 @@ fn tally(world: &str, arguments: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The same in the nested runner. The processor there is emulated by QEMU, which loses a guest to a triple fault in one boot of
-/// a hundred and fifty or so (`tests/README.md`); so a few tests that failed are run again, one after the other, and named if they passed then.
+/// The same in the nested runner. QEMU's emulation loses a guest to a triple fault now and then (`tests/README.md`), so a few
+/// tests that failed are run again, one after the other, and named if they pass then.
 fn tally_nested() -> Result<Tally> {
     println!("== end to end, nested");
     let mut tally = Tally { world: "end to end, nested".into(), ..Tally::default() };
