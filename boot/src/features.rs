@@ -39,9 +39,9 @@ pub enum Feature {
     Overlay,
 }
 
-/// Each with the name under which it is remembered and the bytes that show it. The name of a driver or a file system stands alone, so that
-/// others which end alike do not count; the linker may fold it into a longer string that ends with it, which for these has
-/// never been seen.
+/// Each with the name under which it is remembered and the bytes that show it. The name of a driver or a file system
+/// stands alone, so that others which end alike do not count; the linker may fold it into a longer string that ends
+/// with it, which for these has never been seen.
 const FEATURES: [(Feature, &str, &[u8]); 11] = [
     (Feature::Acpi, "acpi", b"RSD PTR "),
     (Feature::MpTable, "mp-table", b"MPTABLE: "),

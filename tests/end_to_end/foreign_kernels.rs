@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernels that others built: Debian's cloud kernel as it is installed (a bzImage, and drivers and file systems as modules), and one
-//! with the options that Firecracker recommends (ACPI only, no EROFS). Both are told of their devices by ACPI.
+//! Kernels that others built: Debian's cloud kernel as it is installed (a bzImage, and drivers and file systems as
+//! modules), and one with the options that Firecracker recommends (ACPI only, no EROFS). Both are told of their devices
+//! by ACPI.
 
 use coracle_tests::{Case, Place, case, foreign_kernel, image};
 use std::time::Duration;

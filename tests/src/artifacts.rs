@@ -64,8 +64,8 @@ pub fn root_disk(name: &str) -> PathBuf {
     images().join(name).with_extension("ext4")
 }
 
-/// The folder of the foreign kernels: `CORACLE_KERNELS`. It is not built for tests that need it: that takes minutes, and the nested
-/// world has it.
+/// The folder of the foreign kernels: `CORACLE_KERNELS`. It is not built for tests that need it: that takes minutes,
+/// and the nested world has it.
 #[must_use]
 pub fn foreign_kernels() -> Option<PathBuf> {
     env::var_os("CORACLE_KERNELS").map(PathBuf::from)

@@ -97,7 +97,8 @@ pub enum ToHost {
         /// What happened.
         report: ExecReport,
     },
-    /// The workload is ready, as `RunSpec::readiness` says; not if that is `Executed`. One that speaks for itself may say so again.
+    /// The workload is ready, as `RunSpec::readiness` says; not if that is `Executed`. One that speaks for itself may
+    /// say so again.
     Ready,
     /// A health check has ended.
     Health(HealthReport),

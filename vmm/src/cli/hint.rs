@@ -32,8 +32,8 @@ impl Lacks {
         Some(Self { options: lacking.map(|(option, ..)| option).collect(), description: kernel.description() })
     }
 
-    /// A line for the user of a guest that left `undriven` of its `devices` unused, each with the option of its driver, and came
-    /// to this end.
+    /// A line for the user of a guest that left `undriven` of its `devices` unused, each with the option of its driver,
+    /// and came to this end.
     pub(super) fn hint(&self, reason: EndReason, undriven: &[(String, &str)], devices: usize) -> Option<String> {
         // Where PID 1 had a last word, that says it.
         let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);

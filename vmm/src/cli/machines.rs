@@ -77,8 +77,8 @@ impl MachineArguments {
     }
 }
 
-/// Prints what was found out or done of each machine, if there is anything to say, whatever becomes of the others. One that failed
-/// costs the status.
+/// Prints what was found out or done of each machine, if there is anything to say, whatever becomes of the others. One
+/// that failed costs the status.
 pub(super) fn print_each(outcomes: impl Iterator<Item = Result<Option<String>, Failure>>) -> u8 {
     let mut status = 0;
     for outcome in outcomes {

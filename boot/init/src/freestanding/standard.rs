@@ -69,7 +69,8 @@ impl Line {
         if let Ok(console) = open_device("/dev/console") {
             self.to(console.as_fd());
         } else if let Ok(log) = open_device("/dev/kmsg") {
-            // Without a console that can be opened, the kernel's log still leads to one: as an error (3), whatever `quiet` says.
+            // Without a console that can be opened, the kernel's log still leads to one: as an error (3), whatever
+            // `quiet` says.
             let mut record = Self { bytes: [0; LINE_BYTES], length: 0 };
             let _ = write!(record, "<3>{}", core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default());
             record.to(log.as_fd());

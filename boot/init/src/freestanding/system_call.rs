@@ -86,8 +86,8 @@ fn outcome(value: isize) -> Result<usize, Errno> {
 /// process ends then.
 ///
 /// The child shares the caller's memory (`CLONE_VM | CLONE_VFORK`): no page table is copied and no page faults follow,
-/// and what `body` writes, such as why it failed, is there for the caller until it starts another child. That the caller is suspended meanwhile is what
-/// makes the exclusive borrow in `body` true.
+/// and what `body` writes, such as why it failed, is there for the caller until it starts another child. That the
+/// caller is suspended meanwhile is what makes the exclusive borrow in `body` true.
 ///
 /// # Errors
 /// There is no such process.

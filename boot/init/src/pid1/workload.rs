@@ -77,8 +77,8 @@ pub(crate) fn make_pipes(input: bool, inherited: &mut Inherited) -> Result<Strea
     Ok(Streams::Pipes { stdin, stdout, stderr })
 }
 
-/// PID 1's ends, once the process was executed: the pipes, or the master that it handed back, whose line ends are to be those of
-/// a pipe if `lines`.
+/// PID 1's ends, once the process was executed: the pipes, or the master that it handed back, whose line ends are to be
+/// those of a pipe if `lines`.
 pub(crate) fn streams_of(
     pipes: Option<Streams>,
     inherited: Inherited,
