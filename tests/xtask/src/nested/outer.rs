@@ -23,6 +23,22 @@ const PROCESSORS: &str = "2";
 /// and checks of user pages (with all three a boot takes a fifth more processor time).
 const PROCESSOR: &str = "max,+svm,-la57,-smap,-smep";
 
+const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on cryptomgr.notests";
+
+/// Half of the boot of Debian's kernel on an emulated processor (`initcall_debug`), and nothing of it is used: self-tests of
+/// cryptography, keys and certificates for signatures of modules and files, reports of hardware errors, folders in /sys.
+const NOT_NEEDED: [&str; 9] = [
+    "crypto_kdf108_init",
+    "jent_mod_init",
+    "load_system_certificate_list",
+    "blacklist_init",
+    "init_encrypted",
+    "init_ima",
+    "mcheck_init_device",
+    "param_sysfs_builtin_init",
+    "slab_late_init",
+];
+
 /// What the ports bring.
 enum Message {
     Stdout(Vec<u8>),
@@ -97,7 +113,7 @@ fn machine(options: &Options, layers: &Layers, console: &Path) -> Command {
     command.args(["-m", &format!("{}M", options.memory_mib)]);
     command.arg("-serial").arg(file("file:", console));
     command.arg("-kernel").arg(&layers.kernel).arg("-initrd").arg(&layers.initramfs);
-    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on"]);
+    command.arg("-append").arg(format!("{KERNEL_WORDS} initcall_blacklist={}", NOT_NEEDED.join(",")));
     command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
     for (index, disk) in layers.disks.iter().enumerate() {
         let drive = format!("if=none,id=layer-{index},format=raw,readonly=on,file=");
