@@ -65,21 +65,22 @@ pub struct Kernel {
 
 impl Kernel {
     /// Opens the kernel at `path`, unpacks it if it must, and checks everything that does not depend on the guest's memory.
-    /// Never waits, whatever `path` is. `cache` knows kernels from earlier starts.
+    /// Never waits, whatever `path` is. `cache` knows kernels from earlier starts. `progress` hears how far unpacking is, in packed
+    /// bytes of all.
     ///
     /// # Errors
     /// There is no readable file, or it is no kernel that can be started.
-    pub fn open(path: &Path, cache: &KernelCache) -> Result<Self, KernelError> {
-        Self::try_open(path, cache).map_err(|problem| KernelError { path: path.to_owned(), problem })
+    pub fn open(path: &Path, cache: &KernelCache, progress: &dyn Fn(u64, u64)) -> Result<Self, KernelError> {
+        Self::try_open(path, cache, progress).map_err(|problem| KernelError { path: path.to_owned(), problem })
     }
 
-    fn try_open(path: &Path, cache: &KernelCache) -> Result<Self, KernelProblem> {
+    fn try_open(path: &Path, cache: &KernelCache, progress: &dyn Fn(u64, u64)) -> Result<Self, KernelProblem> {
         let mut file = open_file(path)?;
         let metadata = file.metadata().map_err(KernelProblem::Read)?;
         let parsed = KernelHeaders::parse(&mut file);
         let is_bzimage = matches!(parsed, Err(KernelProblem::Foreign(Foreign::BzImage)));
         let headers = if is_bzimage {
-            file = unpacked(file, &metadata, cache)?;
+            file = unpacked(file, &metadata, cache, progress)?;
             KernelHeaders::parse(&mut file).map_err(|problem| KernelProblem::Inside(Box::new(problem)))?
         } else {
             parsed?
@@ -179,7 +180,12 @@ impl Kernel {
 }
 
 /// The ELF file in the bzImage `file`: from an earlier start, or unpacked now.
-fn unpacked(mut file: File, metadata: &Metadata, cache: &KernelCache) -> Result<File, KernelProblem> {
+fn unpacked(
+    mut file: File,
+    metadata: &Metadata,
+    cache: &KernelCache,
+    progress: &dyn Fn(u64, u64),
+) -> Result<File, KernelProblem> {
     if let Some(mut elf) = cache.unpacked(metadata)
         && KernelHeaders::parse(&mut elf).is_ok()
     {
@@ -197,13 +203,28 @@ fn unpacked(mut file: File, metadata: &Metadata, cache: &KernelCache) -> Result<
     file.seek(SeekFrom::Start(payload)).map_err(KernelProblem::Read)?;
     let place = |error| KernelProblem::Unpack(UnpackError::Write(error));
     let mut elf = cache.unnamed().map_err(place)?;
-    let packed = BufReader::with_capacity(64 << 10, file.take(length));
+    let packed = BufReader::with_capacity(64 << 10, Counted { file: file.take(length), length, progress });
     compression.unpack(packed, LARGEST_UNPACKED, &mut elf).map_err(KernelProblem::Unpack)?;
     // Only what is a kernel is worth keeping.
     if KernelHeaders::parse(&mut elf).is_ok() {
         cache.keep_unpacked(metadata, &elf);
     }
     Ok(elf)
+}
+
+/// Packed bytes, and who hears how many of them were read.
+struct Counted<'a> {
+    file: io::Take<File>,
+    length: u64,
+    progress: &'a dyn Fn(u64, u64),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(bytes)?;
+        (self.progress)(self.length - self.file.limit(), self.length);
+        Ok(read)
+    }
 }
 
 /// Opens a regular file without waiting for the other end of a pipe, and without making a terminal ours.

@@ -19,7 +19,7 @@ fn memory() -> GuestMemory {
 }
 
 fn open(path: &Path) -> Result<Kernel, KernelError> {
-    Kernel::open(path, &KernelCache::default())
+    Kernel::open(path, &KernelCache::default(), &|_, _| {})
 }
 
 fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
@@ -190,14 +190,22 @@ fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again
     let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
     let cache = KernelCache::new(Some(&folder.path().join("cache")));
     let entries = || std::fs::read_dir(folder.path().join("cache/kernels/v2")).unwrap().count();
+    let heard = std::cell::RefCell::new(Vec::new());
     for _ in 0..2 {
-        Kernel::open(&path, &cache).unwrap();
+        Kernel::open(&path, &cache, &|read, all| heard.borrow_mut().push((read, all))).unwrap();
         assert_eq!(entries(), 2, "the kernel and its features");
     }
+    let heard = heard.into_inner();
+    assert!(heard.is_sorted() && heard.last().is_some_and(|(read, all)| read == all), "{heard:?}");
+    assert_eq!(
+        heard.iter().filter(|(read, _)| *read == heard[0].0).count(),
+        1,
+        "the second time there is nothing to do"
+    );
     let mut other = TestKernel::sound();
     other.segments[0].1 = b"0123456789abcdef LNRO0005\0".to_vec();
     std::fs::write(&path, bzimage(&pack(Compression::Gzip, &other.bytes()))).unwrap();
-    let kernel = Kernel::open(&path, &cache).unwrap();
+    let kernel = Kernel::open(&path, &cache, &|_, _| {}).unwrap();
     assert!(kernel.features().has(Feature::MmioByAcpi));
     assert_eq!(entries(), 4);
     let memory = memory();
@@ -209,12 +217,12 @@ fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again
 fn a_damaged_or_unusable_cache_costs_only_time() {
     let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
     let cache = folder.path().join("cache");
-    Kernel::open(&path, &KernelCache::new(Some(&cache))).unwrap();
+    Kernel::open(&path, &KernelCache::new(Some(&cache)), &|_, _| {}).unwrap();
     for entry in std::fs::read_dir(cache.join("kernels/v2")).unwrap() {
         std::fs::write(entry.unwrap().path(), "nonsense").unwrap();
     }
     for cache in [cache.as_path(), Path::new("/dev/null"), Path::new("/proc/nowhere")] {
-        let kernel = Kernel::open(&path, &KernelCache::new(Some(cache))).unwrap();
+        let kernel = Kernel::open(&path, &KernelCache::new(Some(cache)), &|_, _| {}).unwrap();
         kernel.load(&memory()).unwrap();
     }
 }

@@ -13,7 +13,7 @@ fn kernel(description: &TestKernel) -> (TempDir, Kernel) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vmlinux");
     std::fs::write(&path, description.bytes()).unwrap();
-    let kernel = Kernel::open(&path, &KernelCache::default()).unwrap();
+    let kernel = Kernel::open(&path, &KernelCache::default(), &|_, _| {}).unwrap();
     (folder, kernel)
 }
 

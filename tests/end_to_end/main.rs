@@ -14,6 +14,7 @@ mod inherited_sockets;
 mod life_cycle;
 mod matrix;
 mod options;
+mod progress;
 mod python_image;
 mod ready;
 mod redis;
@@ -93,6 +94,7 @@ fn all() -> Vec<Case> {
         health::cases(),
         ready::cases(),
         result_document::cases(),
+        progress::cases(),
     ];
     modules.into_iter().flatten().collect()
 }

@@ -70,25 +70,25 @@ pub(crate) fn convert(
 ) -> Result<Converted, ConvertError> {
     let mut merge = Merge::new(Spool::create(folder).map_err(ConvertError::Spool)?);
     let count = image.layers.len();
-    let mut layer_bytes = 0;
+    let total = image.file_bytes();
+    let (mut layer_bytes, mut file_bytes) = (0, 0);
     with_layers(image, |index, stream| {
         let number = index + 1;
-        report(Progress::Layer { number, count });
-        let before = layer_bytes;
-        let mut reported = before;
+        let report = |bytes| report(Progress::Layers { number, count, bytes, total });
+        report(file_bytes);
+        let mut reported = 0;
         let merged = merge.layer(&mut *stream, |stream| {
-            let bytes = before + stream.bytes();
-            if bytes - reported >= REPORT_EVERY {
-                report(Progress::Merged { bytes });
-                reported = bytes;
+            if stream.bytes() - reported >= REPORT_EVERY {
+                report(file_bytes + stream.file_bytes());
+                reported = stream.bytes();
             }
         });
         if merged.is_ok() {
-            layer_bytes = before + stream.drain();
+            layer_bytes += stream.drain();
+            file_bytes += stream.file_bytes();
         }
         merged.map_err(|source| ConvertError::Merge { number, count, name: image.layers[index].name(), source })
     })?;
-    report(Progress::Merged { bytes: layer_bytes });
     let (tree, spool) = merge.finish();
     let spool = spool.into_file().map_err(RootDiskError::Spool)?;
     let volume = Volume { uuid: image.digest.first_bytes(), name: VOLUME_NAME };

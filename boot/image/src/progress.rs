@@ -6,17 +6,16 @@
 pub enum Progress {
     /// Another process converts the same image; we wait for it.
     Waiting,
-    /// A layer begins.
-    Layer {
-        /// From 1.
+    /// The layers are being unpacked and merged.
+    Layers {
+        /// The one that is at hand, from 1.
         number: usize,
         /// Layers in all.
         count: usize,
-    },
-    /// Uncompressed bytes of all layers so far.
-    Merged {
-        /// Grows from call to call.
+        /// Bytes read so far of the files of all layers. Grows from call to call.
         bytes: u64,
+        /// What these files have in all; not known if one of them is missing.
+        total: Option<u64>,
     },
     /// The root disk is being written.
     Writing {

@@ -5,6 +5,7 @@
 use super::arguments::CheckArguments;
 use super::failure::{self, FailsAs as _, Failure};
 use super::prepare::{open_kernel, read_init};
+use super::progress::ProgressLine;
 use crate::config::environment;
 use crate::config::plan::{Plan, RootSource};
 use crate::config::request::Request;
@@ -40,6 +41,7 @@ pub(super) fn check(arguments: CheckArguments) -> u8 {
         Ok(request) => request,
         Err(failure) => return failure::fail(&failure),
     };
+    super::logging::start(request.log_level.unwrap_or_default());
     let steps = examine(&request);
     let findings = Findings { ok: steps.iter().all(|step| step.ok), steps };
     let text = if json {
@@ -61,7 +63,7 @@ fn examine(request: &Request) -> Vec<Step> {
     let folders = Folders::from_environment();
     let mut steps = vec![
         step("kvm", examine_kvm()),
-        step("kernel", open_kernel(request, &folders).map(|kernel| describe_kernel(&kernel))),
+        step("kernel", open_kernel(request, &folders, &ProgressLine::new()).map(|kernel| describe_kernel(&kernel))),
         step("PID 1", read_init(request, &folders).map(|init| format!("{} KiB", init.len() >> 10))),
         step("scratch", examine_scratch(request, &folders)),
     ];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why coracle could not do it: an error and the end reason that goes with it, and the one line that a person reads.
 
+use super::progress;
 use crate::control::end::{End, EndReason, STATUS_FAILED};
 use crate::host::panics;
 use std::error::Error;
@@ -67,6 +68,7 @@ pub(super) fn say(text: &str) {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = format!("coracle: {line}\n");
     let fits = |room: usize| room.checked_sub(line.len());
+    progress::clear();
     if ROOM.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok() {
         // Whoever closed stderr does not want to read it.
         let _ = std::io::stderr().write_all(line.as_bytes());

@@ -75,19 +75,20 @@ struct Root {
 
 impl Preparation {
     pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
+        let progress = ProgressLine::new();
         let request = &self.request;
         if request.sandbox == Some(Sandbox::Require) {
             let error = "--sandbox require: this version of coracle does not confine itself";
             return Err(Failure::new(EndReason::SandboxError, error));
         }
         let plan = Plan::new(request, &self.files).fails_as(EndReason::ConfigError)?;
-        let kernel = open_kernel(request, &self.folders)?;
+        let kernel = open_kernel(request, &self.folders, &progress)?;
         let cache = self.folders.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
         let init = read_init(request, &self.folders)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
         let Plan { root, disks: own_disks, interfaces, inside } = plan;
-        let Root { disk, workload, format, digests } = self.root(root, &kernel)?;
+        let Root { disk, workload, format, digests } = self.root(root, &kernel, &progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
@@ -120,7 +121,7 @@ impl Preparation {
     }
 
     /// The root disk: the user's own, or the one that the image becomes.
-    fn root(&self, source: RootSource, kernel: &Kernel) -> Result<Root, Failure> {
+    fn root(&self, source: RootSource, kernel: &Kernel, progress: &ProgressLine) -> Result<Root, Failure> {
         let image = match source {
             RootSource::Image(image) => image,
             RootSource::Disk(disk, workload) => {
@@ -131,8 +132,7 @@ impl Preparation {
         let cache = self.folders.cache().fails_as(EndReason::HostError)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));
-        let line = ProgressLine::new();
-        let hear = |progress| line.hear(progress);
+        let hear = |step| progress.hear(step);
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
             cache: &cache,
@@ -161,10 +161,11 @@ impl Preparation {
 }
 
 /// Finds and checks the guest's kernel.
-pub(super) fn open_kernel(request: &Request, folders: &Folders) -> Result<Kernel, Failure> {
+pub(super) fn open_kernel(request: &Request, folders: &Folders, progress: &ProgressLine) -> Result<Kernel, Failure> {
     let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
     let cache = KernelCache::new(folders.cache().ok().as_deref());
-    let mut kernel = Kernel::open(&path, &cache).fails_as(EndReason::KernelError)?;
+    let unpacking = |read, all| progress.show("unpacking the kernel", Some((read, all)));
+    let mut kernel = Kernel::open(&path, &cache, &unpacking).fails_as(EndReason::KernelError)?;
     kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
     modules::find(&mut kernel, request)?;
     Ok(kernel)

@@ -2,6 +2,7 @@
 //! What is left of a run: the result document, the table of `--timings`, the line on stderr, the exit status.
 
 use super::failure::{self, FailsAs as _, Failure};
+use super::progress;
 use crate::config::destination::Destination;
 use crate::config::request::Request;
 use crate::control::control_socket::ControlSocket;
@@ -124,6 +125,7 @@ impl Report {
     /// Tells the person and writes the document; takes away what is not to stay; returns the exit status.
     pub(super) fn finish(mut self, end: End) -> u8 {
         let status = end.status;
+        progress::end();
         if end.needs_telling() {
             failure::say(end.summary());
         }

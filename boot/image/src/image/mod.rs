@@ -129,6 +129,11 @@ impl Image {
         }
     }
 
+    /// Bytes of the files of all layers, unless one cannot be opened: whoever reads it hears why.
+    pub(crate) fn file_bytes(&self) -> Option<u64> {
+        self.layers.iter().map(|layer| Some(self.open_layer(layer).ok()?.length)).sum()
+    }
+
     /// Opens the file of a layer.
     pub(crate) fn open_layer(&self, layer: &Layer) -> Result<Blob, SourceError> {
         match &layer.location {

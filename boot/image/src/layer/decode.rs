@@ -16,7 +16,11 @@ pub(super) const CHUNK: usize = 256 << 10;
 
 /// What the thread sends.
 pub(super) enum Message {
-    Chunk(Vec<u8>),
+    Chunk {
+        bytes: Vec<u8>,
+        /// Of the layer's file, up to here.
+        consumed: u64,
+    },
     /// A layer's file has been read to its end, or is not good.
     End(Result<Compression, LayerError>),
 }
@@ -75,7 +79,8 @@ fn decode(
         if layer_bytes > limits::RATIO_FREE_BYTES && layer_bytes / limits::RATIO > decoder.consumed() {
             break Err(LayerError::Ratio { name: name.clone() });
         }
-        if filled > 0 && messages.send(Message::Chunk(chunk)).is_err() {
+        let consumed = decoder.consumed();
+        if filled > 0 && messages.send(Message::Chunk { bytes: chunk, consumed }).is_err() {
             return Ok(compression);
         }
         if abandon.load(Ordering::Relaxed) {

@@ -59,17 +59,23 @@ pub(crate) struct LayerStream<'a> {
     hasher: Option<Hasher>,
     end: Option<Result<Compression, LayerError>>,
     bytes: u64,
+    file_bytes: u64,
 }
 
 impl<'a> LayerStream<'a> {
     fn new(layer: &'a Layer, received: &'a Receiver<Message>, used: &'a Sender<Vec<u8>>) -> Self {
         let hasher = (layer.digest() != Some(&layer.diff_id)).then(|| layer.diff_id.hasher());
-        Self { layer, received, used, chunk: Vec::new(), position: 0, hasher, end: None, bytes: 0 }
+        Self { layer, received, used, chunk: Vec::new(), position: 0, hasher, end: None, bytes: 0, file_bytes: 0 }
     }
 
     /// Uncompressed bytes received so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of the layer's file that were read for them.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// Takes what stands behind the archive's end, to hash it, and gives the number of all bytes.
@@ -108,12 +114,13 @@ impl<'a> LayerStream<'a> {
         }
         self.position = 0;
         match self.received.recv().expect("the other thread ends every layer with a message") {
-            Message::Chunk(chunk) => {
+            Message::Chunk { bytes, consumed } => {
                 if let Some(hasher) = &mut self.hasher {
-                    hasher.update(&chunk);
+                    hasher.update(&bytes);
                 }
-                self.bytes += chunk.len() as u64;
-                self.chunk = chunk;
+                self.bytes += bytes.len() as u64;
+                self.file_bytes = consumed;
+                self.chunk = bytes;
                 true
             }
             Message::End(result) => {
