@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, a_workload_is_ready_once_it_is_executed_unless_told_otherwise),
         case!(Full, a_command_that_exits_with_0_makes_it_ready),
         case!(Full, a_workload_that_speaks_for_itself_is_heard),
+        case!(Full, a_redis_that_speaks_to_systemd_is_heard),
         case!(Full, a_watchdog_is_fed),
         case!(Full, a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it),
         case!(Full, what_a_workload_may_say_is_passed_on_and_nothing_else),
@@ -120,6 +121,18 @@ while True: signal.pause()
     run.finish().assert_status(3).assert_reason("stopped");
     manager.wait_for("STOPPING=1");
     assert_eq!(manager.heard.iter().filter(|heard| *heard == "READY=1").count(), 1, "{:?}", manager.heard);
+}
+
+fn a_redis_that_speaks_to_systemd_is_heard() {
+    let place = Place::new();
+    let mut manager = ServiceManager::new(&place);
+    let arguments = ["--ready-notify", &image("redis"), "redis-server", "--supervised", "systemd"];
+    let mut run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    manager.wait_for("READY=1");
+    run.wait_for_stdout("Ready to accept connections");
+    run.signal(Signal::TERM);
+    run.finish().assert_status(0).assert_reason("stopped");
+    assert!(manager.heard.iter().any(|heard| heard.starts_with("STATUS=")), "{:?}", manager.heard);
 }
 
 fn a_watchdog_is_fed() {

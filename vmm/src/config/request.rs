@@ -278,3 +278,16 @@ impl From<LogLevel> for log::LevelFilter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_has_more_time_to_stop_unless_it_is_told_how_much() {
+        let seconds =
+            |system, stop_timeout| Request { system, stop_timeout, ..Request::default() }.stop_timeout().as_secs();
+        assert_eq!((seconds(false, None), seconds(true, None)), (10, 90));
+        assert_eq!((seconds(false, Some(3)), seconds(true, Some(3))), (3, 3));
+    }
+}
