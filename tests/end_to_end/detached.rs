@@ -2,8 +2,9 @@
 //! `run -d`, and what remains of it: the name on standard output, the logs, the entry.
 
 use crate::life_cycle::status;
-use coracle_tests::{Case, Finished, Invocation, Place, case, image};
+use coracle_tests::{Case, Finished, Invocation, Place, case, frames, image};
 use std::fs;
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -18,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full[Root], a_full_disk_costs_the_logs_but_not_the_workload),
         case!(Full, whoever_interrupts_the_start_leaves_no_machine),
         case!(Full, a_foreground_machine_has_no_logs),
+        case!(Full, the_control_socket_gives_the_logs_in_dockers_frames),
     ]
 }
 
@@ -180,4 +182,51 @@ fn a_foreground_machine_has_no_logs() {
     let place = Place::new().keeping_run_entries();
     place.run(&["--name", "front", &image("busybox"), "true"]).assert_status(0);
     verb(&place, "logs", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
+}
+
+/// `curl` on the control socket of a machine.
+fn curl(place: &Place, name: &str, path: &str) -> std::process::Command {
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["--silent", "--show-error", "--no-buffer", "--max-time", "60", "--unix-socket"]);
+    curl.arg(place.run_directory().join(name).join("control.sock")).arg(format!("http://x/v1/{path}"));
+    curl.stdout(std::process::Stdio::piped());
+    curl
+}
+
+fn the_control_socket_gives_the_logs_in_dockers_frames() {
+    let place = Place::new().keeping_run_entries();
+    let script =
+        "seq 1 5000; echo oops >&2; trap 'printf bye; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
+    detached(&place, &["--name", "framed", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    place.verb("logs", &["-f", "framed"]).start().wait_for_stdout("up\n");
+    let read = |query: &str| {
+        let output = curl(&place, "framed", &format!("logs{query}")).output().expect("curl is there");
+        assert!(output.status.success(), "{query}");
+        output.stdout
+    };
+    let numbers: String = (1..=5000).map(|number| format!("{number}\n")).collect();
+    let [_, out, err, own] = frames::texts(&read(""));
+    assert!(out == format!("{numbers}up\n"), "{} bytes", out.len());
+    assert_eq!((&*err, &*own), ("oops\n", ""));
+    let stamped = frames::texts(&read("?stdout=1&timestamps=1&tail=1"));
+    let (time, text) = stamped[1].split_once(' ').expect("a time and a text");
+    assert_eq!((text, &*stamped[2]), ("up\n", ""));
+    assert_eq!(frames::texts(&read(&format!("?since={time}")))[1], "up\n");
+    assert!(String::from_utf8_lossy(&read("?tail=some")).contains("`some`"), "what is wrong is named");
+
+    let mut following = curl(&place, "framed", "logs?follow=1&tail=1&stdout=1").spawn().expect("curl is there");
+    // Once it has the first frame, it gets all that follows, though the process ends.
+    let mut followed = vec![0; 8 + 3];
+    let mut pipe = following.stdout.take().expect("it is piped");
+    pipe.read_exact(&mut followed).expect("curl passes on what comes");
+    verb(&place, "stop", &["framed"]).assert_status(0);
+    pipe.read_to_end(&mut followed).expect("curl ends");
+    assert!(following.wait().expect("it ends").success());
+    assert_eq!(frames::texts(&followed)[1], "up\nbye");
+
+    let run = crate::life_cycle::waiting(&place, "front", "trap 'exit 0' TERM");
+    let refused = curl(&place, "front", "logs").output().expect("curl is there").stdout;
+    assert!(String::from_utf8_lossy(&refused).contains("without -d"), "{}", String::from_utf8_lossy(&refused));
+    run.signal(rustix::process::Signal::TERM);
+    run.finish().assert_status(0);
 }

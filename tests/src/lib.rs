@@ -10,6 +10,7 @@ mod capture;
 mod case;
 mod elf;
 mod finished;
+pub mod frames;
 mod guest_program;
 mod idle;
 mod invocation;

@@ -10,6 +10,7 @@ use crate::control::counters::Counters;
 use crate::control::end::{End, EndReason};
 use crate::control::event_outlet::EventOutlet;
 use crate::control::lifecycle::Lifecycle;
+use crate::control::logs::Bell;
 use crate::control::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::control::run_dir::RunDirectory;
 use crate::control::stages::Stages;
@@ -22,6 +23,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Collects what is known while the run goes on.
@@ -109,10 +111,11 @@ impl Report {
         self.run_directory.insert(entry)
     }
 
-    /// From now on whoever wants something of the machine can ask. A host that refuses the socket costs the run nothing else.
-    pub(super) fn listen(&mut self) {
+    /// From now on whoever wants something of the machine can ask, its logs too if there is a bell for them. A host that refuses
+    /// the socket costs the run nothing else.
+    pub(super) fn listen(&mut self, bell: Option<Arc<Bell>>) {
         let Some(entry) = &self.run_directory else { return };
-        let listening = ControlSocket::listen(entry.path()).and_then(|mut socket| {
+        let listening = ControlSocket::listen(entry.path(), bell).and_then(|mut socket| {
             self.inherited_socket.take().map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;
             Ok(socket)
         });

@@ -12,7 +12,7 @@ use crate::config::environment::{self, Variable};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::control::end::{End, EndReason, STATUS_FAILED};
-use crate::control::logs::StreamLog;
+use crate::control::logs::{Bell, StreamLog};
 use crate::control::run_dir::{RunDirectory, RunDirectoryError};
 use crate::control::stages::{Stage, Stages};
 use crate::host::folders::Folders;
@@ -117,7 +117,7 @@ fn live(
     let folders = Folders::from_environment();
     let console = claim(&request, &id, &folders, report)?;
     let terminal = request.tty && request.interactive && !request.detach;
-    let (streams, input) = streams(&request, report)?;
+    let WorkloadStreams { streams, input, bell } = streams(&request, report)?;
     if let (Some(starter), Some(entry)) = (&mut starter, &report.run_directory) {
         starter.log_to(entry.create(OWN_LOG).fails_as(EndReason::HostError)?);
         failure::say_at_most(OWN_LOG_BYTES);
@@ -150,7 +150,7 @@ fn live(
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,
     };
-    report.listen();
+    report.listen(bell);
     let Report { stages, lifecycle: Some(lifecycle), socket, .. } = report else {
         unreachable!("the entry was claimed above")
     };
@@ -200,19 +200,31 @@ fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Re
     Ok(Some(console))
 }
 
-/// The workload's streams: this process's own or, of a detached one, its logs and an input that nobody writes to. That is to
-/// be kept open for as long as the workload runs.
-fn streams(request: &Request, report: &Report) -> Result<(Streams, Option<PipeWriter>), Failure> {
+/// The workload's streams, and what belongs to them where they are those of a detached one.
+struct WorkloadStreams {
+    streams: Streams,
+    /// Where its input comes from. To be kept open for as long as it runs.
+    input: Option<PipeWriter>,
+    /// Tells that its logs have grown.
+    bell: Option<Arc<Bell>>,
+}
+
+/// This process's own streams or, of a detached one, its logs and an input that nobody writes to.
+fn streams(request: &Request, report: &Report) -> Result<WorkloadStreams, Failure> {
     let entry = report.run_directory.as_ref().filter(|_| request.detach);
-    let Some(entry) = entry else { return Ok((parts::own_streams(request.interactive)?, None)) };
+    let Some(entry) = entry else {
+        return Ok(WorkloadStreams { streams: parts::own_streams(request.interactive)?, input: None, bell: None });
+    };
     let limit = request.log_size.unwrap_or_default().bytes();
-    let logs = StreamLog::create(entry.path(), limit).map_err(LogError).fails_as(EndReason::HostError)?;
+    let bell = Bell::new().map(Arc::new).map_err(LogError).fails_as(EndReason::HostError)?;
+    let logs = StreamLog::create(entry.path(), limit, &bell).map_err(LogError).fails_as(EndReason::HostError)?;
     let [output, error] = logs.map(|log| Some(StreamOutput::Log(log)));
-    let (input, writer) = match request.interactive {
+    let (reader, input) = match request.interactive {
         true => Some(std::io::pipe().map_err(LogError).fails_as(EndReason::HostError)?).unzip(),
         false => (None, None),
     };
-    Ok((Streams { input: input.map(Into::into), output, error }, writer))
+    let streams = Streams { input: reader.map(Into::into), output, error };
+    Ok(WorkloadStreams { streams, input, bell: Some(bell) })
 }
 
 /// The output cannot be kept.

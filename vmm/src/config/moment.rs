@@ -32,7 +32,9 @@ impl Moment {
                 return Some(now.checked_sub(seconds(number, unit)?).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH));
             }
         }
-        UNIX_EPOCH.checked_add(seconds(text, 1)?)
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let fraction = rfc3339::nanoseconds(fraction).filter(|_| !fraction.is_empty())?;
+        UNIX_EPOCH.checked_add(seconds(whole, 1)?)?.checked_add(Duration::from_nanos(fraction.into()))
     }
 }
 
@@ -54,11 +56,14 @@ mod tests {
         let ago = |seconds| Some(now - Duration::from_secs(seconds));
         assert_eq!(Moment::parse("2026-11-21T12:34:56Z", now), ago(0));
         assert_eq!(Moment::parse("1795264496", now), ago(0));
+        assert_eq!(Moment::parse("1795264495.999999999", now), ago(0).map(|time| time - Duration::from_nanos(1)));
         assert_eq!(Moment::parse("90s", now), ago(90));
         assert_eq!(Moment::parse("10m", now), ago(600));
         assert_eq!(Moment::parse("2h", now), ago(7200));
         assert_eq!(Moment::parse("999999d", now), Some(UNIX_EPOCH));
-        for text in ["", "m", "1.5h", "-1s", "yesterday", "99999999999999999999s", "18446744073709551615"] {
+        for text in
+            ["", "m", "1.5h", "1.", ".5", "1.5.5", "-1s", "yesterday", "99999999999999999999s", "18446744073709551615"]
+        {
             assert_eq!(Moment::parse(text, now), None, "{text}");
         }
     }

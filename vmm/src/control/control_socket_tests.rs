@@ -2,16 +2,19 @@
 //! Tests of [`super`].
 
 use super::super::end::End;
+use super::super::logs::StreamLog;
 use super::super::server::connect;
 use super::super::status::State;
 use super::*;
+use devices::log_sink::LogSink as _;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use tempfile::TempDir;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 fn socket() -> (TempDir, ControlSocket, Lifecycle) {
     let entry = tempfile::tempdir().unwrap();
-    let socket = ControlSocket::listen(entry.path()).unwrap();
+    let socket = ControlSocket::listen(entry.path(), None).unwrap();
     let lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
     (entry, socket, lifecycle)
 }
@@ -28,9 +31,9 @@ fn serve(socket: &mut ControlSocket, lifecycle: &mut Lifecycle) -> Vec<Notice> {
 }
 
 fn answer(mut client: UnixStream) -> String {
-    let mut text = String::new();
-    client.read_to_string(&mut text).unwrap();
-    text
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[test]
@@ -87,4 +90,100 @@ fn what_concerns_the_machine_is_handed_on() {
     let _client = ask(&entry, "POST /v1/pause");
     let notices = serve(&mut socket, &mut lifecycle);
     assert!(matches!(&*notices, [Notice::Call(_, Operation::Pause)]), "{notices:?}");
+}
+
+/// A socket with logs, and what rings its bell.
+fn with_logs(limit: u64) -> (TempDir, ControlSocket, Lifecycle, Arc<StreamLog>) {
+    let entry = tempfile::tempdir().unwrap();
+    let bell = Arc::new(Bell::new().unwrap());
+    let [stdout, _] = StreamLog::create(entry.path(), limit, &bell).unwrap();
+    let socket = ControlSocket::listen(entry.path(), Some(bell)).unwrap();
+    let lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
+    (entry, socket, lifecycle, stdout)
+}
+
+/// Turns of the event loop until nothing is left to do at once.
+fn settle(socket: &mut ControlSocket, lifecycle: &mut Lifecycle) {
+    serve(socket, lifecycle);
+    while socket.until_next(Instant::now()) == Some(Duration::ZERO) {
+        serve(socket, lifecycle);
+    }
+}
+
+#[test]
+fn logs_are_followed_to_the_last_word_of_the_workload() {
+    let (entry, mut socket, mut lifecycle, stdout) = with_logs(1 << 20);
+    stdout.write(b"before\n");
+    let [once, follower] = ["", "?follow=1"].map(|query| ask(&entry, &format!("GET /v1/logs{query}")));
+    settle(&mut socket, &mut lifecycle);
+    let once = answer(once);
+    assert!(once.contains("Content-Type: application/vnd.docker.multiplexed-stream"), "{once}");
+    assert!(once.ends_with("\x01\0\0\0\0\0\0\x07before\n\r\n0\r\n\r\n"), "{once:?}");
+    stdout.write(b"after\n");
+    settle(&mut socket, &mut lifecycle);
+    stdout.write(b"last\n");
+    lifecycle.end(&End::killed("power was cut"), Counters::default());
+    socket.finish(lifecycle.status());
+    let text = answer(follower);
+    let at = |word: &str| text.find(word).unwrap_or_else(|| panic!("no {word} in {text:?}"));
+    assert!(at("before\n") < at("after\n") && at("after\n") < at("last\n"), "{text:?}");
+    assert!(text.ends_with("\r\n0\r\n\r\n"), "{text:?}");
+}
+
+#[test]
+fn who_does_not_read_the_logs_is_cut_and_told() {
+    let (entry, mut socket, mut lifecycle, stdout) = with_logs(1 << 20);
+    let slow = ask(&entry, "GET /v1/logs?follow=1");
+    settle(&mut socket, &mut lifecycle);
+    for _ in 0..200 {
+        stdout.write(&[b'x'; 16 << 10]);
+        settle(&mut socket, &mut lifecycle);
+    }
+    // What the socket and the queue hold is taken, and then there is a gap.
+    let reader = std::thread::spawn(|| answer(slow));
+    while !reader.is_finished() {
+        settle(&mut socket, &mut lifecycle);
+    }
+    let text = reader.join().unwrap();
+    assert!(text.contains("output is missing") && text.ends_with("\r\n0\r\n\r\n"), "{}", text.len());
+    settle(&mut socket, &mut lifecycle);
+    assert!(!socket.has_readers());
+}
+
+#[test]
+fn the_bell_is_silent_where_nobody_could_take_what_it_rings_for() {
+    let (entry, mut socket, mut lifecycle, stdout) = with_logs(1 << 20);
+    let rings = |socket: &ControlSocket| {
+        let epoll = Epoll::new().unwrap();
+        let event = EpollEvent::new(EventSet::IN, 0);
+        epoll.ctl(ControlOperation::Add, socket.bell().unwrap().as_raw_fd(), event).unwrap();
+        epoll.wait(0, &mut [event]).unwrap() > 0
+    };
+    stdout.write(b"x\n");
+    assert!(!rings(&socket), "there is no client");
+    let client = ask(&entry, "GET /v1/logs?follow=1");
+    settle(&mut socket, &mut lifecycle);
+    stdout.write(b"x\n");
+    assert!(rings(&socket));
+    // As many as the socket and the queue hold.
+    for _ in 0..100 {
+        stdout.write(&[b'x'; 8 << 10]);
+        settle(&mut socket, &mut lifecycle);
+    }
+    stdout.write(b"x\n");
+    assert!(!rings(&socket), "the client does not read");
+    drop(client);
+    settle(&mut socket, &mut lifecycle);
+    stdout.write(b"x\n");
+    settle(&mut socket, &mut lifecycle);
+    assert!(!rings(&socket), "the client is gone");
+}
+
+#[test]
+fn a_run_in_the_foreground_has_no_logs() {
+    let (entry, mut socket, mut lifecycle) = socket();
+    let client = ask(&entry, "GET /v1/logs");
+    serve(&mut socket, &mut lifecycle);
+    let answer = answer(client);
+    assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("without -d"), "{answer}");
 }

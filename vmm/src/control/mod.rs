@@ -10,6 +10,7 @@ pub mod entries;
 pub mod event_outlet;
 pub mod exec;
 pub mod lifecycle;
+mod log_streams;
 pub mod logs;
 pub mod result;
 pub mod rfc3339;

@@ -74,7 +74,8 @@ fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|_| sound)
 }
 
-fn nanoseconds(fraction: &str) -> Option<u32> {
+/// The digits behind the point of a number of seconds.
+pub(crate) fn nanoseconds(fraction: &str) -> Option<u32> {
     if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }

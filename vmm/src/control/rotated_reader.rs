@@ -19,13 +19,14 @@ pub struct RotatedReader {
     /// What was read and not given out: from `begin` on.
     buffer: Vec<u8>,
     begin: usize,
+    fell_behind: bool,
 }
 
 impl RotatedReader {
     /// Begins with the oldest line that is there.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin: 0 }
+        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin: 0, fell_behind: false }
     }
 
     /// Begins with the line that is written next.
@@ -45,28 +46,42 @@ impl RotatedReader {
     /// # Errors
     /// A file cannot be read.
     pub fn peek(&mut self) -> Result<Option<&[u8]>> {
-        let mut searched = self.begin;
-        loop {
-            if let Some(length) = self.buffer[searched..].iter().position(|byte| *byte == b'\n') {
-                let end = searched + length + 1;
-                return Ok(Some(&self.buffer[self.begin..end]));
-            }
-            searched = self.buffer.len() - self.begin;
-            self.buffer.drain(..std::mem::take(&mut self.begin));
+        while self.line_end().is_none() {
             if !self.fill()? {
                 return Ok(None);
             }
         }
+        Ok(self.peek_read())
+    }
+
+    /// The same among what was read already.
+    #[must_use]
+    pub fn peek_read(&self) -> Option<&[u8]> {
+        self.line_end().map(|end| &self.buffer[self.begin..end])
     }
 
     /// Takes the line that [`peek`](Self::peek) gave.
     pub fn take(&mut self) {
-        let line = self.buffer[self.begin..].iter().position(|byte| *byte == b'\n');
-        self.begin += line.map_or(0, |length| length + 1);
+        self.begin = self.line_end().unwrap_or(self.begin);
     }
 
-    /// Whether more came.
-    fn fill(&mut self) -> Result<bool> {
+    /// Whether the file was rotated twice while it was read: lines between may be missing.
+    #[must_use]
+    pub fn fell_behind(&self) -> bool {
+        self.fell_behind
+    }
+
+    fn line_end(&self) -> Option<usize> {
+        let length = self.buffer[self.begin..].iter().position(|byte| *byte == b'\n')?;
+        Some(self.begin + length + 1)
+    }
+
+    /// Reads on, and says whether there was more.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn fill(&mut self) -> Result<bool> {
+        self.buffer.drain(..std::mem::take(&mut self.begin));
         loop {
             if let Some(file) = &mut self.file {
                 let before = self.buffer.len();
@@ -89,7 +104,7 @@ impl RotatedReader {
     }
 
     /// The file after the one that is read, if there is one.
-    fn next_file(&self) -> Result<Option<File>> {
+    fn next_file(&mut self) -> Result<Option<File>> {
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         let Some(file) = &self.file else {
             return Ok(open(&predecessor(&self.path))?.or(open(&self.path)?));
@@ -101,7 +116,10 @@ impl RotatedReader {
         }
         match open(&predecessor(&self.path))? {
             // A whole file was written and rotated since.
-            Some(middle) if identity(&middle)? != own => Ok(Some(middle)),
+            Some(middle) if identity(&middle)? != own => {
+                self.fell_behind = true;
+                Ok(Some(middle))
+            }
             _ => Ok(Some(newest)),
         }
     }
@@ -164,9 +182,11 @@ mod tests {
             let written = append(begin..begin + 4);
             assert_eq!(rest(&mut reader), written);
         }
+        assert!(reader.fell_behind(), "as far as it can tell");
         append(200..220);
         assert_eq!(rest(&mut reader), "line 216\nline 217\nline 218\nline 219\n");
         let mut other = RotatedReader::new(&path);
         assert_eq!(rest(&mut other), "line 216\nline 217\nline 218\nline 219\n");
+        assert!(!other.fell_behind());
     }
 }

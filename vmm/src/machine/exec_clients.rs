@@ -13,9 +13,6 @@ use guest_init::exec::ExecSpec;
 use guest_init::protocol::WorkloadEnd;
 use std::collections::VecDeque;
 
-/// What the connection is called after the upgrade.
-const CONTENT_TYPE: &str = "application/vnd.docker.multiplexed-stream";
-
 /// The clients, at most as many as the server has.
 #[derive(Debug, Default)]
 pub(super) struct ExecClients(Vec<ExecClient>);
@@ -53,7 +50,7 @@ impl Session<'_> {
         match started {
             Err(refusal) => socket.server.answer(client, &refusal),
             Ok((exec, actions)) => {
-                socket.server.upgrade(client, CONTENT_TYPE);
+                socket.server.upgrade(client, frame::CONTENT_TYPE);
                 self.exec_clients.0.push(ExecClient {
                     client,
                     exec,

@@ -59,9 +59,10 @@ impl Session<'_> {
             Operation::Pause => return conflict(state, "be paused"),
             Operation::Resume if matches!(state, State::Running | State::Paused) => self.release(),
             Operation::Resume => return conflict(state, "be resumed"),
-            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events | Operation::Exec(_) => {
-                unreachable!("the control socket answers these itself, and a process has an answer of its own")
+            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events | Operation::Logs(_) => {
+                unreachable!("the control socket answers these itself")
             }
+            Operation::Exec(_) => unreachable!("a process has an answer of its own"),
         }
         Response::json(self.surroundings.lifecycle.status())
     }

@@ -63,7 +63,9 @@ impl<'a> Session<'a> {
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
         let socket = surroundings.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
-        for (descriptor, source) in sources.into_iter().chain(socket) {
+        let bell = surroundings.socket.as_ref().and_then(|socket| socket.bell());
+        let bell = bell.map(|bell| (bell.as_raw_fd(), Source::Logs));
+        for (descriptor, source) in sources.into_iter().chain(socket).chain(bell) {
             let event = EpollEvent::new(EventSet::IN, source as u64);
             epoll.ctl(ControlOperation::Add, descriptor, event)?;
         }
@@ -103,7 +105,7 @@ impl<'a> Session<'a> {
                 self.on_control();
             }
             self.on_streams();
-            self.on_socket(ready.has(Source::Socket));
+            self.on_socket(ready.has(Source::Socket) || ready.has(Source::Logs));
             if ready.has(Source::VcpuEnd) {
                 self.on_vcpu_end();
             }
@@ -269,6 +271,7 @@ enum Source {
     Stdio,
     Stderr,
     Socket,
+    Logs,
 }
 
 /// Number of [`Source`]s.

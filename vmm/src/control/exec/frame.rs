@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What travels between a client and `coracle` after an upgrade for exec or attach: docker's frames, in both directions. Eight
-//! bytes, `[stream, 0, 0, 0, length]` with the length in big-endian order, then the bytes.
+//! What travels between a client and `coracle` after an upgrade for exec or attach: docker's frames, in both directions; and
+//! from `coracle` where logs are read. Eight bytes, `[stream, 0, 0, 0, length]` with the length in big-endian order, then the bytes.
 //!
 //! | stream | from | holds |
 //! |---|---|---|
@@ -14,6 +14,8 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What such a stream is called.
+pub const CONTENT_TYPE: &str = "application/vnd.docker.multiplexed-stream";
 /// Bytes in front of each frame.
 pub const HEADER: usize = 8;
 /// Longest frame of a client.

@@ -13,10 +13,14 @@
 //! `F` ends a line, `P` does not: together they are the bytes of the stream, exactly. Times grow strictly over both files, so
 //! that the order between the streams can be told.
 
+mod bell;
+mod log_frames;
 mod reader;
 mod record;
 mod stream_log;
 
+pub use bell::Bell;
+pub(super) use log_frames::{LogFrames, MOST as FRAMES_MOST, Next};
 pub use reader::LogReader;
 pub use record::{Record, Stream};
 pub use stream_log::StreamLog;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The reading side: the records of both streams in the order in which they were written. Used by `logs`.
+//! The reading side: the records of both streams in the order in which they were written. Used by `logs`, and by
+//! `main`'s event loop for those who read over the control socket.
 
 use super::record::{Record, Stream};
 use crate::control::rotated_reader::RotatedReader;
@@ -9,8 +10,18 @@ use std::path::Path;
 /// A place in the logs of a run.
 #[derive(Debug)]
 pub struct LogReader {
-    stdout: RotatedReader,
-    stderr: RotatedReader,
+    stdout: Side,
+    stderr: Side,
+}
+
+/// One stream.
+#[derive(Debug)]
+struct Side {
+    reader: RotatedReader,
+    /// Its next record.
+    next: Option<Record>,
+    /// There was no next record after all that is read of the other stream was there.
+    is_empty: bool,
 }
 
 impl LogReader {
@@ -19,11 +30,20 @@ impl LogReader {
     /// # Errors
     /// The run has no logs.
     pub fn open(entry: &Path) -> Result<Self> {
-        let [stdout, stderr] = [Stream::Stdout, Stream::Stderr].map(|stream| entry.join(stream.file_name()));
-        if !stdout.try_exists()? {
+        if !entry.join(Stream::Stdout.file_name()).try_exists()? {
             return Err(ErrorKind::NotFound.into());
         }
-        Ok(Self { stdout: RotatedReader::new(&stdout), stderr: RotatedReader::new(&stderr) })
+        let side = |stream: Stream| Side::new(RotatedReader::new(&entry.join(stream.file_name())));
+        Ok(Self { stdout: side(Stream::Stdout), stderr: side(Stream::Stderr) })
+    }
+
+    /// Begins with the record in `entry` that is written next.
+    ///
+    /// # Errors
+    /// The logs cannot be read.
+    pub fn at_end(entry: &Path) -> Result<Self> {
+        let side = |stream: Stream| RotatedReader::at_end(&entry.join(stream.file_name())).map(Side::new);
+        Ok(Self { stdout: side(Stream::Stdout)?, stderr: side(Stream::Stderr)? })
     }
 
     /// The next record; none if there is none now.
@@ -32,33 +52,52 @@ impl LogReader {
     /// A file cannot be read.
     #[expect(clippy::should_implement_trait, reason = "after the last record there may be more")]
     pub fn next(&mut self) -> Result<Option<Record>> {
-        // A record of one stream comes first if the other was seen without an older one *after* it was there.
-        let mut stdout = peek(&mut self.stdout)?;
-        let stderr = peek(&mut self.stderr)?;
-        if stdout.is_none() && stderr.is_some() {
-            stdout = peek(&mut self.stdout)?;
+        let Self { stdout, stderr } = self;
+        loop {
+            stdout.look();
+            stderr.look();
+            // A record of one stream comes first if the other was seen without an older one *after* it was there.
+            let (first, other) = match (&stdout.next, &stderr.next) {
+                (Some(out), Some(err)) if err.time < out.time => return Ok(stderr.next.take()),
+                (Some(_), Some(_)) => return Ok(stdout.next.take()),
+                (Some(_), None) => (&mut *stdout, &mut *stderr),
+                (None, Some(_)) => (&mut *stderr, &mut *stdout),
+                (None, None) => {
+                    (stdout.is_empty, stderr.is_empty) = (false, false);
+                    if stdout.reader.fill()? | stderr.reader.fill()? {
+                        continue;
+                    }
+                    return Ok(None);
+                }
+            };
+            if other.is_empty {
+                return Ok(first.next.take());
+            }
+            // More of the other one is newer than what was read of this one.
+            other.is_empty = !other.reader.fill()?;
+            first.is_empty &= other.is_empty;
         }
-        let first = match (stdout, stderr) {
-            (Some(stdout), Some(stderr)) if stderr.time < stdout.time => Some(stderr),
-            (None, stderr) => stderr,
-            (stdout, _) => stdout,
-        };
-        match first.as_ref().map(|record| record.stream) {
-            Some(Stream::Stdout) => self.stdout.take(),
-            Some(Stream::Stderr) => self.stderr.take(),
-            None => {}
-        }
-        Ok(first)
+    }
+
+    /// Whether records between those that were read may be missing, because the logs were rotated too often meanwhile.
+    #[must_use]
+    pub fn fell_behind(&self) -> bool {
+        self.stdout.reader.fell_behind() || self.stderr.reader.fell_behind()
     }
 }
 
-/// The next record, past lines that are none.
-fn peek(reader: &mut RotatedReader) -> Result<Option<Record>> {
-    loop {
-        match reader.peek()?.map(Record::parse) {
-            None => return Ok(None),
-            Some(Some(record)) => return Ok(Some(record)),
-            Some(None) => reader.take(),
+impl Side {
+    fn new(reader: RotatedReader) -> Self {
+        Self { reader, next: None, is_empty: false }
+    }
+
+    /// Finds the next record among what was read, past lines that are none.
+    fn look(&mut self) {
+        while self.next.is_none()
+            && let Some(line) = self.reader.peek_read()
+        {
+            self.next = Record::parse(line);
+            self.reader.take();
         }
     }
 }
@@ -71,7 +110,8 @@ mod tests {
     fn a_run_without_logs_is_told_from_one_that_wrote_nothing() {
         let entry = tempfile::tempdir().unwrap();
         assert_eq!(LogReader::open(entry.path()).unwrap_err().kind(), ErrorKind::NotFound);
-        let _logs = super::super::StreamLog::create(entry.path(), 1 << 20).unwrap();
+        let bell = std::sync::Arc::new(super::super::Bell::new().unwrap());
+        let _logs = super::super::StreamLog::create(entry.path(), 1 << 20, &bell).unwrap();
         assert_eq!(LogReader::open(entry.path()).unwrap().next().unwrap(), None);
     }
 

@@ -2,6 +2,7 @@
 //! The writing side: what comes out of a detached workload goes to its log at once. Used by the `io` event loop. A disk that
 //! is full costs records, never the workload its progress.
 
+use super::bell::Bell;
 use super::record::{Record, Stream};
 use crate::control::rotated_file::RotatedFile;
 use devices::log_sink::LogSink;
@@ -20,6 +21,7 @@ pub struct StreamLog {
     stream: Stream,
     inner: Mutex<Inner>,
     clock: Arc<Clock>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug)]
@@ -43,15 +45,17 @@ impl Clock {
 }
 
 impl StreamLog {
-    /// The logs of standard output and standard error in `entry`, each of which keeps up to `limit` bytes.
+    /// The logs of standard output and standard error in `entry`, each of which keeps up to `limit` bytes
+    /// and rings `bell`.
     ///
     /// # Errors
     /// The host refused.
-    pub fn create(entry: &Path, limit: u64) -> Result<[Arc<Self>; 2]> {
+    pub fn create(entry: &Path, limit: u64, bell: &Arc<Bell>) -> Result<[Arc<Self>; 2]> {
         let clock = Arc::<Clock>::default();
         let create = |stream: Stream| -> Result<Arc<Self>> {
             let file = RotatedFile::create(&entry.join(stream.file_name()), limit)?;
-            Ok(Arc::new(Self { stream, inner: Mutex::new(Inner { file, warned: false }), clock: Arc::clone(&clock) }))
+            let inner = Mutex::new(Inner { file, warned: false });
+            Ok(Arc::new(Self { stream, inner, clock: Arc::clone(&clock), bell: Arc::clone(bell) }))
         };
         Ok([create(Stream::Stdout)?, create(Stream::Stderr)?])
     }
@@ -79,6 +83,8 @@ impl LogSink for StreamLog {
         {
             log::warn!("output is missing from {}: {error}", self.stream.file_name());
         }
+        drop(inner);
+        self.bell.ring();
     }
 }
 
@@ -86,6 +92,10 @@ impl LogSink for StreamLog {
 mod tests {
     use super::super::LogReader;
     use super::*;
+
+    fn create(entry: &Path, limit: u64) -> [Arc<StreamLog>; 2] {
+        StreamLog::create(entry, limit, &Arc::new(Bell::new().unwrap())).unwrap()
+    }
 
     /// What `logs` would show: each stream's bytes, and the order of the streams.
     fn read(entry: &Path) -> (Vec<u8>, Vec<u8>, Vec<Stream>) {
@@ -104,7 +114,7 @@ mod tests {
     #[test]
     fn the_bytes_come_back_exactly_and_in_their_order() {
         let entry = tempfile::tempdir().unwrap();
-        let [stdout, stderr] = StreamLog::create(entry.path(), 1 << 20).unwrap();
+        let [stdout, stderr] = create(entry.path(), 1 << 20);
         let long = [vec![b'x'; 40_000], b"\n\n\xff\0".to_vec()].concat();
         stdout.write(b"a prompt> ");
         stderr.write(b"oops\n");
@@ -121,7 +131,7 @@ mod tests {
     #[test]
     fn the_order_between_the_streams_holds_however_fast_they_are() {
         let entry = tempfile::tempdir().unwrap();
-        let [stdout, stderr] = StreamLog::create(entry.path(), 1 << 20).unwrap();
+        let [stdout, stderr] = create(entry.path(), 1 << 20);
         for _ in 0..1000 {
             stdout.write(b"o\n");
             stderr.write(b"e\n");
@@ -133,7 +143,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_ends_with_the_last_line() {
         let entry = tempfile::tempdir().unwrap();
-        let [stdout, _] = StreamLog::create(entry.path(), 10_000).unwrap();
+        let [stdout, _] = create(entry.path(), 10_000);
         (0..1000).for_each(|number| stdout.write(format!("line {number}\n").as_bytes()));
         let (out, ..) = read(entry.path());
         assert!(out.ends_with(b"line 998\nline 999\n") && out.len() < 10_000, "{}", out.len());

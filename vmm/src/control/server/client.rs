@@ -203,10 +203,10 @@ impl Client {
     }
 
     /// Begins an answer without a known end.
-    pub(super) fn begin_stream(&mut self, now: Instant) {
+    pub(super) fn begin_stream(&mut self, content_type: &str, now: Instant) {
         if let Phase::Answer(form) = self.phase {
             self.phase = Phase::Stream(form);
-            self.queue(&response::stream_head(form), now);
+            self.queue(&response::stream_head(content_type, form), now);
         }
     }
 
@@ -245,10 +245,11 @@ impl Client {
         }
     }
 
-    /// Room for bytes to the client after an upgrade.
+    /// Room for bytes to the client in a stream or after an upgrade.
     pub(super) fn room(&self) -> usize {
         match self.phase {
             Phase::Upgraded(_) => QUEUE_BYTES.saturating_sub(self.output.len()),
+            Phase::Stream(_) => QUEUE_BYTES.saturating_sub(self.output.len() + response::CHUNK_BYTES),
             _ => 0,
         }
     }
@@ -273,7 +274,7 @@ impl Client {
         self.output.extend(bytes);
     }
 
-    /// Writes what the client takes. Whether an upgraded client has taken something that had to wait.
+    /// Writes what the client takes. Whether one with a stream or an upgrade has taken something that had to wait.
     ///
     /// # Errors
     /// The client is gone.
@@ -300,7 +301,8 @@ impl Client {
             };
         }
         self.full = !self.output.is_empty();
-        Ok(was_full && self.output.len() < before && matches!(self.phase, Phase::Upgraded(_)))
+        let goes_on = matches!(self.phase, Phase::Upgraded(_) | Phase::Stream(_));
+        Ok(goes_on && was_full && self.output.len() < before)
     }
 
     /// Whether it is awaited that the client completes a request, which can be refused in words.

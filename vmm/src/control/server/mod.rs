@@ -11,10 +11,13 @@
 
 mod client;
 mod head;
+mod logs_query;
+mod query;
 mod response;
 mod route;
 mod socket;
 
+pub use logs_query::LogsQuery;
 pub use response::Response;
 pub use route::{Exec, Kill, Operation, Stop};
 pub use socket::{SOCKET_FILE, connect};
@@ -52,7 +55,7 @@ pub enum Notice {
     Data(ClientId, Vec<u8>),
     /// One will send no more after an upgrade.
     InputEnded(ClientId),
-    /// One that was upgraded has taken some of what waited for it.
+    /// One with a stream or an upgrade has taken some of what waited for it.
     Room(ClientId),
     /// One is gone.
     Gone(ClientId),
@@ -126,6 +129,12 @@ impl Server {
         std::mem::take(&mut self.notices)
     }
 
+    /// Waits for a client to stir, when there is nothing else to wait for. Whether one did in time.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let milliseconds = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        self.epoll.wait(milliseconds, &mut [EpollEvent::default()]).is_ok_and(|count| count > 0)
+    }
+
     /// From `now` until [`serve`](Self::serve) has something to do whether or not a client stirs; none while nobody is
     /// connected.
     #[must_use]
@@ -142,9 +151,9 @@ impl Server {
         self.with(client, |client, now| client.answer(response, now));
     }
 
-    /// Begins an answer to a call that goes on: lines of JSON.
-    pub fn begin_stream(&mut self, client: ClientId) {
-        self.with(client, Client::begin_stream);
+    /// Begins an answer to a call that goes on.
+    pub fn begin_stream(&mut self, client: ClientId, content_type: &str) {
+        self.with(client, |client, now| client.begin_stream(content_type, now));
     }
 
     /// Goes on with it.
@@ -162,7 +171,7 @@ impl Server {
         self.with(client, |client, now| client.upgrade(content_type, now));
     }
 
-    /// Bytes that [`Self::send`] takes for an upgraded client now; none if it is gone.
+    /// Bytes that [`Self::push`] takes for a stream, or [`Self::send`] for an upgraded client, now; none if it is gone.
     #[must_use]
     pub fn room(&self, client: ClientId) -> usize {
         self.clients.get(&client).map_or(0, Client::room)

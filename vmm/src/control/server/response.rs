@@ -54,10 +54,13 @@ impl Response {
 }
 
 /// The head of an answer whose end is not known yet.
-pub(super) fn stream_head(form: Form) -> Vec<u8> {
+pub(super) fn stream_head(content_type: &str, form: Form) -> Vec<u8> {
     let framing = if form.chunked { "Transfer-Encoding: chunked" } else { "Connection: close" };
-    format!("HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n{framing}\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n").into_bytes()
 }
+
+/// Most bytes that a chunk takes besides its own.
+pub(super) const CHUNK_BYTES: usize = 16 + 4;
 
 /// `bytes` as a chunk; none at all are the end.
 pub(super) fn chunk(bytes: &[u8]) -> Vec<u8> {
@@ -82,6 +85,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         503 => "Service Unavailable",
         _ => "Error",
     }

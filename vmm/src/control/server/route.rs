@@ -3,6 +3,7 @@
 //! same for others, and a test holds the two together.
 
 use super::head::Request;
+use super::logs_query::LogsQuery;
 use super::response::Response;
 use crate::config::signal::SignalNumber;
 use guest_init::exec::ExecSpec;
@@ -32,6 +33,8 @@ pub enum Operation {
     },
     /// Each change from now on, the present status first.
     Events,
+    /// What the workload has written.
+    Logs(LogsQuery),
     /// A process beside the workload, on an upgraded connection.
     Exec(ExecSpec),
 }
@@ -109,7 +112,7 @@ pub(super) struct Route {
 }
 
 /// Everything that can be asked for.
-pub(super) const ROUTES: [Route; 9] = [
+pub(super) const ROUTES: [Route; 10] = [
     Route { method: "GET", path: "/v1/status", operation: |_| Ok(Operation::Status) },
     Route { method: "POST", path: "/v1/stop", operation: |request| body(request).map(Operation::Stop) },
     Route { method: "POST", path: "/v1/kill", operation: |request| body(request).map(Operation::Kill) },
@@ -118,6 +121,11 @@ pub(super) const ROUTES: [Route; 9] = [
     Route { method: "GET", path: "/v1/wait", operation: |_| Ok(Operation::Wait) },
     Route { method: "GET", path: "/v1/stats", operation: stats },
     Route { method: "GET", path: "/v1/events", operation: |_| Ok(Operation::Events) },
+    Route {
+        method: "GET",
+        path: "/v1/logs",
+        operation: |request| LogsQuery::parse(&request.query).map(Operation::Logs),
+    },
     Route { method: "POST", path: "/v1/exec", operation: exec },
 ];
 
@@ -142,10 +150,15 @@ fn stats(request: &Request) -> Result<Operation, Response> {
 }
 
 fn exec(request: &Request) -> Result<Operation, Response> {
-    if !request.form.upgrade {
-        return Err(Response::refusal(426, "the request has to say `Connection: Upgrade` and `Upgrade: tcp`"));
-    }
+    require_upgrade(request)?;
     body::<Exec>(request)?.spec().map(Operation::Exec)
+}
+
+fn require_upgrade(request: &Request) -> Result<(), Response> {
+    match request.form.upgrade {
+        true => Ok(()),
+        false => Err(Response::refusal(426, "the request has to say `Connection: Upgrade` and `Upgrade: tcp`")),
+    }
 }
 
 /// The body as JSON; an empty one leaves everything as it is by default.
@@ -197,6 +210,7 @@ mod tests {
             ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
+            ("GET", "/v1/logs?follow=perhaps", "", 400),
         ] {
             assert_eq!(ask(method, target, body), Err(status), "{method} {target} {body}");
         }

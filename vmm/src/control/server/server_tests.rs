@@ -152,7 +152,7 @@ fn a_client_that_does_not_read_costs_a_bounded_queue_and_is_given_up() {
     client.write_all(b"GET /v1/events HTTP/1.1\r\n\r\n").unwrap();
     let notices = serve(&mut server);
     let (id, _) = call(&notices);
-    server.begin_stream(id);
+    server.begin_stream(id, "text/plain");
     let line = [b'x'; 4096];
     let mut lines = 0;
     while !server.clients.is_empty() {
@@ -183,7 +183,7 @@ fn a_stream_is_chunks_up_to_its_end() {
     client.write_all(b"GET /v1/events HTTP/1.1\r\n\r\n").unwrap();
     let notices = serve(&mut server);
     let (id, _) = call(&notices);
-    server.begin_stream(id);
+    server.begin_stream(id, "text/plain");
     server.push(id, b"{}\n");
     server.end_stream(id);
     let text = received(&client);
