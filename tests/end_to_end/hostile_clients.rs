@@ -39,7 +39,7 @@ fn answer(place: &Place, bytes: &[u8]) -> String {
 }
 
 /// Resident memory of a process in KiB, without the guest's.
-fn own_memory(pid: u32) -> u64 {
+pub(crate) fn own_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("there is such a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -61,7 +61,7 @@ fn verbs_on_an_empty_run_directory_find_nothing() {
 
 fn an_unknown_machine_is_one_line_and_125() {
     let place = Place::new();
-    for name in ["status", "logs", "events", "wait", "stop", "kill", "pause", "resume", "rm"] {
+    for name in ["status", "logs", "attach", "events", "wait", "stop", "kill", "pause", "resume", "rm"] {
         let refused = verb(&place, name, &["nobody"]);
         refused.assert_status(125).assert_one_line_naming(&["nobody"]);
     }

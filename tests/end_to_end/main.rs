@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The end-to-end tests, as one binary: which tests there are, and how many at a time.
 
+mod attach;
 mod detached;
 mod disks;
 mod driver;
@@ -91,6 +92,7 @@ fn all() -> Vec<Case> {
         inherited_sockets::cases(),
         ends::cases(),
         exec::cases(),
+        attach::cases(),
         health::cases(),
         ready::cases(),
         result_document::cases(),

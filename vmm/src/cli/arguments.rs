@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What can be typed: verbs, and the words besides the options. The options themselves are [`Request`]'s.
 
+use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
@@ -32,6 +33,7 @@ Examples:
   echo hello | coracle run -i oci:DIR cat
   coracle run -it -m 512m --cpus 2 oci-archive:FILE sh
   coracle run -d --name web oci:DIR && coracle logs -f web
+  coracle run -dit --name box oci:DIR sh && coracle attach box
   coracle check oci:DIR
 
 Exit status: the workload's own; 128 + n if signal n ended it; 125 if coracle could not do it;
@@ -48,6 +50,7 @@ pub(super) enum Verb {
     Logs(LogsArguments),
     Events(EventsArguments),
     Exec(ExecArguments),
+    Attach(AttachArguments),
     Stats(StatsArguments),
     Wait(WaitArguments),
     Stop(StopArguments),

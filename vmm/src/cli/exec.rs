@@ -5,7 +5,7 @@ use super::failure::{self, FailsAs as _, Failure};
 use super::machines::{RunDirArgument, client_failure, connect};
 use crate::config::environment::{self, Variable};
 use crate::control::end::EndReason;
-use crate::control::exec::attached::{self, AttachedError, Streams};
+use crate::control::exec::attached::{self, AttachedError, Left, Streams};
 use crate::control::server::Exec;
 use crate::host::signals::Signals;
 use crate::host::terminal::{self, RawTerminal};
@@ -13,7 +13,7 @@ use clap::{Args, ValueHint};
 use std::path::PathBuf;
 
 /// What a shell makes of a program that nobody reads any more.
-const STATUS_PIPE: u8 = 128 + 13;
+pub(super) const STATUS_PIPE: u8 = 128 + 13;
 
 /// Execute a command in a running machine, beside its workload: same streams, same signals, same exit status
 #[derive(Debug, Args)]
@@ -84,13 +84,22 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,
     };
-    let streams = Streams { input: arguments.interactive, terminal };
-    let over = match attached::relay(stream, &streams, &signals) {
+    let mut streams = Streams {
+        input: arguments.interactive,
+        terminal,
+        shows_terminal: false,
+        detach_keys: None,
+        signals_go_on: true,
+    };
+    let left = match attached::relay(stream, &mut streams, &signals) {
         Err(AttachedError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(STATUS_PIPE),
         outcome => outcome.fails_as(EndReason::HostError)?,
     };
     // The terminal is the person's again before there is anything to read.
     drop(streams);
+    let Left::Over(over) = left else {
+        unreachable!("nothing else ends a relay without detach keys whose signals go on")
+    };
     if let Some(message) = &over.message {
         failure::say(message);
     }

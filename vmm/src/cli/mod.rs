@@ -3,6 +3,7 @@
 //! `coracle: `.
 
 mod arguments;
+mod attach;
 mod check;
 mod completion;
 mod events;
@@ -60,6 +61,7 @@ fn obey(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Logs(arguments) => logs::logs(&arguments),
         Verb::Events(arguments) => events::events(&arguments),
         Verb::Exec(arguments) => exec::exec(&arguments),
+        Verb::Attach(arguments) => attach::attach(&arguments),
         Verb::Stats(arguments) => stats::stats(&arguments),
         Verb::Wait(arguments) => wait::wait(&arguments),
         Verb::Stop(arguments) => stop::stop(&arguments),

@@ -101,6 +101,7 @@ impl Report {
             command: request.command.clone(),
             detached: request.detach,
             terminal: request.tty,
+            interactive: request.interactive,
             cpus: request.cpus.unwrap_or_default().get(),
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             addresses: Vec::new(),

@@ -156,10 +156,18 @@ fn live(
     };
     let outcome = machine.run(
         conversation,
-        Surroundings { signals: &signals, terminal, herald, stages, lifecycle, socket: socket.as_mut(), starter },
+        Surroundings {
+            signals: &signals,
+            terminal,
+            herald,
+            stages,
+            lifecycle,
+            socket: socket.as_mut(),
+            starter,
+            input,
+        },
     );
 
-    drop(input);
     report.counters = outcome.counters;
     report.completions = outcome.completions.by_name();
     report.digests.kernel = kernel_digest.wait().ok();
@@ -203,13 +211,13 @@ fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Re
 /// The workload's streams, and what belongs to them where they are those of a detached one.
 struct WorkloadStreams {
     streams: Streams,
-    /// Where its input comes from. To be kept open for as long as it runs.
+    /// Where its input comes from, open for as long as the machine runs.
     input: Option<PipeWriter>,
     /// Tells that its logs have grown.
     bell: Option<Arc<Bell>>,
 }
 
-/// This process's own streams or, of a detached one, its logs and an input that nobody writes to.
+/// This process's own streams or, of a detached one, its logs and an input that attached clients write to.
 fn streams(request: &Request, report: &Report) -> Result<WorkloadStreams, Failure> {
     let entry = report.run_directory.as_ref().filter(|_| request.detach);
     let Some(entry) = entry else {

@@ -57,7 +57,7 @@ pub struct Request {
     #[arg(long, help_heading = "What runs")]
     pub init: bool,
 
-    /// Keep standard input open to the workload
+    /// Keep standard input open to the workload; with -d, to `coracle attach`
     #[arg(short, long, help_heading = "Streams and signals")]
     pub interactive: bool,
     /// Give the workload a terminal

@@ -154,6 +154,12 @@ impl ControlSocket {
         }
     }
 
+    /// Ends the connection of such a client.
+    pub fn detach(&mut self, client: ClientId) {
+        self.forget(client);
+        self.server.close(client);
+    }
+
     fn serve_logs(&mut self) {
         if let Some(logs) = &mut self.logs {
             logs.serve(&mut self.server, None);

@@ -80,6 +80,9 @@ pub struct Status {
     pub detached: bool,
     /// `-t`.
     pub terminal: bool,
+    /// `-i`.
+    #[serde(default)]
+    pub interactive: bool,
     /// vCPUs.
     pub cpus: u8,
     /// Memory of the guest.
@@ -130,6 +133,7 @@ impl Status {
             command: vec!["sh".into()],
             detached: false,
             terminal: false,
+            interactive: false,
             cpus: 1,
             memory_bytes: 128 << 20,
             addresses: Vec::new(),

@@ -2,6 +2,7 @@
 //! The microVM: put together in [`build`], run in [`run`].
 
 mod attach;
+mod attached_clients;
 mod build;
 mod command_line;
 mod console_log;
@@ -16,6 +17,7 @@ mod session;
 mod slots;
 mod threads;
 mod timers;
+mod workload_input;
 
 pub use build::{BuildError, Machine, build};
 pub use console_log::ConsoleLog;

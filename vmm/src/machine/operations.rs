@@ -26,14 +26,21 @@ impl Session<'_> {
         for notice in socket.serve(surroundings.lifecycle, counters) {
             match notice {
                 Notice::Call(client, Operation::Exec(spec)) => self.on_exec(client, spec),
+                Notice::Call(client, Operation::Attach) => self.on_attach(client),
                 Notice::Call(client, operation) => {
                     let response = self.operate(operation);
                     self.answer(client, &response);
                 }
+                Notice::Data(client, bytes) if self.attached_clients.holds(client) => {
+                    self.on_attached_data(client, &bytes);
+                }
                 Notice::Data(client, bytes) => self.on_exec_data(client, &bytes),
                 Notice::InputEnded(client) => self.on_exec_input_ended(client),
                 Notice::Room(client) => self.pump_exec_client(client),
-                Notice::Gone(client) => self.on_exec_client_gone(client),
+                Notice::Gone(client) => {
+                    self.attached_clients.remove(client);
+                    self.on_exec_client_gone(client);
+                }
             }
         }
     }
@@ -62,7 +69,7 @@ impl Session<'_> {
             Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events | Operation::Logs(_) => {
                 unreachable!("the control socket answers these itself")
             }
-            Operation::Exec(_) => unreachable!("a process has an answer of its own"),
+            Operation::Exec(_) | Operation::Attach => unreachable!("an upgrade has an answer of its own"),
         }
         Response::json(self.surroundings.lifecycle.status())
     }

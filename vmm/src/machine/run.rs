@@ -17,6 +17,7 @@ use crate::host::starter::Starter;
 use crate::host::terminal::RawTerminal;
 use crate::kvm::software::Counts;
 use devices::event_loop::EventLoop;
+use std::io::PipeWriter;
 
 /// What is left when the machine is gone.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Surroundings<'a> {
     pub socket: Option<&'a mut ControlSocket>,
     /// Who waits until the workload runs.
     pub starter: Option<Starter>,
+    /// Where the input of a detached workload comes from.
+    pub input: Option<PipeWriter>,
 }
 
 impl Machine {

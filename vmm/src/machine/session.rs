@@ -2,12 +2,14 @@
 //! A running machine, as `main` sees it: one event loop that waits for signals, the control port, the streams and the vCPUs,
 //! and lets the [`Conversation`] decide.
 
+use super::attached_clients::AttachedClients;
 use super::build::Machine;
 use super::control_port::{ControlPort, Received};
 use super::exec_clients::ExecClients;
 use super::run::Surroundings;
 use super::threads::{VcpuThreads, VcpuTotals};
 use super::timers::Timers;
+use super::workload_input::WorkloadInput;
 use crate::control::conversation::{Action, Conversation, Event};
 use crate::control::end::{End, MachineStop};
 use crate::control::status::State;
@@ -26,12 +28,14 @@ const SAMPLE: Duration = Duration::from_millis(1);
 
 /// A running machine.
 pub(super) struct Session<'a> {
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
     pub(super) machine: &'a mut Machine,
     pub(super) threads: VcpuThreads,
     pub(super) totals: VcpuTotals,
     pub(super) conversation: Conversation,
     pub(super) exec_clients: ExecClients,
+    pub(super) attached_clients: AttachedClients,
+    pub(super) input: WorkloadInput,
     pub(super) surroundings: Surroundings<'a>,
     timers: Timers,
     control_port: ControlPort,
@@ -52,7 +56,7 @@ impl<'a> Session<'a> {
         machine: &'a mut Machine,
         threads: VcpuThreads,
         conversation: Conversation,
-        surroundings: Surroundings<'a>,
+        mut surroundings: Surroundings<'a>,
     ) -> std::io::Result<Self> {
         let epoll = Epoll::new()?;
         let sources = [
@@ -71,6 +75,7 @@ impl<'a> Session<'a> {
         }
         let control = machine.ports.control.try_clone()?;
         let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
+        let input = WorkloadInput::new(surroundings.input.take(), Source::Input as u64)?;
         let sample = machine.profile.is_some().then_some(SAMPLE);
         let heartbeat = surroundings.herald.interval();
         Ok(Self {
@@ -80,6 +85,8 @@ impl<'a> Session<'a> {
             totals: VcpuTotals::default(),
             conversation,
             exec_clients: ExecClients::default(),
+            attached_clients: AttachedClients::default(),
+            input,
             surroundings,
             timers: Timers::new(sample, heartbeat),
             control_port,
@@ -106,6 +113,9 @@ impl<'a> Session<'a> {
             }
             self.on_streams();
             self.on_socket(ready.has(Source::Socket) || ready.has(Source::Logs));
+            if ready.has(Source::Input) {
+                self.feed_input();
+            }
             if ready.has(Source::VcpuEnd) {
                 self.on_vcpu_end();
             }
@@ -272,10 +282,11 @@ enum Source {
     Stderr,
     Socket,
     Logs,
+    Input,
 }
 
 /// Number of [`Source`]s.
-const SOURCES: usize = 7;
+const SOURCES: usize = 8;
 
 /// What [`Session::wait`] found: a set of [`Source`]s.
 struct Ready(u64);

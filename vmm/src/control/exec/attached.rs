@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The client's side of a connection that holds a process: this process's streams, terminal and signals stand for its own. Runs
-//! on the main thread of the verb `exec`, which has nothing else to do and may wait.
+//! on the main thread of the verbs `exec` and `attach`, which have nothing else to do and may wait.
 
+use super::detach_keys::{DetachKeys, Typed};
 use super::frame::{self, Control, FrameTooLong, Frames, Over};
 use crate::host::signals::Signals;
 use crate::host::terminal::{RawTerminal, window_size};
+use guest_init::run_spec::WindowSize;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{self, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -36,33 +38,57 @@ pub struct Streams {
     pub input: bool,
     /// The terminal, if it is the process's own.
     pub terminal: Option<RawTerminal>,
+    /// The process has a terminal that may have been shown elsewhere before: it gets our size, and is to draw everything anew.
+    pub shows_terminal: bool,
+    /// Typed, they end the relay.
+    pub detach_keys: Option<DetachKeys>,
+    /// Signals are the process's; otherwise they end the relay.
+    pub signals_go_on: bool,
 }
 
-/// Relays until the process has ended.
+/// How a relay ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// With the process.
+    Over(Over),
+    /// By [`Streams::detach_keys`].
+    Detached,
+    /// By this signal.
+    Signalled(u8),
+}
+
+/// Relays until the process has ended, or it is left to itself.
 ///
 /// # Errors
 /// See [`AttachedError`].
-pub fn relay(stream: BufReader<UnixStream>, streams: &Streams, signals: &Signals) -> Result<Over, AttachedError> {
+pub fn relay(stream: BufReader<UnixStream>, streams: &mut Streams, signals: &Signals) -> Result<Left, AttachedError> {
     let mut frames = Frames::default();
     frames.push(stream.buffer());
     let mut socket = stream.into_inner();
     // A process may read its input only when its output was taken: neither direction may wait for the other.
     socket.set_nonblocking(true).map_err(AttachedError::Connection)?;
-    let mut outgoing = Vec::new();
+    let mut outgoing = if streams.shows_terminal { redraw() } else { Vec::new() };
     let mut input = streams.input;
     loop {
         while let Some((kind, bytes)) = frames.next_frame()? {
             match kind {
                 frame::STDOUT => write(io::stdout(), &bytes)?,
                 frame::STDERR => write(io::stderr(), &bytes)?,
-                _ => return serde_json::from_slice(&bytes).map_err(AttachedError::Over),
+                _ => return serde_json::from_slice(&bytes).map(Left::Over).map_err(AttachedError::Over),
             }
         }
         send(&mut socket, &mut outgoing)?;
         let ready = wait(&socket, !outgoing.is_empty(), input, signals).map_err(AttachedError::Connection)?;
         if ready.signal {
             while let Some(signal) = signals.read() {
-                outgoing.extend(frame_of(signal, streams));
+                match (signal, u8::try_from(signal)) {
+                    (libc::SIGWINCH | libc::SIGCONT, _) => outgoing.extend(follow_terminal(signal, streams)),
+                    (_, Ok(signal)) if streams.signals_go_on => {
+                        outgoing.extend(frame::encode_json(&Control::Signal(signal)));
+                    }
+                    (_, Ok(signal)) => return Ok(Left::Signalled(signal)),
+                    (_, Err(_)) => {}
+                }
             }
         }
         let mut bytes = [0; PIECE];
@@ -70,7 +96,14 @@ pub fn relay(stream: BufReader<UnixStream>, streams: &Streams, signals: &Signals
             // An end, or nothing that can be read, is an empty frame: the end.
             let length = io::stdin().read(&mut bytes).unwrap_or(0);
             input = length > 0;
-            outgoing.extend(frame::encode(frame::STDIN, &bytes[..length]));
+            match streams.detach_keys.as_mut().filter(|_| input).map(|keys| keys.take(&bytes[..length])) {
+                None => outgoing.extend(frame::encode(frame::STDIN, &bytes[..length])),
+                Some(Typed::Text(text)) => outgoing.extend(piece_of_input(&text)),
+                Some(Typed::Detach(text)) => {
+                    outgoing.extend(piece_of_input(&text));
+                    return send(&mut socket, &mut outgoing).map(|()| Left::Detached);
+                }
+            }
         }
         if ready.socket {
             match socket.read(&mut bytes) {
@@ -81,6 +114,11 @@ pub fn relay(stream: BufReader<UnixStream>, streams: &Streams, signals: &Signals
             }
         }
     }
+}
+
+/// None at all is no frame: an empty one would be the end.
+fn piece_of_input(bytes: &[u8]) -> Vec<u8> {
+    if bytes.is_empty() { Vec::new() } else { frame::encode(frame::STDIN, bytes) }
 }
 
 struct Ready {
@@ -102,23 +140,35 @@ fn wait(socket: &UnixStream, sending: bool, input: bool, signals: &Signals) -> i
     Ok(Ready { socket: is_ready(0), signal: is_ready(1), input: is_ready(2) })
 }
 
-/// What a signal to this process means for the other one.
-fn frame_of(signal: i32, streams: &Streams) -> Vec<u8> {
+/// What a signal about our terminal means for the process.
+fn follow_terminal(signal: i32, streams: &Streams) -> Vec<u8> {
     match (signal, &streams.terminal) {
-        (libc::SIGWINCH, Some(_)) => match window_size(io::stdin()) {
-            Ok(size) => frame::encode_json(&Control::Resize { rows: size.rows, columns: size.columns }),
-            Err(_) => Vec::new(),
-        },
-        (libc::SIGWINCH, None) => Vec::new(),
-        (libc::SIGCONT, terminal) => {
+        (libc::SIGWINCH, terminal) if terminal.is_some() || streams.shows_terminal => {
+            own_size().map(resize).unwrap_or_default()
+        }
+        (libc::SIGCONT, Some(terminal)) => {
             // A terminal that is gone needs no modes.
-            let _ = terminal.as_ref().map(RawTerminal::reapply);
+            let _ = terminal.reapply();
             Vec::new()
         }
-        (signal, _) => {
-            u8::try_from(signal).map_or_else(|_| Vec::new(), |signal| frame::encode_json(&Control::Signal(signal)))
-        }
+        _ => Vec::new(),
     }
+}
+
+/// Our size after another one: a program on a terminal draws everything when the size changes, and only then.
+fn redraw() -> Vec<u8> {
+    let Some(size) = own_size() else { return Vec::new() };
+    let other = WindowSize { rows: size.rows.saturating_add(1), ..size };
+    [resize(other), resize(size)].concat()
+}
+
+fn resize(size: WindowSize) -> Vec<u8> {
+    frame::encode_json(&Control::Resize { rows: size.rows, columns: size.columns })
+}
+
+/// Of the terminal that we read from, or write to.
+fn own_size() -> Option<WindowSize> {
+    window_size(io::stdin()).or_else(|_| window_size(io::stdout())).ok()
 }
 
 /// Sends what the other side takes. What it does not take any more it does not need: its last word is still to be read.

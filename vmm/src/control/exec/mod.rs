@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Processes beside the workload, as the host sees them: who runs, how much either side may send, how each ended. A state
 //! machine without descriptors or clocks, owned by the conversation. [`frame`] is what travels to a client, [`attached`] the
-//! client.
+//! client, and both serve for the workload's own streams, too.
 //!
 //! ```text
 //!  start --Started--> running --Ended--> gone
@@ -9,6 +9,7 @@
 //! ```
 
 pub mod attached;
+pub mod detach_keys;
 pub mod frame;
 
 use guest_init::exec::{ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MOST, OUTPUT_WINDOW};

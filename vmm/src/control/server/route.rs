@@ -37,6 +37,8 @@ pub enum Operation {
     Logs(LogsQuery),
     /// A process beside the workload, on an upgraded connection.
     Exec(ExecSpec),
+    /// The streams of a detached workload, on an upgraded connection.
+    Attach,
 }
 
 /// Body of `POST /v1/stop`.
@@ -103,6 +105,11 @@ impl Exec {
     }
 }
 
+/// Body of `POST /v1/attach`: there is nothing to choose.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Attach {}
+
 /// One line of the table.
 pub(super) struct Route {
     pub(super) method: &'static str,
@@ -112,7 +119,7 @@ pub(super) struct Route {
 }
 
 /// Everything that can be asked for.
-pub(super) const ROUTES: [Route; 10] = [
+pub(super) const ROUTES: [Route; 11] = [
     Route { method: "GET", path: "/v1/status", operation: |_| Ok(Operation::Status) },
     Route { method: "POST", path: "/v1/stop", operation: |request| body(request).map(Operation::Stop) },
     Route { method: "POST", path: "/v1/kill", operation: |request| body(request).map(Operation::Kill) },
@@ -127,6 +134,7 @@ pub(super) const ROUTES: [Route; 10] = [
         operation: |request| LogsQuery::parse(&request.query).map(Operation::Logs),
     },
     Route { method: "POST", path: "/v1/exec", operation: exec },
+    Route { method: "POST", path: "/v1/attach", operation: attach },
 ];
 
 /// The operation that `request` is.
@@ -152,6 +160,11 @@ fn stats(request: &Request) -> Result<Operation, Response> {
 fn exec(request: &Request) -> Result<Operation, Response> {
     require_upgrade(request)?;
     body::<Exec>(request)?.spec().map(Operation::Exec)
+}
+
+fn attach(request: &Request) -> Result<Operation, Response> {
+    require_upgrade(request)?;
+    body::<Attach>(request).map(|_| Operation::Attach)
 }
 
 fn require_upgrade(request: &Request) -> Result<(), Response> {
@@ -210,6 +223,7 @@ mod tests {
             ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
+            ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),
         ] {
             assert_eq!(ask(method, target, body), Err(status), "{method} {target} {body}");

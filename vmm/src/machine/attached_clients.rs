@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Clients of the control socket that stand for the starter of a detached workload: what they send is its input, signals and
+//! size. What it writes comes to them from its logs (`control/log_streams.rs`). Part of `main`'s event loop.
+
+use super::session::Session;
+use crate::control::conversation::Event;
+use crate::control::exec::frame::{self, Control, Frames};
+use crate::control::server::ClientId;
+use guest_init::run_spec::WindowSize;
+use std::collections::BTreeMap;
+
+/// Highest signal number.
+const SIGRTMAX: u8 = 64;
+
+/// The clients, at most as many as the server has, and what each has sent of a frame.
+#[derive(Debug, Default)]
+pub(super) struct AttachedClients(BTreeMap<ClientId, Frames>);
+
+impl AttachedClients {
+    pub(super) fn holds(&self, client: ClientId) -> bool {
+        self.0.contains_key(&client)
+    }
+
+    /// One is gone.
+    pub(super) fn remove(&mut self, client: ClientId) {
+        self.0.remove(&client);
+    }
+}
+
+impl Session<'_> {
+    /// A client wants the workload's streams.
+    pub(super) fn on_attach(&mut self, client: ClientId) {
+        let Some(socket) = &mut self.surroundings.socket else { return };
+        if socket.attach(client) {
+            socket.server.welcome_input(client, self.input.is_hungry());
+            self.attached_clients.0.insert(client, Frames::default());
+        }
+    }
+
+    /// An attached client sent something.
+    pub(super) fn on_attached_data(&mut self, client: ClientId, bytes: &[u8]) {
+        let Some(frames) = self.attached_clients.0.get_mut(&client) else { return };
+        frames.push(bytes);
+        let mut events = Vec::new();
+        let is_intact = loop {
+            match frames.next_frame() {
+                Ok(None) => break true,
+                // The end of one client's input is not the workload's: another may come.
+                Ok(Some((frame::STDIN, bytes))) => self.input.push(&bytes),
+                Ok(Some((frame::CONTROL, bytes))) => match serde_json::from_slice(&bytes) {
+                    Ok(Control::Signal(signal @ 1..=SIGRTMAX)) => events.push(Event::Kill(signal)),
+                    Ok(Control::Resize { rows, columns }) => {
+                        events.push(Event::WindowSize(WindowSize { rows, columns }));
+                    }
+                    Ok(Control::Signal(_)) | Err(_) => break false,
+                },
+                Ok(Some(_)) | Err(_) => break false,
+            }
+        };
+        for event in events {
+            self.feed(event);
+        }
+        if !is_intact {
+            // Who does not keep to the protocol is as good as gone.
+            self.attached_clients.remove(client);
+            if let Some(socket) = &mut self.surroundings.socket {
+                socket.detach(client);
+            }
+        }
+        self.feed_input();
+    }
+
+    /// Passes on what attached clients have sent, as far as it is taken, and hears them again once it was.
+    pub(super) fn feed_input(&mut self) {
+        self.input.flush(&self.epoll);
+        let Some(socket) = &mut self.surroundings.socket else { return };
+        for client in self.attached_clients.0.keys() {
+            socket.server.welcome_input(*client, self.input.is_hungry());
+        }
+    }
+}
