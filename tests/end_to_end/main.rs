@@ -39,6 +39,9 @@ use std::process::ExitCode;
 /// A guest is a whole machine: more at once than this gain nothing where two processors emulate them.
 const AT_ONCE: usize = 2;
 
+/// Of a failed assertion's message, at once: what was expected, status, result, command.
+const LINES: usize = 5;
+
 /// Of the slowest tests, which decide how long all take.
 const SHOWN: usize = 20;
 
@@ -46,11 +49,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let world = World::detect();
-    // The runner shows the message with the failed test; only the place in the source is not in it.
+    // The runner shows the whole message when all tests have ended, which a run that is cut short never sees.
     std::panic::set_hook(Box::new(|panic| {
-        if let Some(place) = panic.location() {
-            eprintln!("assertion failed at {place}");
-        }
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
+        let lines: Vec<&str> = message.lines().take(LINES).collect();
+        eprintln!("assertion failed at {place}\n{}", lines.join("\n"));
     }));
     if !arguments.list {
         println!("end to end: {world}{}", if world.root { ", as root" } else { "" });

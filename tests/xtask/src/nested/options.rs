@@ -29,7 +29,8 @@ impl Options {
 
     /// The end-to-end tests, or those whose names hold `filter`.
     pub(crate) fn tests(filter: Option<String>) -> Options {
-        Options::new([TEST_BINARY.to_owned()].into_iter().chain(filter).collect())
+        let command = [TEST_BINARY.to_owned()].into_iter().chain(filter).collect();
+        Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
     }
 
     /// These tests, one after the other, each in a run of the test binary.
