@@ -4,7 +4,7 @@
 
 use super::product::Product;
 use super::report::{Goal, Measure, Report};
-use super::{boot, conversion, memory};
+use super::{boot, conversion, memory, verbs};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -47,6 +47,8 @@ pub(crate) fn run(runs: usize) -> Result<ExitCode> {
         Goal::AtLeast(CONVERSION_RATE),
     ));
     report.add(Measure::time("python image, conversion", conversion.times_us, Goal::None));
+
+    verbs::list(&product, runs, &mut report)?;
 
     println!("{}", report.markdown());
     let path = crate::repository::root().join("target/bench.json");
