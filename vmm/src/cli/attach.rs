@@ -25,7 +25,7 @@ Examples:
 Input reaches a machine that was started with -i, and ends with neither this process nor its input: others may attach.
 With -t the terminal is the machine's, and --detach-keys leave it.
 Exit status: the workload's own, as of `coracle run`; 0 after --detach-keys; 128 + n if signal n ended this process; 125 if coracle
-could not do it, or if this process was too slow: the log keeps what it missed (--log-size of `run`).")]
+could not do it, or if this process took the output so slowly that the log (--log-size of `run`) did not reach back to it.")]
 pub(super) struct AttachArguments {
     /// Keep standard input to this process
     #[arg(long)]
