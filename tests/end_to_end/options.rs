@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, the_world_inside_is_that_of_a_container),
         case!(Full, what_the_workload_writes_is_gone_in_the_next_run),
         case!(Full, a_printed_configuration_runs_the_same),
+        case!(Smoke, a_profile_names_functions_and_leaves_the_guest_alone),
     ]
 }
 
@@ -148,4 +149,17 @@ fn a_printed_configuration_runs_the_same() {
     let file = place.write("config.json", &printed.stdout);
     let run = place.run(&["--config", &file.display().to_string()]);
     run.assert_status(0).assert_stdout("1\n/tmp\n");
+}
+
+/// Each sample takes the guest out of its work, a thousand times a second: whatever does not bear that is found here.
+fn a_profile_names_functions_and_leaves_the_guest_alone() {
+    let place = Place::new();
+    let profile = place.file("profile");
+    let script = "for i in 1 2 3 4 5; do (exit $i); echo $?; done";
+    let arguments = ["--profile", &profile.display().to_string(), &image("busybox"), "sh", "-c", script];
+    place.run(&arguments).assert_status(0).assert_stdout("1\n2\n3\n4\n5\n").assert_stderr("");
+    let text = std::fs::read_to_string(profile).expect("it was written");
+    let is_stack = |line: &str| line.rsplit_once(' ').is_some_and(|(_, count)| count.parse::<u64>().is_ok());
+    let has_name = |line: &str| line.starts_with(|first: char| first.is_ascii_alphabetic());
+    assert!(text.lines().all(is_stack) && text.lines().any(has_name), "{text}");
 }

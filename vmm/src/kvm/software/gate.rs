@@ -148,7 +148,10 @@ impl Gate {
             special.ss = stack_segment(selector.wrapping_add(8));
             registers.rip = self.lstar.load(Ordering::Relaxed);
             vcpu.set_special_registers(&special)?;
-            return vcpu.set_registers(&registers);
+            vcpu.set_registers(&registers)?;
+            // The same holds for one that comes before the guest is entered: until the first instruction of the kernel has
+            // been emulated, this host believes that user mode runs.
+            return vcpu.begin_interrupt_shadow();
         }
         // A jump to the code page faults like one to any page of the kernel's half.
         registers.rip = CODE_ADDRESS;

@@ -52,6 +52,7 @@ fn a_system_call_enters_the_kernel_with_the_segments_of_star() {
     assert_eq!((vcpu.special.cs.selector, vcpu.special.cs.dpl, vcpu.special.cs.l), (0x10, 0, 1));
     assert_eq!((vcpu.special.ss.selector, vcpu.special.ss.dpl), (0x18, 0));
     assert_eq!((vcpu.registers.rcx, vcpu.raised), (0x1002, None));
+    assert!(vcpu.interrupt_shadow, "no interrupt finds the kernel without a stack of its own");
 }
 
 #[test]
@@ -61,6 +62,7 @@ fn an_interrupt_on_its_way_comes_before_the_system_call() {
     gate.enter(&mut vcpu).unwrap();
     assert_eq!((vcpu.registers.rip, vcpu.registers.rflags), (0x1000, INTERRUPT_FLAG | 2));
     assert_eq!(vcpu.special.cs.dpl, 3, "the interrupt finds user mode");
+    assert!(!vcpu.interrupt_shadow);
 }
 
 #[test]

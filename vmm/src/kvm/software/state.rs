@@ -58,6 +58,9 @@ pub trait VcpuState {
     /// Delivers `exception` when the guest runs next. Called after the registers were set.
     fn raise(&mut self, exception: Exception) -> io::Result<()>;
 
+    /// Keeps interrupts away for one instruction, as STI and MOV SS do. Called after the registers were set.
+    fn begin_interrupt_shadow(&mut self) -> io::Result<()>;
+
     /// Ends what holds for one instruction only: the shadow of STI or MOV SS. Called after the registers were set.
     fn end_interrupt_shadow(&mut self) -> io::Result<()>;
 }

@@ -126,6 +126,11 @@ impl VcpuState for MemoryVcpu {
         Ok(())
     }
 
+    fn begin_interrupt_shadow(&mut self) -> io::Result<()> {
+        self.interrupt_shadow = true;
+        Ok(())
+    }
+
     fn end_interrupt_shadow(&mut self) -> io::Result<()> {
         self.interrupt_shadow = false;
         Ok(())

@@ -6,8 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sync_regs,
-    kvm_xsave,
+    KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, Msrs, Xsave,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sync_regs, kvm_xsave,
 };
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 
@@ -19,6 +19,7 @@ const MSR_IA32_TSC: u32 = 0x10;
 const MSR_IA32_XSS: u32 = 0xda0;
 const MSR_TSC_AUX: u32 = 0xc000_0103;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
+const SHADOW_OF_STI_AND_MOV_SS: u8 = (KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) as u8;
 
 /// What completions keep for one vCPU from one to the next.
 pub struct CompletionState {
@@ -195,6 +196,14 @@ impl VcpuState for KvmVcpuState<'_> {
             self.vcpu.set_debug_regs(&debug).map_err(errno)?;
         }
         self.set_events(Some(exception))
+    }
+
+    fn begin_interrupt_shadow(&mut self) -> io::Result<()> {
+        let events = &mut self.vcpu.sync_regs_mut().events;
+        events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+        events.interrupt.shadow = SHADOW_OF_STI_AND_MOV_SS;
+        let events = *events;
+        self.vcpu.set_vcpu_events(&events).map_err(errno)
     }
 
     fn end_interrupt_shadow(&mut self) -> io::Result<()> {
