@@ -3,9 +3,10 @@
 //! streams over one virtio-console port; a frame longer than [`MAX_FRAME`] ends the conversation.
 //!
 //! The order of a life: `Hello` ->, <- `Spec`, `Running` ->, <- `Signal`, `Resize`, `StdinEnd`, `OutputClosed` at any time,
-//! `Ended` ->, <- `EndSeen`, then PID 1 syncs and resets the machine. `Failed` may stand in the place of any message of
-//! PID 1 and is answered by `EndSeen` too. Between `Running` and `Ended` there may be any number of `Exec` in both
-//! directions, of `Health` and `Notification`, and `Ready`, of which the first one counts.
+//! `Ended` ->, when all that must last is on the disks; the answer is that the host cuts the power, once it has every byte of
+//! the streams. `Failed` may stand in the place of any message of PID 1 and is answered likewise. Between `Running` and
+//! `Ended` there may be any number of `Exec` in both directions, of `Health` and `Notification`, and `Ready`, of which the
+//! first one counts.
 
 use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
@@ -16,7 +17,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a message does; host and init are built together, so a difference is a mistake of installation.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Longest payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2 MiB by default.
 pub const MAX_FRAME: u32 = 4 << 20;
 /// Names of the console ports, as the driver shows them in `/sys/class/virtio-ports/*/name`. The port number is the
@@ -49,8 +50,6 @@ pub enum ToGuest {
         /// The error stream rather than the output stream.
         stderr: bool,
     },
-    /// The host has read `Ended` or `Failed` and every byte of the streams.
-    EndSeen,
     /// Concerns a process besides the workload.
     Exec {
         /// Which one.

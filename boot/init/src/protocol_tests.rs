@@ -54,7 +54,6 @@ fn to_guest() -> impl Strategy<Value = ToGuest> {
         any::<(u16, u16)>().prop_map(|(rows, columns)| ToGuest::Resize(WindowSize { rows, columns })),
         any::<u64>().prop_map(|bytes| ToGuest::StdinEnd { bytes }),
         any::<bool>().prop_map(|stderr| ToGuest::OutputClosed { stderr }),
-        Just(ToGuest::EndSeen),
         (any::<u32>(), exec_request()).prop_map(|(id, request)| ToGuest::Exec { id, request }),
     ]
 }

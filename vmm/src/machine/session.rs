@@ -168,7 +168,6 @@ impl<'a> Session<'a> {
             match action {
                 Action::Send(frame) => self.control_port.queue(frame),
                 Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
-                Action::ClearTimer(kind) => self.timers.set(kind, None),
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Ready => self.on_ready(),
                 Action::Notified(said) => self.surroundings.herald.pass_on(&said),

@@ -24,11 +24,11 @@ use crate::freestanding::Line;
 use console_ports::ConsolePorts;
 use control::Control;
 use failure::Failure;
-use guest_init::protocol::{ToGuest, ToHost, VERSION};
+use guest_init::protocol::{ToHost, VERSION};
 use guest_init::run_spec::RunSpec;
 use rustix::system::{RebootCommand, reboot};
 
-/// From the first instruction to the reset.
+/// From the first instruction to the power cut, or to a reset if there is no host to cut it.
 pub(crate) fn live() -> ! {
     if let Err(failure) = converse() {
         Line::new(format_args!("{failure}")).to_console();
@@ -46,8 +46,10 @@ fn converse() -> Result<(), Failure> {
     let end =
         control.receive_spec().and_then(|spec| run(&spec, &mut control, stdio, stderr)).unwrap_or_else(ToHost::from);
     control.send(&end)?;
-    while control.receive()? != ToGuest::EndSeen {}
-    Ok(())
+    loop {
+        // The power is cut while this waits.
+        control.receive()?;
+    }
 }
 
 /// Runs the workload of `spec` from the first preparation to the last byte of its streams.

@@ -249,7 +249,7 @@ impl<'a> Relay<'a> {
                     self.obey_for_process(id, request)?;
                 }
                 // Nothing of the kind can be meant now, or for a workload of this kind.
-                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::EndSeen => {}
+                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) => {}
             }
         }
         Ok(())

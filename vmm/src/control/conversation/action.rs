@@ -15,8 +15,6 @@ pub enum Action {
     Send(Vec<u8>),
     /// (Re)start a timer.
     SetTimer(TimerKind, Duration),
-    /// Forget a timer.
-    ClearTimer(TimerKind),
     /// Stop the vCPUs now.
     PowerOff,
     /// A stage of the boot was reached.

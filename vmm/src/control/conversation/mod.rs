@@ -3,14 +3,14 @@
 //! out, no clock, no descriptor, no thread. `main`'s event loop feeds it.
 //!
 //! ```text
-//!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --all written--> Closing --Reset--> Done
-//!                                                     (Failed goes to Closing from anywhere before)
+//!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --all written--> Done
+//!                                                     (Failed goes to Done from anywhere before)
 //! ```
 //!
 //! A signal that asks for the end (TERM, and INT, HUP and QUIT, which would end a process that has not set up handlers
 //! yet) ends `Booting` and `Starting` at once. From `Running` on the contract's table holds. Power cut while the output
-//! still drains loses output, so it counts as `killed` although the workload's own end is known by then; in `Closing` nothing
-//! can be lost any more, and the workload's end stands.
+//! still drains loses output, so it counts as `killed` although the workload's own end is known by then. PID 1 reports when all
+//! that must last is on the disks, so that once the output is out, too, the power is cut.
 
 mod action;
 mod event;
@@ -29,7 +29,7 @@ use guest_init::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, enco
 use guest_init::run_spec::{Readiness, WindowSize};
 use std::time::Duration;
 
-/// How long PID 1 may take to sync and to reset the machine after the end was acknowledged.
+/// How long the machine's own end may take after the control port closed.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 const SIGHUP: u8 = 1;
@@ -60,7 +60,6 @@ enum State {
     Starting,
     Running,
     Draining { end: End, stdout: u64, stderr: u64 },
-    Closing(End),
     Done,
 }
 
@@ -123,11 +122,11 @@ impl Conversation {
             Event::OutputClosed { stderr } => {
                 *(if stderr { &mut self.outputs.stderr_closed } else { &mut self.outputs.stdout_closed }) = true;
                 self.tell(ToGuest::OutputClosed { stderr });
-                self.acknowledge_if_drained();
+                self.end_if_drained();
             }
             Event::StreamsWritten { stdout, stderr } => {
                 (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
-                self.acknowledge_if_drained();
+                self.end_if_drained();
             }
             Event::Exec(id, command) => {
                 if let Some(message) = self.execs.command(id, command) {
@@ -147,7 +146,7 @@ impl Conversation {
         match self.state {
             State::Booting | State::Starting => return Err(ExecRefusal::NotYet),
             State::Running => {}
-            State::Draining { .. } | State::Closing(_) | State::Done => return Err(ExecRefusal::Ended),
+            State::Draining { .. } | State::Done => return Err(ExecRefusal::Ended),
         }
         let (id, message) = self.execs.start(spec)?;
         self.send(&message);
@@ -212,7 +211,7 @@ impl Conversation {
             (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
                 let end = End::of_workload(end, self.stop.asked);
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
-                self.acknowledge_if_drained();
+                self.end_if_drained();
             }
             (State::Running, ToHost::Ready) => self.be_ready(),
             (State::Running, ToHost::Health(report)) => self.actions.push(Action::Health(report)),
@@ -223,7 +222,7 @@ impl Conversation {
                 Err(fault) => self.broken(&format!("the guest's init said {fault}")),
             },
             (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
-                self.acknowledge(End::of_failure(kind, &step, &detail, errno));
+                self.cut_power(End::of_failure(kind, &step, &detail, errno));
             }
             (_, message) => self.broken(&format!("the guest's init said {} out of turn", name(&message))),
         }
@@ -236,30 +235,20 @@ impl Conversation {
         }
     }
 
-    /// Once the workload has ended and all that it wrote is out, PID 1 may go.
-    fn acknowledge_if_drained(&mut self) {
+    /// Once the workload has ended and all that it wrote is out, nothing can be lost any more.
+    fn end_if_drained(&mut self) {
         let State::Draining { end, stdout, stderr } = &self.state else { return };
         let stdout_done = self.outputs.stdout_closed || self.outputs.stdout >= *stdout;
         let stderr_done = self.outputs.stderr_closed || self.outputs.stderr >= *stderr;
         if stdout_done && stderr_done {
             let end = end.clone();
-            self.acknowledge(end);
+            self.cut_power(end);
         }
-    }
-
-    fn acknowledge(&mut self, end: End) {
-        self.send(&ToGuest::EndSeen);
-        self.actions.push(Action::ClearTimer(TimerKind::Run));
-        self.actions.push(Action::ClearTimer(TimerKind::Stop));
-        self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
-        self.state = State::Closing(end);
     }
 
     fn on_control_closed(&mut self) {
         // The machine's own end tells more, and comes at once if the port closed for it.
-        if !matches!(self.state, State::Closing(_)) {
-            self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
-        }
+        self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
     }
 
     fn on_signal(&mut self, signal: i32) {
@@ -286,10 +275,6 @@ impl Conversation {
 
     /// TERM, or what is like it.
     fn stop(&mut self) {
-        if let State::Closing(end) = &self.state {
-            let end = end.clone();
-            return self.cut_power(end);
-        }
         if self.stop.asked || self.settings.stop_timeout.is_zero() {
             return self.cut_power(End::killed("power was cut at the second request to stop"));
         }
@@ -317,24 +302,16 @@ impl Conversation {
     }
 
     fn on_timer(&mut self, kind: TimerKind) {
-        let end = match (kind, &self.state) {
-            (_, State::Closing(end)) => {
-                log::warn!("the guest did not reset the machine within {} s", GRACE.as_secs());
-                end.clone()
-            }
-            (TimerKind::Run, _) => End::timeout(self.settings.timeout.unwrap_or_default()),
-            (TimerKind::Stop, _) => End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())),
-            (TimerKind::Grace, _) => End::failed(EndReason::InternalError, "the control port closed"),
+        let end = match kind {
+            TimerKind::Run => End::timeout(self.settings.timeout.unwrap_or_default()),
+            TimerKind::Stop => End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())),
+            TimerKind::Grace => End::failed(EndReason::InternalError, "the control port closed"),
         };
         self.cut_power(end);
     }
 
     fn on_machine_stopped(&mut self, stop: &MachineStop) {
         match (&self.state, stop) {
-            (State::Closing(end), MachineStop::Reset | MachineStop::Poweroff) => {
-                let end = end.clone();
-                self.finish(end);
-            }
             // A crash resets the machine; that somebody inside switched it off is as good as a report.
             (State::Running | State::Draining { .. }, MachineStop::Poweroff) => {
                 self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.asked));
@@ -344,12 +321,7 @@ impl Conversation {
     }
 
     fn broken(&mut self, detail: &str) {
-        // What PID 1 says after its last word cannot change how the workload ended.
-        let end = match &self.state {
-            State::Closing(end) => end.clone(),
-            _ => End::failed(EndReason::InternalError, detail),
-        };
-        self.cut_power(end);
+        self.cut_power(End::failed(EndReason::InternalError, detail));
     }
 
     fn cut_power(&mut self, end: End) {
@@ -370,7 +342,7 @@ impl Conversation {
         match self.state {
             State::Booting => self.waiting.push(message),
             State::Starting | State::Running => self.send(&message),
-            State::Draining { .. } | State::Closing(_) | State::Done => {}
+            State::Draining { .. } | State::Done => {}
         }
     }
 

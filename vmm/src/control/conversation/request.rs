@@ -15,7 +15,7 @@ impl Conversation {
         match &self.state {
             State::Booting | State::Starting => self.cut_power(End::before_the_workload(SIGTERM)),
             // It ends as it is.
-            State::Closing(_) | State::Done => {}
+            State::Done => {}
             State::Running | State::Draining { .. } if limit.is_zero() => {
                 self.cut_power(End::killed("power was cut: a stop without time was asked for"));
             }
@@ -33,7 +33,7 @@ impl Conversation {
 
     pub(super) fn on_kill_request(&mut self, signal: u8) {
         match &self.state {
-            State::Closing(_) | State::Done => {}
+            State::Done => {}
             _ if signal == SIGKILL => self.cut_power(End::killed("power was cut: a kill was asked for")),
             State::Running => self.tell(ToGuest::Signal(signal)),
             // There is no process to take it.

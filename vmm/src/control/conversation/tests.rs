@@ -41,9 +41,9 @@ fn running() -> Conversation {
     running_with(settings())
 }
 
-fn closing() -> Conversation {
+fn draining() -> Conversation {
     let mut conversation = running();
-    let _ = hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 0, 0));
+    assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 1, 0)), []);
     conversation
 }
 
@@ -73,11 +73,8 @@ fn a_life_without_disturbance_ends_with_the_workloads_status() {
     assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
     assert_eq!(conversation.awaited(), Some((3, 2)));
     assert_eq!(conversation.on(Event::StreamsWritten { stdout: 3, stderr: 1 }), []);
-    let drained = conversation.on(Event::StreamsWritten { stdout: 3, stderr: 2 });
-    assert_eq!(drained[0], sent(ToGuest::EndSeen));
-    assert!(drained.contains(&Action::SetTimer(TimerKind::Grace, GRACE)));
-    let (end, power_cut) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
-    assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, false));
+    let (end, power_cut) = end_of(&conversation.on(Event::StreamsWritten { stdout: 3, stderr: 2 }));
+    assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, true));
     assert_eq!(conversation.on(Event::HostSignal(TERM)), [], "nothing comes after the end");
 }
 
@@ -110,10 +107,8 @@ fn term_becomes_the_stop_signal_and_the_workloads_own_status_counts() {
         actions,
         [Action::Stopping, sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
-    let actions = hears(&mut conversation, &ended(WorkloadEnd::Exited(42), 0, 0));
-    assert!(actions.contains(&Action::ClearTimer(TimerKind::Stop)));
-    let (end, power_cut) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
-    assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, 42, false));
+    let (end, power_cut) = end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(42), 0, 0)));
+    assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, 42, true));
 }
 
 #[test]
@@ -148,8 +143,7 @@ fn the_second_int_is_like_term() {
 fn an_int_that_ends_the_workload_is_no_request_to_stop() {
     let mut conversation = running();
     let _ = conversation.on(Event::HostSignal(INT));
-    let _ = hears(&mut conversation, &ended(WorkloadEnd::Exited(3), 0, 0));
-    assert_eq!(end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset))).0.reason, EndReason::Exited);
+    assert_eq!(end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(3), 0, 0))).0.reason, EndReason::Exited);
 }
 
 #[test]
@@ -205,8 +199,8 @@ fn a_run_beyond_its_time_ends_with_reason_timeout() {
 fn output_that_nobody_reads_is_not_waited_for() {
     let mut conversation = running();
     assert_eq!(conversation.on(Event::OutputClosed { stderr: false }).len(), 1);
-    let actions = hears(&mut conversation, &ended(WorkloadEnd::Exited(0), 1 << 40, 0));
-    assert_eq!(actions[0], sent(ToGuest::EndSeen));
+    let (end, power_cut) = end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(0), 1 << 40, 0)));
+    assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 0, true));
 }
 
 #[test]
@@ -215,15 +209,6 @@ fn power_cut_before_the_output_is_out_is_a_kill() {
     let _ = conversation.on(Event::HostSignal(TERM));
     assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(0), 9, 0)), []);
     assert_eq!(end_of(&conversation.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
-}
-
-#[test]
-fn once_nothing_can_be_lost_the_workloads_end_stands_whatever_happens() {
-    let stray = encode(&ToHost::Running);
-    for event in [Event::HostSignal(TERM), Event::Timer(TimerKind::Grace), Event::ControlBytes(&stray)] {
-        let (end, power_cut) = end_of(&closing().on(event));
-        assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, true));
-    }
 }
 
 #[test]
@@ -243,23 +228,20 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
 }
 
 #[test]
-fn switched_off_before_the_workload_ran_is_a_failure_and_after_its_end_is_no_news() {
+fn switched_off_before_the_workload_ran_is_a_failure() {
     for mut conversation in [booting(), started(settings())] {
         let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Poweroff)));
         assert_eq!((end.reason, end.status, end.needs_telling()), (EndReason::GuestPoweroff, 125, true));
     }
-    let (end, _) = end_of(&closing().on(Event::MachineStopped(MachineStop::Poweroff)));
-    assert_eq!((end.reason, end.status), (EndReason::Exited, 7));
 }
 
 #[test]
-fn a_failure_of_the_guests_init_is_acknowledged_and_told() {
+fn a_failure_of_the_guests_init_is_told() {
     for mut conversation in [booting(), started(settings()), running()] {
         let failed =
             ToHost::Failed { kind: FailureKind::NotFound, step: "execute".into(), detail: "nosuch".into(), errno: 2 };
-        assert_eq!(hears(&mut conversation, &failed)[0], sent(ToGuest::EndSeen));
-        let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
-        assert_eq!((end.reason, end.status), (EndReason::ConfigError, 127));
+        let (end, power_cut) = end_of(&hears(&mut conversation, &failed));
+        assert_eq!((end.reason, end.status, power_cut), (EndReason::ConfigError, 127, true));
         assert!(end.detail.contains("nosuch"));
     }
 }
@@ -311,7 +293,7 @@ fn processes_beside_the_workload_are_for_as_long_as_it_runs() {
     let spec = ExecSpec::default;
     assert_eq!(booting().exec(spec()), Err(ExecRefusal::NotYet));
     assert_eq!(started(settings()).exec(spec()), Err(ExecRefusal::NotYet));
-    assert_eq!(closing().exec(spec()), Err(ExecRefusal::Ended));
+    assert_eq!(draining().exec(spec()), Err(ExecRefusal::Ended));
     let mut conversation = running();
     let (id, actions) = conversation.exec(spec()).unwrap();
     assert_eq!(actions, [sent(ToGuest::Exec { id, request: ExecRequest::Start(spec()) })]);

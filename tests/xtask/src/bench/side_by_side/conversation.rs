@@ -6,6 +6,7 @@ use super::guest::Guest;
 use anyhow::{Context, Result, bail};
 use guest_init::protocol::{FrameReader, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_init::run_spec::{Root, RunSpec, Upper};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -31,15 +32,16 @@ impl Ports {
     }
 }
 
-/// Waits for the monitor, and talks to the guest on a thread; returns its standard output.
-pub(super) fn begin(ports: Ports, guest: &Guest) -> Result<(UnixStream, JoinHandle<Result<()>>)> {
+/// Waits for the monitor, and talks to the guest on a thread, which ends the monitor when the workload has ended; returns the
+/// guest's standard output.
+pub(super) fn begin(ports: Ports, guest: &Guest, monitor: Pid) -> Result<(UnixStream, JoinHandle<Result<()>>)> {
     let mut streams = ports.listeners.iter().map(|listener| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
     let (stderr, stdout, control) = (streams.pop(), streams.pop(), streams.pop());
     let (control, stdout) = (control.context("control port")?, stdout.context("stdio port")?);
     let mut stderr = stderr.context("stderr port")?;
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
     let spec = spec(guest);
-    Ok((stdout, std::thread::spawn(move || talk(control, spec))))
+    Ok((stdout, std::thread::spawn(move || talk(control, spec, monitor))))
 }
 
 /// What Coracle would tell PID 1 with `--scratch tmpfs`.
@@ -58,7 +60,7 @@ fn spec(guest: &Guest) -> RunSpec {
     }
 }
 
-fn talk(mut control: UnixStream, spec: RunSpec) -> Result<()> {
+fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid) -> Result<()> {
     let mut reader = FrameReader::default();
     let mut bytes = [0; 4096];
     let mut spec = Some(spec);
@@ -74,9 +76,8 @@ fn talk(mut control: UnixStream, spec: RunSpec) -> Result<()> {
                     let spec = spec.take().context("two greetings")?;
                     control.write_all(&encode(&ToGuest::Spec(spec)))?;
                 }
-                ToHost::Ended { end: WorkloadEnd::Exited(0), .. } => {
-                    return Ok(control.write_all(&encode(&ToGuest::EndSeen))?);
-                }
+                // As Coracle does, but by the monitor's own way to end in order.
+                ToHost::Ended { end: WorkloadEnd::Exited(0), .. } => return Ok(kill_process(monitor, Signal::TERM)?),
                 ToHost::Running => {}
                 other => bail!("PID 1 said {other:?}"),
             }

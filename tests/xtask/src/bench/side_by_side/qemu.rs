@@ -11,6 +11,7 @@ use super::process::Process;
 use anyhow::{Context, Result};
 use boot::Initramfs;
 use guest_init::protocol::PORT_NAMES;
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -82,7 +83,7 @@ impl Monitor for Qemu {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
         let child = command.spawn().context("qemu-system-x86_64")?;
-        let (stdout, talk) = conversation::begin(ports, guest)?;
+        let (stdout, talk) = conversation::begin(ports, guest, Pid::from_child(&child))?;
         Ok(Process::new(child, started, Box::new(stdout), folder).with_conversation(talk))
     }
 }
