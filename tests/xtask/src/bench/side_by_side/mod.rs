@@ -28,7 +28,7 @@ trait Monitor {
 }
 
 /// What a workload writes to its standard output, in pieces of 64 KiB.
-const FLOOD_BYTES: u64 = 256 << 20;
+const FLOOD_BYTES: u64 = 64 << 20;
 
 /// Measures everything in `rounds` rounds.
 pub(super) fn run(rounds: usize) -> Result<ExitCode> {
