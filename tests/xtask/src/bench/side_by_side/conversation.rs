@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 /// Sockets that wait for the monitor.
@@ -34,14 +35,30 @@ impl Ports {
 
 /// Waits for the monitor, and talks to the guest on a thread, which ends the monitor when the workload has ended; returns the
 /// guest's standard output.
-pub(super) fn begin(ports: Ports, guest: &Guest, monitor: Pid) -> Result<(UnixStream, JoinHandle<Result<()>>)> {
+pub(super) fn begin(ports: Ports, guest: &Guest, monitor: Pid) -> Result<(Output, JoinHandle<Result<()>>)> {
     let mut streams = ports.listeners.iter().map(|listener| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
     let (stderr, stdout, control) = (streams.pop(), streams.pop(), streams.pop());
     let (control, stdout) = (control.context("control port")?, stdout.context("stdio port")?);
     let mut stderr = stderr.context("stderr port")?;
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
     let spec = spec(guest);
-    Ok((stdout, std::thread::spawn(move || talk(control, spec, monitor))))
+    let (taken, counts) = mpsc::channel();
+    Ok((Output { stdout, taken }, std::thread::spawn(move || talk(control, spec, monitor, &counts))))
+}
+
+/// A guest's standard output, which tells how much of it was read.
+pub(super) struct Output {
+    stdout: UnixStream,
+    taken: Sender<usize>,
+}
+
+impl Read for Output {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.stdout.read(bytes)?;
+        // Nobody counts once the monitor was told to end.
+        let _ = self.taken.send(length);
+        Ok(length)
+    }
 }
 
 /// What Coracle would tell PID 1 with `--scratch tmpfs`.
@@ -60,7 +77,7 @@ fn spec(guest: &Guest) -> RunSpec {
     }
 }
 
-fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid) -> Result<()> {
+fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid, counts: &Receiver<usize>) -> Result<()> {
     let mut reader = FrameReader::default();
     let mut bytes = [0; 4096];
     let mut spec = Some(spec);
@@ -76,8 +93,14 @@ fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid) -> Result<()> {
                     let spec = spec.take().context("two greetings")?;
                     control.write_all(&encode(&ToGuest::Spec(spec)))?;
                 }
-                // As Coracle does, but by the monitor's own way to end in order.
-                ToHost::Ended { end: WorkloadEnd::Exited(0), .. } => return Ok(kill_process(monitor, Signal::TERM)?),
+                // As Coracle does, once all output was read, but by the monitor's own way to end in order.
+                ToHost::Ended { end: WorkloadEnd::Exited(0), stdout_bytes, .. } => {
+                    let mut read = 0;
+                    while read < stdout_bytes {
+                        read += counts.recv().context("nobody reads the output")? as u64;
+                    }
+                    return Ok(kill_process(monitor, Signal::TERM)?);
+                }
                 ToHost::Running => {}
                 other => bail!("PID 1 said {other:?}"),
             }

@@ -21,14 +21,17 @@ pub(super) struct Process {
     /// Talks to the guest where the monitor does not.
     conversation: Option<JoinHandle<Result<()>>>,
     /// Sockets and documents.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
+    /// In its folder: what the monitor has to say, if it is kept from standard error.
+    pub(super) const LOG: &str = "monitor.log";
+
     /// `child` was started at `started`; its guest's standard output comes from `stdout`.
     pub(super) fn new(child: Child, started: Instant, stdout: Box<dyn Read>, folder: TempDir) -> Process {
         let (first_byte_us, bytes) = (None, Vec::new());
-        Process { child, started, stdout, first_byte_us, bytes, conversation: None, _folder: folder }
+        Process { child, started, stdout, first_byte_us, bytes, conversation: None, folder }
     }
 
     /// Its guest is talked to on this thread.
@@ -77,7 +80,8 @@ impl Process {
         if let Some(conversation) = self.conversation.take() {
             conversation.join().map_err(|_| anyhow::anyhow!("the conversation panicked"))??;
         }
-        ensure!(status.success(), "it ended with {status}");
+        let said = fs::read_to_string(self.folder.path().join(Process::LOG)).unwrap_or_default();
+        ensure!(status.success(), "it ended with {status}: {said}");
         let first_byte_us = self.first_byte_us.context("the workload wrote nothing")?;
         Ok(Outcome { first_byte_us, end_us, cpu_us, stdout: std::mem::take(&mut self.bytes) })
     }

@@ -80,7 +80,9 @@ impl Monitor for Qemu {
             command.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
             command.arg("-device").arg(format!("virtserialport,chardev={name},nr={number},name={name}"));
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // Of each end by a signal it writes a line.
+        let said = fs::File::create(folder.path().join(Process::LOG))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
         let started = Instant::now();
         let child = command.spawn().context("qemu-system-x86_64")?;
         let (stdout, talk) = conversation::begin(ports, guest, Pid::from_child(&child))?;
