@@ -285,7 +285,7 @@ enum Source {
 }
 
 /// Number of [`Source`]s.
-const SOURCES: usize = 8;
+const SOURCES: usize = Source::Input as usize + 1;
 
 /// What [`Session::wait`] found: a set of [`Source`]s.
 struct Ready(u64);
