@@ -19,6 +19,10 @@ pub struct RotatedReader {
     /// What was read and not given out: from `begin` on.
     buffer: Vec<u8>,
     begin: usize,
+    /// Where the next line ends, if that was read.
+    end: Option<usize>,
+    /// So far the end was looked for.
+    searched: usize,
     fell_behind: bool,
 }
 
@@ -26,7 +30,8 @@ impl RotatedReader {
     /// Begins with the oldest line that is there.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin: 0, fell_behind: false }
+        let (begin, end, searched) = (0, None, 0);
+        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin, end, searched, fell_behind: false }
     }
 
     /// Begins with the line that is written next.
@@ -46,7 +51,7 @@ impl RotatedReader {
     /// # Errors
     /// A file cannot be read.
     pub fn peek(&mut self) -> Result<Option<&[u8]>> {
-        while self.line_end().is_none() {
+        while self.end.is_none() {
             if !self.fill()? {
                 return Ok(None);
             }
@@ -57,12 +62,15 @@ impl RotatedReader {
     /// The same among what was read already.
     #[must_use]
     pub fn peek_read(&self) -> Option<&[u8]> {
-        self.line_end().map(|end| &self.buffer[self.begin..end])
+        self.end.map(|end| &self.buffer[self.begin..end])
     }
 
     /// Takes the line that [`peek`](Self::peek) gave.
     pub fn take(&mut self) {
-        self.begin = self.line_end().unwrap_or(self.begin);
+        if let Some(end) = self.end {
+            self.begin = end;
+            self.find_end();
+        }
     }
 
     /// Whether the file was rotated twice while it was read: lines between may be missing.
@@ -71,17 +79,29 @@ impl RotatedReader {
         self.fell_behind
     }
 
-    fn line_end(&self) -> Option<usize> {
-        let length = self.buffer[self.begin..].iter().position(|byte| *byte == b'\n')?;
-        Some(self.begin + length + 1)
+    fn find_end(&mut self) {
+        let length = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+        self.end = length.map(|length| self.searched + length + 1);
+        self.searched = self.end.unwrap_or(self.buffer.len());
     }
 
-    /// Reads on, and says whether there was more.
+    /// Reads on where no line is left of what was read, and says whether there was more.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn fill(&mut self) -> Result<bool> {
-        self.buffer.drain(..std::mem::take(&mut self.begin));
+        if self.end.is_some() {
+            return Ok(true);
+        }
+        let begin = std::mem::take(&mut self.begin);
+        self.buffer.drain(..begin);
+        self.searched = self.buffer.len();
+        let more = self.read_more()?;
+        self.find_end();
+        Ok(more)
+    }
+
+    fn read_more(&mut self) -> Result<bool> {
         loop {
             if let Some(file) = &mut self.file {
                 let before = self.buffer.len();
@@ -97,6 +117,7 @@ impl RotatedReader {
             }
             // A line that was never completed is none.
             self.buffer.truncate(self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
+            self.searched = self.searched.min(self.buffer.len());
             if !self.buffer.is_empty() {
                 return Ok(true);
             }
@@ -163,6 +184,18 @@ mod tests {
         let mut late = RotatedReader::at_end(&path).unwrap();
         file.append(b"late\n").unwrap();
         assert_eq!(rest(&mut late), "late\n");
+    }
+
+    #[test]
+    fn a_line_that_a_rotation_cut_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "one\ntorn").unwrap();
+        let mut reader = RotatedReader::new(&path);
+        assert_eq!(rest(&mut reader), "one\n");
+        std::fs::rename(&path, predecessor(&path)).unwrap();
+        std::fs::write(&path, "a\nb\n").unwrap();
+        assert_eq!(rest(&mut reader), "a\nb\n");
     }
 
     #[test]
