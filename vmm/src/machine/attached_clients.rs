@@ -4,13 +4,9 @@
 
 use super::session::Session;
 use crate::control::conversation::Event;
-use crate::control::exec::frame::{self, Control, Frames};
+use crate::control::exec::frame::{Frames, FromClient};
 use crate::control::server::ClientId;
-use guest_init::run_spec::WindowSize;
 use std::collections::BTreeMap;
-
-/// Highest signal number.
-const SIGRTMAX: u8 = 64;
 
 /// The clients, at most as many as the server has, and what each has sent of a frame.
 #[derive(Debug, Default)]
@@ -43,18 +39,13 @@ impl Session<'_> {
         frames.push(bytes);
         let mut events = Vec::new();
         let is_intact = loop {
-            match frames.next_frame() {
+            match frames.next_from_client() {
                 Ok(None) => break true,
                 // The end of one client's input is not the workload's: another may come.
-                Ok(Some((frame::STDIN, bytes))) => self.input.push(&bytes),
-                Ok(Some((frame::CONTROL, bytes))) => match serde_json::from_slice(&bytes) {
-                    Ok(Control::Signal(signal @ 1..=SIGRTMAX)) => events.push(Event::Kill(signal)),
-                    Ok(Control::Resize { rows, columns }) => {
-                        events.push(Event::WindowSize(WindowSize { rows, columns }));
-                    }
-                    Ok(Control::Signal(_)) | Err(_) => break false,
-                },
-                Ok(Some(_)) | Err(_) => break false,
+                Ok(Some(FromClient::Input(bytes))) => self.input.push(&bytes),
+                Ok(Some(FromClient::Signal(signal))) => events.push(Event::Kill(signal)),
+                Ok(Some(FromClient::Resize(size))) => events.push(Event::WindowSize(size)),
+                Err(_) => break false,
             }
         };
         for event in events {

@@ -5,7 +5,7 @@
 use super::operations::conflict;
 use super::session::Session;
 use crate::control::conversation::Event;
-use crate::control::exec::frame::{self, Control, Frames, Over};
+use crate::control::exec::frame::{self, Frames, FromClient, Over};
 use crate::control::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
 use crate::control::server::{ClientId, Response};
 use crate::control::status::State;
@@ -97,19 +97,13 @@ impl Session<'_> {
         holder.frames.push(bytes);
         let mut commands = Vec::new();
         let intact = loop {
-            match holder.frames.next_frame() {
+            match holder.frames.next_from_client() {
                 Ok(None) => break true,
-                Ok(Some((frame::STDIN, bytes))) if bytes.is_empty() => holder.input_ended = true,
-                Ok(Some((frame::STDIN, bytes))) => holder.input.extend(bytes),
-                Ok(Some((frame::CONTROL, bytes))) => match serde_json::from_slice(&bytes) {
-                    Ok(Control::Signal(signal)) => commands.push(ExecCommand::Signal(signal)),
-                    Ok(Control::Resize { rows, columns }) => {
-                        let size = guest_init::run_spec::WindowSize { rows, columns };
-                        commands.push(ExecCommand::Resize(size));
-                    }
-                    Err(_) => break false,
-                },
-                Ok(Some(_)) | Err(_) => break false,
+                Ok(Some(FromClient::Input(bytes))) if bytes.is_empty() => holder.input_ended = true,
+                Ok(Some(FromClient::Input(bytes))) => holder.input.extend(bytes),
+                Ok(Some(FromClient::Signal(signal))) => commands.push(ExecCommand::Signal(signal)),
+                Ok(Some(FromClient::Resize(size))) => commands.push(ExecCommand::Resize(size)),
+                Err(_) => break false,
             }
         };
         for command in commands {

@@ -12,6 +12,7 @@
 //! Docker has the third stream for errors of its own, and separate requests for what [`Control`] and [`Over`] say. Here one
 //! connection holds all of it, in order, and its end is the client's end.
 
+use guest_init::run_spec::WindowSize;
 use serde::{Deserialize, Serialize};
 
 /// What such a stream is called.
@@ -28,6 +29,8 @@ pub const STDOUT: u8 = 1;
 pub const STDERR: u8 = 2;
 /// What is about the process.
 pub const CONTROL: u8 = 3;
+/// Highest signal number.
+const SIGRTMAX: u8 = 64;
 
 /// From a client, about the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,17 @@ pub enum Control {
         /// Characters in a line.
         columns: u16,
     },
+}
+
+/// A client's frame, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromClient {
+    /// Standard input; nothing is its end.
+    Input(Vec<u8>),
+    /// Send this signal, from 1 to 64.
+    Signal(u8),
+    /// The terminal has a new size.
+    Resize(WindowSize),
 }
 
 /// The last word to a client.
@@ -79,6 +93,23 @@ pub fn encode_json(message: &impl Serialize) -> Vec<u8> {
 #[error("a frame of {0} bytes; {LONGEST} are allowed")]
 pub struct FrameTooLong(usize);
 
+/// What arrived is nothing that a client may send.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientFrameError {
+    /// It is too long.
+    #[error(transparent)]
+    TooLong(#[from] FrameTooLong),
+    /// Its stream is `coracle`'s.
+    #[error("stream {0} is not for clients")]
+    Stream(u8),
+    /// It should be a [`Control`].
+    #[error("not a control message")]
+    Control(#[from] serde_json::Error),
+    /// There is no such signal.
+    #[error("signal {0} is not from 1 to {SIGRTMAX}")]
+    Signal(u8),
+}
+
 /// Collects bytes and gives out whole frames.
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -108,6 +139,24 @@ impl Frames {
         let frame = self.bytes[HEADER..HEADER + length].to_vec();
         self.bytes.drain(..HEADER + length);
         Ok(Some((stream, frame)))
+    }
+
+    /// The next whole frame of a client.
+    ///
+    /// # Errors
+    /// It is none, and the connection is of no more use.
+    pub fn next_from_client(&mut self) -> Result<Option<FromClient>, ClientFrameError> {
+        let Some((stream, bytes)) = self.next_frame()? else { return Ok(None) };
+        let decoded = match stream {
+            STDIN => FromClient::Input(bytes),
+            CONTROL => match serde_json::from_slice(&bytes)? {
+                Control::Signal(signal @ 1..=SIGRTMAX) => FromClient::Signal(signal),
+                Control::Signal(signal) => return Err(ClientFrameError::Signal(signal)),
+                Control::Resize { rows, columns } => FromClient::Resize(WindowSize { rows, columns }),
+            },
+            other => return Err(ClientFrameError::Stream(other)),
+        };
+        Ok(Some(decoded))
     }
 }
 
@@ -139,6 +188,25 @@ mod tests {
         let mut frames = Frames::default();
         frames.push(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(frames.next_frame(), Err(FrameTooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn a_client_may_send_input_signals_and_sizes() {
+        let decoded = |bytes: Vec<u8>| {
+            let mut frames = Frames::default();
+            frames.push(&bytes);
+            frames.next_from_client().map_err(|error| error.to_string())
+        };
+        let control = |message| decoded(encode_json(&message));
+        assert_eq!(decoded(encode(STDIN, b"x")), Ok(Some(FromClient::Input(b"x".to_vec()))));
+        assert_eq!(control(Control::Signal(64)), Ok(Some(FromClient::Signal(64))));
+        let size = WindowSize { rows: 24, columns: 80 };
+        assert_eq!(control(Control::Resize { rows: 24, columns: 80 }), Ok(Some(FromClient::Resize(size))));
+        assert_eq!(decoded(Vec::new()), Ok(None));
+        assert_eq!(control(Control::Signal(0)), Err("signal 0 is not from 1 to 64".to_owned()));
+        assert_eq!(control(Control::Signal(65)), Err("signal 65 is not from 1 to 64".to_owned()));
+        assert_eq!(decoded(encode(STDOUT, b"x")), Err("stream 1 is not for clients".to_owned()));
+        assert_eq!(decoded(encode(CONTROL, b"{}")), Err("not a control message".to_owned()));
     }
 
     #[test]
