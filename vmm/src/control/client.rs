@@ -78,27 +78,6 @@ impl Client {
         self.ask("GET", path, &())
     }
 
-    /// Asks for an answer that goes on, line by line, until `each` says that it is enough or the run ends.
-    ///
-    /// # Errors
-    /// As [`ask`](Self::ask).
-    pub fn follow<T: DeserializeOwned>(
-        mut self,
-        path: &str,
-        mut each: impl FnMut(T) -> bool,
-    ) -> Result<(), ClientError> {
-        let Body::Chunks = self.begin("GET", path, &(), "")? else { return Ok(()) };
-        self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Answer)?;
-        // Each chunk is a line; the server sees to that.
-        while let Some(line) = self.chunk().map_err(ClientError::Answer)? {
-            let value = serde_json::from_slice(&line).map_err(|error| ClientError::Answer(error.into()))?;
-            if !each(value) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Asks for an operation that takes the connection over; what comes is read through the result's buffer first.
     ///
     /// # Errors

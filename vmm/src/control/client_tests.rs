@@ -18,6 +18,21 @@ struct Run {
     thread: Option<JoinHandle<()>>,
 }
 
+impl Client {
+    /// An answer that goes on, line by line, until `each` says that it is enough or the run ends.
+    fn follow<T: DeserializeOwned>(mut self, path: &str, mut each: impl FnMut(T) -> bool) -> Result<(), ClientError> {
+        let Body::Chunks = self.begin("GET", path, &(), "")? else { panic!("{path} does not go on") };
+        self.stream.get_ref().set_read_timeout(None).unwrap();
+        // Each chunk is a line; the server sees to that.
+        while let Some(line) = self.chunk().map_err(ClientError::Answer)? {
+            if !each(serde_json::from_slice(&line).unwrap()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Run {
     fn start() -> Self {
         let entry = tempfile::tempdir().unwrap();
