@@ -23,6 +23,7 @@ mod workload;
 use crate::freestanding::Line;
 use console_ports::ConsolePorts;
 use control::Control;
+use core::convert::Infallible;
 use failure::Failure;
 use guest_init::protocol::{ToHost, VERSION};
 use guest_init::run_spec::RunSpec;
@@ -30,14 +31,13 @@ use rustix::system::{RebootCommand, reboot};
 
 /// From the first instruction to the power cut, or to a reset if there is no host to cut it.
 pub(crate) fn live() -> ! {
-    if let Err(failure) = converse() {
-        Line::new(format_args!("{failure}")).to_console();
-    }
+    let Err(failure) = converse();
+    Line::new(format_args!("{failure}")).to_console();
     reset()
 }
 
-/// The conversation with the host. Fails only if there is nobody to tell.
-fn converse() -> Result<(), Failure> {
+/// The conversation with the host, which ends it by cutting the power. Fails only if there is nobody to tell.
+fn converse() -> Result<Infallible, Failure> {
     surroundings::prepare_own()?;
     modules::load()?;
     let ConsolePorts { control, stdio, stderr } = ConsolePorts::open()?;
