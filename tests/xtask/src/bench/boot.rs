@@ -2,6 +2,7 @@
 //! Start of the process to the workload's first byte: `busybox echo x`, 128 MiB, 1 vCPU, image converted before.
 
 use super::product::Product;
+use super::unit::elapsed_us;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -26,7 +27,7 @@ fn boot(product: &Product) -> Result<Boot> {
     let mut run = product.start(&["--memory", "128m", "--cpus", "1"], "busybox", &["echo", "x"])?;
     let mut first = [0];
     run.child.stdout.as_mut().context("stdout")?.read_exact(&mut first).context("the workload wrote nothing")?;
-    let first_byte_us = u64::try_from(start.elapsed().as_micros())?;
+    let first_byte_us = elapsed_us(start)?;
     let result = run.finish()?;
     let stages = result["boot"].as_object().context("the result has no `boot`")?;
     let stages_us = stages.iter().filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect();

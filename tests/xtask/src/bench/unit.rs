@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What samples are samples of, and what is made of them.
 
+use anyhow::Result;
 use std::fs;
+use std::time::Instant;
 
 /// What is counted.
 #[derive(Clone, Copy)]
@@ -42,6 +44,11 @@ pub(crate) fn median(samples: &[u64]) -> u64 {
         samples if samples.len().is_multiple_of(2) => samples[middle - 1].midpoint(samples[middle]),
         samples => samples[middle],
     }
+}
+
+/// Microseconds since then.
+pub(crate) fn elapsed_us(since: Instant) -> Result<u64> {
+    Ok(u64::try_from(since.elapsed().as_micros())?)
 }
 
 /// How many of which processor.

@@ -4,7 +4,7 @@
 
 use super::product::Product;
 use super::report::{Goal, Measure, Report};
-use super::unit::processors;
+use super::unit::{elapsed_us, processors};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -198,5 +198,5 @@ fn succeeded(status: ExitStatus) -> Result<()> {
 fn time(act: impl FnOnce() -> Result<()>) -> Result<u64> {
     let started = Instant::now();
     act()?;
-    Ok(u64::try_from(started.elapsed().as_micros())?)
+    elapsed_us(started)
 }

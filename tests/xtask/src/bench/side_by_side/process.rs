@@ -2,6 +2,7 @@
 //! A started monitor: its clock, its guest's output, its end.
 
 use super::guest::Outcome;
+use crate::bench::unit::elapsed_us;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs;
@@ -93,10 +94,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn elapsed_us(since: Instant) -> Result<u64> {
-    Ok(u64::try_from(since.elapsed().as_micros())?)
 }
 
 /// User and system time of a process and its threads (proc_pid_stat(5), fields 14 and 15).
