@@ -12,7 +12,8 @@ struct Row {
     samples: Vec<Vec<u64>>,
 }
 
-/// One row a measure, one column a monitor; the first is the one that the others are compared with.
+/// One row a measure, one column a monitor; the first is the one that the others are compared with. What cannot be measured of
+/// a monitor stays without samples.
 pub(super) struct Table {
     rounds: usize,
     monitors: Vec<&'static str>,
@@ -45,12 +46,19 @@ impl Table {
         for row in &self.rows {
             let _ = write!(text, "| {} |", row.name);
             for samples in &row.samples {
-                let show = |value: Option<&u64>| value.map_or_else(String::new, |value| row.unit.show(*value));
-                let (least, most) = (show(samples.iter().min()), show(samples.iter().max()));
-                let _ = write!(text, " {} ({least} to {most}) |", row.unit.show(median(samples)));
+                let show = |value: &u64| row.unit.show(*value);
+                let _ = match (samples.iter().min().map(show), samples.iter().max().map(show)) {
+                    (Some(least), Some(most)) => {
+                        write!(text, " {} ({least} to {most}) |", row.unit.show(median(samples)))
+                    }
+                    _ => write!(text, " - |"),
+                };
             }
             for other in &row.samples[1..] {
-                let _ = write!(text, " {:.2} |", ratio(&row.samples[0], other));
+                let _ = match ratio(&row.samples[0], other) {
+                    Some(ratio) => write!(text, " {ratio:.2} |"),
+                    None => write!(text, " - |"),
+                };
             }
             text.push('\n');
         }
@@ -63,7 +71,10 @@ impl Table {
                 .monitors
                 .iter()
                 .zip(&row.samples)
-                .map(|(monitor, samples)| json!({ "monitor": monitor, "median": median(samples), "samples": samples }))
+                .map(|(monitor, samples)| {
+                    let median = (!samples.is_empty()).then(|| median(samples));
+                    json!({ "monitor": monitor, "median": median, "samples": samples })
+                })
                 .collect();
             json!({ "name": row.name, "unit": row.unit.name(), "monitors": monitors })
         };
@@ -72,8 +83,9 @@ impl Table {
     }
 }
 
-fn ratio(own: &[u64], other: &[u64]) -> f64 {
-    median(own) as f64 / median(other).max(1) as f64
+/// Of the medians, if both have one.
+fn ratio(own: &[u64], other: &[u64]) -> Option<f64> {
+    (!own.is_empty() && !other.is_empty()).then(|| median(own) as f64 / median(other).max(1) as f64)
 }
 
 #[cfg(test)]
@@ -89,5 +101,16 @@ mod tests {
         let text = table.markdown();
         assert!(text.contains("| time | 2.0 ms (1.0 ms to 9.0 ms) | 4.0 ms (4.0 ms to 4.0 ms) | 0.50 |"), "{text}");
         assert!(text.contains("| measure | one | other | one / other |\n|---|---|---|---|\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_no_zero() {
+        let mut table = Table::new(1, ["one", "other"]);
+        table.add("time", Unit::Microseconds, 0, 1000);
+        let text = table.markdown();
+        assert!(text.contains("| time | 1.0 ms (1.0 ms to 1.0 ms) | - | - |"), "{text}");
+        let document: serde_json::Value = serde_json::from_str(&table.json()).unwrap();
+        let monitors = &document["measures"][0]["monitors"];
+        assert_eq!((&monitors[0]["median"], &monitors[1]["median"]), (&1000.into(), &serde_json::Value::Null));
     }
 }
