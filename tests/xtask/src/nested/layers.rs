@@ -63,21 +63,29 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
             copy_folder(&from, &to.join("tests").join(name))?;
         }
     }
+    let files = to.join("files");
+    fs::create_dir(&files)?;
+    for (variable, from) in &options.files {
+        fs::copy(from, files.join(variable)).with_context(|| format!("{variable}: {}", from.display()))?;
+    }
     let words: Vec<u8> = options.command.iter().flat_map(|word| [word.as_bytes(), &[0]].concat()).collect();
     fs::write(to.join("command"), words)?;
     fs::write(to.join("limit"), options.timeout.as_secs().to_string())?;
-    fs::write(to.join("environment"), environment())?;
+    fs::write(to.join("environment"), environment(options))?;
     Ok(())
 }
 
-/// Where the tests find things in there, for `sh`.
-fn environment() -> String {
+/// Where things are found in there, for `sh`.
+fn environment(options: &Options) -> String {
     let mut text = String::from(
         "CORACLE_BIN=/coracle/bin/coracle\nCORACLE_IMAGES=/images\nCORACLE_KERNELS=/kernels\nCORACLE_WORKSPACE=/coracle\n\
          CARGO_TARGET_DIR=/var/tmp/target\nCORACLE_OUT=/out\n",
     );
     if let Some(backtrace) = std::env::var("RUST_BACKTRACE").ok().filter(|value| value.parse::<u8>().is_ok()) {
         text += &format!("RUST_BACKTRACE={backtrace}\n");
+    }
+    for (variable, _) in &options.files {
+        text += &format!("{variable}=/coracle/files/{variable}\n");
     }
     text
 }

@@ -2,6 +2,7 @@
 //! What can be typed after `cargo xtask nested`.
 
 use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The tests as the outer Linux finds them.
@@ -17,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) memory_mib: u32,
     /// Longest run of the command.
     pub(crate) timeout: Duration,
+    /// Files of this machine that go along: variables, which name them in there.
+    pub(crate) files: Vec<(&'static str, PathBuf)>,
     /// What runs; never empty.
     pub(crate) command: Vec<String>,
 }
@@ -24,7 +27,7 @@ pub(crate) struct Options {
 impl Options {
     /// A command with what is usual besides.
     pub(crate) fn new(command: Vec<String>) -> Options {
-        Options { memory_mib: 4096, timeout: Duration::from_secs(1800), command }
+        Options { memory_mib: 4096, timeout: Duration::from_secs(1800), files: Vec::new(), command }
     }
 
     /// The end-to-end tests, or those whose names hold `filter`.
