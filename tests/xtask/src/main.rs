@@ -19,7 +19,8 @@ cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAN
                              the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
                              what it leaves in /out comes back as target/nested/out
 cargo xtask bench [ROUNDS]   side by side with other monitors in the nested runner: medians of ROUNDS (10) and ratios
-                             and what is done to a running machine, next to the goals
+                             and what is done to a running machine, next to the goals; BENCH_FIRECRACKER and
+                             BENCH_CLOUD_HYPERVISOR (and BENCH_CLOUD_HYPERVISOR_KERNEL) name more monitors
 cargo xtask bench side-by-side|verbs [ROUNDS]
                              one of the two on this machine's KVM
 cargo xtask bench here [RUNS]

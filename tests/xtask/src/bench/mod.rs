@@ -6,6 +6,7 @@ mod boot;
 mod conversion;
 mod here;
 mod memory;
+mod peers;
 mod product;
 mod report;
 mod side_by_side;
@@ -46,7 +47,9 @@ fn number(word: &str) -> Result<usize> {
 /// The comparison and the verbs, in there.
 fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
     let script = format!("{0} bench side-by-side {rounds} && {0} bench verbs {rounds}", nested::XTASK);
-    let options = nested::Options::new(["sh", "-c", &script].map(str::to_owned).to_vec());
+    let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    let options =
+        nested::Options { files: peers::Peers::of_the_environment()?.files(), ..nested::Options::new(command) };
     let status = nested::start(&options, &mut |bytes| io::stdout().write_all(bytes))?;
     eprintln!("also written to target/nested/out/bench.json and bench-verbs.json");
     Ok(ExitCode::from(status))

@@ -1,28 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask bench side-by-side`: Coracle and QEMU's microvm machine with the same kernel, the same initramfs, the same root
-//! disk and the same command, one after the other in every round, in turning order.
+//! disk and the same command, one after the other in every round, in turning order; and Firecracker and Cloud Hypervisor, where
+//! their binaries are named, with the same root disk and command and what they can run of the rest.
 
+mod cloud_hypervisor;
 mod conversation;
 mod coracle;
 mod fio;
+mod firecracker;
 mod guest;
 mod process;
 mod qemu;
+mod roots;
+mod serial_guest;
 mod table;
 
 use super::memory;
+use super::peers::Peers;
 use super::unit::Unit;
 use anyhow::{Context, Result, ensure};
+use cloud_hypervisor::CloudHypervisor;
 use coracle::Coracle;
+use firecracker::Firecracker;
 use guest::{Guest, Outcome};
 use process::Process;
 use qemu::Qemu;
+use roots::Roots;
 use std::process::ExitCode;
 use table::Table;
 
 /// A monitor under test.
 trait Monitor {
     fn name(&self) -> &'static str;
+    /// Whether its guest's output passes a serial port: the rate would be that of the port's emulation, byte by byte.
+    fn by_serial_port(&self) -> bool {
+        false
+    }
     /// Starts `guest` and returns what speaks for it.
     fn start(&self, guest: &Guest) -> Result<Process>;
 }
@@ -32,18 +45,25 @@ const FLOOD_BYTES: u64 = 64 << 20;
 
 /// Measures everything in `rounds` rounds.
 pub(super) fn run(rounds: usize) -> Result<ExitCode> {
+    let peers = Peers::of_the_environment()?;
     let coracle = Coracle::find()?;
-    let qemu = Qemu::of(&coracle)?;
-    let monitors: [&dyn Monitor; 2] = [&coracle, &qemu];
-    let mut table = Table::new(rounds, monitors.map(Monitor::name));
+    let roots = Roots::of(&coracle)?;
+    let qemu = Qemu::of(&coracle, &roots)?;
+    let firecracker = peers.firecracker.map(|binary| Firecracker::new(binary, &coracle, &roots));
+    let cloud_hypervisor = peers.cloud_hypervisor.map(|files| CloudHypervisor::new(files, &roots));
+    let mut monitors: Vec<&dyn Monitor> = vec![&coracle, &qemu];
+    monitors.extend(firecracker.iter().map(|monitor| monitor as &dyn Monitor));
+    monitors.extend(cloud_hypervisor.iter().map(|monitor| monitor as &dyn Monitor));
+    let names: Vec<_> = monitors.iter().map(|monitor| monitor.name()).collect();
+    let mut table = Table::new(rounds, names);
 
     let echo = Guest::new("busybox", &["echo", "x"]);
     // Not counted: converts the image, warms caches.
-    each(&monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish().map(drop))?;
+    each(&monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish("x").map(drop))?;
     for round in 0..rounds {
         eprintln!("start and end: round {}", round + 1);
         each(&monitors, round, &mut |index, monitor| {
-            let Outcome { first_byte_us, end_us, cpu_us, .. } = monitor.start(&echo)?.finish()?;
+            let Outcome { first_byte_us, end_us, cpu_us, .. } = monitor.start(&echo)?.finish("x")?;
             table.add("process start to the workload's first byte", Unit::Microseconds, index, first_byte_us);
             table.add("process start to process end", Unit::Microseconds, index, end_us);
             table.add("CPU time of the process, start to end", Unit::Microseconds, index, cpu_us);
@@ -55,7 +75,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
         eprintln!("memory: round {}", round + 1);
         each(&monitors, round, &mut |index, monitor| {
             let mut process = monitor.start(&idle)?;
-            process.wait_for_output()?;
+            process.wait_for_output("up")?;
             let memory = memory::of_process(process.pid())?;
             table.add("resident memory without guest pages", Unit::Bytes, index, memory.own_bytes);
             table.add("guest pages of 128 MiB, idle", Unit::Bytes, index, memory.guest_bytes);
@@ -67,6 +87,9 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     for round in 0..rounds {
         eprintln!("standard output: round {}", round + 1);
         each(&monitors, round, &mut |index, monitor| {
+            if monitor.by_serial_port() {
+                return Ok(());
+            }
             let (bytes, time_us) = monitor.start(&flood)?.drain()?;
             ensure!(bytes == FLOOD_BYTES, "{bytes} bytes of {FLOOD_BYTES} arrived");
             table.add("the workload's standard output", Unit::BytesPerSecond, index, bytes * 1_000_000 / time_us);
@@ -79,8 +102,8 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     for round in 0..rounds {
         eprintln!("fio: round {}", round + 1);
         each(&monitors, round, &mut |index, monitor| {
-            let outcome = monitor.start(&fio)?.finish()?;
-            for job in fio::read(&outcome.stdout).with_context(|| monitor.name())? {
+            let outcome = monitor.start(&fio)?.finish(fio::BEGINNING)?;
+            for job in fio::read(&String::from_utf8_lossy(&outcome.stdout)).with_context(|| monitor.name())? {
                 table.add(&format!("fio, {}", job.name), Unit::BytesPerSecond, index, job.bytes_per_second);
             }
             table.add("CPU time of the process, all of fio", Unit::Microseconds, index, outcome.cpu_us);

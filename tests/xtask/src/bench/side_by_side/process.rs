@@ -3,7 +3,7 @@
 
 use super::guest::Outcome;
 use crate::bench::unit::elapsed_us;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs;
 use std::io::Read;
@@ -45,21 +45,41 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for the first output.
-    pub(super) fn wait_for_output(&mut self) -> Result<()> {
-        let mut first = [0];
-        self.stdout.read_exact(&mut first).context("the workload wrote nothing")?;
+    /// Waits for the first output. What does not begin as the workload's does is a kernel's or monitor's, and a failure.
+    pub(super) fn wait_for_output(&mut self, beginning: &str) -> Result<()> {
+        self.take_output()?;
         self.first_byte_us = Some(elapsed_us(self.started)?);
-        self.bytes.extend(first);
+        while self.bytes.len() < beginning.len() {
+            self.take_output()?;
+        }
+        if !self.bytes.starts_with(beginning.as_bytes()) {
+            // The whole line tells more than its first byte.
+            while !self.bytes.contains(&b'\n') && self.take_output().is_ok() {}
+            bail!("it wrote `{}`{}", String::from_utf8_lossy(&self.bytes).trim(), self.said());
+        }
         Ok(())
+    }
+
+    fn take_output(&mut self) -> Result<()> {
+        let mut piece = [0; 4096];
+        let length = self.stdout.read(&mut piece)?;
+        ensure!(length > 0, "its output ended after {} bytes{}", self.bytes.len(), self.said());
+        self.bytes.extend(&piece[..length]);
+        Ok(())
+    }
+
+    /// What the monitor has to say, as the end of a message.
+    fn said(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join(Process::LOG)).unwrap_or_default();
+        if log.trim().is_empty() { String::new() } else { format!(": {}", log.trim()) }
     }
 
     /// Takes the output until it ends; how many bytes those were, and in how many microseconds from the first to the last.
     pub(super) fn drain(mut self) -> Result<(u64, u64)> {
-        self.wait_for_output()?;
+        self.wait_for_output("")?;
         let started = Instant::now();
         let mut piece = vec![0; 1 << 20];
-        let mut total = 1;
+        let mut total = self.bytes.len() as u64;
         loop {
             match self.stdout.read(&mut piece)? {
                 0 => return Ok((total, elapsed_us(started)?.max(1))),
@@ -68,9 +88,9 @@ impl Process {
         }
     }
 
-    /// Waits for the end, which must be a success.
-    pub(super) fn finish(mut self) -> Result<Outcome> {
-        self.wait_for_output()?;
+    /// Waits for the end, which must be a success, of a workload whose output begins like this.
+    pub(super) fn finish(mut self, beginning: &str) -> Result<Outcome> {
+        self.wait_for_output(beginning)?;
         self.stdout.read_to_end(&mut self.bytes)?;
         let pid = Pid::from_child(&self.child);
         // Not reaped yet: its times are still to be read.
@@ -81,8 +101,7 @@ impl Process {
         if let Some(conversation) = self.conversation.take() {
             conversation.join().map_err(|_| anyhow::anyhow!("the conversation panicked"))??;
         }
-        let said = fs::read_to_string(self.folder.path().join(Process::LOG)).unwrap_or_default();
-        ensure!(status.success(), "it ended with {status}: {said}");
+        ensure!(status.success(), "it ended with {status}{}", self.said());
         let first_byte_us = self.first_byte_us.context("the workload wrote nothing")?;
         Ok(Outcome { first_byte_us, end_us, cpu_us, stdout: std::mem::take(&mut self.bytes) })
     }

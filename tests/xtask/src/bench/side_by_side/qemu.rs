@@ -8,11 +8,11 @@ use super::conversation::{self, Ports};
 use super::coracle::Coracle;
 use super::guest::Guest;
 use super::process::Process;
+use super::roots::Roots;
 use anyhow::{Context, Result};
 use boot::Initramfs;
 use guest_init::protocol::PORT_NAMES;
 use rustix::process::Pid;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -25,25 +25,23 @@ const MACHINE: &str =
 /// As Coracle's, but for the way to end: without a keyboard controller a restart is a triple fault.
 const KERNEL_WORDS: &str = "console=hvc0 quiet panic=-1 reboot=t";
 
-pub(super) struct Qemu {
+pub(super) struct Qemu<'a> {
     kernel: PathBuf,
-    roots: BTreeMap<&'static str, PathBuf>,
+    roots: &'a Roots,
     folder: TempDir,
 }
 
-impl Qemu {
+impl<'a> Qemu<'a> {
     /// With the kernel, PID 1 and root disks of `coracle`.
-    pub(super) fn of(coracle: &Coracle) -> Result<Qemu> {
+    pub(super) fn of(coracle: &Coracle, roots: &'a Roots) -> Result<Qemu<'a>> {
         let folder = tempfile::tempdir()?;
         let init = fs::read(coracle.beside("coracle-init")).context("coracle-init")?;
         fs::write(folder.path().join("initramfs"), Initramfs::with_init(&init)?.finish())?;
-        let images = ["busybox", "fio"];
-        let roots = images.into_iter().map(|name| Ok((name, coracle.root_disk(name)?))).collect::<Result<_>>()?;
         Ok(Qemu { kernel: coracle.beside("vmlinux"), roots, folder })
     }
 }
 
-impl Monitor for Qemu {
+impl Monitor for Qemu<'_> {
     fn name(&self) -> &'static str {
         "QEMU microvm"
     }
@@ -51,7 +49,7 @@ impl Monitor for Qemu {
     fn start(&self, guest: &Guest) -> Result<Process> {
         let folder = tempfile::tempdir()?;
         let ports = Ports::listen(folder.path())?;
-        let root = self.roots.get(guest.image).context("no root disk of this image")?;
+        let root = self.roots.disk(guest.image)?;
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
             "-nodefaults",
