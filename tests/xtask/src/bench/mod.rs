@@ -51,7 +51,9 @@ fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
     let options =
         nested::Options { files: peers::Peers::of_the_environment()?.files(), ..nested::Options::new(command) };
     let status = nested::start(&options, &mut |bytes| io::stdout().write_all(bytes))?;
-    eprintln!("also written to target/nested/out/bench.json and bench-verbs.json");
+    if status == 0 {
+        eprintln!("also written to target/nested/out/bench.json and bench-verbs.json");
+    }
     Ok(ExitCode::from(status))
 }
 
