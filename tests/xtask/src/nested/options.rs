@@ -36,6 +36,14 @@ impl Options {
         Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
     }
 
+    /// All but these tests.
+    pub(crate) fn tests_without(names: &[String]) -> Options {
+        let mut options = Options::tests(None);
+        options.command.push("--exact".to_owned());
+        options.command.extend(names.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]));
+        options
+    }
+
     /// These tests, one after the other, each in a run of the test binary.
     pub(crate) fn tests_one_by_one(names: &[String]) -> Options {
         let script = format!("status=0; for name; do {TEST_BINARY} --exact \"$name\" || status=1; done; exit $status");

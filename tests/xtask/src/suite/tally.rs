@@ -15,11 +15,22 @@ pub(super) struct Tally {
     pub(super) reasons: BTreeMap<String, usize>,
     /// Failed at first.
     pub(super) again: Vec<String>,
+    /// Names of those that passed or failed.
+    pub(super) verdicts: Vec<String>,
     /// It did not come to its end.
     pub(super) died: bool,
+    /// Runs before this one that did not, and were gone on with.
+    pub(super) deaths: usize,
+    /// Passed since the last closing line.
+    open: usize,
 }
 
 impl Tally {
+    /// Of a world, before anything was run.
+    pub(super) fn of(world: &str) -> Tally {
+        Tally { world: world.to_owned(), ..Tally::default() }
+    }
+
     /// Passes a line on and counts what it says.
     pub(super) fn show(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
@@ -30,10 +41,23 @@ impl Tally {
     /// A run that failed without a failed test did not compile, or died without its closing line.
     pub(super) fn ended(&mut self, success: bool, how: &str) {
         if !success && self.failed.is_empty() {
-            self.died = true;
-            self.failed.push(how.to_owned());
-            println!("{how}");
+            self.died(how);
         }
+    }
+
+    /// It ended early, whatever was seen of it.
+    pub(super) fn died(&mut self, how: &str) {
+        self.died = true;
+        self.failed.push(how.to_owned());
+        println!("{how}");
+    }
+
+    /// After [`died`](Self::died): what has no verdict yet will be run.
+    pub(super) fn go_on(&mut self) {
+        self.failed.pop();
+        self.died = false;
+        self.deaths += 1;
+        self.passed += std::mem::take(&mut self.open);
     }
 
     /// What failed here was run again, as `second`.
@@ -49,7 +73,9 @@ impl Tally {
 
     fn read(&mut self, line: &str) {
         if let Some(world) = line.strip_prefix("end to end: ") {
-            self.world += &format!(", {world}");
+            if self.deaths == 0 {
+                self.world += &format!(", {world}");
+            }
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             let count = |name| {
                 let mut parts = counts.split(['.', ';']).map(str::trim);
@@ -57,7 +83,12 @@ impl Tally {
             };
             self.passed += count("passed");
             self.skipped += count("ignored");
+            self.open = 0;
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... ok")) {
+            self.verdicts.push(name.trim().to_owned());
+            self.open += 1;
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
+            self.verdicts.push(name.trim().to_owned());
             self.failed.push(name.trim().to_owned());
         } else if let Some((_, reason)) = line.split_once(" ... ignored") {
             // Rust's own runner writes `ignored, REASON`, the end-to-end tests' `ignored (REASON)`.
@@ -73,7 +104,7 @@ mod tests {
     use super::Tally;
 
     fn read(lines: &[&str]) -> Tally {
-        let mut tally = Tally { world: "end to end".into(), ..Tally::default() };
+        let mut tally = Tally::of("end to end");
         lines.iter().for_each(|line| tally.read(line));
         tally
     }
@@ -105,6 +136,19 @@ mod tests {
         assert_eq!(tally.world, "end to end, emulating KVM, as root");
         assert_eq!(tally.reasons["needs native KVM"], 2);
         assert_eq!(tally.reasons["marked as ignored"], 1);
+    }
+
+    #[test]
+    fn what_ended_early_is_gone_on_with_and_all_of_it_counts() {
+        let mut tally = read(&["test a   ... ok", "test b ... FAILED", "test c ... ok"]);
+        tally.died("the outer Linux is gone");
+        assert_eq!(tally.failed, ["b", "the outer Linux is gone"]);
+        tally.go_on();
+        assert_eq!(tally.verdicts, ["a", "b", "c"]);
+        for line in ["test d ... ok", "test result: ok. 1 passed; 0 failed; 0 ignored"] {
+            tally.read(line);
+        }
+        assert_eq!((tally.passed, tally.failed, tally.died, tally.deaths), (3, vec!["b".to_owned()], false, 1));
     }
 
     const TWO_FAILED: [&str; 3] =
