@@ -21,8 +21,6 @@ pub struct RotatedReader {
     begin: usize,
     /// Where the next line ends, if that was read.
     end: Option<usize>,
-    /// So far the end was looked for.
-    searched: usize,
     fell_behind: bool,
 }
 
@@ -30,8 +28,7 @@ impl RotatedReader {
     /// Begins with the oldest line that is there.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        let (begin, end, searched) = (0, None, 0);
-        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin, end, searched, fell_behind: false }
+        Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin: 0, end: None, fell_behind: false }
     }
 
     /// Begins with the line that is written next.
@@ -69,7 +66,7 @@ impl RotatedReader {
     pub fn take(&mut self) {
         if let Some(end) = self.end {
             self.begin = end;
-            self.find_end();
+            self.find_end(end);
         }
     }
 
@@ -79,10 +76,10 @@ impl RotatedReader {
         self.fell_behind
     }
 
-    fn find_end(&mut self) {
-        let length = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
-        self.end = length.map(|length| self.searched + length + 1);
-        self.searched = self.end.unwrap_or(self.buffer.len());
+    /// Looks for the next line's end from here on; there is none before.
+    fn find_end(&mut self, start: usize) {
+        let length = self.buffer[start..].iter().position(|byte| *byte == b'\n');
+        self.end = length.map(|length| start + length + 1);
     }
 
     /// Reads on where no line is left of what was read, and says whether there was more.
@@ -95,31 +92,32 @@ impl RotatedReader {
         }
         let begin = std::mem::take(&mut self.begin);
         self.buffer.drain(..begin);
-        self.searched = self.buffer.len();
-        let more = self.read_more()?;
-        self.find_end();
-        Ok(more)
+        let start = self.read_more()?;
+        if let Some(start) = start {
+            self.find_end(start);
+        }
+        Ok(start.is_some())
     }
 
-    fn read_more(&mut self) -> Result<bool> {
+    /// Where in the buffer that begins which was read now, if there was more.
+    fn read_more(&mut self) -> Result<Option<usize>> {
         loop {
+            let before = self.buffer.len();
             if let Some(file) = &mut self.file {
-                let before = self.buffer.len();
                 file.take(STEP as u64).read_to_end(&mut self.buffer)?;
                 if self.buffer.len() > before {
-                    return Ok(true);
+                    return Ok(Some(before));
                 }
             }
-            let Some(next) = self.next_file()? else { return Ok(false) };
+            let Some(next) = self.next_file()? else { return Ok(None) };
             // Between the last read and the rotation more may have been written.
             if let Some(mut last) = self.file.replace(next) {
                 last.read_to_end(&mut self.buffer)?;
             }
             // A line that was never completed is none.
             self.buffer.truncate(self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
-            self.searched = self.searched.min(self.buffer.len());
             if !self.buffer.is_empty() {
-                return Ok(true);
+                return Ok(Some(before));
             }
         }
     }
