@@ -9,11 +9,10 @@ use super::process::Process;
 use super::roots::Roots;
 use super::serial_guest::kernel_line;
 use crate::bench::peers::CloudHypervisorFiles;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 pub(super) struct CloudHypervisor<'a> {
     files: CloudHypervisorFiles,
@@ -41,11 +40,7 @@ impl Monitor for CloudHypervisor<'_> {
         let mut command = Command::new(&self.files.binary);
         command.args(arguments(&self.files.kernel, self.roots.disk(guest.image)?, guest)?);
         command.arg("--log-file").arg(folder.path().join(Process::LOG));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let started = Instant::now();
-        let mut child = command.spawn().with_context(|| self.files.binary.display().to_string())?;
-        let stdout = child.stdout.take().context("standard output")?;
-        Ok(Process::new(child, started, Box::new(stdout), folder))
+        Process::start(command, folder)
     }
 }
 

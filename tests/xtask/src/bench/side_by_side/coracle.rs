@@ -8,8 +8,6 @@ use crate::bench::product::Product;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Instant;
 
 pub(super) struct Coracle {
     product: Product,
@@ -49,11 +47,8 @@ impl Monitor for Coracle {
         if let Some(disk) = &guest.disk {
             command.arg("--disk").arg(disk_option(disk));
         }
-        command.arg(image).args(&guest.command).stdin(Stdio::null()).stdout(Stdio::piped());
-        let started = Instant::now();
-        let mut child = command.spawn().context("coracle")?;
-        let stdout = child.stdout.take().context("standard output")?;
-        Ok(Process::new(child, started, Box::new(stdout), folder))
+        command.arg(image).args(&guest.command);
+        Process::start(command, folder)
     }
 }
 

@@ -10,12 +10,11 @@ use super::guest::Guest;
 use super::process::Process;
 use super::roots::Roots;
 use super::serial_guest::kernel_line;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 /// A reset through the keyboard controller is how a guest ends the process, with status 0. What else its documentation has
 /// kernels told, `pci=off` and `i8042.*`, is about drivers that this kernel has not got.
@@ -54,11 +53,7 @@ impl Monitor for Firecracker<'_> {
         let mut command = Command::new(&self.binary);
         command.arg("--no-api").arg("--config-file").arg(configuration);
         command.arg("--log-path").arg(log).args(["--level", "Error"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let started = Instant::now();
-        let mut child = command.spawn().with_context(|| self.binary.display().to_string())?;
-        let stdout = child.stdout.take().context("standard output")?;
-        Ok(Process::new(child, started, Box::new(stdout), folder))
+        Process::start(command, folder)
     }
 }
 

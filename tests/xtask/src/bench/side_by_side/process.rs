@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs;
 use std::io::Read;
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tempfile::TempDir;
@@ -33,6 +33,15 @@ impl Process {
     pub(super) fn new(child: Child, started: Instant, stdout: Box<dyn Read>, folder: TempDir) -> Process {
         let (first_byte_us, bytes) = (None, Vec::new());
         Process { child, started, stdout, first_byte_us, bytes, conversation: None, folder }
+    }
+
+    /// Starts a monitor whose standard output is its guest's.
+    pub(super) fn start(mut command: Command, folder: TempDir) -> Result<Process> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().with_context(|| command.get_program().display().to_string())?;
+        let stdout = child.stdout.take().context("standard output")?;
+        Ok(Process::new(child, started, Box::new(stdout), folder))
     }
 
     /// Its guest is talked to on this thread.
