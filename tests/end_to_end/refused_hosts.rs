@@ -42,8 +42,7 @@ fn without_permission_for_dev_kvm_the_line_says_how_to_get_it() {
     let place = Place::new();
     // Nobody may read root's folders: the binary and its surroundings come along.
     for name in ["coracle", "vmlinux", "coracle-init"] {
-        let source = coracle().with_file_name(name);
-        fs::copy(&source, place.file(name)).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        place.copy_program(&coracle().with_file_name(name), name);
     }
     let open = format!("chmod -R a+rwX {} && exec \"$@\"", place.path().display());
     let nobody = ["sh", "-c", &open, "sh", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -59,8 +58,7 @@ fn without_permission_for_dev_kvm_the_line_says_how_to_get_it() {
 
 fn a_guest_kernel_that_is_nowhere_is_refused_with_the_places() {
     let place = Place::new();
-    let alone = place.file("coracle");
-    fs::copy(coracle(), &alone).expect("the binary can be read");
+    let alone = place.copy_program(coracle(), "coracle");
     let run = place.invocation(&[&image("busybox"), "true"]).program(alone).finish();
     if Path::new("/usr/share/coracle/vmlinux").exists() || Path::new("/usr/local/share/coracle/vmlinux").exists() {
         return;

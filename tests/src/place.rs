@@ -7,6 +7,7 @@ use crate::{Finished, Running, scratch_folder};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// A folder with `home`, `run` (the run directory), `tmp` (`TMPDIR`) and `files` (what the test brings along).
@@ -70,6 +71,16 @@ impl Place {
         let path = self.file(name);
         fs::write(&path, contents).expect("the test's own folder is writable");
         path
+    }
+
+    /// Copies a program to `name` among the files that the test brings along. Another process does it: were the copy open
+    /// for writing in this one, a child that another test's thread forks meanwhile would hold it open, too, and starting it
+    /// would fail as "text file busy".
+    pub fn copy_program(&self, program: &Path, name: &str) -> PathBuf {
+        let copy = self.file(name);
+        let status = Command::new("cp").arg(program).arg(&copy).status().expect("cp can be started");
+        assert!(status.success(), "cannot copy {}: {status}", program.display());
+        copy
     }
 
     /// `coracle run` with these arguments, to be refined or started.
