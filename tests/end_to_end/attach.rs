@@ -69,8 +69,11 @@ fn attached_clients_see_what_comes_and_feed_the_input_that_none_of_them_ends() {
     detached(&place, &["-i", &image("busybox"), "sh", "-c", ECHO]);
     wait_for_log(&place, "up\n");
     assert_eq!(status(&place, "m")["interactive"], true);
-    // Its own input ends at once; what it sees does not.
-    let mut watching = place.verb("attach", &["m"]).start();
+    // Who was heard is attached. Then its own input ends; what it sees does not.
+    let mut watching = attached(&place, &["m"]);
+    watching.send("zero\n");
+    watching.wait_for_stdout("got zero\n");
+    watching.close_stdin();
     let mut typing = attached(&place, &["m"]);
     typing.send("one\n");
     typing.wait_for_stdout("got one\n");
@@ -83,8 +86,8 @@ fn attached_clients_see_what_comes_and_feed_the_input_that_none_of_them_ends() {
     next.send("end\n");
     next.finish().assert_status(7).assert_stdout("got two\n").assert_stderr("not two\n");
     typing.finish().assert_status(7).assert_stdout("got one\ngot two\n").assert_stderr("not one\nnot two\n");
-    watching.finish().assert_status(7).assert_stdout("got one\ngot two\n");
-    verb(&place, "logs", &["m"]).assert_stdout("up\ngot one\ngot two\n");
+    watching.finish().assert_status(7).assert_stdout("got zero\ngot one\ngot two\n");
+    verb(&place, "logs", &["m"]).assert_stdout("up\ngot zero\ngot one\ngot two\n");
 }
 
 fn all_output_arrives_before_the_status_however_much_it_is() {
@@ -151,7 +154,10 @@ fn a_terminal_is_left_by_its_keys_and_found_again() {
     let watching = attached_on(&other, &place, &["--no-stdin", "m"]);
     let mut last = Pty::open(24, 80);
     let third = attached_on(&last, &place, &["m"]);
-    last.type_text("echo three; exit 9\r");
+    // It may come too late for a word that is said once.
+    last.type_text("until read -t 1 line; do echo t'wo'; done; echo three; exit 9\r");
+    other.wait_for("two");
+    last.type_text("\r");
     third.finish().assert_status(9);
     other.wait_for("three");
     watching.finish().assert_status(9);
