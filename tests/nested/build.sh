@@ -14,8 +14,9 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/nested
 # The tests' tools and a C compiler for their guest programs; the peer of the benchmarks; what a person would look for.
 packages=dash,bash,hostname,coreutils,util-linux,mount,procps,iproute2,iputils-ping,e2fsprogs,gzip,tar,findutils,grep,sed,mawk,passwd,libc-bin
 packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,busybox-static,acpica-tools
-# What the kernel loads before and after it has its root.
-modules="virtio_blk squashfs overlay kvm_amd tun"
+# What the kernel loads for its root, and for the command.
+root_modules="virtio_blk squashfs overlay"
+kvm_modules="kvm_amd tun"
 
 fail() {
     echo "tests/nested/build.sh: $*" >&2
@@ -30,14 +31,11 @@ version=$(ls "$kernel/lib/modules")
 key=$( { echo "$release $kernel"; cat "$here/build.sh" "$here/init" "$here/hold_vm.c"; } | sha256sum | cut -c1-16)
 result=$cache/$key
 
-initramfs() {
-    tree=$work/initramfs
-    mkdir -p "$tree/bin" "$tree/modules" "$tree/dev" "$tree/proc" "$tree/sys"
-    cp /bin/busybox "$tree/bin/busybox"
-    ln -s busybox "$tree/bin/sh"
-    install -m 755 "$here/init" "$tree/init"
-    gcc -O2 -Wall -Wextra -static -s -o "$tree/bin/hold_vm" "$here/hold_vm.c"
-    for module in $modules; do
+# modules LIST MODULE...: these and what they depend on, in the order of loading, whose names go into LIST.
+modules() {
+    list=$tree/modules/$1
+    shift
+    for module; do
         PATH=$PATH:/usr/sbin:/sbin modprobe -d "$kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'
     done | awk '!seen[$1]++ { print $1 }' > "$work/files"
     [ -s "$work/files" ] || fail "no modules in $kernel"
@@ -46,8 +44,24 @@ initramfs() {
         xz -dc "$file" > "$tree/modules/$name"
         # Without their signatures, which would be verified, and which this kernel has no keys for (tests/xtask: NOT_NEEDED).
         strip --strip-debug "$tree/modules/$name"
-        echo "$name" >> "$tree/modules/order"
+        echo "$name" >> "$list"
     done < "$work/files"
+}
+
+initramfs() {
+    tree=$work/initramfs
+    mkdir -p "$tree/bin" "$tree/modules" "$tree/dev" "$tree/proc" "$tree/sys"
+    cp /bin/busybox "$tree/bin/busybox"
+    # The shell finds these in itself; where it was built otherwise, here.
+    for applet in sh cat chown insmod ip ln mkdir mount; do
+        ln -s busybox "$tree/bin/$applet"
+    done
+    install -m 755 "$here/init" "$tree/init"
+    gcc -O2 -Wall -Wextra -static -s -o "$tree/bin/hold_vm" "$here/hold_vm.c"
+    # shellcheck disable=SC2086
+    modules root $root_modules
+    # shellcheck disable=SC2086
+    modules kvm $kvm_modules
     (cd "$tree" && find . | LC_ALL=C sort | busybox cpio -o -H newc) > "$result.building/initramfs" 2> /dev/null
 }
 

@@ -8,7 +8,7 @@ use crate::repository::root;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -47,20 +47,45 @@ enum Message {
     Closed,
 }
 
+/// How often the outer Linux is booted until its command starts. A boot may fail: QEMU 7.2 now and then runs code as it was
+/// before another processor patched it (`tests/README.md`), and the kernel patches itself while it boots.
+const BOOTS: usize = 3;
+
+/// How an outer Linux ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Status(u8),
+    /// Without one, after the command had started.
+    Died,
+    /// Before that.
+    NotBooted,
+}
+
 /// Runs the outer Linux to its end. Its `/out` becomes `target/nested/out`.
 pub(super) fn run(options: &Options, layers: &Layers, stdout: &mut Sink<'_>) -> Result<u8> {
+    let console = root().join("target/nested/console.log");
+    for _ in 0..BOOTS {
+        match run_once(options, layers, &console, stdout)? {
+            End::Status(status) => return Ok(status),
+            End::Died => bail!("the outer Linux ended without a status; the end of its console:\n{}", tail(&console)),
+            End::NotBooted => eprintln!("the outer Linux did not boot; the end of its console:\n{}", tail(&console)),
+        }
+    }
+    bail!("the outer Linux did not boot {BOOTS} times")
+}
+
+fn run_once(options: &Options, layers: &Layers, console: &Path, stdout: &mut Sink<'_>) -> Result<End> {
     let results = root().join("target/nested");
     let out = results.join("out");
     if out.exists() {
         fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
     }
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
-    let console = results.join("console.log");
 
     let folder = layers.folder.path();
     let [standard, error, status, files] = ["stdout", "stderr", "status", "out"].map(|name| Port::listen(folder, name));
     let (standard, error, status, files) = (standard?, error?, status?, files?);
-    let mut command = machine(options, layers, &console);
+    let mut command = machine(options, layers, console);
     for port in [&standard, &error, &status, &files] {
         command.args(port.arguments());
     }
@@ -82,14 +107,21 @@ pub(super) fn run(options: &Options, layers: &Layers, stdout: &mut Sink<'_>) -> 
         drop(sender.send(Message::Closed));
     });
 
-    let outcome = follow(&messages, Instant::now() + options.timeout + GRACE, stdout);
+    let end = follow(&messages, Instant::now() + options.timeout + GRACE, stdout);
     // Either it is gone, or it has to go.
     let _ = qemu.0.kill();
     let _ = qemu.0.wait();
     let _ = unpack.wait();
-    match outcome? {
-        Some(status) => Ok(status),
-        None => bail!("the outer Linux ended without a status; the end of its console:\n{}", tail(&console)),
+    end
+}
+
+impl End {
+    /// What `nested/outer.sh` wrote to the port of the status: a line when the command starts, and the status.
+    fn told_by(lines: &str) -> End {
+        match lines.lines().collect::<Vec<_>>()[..] {
+            [] => End::NotBooted,
+            [.., last] => last.parse().map_or(End::Died, End::Status),
+        }
     }
 }
 
@@ -130,8 +162,8 @@ fn file(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display().to_string().replace(',', ",,"))
 }
 
-/// Passes output on until all ports are closed; the status, if one came.
-fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<Option<u8>> {
+/// Passes output on until all ports are closed.
+fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<End> {
     let mut status = Vec::new();
     loop {
         match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -144,12 +176,24 @@ fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>
             }
         }
     }
-    Ok(String::from_utf8_lossy(&status).trim().parse().ok())
+    Ok(End::told_by(&String::from_utf8_lossy(&status)))
 }
 
 /// The last lines of a console.
-fn tail(path: &PathBuf) -> String {
+fn tail(path: &Path) -> String {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::End;
+
+    #[test]
+    fn the_port_of_the_status_tells_how_it_ended() {
+        assert_eq!(End::told_by(""), End::NotBooted);
+        assert_eq!(End::told_by("started\n"), End::Died);
+        assert_eq!(End::told_by("started\n7\n"), End::Status(7));
+    }
 }
