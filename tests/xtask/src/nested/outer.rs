@@ -18,7 +18,8 @@ pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
 /// From the end of the command's own time until QEMU is ended: the outer Linux hands over its files in it.
 const GRACE: Duration = Duration::from_secs(120);
-const PROCESSORS: &str = "2";
+/// Two for the command, and the first, on which no guest may run: `nested/outer.sh` says why.
+const PROCESSORS: &str = "3";
 /// Everything that can be emulated, but for what costs and proves nothing: a fifth level of page tables, in both dimensions,
 /// and checks of user pages (with all three a boot takes a fifth more processor time); and the promise that copying by the
 /// byte is fast, which every kernel believes (with it a boot takes twice as long: QEMU goes through a loop for each byte).
