@@ -86,7 +86,9 @@ fn logs_are_followed_with_streams_and_times_apart() {
     let last = verb(&place, "logs", &["--since", "1h", "-n", "3", "talks"]);
     assert_eq!(last.stdout_text().lines().count() + last.stderr.lines().count(), 3, "{}", last.report());
     let all = "out 1\nout 2\nout 3\nout 4\nout 5\ndone\n";
-    verb(&place, "logs", &["talks"]).assert_stdout(all).assert_stderr("err 1\nerr 2\nerr 3\nerr 4\nerr 5\n");
+    for arguments in [&["talks"][..], &["--tail", "all", "talks"]] {
+        verb(&place, "logs", arguments).assert_stdout(all).assert_stderr("err 1\nerr 2\nerr 3\nerr 4\nerr 5\n");
+    }
     // Who has read enough ends the follower, though nothing more is written.
     let mut following = std::process::Command::new(coracle_tests::coracle());
     following.args(["logs", "-f", "talks", "--run-dir"]).arg(place.run_directory());

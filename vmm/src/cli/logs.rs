@@ -4,6 +4,7 @@
 use super::failure::{FailsAs as _, Failure};
 use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
+use crate::config::number::lines;
 use crate::control::end::EndReason;
 use crate::control::logs::{LogReader, Record, Stream};
 use crate::control::rfc3339;
@@ -28,8 +29,8 @@ pub(super) struct LogsArguments {
     /// Begin with this moment (2026-11-22T10:00:00Z) or so long ago (90s, 10m, 2h)
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Begin with so many lines before the last
-    #[arg(short = 'n', long, value_name = "LINES")]
+    /// Begin with so many lines before the last, or with `all`
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = lines)]
     tail: Option<usize>,
     /// Show when each line was begun
     #[arg(short, long)]

@@ -4,6 +4,7 @@
 
 use super::failure::{FailsAs as _, Failure};
 use super::machines::{MachineArguments, client_failure, print_each, require_running};
+use crate::config::number::seconds;
 use crate::config::signal::SignalNumber;
 use crate::control::client::{Client, ClientError};
 use crate::control::end::EndReason;
@@ -29,7 +30,7 @@ pub(super) struct StopArguments {
     #[command(flatten)]
     machines: MachineArguments,
     /// From now until power is cut [default: what the machine was started with]
-    #[arg(short, long, value_name = "SECONDS", visible_alias = "timeout")]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, visible_alias = "timeout")]
     time: Option<u32>,
     /// What to send instead of the image's StopSignal
     #[arg(short, long, value_name = "SIGNAL", allow_hyphen_values = true)]

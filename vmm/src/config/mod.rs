@@ -17,6 +17,7 @@ pub mod interval;
 pub mod moment;
 pub mod name;
 pub mod network;
+pub mod number;
 pub mod plan;
 pub mod request;
 pub mod root_format;

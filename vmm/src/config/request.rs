@@ -9,6 +9,7 @@ use super::environment::Variable;
 use super::interval::Interval;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
+use super::number::{port, seconds, times};
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
@@ -67,10 +68,10 @@ pub struct Request {
     #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
     pub stop_signal: Option<SignalNumber>,
     /// From TERM until power is cut [default: 10, 90 with --system]
-    #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
     pub stop_timeout: Option<u32>,
     /// Cut power after this time, with status 137 and reason `timeout`
-    #[arg(long, value_name = "SECONDS", help_heading = "Streams and signals")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
     pub timeout: Option<u32>,
 
     /// Command for the image's shell that tells whether the workload is well, instead of the image's
@@ -83,7 +84,7 @@ pub struct Request {
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
     pub health_timeout: Option<Interval>,
     /// So many failures in a row make the workload unhealthy [default: 3]
-    #[arg(long, value_name = "NUMBER", help_heading = "Health and readiness")]
+    #[arg(long, value_name = "NUMBER", value_parser = times, help_heading = "Health and readiness")]
     pub health_retries: Option<u32>,
     /// Failures of the first so much time do not count [default: 0s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
@@ -95,7 +96,7 @@ pub struct Request {
     #[arg(long, help_heading = "Health and readiness")]
     pub no_healthcheck: bool,
     /// Ready is when this TCP port takes connections inside, instead of when the workload is executed
-    #[arg(long, value_name = "PORT", help_heading = "Health and readiness")]
+    #[arg(long, value_name = "PORT", value_parser = port, help_heading = "Health and readiness")]
     pub ready_port: Option<NonZeroU16>,
     /// Ready is when this command for the image's shell exits with 0
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Plain numbers among the options. The standard library's words for one that is none ("invalid digit found in string") do
+//! not say what is expected.
+
+use std::num::NonZeroU16;
+
+/// Seconds.
+///
+/// # Errors
+/// It is no whole number, or above 2³² - 1.
+pub fn seconds(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "a whole number of seconds is expected, 4294967295 at most")
+}
+
+/// How often.
+///
+/// # Errors
+/// It is no whole number, or above 2³² - 1.
+pub fn times(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "a whole number is expected, 4294967295 at most")
+}
+
+/// Lines of a log; `all` is all of them, as it is to docker.
+///
+/// # Errors
+/// It is neither.
+pub fn lines(text: &str) -> Result<usize, &'static str> {
+    if text == "all" {
+        return Ok(usize::MAX);
+    }
+    text.parse().map_err(|_| "a whole number of lines is expected, or `all`")
+}
+
+/// A TCP port.
+///
+/// # Errors
+/// It is no number, 0, or above 65535.
+pub fn port(text: &str) -> Result<NonZeroU16, &'static str> {
+    text.parse().map_err(|_| "a port is a number from 1 to 65535")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lines, port, seconds, times};
+
+    #[test]
+    fn what_is_no_number_is_told_what_is_expected() {
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(times("0"), Ok(0));
+        assert_eq!((lines("20"), lines("all")), (Ok(20), Ok(usize::MAX)));
+        assert_eq!(port("6379").map(u16::from), Ok(6379));
+        for text in ["", "ten", "1.5", "99999999999999999999"] {
+            assert!(lines(text).is_err_and(|error| error.contains("lines")), "{text}");
+            assert!(seconds(text).is_err_and(|error| error.contains("seconds")), "{text}");
+            assert!(times(text).is_err_and(|error| error.contains("whole number")), "{text}");
+        }
+        for text in ["", "http", "0", "65536"] {
+            assert!(port(text).is_err_and(|error| error.contains("65535")), "{text}");
+        }
+    }
+}
