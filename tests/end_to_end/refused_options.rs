@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests that make no sense are refused before anything is touched: status 125, one line that names what is wrong.
 
-use coracle_tests::{Case, Place, case};
+use coracle_tests::{Case, Place, case, image};
 use std::os::unix::process::CommandExt;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Quick, options_that_make_no_sense_are_refused_by_name),
+        case!(Quick, a_result_that_has_no_place_is_refused_before_anything_runs),
         case!(Quick, options_that_contradict_each_other_are_refused),
         case!(Quick, configuration_documents_that_make_no_sense_are_refused),
         case!(Quick, help_and_version_succeed),
@@ -47,6 +48,8 @@ const SENSELESS: &[(&[&str], &str)] = &[
     (&["--stop-signal", "0"], "0"),
     (&["--stop-signal", "99"], "99"),
     (&["--stop-timeout", "soon"], "soon"),
+    (&["--timeout", "1.5"], "a whole number of seconds"),
+    (&["--ready-port", "70000"], "from 1 to 65535"),
     (&["--timeout", "-3"], "-3"),
     (&["--tmpfs", "relative"], "relative"),
     (&["--tmpfs", ""], "tmpfs"),
@@ -74,6 +77,16 @@ fn options_that_make_no_sense_are_refused_by_name() {
         if run.result.is_some() {
             run.assert_reason("config-error");
         }
+    }
+}
+
+fn a_result_that_has_no_place_is_refused_before_anything_runs() {
+    let place = Place::new();
+    let folder = place.path().display().to_string();
+    let file = place.write("file", "").display().to_string();
+    for result in ["/nowhere/result.json", &folder, &format!("{file}/result.json")] {
+        let run = place.verb("run", &["--result", result, &image("busybox"), "echo", "it ran"]).finish();
+        run.assert_status(125).assert_stdout("").assert_one_line_naming(&["--result", result]);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::control::status::{self, State, Status};
 use crate::control::timings;
 use crate::host::descriptor;
 use crate::host::process::ProcessId;
+use crate::host::whole_file;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -48,11 +49,14 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Fails if the result's descriptor is not open for writing.
+    /// Fails if the result's descriptor is not open for writing, or there is no place for its file.
     pub(super) fn new(request: &Request, id: &str, stages: Stages) -> Result<Self, Failure> {
         let destination = match &request.result {
             None => None,
-            Some(Destination::File(path)) => Some(ResultDestination::File(path.clone())),
+            Some(Destination::File(path)) => {
+                whole_file::check(path).map_err(file_error("--result", path)).fails_as(EndReason::ConfigError)?;
+                Some(ResultDestination::File(path.clone()))
+            }
             Some(Destination::Descriptor(number)) => {
                 Some(ResultDestination::Descriptor(inherited("--result", *number)?, *number))
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A document that is there whole or not at all: written beside its place and renamed. Used by whoever writes one.
 
+use rustix::fs::{Access, access};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -22,4 +23,17 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Whether [`replace`] could put something at `path` now, without doing it.
+///
+/// # Errors
+/// It could not: what the host would say.
+pub fn check(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(there) if !there.is_file() => Ok(access(path, Access::WRITE_OK)?),
+        _ if path.file_name().is_none() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Ok(access(path.with_file_name("."), Access::WRITE_OK | Access::EXEC_OK)?),
+    }
 }
