@@ -20,9 +20,11 @@ cd /root || exit
 guests_on=1-2
 # The limit ends what hangs, and shows where.
 watch() {
+    local begun=$SECONDS
     timeout --kill-after=10 "$limit" taskset -c "$guests_on" "${words[@]}" < /dev/null 4>&-
     local status=$?
-    if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+    # The command may have such a status of its own.
+    if [ $((SECONDS - begun)) -ge "$limit" ] && { [ "$status" = 124 ] || [ "$status" = 137 ]; }; then
         echo "the command was ended after $limit s; the ends of its guests' consoles:"
         for log in /run/coracle/*/console.log /tmp/*/run/*/console.log; do
             [ -s "$log" ] && { echo "== $log"; tail -n 15 "$log"; }
