@@ -2,12 +2,14 @@
 //! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes by number, so that
 //! hard links are two names of one node and a deep tree is dropped without recursion.
 
+mod fault;
 mod merge;
 mod path;
 mod xattr;
 
+pub use fault::Fault;
 pub(crate) use merge::Merge;
-pub use merge::{Fault, MergeError};
+pub use merge::MergeError;
 
 use crate::limits;
 use crate::tar::Time;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Paths out of an archive: cut into names, and followed inside the tree. None of them ever reaches the host.
 
-use super::merge::Fault;
+use super::fault::Fault;
 use super::{Content, Metadata, Node, NodeId, Tree};
 use crate::limits;
 

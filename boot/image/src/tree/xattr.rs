@@ -2,7 +2,7 @@
 //! Which extended attributes of an entry are kept, and their limits.
 
 use super::Xattrs;
-use super::merge::Fault;
+use super::fault::Fault;
 use crate::limits;
 
 /// Attributes that EROFS and Linux know the namespace of; the rest is left out, as a file system without them would do.
