@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Control messages of the console device. Pure. Virtio 1.3, 5.3.6.2 (`struct virtio_console_control`).
+//! What the feature of several ports brings: control messages of the console device. Pure. Virtio 1.3, 5.3.3 and 5.3.6.2
+//! (`struct virtio_console_control`).
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Number of the feature: several ports, and the control queues.
+pub(super) const FEATURE_MULTIPORT: u32 = 1;
 
 /// The driver is ready for messages (1), or is not (0).
 pub(super) const DEVICE_READY: u16 = 0;

@@ -3,15 +3,13 @@
 //! threads.
 
 use super::super::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker, read_config_bytes};
+use super::control::FEATURE_MULTIPORT;
 use super::port::{PortConfig, PortInput, PortOutput, PortStream};
 use super::worker::ConsoleWorker;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
-
-/// Feature: several ports, and the control queues.
-pub(super) const FEATURE_MULTIPORT: u32 = 1;
 
 /// A driver fills the whole of these with buffers of a page each, whether they are needed or not, so they are small.
 const TO_DRIVER: u16 = 16;

@@ -4,8 +4,9 @@
 
 use super::super::queue::{Served, Virtqueue};
 use super::super::{Activation, Worker};
-use super::control::{CONSOLE_PORT, DEVICE_READY, Message, PORT_ADD, PORT_NAME, PORT_OPEN, PORT_READY};
-use super::device::FEATURE_MULTIPORT;
+use super::control::{
+    CONSOLE_PORT, DEVICE_READY, FEATURE_MULTIPORT, Message, PORT_ADD, PORT_NAME, PORT_OPEN, PORT_READY,
+};
 use super::port::{PortConfig, PortInput, PortOutput};
 use super::transfer::Port;
 use crate::GuestMemory;
