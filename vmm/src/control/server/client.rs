@@ -2,8 +2,8 @@
 //! One connection: what came, what goes, and how long either may take. All buffers are bounded, and nothing waits. Used by
 //! `main`'s event loop.
 
-use super::head::{self, BODY_BYTES, Form, HEAD_BYTES, Request, Taken};
-use super::response::{self, Response};
+use super::head::{self, BODY_BYTES, HEAD_BYTES, Request, Taken};
+use super::response::{self, Form, Response};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd, RawFd};

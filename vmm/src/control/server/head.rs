@@ -3,7 +3,7 @@
 //!
 //! Not supported: transfer codings of a request, trailers, `Expect` (the body is simply awaited).
 
-use super::response::Response;
+use super::response::{Form, Response};
 
 /// Longest head of a request.
 pub(super) const HEAD_BYTES: usize = 8 << 10;
@@ -21,17 +21,6 @@ pub(super) struct Request {
     pub(super) query: String,
     pub(super) body: Vec<u8>,
     pub(super) form: Form,
-}
-
-/// How the client wants to be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
-    /// The connection stays open for another request.
-    pub(super) keep_alive: bool,
-    /// It takes chunks (HTTP/1.1).
-    pub(super) chunked: bool,
-    /// It asks for another protocol on the connection.
-    pub(super) upgrade: bool,
 }
 
 /// What there is at the beginning of a client's bytes.

@@ -305,7 +305,7 @@ impl Server {
 
 /// Tells a client that there are enough, as far as it hears that.
 fn refuse(mut stream: &UnixStream) {
-    let form = head::Form { keep_alive: false, chunked: true, upgrade: false };
+    let form = response::Form { keep_alive: false, chunked: true, upgrade: false };
     let response = Response::refusal(503, &format!("{CLIENTS} clients are connected already"));
     let _ = stream.write_all(&response.to_bytes(form));
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a client is answered: status line, header fields, JSON. RFC 9112. Pure.
 
-use super::head::Form;
 use serde::Serialize;
 
 /// A whole answer.
@@ -11,6 +10,17 @@ pub struct Response {
     pub status: u16,
     /// JSON, or nothing.
     pub body: Vec<u8>,
+}
+
+/// How the client wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    /// The connection stays open for another request.
+    pub(super) keep_alive: bool,
+    /// It takes chunks (HTTP/1.1).
+    pub(super) chunked: bool,
+    /// It asks for another protocol on the connection.
+    pub(super) upgrade: bool,
 }
 
 /// What a refusal says.

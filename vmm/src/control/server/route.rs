@@ -188,7 +188,7 @@ mod openapi_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::Form;
+    use super::super::response::Form;
     use super::*;
 
     fn ask(method: &str, target: &str, body: &str) -> Result<Operation, u16> {
