@@ -2,7 +2,8 @@
 //! Formatted empty disks in the cache, one a size, and their copying: a start that copies one is ten times as fast as one
 //! that runs `mke2fs`. They appear whole or not at all; what cannot be kept is made anew each time.
 
-use super::scratch::{self, ScratchError};
+use super::mke2fs::{FormatError, format};
+use super::unnamed::unnamed;
 use rustix::fs::{AtFlags, CWD, SeekFrom, linkat, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -32,7 +33,7 @@ pub(super) enum Copied {
 ///
 /// # Errors
 /// Formatting failed.
-pub(super) fn copy(size: u64, cache: &Path, disk: &File) -> Result<Copied, ScratchError> {
+pub(super) fn copy(size: u64, cache: &Path, disk: &File) -> Result<Copied, FormatError> {
     let folder = cache.join("scratch").join(FORMAT);
     let path = folder.join(format!("ext4-{size}.img"));
     let template = match File::open(&path) {
@@ -57,17 +58,17 @@ pub(super) fn copy(size: u64, cache: &Path, disk: &File) -> Result<Copied, Scrat
 }
 
 /// Formats a template and gives it its name. `None` if the cache takes none.
-fn make(size: u64, folder: &Path, path: &Path) -> Result<Option<File>, ScratchError> {
+fn make(size: u64, folder: &Path, path: &Path) -> Result<Option<File>, FormatError> {
     if fs::create_dir_all(folder).is_err() {
         return Ok(None);
     }
-    let Ok(file) = scratch::unnamed(folder) else { return Ok(None) };
+    let Ok(file) = unnamed(folder) else { return Ok(None) };
     if file.set_len(size).is_err() {
         return Ok(None);
     }
-    match scratch::format(&file, size) {
+    match format(&file, size) {
         // A full cache is no reason not to run.
-        Err(ScratchError::Format { .. }) => return Ok(None),
+        Err(FormatError::Refused { .. }) => return Ok(None),
         result => result?,
     }
     let own_name = format!("/proc/self/fd/{}", file.as_raw_fd());

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Files that end with the process, however that ends.
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::path::Path;
+
+/// A file without a name in `folder`. Where the file system has none of the kind, one whose name is gone at once.
+pub(super) fn unnamed(folder: &Path) -> Result<File, Errno> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
+        // The last is what a kernel says that knows no such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
+        result => return Ok(result?.into()),
+    }
+    let name = crate::control::run_dir::random_id().map_err(|_| Errno::IO)?;
+    let path = folder.join(format!(".coracle-scratch-{name}"));
+    let file = rustix::fs::openat(CWD, &path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, mode)?;
+    rustix::fs::unlink(&path)?;
+    Ok(file.into())
+}
