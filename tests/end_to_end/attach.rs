@@ -73,6 +73,7 @@ fn attached_clients_see_what_comes_and_feed_the_input_that_none_of_them_ends() {
     let mut watching = attached(&place, &["m"]);
     watching.send("zero\n");
     watching.wait_for_stdout("got zero\n");
+    watching.wait_for_stderr("not zero\n");
     watching.close_stdin();
     let mut typing = attached(&place, &["m"]);
     typing.send("one\n");
