@@ -4,7 +4,7 @@
 use super::failure::{FailsAs as _, Failure};
 use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
-use crate::config::number::lines;
+use crate::config::number::Tail;
 use crate::control::end::EndReason;
 use crate::control::logs::{LogReader, Record, Stream};
 use crate::control::rfc3339;
@@ -30,8 +30,8 @@ pub(super) struct LogsArguments {
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
     /// Begin with so many lines before the last, or with `all`
-    #[arg(short = 'n', long, value_name = "LINES", value_parser = lines)]
-    tail: Option<usize>,
+    #[arg(short = 'n', long, value_name = "LINES")]
+    tail: Option<Tail>,
     /// Show when each line was begun
     #[arg(short, long)]
     timestamps: bool,
@@ -59,7 +59,7 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
     };
     let mut printer = Printer { timestamps: arguments.timestamps, in_line: [false; 2] };
     let since = arguments.since.map(Moment::time);
-    let mut kept = arguments.tail.map(|lines| (lines, VecDeque::new()));
+    let mut kept = arguments.tail.and_then(Tail::lines).map(|lines| (lines, VecDeque::new()));
     let mut over = process.is_none();
     loop {
         while let Some(record) = reader.next().fails_as(EndReason::HostError)? {

@@ -3,6 +3,7 @@
 //! not say what is expected.
 
 use std::num::NonZeroU16;
+use std::str::FromStr;
 
 /// Seconds.
 ///
@@ -20,15 +21,27 @@ pub fn times(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "a whole number is expected, 4294967295 at most")
 }
 
-/// Lines of a log; `all` is all of them, as it is to docker.
-///
-/// # Errors
-/// It is neither.
-pub fn lines(text: &str) -> Result<usize, &'static str> {
-    if text == "all" {
-        return Ok(usize::MAX);
+/// The last lines of a log: so many, or, as docker writes it, `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail(Option<usize>);
+
+impl Tail {
+    /// How many; none if it is all.
+    #[must_use]
+    pub fn lines(self) -> Option<usize> {
+        self.0
     }
-    text.parse().map_err(|_| "a whole number of lines is expected, or `all`")
+}
+
+impl FromStr for Tail {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|lines| Self(Some(lines))).map_err(|_| "a whole number of lines is expected, or `all`")
+    }
 }
 
 /// A TCP port.
@@ -41,16 +54,16 @@ pub fn port(text: &str) -> Result<NonZeroU16, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{lines, port, seconds, times};
+    use super::{Tail, port, seconds, times};
 
     #[test]
     fn what_is_no_number_is_told_what_is_expected() {
         assert_eq!(seconds("90"), Ok(90));
         assert_eq!(times("0"), Ok(0));
-        assert_eq!((lines("20"), lines("all")), (Ok(20), Ok(usize::MAX)));
+        assert_eq!(("20".parse().map(Tail::lines), "all".parse().map(Tail::lines)), (Ok(Some(20)), Ok(None)));
         assert_eq!(port("6379").map(u16::from), Ok(6379));
         for text in ["", "ten", "1.5", "99999999999999999999"] {
-            assert!(lines(text).is_err_and(|error| error.contains("lines")), "{text}");
+            assert!(text.parse::<Tail>().is_err_and(|error| error.contains("lines")), "{text}");
             assert!(seconds(text).is_err_and(|error| error.contains("seconds")), "{text}");
             assert!(times(text).is_err_and(|error| error.contains("whole number")), "{text}");
         }

@@ -4,6 +4,7 @@
 use super::query;
 use super::response::Response;
 use crate::config::moment::Moment;
+use crate::config::number::Tail;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Most lines that `tail` can ask for: the times of so many are kept for a moment.
@@ -59,16 +60,10 @@ impl LogsQuery {
                 "since" => logs.since = moment()?,
                 "until" => logs.until = moment()?,
                 "tail" => {
-                    logs.tail = match value.as_deref().unwrap_or_default() {
-                        "all" => None,
-                        lines => Some(
-                            lines
-                                .parse()
-                                .ok()
-                                .filter(|lines| *lines <= TAIL_LINES)
-                                .ok_or_else(|| not(&format!("all or a number up to {TAIL_LINES}")))?,
-                        ),
-                    };
+                    let tail = value.as_deref().unwrap_or_default().parse().ok().map(Tail::lines);
+                    logs.tail = tail
+                        .filter(|lines| lines.is_none_or(|lines| lines <= TAIL_LINES))
+                        .ok_or_else(|| not(&format!("all or a number up to {TAIL_LINES}")))?;
                 }
                 other => return Err(refusal(format!("there is no parameter `{other}`"))),
             }
