@@ -56,9 +56,9 @@ const BOOTS: usize = 3;
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Status(u8),
-    /// Without one, after the command had started.
+    /// Without one, after the command had started, or by the watchdog.
     Died,
-    /// Before that.
+    /// By itself, before that.
     NotBooted,
 }
 
@@ -166,6 +166,7 @@ fn file(option: &str, path: &Path) -> String {
 /// Passes output on until all ports are closed.
 fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<End> {
     let mut status = Vec::new();
+    let mut timed_out = false;
     loop {
         match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Message::Stdout(bytes)) => stdout(&bytes).context("standard output")?,
@@ -173,11 +174,16 @@ fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>
             Ok(Message::Closed) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 eprintln!("the outer Linux did not end in time");
+                timed_out = true;
                 break;
             }
         }
     }
-    Ok(End::told_by(&String::from_utf8_lossy(&status)))
+    Ok(match End::told_by(&String::from_utf8_lossy(&status)) {
+        // What hangs has used up its time; another boot would take as much again.
+        End::NotBooted if timed_out => End::Died,
+        end => end,
+    })
 }
 
 /// The last lines of a console.
