@@ -27,7 +27,7 @@ kernel:
 	install -C -m 644 "$${kernel%/*}/System.map" $(release)/System.map
 
 init: cargo
-	cargo build --package guest-init --bin coracle-init --profile init --features pid1
+	cargo build --package guest-init --bin coracle-init --profile init
 	install -C -D -m 755 $(profile_init)/coracle-init $(release)/coracle-init
 
 cargo:

@@ -6,6 +6,7 @@
 //!
 //! Everything here is reachable by a hostile guest. Its mistakes are values (a status byte, a zero length, needs-reset),
 //! never a panic, an unbounded loop or allocation, or a flood of log lines.
+#![warn(missing_docs)]
 
 pub mod bus;
 pub mod event_loop;

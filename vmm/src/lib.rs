@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The machine: one container image as one microVM in one process. The binary `coracle` is a few lines around this.
+//! Each module imports only what stands below it in this list's order: cli, run, machine, api, state, config, host.
 
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod host;
-pub mod kvm;
-pub mod machine;
+mod api;
+mod cli;
+mod config;
+mod host;
+mod machine;
+mod run;
+mod state;
+
+pub use cli::main;
+pub use state::stages::Stages;

@@ -2,10 +2,10 @@
 //! The binary `coracle`: one container image as one microVM in one process.
 
 use std::process::ExitCode;
-use vmm::control::stages::Stages;
+use vmm::Stages;
 
 fn main() -> ExitCode {
     // The clock of the boot stages starts with the first line.
     let stages = Stages::start();
-    ExitCode::from(vmm::cli::main(std::env::args_os(), stages))
+    ExitCode::from(vmm::main(std::env::args_os(), stages))
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Contents of the files in `/etc` that belong to the machine and not to the image.
 
-use crate::run_spec::RunSpec;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use guest_protocol::run_spec::RunSpec;
 
 /// Path and content of every file that `spec` asks for. An empty resolver configuration leaves the image's file alone, and
 /// a system's own files are left alone unless something in them was asked for: they stay when the machine ends.
@@ -42,7 +42,7 @@ fn hosts(spec: &RunSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_spec::{Interface, System};
+    use guest_protocol::run_spec::{Interface, System};
 
     #[test]
     fn the_host_name_stands_for_the_first_address() {

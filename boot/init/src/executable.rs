@@ -2,9 +2,9 @@
 //! Which file a command means, as `execvp` and the shells decide it, and which kind of failure it is if none runs.
 //! The attempt itself is the caller's: usually `execve`, so that looking and executing are one system call.
 
-use crate::protocol::FailureKind;
 use alloc::format;
 use alloc::string::String;
+use guest_protocol::protocol::FailureKind;
 
 /// Where a command is looked for if the environment has no `PATH`; docker's default.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -9,8 +9,8 @@ use kvm_bindings::{kvm_regs, kvm_segment};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm::kvm::software::testing::MemoryVcpu;
-use vmm::kvm::software::{Processor, complete};
+use kvm::software::testing::MemoryVcpu;
+use kvm::software::{Processor, complete};
 
 /// Guest memory: two regions with a hole between them, the first with the page tables.
 const LOW: usize = 0x40000;

@@ -5,7 +5,6 @@ use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
-use super::failure::{FailsAs as _, Failure};
 use super::logs::LogsArguments;
 use super::pause::{PauseArguments, ResumeArguments};
 use super::ps::PsArguments;
@@ -15,7 +14,8 @@ use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
 use super::wait::WaitArguments;
 use crate::config::request::Request;
-use crate::control::end::EndReason;
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::EndReason;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 

@@ -2,15 +2,15 @@
 //! The verb `attach`: the streams of a detached workload, as if it had been started here.
 
 use super::exec::STATUS_PIPE;
-use super::failure::{self, FailsAs as _, Failure};
 use super::machines::{MachineArgument, client_failure, connect};
-use crate::control::end::EndReason;
-use crate::control::entries::Entry;
-use crate::control::exec::attached::{self, AttachedError, Left, Streams};
-use crate::control::exec::detach_keys::DetachKeys;
+use crate::api::attached::{self, AttachedError, Left, Streams};
+use crate::api::detach_keys::DetachKeys;
 use crate::host::signals::Signals;
 use crate::host::terminal::{self, RawTerminal};
 use crate::host::watch;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::entries::Entry;
 use clap::{ArgAction, Args};
 use std::path::Path;
 

@@ -3,18 +3,19 @@
 //! its cure where it would fail; each step is examined whatever the others say.
 
 use super::arguments::CheckArguments;
-use super::failure::{self, FailsAs as _, Failure};
-use super::prepare::{open_kernel, read_init};
-use super::progress::ProgressLine;
+use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::environment;
 use crate::config::plan::{Plan, RootSource};
 use crate::config::request::Request;
 use crate::config::size::Scratch;
-use crate::control::end::{EndReason, STATUS_FAILED};
 use crate::host::folders::Folders;
 use crate::host::scratch;
-use crate::kvm::KvmHost;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::prepare::{open_kernel, read_init};
+use crate::run::progress::ProgressLine;
+use crate::state::end::{EndReason, STATUS_FAILED};
 use boot::Kernel;
+use kvm::KvmHost;
 use oci_image::ImageReference;
 use serde::Serialize;
 use std::io::Write as _;
@@ -101,7 +102,7 @@ fn examine_kvm() -> Result<String, Failure> {
 fn examine_scratch(request: &Request, folders: &Folders) -> Result<String, Failure> {
     match request.scratch() {
         Scratch::Disk(size) => {
-            scratch::create(size, folders).fails_as(EndReason::HostError)?;
+            scratch::create(size, folders, SCRATCH_SERIAL).fails_as(EndReason::HostError)?;
             Ok(format!("a disk in {}", folders.large_temporary().display()))
         }
         other => Ok(other.to_string()),

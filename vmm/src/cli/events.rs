@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `events`: the changes of a machine's status, from its entry.
 
-use super::failure::{FailsAs as _, Failure};
 use super::machines::{self, MachineArgument};
-use crate::control::end::EndReason;
-use crate::control::lifecycle::EVENTS_FILE;
-use crate::control::rotated_reader::RotatedReader;
 use crate::host::watch::{FolderWatch, Woken};
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::lifecycle::EVENTS_FILE;
+use crate::state::rotated_reader::RotatedReader;
 use clap::Args;
 use std::io::{self, Write as _};
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `exec`: another process in a running machine, for which this process stands.
 
-use super::failure::{self, FailsAs as _, Failure};
 use super::machines::{RunDirArgument, client_failure, connect};
+use crate::api::attached::{self, AttachedError, Left, Streams};
+use crate::api::server::Exec;
 use crate::config::environment::{self, Variable};
-use crate::control::end::EndReason;
-use crate::control::exec::attached::{self, AttachedError, Left, Streams};
-use crate::control::server::Exec;
 use crate::host::signals::Signals;
 use crate::host::terminal::{self, RawTerminal};
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::state::end::EndReason;
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `logs`: what a detached workload wrote, from its entry.
 
-use super::failure::{FailsAs as _, Failure};
 use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
 use crate::config::number::Tail;
-use crate::control::end::EndReason;
-use crate::control::logs::{LogReader, Record, Stream};
-use crate::control::rfc3339;
+use crate::config::rfc3339;
 use crate::host::watch::{FolderWatch, Woken};
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::logs::{LogReader, Record, Stream};
 use clap::Args;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write as _};

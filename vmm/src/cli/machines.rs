@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the verbs for machines have in common: which run directory, which machines, and what becomes of several at once.
 
-use super::failure::{self, FailsAs as _, Failure};
-use crate::control::client::{Client, ClientError};
-use crate::control::end::EndReason;
-use crate::control::entries::{self, Entry};
+use crate::api::client::{Client, ClientError};
 use crate::host::folders::Folders;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::entries::{self, Entry};
 use clap::{Args, ValueHint};
 use std::io::Write as _;
 use std::path::PathBuf;

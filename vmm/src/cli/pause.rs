@@ -2,7 +2,7 @@
 //! The verbs `pause` and `resume`.
 
 use super::machines::{MachineArguments, client_failure, connect};
-use crate::control::status::Status;
+use crate::state::status::Status;
 use clap::Args;
 
 /// Hold machines: their vCPUs stand still until they are resumed

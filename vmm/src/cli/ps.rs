@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `ps`: which machines there are, from the run directory alone.
 
-use super::failure::Failure;
 use super::machines::{self, RunDirArgument, print};
 use super::{table, words};
-use crate::control::entries::{Entry, Life};
-use crate::control::status::{State, Status};
+use crate::run::failure::Failure;
+use crate::state::entries::{Entry, Life};
+use crate::state::status::{State, Status};
 use clap::Args;
-use guest_init::health::HealthStatus;
+use guest_protocol::health::HealthStatus;
 use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::SystemTime;

@@ -2,12 +2,12 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::control::counters::Counters;
-use crate::control::end::End;
-use crate::control::lifecycle::Lifecycle;
-use crate::control::run_dir::RunDirectory;
-use crate::control::status::State;
 use crate::host::process::ProcessId;
+use crate::state::counters::Counters;
+use crate::state::end::End;
+use crate::state::lifecycle::Lifecycle;
+use crate::state::run_dir::RunDirectory;
+use crate::state::status::State;
 use clap::Parser;
 use std::path::Path;
 
@@ -34,7 +34,7 @@ fn run_directory() -> (tempfile::TempDir, RunDirectory) {
             "pid_started": started, "ready": true, "image": "oci:/images/busybox",
             "command": ["sh", "-c", "echo a very long command\u{1b}[2J"], "detached": true, "terminal": false, "cpus": 1,
             "memory_bytes": 1, "addresses": [], "counters": Counters::default(),
-            "since": crate::control::rfc3339::format(now), "created": crate::control::rfc3339::format(now),
+            "since": crate::config::rfc3339::format(now), "created": crate::config::rfc3339::format(now),
         });
         let mut lifecycle = Lifecycle::begin(run.path(), serde_json::from_value(status).unwrap(), None);
         lifecycle.enter(State::Running, Counters::default());

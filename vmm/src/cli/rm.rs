@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `rm`: removes the entries of machines that have ended.
 
-use super::failure::{FailsAs as _, Failure};
 use super::machines::{MachineArguments, print_each};
-use crate::control::end::EndReason;
-use crate::control::entries::{self, EntryError};
-use crate::control::run_dir;
 use crate::host::watch;
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::entries::{self, EntryError};
+use crate::state::run_dir;
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::path::Path;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `stats`: what machines use, now and each second.
 
-use super::failure::{self, Failure};
 use super::machines::{RunDirArgument, client_failure, connect, print};
 use super::{table, words};
-use crate::control::client::Client;
-use crate::control::control_socket::Stats;
-use crate::control::entries::Entry;
+use crate::api::client::Client;
+use crate::api::control_socket::Stats;
+use crate::run::failure::{self, Failure};
+use crate::state::entries::Entry;
 use clap::Args;
 use rustix::termios::isatty;
 use std::thread::sleep;
@@ -130,7 +130,7 @@ fn row(last: &Stats, now: &Stats) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::counters::{Counters, DiskCounts};
+    use crate::state::counters::{Counters, DiskCounts};
     use std::time::UNIX_EPOCH;
 
     #[test]

@@ -2,11 +2,11 @@
 //! The verb `status`: what is known of one machine. From the machine itself while it runs, so that the counters are of this
 //! moment; else from its entry.
 
-use super::failure::Failure;
 use super::machines::{self, MachineArgument, print};
 use super::{ps, words};
-use crate::control::client::Client;
-use crate::control::entries::Entry;
+use crate::api::client::Client;
+use crate::run::failure::Failure;
+use crate::state::entries::Entry;
 use clap::Args;
 use std::time::SystemTime;
 

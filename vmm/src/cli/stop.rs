@@ -2,16 +2,16 @@
 //! The verbs `stop` and `kill`. Stopping what is over, or does not listen yet, works too: there the process is asked by
 //! signal.
 
-use super::failure::{FailsAs as _, Failure};
 use super::machines::{MachineArguments, client_failure, print_each, require_running};
+use crate::api::client::{Client, ClientError};
+use crate::api::server::{Kill, Stop};
 use crate::config::number::seconds;
 use crate::config::signal::SignalNumber;
-use crate::control::client::{Client, ClientError};
-use crate::control::end::EndReason;
-use crate::control::entries::{Entry, Life};
-use crate::control::server::{Kill, Stop};
-use crate::control::status::{State, Status};
 use crate::host::watch;
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::entries::{Entry, Life};
+use crate::state::status::{State, Status};
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::Serialize;

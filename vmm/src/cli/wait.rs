@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `wait`: waits for the end of machines and prints their exit statuses.
 
-use super::failure::{FailsAs as _, Failure};
 use super::machines::{MachineArguments, client_failure, print_each};
-use crate::control::client::{Client, ClientError};
-use crate::control::end::{End, EndReason};
-use crate::control::entries::Entry;
-use crate::control::status::Status;
+use crate::api::client::{Client, ClientError};
 use crate::host::watch::{self, FolderWatch, Woken};
+use crate::run::failure::{FailsAs as _, Failure};
+use crate::state::end::{End, EndReason};
+use crate::state::entries::Entry;
+use crate::state::status::Status;
 use clap::Args;
 
 /// Wait until machines have ended, and print their exit statuses

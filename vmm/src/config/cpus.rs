@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// No number of CPUs that a guest can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CpuCountError {
+pub(crate) enum CpuCountError {
     /// docker's way to limit time.
     #[error("a guest has whole CPUs, and `{0}` is a fraction")]
     Fraction(String),
@@ -19,12 +19,12 @@ pub enum CpuCountError {
 /// 1 to [`MAXIMUM_CPUS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
-pub struct CpuCount(u8);
+pub(crate) struct CpuCount(u8);
 
 impl CpuCount {
     /// The number.
     #[must_use]
-    pub fn get(self) -> u8 {
+    pub(crate) fn get(self) -> u8 {
         self.0
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// Where a document goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// A file: a result replaces it as a whole, events are added to it.
     File(PathBuf),
     /// An inherited descriptor.

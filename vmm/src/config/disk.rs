@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Serial of the root disk.
-pub const ROOT_SERIAL: &str = "root";
+pub(crate) const ROOT_SERIAL: &str = "root";
 /// Serial of the scratch disk.
-pub const SCRATCH_SERIAL: &str = "scratch";
+pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 
 /// No disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DiskError {
+pub(crate) enum DiskError {
     /// A word that is none of the three.
     #[error("a disk is path=FILE[,ro][,serial=S], without `{0}`")]
     Word(String),
@@ -33,7 +33,7 @@ pub enum DiskError {
 
 /// Disks that cannot be used together, or not at all.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// It cannot be opened as asked.
     #[error("cannot open disk {path}{}", if *.read_only { "" } else { " for writing (`,ro` opens it for reading)" })]
     Open {
@@ -57,7 +57,7 @@ pub enum OpenError {
 
 /// A disk as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
     read_only: bool,
     serial: Option<String>,
@@ -110,7 +110,7 @@ const MOST: usize = 12;
 ///
 /// # Errors
 /// One cannot be opened, or two of them are the same and one is writable.
-pub fn open_all(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, OpenError> {
+pub(crate) fn open_all(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, OpenError> {
     if disks.len() > MOST {
         return Err(OpenError::Many(MOST));
     }
@@ -136,7 +136,7 @@ pub fn open_all(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockC
 ///
 /// # Errors
 /// The file is not there or may not be opened.
-pub fn open(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig, OpenError> {
+pub(crate) fn open(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig, OpenError> {
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| OpenError::Open {

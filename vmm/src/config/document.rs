@@ -9,13 +9,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Version of the document that this coracle reads and writes.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// Longest document that is read.
 const DOCUMENT_BYTES: u64 = 32 << 20;
 
 /// No configuration document.
 #[derive(Debug, thiserror::Error)]
-pub enum DocumentError {
+pub(crate) enum DocumentError {
     /// It cannot be read.
     #[error("cannot read configuration {path}")]
     Read {
@@ -57,7 +57,7 @@ pub enum DocumentError {
 /// Options that JSON cannot hold.
 #[derive(Debug, thiserror::Error)]
 #[error("an option is not UTF-8 text")]
-pub struct NotTextError(#[source] serde_json::Error);
+pub(crate) struct NotTextError(#[source] serde_json::Error);
 
 /// What every version of the document has.
 #[derive(Deserialize)]
@@ -71,7 +71,7 @@ impl Request {
     ///
     /// # Errors
     /// It cannot be read, or is not such a document.
-    pub fn read(path: &Path) -> Result<Self, DocumentError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, DocumentError> {
         let read = |source| DocumentError::Read { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         let input: Box<dyn Read> = match path.as_os_str() == "-" {
@@ -104,7 +104,7 @@ impl Request {
     ///
     /// # Errors
     /// A path among the options is not UTF-8.
-    pub fn overridden_by(self, options: &Self) -> Result<Self, NotTextError> {
+    pub(crate) fn overridden_by(self, options: &Self) -> Result<Self, NotTextError> {
         let mut merged = self.to_map()?;
         for (key, value) in options.to_map()? {
             match (merged.get_mut(&key), value) {
@@ -119,7 +119,7 @@ impl Request {
     ///
     /// # Errors
     /// A path is not UTF-8.
-    pub fn to_document(&self) -> Result<String, NotTextError> {
+    pub(crate) fn to_document(&self) -> Result<String, NotTextError> {
         let mut map = Map::from_iter([("version".to_owned(), VERSION.into())]);
         map.extend(self.to_map()?);
         Ok(serde_json::to_string_pretty(&map).expect("a map of JSON values is JSON"))

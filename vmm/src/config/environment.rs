@@ -13,7 +13,7 @@ const FILE_BYTES: u64 = 16 << 20;
 
 /// No variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VariableError {
+pub(crate) enum VariableError {
     /// Nothing before the `=`.
     #[error("`{0}` has no name before its value")]
     NoName(String),
@@ -27,7 +27,7 @@ pub enum VariableError {
 
 /// A file of variables cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// It cannot be read.
     #[error("cannot read environment file {path}")]
     Read {
@@ -59,7 +59,7 @@ pub enum FileError {
 
 /// `NAME=value`, or `NAME` for the value that the host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
+pub(crate) struct Variable {
     name: String,
     value: Option<String>,
 }
@@ -98,7 +98,7 @@ text_form!(Variable);
 ///
 /// # Errors
 /// It cannot be read, or a line is no variable.
-pub fn read_files(paths: &[PathBuf]) -> Result<Vec<Variable>, FileError> {
+pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<Variable>, FileError> {
     Ok(paths.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
@@ -124,7 +124,7 @@ fn parse_lines(text: &str) -> Result<Vec<Variable>, (usize, VariableError)> {
 /// later counts, in the place of the earlier. `host` looks up the host's. As with docker, an option that names a variable
 /// which the host does not have takes it away, and a line of a file that does so has no effect.
 #[must_use]
-pub fn complete(
+pub(crate) fn complete(
     image: &[String],
     files: &[Variable],
     options: &[Variable],

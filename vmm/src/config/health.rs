@@ -3,7 +3,7 @@
 
 use super::interval::{Interval, IntervalError};
 use super::request::Request;
-use guest_init::health::HealthCheck;
+use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ const RETRIES: u32 = 3;
 
 /// No health check can be made of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HealthError {
+pub(crate) enum HealthError {
     /// Options without anything to run.
     #[error("--health-{0} is of no use: neither --health-cmd nor the image says what to run")]
     NoCommand(&'static str),
@@ -48,7 +48,7 @@ struct ImageHealthcheck {
 ///
 /// # Errors
 /// See [`HealthError`].
-pub fn decide(image: &ImageConfig, request: &Request) -> Result<Option<HealthCheck>, HealthError> {
+pub(crate) fn decide(image: &ImageConfig, request: &Request) -> Result<Option<HealthCheck>, HealthError> {
     let given = [
         ("cmd", request.health_cmd.is_some()),
         ("interval", request.health_interval.is_some()),
@@ -98,7 +98,7 @@ pub fn decide(image: &ImageConfig, request: &Request) -> Result<Option<HealthChe
 
 /// A command line for the image's own shell.
 #[must_use]
-pub fn shell(command: &str) -> Vec<String> {
+pub(crate) fn shell(command: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), command.into()]
 }
 

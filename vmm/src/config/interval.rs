@@ -10,7 +10,7 @@ const LONGEST_MS: u64 = 100 * 24 * 3600 * 1000;
 
 /// What is no span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IntervalError {
+pub(crate) enum IntervalError {
     /// Not numbers with units.
     #[error("a span of time is written like `30s`, `1m30s` or `500ms`")]
     Form,
@@ -21,12 +21,12 @@ pub enum IntervalError {
 
 /// A span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interval(u64);
+pub(crate) struct Interval(u64);
 
 impl Interval {
     /// In milliseconds.
     #[must_use]
-    pub fn milliseconds(self) -> u64 {
+    pub(crate) fn milliseconds(self) -> u64 {
         self.0
     }
 
@@ -34,7 +34,7 @@ impl Interval {
     ///
     /// # Errors
     /// Too long.
-    pub fn from_nanoseconds(nanoseconds: u64) -> Result<Self, IntervalError> {
+    pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Result<Self, IntervalError> {
         Self::check(nanoseconds.div_ceil(1_000_000))
     }
 

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--since TIME`: a moment, or how long ago it was.
 
-use crate::control::rfc3339;
+use crate::config::rfc3339;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// No moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a time is 2026-11-22T10:00:00Z, seconds since 1970, or how long ago: 90s, 10m, 2h, 1d")]
-pub struct MomentError;
+pub(crate) struct MomentError;
 
 /// A moment in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment(SystemTime);
+pub(crate) struct Moment(SystemTime);
 
 impl Moment {
     /// The moment.
     #[must_use]
-    pub fn time(self) -> SystemTime {
+    pub(crate) fn time(self) -> SystemTime {
         self.0
     }
 

@@ -8,22 +8,22 @@ use std::str::FromStr;
 /// A name that could be misread by a file system, a shell or a resolver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NameError(&'static str);
+pub(crate) struct NameError(&'static str);
 
 /// Name of a microVM: its folder in the run directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineName(String);
+pub(crate) struct MachineName(String);
 
 /// Name of the guest, as its kernel takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostName(String);
+pub(crate) struct HostName(String);
 
 impl MachineName {
     /// A name that nothing else has: 12 hexadecimal digits.
     ///
     /// # Errors
     /// The host has no random numbers.
-    pub fn random() -> std::io::Result<Self> {
+    pub(crate) fn random() -> std::io::Result<Self> {
         let mut bytes = [0; 6];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
         Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
@@ -31,7 +31,7 @@ impl MachineName {
 
     /// The name as text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// No network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkError {
+pub(crate) enum NetworkError {
     /// A word that is none of these.
     #[error("a network is `none`, or tap=NAME or fd=N with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS], without `{0}`")]
     Word(String),
@@ -33,16 +33,16 @@ pub enum NetworkError {
 /// No hardware address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a MAC address is six pairs of hexadecimal digits of one station (02:00:00:00:00:01), not `{0}`")]
-pub struct MacError(String);
+pub(crate) struct MacError(String);
 
 /// Hardware address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MacAddress([u8; 6]);
+pub(crate) struct MacAddress([u8; 6]);
 
 impl MacAddress {
     /// Its bytes as they are on the wire.
     #[must_use]
-    pub fn octets(self) -> [u8; 6] {
+    pub(crate) fn octets(self) -> [u8; 6] {
         self.0
     }
 
@@ -50,7 +50,7 @@ impl MacAddress {
     ///
     /// # Errors
     /// The host has no random numbers.
-    pub fn random() -> std::io::Result<Self> {
+    pub(crate) fn random() -> std::io::Result<Self> {
         let mut octets = [0; 6];
         rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
         octets[0] = octets[0] & 0xfc | 0x02;
@@ -87,7 +87,7 @@ impl fmt::Display for MacAddress {
 
 /// Where the frames go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tap {
+pub(crate) enum Tap {
     /// An existing interface.
     Name(String),
     /// An inherited descriptor of one.
@@ -96,20 +96,20 @@ pub enum Tap {
 
 /// One network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// Where the frames go.
-    pub tap: Tap,
+    pub(crate) tap: Tap,
     /// Hardware address of the guest's side.
-    pub mac: Option<MacAddress>,
+    pub(crate) mac: Option<MacAddress>,
     /// IPv4 address and prefix length of the guest.
-    pub address: Option<(Ipv4Addr, u8)>,
+    pub(crate) address: Option<(Ipv4Addr, u8)>,
     /// IPv4 default route.
-    pub gateway: Option<Ipv4Addr>,
+    pub(crate) gateway: Option<Ipv4Addr>,
 }
 
 /// What `--network` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Network {
+pub(crate) enum Network {
     /// No device.
     None,
     /// A device on a tap.

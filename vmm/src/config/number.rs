@@ -9,7 +9,7 @@ use std::str::FromStr;
 ///
 /// # Errors
 /// It is no whole number, or above 2³² - 1.
-pub fn seconds(text: &str) -> Result<u32, &'static str> {
+pub(crate) fn seconds(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "a whole number of seconds is expected, 4294967295 at most")
 }
 
@@ -17,18 +17,18 @@ pub fn seconds(text: &str) -> Result<u32, &'static str> {
 ///
 /// # Errors
 /// It is no whole number, or above 2³² - 1.
-pub fn times(text: &str) -> Result<u32, &'static str> {
+pub(crate) fn times(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "a whole number is expected, 4294967295 at most")
 }
 
 /// The last lines of a log: so many, or, as docker writes it, `all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail(Option<usize>);
+pub(crate) struct Tail(Option<usize>);
 
 impl Tail {
     /// How many; none if it is all.
     #[must_use]
-    pub fn lines(self) -> Option<usize> {
+    pub(crate) fn lines(self) -> Option<usize> {
         self.0
     }
 }
@@ -48,7 +48,7 @@ impl FromStr for Tail {
 ///
 /// # Errors
 /// It is no number, 0, or above 65535.
-pub fn port(text: &str) -> Result<NonZeroU16, &'static str> {
+pub(crate) fn port(text: &str) -> Result<NonZeroU16, &'static str> {
     text.parse().map_err(|_| "a port is a number from 1 to 65535")
 }
 

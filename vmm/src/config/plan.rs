@@ -12,7 +12,7 @@ use crate::host::terminal;
 use boot::CommandLine;
 use boot::cmdline::CommandLineError;
 use devices::virtio::block::BlockConfig;
-use guest_init::run_spec;
+use guest_protocol::run_spec;
 use oci_image::ImageConfig;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 /// Options that cannot be followed together, or on this host.
 #[derive(Debug, thiserror::Error)]
-pub enum PlanError {
+pub(crate) enum PlanError {
     /// Neither of the two sources.
     #[error("no IMAGE is given; `coracle run --help` explains")]
     NoImage,
@@ -81,7 +81,7 @@ pub enum PlanError {
 
 /// Where a network device's frames go.
 #[derive(Debug)]
-pub enum TapSource {
+pub(crate) enum TapSource {
     /// An existing interface, by name.
     Name(String),
     /// An open one.
@@ -90,16 +90,16 @@ pub enum TapSource {
 
 /// A network device of the machine.
 #[derive(Debug)]
-pub struct InterfaceConfig {
+pub(crate) struct InterfaceConfig {
     /// Where its frames go.
-    pub tap: TapSource,
+    pub(crate) tap: TapSource,
     /// Hardware address.
-    pub mac: [u8; 6],
+    pub(crate) mac: [u8; 6],
 }
 
 /// Where the root disk comes from.
 #[derive(Debug)]
-pub enum RootSource {
+pub(crate) enum RootSource {
     /// An image, as it was named.
     Image(String),
     /// A file of the user's, open, and what runs in it.
@@ -108,24 +108,24 @@ pub enum RootSource {
 
 /// A request that makes sense on this host.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The root disk's source.
-    pub root: RootSource,
+    pub(crate) root: RootSource,
     /// The user's disks, open.
-    pub disks: Vec<BlockConfig>,
+    pub(crate) disks: Vec<BlockConfig>,
     /// Network devices of the machine.
-    pub interfaces: Vec<InterfaceConfig>,
+    pub(crate) interfaces: Vec<InterfaceConfig>,
     /// What PID 1 is told of all this.
-    pub inside: Inside,
+    pub(crate) inside: Inside,
 }
 
 /// The part of a plan that is PID 1's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inside {
+pub(crate) struct Inside {
     /// Network devices and their addresses.
-    pub interfaces: Vec<run_spec::Interface>,
+    pub(crate) interfaces: Vec<run_spec::Interface>,
     /// The guest's terminal, with its size.
-    pub terminal: Option<run_spec::WindowSize>,
+    pub(crate) terminal: Option<run_spec::WindowSize>,
 }
 
 impl Plan {
@@ -133,7 +133,7 @@ impl Plan {
     ///
     /// # Errors
     /// See [`PlanError`].
-    pub fn new(request: &Request, files: &[Variable]) -> Result<Self, PlanError> {
+    pub(crate) fn new(request: &Request, files: &[Variable]) -> Result<Self, PlanError> {
         if let Some(path) = request.workdir.as_ref().filter(|path| !path.starts_with('/')) {
             return Err(WorkloadError::WorkingDirectory(path.clone()).into());
         }

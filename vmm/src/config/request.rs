@@ -24,191 +24,191 @@ use std::time::Duration;
 /// Every option has the name here that it has on the command line. What was not given is absent.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Request {
+pub(crate) struct Request {
     /// Version of the document; only ever [`VERSION`](super::document::VERSION).
     #[arg(skip)]
-    pub version: u32,
+    pub(crate) version: u32,
     /// Which image, as the container tools write it.
     #[arg(skip)]
-    pub image: Option<String>,
+    pub(crate) image: Option<String>,
     /// In the place of the image's Cmd.
     #[arg(skip)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
 
     /// Set a variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
-    pub env: Vec<Variable>,
+    pub(crate) env: Vec<Variable>,
     /// Set the variables in a file, one a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What runs")]
-    pub env_file: Vec<PathBuf>,
+    pub(crate) env_file: Vec<PathBuf>,
     /// Replace the image's Entrypoint, and clear its Cmd
     #[arg(long, value_name = "COMMAND", help_heading = "What runs", allow_hyphen_values = true)]
-    pub entrypoint: Option<String>,
+    pub(crate) entrypoint: Option<String>,
     /// Working directory; made if missing
     #[arg(short, long, value_name = "PATH", help_heading = "What runs")]
-    pub workdir: Option<String>,
+    pub(crate) workdir: Option<String>,
     /// Name or number, with :GROUP if wanted; found in the image's own files
     #[arg(short, long, value_name = "USER", help_heading = "What runs")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Start the root's own init, /sbin/init or the command, as on a machine of its own; with --rootfs its disk is written in place,
     /// unless --scratch or --read-only says otherwise
     #[arg(long, help_heading = "What runs")]
-    pub system: bool,
+    pub(crate) system: bool,
     /// Put a small init between coracle and the workload, so that one without signal handlers ends on TERM
     #[arg(long, help_heading = "What runs")]
-    pub init: bool,
+    pub(crate) init: bool,
 
     /// Keep standard input open to the workload; with -d, to `coracle attach`
     #[arg(short, long, help_heading = "Streams and signals")]
-    pub interactive: bool,
+    pub(crate) interactive: bool,
     /// Give the workload a terminal
     #[arg(short, long, help_heading = "Streams and signals")]
-    pub tty: bool,
+    pub(crate) tty: bool,
     /// What TERM sends to the workload, instead of the image's StopSignal [default: TERM, RTMIN+4 with --system]
     #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
-    pub stop_signal: Option<SignalNumber>,
+    pub(crate) stop_signal: Option<SignalNumber>,
     /// From TERM until power is cut [default: 10, 90 with --system]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
-    pub stop_timeout: Option<u32>,
+    pub(crate) stop_timeout: Option<u32>,
     /// Cut power after this time, with status 137 and reason `timeout`
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
-    pub timeout: Option<u32>,
+    pub(crate) timeout: Option<u32>,
 
     /// Command for the image's shell that tells whether the workload is well, instead of the image's
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
-    pub health_cmd: Option<String>,
+    pub(crate) health_cmd: Option<String>,
     /// From the end of a check to the next one [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
-    pub health_interval: Option<Interval>,
+    pub(crate) health_interval: Option<Interval>,
     /// A check that runs longer has failed [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
-    pub health_timeout: Option<Interval>,
+    pub(crate) health_timeout: Option<Interval>,
     /// So many failures in a row make the workload unhealthy [default: 3]
     #[arg(long, value_name = "NUMBER", value_parser = times, help_heading = "Health and readiness")]
-    pub health_retries: Option<u32>,
+    pub(crate) health_retries: Option<u32>,
     /// Failures of the first so much time do not count [default: 0s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
-    pub health_start_period: Option<Interval>,
+    pub(crate) health_start_period: Option<Interval>,
     /// The interval within that time [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
-    pub health_start_interval: Option<Interval>,
+    pub(crate) health_start_interval: Option<Interval>,
     /// Do without the image's health check
     #[arg(long, help_heading = "Health and readiness")]
-    pub no_healthcheck: bool,
+    pub(crate) no_healthcheck: bool,
     /// Ready is when this TCP port takes connections inside, instead of when the workload is executed
     #[arg(long, value_name = "PORT", value_parser = port, help_heading = "Health and readiness")]
-    pub ready_port: Option<NonZeroU16>,
+    pub(crate) ready_port: Option<NonZeroU16>,
     /// Ready is when this command for the image's shell exits with 0
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
-    pub ready_exec: Option<String>,
+    pub(crate) ready_exec: Option<String>,
     /// Ready is when the workload says so, by sd_notify: it is given NOTIFY_SOCKET, and WATCHDOG_USEC if systemd watches
     #[arg(long, help_heading = "Health and readiness")]
-    pub ready_notify: bool,
+    pub(crate) ready_notify: bool,
 
     /// Memory of the guest (512m, 2g) [default: 128m]
     #[arg(short, long, value_name = "SIZE", help_heading = "Machine", allow_hyphen_values = true)]
-    pub memory: Option<MemorySize>,
+    pub(crate) memory: Option<MemorySize>,
     /// Virtual CPUs, whole ones [default: 1]
     #[arg(long, value_name = "NUMBER", help_heading = "Machine", allow_hyphen_values = true)]
-    pub cpus: Option<CpuCount>,
+    pub(crate) cpus: Option<CpuCount>,
     /// Guest kernel, vmlinux or bzImage [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
-    pub kernel: Option<PathBuf>,
+    pub(crate) kernel: Option<PathBuf>,
     /// Folder of the guest kernel's modules [default: lib/modules beside the kernel or its folder]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
-    pub modules: Option<PathBuf>,
+    pub(crate) modules: Option<PathBuf>,
     /// Program that is PID 1 of the guest [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
-    pub init_binary: Option<PathBuf>,
+    pub(crate) init_binary: Option<PathBuf>,
     /// Words for the end of the guest kernel's command line
     #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
-    pub append: Option<String>,
+    pub(crate) append: Option<String>,
 
     /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File systems")]
-    pub rootfs: Option<PathBuf>,
+    pub(crate) rootfs: Option<PathBuf>,
     /// File system of the disk that an image is made into [default: auto, one that the kernel has]
     #[arg(long, value_name = "FORMAT", help_heading = "File systems")]
-    pub root_format: Option<RootFormatChoice>,
+    pub(crate) root_format: Option<RootFormatChoice>,
     /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g, tmpfs with --read-only]
     #[arg(long, value_name = "SIZE|tmpfs|none", help_heading = "File systems", allow_hyphen_values = true)]
-    pub scratch: Option<Scratch>,
+    pub(crate) scratch: Option<Scratch>,
     /// The workload sees its root read-only
     #[arg(long, help_heading = "File systems")]
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File systems")]
-    pub tmpfs: Vec<Tmpfs>,
+    pub(crate) tmpfs: Vec<Tmpfs>,
     /// Add a disk: path=FILE[,ro][,serial=S]
     #[arg(long, value_name = "DISK", help_heading = "File systems")]
-    pub disk: Vec<Disk>,
+    pub(crate) disk: Vec<Disk>,
 
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
-    pub hostname: Option<HostName>,
+    pub(crate) hostname: Option<HostName>,
     /// `none`, or a tap: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
-    pub network: Vec<Network>,
+    pub(crate) network: Vec<Network>,
     /// Hardware address of the network device
     #[arg(long, value_name = "MAC", help_heading = "Network")]
-    pub mac_address: Option<MacAddress>,
+    pub(crate) mac_address: Option<MacAddress>,
     /// Name server, for the workload's /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
-    pub dns: Vec<IpAddr>,
+    pub(crate) dns: Vec<IpAddr>,
 
     /// Return once the workload runs and is ready, and print the machine's name; its output goes to `coracle logs`
     #[arg(short, long, help_heading = "This run")]
-    pub detach: bool,
+    pub(crate) detach: bool,
     /// With -d, how much of standard output and of standard error is kept [default: 16m]
     #[arg(long, value_name = "SIZE", help_heading = "This run", allow_hyphen_values = true)]
-    pub log_size: Option<LogSize>,
+    pub(crate) log_size: Option<LogSize>,
     /// Name of the machine; its entry in the run directory is then kept [default: a random one]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
-    pub name: Option<MachineName>,
+    pub(crate) name: Option<MachineName>,
     /// The same, for programs that choose identifiers
     #[arg(long, value_name = "ID", help_heading = "This run", conflicts_with = "name", allow_hyphen_values = true)]
-    pub id: Option<MachineName>,
+    pub(crate) id: Option<MachineName>,
     /// Remove the entry in the run directory even of a machine with a name
     #[arg(long, help_heading = "This run")]
-    pub rm: bool,
+    pub(crate) rm: bool,
     /// Folder of the machines' entries [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "This run")]
-    pub run_dir: Option<PathBuf>,
+    pub(crate) run_dir: Option<PathBuf>,
     /// Write the machine's identifier to a new file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run")]
-    pub cidfile: Option<PathBuf>,
+    pub(crate) cidfile: Option<PathBuf>,
     /// Write how it ended, as one JSON object, to a file or an open descriptor
     #[arg(long, value_name = "FILE|fd:N", help_heading = "This run")]
-    pub result: Option<Destination>,
+    pub(crate) result: Option<Destination>,
     /// Write each change of the status, as one line of JSON, to an open descriptor or the end of a file
     #[arg(long, value_name = "fd:N|FILE", help_heading = "This run")]
-    pub events: Option<Destination>,
+    pub(crate) events: Option<Destination>,
     /// Afterwards, print on stderr where the time went
     #[arg(long, help_heading = "This run")]
-    pub timings: bool,
+    pub(crate) timings: bool,
     /// Confinement of coracle's own process [default: auto]
     #[arg(long, value_name = "MODE", help_heading = "This run")]
-    pub sandbox: Option<Sandbox>,
+    pub(crate) sandbox: Option<Sandbox>,
     /// What coracle says about itself on stderr [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "This run")]
-    pub log_level: Option<LogLevel>,
+    pub(crate) log_level: Option<LogLevel>,
     /// Sample the guest's call chains each millisecond, for `flamegraph`: folded stacks, to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
-    pub profile: Option<PathBuf>,
+    pub(crate) profile: Option<PathBuf>,
     /// Write the guest kernel's messages to this file instead of the machine's entry
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
-    pub console: Option<PathBuf>,
+    pub(crate) console: Option<PathBuf>,
 
     /// Print help
     #[arg(long, action = ArgAction::HelpShort)]
     #[serde(skip)]
-    pub help: Option<bool>,
+    pub(crate) help: Option<bool>,
 }
 
 impl Request {
     /// What takes the writes to the root, if that is not the root's own disk.
     #[must_use]
-    pub fn scratch(&self) -> Scratch {
+    pub(crate) fn scratch(&self) -> Scratch {
         match self.scratch {
             Some(scratch) => scratch,
             None if self.writes_in_place() => Scratch::None,
@@ -218,19 +218,19 @@ impl Request {
 
     /// Whether the root's own disk takes the writes.
     #[must_use]
-    pub fn writes_in_place(&self) -> bool {
+    pub(crate) fn writes_in_place(&self) -> bool {
         self.system && self.rootfs.is_some() && self.scratch.is_none() && !self.read_only
     }
 
     /// From the wish to stop until power is cut.
     #[must_use]
-    pub fn stop_timeout(&self) -> Duration {
+    pub(crate) fn stop_timeout(&self) -> Duration {
         Duration::from_secs(self.stop_timeout.unwrap_or(if self.system { 90 } else { 10 }).into())
     }
 
     /// The machine's name, if it was given one.
     #[must_use]
-    pub fn given_name(&self) -> Option<&MachineName> {
+    pub(crate) fn given_name(&self) -> Option<&MachineName> {
         self.name.as_ref().or(self.id.as_ref())
     }
 }
@@ -238,7 +238,7 @@ impl Request {
 /// How much of coracle's own confinement must be there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sandbox {
+pub(crate) enum Sandbox {
     /// What the host offers.
     #[default]
     Auto,
@@ -251,7 +251,7 @@ pub enum Sandbox {
 /// Least important message that is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     /// Nothing.
     Off,
     /// What ends the run.

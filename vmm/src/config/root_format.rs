@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RootFormatChoice {
+pub(crate) enum RootFormatChoice {
     /// What the guest's kernel has.
     #[default]
     Auto,
@@ -22,7 +22,7 @@ impl RootFormatChoice {
     /// The format for a kernel whose image `has` these file systems. EROFS comes first; it is also what a kernel gets that
     /// shows neither, because a module may bring it.
     #[must_use]
-    pub fn for_kernel(self, has: impl Fn(&str) -> bool) -> RootFormat {
+    pub(crate) fn for_kernel(self, has: impl Fn(&str) -> bool) -> RootFormat {
         let [erofs, squashfs] = [RootFormat::Erofs, RootFormat::Squashfs];
         match self {
             Self::Erofs => erofs,

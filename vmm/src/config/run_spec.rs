@@ -9,8 +9,8 @@ use super::request::Request;
 use super::size::Scratch;
 use super::tmpfs::Tmpfs;
 use super::workload::Workload;
-use guest_init::notification;
-use guest_init::run_spec::{Readiness, Root, RunSpec, System, Upper};
+use guest_protocol::notification;
+use guest_protocol::run_spec::{Readiness, Root, RunSpec, System, Upper};
 use oci_image::RootFormat;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 /// user's. `watchdog` is after how long a service manager takes a silent process for hung; it concerns a workload that speaks
 /// for itself.
 #[must_use]
-pub fn run_spec(
+pub(crate) fn run_spec(
     request: &Request,
     inside: Inside,
     workload: Workload,

@@ -8,11 +8,11 @@ use std::str::FromStr;
 /// No signal has this name or number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no signal: TERM, SIGTERM and 15 are the same, RTMIN+n and RTMAX-n the real-time ones")]
-pub struct SignalError(String);
+pub(crate) struct SignalError(String);
 
 /// Number of a signal, 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SignalNumber(u8);
+pub(crate) struct SignalNumber(u8);
 
 /// Names of 1 to 31 in their order.
 const NAMES: [&str; 31] = [
@@ -28,13 +28,13 @@ const RTMAX: u8 = 64;
 
 impl SignalNumber {
     /// Polite request to end.
-    pub const TERM: Self = Self(15);
+    pub(crate) const TERM: Self = Self(15);
     /// Asks systemd to power off: SIGRTMIN+4.
-    pub const POWER_OFF: Self = Self(RTMIN + 4);
+    pub(crate) const POWER_OFF: Self = Self(RTMIN + 4);
 
     /// The number.
     #[must_use]
-    pub fn get(self) -> u8 {
+    pub(crate) fn get(self) -> u8 {
         self.0
     }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 /// What is no size, or none that is possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SizeError {
+pub(crate) enum SizeError {
     /// Not digits and a suffix.
     #[error("a size is a whole number of bytes, or one with the suffix k, m, g or t")]
     Form,
@@ -57,12 +57,12 @@ fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// Memory of the guest, in bytes: what the machine can be built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemorySize(u64);
+pub(crate) struct MemorySize(u64);
 
 impl MemorySize {
     /// Bytes.
     #[must_use]
-    pub fn bytes(self) -> u64 {
+    pub(crate) fn bytes(self) -> u64 {
         self.0
     }
 }
@@ -91,12 +91,12 @@ impl fmt::Display for MemorySize {
 
 /// How much of a stream is kept, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogSize(u64);
+pub(crate) struct LogSize(u64);
 
 impl LogSize {
     /// Bytes.
     #[must_use]
-    pub fn bytes(self) -> u64 {
+    pub(crate) fn bytes(self) -> u64 {
         self.0
     }
 }
@@ -126,7 +126,7 @@ impl fmt::Display for LogSize {
 
 /// What takes the writes to the root file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scratch {
+pub(crate) enum Scratch {
     /// A sparse disk of so many bytes.
     Disk(u64),
     /// The guest's memory.
@@ -139,7 +139,7 @@ impl Scratch {
     /// What a run has that asks for none of them. Under a read-only root only mount points are made on it, which costs
     /// neither a disk nor `mke2fs`.
     #[must_use]
-    pub fn default_for(read_only: bool) -> Self {
+    pub(crate) fn default_for(read_only: bool) -> Self {
         if read_only { Self::Tmpfs } else { Self::Disk(8 << 30) }
     }
 }

@@ -2,13 +2,13 @@
 //! `--tmpfs PATH[:OPTIONS]`.
 
 use super::text_form::text_form;
-use guest_init::run_spec::TmpfsMount;
+use guest_protocol::run_spec::TmpfsMount;
 use std::fmt;
 use std::str::FromStr;
 
 /// No place for a tmpfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TmpfsError {
+pub(crate) enum TmpfsError {
     /// Not absolute, or the root itself.
     #[error("a tmpfs is PATH[:OPTIONS] with an absolute PATH below /")]
     Path,
@@ -19,18 +19,18 @@ pub enum TmpfsError {
 
 /// An absolute path and the kernel's own mount options, which only the guest's kernel can judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tmpfs(TmpfsMount);
+pub(crate) struct Tmpfs(TmpfsMount);
 
 impl Tmpfs {
     /// As PID 1 is told.
     #[must_use]
-    pub fn mount(&self) -> TmpfsMount {
+    pub(crate) fn mount(&self) -> TmpfsMount {
         self.0.clone()
     }
 
     /// Absolute path of the mount.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.0.path
     }
 }

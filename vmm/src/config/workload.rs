@@ -5,7 +5,7 @@ use super::environment::{self, Variable};
 use super::health::{self, HealthError};
 use super::request::Request;
 use super::signal::{SignalError, SignalNumber};
-use guest_init::health::HealthCheck;
+use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
 
 /// Most bytes of arguments and environment together: what a Linux process with a default stack can have.
@@ -18,7 +18,7 @@ const CONTAINER: &str = "container=coracle";
 
 /// No workload comes of image and request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WorkloadError {
+pub(crate) enum WorkloadError {
     /// Nothing to run.
     #[error("no command: none is given{}", if *.rootfs { " after --rootfs" } else { ", and the image has neither Entrypoint nor Cmd" })]
     NoCommand {
@@ -47,19 +47,19 @@ pub enum WorkloadError {
 
 /// The part of a run that image and request decide together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// `argv`.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// `NAME=value` strings.
-    pub environment: Vec<String>,
+    pub(crate) environment: Vec<String>,
     /// Absolute.
-    pub working_directory: String,
+    pub(crate) working_directory: String,
     /// As PID 1 resolves it.
-    pub user: String,
+    pub(crate) user: String,
     /// What a polite end begins with.
-    pub stop_signal: SignalNumber,
+    pub(crate) stop_signal: SignalNumber,
     /// How it is found out whether it is well.
-    pub health: Option<HealthCheck>,
+    pub(crate) health: Option<HealthCheck>,
 }
 
 impl Workload {
@@ -67,7 +67,7 @@ impl Workload {
     ///
     /// # Errors
     /// There is no command, or a part of it is none that a process can have.
-    pub fn decide(
+    pub(crate) fn decide(
         image: &ImageConfig,
         request: &Request,
         files: &[Variable],

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 /// A number is of no use as a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DescriptorError {
+pub(crate) enum DescriptorError {
     /// Nothing is open there.
     #[error("no file is open as descriptor {0}")]
     Closed(i32),
@@ -25,7 +25,7 @@ pub enum DescriptorError {
 ///
 /// # Errors
 /// There is none, or no descriptor is left.
-pub fn inherited(number: RawFd) -> Result<OwnedFd, DescriptorError> {
+pub(crate) fn inherited(number: RawFd) -> Result<OwnedFd, DescriptorError> {
     if number < 0 {
         return Err(DescriptorError::Closed(number));
     }
@@ -46,7 +46,7 @@ pub fn inherited(number: RawFd) -> Result<OwnedFd, DescriptorError> {
 ///
 /// # Errors
 /// As [`inherited`], or it is not open for writing.
-pub fn inherited_for_writing(number: RawFd) -> Result<OwnedFd, DescriptorError> {
+pub(crate) fn inherited_for_writing(number: RawFd) -> Result<OwnedFd, DescriptorError> {
     let owned = inherited(number)?;
     let flags = rustix::fs::fcntl_getfl(&owned).map_err(DescriptorError::Duplicate)?;
     let writable = matches!(flags & OFlags::ACCMODE, OFlags::WRONLY | OFlags::RDWR);

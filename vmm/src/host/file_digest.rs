@@ -18,7 +18,7 @@ const PIECE: usize = 256 << 10;
 
 /// A digest that is known, or will be.
 #[derive(Debug)]
-pub enum FileDigest {
+pub(crate) enum FileDigest {
     /// `sha256:...`.
     Known(String),
     /// Being computed.
@@ -30,7 +30,7 @@ pub enum FileDigest {
 impl FileDigest {
     /// Looks the digest of the file at `path` up below `cache`, or begins to compute it. Never waits.
     #[must_use]
-    pub fn begin(path: &Path, cache: Option<&Path>) -> Self {
+    pub(crate) fn begin(path: &Path, cache: Option<&Path>) -> Self {
         Self::try_begin(path, cache).unwrap_or_else(Self::Failed)
     }
 
@@ -62,7 +62,7 @@ impl FileDigest {
     ///
     /// # Errors
     /// The file could not be read.
-    pub fn wait(self) -> io::Result<String> {
+    pub(crate) fn wait(self) -> io::Result<String> {
         match self {
             Self::Known(digest) => Ok(digest),
             Self::Pending(thread) => thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),

@@ -5,24 +5,24 @@ use std::path::{Path, PathBuf};
 
 /// What of the environment decides.
 #[derive(Clone, Debug, Default)]
-pub struct Folders {
+pub(crate) struct Folders {
     /// `$XDG_CACHE_HOME`.
-    pub cache_home: Option<PathBuf>,
+    pub(crate) cache_home: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`.
-    pub runtime: Option<PathBuf>,
+    pub(crate) runtime: Option<PathBuf>,
     /// `$XDG_DATA_HOME`.
-    pub data_home: Option<PathBuf>,
+    pub(crate) data_home: Option<PathBuf>,
     /// `$HOME`.
-    pub home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// `$TMPDIR`.
-    pub temporary: Option<PathBuf>,
+    pub(crate) temporary: Option<PathBuf>,
     /// Effective user id.
-    pub user: u32,
+    pub(crate) user: u32,
 }
 
 /// No folder for a purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     /// Of root disks and templates.
     #[error("no folder for the image cache: set XDG_CACHE_HOME or HOME")]
     Cache,
@@ -31,7 +31,7 @@ pub enum FolderError {
 impl Folders {
     /// Reads the environment. Empty and relative values count as unset, as the XDG specification wants.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         Self {
             cache_home: absolute("XDG_CACHE_HOME"),
@@ -47,7 +47,7 @@ impl Folders {
     ///
     /// # Errors
     /// The environment names no place.
-    pub fn cache(&self) -> Result<PathBuf, FolderError> {
+    pub(crate) fn cache(&self) -> Result<PathBuf, FolderError> {
         let base = self.cache_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".cache")));
         base.map(|base| base.join("coracle")).ok_or(FolderError::Cache)
     }
@@ -55,7 +55,7 @@ impl Folders {
     /// Entries of machines. A user without a session has one in the temporary folder, which must be his alone; whoever
     /// uses it checks that.
     #[must_use]
-    pub fn run(&self) -> PathBuf {
+    pub(crate) fn run(&self) -> PathBuf {
         match (&self.runtime, self.user) {
             (Some(runtime), _) => runtime.join("coracle"),
             (None, 0) => "/run/coracle".into(),
@@ -65,13 +65,13 @@ impl Folders {
 
     /// Large files that end with the process. Not `/tmp`, which is memory on many hosts.
     #[must_use]
-    pub fn large_temporary(&self) -> PathBuf {
+    pub(crate) fn large_temporary(&self) -> PathBuf {
         self.temporary.clone().unwrap_or_else(|| "/var/tmp".into())
     }
 
     /// The user's own data.
     #[must_use]
-    pub fn data(&self) -> Option<PathBuf> {
+    pub(crate) fn data(&self) -> Option<PathBuf> {
         let base = self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));
         base.map(|base| base.join("coracle"))
     }

@@ -16,7 +16,7 @@ const CONTROL: &str = "control";
 
 /// What was handed over is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum InheritedSocketError {
+pub(crate) enum InheritedSocketError {
     /// No number, or one that no process can have been given.
     #[error("LISTEN_FDS={0} is no number of sockets")]
     Count(String),
@@ -50,7 +50,7 @@ pub enum InheritedSocketError {
 ///
 /// # Errors
 /// See [`InheritedSocketError`].
-pub fn control() -> Result<Option<UnixListener>, InheritedSocketError> {
+pub(crate) fn control() -> Result<Option<UnixListener>, InheritedSocketError> {
     let variable = |name: &str| std::env::var(name).ok();
     if variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
         return Ok(None);

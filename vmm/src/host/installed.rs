@@ -6,28 +6,28 @@ use std::path::{Path, PathBuf};
 
 /// One of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Installed {
+pub(crate) struct Installed {
     /// Its name in all of the folders.
-    pub file: &'static str,
+    pub(crate) file: &'static str,
     /// What it is, for messages.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// The option that names another.
-    pub option: &'static str,
+    pub(crate) option: &'static str,
     /// The variable that does.
-    pub variable: &'static str,
+    pub(crate) variable: &'static str,
 }
 
 /// The guest's kernel.
-pub const KERNEL: Installed =
+pub(crate) const KERNEL: Installed =
     Installed { file: "vmlinux", what: "guest kernel", option: "--kernel", variable: "CORACLE_KERNEL" };
 /// The guest's first program.
-pub const INIT: Installed =
+pub(crate) const INIT: Installed =
     Installed { file: "coracle-init", what: "PID 1", option: "--init-binary", variable: "CORACLE_INIT" };
 
 /// A file is in none of its places.
 #[derive(Debug, thiserror::Error)]
 #[error("no {} ({}) in {}; {} or {} names one", installed.what, installed.file, list(places), installed.option, installed.variable)]
-pub struct NotInstalledError {
+pub(crate) struct NotInstalledError {
     installed: Installed,
     places: Vec<PathBuf>,
 }
@@ -41,7 +41,7 @@ impl Installed {
     ///
     /// # Errors
     /// It is in none of the folders.
-    pub fn find(self, named: Option<&Path>, folders: &Folders) -> Result<PathBuf, NotInstalledError> {
+    pub(crate) fn find(self, named: Option<&Path>, folders: &Folders) -> Result<PathBuf, NotInstalledError> {
         let by_environment = || std::env::var_os(self.variable).filter(|path| !path.is_empty()).map(PathBuf::from);
         if let Some(path) = named.map(Path::to_owned).or_else(by_environment) {
             return Ok(path);

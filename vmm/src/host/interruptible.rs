@@ -12,7 +12,7 @@ use std::thread::Builder;
 
 /// What came first.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     /// The work is done.
     Done(T),
     /// This signal asks for the end. The work goes on until the process ends.
@@ -23,7 +23,7 @@ pub enum Outcome<T> {
 ///
 /// # Errors
 /// The host has no more threads or descriptors.
-pub fn interruptible<T: Send + 'static>(
+pub(crate) fn interruptible<T: Send + 'static>(
     signals: &Signals,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<Outcome<T>> {

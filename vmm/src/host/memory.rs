@@ -7,7 +7,7 @@ use boot::{GuestMemory, layout};
 /// The host cannot give the guest its memory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot map {mib} MiB of guest memory")]
-pub struct MemoryError {
+pub(crate) struct MemoryError {
     mib: u64,
     #[source]
     source: vm_memory::mmap::FromRangesError,
@@ -17,6 +17,6 @@ pub struct MemoryError {
 ///
 /// # Errors
 /// The address space or its limit (`RLIMIT_AS`) is too small.
-pub fn allocate(bytes: u64) -> Result<GuestMemory, MemoryError> {
+pub(crate) fn allocate(bytes: u64) -> Result<GuestMemory, MemoryError> {
     GuestMemory::from_ranges(&layout::memory_regions(bytes)).map_err(|source| MemoryError { mib: bytes >> 20, source })
 }

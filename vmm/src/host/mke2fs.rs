@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 /// No file system.
 #[derive(Debug, thiserror::Error)]
-pub enum FormatError {
+pub(crate) enum FormatError {
     /// A program that formats is needed.
     #[error("mke2fs is not installed: install e2fsprogs, or use --scratch tmpfs")]
     NotInstalled,

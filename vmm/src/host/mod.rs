@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the host gives to a machine besides KVM: memory, disk space, a terminal, signals, files that came with coracle.
 
-pub mod descriptor;
-pub mod file_digest;
-pub mod folders;
-pub mod inherited_sockets;
-pub mod installed;
-pub mod interruptible;
-pub mod memory;
-pub mod mke2fs;
-pub mod panics;
-pub mod process;
-pub mod resident;
-pub mod scratch;
-pub mod service_manager;
-pub mod signals;
-pub mod starter;
+pub(crate) mod descriptor;
+pub(crate) mod file_digest;
+pub(crate) mod folders;
+pub(crate) mod inherited_sockets;
+pub(crate) mod installed;
+pub(crate) mod interruptible;
+pub(crate) mod memory;
+pub(crate) mod mke2fs;
+pub(crate) mod panics;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod resident;
+pub(crate) mod scratch;
+pub(crate) mod service_manager;
+pub(crate) mod signals;
+pub(crate) mod starter;
 mod template;
-pub mod terminal;
+pub(crate) mod terminal;
 mod unnamed;
-pub mod watch;
-pub mod whole_file;
+pub(crate) mod watch;
+pub(crate) mod whole_file;

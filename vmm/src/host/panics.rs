@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 static PANICS: Panics = Panics::new();
 
 /// From now on panics are kept. Called once, by `main`.
-pub fn keep() {
+pub(crate) fn keep() {
     let usual = take_hook();
     set_hook(Box::new(move |panic| {
         PANICS.keep(line(panic));
@@ -22,7 +22,7 @@ pub fn keep() {
 
 /// The first panic of this process, if there was one: on which thread, where, why. What comes after one follows from it.
 #[must_use]
-pub fn first() -> Option<&'static str> {
+pub(crate) fn first() -> Option<&'static str> {
     PANICS.first()
 }
 
@@ -30,7 +30,7 @@ pub fn first() -> Option<&'static str> {
 ///
 /// # Errors
 /// The host has no more descriptors.
-pub fn watch() -> io::Result<&'static EventFd> {
+pub(crate) fn watch() -> io::Result<&'static EventFd> {
     PANICS.watch()
 }
 

@@ -7,17 +7,17 @@ use std::os::fd::OwnedFd;
 
 /// One process of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessId {
+pub(crate) struct ProcessId {
     /// Its number.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// When it started: clock ticks since the host's boot, `starttime` of proc_pid_stat(5).
-    pub started: u64,
+    pub(crate) started: u64,
 }
 
 impl ProcessId {
     /// The calling process.
     #[must_use]
-    pub fn own() -> Self {
+    pub(crate) fn own() -> Self {
         let pid = std::process::id();
         // Without /proc nobody can look whether it lives either.
         Self { pid, started: started(pid).unwrap_or_default() }
@@ -25,13 +25,13 @@ impl ProcessId {
 
     /// Whether it runs. One that has ended and was not waited for does not.
     #[must_use]
-    pub fn lives(self) -> bool {
+    pub(crate) fn lives(self) -> bool {
         started(self.pid) == Some(self.started)
     }
 
     /// A handle that becomes readable when it ends, and through which it can be signalled; `None` if it has ended.
     #[must_use]
-    pub fn open(self) -> Option<OwnedFd> {
+    pub(crate) fn open(self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // The handle was taken by number: only now is it sure whose it is.

@@ -10,7 +10,7 @@ use std::ops::Range;
 /// Takes code and constants of this program and its libraries out of the resident set. What still runs comes back from
 /// the page cache by itself, in some tens of minor faults; the code of the start does not. A failure costs nothing but
 /// the memory.
-pub fn give_back_code() {
+pub(crate) fn give_back_code() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for range in maps.lines().filter_map(code) {
         // SAFETY: the pages are those of a private mapping of a file without the right to write, so that they were never

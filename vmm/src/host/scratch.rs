@@ -6,7 +6,6 @@ use super::folders::Folders;
 use super::mke2fs::{FormatError, format};
 use super::template;
 use super::unnamed::unnamed;
-use crate::config::disk::SCRATCH_SERIAL;
 use devices::virtio::block::BlockConfig;
 use rustix::io::Errno;
 use std::io;
@@ -14,7 +13,7 @@ use std::path::PathBuf;
 
 /// No scratch disk.
 #[derive(Debug, thiserror::Error)]
-pub enum ScratchError {
+pub(crate) enum ScratchError {
     /// The folder takes no file.
     #[error("cannot make a scratch disk in {folder}")]
     Create {
@@ -40,7 +39,7 @@ pub enum ScratchError {
 ///
 /// # Errors
 /// The host has no place for it, or no program that formats it.
-pub fn create(size: u64, folders: &Folders) -> Result<BlockConfig, ScratchError> {
+pub(crate) fn create(size: u64, folders: &Folders, serial: &str) -> Result<BlockConfig, ScratchError> {
     let folder = folders.large_temporary();
     let file = unnamed(&folder).map_err(|source| ScratchError::Create { folder: folder.clone(), source })?;
     file.set_len(size).map_err(|source| ScratchError::Write { folder: folder.clone(), source })?;
@@ -58,7 +57,7 @@ pub fn create(size: u64, folders: &Folders) -> Result<BlockConfig, ScratchError>
         path: folder.join("scratch disk"),
         read_only: false,
         scratch: true,
-        serial: SCRATCH_SERIAL.to_owned(),
+        serial: serial.to_owned(),
     })
 }
 
@@ -88,7 +87,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folders = folders(folder.path());
         for round in ["formatted", "copied"] {
-            let disk = create(8 << 30, &folders).unwrap();
+            let disk = create(8 << 30, &folders, "scratch").unwrap();
             assert_eq!(claimed_size(&disk.file), 8 << 30, "{round}");
             let metadata = disk.file.metadata().unwrap();
             assert_eq!(metadata.nlink(), 0, "{round}");
@@ -103,7 +102,7 @@ mod tests {
     fn a_copy_is_the_same_as_a_newly_formatted_disk() {
         let folder = tempfile::tempdir().unwrap();
         let folders = folders(folder.path());
-        let [first, second] = [(); 2].map(|()| create(64 << 20, &folders).unwrap());
+        let [first, second] = [(); 2].map(|()| create(64 << 20, &folders, "scratch").unwrap());
         let bytes = |disk: &BlockConfig| {
             let mut bytes = vec![0; 64 << 20];
             disk.file.read_exact_at(&mut bytes, 0).unwrap();
@@ -116,13 +115,13 @@ mod tests {
     fn without_a_cache_the_disk_is_formatted_itself() {
         let folder = tempfile::tempdir().unwrap();
         let folders = Folders { cache_home: None, ..folders(folder.path()) };
-        assert_eq!(claimed_size(&create(16 << 20, &folders).unwrap().file), 16 << 20);
+        assert_eq!(claimed_size(&create(16 << 20, &folders, "scratch").unwrap().file), 16 << 20);
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let folders = Folders { temporary: Some("/nowhere/tmp".into()), ..Folders::default() };
-        let error = create(16 << 20, &folders).unwrap_err();
+        let error = create(16 << 20, &folders, "scratch").unwrap_err();
         assert!(error.to_string().contains("/nowhere/tmp"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ const STATUS_CHARACTERS: usize = 256;
 
 /// A service manager that wants to be told.
 #[derive(Debug)]
-pub struct ServiceManager {
+pub(crate) struct ServiceManager {
     socket: UnixDatagram,
     watchdog: Option<Duration>,
 }
@@ -25,14 +25,14 @@ pub struct ServiceManager {
 /// It cannot be told.
 #[derive(Debug, thiserror::Error)]
 #[error("NOTIFY_SOCKET={}", .0.display())]
-pub struct ServiceManagerError(OsString, #[source] io::Error);
+pub(crate) struct ServiceManagerError(OsString, #[source] io::Error);
 
 impl ServiceManager {
     /// The one that the environment names, if any.
     ///
     /// # Errors
     /// Its socket is none.
-    pub fn from_environment() -> Result<Option<Self>, ServiceManagerError> {
+    pub(crate) fn from_environment() -> Result<Option<Self>, ServiceManagerError> {
         let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
             return Ok(None);
         };
@@ -55,17 +55,17 @@ impl ServiceManager {
     /// The time without a word after which we count as hung, if that is watched: [`alive`](Self::alive) is to be called twice as
     /// often.
     #[must_use]
-    pub fn watchdog(&self) -> Option<Duration> {
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
     /// The machine is ready.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.tell("READY=1");
     }
 
     /// What it does, for people. One line.
-    pub fn status(&self, text: &str) {
+    pub(crate) fn status(&self, text: &str) {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
         let line: String = text.chars().take(STATUS_CHARACTERS).map(printable).collect();
         self.tell(&format!("STATUS={line}"));
@@ -73,24 +73,24 @@ impl ServiceManager {
 
     /// The workload reads its configuration again; [`ready`](Self::ready) says when that is done. The time, which orders it after
     /// the request, is the host's: the guest has clocks of its own.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
 
     /// What it does takes this much longer, from now on.
-    pub fn extend_timeout(&self, time: Duration) {
+    pub(crate) fn extend_timeout(&self, time: Duration) {
         self.tell(&format!("EXTEND_TIMEOUT_USEC={}", time.min(LONGEST_EXTENSION).as_micros()));
     }
 
     /// It is coming to its end.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
     /// `main` runs.
-    pub fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
 

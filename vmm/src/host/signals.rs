@@ -28,7 +28,7 @@ const ENDING: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, lib
 
 /// Blocked signals, to be read one by one.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     descriptor: OwnedFd,
     nohup: bool,
 }
@@ -38,7 +38,7 @@ impl Signals {
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn block() -> io::Result<Self> {
+    pub(crate) fn block() -> io::Result<Self> {
         let nohup = is_ignored(libc::SIGHUP)?;
         let set = set_of(&HANDLED, nohup);
         let mut blocked = set;
@@ -58,13 +58,13 @@ impl Signals {
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn ending(&self) -> io::Result<Self> {
+    pub(crate) fn ending(&self) -> io::Result<Self> {
         Ok(Self { descriptor: signalfd(&set_of(&ENDING, self.nohup))?, nohup: self.nohup })
     }
 
     /// The next signal that has arrived; never waits.
     #[must_use]
-    pub fn read(&self) -> Option<i32> {
+    pub(crate) fn read(&self) -> Option<i32> {
         const LENGTH: usize = size_of::<libc::signalfd_siginfo>();
         let mut bytes = [0_u8; LENGTH];
         loop {

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 /// What became of a start.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Started {
+pub(crate) enum Started {
     /// It runs, under this name.
     Running(String),
     /// It ended before, with this exit status; it has said why.
@@ -24,7 +24,7 @@ pub enum Started {
 ///
 /// # Errors
 /// The host has no room for another process.
-pub fn start(words: &[&str], document: &str) -> Result<Started> {
+pub(crate) fn start(words: &[&str], document: &str) -> Result<Started> {
     let mut child = Command::new("/proc/self/exe").args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that does not read has ended, and said why.
@@ -45,7 +45,7 @@ pub fn start(words: &[&str], document: &str) -> Result<Started> {
 
 /// Whoever waits for the start of this process.
 #[derive(Debug)]
-pub struct Starter {
+pub(crate) struct Starter {
     /// Takes the place of standard error once the start is over.
     errors: Option<File>,
 }
@@ -55,14 +55,14 @@ impl Starter {
     ///
     /// # Errors
     /// It leads a group already.
-    pub fn leave() -> Result<Self> {
+    pub(crate) fn leave() -> Result<Self> {
         rustix::process::setsid()?;
         dup2_stdin(nowhere()?)?;
         Ok(Self { errors: None })
     }
 
     /// What is to be said after the start goes to `file`.
-    pub fn log_to(&mut self, file: File) {
+    pub(crate) fn log_to(&mut self, file: File) {
         self.errors = Some(file);
     }
 
@@ -70,7 +70,7 @@ impl Starter {
     ///
     /// # Errors
     /// The starter is gone: nobody knows of this process.
-    pub fn tell(self, name: &str) -> Result<()> {
+    pub(crate) fn tell(self, name: &str) -> Result<()> {
         let told = std::io::stdout().write_all(format!("{name}\n").as_bytes());
         let told = told.and_then(|()| std::io::stdout().flush());
         let nowhere = nowhere()?;

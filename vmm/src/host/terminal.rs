@@ -5,14 +5,14 @@
 //! Restoring hangs on `drop`, which unwinding reaches too. No signal ends the process in between but KILL, because
 //! [`super::signals`] blocks the others.
 
-use guest_init::run_spec::WindowSize;
+use guest_protocol::run_spec::WindowSize;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// A terminal in raw mode.
 #[derive(Debug)]
-pub struct RawTerminal {
+pub(crate) struct RawTerminal {
     terminal: OwnedFd,
     before: Termios,
 }
@@ -22,7 +22,7 @@ impl RawTerminal {
     ///
     /// # Errors
     /// It is no terminal.
-    pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
+    pub(crate) fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let before = tcgetattr(&terminal)?;
         let entered = Self { terminal, before };
@@ -35,7 +35,7 @@ impl RawTerminal {
     ///
     /// # Errors
     /// The terminal is gone.
-    pub fn reapply(&self) -> io::Result<()> {
+    pub(crate) fn reapply(&self) -> io::Result<()> {
         let mut raw = self.before.clone();
         raw.make_raw();
         Ok(tcsetattr(&self.terminal, OptionalActions::Now, &raw)?)
@@ -53,20 +53,20 @@ impl Drop for RawTerminal {
 ///
 /// # Errors
 /// It is no terminal.
-pub fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
+pub(crate) fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
     let size = tcgetwinsize(terminal)?;
     Ok(WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
 /// Whether `file` is a terminal.
 #[must_use]
-pub fn is_terminal(file: impl AsFd) -> bool {
+pub(crate) fn is_terminal(file: impl AsFd) -> bool {
     isatty(file)
 }
 
 /// Size of the first of the standard streams that is a terminal and knows it; else that of a terminal of old.
 #[must_use]
-pub fn standard_window_size() -> WindowSize {
+pub(crate) fn standard_window_size() -> WindowSize {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let known = streams.into_iter().filter_map(|stream| window_size(stream).ok());
     known.into_iter().find(|size| size.rows > 0 && size.columns > 0).unwrap_or(WindowSize { rows: 24, columns: 80 })

@@ -14,7 +14,7 @@ pub(super) fn unnamed(folder: &Path) -> Result<File, Errno> {
         Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
         result => return Ok(result?.into()),
     }
-    let name = crate::control::run_dir::random_id().map_err(|_| Errno::IO)?;
+    let name = super::random::random_id().map_err(|_| Errno::IO)?;
     let path = folder.join(format!(".coracle-scratch-{name}"));
     let file = rustix::fs::openat(CWD, &path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, mode)?;
     rustix::fs::unlink(&path)?;

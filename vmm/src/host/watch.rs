@@ -10,11 +10,11 @@ use std::path::Path;
 
 /// Something to wait for.
 #[derive(Debug)]
-pub struct FolderWatch(OwnedFd);
+pub(crate) struct FolderWatch(OwnedFd);
 
 /// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Woken {
+pub(crate) enum Woken {
     /// A file in the folder was made, written, renamed or removed.
     Changed,
     /// The process has ended. It wrote what it wrote before.
@@ -28,7 +28,7 @@ impl FolderWatch {
     ///
     /// # Errors
     /// It is not there, or the host watches enough already.
-    pub fn new(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let wanted = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
         add_watch(&inotify, folder, wanted | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR)?;
@@ -39,7 +39,7 @@ impl FolderWatch {
     ///
     /// # Errors
     /// The host cannot wait.
-    pub fn wait(&self, process: Option<&OwnedFd>) -> io::Result<Woken> {
+    pub(crate) fn wait(&self, process: Option<&OwnedFd>) -> io::Result<Woken> {
         let Some(process) = process else { return Ok(Woken::Ended) };
         let stdout = std::io::stdout();
         let mut sources = [
@@ -66,7 +66,7 @@ impl FolderWatch {
 ///
 /// # Errors
 /// The host cannot wait.
-pub fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
+pub(crate) fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
     let mut source = [PollFd::new(process, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut source, None))?;
     Ok(())

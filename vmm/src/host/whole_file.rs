@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// The host refused; the old file is still there.
-pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     // What is no file (`/dev/stderr`, a FIFO) cannot be replaced.
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return File::options().write(true).open(path)?.write_all(text);
@@ -29,7 +29,7 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// It could not: what the host would say.
-pub fn check(path: &Path) -> io::Result<()> {
+pub(crate) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(there) if there.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(there) if !there.is_file() => Ok(access(path, Access::WRITE_OK)?),

@@ -3,18 +3,18 @@
 //! bus. Runs on `main`.
 
 use super::slots::Slots;
-use crate::kvm::{KvmVm, VmError};
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::EventLoopHandle;
 use devices::interrupt::Interrupt;
 use devices::virtio::VirtioDevice;
 use devices::virtio::mmio::{MmioTransport, QUEUE_NOTIFY};
+use kvm::{KvmVm, VmError};
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A device could not join.
 #[derive(Debug, thiserror::Error)]
-pub enum AttachError {
+pub(crate) enum AttachError {
     /// More devices than interrupt lines.
     #[error("no interrupt line is left for {0}")]
     NoSlot(String),

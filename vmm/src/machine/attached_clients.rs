@@ -3,9 +3,9 @@
 //! size. What it writes comes to them from its logs (`control/log_streams.rs`). Part of `main`'s event loop.
 
 use super::session::Session;
-use crate::control::conversation::Event;
-use crate::control::exec::frame::{Frames, FromClient};
-use crate::control::server::ClientId;
+use crate::api::frame::{Frames, FromClient};
+use crate::api::server::ClientId;
+use crate::machine::supervisor::Event;
 use std::collections::BTreeMap;
 
 /// The clients, at most as many as the server has, and what each has sent of a frame.

@@ -7,9 +7,8 @@ use super::console_log::ConsoleLog;
 use super::parts::Parts;
 use super::ports::{self, PortEnds};
 use super::slots::Slots;
-use crate::control::counters::Counters;
 use crate::host::memory::{self, MemoryError};
-use crate::kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
+use crate::state::counters::Counters;
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
@@ -18,13 +17,14 @@ use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetCounters};
 use devices::virtio::rng::Rng;
+use kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// The machine could not be put together.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub(crate) enum BuildError {
     /// The kernel, the memory or the number of vCPUs do not fit each other.
     #[error(transparent)]
     Boot(#[from] boot::Error),
@@ -56,7 +56,7 @@ pub enum BuildError {
 
 /// The assembled microVM.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) buses: Arc<Buses>,
     /// In the order in which they end: workers of disks last, so that what the guest wrote is on them.
@@ -85,7 +85,7 @@ impl Machine {
 ///
 /// # Errors
 /// The parts do not fit each other, or the host cannot.
-pub fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
+pub(crate) fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
     let memory = memory::allocate(parts.memory_bytes)?;
     let vm = KvmVm::create(host, memory)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());

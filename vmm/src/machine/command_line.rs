@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the guest's kernel is told at its start, for each kind of host and each way of describing the machine. Pure.
 
-use crate::kvm::KvmKind;
 use boot::cmdline::{CommandLine, CommandLineError, Console};
 use boot::{Description, MmioDevice};
+use kvm::KvmKind;
 
 /// The words that every guest gets, those of this host, the devices where the kernel is told of them here, and the user's.
 pub(super) fn whole(

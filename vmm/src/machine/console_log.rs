@@ -15,7 +15,7 @@ const FILE_LIMIT: usize = 4 << 20;
 
 /// The log of one machine.
 #[derive(Debug)]
-pub struct ConsoleLog(Mutex<Inner>);
+pub(crate) struct ConsoleLog(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -27,13 +27,13 @@ struct Inner {
 impl ConsoleLog {
     /// A log that also goes to `file`, which must take writes without blocking.
     #[must_use]
-    pub fn new(file: Option<File>) -> Self {
+    pub(crate) fn new(file: Option<File>) -> Self {
         Self(Mutex::new(Inner { file, room: FILE_LIMIT, tail: VecDeque::with_capacity(TAIL) }))
     }
 
     /// The last lines.
     #[must_use]
-    pub fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let inner = self.lock();
         let (first, second) = inner.tail.as_slices();
         String::from_utf8_lossy(&[first, second].concat()).into_owned()

@@ -4,13 +4,13 @@
 
 use super::operations::conflict;
 use super::session::Session;
-use crate::control::conversation::Event;
-use crate::control::exec::frame::{self, Frames, FromClient, Over};
-use crate::control::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
-use crate::control::server::{ClientId, Response};
-use crate::control::status::State;
-use guest_init::exec::ExecSpec;
-use guest_init::protocol::WorkloadEnd;
+use super::supervisor::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
+use crate::api::frame::{self, Frames, FromClient, Over};
+use crate::api::server::{ClientId, Response};
+use crate::machine::supervisor::Event;
+use crate::state::status::State;
+use guest_protocol::exec::ExecSpec;
+use guest_protocol::protocol::WorkloadEnd;
 use std::collections::VecDeque;
 
 /// The clients, at most as many as the server has.

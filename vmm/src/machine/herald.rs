@@ -3,12 +3,12 @@
 //! `--ready-notify`. Used by `main`'s event loop.
 
 use crate::host::service_manager::ServiceManager;
-use guest_init::notification::{Notification, Reload};
+use guest_protocol::notification::{Notification, Reload};
 use std::time::Duration;
 
 /// Tells the service manager, or nobody.
 #[derive(Debug)]
-pub struct Herald {
+pub(crate) struct Herald {
     manager: Option<ServiceManager>,
     /// The workload answers for itself: it sends what the watchdog waits for, and says how it is.
     workload_speaks: bool,
@@ -20,38 +20,38 @@ pub struct Herald {
 impl Herald {
     /// For a run whose workload speaks to its service manager itself, or does not.
     #[must_use]
-    pub fn new(manager: Option<ServiceManager>, workload_speaks: bool) -> Self {
+    pub(crate) fn new(manager: Option<ServiceManager>, workload_speaks: bool) -> Self {
         Self { manager, workload_speaks, ready: false, reloading: false, stopping: false }
     }
 
     /// How often [`beat`](Self::beat) is to be called: twice in the time of the watchdog.
     #[must_use]
-    pub fn interval(&self) -> Option<Duration> {
+    pub(crate) fn interval(&self) -> Option<Duration> {
         Some(self.manager.as_ref()?.watchdog()? / 2)
     }
 
     /// `main` runs. A workload that speaks for itself has to say so itself, but while it is `paused` it cannot.
-    pub fn beat(&self, paused: bool) {
+    pub(crate) fn beat(&self, paused: bool) {
         if paused || !self.workload_speaks {
             self.manager.iter().for_each(ServiceManager::alive);
         }
     }
 
     /// The workload is ready.
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         self.ready = true;
         self.manager.iter().for_each(ServiceManager::ready);
     }
 
     /// The run is asked to end, or ends.
-    pub fn stopping(&mut self) {
+    pub(crate) fn stopping(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             self.manager.iter().for_each(ServiceManager::stopping);
         }
     }
 
     /// The workload said this. That it is ready for the first time comes by [`ready`](Self::ready).
-    pub fn pass_on(&mut self, said: &Notification) {
+    pub(crate) fn pass_on(&mut self, said: &Notification) {
         if let Some(manager) = &self.manager {
             if said.ready && std::mem::take(&mut self.reloading) {
                 manager.ready();

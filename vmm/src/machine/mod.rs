@@ -15,12 +15,13 @@ mod ports;
 mod run;
 mod session;
 mod slots;
+pub(crate) mod supervisor;
 mod threads;
 mod timers;
 mod workload_input;
 
-pub use build::{BuildError, Machine, build};
-pub use console_log::ConsoleLog;
-pub use herald::Herald;
-pub use parts::{Parts, StreamOutput, Streams};
-pub use run::{Outcome, Surroundings};
+pub(crate) use build::{BuildError, build};
+pub(crate) use console_log::ConsoleLog;
+pub(crate) use herald::Herald;
+pub(crate) use parts::{Parts, StreamOutput, Streams};
+pub(crate) use run::Surroundings;

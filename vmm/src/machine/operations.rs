@@ -3,13 +3,13 @@
 //! loop.
 
 use super::session::Session;
-use crate::control::conversation::Event;
-use crate::control::lifecycle::Lifecycle;
-use crate::control::server::{ClientId, Kill, Notice, Operation, Response, Stop};
-use crate::control::stages::Stage;
-use crate::control::status::State;
+use crate::api::server::{ClientId, Kill, Notice, Operation, Response, Stop};
 use crate::host::resident;
-use guest_init::health::HealthReport;
+use crate::machine::supervisor::Event;
+use crate::state::lifecycle::Lifecycle;
+use crate::state::stages::Stage;
+use crate::state::status::State;
+use guest_protocol::health::HealthReport;
 use std::time::{Duration, Instant};
 
 const SIGKILL: u8 = 9;

@@ -3,53 +3,53 @@
 //! host. Plain data.
 
 use super::console_log::ConsoleLog;
-use crate::kvm::Profile;
 use boot::Kernel;
 use devices::log_sink::LogSink;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::NetConfig;
+use kvm::Profile;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// The parts of one machine.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     /// Guest memory, bytes.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Number of vCPUs.
-    pub cpus: u8,
+    pub(crate) cpus: u8,
     /// The guest's kernel.
-    pub kernel: Kernel,
+    pub(crate) kernel: Kernel,
     /// Initramfs with PID 1.
-    pub initramfs: Vec<u8>,
+    pub(crate) initramfs: Vec<u8>,
     /// Words for the kernel's command line after ours (`--append`).
-    pub append: String,
+    pub(crate) append: String,
     /// Disks in the order in which the guest sees them.
-    pub disks: Vec<BlockConfig>,
+    pub(crate) disks: Vec<BlockConfig>,
     /// Network devices in the order in which the guest sees them.
-    pub nets: Vec<NetConfig>,
+    pub(crate) nets: Vec<NetConfig>,
     /// The streams of the workload.
-    pub streams: Streams,
+    pub(crate) streams: Streams,
     /// What the kernel says.
-    pub console_log: Arc<ConsoleLog>,
+    pub(crate) console_log: Arc<ConsoleLog>,
     /// Where samples of the guest go.
-    pub profile: Option<Arc<Profile>>,
+    pub(crate) profile: Option<Arc<Profile>>,
 }
 
 /// The host's ends of the workload's streams. The terminal, if there is one, is both input and output.
 #[derive(Debug)]
-pub struct Streams {
+pub(crate) struct Streams {
     /// Relayed to the workload; `None` if it reads nothing.
-    pub input: Option<OwnedFd>,
+    pub(crate) input: Option<OwnedFd>,
     /// Takes the workload's standard output; `None` drops it.
-    pub output: Option<StreamOutput>,
+    pub(crate) output: Option<StreamOutput>,
     /// Takes its standard error.
-    pub error: Option<StreamOutput>,
+    pub(crate) error: Option<StreamOutput>,
 }
 
 /// Where a stream of the workload goes.
-pub enum StreamOutput {
+pub(crate) enum StreamOutput {
     /// Whatever this is; the workload waits when it takes no more.
     Descriptor(OwnedFd),
     /// A log, which takes everything at once.

@@ -4,7 +4,7 @@
 use super::console_log::ConsoleLog;
 use super::parts::{StreamOutput, Streams};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
-use guest_init::protocol::PORT_NAMES;
+use guest_protocol::protocol::PORT_NAMES;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

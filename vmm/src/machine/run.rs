@@ -6,58 +6,58 @@ use super::build::Machine;
 use super::herald::Herald;
 use super::session::Session;
 use super::threads::{VcpuThreads, VcpuTotals};
-use crate::control::control_socket::ControlSocket;
-use crate::control::conversation::Conversation;
-use crate::control::counters::Counters;
-use crate::control::end::{End, EndReason};
-use crate::control::lifecycle::Lifecycle;
-use crate::control::stages::{Stage, Stages};
+use crate::api::control_socket::ControlSocket;
 use crate::host::signals::Signals;
 use crate::host::starter::Starter;
 use crate::host::terminal::RawTerminal;
-use crate::kvm::software::Counts;
+use crate::machine::supervisor::Conversation;
+use crate::state::counters::Counters;
+use crate::state::end::{End, EndReason};
+use crate::state::lifecycle::Lifecycle;
+use crate::state::stages::{Stage, Stages};
 use devices::event_loop::EventLoop;
+use kvm::software::Counts;
 use std::io::PipeWriter;
 
 /// What is left when the machine is gone.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// How it ended.
-    pub end: End,
+    pub(crate) end: End,
     /// Instructions completed for a host that emulates guest kernel mode.
-    pub completions: Counts,
+    pub(crate) completions: Counts,
     /// What it used.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.
-    pub undriven: Vec<(String, &'static str)>,
+    pub(crate) undriven: Vec<(String, &'static str)>,
     /// Number of virtio devices.
-    pub devices: usize,
+    pub(crate) devices: usize,
 }
 
 /// What happens outside the machine while it runs.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     /// Signals to this process.
-    pub signals: &'a Signals,
+    pub(crate) signals: &'a Signals,
     /// The user's terminal, if the guest's stands for it.
-    pub terminal: Option<RawTerminal>,
+    pub(crate) terminal: Option<RawTerminal>,
     /// What the service manager is told.
-    pub herald: Herald,
+    pub(crate) herald: Herald,
     /// Where the stages of the boot are noted.
-    pub stages: &'a mut Stages,
+    pub(crate) stages: &'a mut Stages,
     /// What others are told of the run.
-    pub lifecycle: &'a mut Lifecycle,
+    pub(crate) lifecycle: &'a mut Lifecycle,
     /// Where they ask, unless the host refused it.
-    pub socket: Option<&'a mut ControlSocket>,
+    pub(crate) socket: Option<&'a mut ControlSocket>,
     /// Who waits until the workload runs.
-    pub starter: Option<Starter>,
+    pub(crate) starter: Option<Starter>,
     /// Where the input of a detached workload comes from.
-    pub input: Option<PipeWriter>,
+    pub(crate) input: Option<PipeWriter>,
 }
 
 impl Machine {
     /// Runs the guest until the conversation ends.
-    pub fn run(mut self, conversation: Conversation, surroundings: Surroundings<'_>) -> Outcome {
+    pub(crate) fn run(mut self, conversation: Conversation, surroundings: Surroundings<'_>) -> Outcome {
         let vcpus = std::mem::take(&mut self.vcpus);
         surroundings.stages.mark(Stage::FirstInstruction);
         let run = VcpuThreads::start(vcpus, &self.buses)

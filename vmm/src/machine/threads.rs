@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The vCPU threads: started together, stopped together. `main` holds this; each `vcpu-N` runs one [`Vcpu`].
 
-use crate::kvm::software::Counts;
-use crate::kvm::{self, Buses, RunControl, Vcpu, VcpuEnd};
+use kvm::software::Counts;
+use kvm::{self, Buses, RunControl, Vcpu, VcpuEnd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

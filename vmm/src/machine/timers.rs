@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The deadlines of a run. Kept by `main`'s event loop, which waits no longer than the next one.
 
-use crate::control::conversation::TimerKind;
+use crate::machine::supervisor::TimerKind;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

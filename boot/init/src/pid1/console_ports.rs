@@ -6,7 +6,7 @@ use super::failure::{Failure, Step};
 use super::files::read_file;
 use alloc::format;
 use core::mem::MaybeUninit;
-use guest_init::protocol::{PORT_CONTROL, PORT_NAMES, PORT_STDERR, PORT_STDIO};
+use guest_protocol::protocol::{PORT_CONTROL, PORT_NAMES, PORT_STDERR, PORT_STDIO};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, read};

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The control port: messages of [`guest_init::protocol`] in both directions.
+//! The control port: messages of [`guest_protocol::protocol`] in both directions.
 
 use super::failure::{Failure, Step};
-use guest_init::protocol::{FrameReader, ToGuest, ToHost, encode};
-use guest_init::run_spec::RunSpec;
+use guest_protocol::protocol::{FrameReader, ToGuest, ToHost, encode};
+use guest_protocol::run_spec::RunSpec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_setfl};

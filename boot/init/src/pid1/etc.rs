@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use guest_init::etc_files;
-use guest_init::run_spec::{RunSpec, Upper};
+use guest_protocol::run_spec::{RunSpec, Upper};
 use rustix::fd::OwnedFd;
 use rustix::fs::CWD;
 use rustix::io::Errno;

@@ -5,8 +5,8 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 use guest_init::executable::NotExecuted;
-use guest_init::protocol::{FailureKind, ToHost};
 use guest_init::user::UserError;
+use guest_protocol::protocol::{FailureKind, ToHost};
 use rustix::io::Errno;
 
 /// The step that failed, on what, and the kernel's error number (0 if it was not the kernel's decision).

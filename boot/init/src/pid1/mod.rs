@@ -25,8 +25,8 @@ use console_ports::ConsolePorts;
 use control::Control;
 use core::convert::Infallible;
 use failure::Failure;
-use guest_init::protocol::{ToHost, VERSION};
-use guest_init::run_spec::RunSpec;
+use guest_protocol::protocol::{ToHost, VERSION};
+use guest_protocol::run_spec::RunSpec;
 use rustix::system::{RebootCommand, reboot};
 
 /// From the first instruction to the power cut, or to a reset if there is no host to cut it.

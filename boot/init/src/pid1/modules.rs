@@ -4,7 +4,7 @@
 use super::failure::{Failure, Step};
 use super::files::read_file;
 use alloc::format;
-use guest_init::module_list::{self, FOLDER, LIST};
+use guest_protocol::module_list::{self, FOLDER, LIST};
 use rustix::fs::{CWD, Mode, OFlags, openat, unlink};
 use rustix::io::Errno;
 use rustix::system::finit_module;

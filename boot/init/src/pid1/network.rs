@@ -6,7 +6,7 @@
 use super::failure::{Failure, Step};
 use alloc::format;
 use guest_init::ipv4;
-use guest_init::run_spec::Interface;
+use guest_protocol::run_spec::Interface;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, Updater, ioctl};

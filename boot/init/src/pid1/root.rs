@@ -5,7 +5,7 @@
 use super::disks::Disks;
 use super::failure::{Failure, Step};
 use super::files::make_folder;
-use guest_init::run_spec::{Root, Upper};
+use guest_protocol::run_spec::{Root, Upper};
 use rustix::fs::{Mode, OFlags, chown, mkdir, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount as mount_file_system, mount_remount};

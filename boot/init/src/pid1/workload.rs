@@ -8,7 +8,7 @@ use crate::freestanding::system_call::{clone_flags, run_in_child};
 use alloc::string::String;
 use core::convert::Infallible;
 use guest_init::memory_events;
-use guest_init::run_spec::RunSpec;
+use guest_protocol::run_spec::RunSpec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, open, openat};
 use rustix::io::Errno;

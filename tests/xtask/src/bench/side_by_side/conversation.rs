@@ -4,8 +4,8 @@
 
 use super::guest::Guest;
 use anyhow::{Context, Result, bail};
-use guest_init::protocol::{FrameReader, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
-use guest_init::run_spec::{Root, RunSpec, Upper};
+use guest_protocol::protocol::{FrameReader, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
+use guest_protocol::run_spec::{Root, RunSpec, Upper};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

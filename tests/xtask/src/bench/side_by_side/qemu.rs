@@ -11,7 +11,7 @@ use super::process::Process;
 use super::roots::Roots;
 use anyhow::{Context, Result};
 use boot::Initramfs;
-use guest_init::protocol::PORT_NAMES;
+use guest_protocol::protocol::PORT_NAMES;
 use rustix::process::Pid;
 use std::fs;
 use std::path::PathBuf;

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Making a vCPU thread leave `KVM_RUN`: a signal whose handler sets `immediate_exit` in the thread's own `kvm_run`.
+//! Without the flag, a signal that arrives just before `KVM_RUN` would be lost (KVM API, `immediate_exit`).
+//! The handler runs on vCPU threads; [`kick`] on any.
+#![allow(unsafe_code)] // A signal handler, and a pointer into memory shared with the kernel.
+
+use kvm_bindings::kvm_run;
+use std::cell::Cell;
+use std::os::unix::thread::JoinHandleExt as _;
+use std::ptr::{addr_of_mut, null_mut};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+thread_local! {
+    /// The `kvm_run` of the vCPU that this thread runs; null elsewhere.
+    static RUN: Cell<*mut kvm_run> = const { Cell::new(null_mut()) };
+}
+
+/// First real-time signal that the C library leaves free: `SIGRTMIN`.
+fn signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+extern "C" fn handle(_: libc::c_int) {
+    let run = RUN.get();
+    if !run.is_null() {
+        // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the mapping goes; the kernel
+        // reads the byte at the next KVM_RUN. Volatile, because nothing in this program reads it.
+        unsafe { addr_of_mut!((*run).immediate_exit).write_volatile(1) };
+    }
+}
+
+/// Installs the handler; before the first vCPU thread starts.
+///
+/// # Errors
+/// The host refused the handler.
+pub fn install_handler() -> Result<(), std::io::Error> {
+    // SAFETY: all-zero bytes are a valid `sigaction`: no flags, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handle as *const () as usize;
+    // SAFETY: `action` is initialised, and `handle` does only what a signal handler may do (one store).
+    if unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Lets the kick signal through on the calling thread, whatever mask it inherited.
+pub(super) fn unblock_signal() {
+    // SAFETY: `set` is initialised by sigemptyset before it is used; both calls only read and write it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, null_mut());
+    }
+}
+
+/// While it lives, a kick reaches the vCPU whose `kvm_run` was given. Lives on the vCPU's thread.
+pub(super) struct Kickable(());
+
+impl Kickable {
+    /// `run` must stay mapped while the result lives.
+    pub(super) fn new(run: *mut kvm_run) -> Self {
+        RUN.set(run);
+        Self(())
+    }
+}
+
+impl Drop for Kickable {
+    fn drop(&mut self) {
+        RUN.set(null_mut());
+    }
+}
+
+/// Kicks the vCPU that runs on `thread`.
+pub fn kick<T>(thread: &JoinHandle<T>) {
+    // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended.
+    unsafe { libc::pthread_kill(thread.as_pthread_t(), signal()) };
+}
+
+/// CPU time that `thread` has used; none if it has ended.
+#[must_use]
+pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
+    let mut clock = 0;
+    // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended; `clock` is ours.
+    if unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) } != 0 {
+        return None;
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to `time`, which is ours.
+    let read = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    (read == 0).then(|| Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()))
+}

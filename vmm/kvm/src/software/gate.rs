@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The system-call gate of hosts whose `SYSCALL` from user mode leaves CS and SS at the user's selectors. Runs on the
+//! vCPU threads; its memory is written once, before they start.
+//!
+//! `SYSCALL` is right about RCX, R11, RFLAGS and RIP and wrong about the privilege level, so the fetch at the kernel's
+//! entry faults. The gate lets it land on a page that user mode *may* execute, whose only instruction stores to an
+//! address of ours. The store leaves the guest as an MMIO write, and the VMM finishes what `SYSCALL` began:
+//!
+//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux leaves unused, a page of code and a
+//!    page of MMIO under it, in memory that the guest's map declares reserved, and asks KVM for the guest's accesses to
+//!    STAR, LSTAR and SFMASK.
+//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot enters the page table of that moment (the kernel copies its
+//!    half into every later one), and the processor's LSTAR is pointed at the code page.
+//! 3. [`Gate::enter`]: a system call arrived. CS and SS from STAR, RIP from the remembered LSTAR, and on.
+//!
+//! A user program can jump to the code page as well as get there by `SYSCALL`. It gains nothing: the flags that
+//! `SYSCALL` masks (the interrupt flag among them, which user mode cannot clear) give the jump away, and it gets the page
+//! fault that a jump into the kernel's half deserves.
+
+use super::state::{Exception, VcpuState};
+use crate::vm::{VmError, step};
+use boot::GuestMemory;
+use boot::layout::{SYSCALL_GATE, SYSCALL_GATE_MMIO};
+use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
+use kvm_ioctls::{MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vm_memory::{Bytes as _, GuestAddress};
+
+const PAGE: u64 = 0x1000;
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SFMASK: u32 = 0xc000_0084;
+
+/// Top-level slot 509, 0xfffffe80_00000000: unused by Linux (Documentation/arch/x86/x86_64/mm.rst leaves it as a hole
+/// above the ESP fixups), and one that the host lets user mode execute from.
+const SLOT: u64 = 509;
+const SLOT_ADDRESS: u64 = 0xffff_0000_0000_0000 | (SLOT << 39);
+const CODE_ADDRESS: u64 = SLOT_ADDRESS + PAGE;
+const DOORBELL_ADDRESS: u64 = SLOT_ADDRESS + 2 * PAGE;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const USER: u64 = 1 << 2;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const NO_EXECUTE: u64 = 1 << 63;
+const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
+/// Bits of CR3 that are the table's address; the low ones are PCID and cache control.
+const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Bytes of `syscall`.
+const SYSCALL_LENGTH: u64 = 2;
+
+/// Page-fault error code of a user-mode instruction fetch from a page that is not there.
+const FETCH_FAULT: u32 = (1 << 4) | (1 << 2);
+
+/// What a vCPU must do after the gate looked at an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MsrWrite {
+    /// The gate did it.
+    Done,
+    /// Not an MSR of the gate.
+    NotOurs,
+}
+
+/// One gate a VM.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    memory: GuestMemory,
+    /// What the guest believes to be in the MSRs. Linux gives every vCPU the same values.
+    star: AtomicU64,
+    lstar: AtomicU64,
+    flag_mask: AtomicU64,
+}
+
+impl Gate {
+    /// Writes the gate's pages and asks for the guest's accesses to the MSRs.
+    pub(crate) fn install(vm: &VmFd, memory: &GuestMemory) -> Result<Self, VmError> {
+        let reasons = u64::from(MsrExitReason::Filter.bits());
+        let capability =
+            kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
+        vm.enable_cap(&capability).map_err(step("KVM_CAP_X86_USER_SPACE_MSR"))?;
+        // A clear bit denies. STAR, LSTAR and SFMASK on writes (CSTAR between them stays), LSTAR on reads.
+        let writes =
+            MsrFilterRange { flags: MsrFilterRangeFlags::WRITE, base: MSR_STAR, msr_count: 4, bitmap: &[0b1111_0100] };
+        let reads =
+            MsrFilterRange { flags: MsrFilterRangeFlags::READ, base: MSR_LSTAR, msr_count: 1, bitmap: &[0b1111_1110] };
+        vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[writes, reads]).map_err(step("KVM_X86_SET_MSR_FILTER"))?;
+        write_pages(memory);
+        Ok(Self {
+            memory: memory.clone(),
+            star: AtomicU64::new(0),
+            lstar: AtomicU64::new(0),
+            flag_mask: AtomicU64::new(0),
+        })
+    }
+
+    /// The guest writes `value` to `msr` on this vCPU.
+    pub(crate) fn write_msr(&self, vcpu: &VcpuFd, msr: u32, value: u64) -> Result<MsrWrite, VmError> {
+        let (shadow, real) = match msr {
+            MSR_STAR => (&self.star, value),
+            MSR_SFMASK => (&self.flag_mask, value),
+            MSR_LSTAR => {
+                let special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+                let entry = GuestAddress((special.cr3 & CR3_ADDRESS) + SLOT * 8);
+                // A table outside memory is the guest's mistake; its first system call ends in a page fault.
+                let _ = self.memory.write_obj(SYSCALL_GATE.0 | TABLE, entry);
+                (&self.lstar, CODE_ADDRESS)
+            }
+            _ => return Ok(MsrWrite::NotOurs),
+        };
+        shadow.store(value, Ordering::Relaxed);
+        let entry = kvm_msr_entry { index: msr, data: real, ..Default::default() };
+        let msrs = Msrs::from_entries(&[entry]).expect("one entry fits");
+        vcpu.set_msrs(&msrs).map_err(step("KVM_SET_MSRS"))?;
+        Ok(MsrWrite::Done)
+    }
+
+    /// What the guest reads from `msr`, if it is one of the gate's.
+    pub(crate) fn read_msr(&self, msr: u32) -> Option<u64> {
+        (msr == MSR_LSTAR).then(|| self.lstar.load(Ordering::Relaxed))
+    }
+
+    /// Whether an MMIO write to `address` is the gate's.
+    pub(crate) fn owns(address: u64) -> bool {
+        address == SYSCALL_GATE_MMIO.0
+    }
+
+    /// Finishes a system call that reached the code page.
+    ///
+    /// # Errors
+    /// The host does not tell the registers, or refuses them.
+    pub(crate) fn enter(&self, vcpu: &mut dyn VcpuState) -> io::Result<()> {
+        let mut registers = vcpu.registers()?;
+        let mut special = vcpu.special_registers()?;
+        let came_by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
+        if special.cs.dpl == 3 && came_by_syscall && vcpu.interrupt_is_on_its_way()? {
+            // While user mode runs, this host takes interrupts whatever the interrupt flag says. This one would hit the
+            // kernel's entry before it has a stack of its own: let it come before SYSCALL, which is executed again.
+            registers.rip = registers.rcx.wrapping_sub(SYSCALL_LENGTH);
+            registers.rflags = registers.r11;
+            return vcpu.set_registers(&registers);
+        }
+        if special.cs.dpl == 3 && came_by_syscall {
+            let selector = ((self.star.load(Ordering::Relaxed) >> 32) & 0xfffc) as u16;
+            special.cs = code_segment(selector);
+            special.ss = stack_segment(selector.wrapping_add(8));
+            registers.rip = self.lstar.load(Ordering::Relaxed);
+            vcpu.set_special_registers(&special)?;
+            vcpu.set_registers(&registers)?;
+            // The same holds for one that comes before the guest is entered: until the first instruction of the kernel has
+            // been emulated, this host believes that user mode runs.
+            return vcpu.begin_interrupt_shadow();
+        }
+        // A jump to the code page faults like one to any page of the kernel's half.
+        registers.rip = CODE_ADDRESS;
+        special.cr2 = CODE_ADDRESS;
+        vcpu.set_registers(&registers)?;
+        vcpu.set_special_registers(&special)?;
+        vcpu.raise(Exception::page_fault(CODE_ADDRESS, FETCH_FAULT))
+    }
+}
+
+/// Three table levels, the code page, and the mapping of the doorbell.
+fn write_pages(memory: &GuestMemory) {
+    let page = |number: u64| SYSCALL_GATE.0 + number * PAGE;
+    let (directory_pointers, directory, table, code) = (page(0), page(1), page(2), page(3));
+    let doorbell = SYSCALL_GATE_MMIO.0 | PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE;
+    let entries = [
+        (directory_pointers, directory | TABLE),
+        (directory, table | TABLE),
+        (table + 8, code | PRESENT | USER | ACCESSED),
+        (table + 16, doorbell),
+    ];
+    for (address, entry) in entries {
+        memory.write_obj(entry, GuestAddress(address)).expect("the gate lies in the first MiB, which every guest has");
+    }
+    memory.write_slice(&code_bytes(), GuestAddress(code)).expect("the gate lies in the first MiB");
+}
+
+/// `mov [rip + displacement], al; jmp .`
+fn code_bytes() -> [u8; 8] {
+    let next = CODE_ADDRESS + 6;
+    let displacement = u32::try_from(DOORBELL_ADDRESS - next).expect("the doorbell is the next page").to_le_bytes();
+    let [a, b, c, d] = displacement;
+    [0x88, 0x05, a, b, c, d, 0xeb, 0xfe]
+}
+
+/// The code segment that `SYSCALL` loads (AMD64 vol. 3, SYSCALL).
+fn code_segment(selector: u16) -> kvm_segment {
+    kvm_segment { selector, limit: u32::MAX, type_: 0xb, s: 1, present: 1, l: 1, g: 1, ..Default::default() }
+}
+
+/// The stack segment that `SYSCALL` loads.
+fn stack_segment(selector: u16) -> kvm_segment {
+    kvm_segment { selector, limit: u32::MAX, type_: 0x3, s: 1, present: 1, db: 1, g: 1, ..Default::default() }
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The life of a run as others see it: each change becomes the new `status.json`, a line of `events.jsonl`, and a line of
+//! `--events`. Used by `main`. A full disk costs documents, never the run.
+
+use super::counters::Counters;
+use super::end::End;
+use super::event_outlet::EventOutlet;
+use super::rotated_file::RotatedFile;
+use super::status::{State, Status};
+use crate::host::whole_file;
+use guest_protocol::health::HealthReport;
+use guest_protocol::run_spec::RunSpec;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Name of the status document in an entry.
+pub(crate) const STATUS_FILE: &str = "status.json";
+/// Name of the list of events.
+pub(crate) const EVENTS_FILE: &str = "events.jsonl";
+/// Bytes of events that are kept: at least the last five hundred.
+const EVENTS_LIMIT: u64 = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    status: Status,
+    path: PathBuf,
+    events: Option<RotatedFile>,
+    outlet: Option<EventOutlet>,
+    warned: bool,
+}
+
+impl Lifecycle {
+    /// Begins in `entry`, with `status` as the first event.
+    #[must_use]
+    pub(crate) fn begin(entry: &Path, status: Status, outlet: Option<EventOutlet>) -> Self {
+        let (events, refused) = match RotatedFile::create(&entry.join(EVENTS_FILE), EVENTS_LIMIT) {
+            Ok(events) => (Some(events), None),
+            Err(error) => (None, Some(error)),
+        };
+        let mut lifecycle = Self { status, path: entry.join(STATUS_FILE), events, outlet, warned: false };
+        if let Some(error) = refused {
+            lifecycle.warn(EVENTS_FILE, &error);
+        }
+        lifecycle.change(|_| {});
+        lifecycle
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Changes the status and tells everybody. What is told is in [`status`](Self::status) afterwards.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status);
+        self.status.sequence += 1;
+        let line = self.status.to_line();
+        if let Err(error) = whole_file::replace(&self.path, line.as_bytes()) {
+            self.warn(STATUS_FILE, &error);
+        }
+        if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(line.as_bytes())) {
+            self.warn(EVENTS_FILE, &error);
+        }
+        if let Some(Err(error)) = self.outlet.as_mut().map(|outlet| outlet.push(line.as_bytes())) {
+            // A reader that went away has read enough.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.warn("the events of --events", &error);
+            }
+            self.outlet = None;
+        }
+    }
+
+    /// It is decided what runs. Told with the next change.
+    pub(crate) fn know(&mut self, spec: &RunSpec) {
+        self.status.command.clone_from(&spec.arguments);
+        self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
+        let addresses = spec.interfaces.iter().filter_map(|interface| interface.address);
+        self.status.addresses = addresses.map(|(address, _)| Ipv4Addr::from(address).to_string()).collect();
+    }
+
+    /// The run is in `state` from now on.
+    pub(crate) fn enter(&mut self, state: State, counters: Counters) {
+        self.change(|status| {
+            status.counters = counters.not_before(&status.counters);
+            status.state = state;
+            status.since = SystemTime::now();
+        });
+    }
+
+    /// The workload is ready. If it is not running yet, that is told together with it.
+    pub(crate) fn be_ready(&mut self) {
+        self.status.ready = true;
+        if self.status.state != State::Starting {
+            self.change(|_| {});
+        }
+    }
+
+    /// A health check ended.
+    pub(crate) fn be_healthy(&mut self, report: HealthReport) {
+        self.change(|status| status.health = Some(report));
+    }
+
+    /// The counters are these now. Told with the next change, or to whoever asks.
+    pub(crate) fn count(&mut self, counters: Counters) {
+        self.status.counters = counters.not_before(&self.status.counters);
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&mut self, end: &End, counters: Counters) {
+        self.status.end = Some(end.clone());
+        self.status.ready = false;
+        self.enter(if end.is_failure() { State::Failed } else { State::Exited }, counters);
+    }
+
+    /// Once: what comes after it would say the same.
+    fn warn(&mut self, what: &str, error: &io::Error) {
+        if !self.warned {
+            let folder = self.path.parent().unwrap_or(&self.path).display();
+            log::warn!("cannot write {what} in {folder}: {error}");
+        }
+        self.warned = true;
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The writing side: what comes out of a detached workload goes to its log at once. Used by the `io` event loop. A disk that
+//! is full costs records, never the workload its progress.
+
+use super::bell::Bell;
+use super::record::{Record, Stream};
+use crate::state::rotated_file::RotatedFile;
+use devices::log_sink::LogSink;
+use std::io::Result;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Longest text of a record.
+const TEXT_BYTES: usize = 16 << 10;
+
+/// The log of one stream.
+#[derive(Debug)]
+pub(crate) struct StreamLog {
+    stream: Stream,
+    inner: Mutex<Inner>,
+    clock: Arc<Clock>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: RotatedFile,
+    warned: bool,
+}
+
+/// Gives each record of a run a time of its own.
+#[derive(Debug, Default)]
+struct Clock(AtomicU64);
+
+impl Clock {
+    fn next(&self) -> SystemTime {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        let after = |last: u64| now.max(last.saturating_add(1));
+        let last = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(after(last)));
+        UNIX_EPOCH + Duration::from_micros(after(last.unwrap_or_default()))
+    }
+}
+
+impl StreamLog {
+    /// The logs of standard output and standard error in `entry`, each of which keeps up to `limit` bytes
+    /// and rings `bell`.
+    ///
+    /// # Errors
+    /// The host refused.
+    pub(crate) fn create(entry: &Path, limit: u64, bell: &Arc<Bell>) -> Result<[Arc<Self>; 2]> {
+        let clock = Arc::<Clock>::default();
+        let create = |stream: Stream| -> Result<Arc<Self>> {
+            let file = RotatedFile::create(&entry.join(stream.file_name()), limit)?;
+            let inner = Mutex::new(Inner { file, warned: false });
+            Ok(Arc::new(Self { stream, inner, clock: Arc::clone(&clock), bell: Arc::clone(bell) }))
+        };
+        Ok([create(Stream::Stdout)?, create(Stream::Stderr)?])
+    }
+}
+
+impl LogSink for StreamLog {
+    fn write(&self, bytes: &[u8]) {
+        let mut records = Vec::with_capacity(bytes.len() + 128);
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, full) = match line.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (line, false),
+            };
+            let mut parts = text.chunks(TEXT_BYTES).peekable();
+            if parts.peek().is_none() {
+                Record::write(self.clock.next(), self.stream, full, b"", &mut records);
+            }
+            while let Some(part) = parts.next() {
+                Record::write(self.clock.next(), self.stream, full && parts.peek().is_none(), part, &mut records);
+            }
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = inner.file.append(&records)
+            && !std::mem::replace(&mut inner.warned, true)
+        {
+            log::warn!("output is missing from {}: {error}", self.stream.file_name());
+        }
+        drop(inner);
+        self.bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LogReader;
+    use super::*;
+
+    fn create(entry: &Path, limit: u64) -> [Arc<StreamLog>; 2] {
+        StreamLog::create(entry, limit, &Arc::new(Bell::new().unwrap())).unwrap()
+    }
+
+    /// What `logs` would show: each stream's bytes, and the order of the streams.
+    fn read(entry: &Path) -> (Vec<u8>, Vec<u8>, Vec<Stream>) {
+        let mut reader = LogReader::open(entry).unwrap();
+        let (mut stdout, mut stderr, mut order) = (Vec::new(), Vec::new(), Vec::new());
+        while let Some(record) = reader.next().unwrap() {
+            match record.stream {
+                Stream::Stdout => stdout.extend(record.bytes()),
+                Stream::Stderr => stderr.extend(record.bytes()),
+            }
+            order.push(record.stream);
+        }
+        (stdout, stderr, order)
+    }
+
+    #[test]
+    fn the_bytes_come_back_exactly_and_in_their_order() {
+        let entry = tempfile::tempdir().unwrap();
+        let [stdout, stderr] = create(entry.path(), 1 << 20);
+        let long = [vec![b'x'; 40_000], b"\n\n\xff\0".to_vec()].concat();
+        stdout.write(b"a prompt> ");
+        stderr.write(b"oops\n");
+        stdout.write(b"answer\n");
+        stdout.write(&long);
+        let (out, err, order) = read(entry.path());
+        assert_eq!(out, [b"a prompt> answer\n", &*long].concat());
+        assert_eq!(err, b"oops\n");
+        assert_eq!(order[..3], [Stream::Stdout, Stream::Stderr, Stream::Stdout]);
+        let text = std::fs::read_to_string(entry.path().join("stderr.log")).unwrap();
+        assert!(text.ends_with("Z stderr F oops\n"), "{text}");
+    }
+
+    #[test]
+    fn the_order_between_the_streams_holds_however_fast_they_are() {
+        let entry = tempfile::tempdir().unwrap();
+        let [stdout, stderr] = create(entry.path(), 1 << 20);
+        for _ in 0..1000 {
+            stdout.write(b"o\n");
+            stderr.write(b"e\n");
+        }
+        let order = read(entry.path()).2;
+        assert!(order.chunks(2).all(|pair| pair == [Stream::Stdout, Stream::Stderr]));
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_ends_with_the_last_line() {
+        let entry = tempfile::tempdir().unwrap();
+        let [stdout, _] = create(entry.path(), 10_000);
+        (0..1000).for_each(|number| stdout.write(format!("line {number}\n").as_bytes()));
+        let (out, ..) = read(entry.path());
+        assert!(out.ends_with(b"line 998\nline 999\n") && out.len() < 10_000, "{}", out.len());
+    }
+}

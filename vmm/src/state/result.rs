@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The result document: one JSON object that is there whole or not at all. Written by `main` just before the process
+//! ends.
+
+use super::counters::Counters;
+use super::end::End;
+use super::stages::Stages;
+use crate::config::rfc3339;
+use crate::host::whole_file::replace;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// Changes when a reader of the old document would misunderstand the new one.
+const VERSION: u32 = 1;
+
+/// What is known of a run at its end.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ResultDocument {
+    version: u32,
+    /// Of the run.
+    pub(crate) id: String,
+    /// How it ended.
+    pub(crate) end: End,
+    #[serde(with = "rfc3339")]
+    started: SystemTime,
+    #[serde(with = "rfc3339")]
+    ended: SystemTime,
+    /// When each stage was reached.
+    pub(crate) boot: Stages,
+    /// What it used.
+    pub(crate) counters: Counters,
+    /// What it was made of.
+    pub(crate) digests: Digests,
+    /// On what it ran.
+    pub(crate) host: Host,
+    /// Layers of confinement and their state.
+    pub(crate) sandbox: BTreeMap<String, String>,
+}
+
+/// `sha256:...` of what the run was made of, where known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Digests {
+    /// The image.
+    pub(crate) image: Option<String>,
+    /// The root disk.
+    pub(crate) root_disk: Option<String>,
+    /// The guest's kernel.
+    pub(crate) kernel: Option<String>,
+}
+
+/// The host's side of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Host {
+    /// Kind of KVM; none if the run did not get that far.
+    pub(crate) kvm: Option<String>,
+    /// Instructions completed for it, by mnemonic.
+    pub(crate) completions: BTreeMap<String, u64>,
+}
+
+impl ResultDocument {
+    /// The document of a run that ends now, as `end`; the rest is filled in by whoever knows it.
+    #[must_use]
+    pub(crate) fn new(id: &str, end: End, boot: Stages) -> Self {
+        let ended = SystemTime::now();
+        // The wall clock may have been set meanwhile; the run's length may not depend on it.
+        let started = ended.checked_sub(boot.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self {
+            version: VERSION,
+            id: id.to_owned(),
+            end,
+            started,
+            ended,
+            boot,
+            counters: Counters::default(),
+            digests: Digests::default(),
+            host: Host::default(),
+            sandbox: BTreeMap::new(),
+        }
+    }
+
+    /// Writes it to each of `destinations`, as far as possible.
+    ///
+    /// # Errors
+    /// The first that failed; the others have been tried.
+    pub(crate) fn write(&self, destinations: &[ResultDestination]) -> Result<(), ResultError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("the document's keys are strings and its numbers finite");
+        text.push(b'\n');
+        let mut outcome = Ok(());
+        for destination in destinations {
+            outcome = outcome.and(destination.write(&text));
+        }
+        outcome
+    }
+}
+
+/// Where the document goes.
+#[derive(Debug)]
+pub(crate) enum ResultDestination {
+    /// A file that is replaced as a whole.
+    File(PathBuf),
+    /// A descriptor, and its number for messages.
+    Descriptor(OwnedFd, i32),
+}
+
+/// The document could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the result to {destination}")]
+pub(crate) struct ResultError {
+    destination: String,
+    source: io::Error,
+}
+
+impl ResultDestination {
+    fn write(&self, text: &[u8]) -> Result<(), ResultError> {
+        let (outcome, destination) = match self {
+            Self::File(path) => (replace(path, text), path.display().to_string()),
+            Self::Descriptor(descriptor, number) => (write_all(descriptor, text), format!("fd:{number}")),
+        };
+        outcome.map_err(|source| ResultError { destination, source })
+    }
+}
+
+fn write_all(descriptor: &OwnedFd, text: &[u8]) -> io::Result<()> {
+    File::from(descriptor.try_clone()?).write_all(text)
+}
+
+#[cfg(test)]
+#[path = "result_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Tests of [`super`].
+
+use super::*;
+use crate::host::random::random_id;
+use std::sync::Barrier;
+use std::thread;
+
+#[test]
+fn an_entry_vanishes_with_its_run_unless_it_is_kept() {
+    let base = tempfile::tempdir().unwrap();
+    for keep in [false, true] {
+        let run = RunDirectory::claim(base.path(), "a", keep).unwrap();
+        run.create("console.log").unwrap();
+        let path = run.path().to_owned();
+        drop(run);
+        assert_eq!(path.join("console.log").exists(), keep);
+        assert_eq!(path.exists(), keep);
+    }
+}
+
+#[test]
+fn a_name_in_use_is_refused_with_the_process_that_has_it() {
+    let base = tempfile::tempdir().unwrap();
+    let _run = RunDirectory::claim(base.path(), "a", false).unwrap();
+    let error = RunDirectory::claim(base.path(), "a", false).unwrap_err();
+    assert_eq!(error.to_string(), format!("the name a is in use by process {}", std::process::id()));
+    assert!(RunDirectory::claim(base.path(), "b", false).is_ok());
+}
+
+#[test]
+fn a_stale_entry_is_taken_over_without_what_was_in_it() {
+    let base = tempfile::tempdir().unwrap();
+    let killed = RunDirectory::claim(base.path(), "a", true).unwrap();
+    fs::write(killed.path().join("result.json"), "old").unwrap();
+    fs::create_dir(killed.path().join("folder")).unwrap();
+    drop(killed);
+    let run = RunDirectory::claim(base.path(), "a", true).unwrap();
+    let names: Vec<_> = fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [LOCK]);
+}
+
+#[test]
+fn of_many_starts_at_once_exactly_one_has_the_name_at_a_time() {
+    let base = tempfile::tempdir().unwrap();
+    let held = std::sync::atomic::AtomicU32::new(0);
+    let wins = std::sync::atomic::AtomicU32::new(0);
+    let barrier = Barrier::new(8);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                barrier.wait();
+                for _ in 0..200 {
+                    match RunDirectory::claim(base.path(), "a", false) {
+                        Ok(run) => {
+                            assert_eq!(held.fetch_add(1, order), 0, "two have the name");
+                            assert!(run.path().join(LOCK).exists(), "the entry is the winner's");
+                            wins.fetch_add(1, order);
+                            held.fetch_sub(1, order);
+                        }
+                        Err(RunDirectoryError::InUse { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(wins.into_inner() > 0);
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_to_nowhere_in_the_place_of_an_entry_is_an_error() {
+    let base = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere", base.path().join("a")).unwrap();
+    let error = RunDirectory::claim(base.path(), "a", false).unwrap_err();
+    assert!(matches!(error, RunDirectoryError::Host { action: "open", .. }), "{error:?}");
+}
+
+#[test]
+fn an_entry_is_private() {
+    let base = tempfile::tempdir().unwrap();
+    let run = RunDirectory::claim(&base.path().join("made"), "a", false).unwrap();
+    assert_eq!(fs::metadata(run.path()).unwrap().mode() & 0o777, 0o700);
+    run.create("config.json").unwrap();
+    assert_eq!(fs::metadata(run.path().join("config.json")).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_base_that_is_no_folder_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = RunDirectory::claim(file.path(), "a", false).unwrap_err();
+    assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_base_of_another_user_is_not_used_even_through_a_link_of_his() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can make files of another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, link, foreign) = ["ours", "link", "foreign"].map(|name| folder.path().join(name)).into();
+    fs::create_dir(&ours).unwrap();
+    fs::create_dir(&foreign).unwrap();
+    std::os::unix::fs::symlink(&ours, &link).unwrap();
+    assert!(RunDirectory::claim(&link, "a", false).is_ok(), "a link of our own");
+    for path in [&link, &foreign] {
+        std::os::unix::fs::lchown(path, Some(12345), None).unwrap();
+    }
+    // Root's own trust in root's folders is not what is tested: the owner here is neither.
+    for path in [&link, &foreign] {
+        let error = RunDirectory::claim(path, "a", false).unwrap_err();
+        assert!(matches!(error, RunDirectoryError::Foreign(_)), "{error}");
+    }
+}
+
+#[test]
+fn random_names_are_twelve_digits_and_differ() {
+    let [one, other] = [random_id().unwrap(), random_id().unwrap()];
+    assert!(one.len() == 12 && one.bytes().all(|b| b.is_ascii_hexdigit()));
+    assert_ne!(one, other);
+}
