@@ -2,7 +2,7 @@
 //! The only KVM ioctls of the project: the host's device, the VM, its vCPUs.
 
 mod cpuid;
-mod exit;
+mod exit_reason;
 mod host;
 mod kick;
 mod profile;
@@ -12,7 +12,7 @@ pub mod software;
 mod vcpu;
 mod vm;
 
-pub use exit::VcpuEnd;
+pub use exit_reason::ExitReason;
 pub use host::{HostError, KvmHost, KvmKind};
 pub use kick::install_handler;
 pub use kick::{cpu_time, kick};

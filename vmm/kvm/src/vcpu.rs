@@ -2,7 +2,7 @@
 //! One virtual CPU: its state before the first instruction, and its run loop. Made on `main`, run on `vcpu-N`.
 #![allow(unsafe_code)] // Two fields of `kvm_run` that the crate does not hand out.
 
-use super::exit::VcpuEnd;
+use super::exit_reason::ExitReason;
 use super::host::KvmHost;
 use super::kick::{Kickable, unblock_signal};
 use super::profile::Profile;
@@ -113,15 +113,15 @@ impl Vcpu {
         self.profile = Some(profile);
     }
 
-    /// Runs the guest until it ends or `control` wants a stop and the thread is kicked.
-    pub fn run(&mut self, buses: &Buses, control: &RunControl) -> VcpuEnd {
+    /// Runs the guest until the machine stops by itself; `None` once `control` asks for a stop and the thread is kicked.
+    pub fn run(&mut self, buses: &Buses, control: &RunControl) -> Option<ExitReason> {
         unblock_signal();
         let _kickable = Kickable::new(self.run);
         loop {
             match control.wanted() {
                 Wanted::Run => {
-                    if let Some(end) = self.step(buses) {
-                        return end;
+                    if let Some(reason) = self.step(buses) {
+                        return Some(reason);
                     }
                 }
                 Wanted::Hold => {
@@ -130,13 +130,13 @@ impl Vcpu {
                     // that does not use the clock is refused, and needs no telling.
                     let _ = self.fd.kvmclock_ctrl();
                 }
-                Wanted::Stop => return VcpuEnd::Stopped,
+                Wanted::Stop => return None,
             }
         }
     }
 
     /// One `KVM_RUN` and what it asks for; `None` to go on.
-    fn step(&mut self, buses: &Buses) -> Option<VcpuEnd> {
+    fn step(&mut self, buses: &Buses) -> Option<ExitReason> {
         let run = self.run;
         match self.fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => {
@@ -153,7 +153,9 @@ impl Vcpu {
                 None
             }
             Ok(VcpuExit::MmioWrite(address, data)) => match &mut self.software {
-                Some(software) if software.owns(address) => software.enter(&mut self.fd).err().map(VcpuEnd::KvmError),
+                Some(software) if software.owns(address) => {
+                    software.enter(&mut self.fd).err().map(ExitReason::KvmError)
+                }
                 _ => end_of(buses.mmio.write(address, data)),
             },
             Ok(VcpuExit::X86Wrmsr(exit)) => {
@@ -167,20 +169,20 @@ impl Vcpu {
                 }
                 None
             }
-            Ok(VcpuExit::Shutdown) => Some(VcpuEnd::TripleFault(self.registers_line())),
+            Ok(VcpuExit::Shutdown) => Some(ExitReason::TripleFault(self.registers_line())),
             Ok(VcpuExit::SystemEvent(kind, _)) => Some(match kind {
-                KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN => VcpuEnd::Reset,
-                kind => VcpuEnd::KvmError(format!("KVM system event {kind} at {}", self.registers_line())),
+                KVM_SYSTEM_EVENT_RESET | KVM_SYSTEM_EVENT_SHUTDOWN => ExitReason::Reset,
+                kind => ExitReason::KvmError(format!("KVM system event {kind} at {}", self.registers_line())),
             }),
             Ok(VcpuExit::InternalError) => self.internal_error(),
-            Ok(VcpuExit::FailEntry(reason, cpu)) => Some(VcpuEnd::KvmError(format!(
+            Ok(VcpuExit::FailEntry(reason, cpu)) => Some(ExitReason::KvmError(format!(
                 "the processor refused to enter the guest: hardware reason {reason:#x} on CPU {cpu}, at {}",
                 self.registers_line()
             ))),
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => None,
             Ok(other) => {
                 let exit = format!("{other:?}");
-                Some(VcpuEnd::KvmError(format!("unexpected KVM exit {exit} at {}", self.registers_line())))
+                Some(ExitReason::KvmError(format!("unexpected KVM exit {exit} at {}", self.registers_line())))
             }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.fd.set_kvm_immediate_exit(0);
@@ -189,33 +191,33 @@ impl Vcpu {
                 }
                 None
             }
-            Err(error) => Some(VcpuEnd::KvmError(format!("KVM_RUN failed: {error}, at {}", self.registers_line()))),
+            Err(error) => Some(ExitReason::KvmError(format!("KVM_RUN failed: {error}, at {}", self.registers_line()))),
         }
     }
 
     /// Only MSRs that the gate of `software` asked for come here.
-    fn write_msr(&mut self, msr: u32, value: u64) -> Option<VcpuEnd> {
+    fn write_msr(&mut self, msr: u32, value: u64) -> Option<ExitReason> {
         let written = match &self.software {
             Some(software) => software.write_msr(&self.fd, msr, value),
             None => Ok(MsrWrite::NotOurs),
         };
         match written {
             Ok(MsrWrite::Done) => None,
-            Ok(MsrWrite::NotOurs) => Some(VcpuEnd::KvmError(format!("unexpected exit for a write to MSR {msr:#x}"))),
+            Ok(MsrWrite::NotOurs) => Some(ExitReason::KvmError(format!("unexpected exit for a write to MSR {msr:#x}"))),
             Err(error) => fail(Err(error)),
         }
     }
 
     /// The emulator gave up: complete the instruction where the host is known to need that, or end.
-    fn internal_error(&mut self) -> Option<VcpuEnd> {
+    fn internal_error(&mut self) -> Option<ExitReason> {
         // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, which fills this member of the union; the mapping lives.
         let suberror = unsafe { addr_of!((*self.run).__bindgen_anon_1.internal.suberror).read() };
         if suberror == SUBERROR_EMULATION
             && let Some(software) = &mut self.software
         {
-            return software.complete(&mut self.fd, &self.memory).err().map(VcpuEnd::KvmError);
+            return software.complete(&mut self.fd, &self.memory).err().map(ExitReason::KvmError);
         }
-        Some(VcpuEnd::KvmError(format!("KVM internal error, suberror {suberror}, at {}", self.registers_line())))
+        Some(ExitReason::KvmError(format!("KVM internal error, suberror {suberror}, at {}", self.registers_line())))
     }
 
     /// Where the vCPU stands, for reports.
@@ -245,18 +247,18 @@ fn port_width(run: *const kvm_run, length: usize) -> usize {
     usize::from(width).clamp(1, length.max(1))
 }
 
-fn end_of(action: Action) -> Option<VcpuEnd> {
+fn end_of(action: Action) -> Option<ExitReason> {
     match action {
         Action::None => None,
-        Action::Reset => Some(VcpuEnd::Reset),
-        Action::Poweroff => Some(VcpuEnd::Poweroff),
-        Action::ExitStatus(status) => Some(VcpuEnd::ExitStatus(status)),
+        Action::Reset => Some(ExitReason::Reset),
+        Action::Poweroff => Some(ExitReason::Poweroff),
+        Action::ExitStatus(status) => Some(ExitReason::ExitStatus(status)),
     }
 }
 
 /// A host's refusal in the middle of a run ends the machine.
-fn fail(result: Result<(), VmError>) -> Option<VcpuEnd> {
-    result.err().map(|error| VcpuEnd::KvmError(format!("{error}: {}", error.source)))
+fn fail(result: Result<(), VmError>) -> Option<ExitReason> {
+    result.err().map(|error| ExitReason::KvmError(format!("{error}: {}", error.source)))
 }
 
 fn set_msrs(fd: &VcpuFd) -> Result<(), VmError> {

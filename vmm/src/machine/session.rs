@@ -13,10 +13,10 @@ use super::workload_input::WorkloadInput;
 use crate::host::panics;
 use crate::host::terminal::window_size;
 use crate::machine::supervisor::{Action, Conversation, Event};
-use crate::state::end::{End, MachineStop};
+use crate::state::end::End;
 use crate::state::status::State;
 use devices::virtio::console::PortMonitor;
-use kvm::VcpuEnd;
+use kvm::ExitReason;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -231,16 +231,7 @@ impl<'a> Session<'a> {
 
     /// A vCPU stopped by itself. What the guest had handed over before is taken in first.
     fn on_vcpu_end(&mut self) {
-        let Some(end) = self.threads.take_end() else { return };
-        let stop = match end {
-            VcpuEnd::Stopped => return,
-            VcpuEnd::Reset => MachineStop::Reset,
-            VcpuEnd::Poweroff => MachineStop::Poweroff,
-            VcpuEnd::ExitStatus(status) => MachineStop::ExitStatus(status),
-            VcpuEnd::TripleFault(registers) => MachineStop::TripleFault(registers),
-            VcpuEnd::KvmError(line) => MachineStop::KvmError(line),
-            VcpuEnd::InternalError(line) => MachineStop::InternalError(line),
-        };
+        let Some(reason) = self.threads.take_end() else { return };
         self.stop_vcpus();
         // The console's loop is the first; it serves its queues once more before it ends.
         if !self.machine.loops.is_empty() {
@@ -248,14 +239,14 @@ impl<'a> Session<'a> {
         }
         self.on_control();
         self.on_streams();
-        self.feed(Event::MachineStopped(stop));
+        self.feed(Event::MachineStopped(reason));
     }
 
     /// A thread other than this one met a mistake of ours. No device can be relied on any more.
     fn on_panic(&mut self) {
         self.stop_vcpus();
         let line = panics::first().unwrap_or("internal error").to_owned();
-        self.feed(Event::MachineStopped(MachineStop::InternalError(line)));
+        self.feed(Event::MachineStopped(ExitReason::InternalError(line)));
     }
 
     fn written(&self) -> Event<'static> {

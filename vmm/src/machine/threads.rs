@@ -2,7 +2,7 @@
 //! The vCPU threads: started together, stopped together. `main` holds this; each `vcpu-N` runs one [`Vcpu`].
 
 use kvm::software::Counts;
-use kvm::{self, Buses, RunControl, Vcpu, VcpuEnd};
+use kvm::{self, Buses, ExitReason, RunControl, Vcpu};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,7 +24,7 @@ pub(super) struct VcpuTotals {
 pub(super) struct VcpuThreads {
     threads: Vec<JoinHandle<VcpuTotals>>,
     control: RunControl,
-    ends: Receiver<VcpuEnd>,
+    ends: Receiver<ExitReason>,
     ended: EventFd,
 }
 
@@ -54,27 +54,34 @@ impl VcpuThreads {
         Ok(all)
     }
 
-    fn spawn(&self, vcpu: Vcpu, buses: Arc<Buses>, sender: Sender<VcpuEnd>) -> std::io::Result<JoinHandle<VcpuTotals>> {
+    fn spawn(
+        &self,
+        vcpu: Vcpu,
+        buses: Arc<Buses>,
+        sender: Sender<ExitReason>,
+    ) -> std::io::Result<JoinHandle<VcpuTotals>> {
         let (control, inside, ended) = (self.control.clone(), self.control.enter(), self.ended.try_clone()?);
         Builder::new().name(format!("vcpu-{}", vcpu.index())).spawn(move || {
             let (mut vcpu, _inside) = (vcpu, inside);
             // A bug of ours on one vCPU ends the machine, not just the thread.
-            let end = catch_unwind(AssertUnwindSafe(|| vcpu.run(&buses, &control)))
-                .unwrap_or_else(|_| VcpuEnd::InternalError(format!("vCPU {} panicked", vcpu.index())));
-            // The receiver goes away only after this thread was joined; the counter is far from its limit.
-            let _ = sender.send(end);
-            let _ = ended.write(1);
+            let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&buses, &control)))
+                .unwrap_or_else(|_| Some(ExitReason::InternalError(format!("vCPU {} panicked", vcpu.index()))));
+            if let Some(reason) = reason {
+                // The receiver goes away only after this thread was joined; the counter is far from its limit.
+                let _ = sender.send(reason);
+                let _ = ended.write(1);
+            }
             VcpuTotals { cpu_time: thread_cpu_time(), completions: vcpu.completions().cloned().unwrap_or_default() }
         })
     }
 
-    /// Readable once a vCPU has ended.
+    /// Readable once a vCPU has stopped the machine.
     pub(super) fn ended(&self) -> &EventFd {
         &self.ended
     }
 
-    /// The first end that has not been taken yet.
-    pub(super) fn take_end(&self) -> Option<VcpuEnd> {
+    /// Why the first vCPU that ended by itself did so, once.
+    pub(super) fn take_end(&self) -> Option<ExitReason> {
         self.ends.try_recv().ok()
     }
 

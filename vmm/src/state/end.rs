@@ -12,6 +12,7 @@
 //! | everything else | its reason | 125 |
 
 use guest_protocol::protocol::{FailureKind, WorkloadEnd};
+use kvm::ExitReason;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -74,23 +75,6 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// Why the machine stopped, when it was not the conversation that stopped it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum MachineStop {
-    /// The guest pulled the reset line.
-    Reset,
-    /// The guest switched the machine off.
-    Poweroff,
-    /// The guest wrote to the exit-status port.
-    ExitStatus(u8),
-    /// Triple fault, with the registers.
-    TripleFault(String),
-    /// KVM could not go on.
-    KvmError(String),
-    /// A mistake of ours.
-    InternalError(String),
-}
-
 /// How a run ended: `end` of the result document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct End {
@@ -141,18 +125,18 @@ impl End {
 
     /// The machine stopped by itself before PID 1 had said how the workload ended.
     #[must_use]
-    pub(crate) fn of_machine(stop: &MachineStop) -> Self {
-        match stop {
-            MachineStop::Reset => Self::failed(EndReason::GuestReset, "the guest reset the machine unexpectedly"),
-            MachineStop::Poweroff => {
+    pub(crate) fn of_machine(reason: &ExitReason) -> Self {
+        match reason {
+            ExitReason::Reset => Self::failed(EndReason::GuestReset, "the guest reset the machine unexpectedly"),
+            ExitReason::Poweroff => {
                 Self::failed(EndReason::GuestPoweroff, "the guest switched the machine off before the workload ran")
             }
-            MachineStop::ExitStatus(status) => Self::of_workload(WorkloadEnd::Exited(*status), false),
-            MachineStop::TripleFault(registers) => {
+            ExitReason::ExitStatus(status) => Self::of_workload(WorkloadEnd::Exited(*status), false),
+            ExitReason::TripleFault(registers) => {
                 Self::failed(EndReason::TripleFault, &format!("the guest ended in a triple fault at {registers}"))
             }
-            MachineStop::KvmError(line) => Self::failed(EndReason::KvmError, line),
-            MachineStop::InternalError(line) => Self::failed(EndReason::InternalError, line),
+            ExitReason::KvmError(line) => Self::failed(EndReason::KvmError, line),
+            ExitReason::InternalError(line) => Self::failed(EndReason::InternalError, line),
         }
     }
 

@@ -53,7 +53,7 @@ fn what_the_guest_says_cannot_steer_the_terminal() {
 #[test]
 fn an_unexpected_reset_after_a_panic_is_a_panic() {
     let tail = "[ 1.0] a\n[    1.234567] Kernel panic - not syncing: No working init found.\n[ 1.3] Rebooting";
-    let reset = End::of_machine(&MachineStop::Reset);
+    let reset = End::of_machine(&ExitReason::Reset);
     let end = reset.clone().with_console(tail);
     assert_eq!(end.reason, EndReason::GuestPanic);
     assert_eq!(end.summary(), "Kernel panic - not syncing: No working init found.");
@@ -64,7 +64,7 @@ fn an_unexpected_reset_after_a_panic_is_a_panic() {
 #[test]
 fn an_unexpected_reset_after_a_last_word_of_pid_1_is_what_it_says() {
     let tail = "[ 1.0] a\n[    1.234567] coracle-init: load module: virtio_mmio (errno 8)\n";
-    let end = End::of_machine(&MachineStop::Reset).with_console(tail);
+    let end = End::of_machine(&ExitReason::Reset).with_console(tail);
     let detail = "coracle-init: load module: virtio_mmio (errno 8)";
     assert_eq!((end.reason, end.status, &*end.detail), (EndReason::HostError, 125, detail));
 }
@@ -78,7 +78,7 @@ fn a_workload_that_prints_of_panics_and_exits_has_exited() {
 #[test]
 fn the_detail_of_a_panic_holds_no_more_than_some_lines_and_nothing_that_steers_a_terminal() {
     let tail = format!("Kernel panic - \x1b[2J{}\n\n{}", "x".repeat(5000), "[ 1.0] \x07line\n".repeat(1000));
-    let end = End::of_machine(&MachineStop::Reset).with_console(&tail);
+    let end = End::of_machine(&ExitReason::Reset).with_console(&tail);
     assert_eq!(end.detail.lines().count(), 1 + PANIC_LINES);
     assert!(!end.detail.contains(|c: char| c.is_control() && c != '\n'));
     assert!(end.detail.len() < (1 + PANIC_LINES) * (DETAIL_CHARACTERS + 1));

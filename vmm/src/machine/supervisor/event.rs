@@ -3,8 +3,8 @@
 
 use super::action::TimerKind;
 use super::exec::{ExecCommand, ExecId};
-use crate::state::end::MachineStop;
 use guest_protocol::run_spec::WindowSize;
+use kvm::ExitReason;
 use std::time::Duration;
 
 /// What happened.
@@ -49,5 +49,5 @@ pub(crate) enum Event<'a> {
     /// Somebody wants something of a process beside the workload.
     Exec(ExecId, ExecCommand),
     /// The machine stopped by itself.
-    MachineStopped(MachineStop),
+    MachineStopped(ExitReason),
 }

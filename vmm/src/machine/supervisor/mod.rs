@@ -23,11 +23,12 @@ pub(crate) use event::Event;
 pub(crate) use settings::Settings;
 
 use self::exec::{ExecEnd, ExecId, ExecNews, ExecRefusal, ExecSessions};
-use crate::state::end::{End, EndReason, MachineStop};
+use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Readiness, WindowSize};
+use kvm::ExitReason;
 use std::time::Duration;
 
 /// How long the machine's own end may take after the control port closed.
@@ -134,7 +135,7 @@ impl Conversation {
                     self.tell(message);
                 }
             }
-            Event::MachineStopped(stop) => self.on_machine_stopped(&stop),
+            Event::MachineStopped(reason) => self.on_machine_stopped(&reason),
         }
         std::mem::take(&mut self.actions)
     }
@@ -311,13 +312,13 @@ impl Conversation {
         self.cut_power(end);
     }
 
-    fn on_machine_stopped(&mut self, stop: &MachineStop) {
-        match (&self.state, stop) {
+    fn on_machine_stopped(&mut self, reason: &ExitReason) {
+        match (&self.state, reason) {
             // A crash resets the machine; that somebody inside switched it off is as good as a report.
-            (State::Running | State::Draining { .. }, MachineStop::Poweroff) => {
+            (State::Running | State::Draining { .. }, ExitReason::Poweroff) => {
                 self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.asked));
             }
-            _ => self.finish(End::of_machine(stop)),
+            _ => self.finish(End::of_machine(reason)),
         }
     }
 

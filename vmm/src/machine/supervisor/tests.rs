@@ -214,12 +214,12 @@ fn power_cut_before_the_output_is_out_is_a_kill() {
 #[test]
 fn a_machine_that_stops_by_itself_gives_its_reason() {
     let stops = [
-        (MachineStop::Reset, EndReason::GuestReset, 125),
-        (MachineStop::Poweroff, EndReason::GuestPoweroff, 0),
-        (MachineStop::ExitStatus(3), EndReason::Exited, 3),
-        (MachineStop::TripleFault("rip 0".into()), EndReason::TripleFault, 125),
-        (MachineStop::KvmError("x".into()), EndReason::KvmError, 125),
-        (MachineStop::InternalError("x".into()), EndReason::InternalError, 125),
+        (ExitReason::Reset, EndReason::GuestReset, 125),
+        (ExitReason::Poweroff, EndReason::GuestPoweroff, 0),
+        (ExitReason::ExitStatus(3), EndReason::Exited, 3),
+        (ExitReason::TripleFault("rip 0".into()), EndReason::TripleFault, 125),
+        (ExitReason::KvmError("x".into()), EndReason::KvmError, 125),
+        (ExitReason::InternalError("x".into()), EndReason::InternalError, 125),
     ];
     for (stop, reason, status) in stops {
         let (end, _) = end_of(&running().on(Event::MachineStopped(stop)));
@@ -230,7 +230,7 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
 #[test]
 fn switched_off_before_the_workload_ran_is_a_failure() {
     for mut conversation in [booting(), started(settings())] {
-        let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Poweroff)));
+        let (end, _) = end_of(&conversation.on(Event::MachineStopped(ExitReason::Poweroff)));
         assert_eq!((end.reason, end.status, end.needs_telling()), (EndReason::GuestPoweroff, 125, true));
     }
 }
@@ -283,7 +283,7 @@ fn a_closed_control_port_waits_for_the_machines_own_end_for_a_while() {
     assert_eq!(conversation.on(Event::ControlClosed), [Action::SetTimer(TimerKind::Grace, GRACE)]);
     let mut other = running();
     let _ = other.on(Event::ControlClosed);
-    let (end, _) = end_of(&conversation.on(Event::MachineStopped(MachineStop::Reset)));
+    let (end, _) = end_of(&conversation.on(Event::MachineStopped(ExitReason::Reset)));
     assert_eq!(end.reason, EndReason::GuestReset);
     assert_eq!(end_of(&other.on(Event::Timer(TimerKind::Grace))).0.reason, EndReason::InternalError);
 }
@@ -301,7 +301,7 @@ fn processes_beside_the_workload_are_for_as_long_as_it_runs() {
     assert_eq!(hears(&mut conversation, &report), [Action::Exec(id, ExecNews::Started)]);
     let signal = conversation.on(Event::Exec(id, ExecCommand::Signal(15)));
     assert_eq!(signal, [sent(ToGuest::Exec { id, request: ExecRequest::Signal(15) })]);
-    let end = conversation.on(Event::MachineStopped(MachineStop::Reset));
+    let end = conversation.on(Event::MachineStopped(ExitReason::Reset));
     assert_eq!(end[0], Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
     assert_eq!(end_of(&end).0.reason, EndReason::GuestReset);
 }
