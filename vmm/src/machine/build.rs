@@ -3,12 +3,13 @@
 
 use super::attach::{AttachError, Sockets};
 use super::command_line;
+use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
-use super::parts::Parts;
 use super::ports::{self, PortEnds};
 use super::slots::Slots;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::Counters;
+use crate::state::end::EndReason;
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
@@ -54,6 +55,20 @@ pub(crate) enum BuildError {
     Overlap(#[from] OverlapError),
 }
 
+impl BuildError {
+    /// The end reason of a run whose machine could not be built.
+    #[must_use]
+    pub(crate) fn reason(&self) -> EndReason {
+        match self {
+            Self::Boot(_) => EndReason::KernelError,
+            Self::Disk(_) | Self::CommandLine(_) => EndReason::ConfigError,
+            Self::Vm(_) => EndReason::KvmError,
+            Self::Overlap(_) => EndReason::InternalError,
+            Self::Memory(_) | Self::Attach(_) | Self::EventLoop(_) | Self::Streams(_) => EndReason::HostError,
+        }
+    }
+}
+
 /// The assembled microVM.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -85,47 +100,47 @@ impl Machine {
 ///
 /// # Errors
 /// The parts do not fit each other, or the host cannot.
-pub(crate) fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError> {
-    let memory = memory::allocate(parts.memory_bytes)?;
+pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
+    let memory = memory::allocate(config.memory_bytes)?;
     let vm = KvmVm::create(host, memory)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
-    let serial = legacy(&vm, &mut ports, &parts.console_log)?;
+    let serial = legacy(&vm, &mut ports, &config.console_log)?;
 
     let io = EventLoop::spawn("io")?;
     let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots };
     let (console, port_ends) =
-        ports::console(parts.streams, Arc::clone(&parts.console_log)).map_err(BuildError::Streams)?;
+        ports::console(config.streams, Arc::clone(&config.console_log)).map_err(BuildError::Streams)?;
     let mut transports =
         vec![sockets.attach(Box::new(console), io.handle())?, sockets.attach(Box::new(Rng::new()), io.handle())?];
     let mut nets = Vec::new();
-    for config in parts.nets {
-        let net = Net::new(config);
+    for net_config in config.nets {
+        let net = Net::new(net_config);
         nets.push(net.counters());
         transports.push(sockets.attach(Box::new(net), io.handle())?);
     }
     let mut loops = vec![io];
     let mut disks = Vec::new();
-    for (index, config) in parts.disks.into_iter().enumerate() {
-        let (disk_loop, transport, counters) = disk(&mut sockets, index, config)?;
+    for (index, disk_config) in config.disks.into_iter().enumerate() {
+        let (disk_loop, transport, counters) = disk(&mut sockets, index, disk_config)?;
         loops.push(disk_loop);
         transports.push(transport);
         disks.push(counters);
     }
 
-    let description = parts.kernel.description();
-    let command_line = command_line::whole(host.kind(), parts.cpus, description, slots.taken(), &parts.append)?;
+    let description = config.kernel.description();
+    let command_line = command_line::whole(host.kind(), config.cpus, description, slots.taken(), &config.append)?;
     let boot_parts = boot::Parts {
-        kernel: &parts.kernel,
-        initramfs: &parts.initramfs,
+        kernel: &config.kernel,
+        initramfs: &config.initramfs,
         command_line: &command_line,
         description,
         devices: slots.taken(),
-        cpus: parts.cpus,
-        memory_bytes: parts.memory_bytes,
+        cpus: config.cpus,
+        memory_bytes: config.memory_bytes,
     };
     let entry = boot::load(vm.memory(), &boot_parts)?;
-    let mut vcpus = kvm::create_all(host, &vm, parts.cpus, &entry)?;
-    if let Some(profile) = &parts.profile {
+    let mut vcpus = kvm::create_all(host, &vm, config.cpus, &entry)?;
+    if let Some(profile) = &config.profile {
         vcpus.iter_mut().for_each(|vcpu| vcpu.set_profile(Arc::clone(profile)));
     }
     Ok(Machine {
@@ -135,10 +150,10 @@ pub(crate) fn build(host: &KvmHost, parts: Parts) -> Result<Machine, BuildError>
         transports,
         ports: port_ends,
         serial,
-        console_log: parts.console_log,
+        console_log: config.console_log,
         disks,
         nets,
-        profile: parts.profile,
+        profile: config.profile,
         _vm: vm,
     })
 }

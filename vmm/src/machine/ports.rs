@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The console device's ports and the ends of them that `main` holds.
 
+use super::config::{StreamOutput, Streams};
 use super::console_log::ConsoleLog;
-use super::parts::{StreamOutput, Streams};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use guest_protocol::protocol::PORT_NAMES;
 use std::io;

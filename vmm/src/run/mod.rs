@@ -148,8 +148,8 @@ fn live(
     }
 
     let samples = profile.is_some().then(Arc::<Profile>::default);
-    let (parts, conversation) = parts::parts(config, console, streams, samples.clone())?;
-    let machine = machine::build(&host, parts).map_err(|error| Failure::new(parts::reason(&error), error))?;
+    let (config, conversation) = parts::parts(config, console, streams, samples.clone())?;
+    let machine = machine::build(&host, config).map_err(|error| Failure::new(error.reason(), error))?;
     report.stages.mark(Stage::MachineBuilt);
     let terminal = match terminal {
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),

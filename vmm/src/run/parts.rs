@@ -6,7 +6,7 @@ use super::modules;
 use crate::config::VmConfig;
 use crate::config::plan::{InterfaceConfig, TapSource};
 use crate::machine::supervisor::{Conversation, Settings};
-use crate::machine::{BuildError, ConsoleLog, Parts, StreamOutput, Streams};
+use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::state::end::EndReason;
 use boot::Initramfs;
 use boot::initramfs::FileTooLarge;
@@ -29,7 +29,7 @@ pub(super) fn parts(
     console: Option<File>,
     streams: Streams,
     profile: Option<Arc<Profile>>,
-) -> Result<(Parts, Conversation), Failure> {
+) -> Result<(MachineConfig, Conversation), Failure> {
     let conversation = Conversation::new(Settings {
         stop_signal: config.ending.stop_signal.get(),
         stop_timeout: config.ending.stop_timeout,
@@ -39,7 +39,7 @@ pub(super) fn parts(
     });
     let nets = config.interfaces.into_iter().map(net).collect::<Result<Vec<_>, _>>();
     let initramfs = initramfs(&config.init, &config.modules).fails_as(EndReason::HostError)?;
-    let parts = Parts {
+    let machine = MachineConfig {
         memory_bytes: config.memory_bytes,
         cpus: config.cpus,
         kernel: config.kernel,
@@ -51,7 +51,7 @@ pub(super) fn parts(
         console_log: Arc::new(ConsoleLog::new(console)),
         profile,
     };
-    Ok((parts, conversation))
+    Ok((machine, conversation))
 }
 
 /// PID 1 and the modules that it loads.
@@ -85,17 +85,4 @@ pub(super) fn own_streams(interactive: bool) -> Result<Streams, Failure> {
         output: own(std::io::stdout().as_fd())?.map(StreamOutput::Descriptor),
         error: own(std::io::stderr().as_fd())?.map(StreamOutput::Descriptor),
     })
-}
-
-/// Which end reason a machine has that could not be built.
-pub(super) fn reason(error: &BuildError) -> EndReason {
-    match error {
-        BuildError::Boot(_) => EndReason::KernelError,
-        BuildError::Disk(_) | BuildError::CommandLine(_) => EndReason::ConfigError,
-        BuildError::Vm(_) => EndReason::KvmError,
-        BuildError::Overlap(_) => EndReason::InternalError,
-        BuildError::Memory(_) | BuildError::Attach(_) | BuildError::EventLoop(_) | BuildError::Streams(_) => {
-            EndReason::HostError
-        }
-    }
 }

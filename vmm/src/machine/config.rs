@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a machine is made of: everything opened and checked, so that putting it together can only fail because of the
-//! host. Plain data.
+//! The one input of [`build`](super::build()): every file is open and every value is checked, so that building can fail only
+//! because of the host. Plain data.
 
 use super::console_log::ConsoleLog;
 use boot::Kernel;
@@ -12,47 +12,44 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// The parts of one machine.
+/// A resolved request as a machine.
 #[derive(Debug)]
-pub(crate) struct Parts {
-    /// Guest memory, bytes.
+pub(crate) struct MachineConfig {
     pub(crate) memory_bytes: u64,
-    /// Number of vCPUs.
     pub(crate) cpus: u8,
-    /// The guest's kernel.
+    /// Fits into the memory.
     pub(crate) kernel: Kernel,
-    /// Initramfs with PID 1.
+    /// PID 1 and the kernel modules that it loads.
     pub(crate) initramfs: Vec<u8>,
-    /// Words for the kernel's command line after ours (`--append`).
+    /// Appended to the kernel command line (`--append`); checked.
     pub(crate) append: String,
-    /// Disks in the order in which the guest sees them.
+    /// In the order in which the guest sees them: root disk, scratch disk, the user's. Not yet locked.
     pub(crate) disks: Vec<BlockConfig>,
-    /// Network devices in the order in which the guest sees them.
+    /// In the order in which the guest sees them.
     pub(crate) nets: Vec<NetConfig>,
-    /// The streams of the workload.
     pub(crate) streams: Streams,
-    /// What the kernel says.
+    /// Receives the guest kernel's messages.
     pub(crate) console_log: Arc<ConsoleLog>,
-    /// Where samples of the guest go.
+    /// Receives samples of the guest's call chains (`--profile`).
     pub(crate) profile: Option<Arc<Profile>>,
 }
 
-/// The host's ends of the workload's streams. The terminal, if there is one, is both input and output.
+/// The host's ends of the workload's streams. A terminal is both input and output.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    /// Relayed to the workload; `None` if it reads nothing.
+    /// `None` if the workload reads nothing.
     pub(crate) input: Option<OwnedFd>,
-    /// Takes the workload's standard output; `None` drops it.
+    /// `None` drops standard output.
     pub(crate) output: Option<StreamOutput>,
-    /// Takes its standard error.
+    /// `None` drops standard error.
     pub(crate) error: Option<StreamOutput>,
 }
 
 /// Where a stream of the workload goes.
 pub(crate) enum StreamOutput {
-    /// Whatever this is; the workload waits when it takes no more.
+    /// Any file; the workload waits while it takes no more.
     Descriptor(OwnedFd),
-    /// A log, which takes everything at once.
+    /// A log, which never makes the workload wait.
     Log(Arc<dyn LogSink>),
 }
 
