@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Running a machine to its end: threads, the [`Session`] that `main` waits in, and the order of the end, which is always:
+//! Running a machine to its end: threads, the [`Monitor`] that `main` waits in, and the order of the end, which is always:
 //! vCPUs, event loops, and only then the result.
 
 use super::build::Machine;
-use super::herald::Herald;
-use super::session::Session;
+use super::monitor::{Monitor, ServiceNotifier};
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::api::control_socket::ControlSocket;
 use crate::host::signals::Signals;
 use crate::host::starter::Starter;
 use crate::host::terminal::RawTerminal;
-use crate::machine::supervisor::Conversation;
+use crate::machine::supervisor::Supervisor;
 use crate::state::counters::Counters;
 use crate::state::end::{End, EndReason};
 use crate::state::lifecycle::Lifecycle;
@@ -36,13 +35,13 @@ pub(crate) struct Outcome {
 
 /// What happens outside the machine while it runs.
 #[derive(Debug)]
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct RunContext<'a> {
     /// Signals to this process.
     pub(crate) signals: &'a Signals,
     /// The user's terminal, if the guest's stands for it.
     pub(crate) terminal: Option<RawTerminal>,
     /// What the service manager is told.
-    pub(crate) herald: Herald,
+    pub(crate) notifier: ServiceNotifier,
     /// Where the stages of the boot are noted.
     pub(crate) stages: &'a mut Stages,
     /// What others are told of the run.
@@ -56,13 +55,13 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl Machine {
-    /// Runs the guest until the conversation ends.
-    pub(crate) fn run(mut self, conversation: Conversation, surroundings: Surroundings<'_>) -> Outcome {
+    /// Runs the guest until the supervisor ends.
+    pub(crate) fn run(mut self, supervisor: Supervisor, context: RunContext<'_>) -> Outcome {
         let vcpus = std::mem::take(&mut self.vcpus);
-        surroundings.stages.mark(Stage::FirstInstruction);
+        context.stages.mark(Stage::FirstInstruction);
         let run = VcpuThreads::start(vcpus, &self.buses)
-            .and_then(|threads| Session::new(&mut self, threads, conversation, surroundings))
-            .map(Session::run);
+            .and_then(|threads| Monitor::new(&mut self, threads, supervisor, context))
+            .map(Monitor::run);
         let (end, totals) = run.unwrap_or_else(|error| {
             let end = End::failed(EndReason::HostError, &format!("cannot start the vCPUs: {error}"));
             (end, VcpuTotals::default())

@@ -20,7 +20,7 @@ use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::starter::{self, Started, Starter};
 use crate::host::terminal::RawTerminal;
-use crate::machine::{self, Herald, StreamOutput, Streams, Surroundings};
+use crate::machine::{self, RunContext, ServiceNotifier, StreamOutput, Streams};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::logs::{Bell, StreamLog};
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
@@ -130,7 +130,7 @@ fn live(
     let profile = request.profile.clone();
     let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
     let watchdog = manager.as_ref().and_then(ServiceManager::watchdog);
-    let herald = Herald::new(manager, request.ready_notify);
+    let notifier = ServiceNotifier::new(manager, request.ready_notify);
 
     let preparation = Preparation { request, files, id, folders, stages: report.stages.clone(), watchdog };
     let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
@@ -148,7 +148,7 @@ fn live(
     }
 
     let samples = profile.is_some().then(Arc::<Profile>::default);
-    let (config, conversation) = parts::parts(config, console, streams, samples.clone())?;
+    let (config, supervisor) = parts::parts(config, console, streams, samples.clone())?;
     let machine = machine::build(&host, config).map_err(|error| Failure::new(error.reason(), error))?;
     report.stages.mark(Stage::MachineBuilt);
     let terminal = match terminal {
@@ -160,11 +160,11 @@ fn live(
         unreachable!("the entry was claimed above")
     };
     let outcome = machine.run(
-        conversation,
-        Surroundings {
+        supervisor,
+        RunContext {
             signals: &signals,
             terminal,
-            herald,
+            notifier,
             stages,
             lifecycle,
             socket: socket.as_mut(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! From the validated request to the parts of a machine, and to the conversation with its PID 1.
+//! From the validated request to the parts of a machine, and to the supervisor with its PID 1.
 
 use super::failure::{FailsAs as _, Failure};
 use super::modules;
 use crate::config::VmConfig;
 use crate::config::plan::{InterfaceConfig, TapSource};
-use crate::machine::supervisor::{Conversation, Settings};
+use crate::machine::supervisor::{Settings, Supervisor};
 use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::state::end::EndReason;
 use boot::Initramfs;
@@ -23,14 +23,14 @@ use std::sync::Arc;
 #[error("cannot duplicate a standard stream")]
 struct StreamError(#[source] std::io::Error);
 
-/// Parts of the machine and the conversation with its PID 1.
+/// Parts of the machine and the supervisor with its PID 1.
 pub(super) fn parts(
     config: VmConfig,
     console: Option<File>,
     streams: Streams,
     profile: Option<Arc<Profile>>,
-) -> Result<(MachineConfig, Conversation), Failure> {
-    let conversation = Conversation::new(Settings {
+) -> Result<(MachineConfig, Supervisor), Failure> {
+    let supervisor = Supervisor::new(Settings {
         stop_signal: config.ending.stop_signal.get(),
         stop_timeout: config.ending.stop_timeout,
         timeout: config.ending.run_timeout,
@@ -51,7 +51,7 @@ pub(super) fn parts(
         console_log: Arc::new(ConsoleLog::new(console)),
         profile,
     };
-    Ok((machine, conversation))
+    Ok((machine, supervisor))
 }
 
 /// PID 1 and the modules that it loads.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a conversation wants done. Plain data, obeyed by `main`'s event loop.
+//! What a supervisor wants done. Plain data, obeyed by `main`'s event loop.
 
 use super::exec::{ExecId, ExecNews};
 use crate::state::end::End;
@@ -33,7 +33,7 @@ pub(crate) enum Action {
     End(End),
 }
 
-/// The timers of a conversation.
+/// The timers of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum TimerKind {
     /// `--timeout`.

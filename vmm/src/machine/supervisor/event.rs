@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a conversation hears. Plain data, made by `main`'s event loop.
+//! What a supervisor hears. Plain data, made by `main`'s event loop.
 
 use super::action::TimerKind;
 use super::exec::{ExecCommand, ExecId};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Processes beside the workload, as the host sees them: who runs, how much either side may send, how each ended. A state
-//! machine without descriptors or clocks, owned by the conversation. What travels to
+//! machine without descriptors or clocks, owned by the supervisor. What travels to
 //! a client is in `api/frame.rs`, the client in `api/attached.rs`.
 //!
 //! ```text

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The conversation with PID 1 and with whoever sends signals to this process, as a state machine: events in, actions
+//! The supervisor with PID 1 and with whoever sends signals to this process, as a state machine: events in, actions
 //! out, no clock, no descriptor, no thread. `main`'s event loop feeds it.
 //!
 //! ```text
@@ -43,7 +43,7 @@ const SIGTERM: u8 = 15;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Conversation {
+pub(crate) struct Supervisor {
     settings: Settings,
     state: State,
     reader: FrameReader,
@@ -83,7 +83,7 @@ struct StopRequest {
     grace: Duration,
 }
 
-impl Conversation {
+impl Supervisor {
     /// Before the machine runs.
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {

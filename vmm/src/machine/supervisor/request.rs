@@ -2,14 +2,14 @@
 //! What the control socket asks for: ends and signals. Unlike a second TERM, a second request to stop is no threat: `stop` is
 //! for scripts, which may say it twice.
 
-use super::{Conversation, SIGTERM, State};
+use super::{SIGTERM, State, Supervisor};
 use crate::state::end::End;
 use guest_protocol::protocol::ToGuest;
 use std::time::Duration;
 
 const SIGKILL: u8 = 9;
 
-impl Conversation {
+impl Supervisor {
     pub(super) fn on_stop_request(&mut self, grace: Option<Duration>, signal: Option<u8>) {
         let limit = grace.unwrap_or(self.settings.stop_timeout);
         match &self.state {

@@ -10,8 +10,8 @@ use guest_protocol::run_spec::RunSpec;
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP: Event<'_> = Event::Stop { grace: None, signal: None };
 
-fn conversation(messages: &[ToHost]) -> Conversation {
-    let mut conversation = Conversation::new(Settings {
+fn supervisor(messages: &[ToHost]) -> Supervisor {
+    let mut supervisor = Supervisor::new(Settings {
         spec: RunSpec::default(),
         stop_signal: 12,
         stop_timeout: STOP_TIMEOUT,
@@ -19,13 +19,13 @@ fn conversation(messages: &[ToHost]) -> Conversation {
         terminal: false,
     });
     for message in messages {
-        let _ = conversation.on(Event::ControlBytes(&encode(message)));
+        let _ = supervisor.on(Event::ControlBytes(&encode(message)));
     }
-    conversation
+    supervisor
 }
 
-fn running() -> Conversation {
-    conversation(&[ToHost::Hello { version: protocol::VERSION }, ToHost::Running])
+fn running() -> Supervisor {
+    supervisor(&[ToHost::Hello { version: protocol::VERSION }, ToHost::Running])
 }
 
 fn sent(signal: u8) -> Action {
@@ -47,28 +47,25 @@ fn a_stop_is_the_stop_signal_and_its_time() {
 
 #[test]
 fn a_second_stop_cuts_no_power_and_may_change_the_time() {
-    let mut conversation = running();
-    let _ = conversation.on(STOP);
-    assert_eq!(conversation.on(STOP), []);
+    let mut supervisor = running();
+    let _ = supervisor.on(STOP);
+    assert_eq!(supervisor.on(STOP), []);
     let grace = Duration::from_secs(1);
-    let changed = conversation.on(Event::Stop { grace: Some(grace), signal: None });
+    let changed = supervisor.on(Event::Stop { grace: Some(grace), signal: None });
     assert_eq!(changed, [Action::SetTimer(TimerKind::Stop, grace)]);
-    let actions = conversation.on(Event::Timer(TimerKind::Stop));
+    let actions = supervisor.on(Event::Timer(TimerKind::Stop));
     assert!(matches!(actions.last(), Some(Action::End(end)) if end.detail.contains("within 1 s")), "{actions:?}");
-    let mut conversation = running();
-    let _ = conversation.on(STOP);
-    assert_eq!(
-        end_of(&conversation.on(Event::Stop { grace: Some(Duration::ZERO), signal: None })).0,
-        EndReason::Killed
-    );
+    let mut supervisor = running();
+    let _ = supervisor.on(STOP);
+    assert_eq!(end_of(&supervisor.on(Event::Stop { grace: Some(Duration::ZERO), signal: None })).0, EndReason::Killed);
 }
 
 #[test]
 fn before_the_workload_runs_a_stop_ends_the_run_at_once() {
     for messages in [&[][..], &[ToHost::Hello { version: protocol::VERSION }]] {
-        assert_eq!(end_of(&conversation(messages).on(STOP)), (EndReason::Stopped, 143));
-        assert_eq!(conversation(messages).on(Event::Kill(1)), [], "nobody can take it");
-        assert_eq!(end_of(&conversation(messages).on(Event::Kill(9))), (EndReason::Killed, 137));
+        assert_eq!(end_of(&supervisor(messages).on(STOP)), (EndReason::Stopped, 143));
+        assert_eq!(supervisor(messages).on(Event::Kill(1)), [], "nobody can take it");
+        assert_eq!(end_of(&supervisor(messages).on(Event::Kill(9))), (EndReason::Killed, 137));
     }
 }
 
@@ -80,10 +77,10 @@ fn kill_is_a_power_cut_and_other_signals_are_the_workloads() {
 
 #[test]
 fn a_workload_that_has_ended_keeps_its_end() {
-    let mut conversation = running();
+    let mut supervisor = running();
     let ended = ToHost::Ended { end: WorkloadEnd::Exited(7), stdout_bytes: 0, stderr_bytes: 0 };
-    let _ = conversation.on(Event::ControlBytes(&encode(&ended)));
+    let _ = supervisor.on(Event::ControlBytes(&encode(&ended)));
     for event in [STOP, Event::Kill(9), Event::Kill(15)] {
-        assert_eq!(conversation.on(event), []);
+        assert_eq!(supervisor.on(event), []);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is fixed for the whole of a conversation. Plain data.
+//! What is fixed for the whole of a supervisor. Plain data.
 
 use guest_protocol::run_spec::RunSpec;
 use std::time::Duration;

@@ -17,34 +17,34 @@ fn settings() -> Settings {
     Settings { spec, stop_signal: SIGTERM, stop_timeout: STOP_TIMEOUT, timeout: None, terminal: false }
 }
 
-fn hears(conversation: &mut Conversation, message: &ToHost) -> Vec<Action> {
-    conversation.on(Event::ControlBytes(&encode(message)))
+fn hears(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
+    supervisor.on(Event::ControlBytes(&encode(message)))
 }
 
-fn booting() -> Conversation {
-    Conversation::new(settings())
+fn booting() -> Supervisor {
+    Supervisor::new(settings())
 }
 
-fn started(settings: Settings) -> Conversation {
-    let mut conversation = Conversation::new(settings);
-    let _ = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
-    conversation
+fn started(settings: Settings) -> Supervisor {
+    let mut supervisor = Supervisor::new(settings);
+    let _ = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
+    supervisor
 }
 
-fn running_with(settings: Settings) -> Conversation {
-    let mut conversation = started(settings);
-    let _ = hears(&mut conversation, &ToHost::Running);
-    conversation
+fn running_with(settings: Settings) -> Supervisor {
+    let mut supervisor = started(settings);
+    let _ = hears(&mut supervisor, &ToHost::Running);
+    supervisor
 }
 
-fn running() -> Conversation {
+fn running() -> Supervisor {
     running_with(settings())
 }
 
-fn draining() -> Conversation {
-    let mut conversation = running();
-    assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 1, 0)), []);
-    conversation
+fn draining() -> Supervisor {
+    let mut supervisor = running();
+    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(7), 1, 0)), []);
+    supervisor
 }
 
 fn ended(end: WorkloadEnd, stdout_bytes: u64, stderr_bytes: u64) -> ToHost {
@@ -63,28 +63,28 @@ fn end_of(actions: &[Action]) -> (End, bool) {
 
 #[test]
 fn a_life_without_disturbance_ends_with_the_workloads_status() {
-    let mut conversation = booting();
-    assert_eq!(conversation.start(), []);
-    let hello = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
+    let mut supervisor = booting();
+    assert_eq!(supervisor.start(), []);
+    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello, [Action::Reached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
-    let running = hears(&mut conversation, &ToHost::Running);
+    let running = hears(&mut supervisor, &ToHost::Running);
     assert_eq!(running, [Action::Ready, Action::Reached(Stage::WorkloadExecuted)]);
-    assert_eq!(conversation.awaited(), None);
-    assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
-    assert_eq!(conversation.awaited(), Some((3, 2)));
-    assert_eq!(conversation.on(Event::StreamsWritten { stdout: 3, stderr: 1 }), []);
-    let (end, power_cut) = end_of(&conversation.on(Event::StreamsWritten { stdout: 3, stderr: 2 }));
+    assert_eq!(supervisor.awaited(), None);
+    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
+    assert_eq!(supervisor.awaited(), Some((3, 2)));
+    assert_eq!(supervisor.on(Event::StreamsWritten { stdout: 3, stderr: 1 }), []);
+    let (end, power_cut) = end_of(&supervisor.on(Event::StreamsWritten { stdout: 3, stderr: 2 }));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, true));
-    assert_eq!(conversation.on(Event::HostSignal(TERM)), [], "nothing comes after the end");
+    assert_eq!(supervisor.on(Event::HostSignal(TERM)), [], "nothing comes after the end");
 }
 
 #[test]
 fn frames_may_come_in_any_pieces() {
-    let mut conversation = booting();
+    let mut supervisor = booting();
     let mut bytes = encode(&ToHost::Hello { version: protocol::VERSION });
     bytes.extend(encode(&ToHost::Running));
     let actions: Vec<Action> =
-        bytes.iter().flat_map(|byte| conversation.on(Event::ControlBytes(std::slice::from_ref(byte)))).collect();
+        bytes.iter().flat_map(|byte| supervisor.on(Event::ControlBytes(std::slice::from_ref(byte)))).collect();
     assert_eq!(actions.last(), Some(&Action::Reached(Stage::WorkloadExecuted)));
     assert_eq!(actions.len(), 4);
 }
@@ -92,8 +92,8 @@ fn frames_may_come_in_any_pieces() {
 #[test]
 fn a_signal_before_the_workload_runs_ends_at_once_with_its_status() {
     for (signal, status) in [(TERM, 143), (INT, 130), (1, 129), (3, 131)] {
-        for mut conversation in [booting(), started(settings())] {
-            let (end, power_cut) = end_of(&conversation.on(Event::HostSignal(signal)));
+        for mut supervisor in [booting(), started(settings())] {
+            let (end, power_cut) = end_of(&supervisor.on(Event::HostSignal(signal)));
             assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, status, true));
         }
     }
@@ -101,114 +101,114 @@ fn a_signal_before_the_workload_runs_ends_at_once_with_its_status() {
 
 #[test]
 fn term_becomes_the_stop_signal_and_the_workloads_own_status_counts() {
-    let mut conversation = running_with(Settings { stop_signal: SIGUSR2, ..settings() });
-    let actions = conversation.on(Event::HostSignal(TERM));
+    let mut supervisor = running_with(Settings { stop_signal: SIGUSR2, ..settings() });
+    let actions = supervisor.on(Event::HostSignal(TERM));
     assert_eq!(
         actions,
         [Action::Stopping, sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
-    let (end, power_cut) = end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(42), 0, 0)));
+    let (end, power_cut) = end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(42), 0, 0)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, 42, true));
 }
 
 #[test]
 fn power_is_cut_at_the_second_term_and_after_the_stop_timeout() {
     for second in [Event::HostSignal(TERM), Event::Timer(TimerKind::Stop)] {
-        let mut conversation = running();
-        let _ = conversation.on(Event::HostSignal(TERM));
-        let (end, power_cut) = end_of(&conversation.on(second));
+        let mut supervisor = running();
+        let _ = supervisor.on(Event::HostSignal(TERM));
+        let (end, power_cut) = end_of(&supervisor.on(second));
         assert_eq!((end.reason, end.status, power_cut), (EndReason::Killed, 137, true));
     }
 }
 
 #[test]
 fn no_time_to_stop_means_that_the_first_term_kills() {
-    let mut conversation = running_with(Settings { stop_timeout: Duration::ZERO, ..settings() });
-    assert_eq!(end_of(&conversation.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
+    let mut supervisor = running_with(Settings { stop_timeout: Duration::ZERO, ..settings() });
+    assert_eq!(end_of(&supervisor.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
 }
 
 #[test]
 fn the_second_int_is_like_term() {
-    let mut conversation = running();
-    assert_eq!(conversation.on(Event::HostSignal(INT)), [sent(ToGuest::Signal(SIGINT))]);
-    let actions = conversation.on(Event::HostSignal(INT));
+    let mut supervisor = running();
+    assert_eq!(supervisor.on(Event::HostSignal(INT)), [sent(ToGuest::Signal(SIGINT))]);
+    let actions = supervisor.on(Event::HostSignal(INT));
     assert_eq!(
         actions,
         [Action::Stopping, sent(ToGuest::Signal(SIGTERM)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
-    assert_eq!(end_of(&conversation.on(Event::HostSignal(INT))).0.reason, EndReason::Killed);
+    assert_eq!(end_of(&supervisor.on(Event::HostSignal(INT))).0.reason, EndReason::Killed);
 }
 
 #[test]
 fn an_int_that_ends_the_workload_is_no_request_to_stop() {
-    let mut conversation = running();
-    let _ = conversation.on(Event::HostSignal(INT));
-    assert_eq!(end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(3), 0, 0))).0.reason, EndReason::Exited);
+    let mut supervisor = running();
+    let _ = supervisor.on(Event::HostSignal(INT));
+    assert_eq!(end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(3), 0, 0))).0.reason, EndReason::Exited);
 }
 
 #[test]
 fn other_signals_are_forwarded_and_unknown_ones_are_not() {
-    let mut conversation = running();
+    let mut supervisor = running();
     for signal in [1_u8, 3, 10, 12] {
-        assert_eq!(conversation.on(Event::HostSignal(signal.into())), [sent(ToGuest::Signal(signal))]);
+        assert_eq!(supervisor.on(Event::HostSignal(signal.into())), [sent(ToGuest::Signal(signal))]);
     }
     for signal in [0, 9, 17, 18, 28, -1, 1000] {
-        assert_eq!(conversation.on(Event::HostSignal(signal)), []);
+        assert_eq!(supervisor.on(Event::HostSignal(signal)), []);
     }
 }
 
 #[test]
 fn what_comes_early_reaches_the_guest_in_its_time() {
-    let mut conversation = booting();
+    let mut supervisor = booting();
     for event in [
         Event::HostSignal(USR1),
         Event::HostSignal(USR1),
         Event::StdinEnded { bytes: 5 },
         Event::OutputClosed { stderr: true },
     ] {
-        assert_eq!(conversation.on(event), []);
+        assert_eq!(supervisor.on(event), []);
     }
-    let hello = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
+    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     let streams = [sent(ToGuest::StdinEnd { bytes: 5 }), sent(ToGuest::OutputClosed { stderr: true })];
     assert_eq!(hello[2..], streams);
-    let running = hears(&mut conversation, &ToHost::Running);
+    let running = hears(&mut supervisor, &ToHost::Running);
     assert_eq!(running[2..], [sent(ToGuest::Signal(SIGUSR1))], "one of a kind");
 }
 
 #[test]
 fn the_terminals_last_size_before_the_guest_asks_is_the_one_it_starts_with() {
     let size = WindowSize { rows: 50, columns: 132 };
-    let mut conversation = Conversation::new(Settings { terminal: true, ..settings() });
-    assert_eq!(conversation.on(Event::WindowSize(size)), []);
-    let hello = hears(&mut conversation, &ToHost::Hello { version: protocol::VERSION });
+    let mut supervisor = Supervisor::new(Settings { terminal: true, ..settings() });
+    assert_eq!(supervisor.on(Event::WindowSize(size)), []);
+    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello[1], sent(ToGuest::Spec(RunSpec { terminal: Some(size), ..settings().spec })));
-    assert_eq!(conversation.on(Event::WindowSize(size)), [sent(ToGuest::Resize(size))]);
+    assert_eq!(supervisor.on(Event::WindowSize(size)), [sent(ToGuest::Resize(size))]);
     assert_eq!(running().on(Event::WindowSize(size)), [], "without -t a size means nothing");
 }
 
 #[test]
 fn a_run_beyond_its_time_ends_with_reason_timeout() {
     let limit = Duration::from_secs(3);
-    let mut conversation = Conversation::new(Settings { timeout: Some(limit), ..settings() });
-    assert_eq!(conversation.start(), [Action::SetTimer(TimerKind::Run, limit)]);
-    let (end, power_cut) = end_of(&conversation.on(Event::Timer(TimerKind::Run)));
+    let mut supervisor = Supervisor::new(Settings { timeout: Some(limit), ..settings() });
+    assert_eq!(supervisor.start(), [Action::SetTimer(TimerKind::Run, limit)]);
+    let (end, power_cut) = end_of(&supervisor.on(Event::Timer(TimerKind::Run)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Timeout, 137, true));
 }
 
 #[test]
 fn output_that_nobody_reads_is_not_waited_for() {
-    let mut conversation = running();
-    assert_eq!(conversation.on(Event::OutputClosed { stderr: false }).len(), 1);
-    let (end, power_cut) = end_of(&hears(&mut conversation, &ended(WorkloadEnd::Exited(0), 1 << 40, 0)));
+    let mut supervisor = running();
+    assert_eq!(supervisor.on(Event::OutputClosed { stderr: false }).len(), 1);
+    let (end, power_cut) = end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(0), 1 << 40, 0)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 0, true));
 }
 
 #[test]
 fn power_cut_before_the_output_is_out_is_a_kill() {
-    let mut conversation = running();
-    let _ = conversation.on(Event::HostSignal(TERM));
-    assert_eq!(hears(&mut conversation, &ended(WorkloadEnd::Exited(0), 9, 0)), []);
-    assert_eq!(end_of(&conversation.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
+    let mut supervisor = running();
+    let _ = supervisor.on(Event::HostSignal(TERM));
+    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(0), 9, 0)), []);
+    assert_eq!(end_of(&supervisor.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
 }
 
 #[test]
@@ -229,18 +229,18 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
 
 #[test]
 fn switched_off_before_the_workload_ran_is_a_failure() {
-    for mut conversation in [booting(), started(settings())] {
-        let (end, _) = end_of(&conversation.on(Event::MachineStopped(ExitReason::Poweroff)));
+    for mut supervisor in [booting(), started(settings())] {
+        let (end, _) = end_of(&supervisor.on(Event::MachineStopped(ExitReason::Poweroff)));
         assert_eq!((end.reason, end.status, end.needs_telling()), (EndReason::GuestPoweroff, 125, true));
     }
 }
 
 #[test]
 fn a_failure_of_the_guests_init_is_told() {
-    for mut conversation in [booting(), started(settings()), running()] {
+    for mut supervisor in [booting(), started(settings()), running()] {
         let failed =
             ToHost::Failed { kind: FailureKind::NotFound, step: "execute".into(), detail: "nosuch".into(), errno: 2 };
-        let (end, power_cut) = end_of(&hears(&mut conversation, &failed));
+        let (end, power_cut) = end_of(&hears(&mut supervisor, &failed));
         assert_eq!((end.reason, end.status, power_cut), (EndReason::ConfigError, 127, true));
         assert!(end.detail.contains("nosuch"));
     }
@@ -257,16 +257,16 @@ fn words_out_of_turn_end_the_run() {
         (running(), hello),
         (running(), ToHost::Running),
     ];
-    for (mut conversation, message) in out_of_turn {
-        let (end, power_cut) = end_of(&hears(&mut conversation, &message));
+    for (mut supervisor, message) in out_of_turn {
+        let (end, power_cut) = end_of(&hears(&mut supervisor, &message));
         assert_eq!((end.reason, end.status, power_cut), (EndReason::InternalError, 125, true), "{message:?}");
     }
 }
 
 #[test]
 fn a_frame_that_is_none_ends_the_run() {
-    let mut conversation = running();
-    let (end, power_cut) = end_of(&conversation.on(Event::ControlBytes(&[0xff; 8])));
+    let mut supervisor = running();
+    let (end, power_cut) = end_of(&supervisor.on(Event::ControlBytes(&[0xff; 8])));
     assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
 }
 
@@ -279,11 +279,11 @@ fn another_version_of_the_protocol_is_named() {
 
 #[test]
 fn a_closed_control_port_waits_for_the_machines_own_end_for_a_while() {
-    let mut conversation = running();
-    assert_eq!(conversation.on(Event::ControlClosed), [Action::SetTimer(TimerKind::Grace, GRACE)]);
+    let mut supervisor = running();
+    assert_eq!(supervisor.on(Event::ControlClosed), [Action::SetTimer(TimerKind::Grace, GRACE)]);
     let mut other = running();
     let _ = other.on(Event::ControlClosed);
-    let (end, _) = end_of(&conversation.on(Event::MachineStopped(ExitReason::Reset)));
+    let (end, _) = end_of(&supervisor.on(Event::MachineStopped(ExitReason::Reset)));
     assert_eq!(end.reason, EndReason::GuestReset);
     assert_eq!(end_of(&other.on(Event::Timer(TimerKind::Grace))).0.reason, EndReason::InternalError);
 }
@@ -294,23 +294,23 @@ fn processes_beside_the_workload_are_for_as_long_as_it_runs() {
     assert_eq!(booting().exec(spec()), Err(ExecRefusal::NotYet));
     assert_eq!(started(settings()).exec(spec()), Err(ExecRefusal::NotYet));
     assert_eq!(draining().exec(spec()), Err(ExecRefusal::Ended));
-    let mut conversation = running();
-    let (id, actions) = conversation.exec(spec()).unwrap();
+    let mut supervisor = running();
+    let (id, actions) = supervisor.exec(spec()).unwrap();
     assert_eq!(actions, [sent(ToGuest::Exec { id, request: ExecRequest::Start(spec()) })]);
     let report = ToHost::Exec { id, report: ExecReport::Started };
-    assert_eq!(hears(&mut conversation, &report), [Action::Exec(id, ExecNews::Started)]);
-    let signal = conversation.on(Event::Exec(id, ExecCommand::Signal(15)));
+    assert_eq!(hears(&mut supervisor, &report), [Action::Exec(id, ExecNews::Started)]);
+    let signal = supervisor.on(Event::Exec(id, ExecCommand::Signal(15)));
     assert_eq!(signal, [sent(ToGuest::Exec { id, request: ExecRequest::Signal(15) })]);
-    let end = conversation.on(Event::MachineStopped(ExitReason::Reset));
+    let end = supervisor.on(Event::MachineStopped(ExitReason::Reset));
     assert_eq!(end[0], Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
     assert_eq!(end_of(&end).0.reason, EndReason::GuestReset);
 }
 
 #[test]
 fn a_report_that_breaks_the_rules_ends_the_run() {
-    let mut conversation = running();
+    let mut supervisor = running();
     let report = ToHost::Exec { id: 5, report: ExecReport::Started };
-    let (end, power_cut) = end_of(&hears(&mut conversation, &report));
+    let (end, power_cut) = end_of(&hears(&mut supervisor, &report));
     assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
     assert!(end.detail.contains("process 5"), "{}", end.detail);
 }
@@ -318,8 +318,8 @@ fn a_report_that_breaks_the_rules_ends_the_run() {
 #[test]
 fn a_workload_that_is_asked_whether_it_is_ready_is_not_ready_before() {
     let spec = RunSpec { readiness: Readiness::Port(80), ..settings().spec };
-    let mut conversation = started(Settings { spec, ..settings() });
-    assert_eq!(hears(&mut conversation, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
-    assert_eq!(hears(&mut conversation, &ToHost::Ready), [Action::Ready]);
-    assert_eq!(hears(&mut conversation, &ToHost::Ready), []);
+    let mut supervisor = started(Settings { spec, ..settings() });
+    assert_eq!(hears(&mut supervisor, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
+    assert_eq!(hears(&mut supervisor, &ToHost::Ready), [Action::Ready]);
+    assert_eq!(hears(&mut supervisor, &ToHost::Ready), []);
 }

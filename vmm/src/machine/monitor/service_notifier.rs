@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Tells the service manager, or nobody.
 #[derive(Debug)]
-pub(crate) struct Herald {
+pub(crate) struct ServiceNotifier {
     manager: Option<ServiceManager>,
     /// The workload answers for itself: it sends what the watchdog waits for, and says how it is.
     workload_speaks: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Herald {
     stopping: bool,
 }
 
-impl Herald {
+impl ServiceNotifier {
     /// For a run whose workload speaks to its service manager itself, or does not.
     #[must_use]
     pub(crate) fn new(manager: Option<ServiceManager>, workload_speaks: bool) -> Self {

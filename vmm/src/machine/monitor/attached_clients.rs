@@ -2,7 +2,7 @@
 //! Clients of the control socket that stand for the starter of a detached workload: what they send is its input, signals and
 //! size. What it writes comes to them from its logs (`control/log_streams.rs`). Part of `main`'s event loop.
 
-use super::session::Session;
+use super::Monitor;
 use crate::api::frame::{Frames, FromClient};
 use crate::api::server::ClientId;
 use crate::machine::supervisor::Event;
@@ -23,10 +23,10 @@ impl AttachedClients {
     }
 }
 
-impl Session<'_> {
+impl Monitor<'_> {
     /// A client wants the workload's streams.
     pub(super) fn on_attach(&mut self, client: ClientId) {
-        let Some(socket) = &mut self.surroundings.socket else { return };
+        let Some(socket) = &mut self.context.socket else { return };
         if socket.attach(client) {
             socket.server.welcome_input(client, self.input.is_hungry());
             self.attached_clients.0.insert(client, Frames::default());
@@ -54,7 +54,7 @@ impl Session<'_> {
         if !is_intact {
             // Who does not keep to the protocol is as good as gone.
             self.attached_clients.remove(client);
-            if let Some(socket) = &mut self.surroundings.socket {
+            if let Some(socket) = &mut self.context.socket {
                 socket.detach(client);
             }
         }
@@ -64,7 +64,7 @@ impl Session<'_> {
     /// Passes on what attached clients have sent, as far as it is taken, and hears them again once it was.
     pub(super) fn feed_input(&mut self) {
         self.input.flush(&self.epoll);
-        let Some(socket) = &mut self.surroundings.socket else { return };
+        let Some(socket) = &mut self.context.socket else { return };
         for client in self.attached_clients.0.keys() {
             socket.server.welcome_input(*client, self.input.is_hungry());
         }

@@ -2,7 +2,7 @@
 //! What clients of the control socket want of a running machine, and what everybody is told of it. Part of `main`'s event
 //! loop.
 
-use super::session::Session;
+use super::Monitor;
 use crate::api::server::{ClientId, Kill, Notice, Operation, Response, Stop};
 use crate::host::resident;
 use crate::machine::supervisor::Event;
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 
 const SIGKILL: u8 = 9;
 
-impl Session<'_> {
+impl Monitor<'_> {
     /// Does what clients ask for, if there is anything to do.
     pub(super) fn on_socket(&mut self, ready: bool) {
-        let Self { machine, threads, totals, surroundings, .. } = self;
-        let Some(socket) = &mut surroundings.socket else { return };
+        let Self { machine, threads, totals, context, .. } = self;
+        let Some(socket) = &mut context.socket else { return };
         if !ready && socket.until_next(Instant::now()).is_none_or(|wait| !wait.is_zero()) {
             return;
         }
         let counters = || machine.counters(totals.cpu_time + threads.cpu_time());
-        for notice in socket.serve(surroundings.lifecycle, counters) {
+        for notice in socket.serve(context.lifecycle, counters) {
             match notice {
                 Notice::Call(client, Operation::Exec(spec)) => self.on_exec(client, spec),
                 Notice::Call(client, Operation::Attach) => self.on_attach(client),
@@ -46,7 +46,7 @@ impl Session<'_> {
     }
 
     fn operate(&mut self, operation: Operation) -> Response {
-        let state = self.surroundings.lifecycle.status().state;
+        let state = self.context.lifecycle.status().state;
         match operation {
             Operation::Stop(Stop { timeout, signal }) => {
                 let grace = timeout.map(|seconds| Duration::from_secs(seconds.into()));
@@ -71,25 +71,25 @@ impl Session<'_> {
             }
             Operation::Exec(_) | Operation::Attach => unreachable!("an upgrade has an answer of its own"),
         }
-        Response::json(self.surroundings.lifecycle.status())
+        Response::json(self.context.lifecycle.status())
     }
 
     fn answer(&mut self, client: ClientId, response: &Response) {
-        if let Some(socket) = &mut self.surroundings.socket {
+        if let Some(socket) = &mut self.context.socket {
             socket.server.answer(client, response);
         }
     }
 
     /// Ends a pause, if there is one.
     fn release(&mut self) {
-        if self.surroundings.lifecycle.status().state == State::Paused {
+        if self.context.lifecycle.status().state == State::Paused {
             self.threads.release();
             self.enter(State::Running);
         }
     }
 
     pub(super) fn on_stage(&mut self, stage: Stage) {
-        self.surroundings.stages.mark(stage);
+        self.context.stages.mark(stage);
         if stage != Stage::WorkloadExecuted {
             return;
         }
@@ -99,19 +99,19 @@ impl Session<'_> {
     }
 
     pub(super) fn on_ready(&mut self) {
-        self.surroundings.herald.ready();
+        self.context.notifier.ready();
         self.tell(Lifecycle::be_ready);
         self.tell_starter();
     }
 
     /// Whoever wanted the machine waits until it runs and is ready, as both are usually one.
     fn tell_starter(&mut self) {
-        let status = self.surroundings.lifecycle.status();
+        let status = self.context.lifecycle.status();
         if status.state != State::Running || !status.ready {
             return;
         }
-        if let Some(starter) = self.surroundings.starter.take()
-            && starter.tell(&self.surroundings.lifecycle.status().id).is_err()
+        if let Some(starter) = self.context.starter.take()
+            && starter.tell(&self.context.lifecycle.status().id).is_err()
         {
             // He was interrupted, and will not come back for it.
             self.feed(Event::Stop { grace: None, signal: None });
@@ -124,7 +124,7 @@ impl Session<'_> {
 
     /// The workload was asked to end, by whatever way: a paused one must be able to.
     pub(super) fn on_stopping(&mut self) {
-        self.surroundings.herald.stopping();
+        self.context.notifier.stopping();
         self.release();
         self.enter(State::Stopping);
     }
@@ -136,12 +136,12 @@ impl Session<'_> {
 
     /// Changes what others are told, and tells them. What is to be told with the next change is not told yet.
     fn tell(&mut self, change: impl FnOnce(&mut Lifecycle)) {
-        let surroundings = &mut self.surroundings;
-        let told = surroundings.lifecycle.status().sequence;
-        change(surroundings.lifecycle);
-        let status = surroundings.lifecycle.status();
+        let context = &mut self.context;
+        let told = context.lifecycle.status().sequence;
+        change(context.lifecycle);
+        let status = context.lifecycle.status();
         if status.sequence != told
-            && let Some(socket) = &mut surroundings.socket
+            && let Some(socket) = &mut context.socket
         {
             socket.publish(status);
         }

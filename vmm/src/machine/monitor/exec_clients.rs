@@ -2,12 +2,12 @@
 //! Clients of the control socket that hold a process beside the workload: what they send goes to it, what it writes goes to
 //! them, as far as either side takes it. Part of `main`'s event loop.
 
+use super::Monitor;
 use super::operations::conflict;
-use super::session::Session;
-use super::supervisor::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
 use crate::api::frame::{self, Frames, FromClient, Over};
 use crate::api::server::{ClientId, Response};
 use crate::machine::supervisor::Event;
+use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
 use crate::state::status::State;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::protocol::WorkloadEnd;
@@ -38,15 +38,15 @@ impl ExecClients {
     }
 }
 
-impl Session<'_> {
+impl Monitor<'_> {
     /// A client asks for a process.
     pub(super) fn on_exec(&mut self, client: ClientId, spec: ExecSpec) {
         let detached = spec.detached;
-        let started = match self.surroundings.lifecycle.status().state {
+        let started = match self.context.lifecycle.status().state {
             State::Paused => Err(conflict(State::Paused, "execute a command")),
-            _ => self.conversation.exec(spec).map_err(|refusal| Response::refusal(409, &refusal.to_string())),
+            _ => self.supervisor.exec(spec).map_err(|refusal| Response::refusal(409, &refusal.to_string())),
         };
-        let Some(socket) = &mut self.surroundings.socket else { return };
+        let Some(socket) = &mut self.context.socket else { return };
         match started {
             Err(refusal) => socket.server.answer(client, &refusal),
             Ok((exec, actions)) => {
@@ -113,7 +113,7 @@ impl Session<'_> {
             self.pump_exec_client(client);
         } else {
             // Who does not keep to the protocol is as good as gone.
-            if let Some(socket) = &mut self.surroundings.socket {
+            if let Some(socket) = &mut self.context.socket {
                 socket.server.close(client);
             }
             self.on_exec_client_gone(client);
@@ -140,7 +140,7 @@ impl Session<'_> {
 
     /// Moves what either side takes: a client has taken something, or there is something new for it or from it.
     pub(super) fn pump_exec_client(&mut self, client: ClientId) {
-        let Some(socket) = &mut self.surroundings.socket else { return };
+        let Some(socket) = &mut self.context.socket else { return };
         let Some(index) = self.exec_clients.position(|other| other.client == client) else { return };
         let holder = &mut self.exec_clients.0[index];
         let exec = holder.exec;
@@ -157,7 +157,7 @@ impl Session<'_> {
         if taken > 0 {
             commands.push(ExecCommand::Taken(taken));
         }
-        let room = self.conversation.exec_room(exec).min(holder.input.len());
+        let room = self.supervisor.exec_room(exec).min(holder.input.len());
         if room > 0 {
             commands.push(ExecCommand::Input(holder.input.drain(..room).collect()));
         }

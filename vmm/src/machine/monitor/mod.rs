@@ -1,18 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A running machine, as `main` sees it: one event loop that waits for signals, the control port, the streams and the vCPUs,
-//! and lets the [`Conversation`] decide.
+//! and lets the [`Supervisor`] decide.
 
-use super::attached_clients::AttachedClients;
+mod attached_clients;
+mod control_port;
+mod exec_clients;
+mod operations;
+mod service_notifier;
+mod timers;
+mod workload_input;
+
+pub(crate) use service_notifier::ServiceNotifier;
+
+use self::attached_clients::AttachedClients;
+use self::control_port::{ControlPort, Received};
+use self::exec_clients::ExecClients;
+use self::timers::Timers;
+use self::workload_input::WorkloadInput;
 use super::build::Machine;
-use super::control_port::{ControlPort, Received};
-use super::exec_clients::ExecClients;
-use super::run::Surroundings;
+use super::run::RunContext;
 use super::threads::{VcpuThreads, VcpuTotals};
-use super::timers::Timers;
-use super::workload_input::WorkloadInput;
 use crate::host::panics;
 use crate::host::terminal::window_size;
-use crate::machine::supervisor::{Action, Conversation, Event};
+use crate::machine::supervisor::{Action, Event, Supervisor};
 use crate::state::end::End;
 use crate::state::status::State;
 use devices::virtio::console::PortMonitor;
@@ -27,23 +37,23 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const SAMPLE: Duration = Duration::from_millis(1);
 
 /// A running machine.
-pub(super) struct Session<'a> {
-    pub(super) epoll: Epoll,
-    pub(super) machine: &'a mut Machine,
-    pub(super) threads: VcpuThreads,
-    pub(super) totals: VcpuTotals,
-    pub(super) conversation: Conversation,
-    pub(super) exec_clients: ExecClients,
-    pub(super) attached_clients: AttachedClients,
-    pub(super) input: WorkloadInput,
-    pub(super) surroundings: Surroundings<'a>,
+pub(super) struct Monitor<'a> {
+    epoll: Epoll,
+    machine: &'a mut Machine,
+    threads: VcpuThreads,
+    totals: VcpuTotals,
+    supervisor: Supervisor,
+    exec_clients: ExecClients,
+    attached_clients: AttachedClients,
+    input: WorkloadInput,
+    context: RunContext<'a>,
     timers: Timers,
     control_port: ControlPort,
     told: Told,
     end: Option<End>,
 }
 
-/// What the conversation was told about the streams, so that it is told once.
+/// What the supervisor was told about the streams, so that it is told once.
 #[derive(Default)]
 struct Told {
     stdin_ended: bool,
@@ -51,23 +61,23 @@ struct Told {
     stderr_closed: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a> Monitor<'a> {
     pub(super) fn new(
         machine: &'a mut Machine,
         threads: VcpuThreads,
-        conversation: Conversation,
-        mut surroundings: Surroundings<'a>,
+        supervisor: Supervisor,
+        mut context: RunContext<'a>,
     ) -> std::io::Result<Self> {
         let epoll = Epoll::new()?;
         let sources = [
-            (surroundings.signals.as_raw_fd(), Source::Signals),
+            (context.signals.as_raw_fd(), Source::Signals),
             (threads.ended().as_raw_fd(), Source::VcpuEnd),
             (panics::watch()?.as_raw_fd(), Source::Panic),
             (machine.ports.stdio.event.as_raw_fd(), Source::Stdio),
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
-        let socket = surroundings.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
-        let bell = surroundings.socket.as_ref().and_then(|socket| socket.bell());
+        let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
+        let bell = context.socket.as_ref().and_then(|socket| socket.bell());
         let bell = bell.map(|bell| (bell.as_raw_fd(), Source::Logs));
         for (descriptor, source) in sources.into_iter().chain(socket).chain(bell) {
             let event = EpollEvent::new(EventSet::IN, source as u64);
@@ -75,19 +85,19 @@ impl<'a> Session<'a> {
         }
         let control = machine.ports.control.try_clone()?;
         let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
-        let input = WorkloadInput::new(surroundings.input.take(), Source::Input as u64)?;
+        let input = WorkloadInput::new(context.input.take(), Source::Input as u64)?;
         let sample = machine.profile.is_some().then_some(SAMPLE);
-        let heartbeat = surroundings.herald.interval();
+        let heartbeat = context.notifier.interval();
         Ok(Self {
             epoll,
             machine,
             threads,
             totals: VcpuTotals::default(),
-            conversation,
+            supervisor,
             exec_clients: ExecClients::default(),
             attached_clients: AttachedClients::default(),
             input,
-            surroundings,
+            context,
             timers: Timers::new(sample, heartbeat),
             control_port,
             told: Told::default(),
@@ -96,11 +106,11 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn run(mut self) -> (End, VcpuTotals) {
-        let first = self.conversation.start();
+        let first = self.supervisor.start();
         self.act(first);
         loop {
             if let Some(end) = self.end.take() {
-                self.surroundings.herald.stopping();
+                self.context.notifier.stopping();
                 self.stop_vcpus();
                 return (end, self.totals);
             }
@@ -129,8 +139,8 @@ impl<'a> Session<'a> {
                 self.threads.kick();
             }
             if self.timers.take_heartbeat(Instant::now()) {
-                let paused = self.surroundings.lifecycle.status().state == State::Paused;
-                self.surroundings.herald.beat(paused);
+                let paused = self.context.lifecycle.status().state == State::Paused;
+                self.context.notifier.beat(paused);
             }
             self.control_port.flush(&self.epoll);
         }
@@ -139,7 +149,7 @@ impl<'a> Session<'a> {
     /// Waits until something happens, and says what.
     fn wait(&self) -> Ready {
         let now = Instant::now();
-        let clients = self.surroundings.socket.as_ref().and_then(|socket| socket.until_next(now));
+        let clients = self.context.socket.as_ref().and_then(|socket| socket.until_next(now));
         let timeout = self.timers.until_next(now).into_iter().chain(clients).min().map_or(-1, milliseconds);
         let mut events = [EpollEvent::default(); SOURCES];
         // EINTR: look at everything, as after a wake-up for nothing.
@@ -147,30 +157,30 @@ impl<'a> Session<'a> {
         Ready(events[..count].iter().fold(0, |set, event| set | 1 << event.data()))
     }
 
-    pub(super) fn feed(&mut self, event: Event<'_>) {
-        let actions = self.conversation.on(event);
+    fn feed(&mut self, event: Event<'_>) {
+        let actions = self.supervisor.on(event);
         self.act(actions);
-        if let Some((stdout, stderr)) = self.conversation.awaited() {
+        if let Some((stdout, stderr)) = self.supervisor.awaited() {
             let ports = &self.machine.ports;
             // Both are asked, so that both signal.
             let out = ports.stdio.announce_at(stdout);
             let err = ports.stderr.announce_at(stderr);
             if out && err {
                 let written = self.written();
-                let actions = self.conversation.on(written);
+                let actions = self.supervisor.on(written);
                 self.act(actions);
             }
         }
     }
 
-    pub(super) fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Send(frame) => self.control_port.queue(frame),
                 Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Ready => self.on_ready(),
-                Action::Notified(said) => self.surroundings.herald.pass_on(&said),
+                Action::Notified(said) => self.context.notifier.pass_on(&said),
                 Action::Health(report) => self.on_health(report),
                 Action::Exec(id, news) => self.on_exec_news(id, news),
                 Action::Reached(stage) => self.on_stage(stage),
@@ -181,8 +191,8 @@ impl<'a> Session<'a> {
     }
 
     fn on_signals(&mut self) {
-        while let Some(signal) = self.surroundings.signals.read() {
-            match (signal, &self.surroundings.terminal) {
+        while let Some(signal) = self.context.signals.read() {
+            match (signal, &self.context.terminal) {
                 (libc::SIGWINCH, _) => {
                     if let Ok(size) = window_size(std::io::stdin()) {
                         self.feed(Event::WindowSize(size));
@@ -223,7 +233,7 @@ impl<'a> Session<'a> {
         if is_new(&stderr.output_closed, &mut self.told.stderr_closed) {
             self.feed(Event::OutputClosed { stderr: true });
         }
-        if self.conversation.awaited().is_some() {
+        if self.supervisor.awaited().is_some() {
             let written = self.written();
             self.feed(written);
         }
@@ -278,7 +288,7 @@ enum Source {
 /// Number of [`Source`]s.
 const SOURCES: usize = Source::Input as usize + 1;
 
-/// What [`Session::wait`] found: a set of [`Source`]s.
+/// What [`Monitor::wait`] found: a set of [`Source`]s.
 struct Ready(u64);
 
 impl Ready {
