@@ -8,7 +8,7 @@ use super::server::{ClientId, LogsQuery, Notice, Operation, Response, Server};
 use crate::config::rfc3339;
 use crate::state::counters::Counters;
 use crate::state::lifecycle::Lifecycle;
-use crate::state::logs::Bell;
+use crate::state::logs::LogNotifier;
 use crate::state::status::Status;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -74,7 +74,7 @@ impl ControlSocket {
     ///
     /// # Errors
     /// The host refused.
-    pub(crate) fn listen(entry: &Path, bell: Option<Arc<Bell>>) -> io::Result<Self> {
+    pub(crate) fn listen(entry: &Path, bell: Option<Arc<LogNotifier>>) -> io::Result<Self> {
         Ok(Self {
             server: Server::listen(entry)?,
             waiting: Vec::new(),
@@ -168,7 +168,7 @@ impl ControlSocket {
 
     /// Readable when there may be something new in the logs that a client waits for.
     #[must_use]
-    pub(crate) fn bell(&self) -> Option<&Bell> {
+    pub(crate) fn bell(&self) -> Option<&LogNotifier> {
         self.logs.as_ref().map(LogStreams::bell)
     }
 

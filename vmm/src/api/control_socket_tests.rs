@@ -95,7 +95,7 @@ fn what_concerns_the_machine_is_handed_on() {
 /// A socket with logs, and what rings its bell.
 fn with_logs(limit: u64) -> (TempDir, ControlSocket, Lifecycle, Arc<StreamLog>) {
     let entry = tempfile::tempdir().unwrap();
-    let bell = Arc::new(Bell::new().unwrap());
+    let bell = Arc::new(LogNotifier::new().unwrap());
     let [stdout, _] = StreamLog::create(entry.path(), limit, &bell).unwrap();
     let socket = ControlSocket::listen(entry.path(), Some(bell)).unwrap();
     let lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);

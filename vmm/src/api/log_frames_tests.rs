@@ -3,14 +3,14 @@
 
 use super::*;
 use crate::api::frame::Frames;
-use crate::state::logs::{Bell, StreamLog};
+use crate::state::logs::{LogNotifier, StreamLog};
 use devices::log_sink::LogSink as _;
 use std::sync::Arc;
 use tempfile::TempDir;
 
 fn logs(limit: u64) -> (TempDir, [Arc<StreamLog>; 2]) {
     let entry = tempfile::tempdir().unwrap();
-    let logs = StreamLog::create(entry.path(), limit, &Arc::new(Bell::new().unwrap())).unwrap();
+    let logs = StreamLog::create(entry.path(), limit, &Arc::new(LogNotifier::new().unwrap())).unwrap();
     (entry, logs)
 }
 

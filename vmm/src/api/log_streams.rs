@@ -9,7 +9,7 @@ use super::frame::{self, Over};
 use super::log_frames::{LogFrames, MOST as FRAMES_MOST, Next};
 use super::server::{ClientId, LogsQuery, Server};
 use crate::state::end::{End, STATUS_FAILED};
-use crate::state::logs::Bell;
+use crate::state::logs::LogNotifier;
 use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const LAST_WORD: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct LogStreams {
     entry: PathBuf,
-    bell: Arc<Bell>,
+    bell: Arc<LogNotifier>,
     streams: Vec<LogStream>,
 }
 
@@ -45,11 +45,11 @@ enum State {
 
 impl LogStreams {
     /// Of the run whose entry this is and whose logs ring `bell`.
-    pub(super) fn new(entry: &Path, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(entry: &Path, bell: Arc<LogNotifier>) -> Self {
         Self { entry: entry.to_owned(), bell, streams: Vec::new() }
     }
 
-    pub(super) fn bell(&self) -> &Bell {
+    pub(super) fn bell(&self) -> &LogNotifier {
         &self.bell
     }
 
@@ -85,7 +85,7 @@ impl LogStreams {
     /// Sends each client a piece of what there is for it. `end` is how the run ended, once it has: then all is written.
     pub(super) fn serve(&mut self, server: &mut Server, end: Option<&End>) {
         // Whoever has to take something first stirs by himself.
-        self.bell.listen(self.streams.iter().any(|stream| stream.state != State::Over && stream.has_room(server)));
+        self.bell.arm(self.streams.iter().any(|stream| stream.state != State::Over && stream.has_room(server)));
         for stream in &mut self.streams {
             stream.serve(server, end);
         }

@@ -10,7 +10,7 @@ use crate::host::terminal::{self, RawTerminal};
 use crate::host::watch;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::entries::Entry;
+use crate::state::machines::MachineInfo;
 use clap::{ArgAction, Args};
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
     let has_terminal = status.is_some_and(|status| status.terminal);
     let input = !arguments.no_stdin && status.is_some_and(|status| status.interactive);
     if has_terminal && input && !terminal::is_terminal(std::io::stdin()) {
-        let error = format!("{} has a terminal: standard input has to be one, or --no-stdin", entry.id);
+        let error = format!("{} has a terminal: standard input has to be one, or --no-stdin", entry.name);
         return Err(Failure::new(EndReason::ConfigError, error));
     }
     let process = status.and_then(|status| status.process().open());
@@ -84,7 +84,7 @@ fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
             over.status
         }
         Left::Detached => {
-            failure::say(&format!("detached from {}, which goes on", entry.id));
+            failure::say(&format!("detached from {}, which goes on", entry.name));
             0
         }
         Left::Signalled(signal) => 128_u8.saturating_add(signal),
@@ -92,7 +92,7 @@ fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
 }
 
 /// Whether it is the machine that is over: then its process is awaited, so that nothing of it is left behind this one.
-fn has_ended(entry: &Entry) -> bool {
+fn has_ended(entry: &MachineInfo) -> bool {
     let base = entry.path.parent().unwrap_or(Path::new("."));
-    Entry::look(base, &entry.id).is_none_or(|entry| entry.is_over())
+    MachineInfo::read(base, &entry.name).is_none_or(|entry| entry.has_ended())
 }

@@ -8,7 +8,7 @@ use crate::config::environment;
 use crate::config::plan::{Plan, RootSource};
 use crate::config::request::Request;
 use crate::config::size::Scratch;
-use crate::host::folders::Folders;
+use crate::host::directories::Directories;
 use crate::host::scratch;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::prepare::{open_kernel, read_init};
@@ -61,7 +61,7 @@ fn line(step: &Step) -> String {
 }
 
 fn examine(request: &Request) -> Vec<Step> {
-    let folders = Folders::from_environment();
+    let folders = Directories::from_environment();
     let mut steps = vec![
         step("kvm", examine_kvm()),
         step("kernel", open_kernel(request, &folders, &ProgressLine::new()).map(|kernel| describe_kernel(&kernel))),
@@ -99,7 +99,7 @@ fn examine_kvm() -> Result<String, Failure> {
     Ok(format!("/dev/kvm, {}, up to {} vCPUs", host.kind().name(), host.max_cpus()))
 }
 
-fn examine_scratch(request: &Request, folders: &Folders) -> Result<String, Failure> {
+fn examine_scratch(request: &Request, folders: &Directories) -> Result<String, Failure> {
     match request.scratch() {
         Scratch::Disk(size) => {
             scratch::create(size, folders, SCRATCH_SERIAL).fails_as(EndReason::HostError)?;

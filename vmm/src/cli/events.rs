@@ -2,7 +2,7 @@
 //! The verb `events`: the changes of a machine's status, from its entry.
 
 use super::machines::{self, MachineArgument};
-use crate::host::watch::{FolderWatch, Woken};
+use crate::host::watch::{DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
 use crate::state::lifecycle::EVENTS_FILE;
@@ -31,7 +31,7 @@ pub(super) fn events(arguments: &EventsArguments) -> u8 {
 
 fn show(arguments: &EventsArguments) -> Result<(), Failure> {
     let entry = arguments.machine.find()?;
-    let watch = FolderWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
     let process = entry.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
     let mut reader = RotatedReader::new(&entry.path.join(EVENTS_FILE));
     loop {
@@ -40,12 +40,12 @@ fn show(arguments: &EventsArguments) -> Result<(), Failure> {
             return Ok(());
         }
         match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
-            Woken::Changed => {}
-            Woken::Ended => {
+            WakeReason::Changed => {}
+            WakeReason::ProcessEnded => {
                 copy(&mut reader).fails_as(EndReason::HostError)?;
                 return Ok(());
             }
-            Woken::Unread => return Ok(()),
+            WakeReason::OutputClosed => return Ok(()),
         }
     }
 }

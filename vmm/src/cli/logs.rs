@@ -5,7 +5,7 @@ use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
 use crate::config::number::Tail;
 use crate::config::rfc3339;
-use crate::host::watch::{FolderWatch, Woken};
+use crate::host::watch::{DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
 use crate::state::logs::{LogReader, Record, Stream};
@@ -49,11 +49,11 @@ pub(super) fn logs(arguments: &LogsArguments) -> u8 {
 
 fn show(arguments: &LogsArguments) -> Result<(), Failure> {
     let entry = arguments.machine.find()?;
-    let watch = FolderWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
     let process = entry.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
     let mut reader = match LogReader::open(&entry.path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::new(EndReason::ConfigError, NoLogsError(entry.id)));
+            return Err(Failure::new(EndReason::ConfigError, NoLogsError(entry.name)));
         }
         other => other.fails_as(EndReason::HostError)?,
     };
@@ -82,9 +82,9 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
             return Ok(());
         }
         over = match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
-            Woken::Changed => false,
-            Woken::Ended => true,
-            Woken::Unread => return Ok(()),
+            WakeReason::Changed => false,
+            WakeReason::ProcessEnded => true,
+            WakeReason::OutputClosed => return Ok(()),
         };
     }
 }

@@ -2,10 +2,10 @@
 //! What the verbs for machines have in common: which run directory, which machines, and what becomes of several at once.
 
 use crate::api::client::{Client, ClientError};
-use crate::host::folders::Folders;
+use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::entries::{self, Entry};
+use crate::state::machines::{self, MachineInfo};
 use clap::{Args, ValueHint};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -41,23 +41,23 @@ pub(super) struct MachineArguments {
 impl RunDirArgument {
     /// The folder.
     pub(super) fn path(&self) -> PathBuf {
-        self.run_dir.clone().unwrap_or_else(|| Folders::from_environment().run())
+        self.run_dir.clone().unwrap_or_else(|| Directories::from_environment().run())
     }
 
     /// All of its entries.
-    pub(super) fn entries(&self) -> Result<Vec<Entry>, Failure> {
-        entries::list(&self.path()).fails_as(EndReason::HostError)
+    pub(super) fn entries(&self) -> Result<Vec<MachineInfo>, Failure> {
+        machines::list(&self.path()).fails_as(EndReason::HostError)
     }
 
     /// The entry that is meant.
-    pub(super) fn find(&self, machine: &str) -> Result<Entry, Failure> {
-        entries::find(&self.path(), machine).fails_as(EndReason::ConfigError)
+    pub(super) fn find(&self, machine: &str) -> Result<MachineInfo, Failure> {
+        machines::find(&self.path(), machine).fails_as(EndReason::ConfigError)
     }
 }
 
 impl MachineArgument {
     /// The entry that is meant.
-    pub(super) fn find(&self) -> Result<Entry, Failure> {
+    pub(super) fn find(&self) -> Result<MachineInfo, Failure> {
         self.run_dir.find(&self.machine)
     }
 }
@@ -69,10 +69,10 @@ impl MachineArguments {
     }
 
     /// Does `act` for each, and prints the names of those for which it was done.
-    pub(super) fn each(&self, act: impl Fn(&Entry) -> Result<(), Failure>) -> u8 {
+    pub(super) fn each(&self, act: impl Fn(&MachineInfo) -> Result<(), Failure>) -> u8 {
         print_each(self.machines.iter().map(|machine| {
             let entry = self.run_dir.find(machine)?;
-            act(&entry).map(|()| Some(entry.id))
+            act(&entry).map(|()| Some(entry.name))
         }))
     }
 }
@@ -97,16 +97,16 @@ pub(super) fn status(outcome: Result<(), Failure>) -> u8 {
 }
 
 /// Refuses a machine that has ended.
-pub(super) fn require_running(entry: &Entry) -> Result<(), Failure> {
-    if entry.is_over() {
-        let error = format!("{} does not run: it is {}", entry.id, entry.life());
+pub(super) fn require_running(entry: &MachineInfo) -> Result<(), Failure> {
+    if entry.has_ended() {
+        let error = format!("{} does not run: it is {}", entry.name, entry.state());
         return Err(Failure::new(EndReason::ConfigError, error));
     }
     Ok(())
 }
 
 /// Connects to a running machine.
-pub(super) fn connect(entry: &Entry) -> Result<Client, Failure> {
+pub(super) fn connect(entry: &MachineInfo) -> Result<Client, Failure> {
     require_running(entry)?;
     Client::connect(&entry.path).map_err(|error| client_failure(entry, error))
 }
@@ -119,8 +119,8 @@ struct MachineError {
     source: ClientError,
 }
 
-pub(super) fn client_failure(entry: &Entry, source: ClientError) -> Failure {
-    Failure::new(EndReason::HostError, MachineError { id: entry.id.clone(), source })
+pub(super) fn client_failure(entry: &MachineInfo, source: ClientError) -> Failure {
+    Failure::new(EndReason::HostError, MachineError { id: entry.name.clone(), source })
 }
 
 /// Writes to standard output. Whoever closed it does not want to read it.

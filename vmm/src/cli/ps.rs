@@ -4,7 +4,7 @@
 use super::machines::{self, RunDirArgument, print};
 use super::{table, words};
 use crate::run::failure::Failure;
-use crate::state::entries::{Entry, Life};
+use crate::state::machines::{MachineInfo, MachineState};
 use crate::state::status::{State, Status};
 use clap::Args;
 use guest_protocol::health::HealthStatus;
@@ -49,7 +49,7 @@ pub(super) struct PsArguments {
 enum Filter {
     Name(String),
     Id(String),
-    Status(Life),
+    Status(MachineState),
 }
 
 /// No filter.
@@ -68,9 +68,9 @@ impl FromStr for Filter {
         match text.split_once('=') {
             Some(("name", part)) => Ok(Self::Name(part.to_owned())),
             Some(("id", beginning)) => Ok(Self::Id(beginning.to_owned())),
-            Some(("status", "dead")) => Ok(Self::Status(Life::Dead)),
+            Some(("status", "dead")) => Ok(Self::Status(MachineState::Dead)),
             Some(("status", state)) => match serde_json::from_value::<State>(state.into()) {
-                Ok(state) => Ok(Self::Status(Life::State(state))),
+                Ok(state) => Ok(Self::Status(MachineState::Reported(state))),
                 Err(_) => Err(FilterError::State(state.to_owned())),
             },
             _ => Err(FilterError::Key(text.to_owned())),
@@ -79,11 +79,11 @@ impl FromStr for Filter {
 }
 
 impl Filter {
-    fn fits(&self, entry: &Entry) -> bool {
+    fn fits(&self, entry: &MachineInfo) -> bool {
         match self {
-            Self::Name(part) => entry.id.contains(part),
-            Self::Id(beginning) => entry.id.starts_with(beginning),
-            Self::Status(life) => entry.life() == *life,
+            Self::Name(part) => entry.name.contains(part),
+            Self::Id(beginning) => entry.name.starts_with(beginning),
+            Self::Status(life) => entry.state() == *life,
         }
     }
 }
@@ -96,13 +96,13 @@ pub(super) fn ps(arguments: &PsArguments) -> u8 {
 fn list(arguments: &PsArguments) -> Result<String, Failure> {
     let mut entries = arguments.run_dir.entries()?;
     entries.retain(|entry| is_shown(arguments, entry));
-    let created = |entry: &Entry| entry.status.as_ref().map(|status| status.created);
+    let created = |entry: &MachineInfo| entry.status.as_ref().map(|status| status.created);
     entries.sort_by_key(|entry| std::cmp::Reverse(created(entry)));
     Ok(if arguments.json {
         let documents: Vec<Value> = entries.iter().map(document).collect();
         serde_json::to_string_pretty(&documents).expect("the keys are strings and the numbers finite") + "\n"
     } else if arguments.quiet {
-        entries.iter().map(|entry| format!("{}\n", entry.id)).collect()
+        entries.iter().map(|entry| format!("{}\n", entry.name)).collect()
     } else {
         let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
         let now = SystemTime::now();
@@ -111,27 +111,27 @@ fn list(arguments: &PsArguments) -> Result<String, Failure> {
     })
 }
 
-fn is_shown(arguments: &PsArguments, entry: &Entry) -> bool {
+fn is_shown(arguments: &PsArguments, entry: &MachineInfo) -> bool {
     let filters = &arguments.filter;
     let asks_for_state = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
     let fits_all = filters.iter().all(|filter| {
         let same_key = |other: &&Filter| std::mem::discriminant(*other) == std::mem::discriminant(filter);
         filters.iter().filter(same_key).any(|other| other.fits(entry))
     });
-    fits_all && (arguments.all || asks_for_state || !entry.is_over())
+    fits_all && (arguments.all || asks_for_state || !entry.has_ended())
 }
 
 /// The status as it is seen from outside: a killed process leaves one that is no longer true.
-pub(super) fn document(entry: &Entry) -> Value {
+pub(super) fn document(entry: &MachineInfo) -> Value {
     let mut document = match &entry.status {
         Some(status) => serde_json::to_value(status).expect("a status is an object"),
-        None => json!({ "id": entry.id }),
+        None => json!({ "id": entry.name }),
     };
-    document["state"] = entry.life().to_string().into();
+    document["state"] = entry.state().to_string().into();
     document
 }
 
-fn row(entry: &Entry, whole: bool, now: SystemTime) -> [String; 7] {
+fn row(entry: &MachineInfo, whole: bool, now: SystemTime) -> [String; 7] {
     let limit = |characters: usize| (!whole).then_some(characters);
     let (image, command, created) = match &entry.status {
         Some(status) => (
@@ -141,7 +141,7 @@ fn row(entry: &Entry, whole: bool, now: SystemTime) -> [String; 7] {
         ),
         None => Default::default(),
     };
-    [entry.id.clone(), image, command, created, state_words(entry, now), String::new(), entry.id.clone()]
+    [entry.name.clone(), image, command, created, state_words(entry, now), String::new(), entry.name.clone()]
 }
 
 fn since(then: SystemTime, now: SystemTime) -> String {
@@ -149,18 +149,18 @@ fn since(then: SystemTime, now: SystemTime) -> String {
 }
 
 /// The column STATUS, as far as possible in docker's words.
-pub(super) fn state_words(entry: &Entry, now: SystemTime) -> String {
-    let Some(status) = &entry.status else { return capitalized(&entry.life().to_string()) };
+pub(super) fn state_words(entry: &MachineInfo, now: SystemTime) -> String {
+    let Some(status) = &entry.status else { return capitalized(&entry.state().to_string()) };
     let time = since(status.since, now);
     let up = || since(status.created, now);
-    match (entry.life(), &status.end) {
-        (Life::State(State::Running), _) => format!("Up {}{}", up(), health_words(status)),
-        (Life::State(State::Paused), _) => format!("Up {} (Paused)", up()),
-        (Life::State(state @ (State::Exited | State::Failed)), Some(end)) => {
+    match (entry.state(), &status.end) {
+        (MachineState::Reported(State::Running), _) => format!("Up {}{}", up(), health_words(status)),
+        (MachineState::Reported(State::Paused), _) => format!("Up {} (Paused)", up()),
+        (MachineState::Reported(state @ (State::Exited | State::Failed)), Some(end)) => {
             format!("{} ({}) {time} ago", capitalized(&state.to_string()), end.status)
         }
-        (Life::Dead, _) => "Dead".to_owned(),
-        (Life::State(state), _) => format!("{} {time}", capitalized(&state.to_string())),
+        (MachineState::Dead, _) => "Dead".to_owned(),
+        (MachineState::Reported(state), _) => format!("{} {time}", capitalized(&state.to_string())),
     }
 }
 

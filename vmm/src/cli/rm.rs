@@ -5,7 +5,7 @@ use super::machines::{MachineArguments, print_each};
 use crate::host::watch;
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::entries::{self, EntryError};
+use crate::state::machines::{self, FindError};
 use crate::state::run_dir;
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -33,15 +33,15 @@ pub(super) fn rm(arguments: &RmArguments) -> u8 {
 
 /// The name of what was removed, if it was there.
 fn remove(base: &Path, machine: &str, force: bool) -> Result<Option<String>, Failure> {
-    let entry = match entries::find(base, machine) {
-        Err(EntryError::Unknown(_)) if force => return Ok(None),
+    let entry = match machines::find(base, machine) {
+        Err(FindError::Unknown(_)) if force => return Ok(None),
         other => other.fails_as(EndReason::ConfigError)?,
     };
     let process = entry.status.as_ref().and_then(|status| status.process().open());
     if let Some(process) = process {
-        match (entry.is_over(), force) {
+        match (entry.has_ended(), force) {
             (false, false) => {
-                let error = format!("{} is {}: stop it first, or use -f", entry.id, entry.life());
+                let error = format!("{} is {}: stop it first, or use -f", entry.name, entry.state());
                 return Err(Failure::new(EndReason::ConfigError, error));
             }
             // Nothing hangs on a process but descriptors.
@@ -52,7 +52,7 @@ fn remove(base: &Path, machine: &str, force: bool) -> Result<Option<String>, Fai
     }
     // One without a name took its entry away itself.
     if entry.path.exists() {
-        run_dir::remove(base, &entry.id).fails_as(EndReason::HostError)?;
+        run_dir::remove(base, &entry.name).fails_as(EndReason::HostError)?;
     }
-    Ok(Some(entry.id))
+    Ok(Some(entry.name))
 }

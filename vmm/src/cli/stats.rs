@@ -6,7 +6,7 @@ use super::{table, words};
 use crate::api::client::Client;
 use crate::api::control_socket::Stats;
 use crate::run::failure::{self, Failure};
-use crate::state::entries::Entry;
+use crate::state::machines::MachineInfo;
 use clap::Args;
 use rustix::termios::isatty;
 use std::thread::sleep;
@@ -39,15 +39,15 @@ pub(super) struct StatsArguments {
 
 /// A machine that is looked at.
 struct Looked {
-    entry: Entry,
+    entry: MachineInfo,
     client: Client,
     last: Stats,
 }
 
 /// Shows and returns the exit status.
 pub(super) fn stats(arguments: &StatsArguments) -> u8 {
-    let wanted: Result<Vec<Entry>, Failure> = if arguments.machines.is_empty() {
-        arguments.run_dir.entries().map(|entries| entries.into_iter().filter(|entry| !entry.is_over()).collect())
+    let wanted: Result<Vec<MachineInfo>, Failure> = if arguments.machines.is_empty() {
+        arguments.run_dir.entries().map(|entries| entries.into_iter().filter(|entry| !entry.has_ended()).collect())
     } else {
         arguments.machines.iter().map(|machine| arguments.run_dir.find(machine)).collect()
     };
@@ -87,7 +87,7 @@ pub(super) fn stats(arguments: &StatsArguments) -> u8 {
     }
 }
 
-fn look(entry: &Entry, client: &mut Client) -> Result<Stats, Failure> {
+fn look(entry: &MachineInfo, client: &mut Client) -> Result<Stats, Failure> {
     client.ask("GET", "/v1/stats", &()).map_err(|error| client_failure(entry, error))
 }
 

@@ -6,7 +6,7 @@ use super::machines::{self, MachineArgument, print};
 use super::{ps, words};
 use crate::api::client::Client;
 use crate::run::failure::Failure;
-use crate::state::entries::Entry;
+use crate::state::machines::MachineInfo;
 use clap::Args;
 use std::time::SystemTime;
 
@@ -32,7 +32,7 @@ pub(super) fn status(arguments: &StatusArguments) -> u8 {
 fn show(arguments: &StatusArguments) -> Result<String, Failure> {
     let mut entry = arguments.machine.find()?;
     // One that does not answer is shown as it last said of itself.
-    if !entry.is_over()
+    if !entry.has_ended()
         && let Ok(status) = Client::connect(&entry.path).and_then(|mut client| client.ask("GET", "/v1/status", &()))
     {
         entry.status = Some(status);
@@ -44,8 +44,8 @@ fn show(arguments: &StatusArguments) -> Result<String, Failure> {
     })
 }
 
-fn lines(entry: &Entry) -> String {
-    let mut lines = vec![("name", entry.id.clone()), ("state", ps::state_words(entry, SystemTime::now()))];
+fn lines(entry: &MachineInfo) -> String {
+    let mut lines = vec![("name", entry.name.clone()), ("state", ps::state_words(entry, SystemTime::now()))];
     if let Some(status) = &entry.status {
         let counters = &status.counters;
         lines.extend([

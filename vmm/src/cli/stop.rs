@@ -10,7 +10,7 @@ use crate::config::signal::SignalNumber;
 use crate::host::watch;
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::entries::{Entry, Life};
+use crate::state::machines::{MachineInfo, MachineState};
 use crate::state::status::{State, Status};
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -60,7 +60,7 @@ pub(super) fn stop(arguments: &StopArguments) -> u8 {
         .iter()
         .map(|machine| {
             let entry = run_dir.find(machine)?;
-            Ok((entry.id.clone(), ask(&entry, "/v1/stop", &body, Signal::TERM)?))
+            Ok((entry.name.clone(), ask(&entry, "/v1/stop", &body, Signal::TERM)?))
         })
         .collect();
     print_each(asked.into_iter().map(|asked| {
@@ -81,7 +81,7 @@ pub(super) fn kill(arguments: &KillArguments) -> u8 {
             return asked.map(|_: Status| ()).map_err(|error| client_failure(entry, error));
         }
         // Before the workload runs, TERM ends a run at once, and in order.
-        let signal = if entry.life() == Life::State(State::Starting) { Signal::TERM } else { Signal::KILL };
+        let signal = if entry.state() == MachineState::Reported(State::Starting) { Signal::TERM } else { Signal::KILL };
         wait_for(ask(entry, "/v1/kill", &body, signal)?)
     })
 }
@@ -93,9 +93,9 @@ fn wait_for(process: Option<OwnedFd>) -> Result<(), Failure> {
 
 /// Asks for an end; returns the process whose end that will be, if it has not come yet. A process that does not listen gets
 /// `signal`.
-fn ask(entry: &Entry, path: &str, body: &impl Serialize, signal: Signal) -> Result<Option<OwnedFd>, Failure> {
+fn ask(entry: &MachineInfo, path: &str, body: &impl Serialize, signal: Signal) -> Result<Option<OwnedFd>, Failure> {
     let Some(process) = entry.status.as_ref().and_then(|status| status.process().open()) else { return Ok(None) };
-    if entry.is_over() {
+    if entry.has_ended() {
         return Ok(Some(process));
     }
     match Client::connect(&entry.path).and_then(|mut client| client.ask::<Status>("POST", path, body)) {

@@ -3,10 +3,10 @@
 
 use super::machines::{MachineArguments, client_failure, print_each};
 use crate::api::client::{Client, ClientError};
-use crate::host::watch::{self, FolderWatch, Woken};
+use crate::host::watch::{self, DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::{End, EndReason};
-use crate::state::entries::Entry;
+use crate::state::machines::MachineInfo;
 use crate::state::status::Status;
 use clap::Args;
 
@@ -40,30 +40,30 @@ pub(super) fn wait(arguments: &WaitArguments) -> u8 {
 }
 
 /// Waits until the process of `entry` has ended, and says how the run did.
-fn end_of(base: &std::path::Path, mut entry: Entry) -> Result<End, Failure> {
-    let watch = FolderWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+fn end_of(base: &std::path::Path, mut entry: MachineInfo) -> Result<End, Failure> {
+    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
     loop {
         let process = entry.status.as_ref().and_then(|status| status.process().open());
-        if entry.is_over() {
+        if entry.has_ended() {
             if let Some(process) = &process {
                 watch::wait_for_end(process).fails_as(EndReason::HostError)?;
             }
-            let Entry { id, status, .. } = entry;
-            let unknown = || Failure::new(EndReason::HostError, UnknownEndError::Dead(id));
+            let MachineInfo { name, status, .. } = entry;
+            let unknown = || Failure::new(EndReason::HostError, UnknownEndError::Dead(name));
             return status.and_then(|status| status.end).ok_or_else(unknown);
         }
         // The machine's own word is there even if its entry goes away with it.
         match Client::connect(&entry.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
-            Ok(status) => entry = Entry { status: Some(status), ..entry },
+            Ok(status) => entry = MachineInfo { status: Some(status), ..entry },
             Err(error @ ClientError::Refused(..)) => return Err(client_failure(&entry, error)),
             // It does not listen yet, or no more: the next change tells.
             Err(ClientError::Connect(_) | ClientError::Answer(_)) => {
                 let woken = watch.wait(process.as_ref()).fails_as(EndReason::HostError)?;
-                let id = entry.id.clone();
+                let id = entry.name.clone();
                 let gone = || Failure::new(EndReason::HostError, UnknownEndError::Gone(id));
-                entry = Entry::look(base, &entry.id).ok_or_else(gone)?;
-                if woken != Woken::Changed && !entry.is_over() {
-                    return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(entry.id)));
+                entry = MachineInfo::read(base, &entry.name).ok_or_else(gone)?;
+                if woken != WakeReason::Changed && !entry.has_ended() {
+                    return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(entry.name)));
                 }
             }
         }

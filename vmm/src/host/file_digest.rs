@@ -2,7 +2,7 @@
 //! The SHA-256 digest of a file that a start must not wait for: remembered in the cache by what changes whenever the file's
 //! contents do, and computed on a thread of its own (`digest`) where it is not known yet.
 
-use super::whole_file;
+use super::atomic_write::atomic_write;
 use boot::file_identity;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -99,7 +99,7 @@ fn remember(entry: &Path, digest: &str) -> io::Result<()> {
     if let Some(folder) = entry.parent() {
         fs::create_dir_all(folder)?;
     }
-    whole_file::replace(entry, digest.as_bytes())
+    atomic_write(entry, digest.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Files that came with coracle, the guest kernel and PID 1: by option, by environment, beside the binary, in a data folder.
 
-use super::folders::Folders;
+use super::directories::Directories;
 use std::path::{Path, PathBuf};
 
 /// One of the files.
@@ -41,7 +41,7 @@ impl Installed {
     ///
     /// # Errors
     /// It is in none of the folders.
-    pub(crate) fn find(self, named: Option<&Path>, folders: &Folders) -> Result<PathBuf, NotInstalledError> {
+    pub(crate) fn find(self, named: Option<&Path>, folders: &Directories) -> Result<PathBuf, NotInstalledError> {
         let by_environment = || std::env::var_os(self.variable).filter(|path| !path.is_empty()).map(PathBuf::from);
         if let Some(path) = named.map(Path::to_owned).or_else(by_environment) {
             return Ok(path);
@@ -57,7 +57,7 @@ impl Installed {
     }
 }
 
-fn places(binary: Option<&Path>, folders: &Folders) -> Vec<PathBuf> {
+fn places(binary: Option<&Path>, folders: &Directories) -> Vec<PathBuf> {
     let beside = binary.and_then(Path::parent);
     let shared = beside.and_then(Path::parent).map(|prefix| prefix.join("share/coracle"));
     let fixed = ["/usr/local/share/coracle", "/usr/share/coracle"].map(PathBuf::from);
@@ -81,7 +81,7 @@ mod tests {
         for place in [&beside, &shared] {
             std::fs::create_dir_all(place).unwrap();
         }
-        let all = || places(Some(&beside.join("coracle")), &Folders::default());
+        let all = || places(Some(&beside.join("coracle")), &Directories::default());
         std::fs::write(shared.join("vmlinux"), "").unwrap();
         assert_eq!(KERNEL.find_in(all()).unwrap(), shared.join("vmlinux"));
         std::fs::write(beside.join("vmlinux"), "").unwrap();
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_nowhere_is_reported_with_every_place() {
-        let folders = Folders { home: Some("/nowhere/home".into()), ..Folders::default() };
+        let folders = Directories { home: Some("/nowhere/home".into()), ..Directories::default() };
         let places = places(Some(Path::new("/nowhere/bin/coracle")), &folders);
         let error = Installed { file: "no-such-file", ..KERNEL }.find_in(places).unwrap_err().to_string();
         for part in [
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_named_file_is_taken_as_it_is() {
-        let path = KERNEL.find(Some(Path::new("/nowhere/k")), &Folders::default()).unwrap();
+        let path = KERNEL.find(Some(Path::new("/nowhere/k")), &Directories::default()).unwrap();
         assert_eq!(path, Path::new("/nowhere/k"));
     }
 }

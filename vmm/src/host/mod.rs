@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the host gives to a machine besides KVM: memory, disk space, a terminal, signals, files that came with coracle.
 
+pub(crate) mod atomic_write;
+pub(crate) mod daemonize;
 pub(crate) mod descriptor;
+pub(crate) mod directories;
 pub(crate) mod file_digest;
-pub(crate) mod folders;
 pub(crate) mod inherited_sockets;
 pub(crate) mod installed;
 pub(crate) mod interruptible;
@@ -16,9 +18,7 @@ pub(crate) mod resident;
 pub(crate) mod scratch;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
-pub(crate) mod starter;
 mod template;
 pub(crate) mod terminal;
-mod unnamed;
+mod tmpfile;
 pub(crate) mod watch;
-pub(crate) mod whole_file;

@@ -25,7 +25,7 @@ impl ProcessId {
 
     /// Whether it runs. One that has ended and was not waited for does not.
     #[must_use]
-    pub(crate) fn lives(self) -> bool {
+    pub(crate) fn is_alive(self) -> bool {
         started(self.pid) == Some(self.started)
     }
 
@@ -35,7 +35,7 @@ impl ProcessId {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // The handle was taken by number: only now is it sure whose it is.
-        self.lives().then_some(handle)
+        self.is_alive().then_some(handle)
     }
 }
 
@@ -66,8 +66,8 @@ mod tests {
     #[test]
     fn a_process_lives_under_its_own_start_time_only() {
         let own = ProcessId::own();
-        assert!(own.lives() && own.open().is_some());
+        assert!(own.is_alive() && own.open().is_some());
         let other = ProcessId { started: own.started + 1, ..own };
-        assert!(!other.lives() && other.open().is_none());
+        assert!(!other.is_alive() && other.open().is_none());
     }
 }

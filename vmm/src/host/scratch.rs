@@ -2,10 +2,10 @@
 //! The disk that takes a workload's writes: sparse, without a name, so that it ends with the process however that ends.
 //! Formatted by `mke2fs` once a size; later ones are copies of that template's few hundred KiB (`template.rs`).
 
-use super::folders::Folders;
+use super::directories::Directories;
 use super::mke2fs::{FormatError, format};
 use super::template;
-use super::unnamed::unnamed;
+use super::tmpfile::tmpfile;
 use devices::virtio::block::BlockConfig;
 use rustix::io::Errno;
 use std::io;
@@ -39,9 +39,9 @@ pub(crate) enum ScratchError {
 ///
 /// # Errors
 /// The host has no place for it, or no program that formats it.
-pub(crate) fn create(size: u64, folders: &Folders, serial: &str) -> Result<BlockConfig, ScratchError> {
+pub(crate) fn create(size: u64, folders: &Directories, serial: &str) -> Result<BlockConfig, ScratchError> {
     let folder = folders.large_temporary();
-    let file = unnamed(&folder).map_err(|source| ScratchError::Create { folder: folder.clone(), source })?;
+    let file = tmpfile(&folder).map_err(|source| ScratchError::Create { folder: folder.clone(), source })?;
     file.set_len(size).map_err(|source| ScratchError::Write { folder: folder.clone(), source })?;
     let copied = match folders.cache() {
         Ok(cache) => template::copy(size, &cache, &file)?,
@@ -76,10 +76,10 @@ mod tests {
         u64::from(u32::from_le_bytes(*superblock[4..].first_chunk().unwrap())) * 4096
     }
 
-    fn folders(folder: &Path) -> Folders {
+    fn folders(folder: &Path) -> Directories {
         let (cache, temporary) = (folder.join("cache"), folder.join("tmp"));
         std::fs::create_dir(&temporary).unwrap();
-        Folders { cache_home: Some(cache), temporary: Some(temporary), ..Folders::default() }
+        Directories { cache_home: Some(cache), temporary: Some(temporary), ..Directories::default() }
     }
 
     #[test]
@@ -114,13 +114,13 @@ mod tests {
     #[test]
     fn without_a_cache_the_disk_is_formatted_itself() {
         let folder = tempfile::tempdir().unwrap();
-        let folders = Folders { cache_home: None, ..folders(folder.path()) };
+        let folders = Directories { cache_home: None, ..folders(folder.path()) };
         assert_eq!(claimed_size(&create(16 << 20, &folders, "scratch").unwrap().file), 16 << 20);
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let folders = Folders { temporary: Some("/nowhere/tmp".into()), ..Folders::default() };
+        let folders = Directories { temporary: Some("/nowhere/tmp".into()), ..Directories::default() };
         let error = create(16 << 20, &folders, "scratch").unwrap_err();
         assert!(error.to_string().contains("/nowhere/tmp"), "{error}");
     }

@@ -3,7 +3,7 @@
 //! that runs `mke2fs`. They appear whole or not at all; what cannot be kept is made anew each time.
 
 use super::mke2fs::{FormatError, format};
-use super::unnamed::unnamed;
+use super::tmpfile::tmpfile;
 use rustix::fs::{AtFlags, CWD, SeekFrom, linkat, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -62,7 +62,7 @@ fn make(size: u64, folder: &Path, path: &Path) -> Result<Option<File>, FormatErr
     if fs::create_dir_all(folder).is_err() {
         return Ok(None);
     }
-    let Ok(file) = unnamed(folder) else { return Ok(None) };
+    let Ok(file) = tmpfile(folder) else { return Ok(None) };
     if file.set_len(size).is_err() {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Waiting for something to happen in a folder, or for a process to end: what follows a run from outside waits like this.
-//! inotify(7), pidfd_open(2).
+//! Waiting for a change in a directory or for the end of a process: inotify(7), pidfd_open(2). Used by the verbs that follow a
+//! machine from outside.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
@@ -8,64 +8,64 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Something to wait for.
+/// An inotify watch of one directory.
 #[derive(Debug)]
-pub(crate) struct FolderWatch(OwnedFd);
+pub(crate) struct DirectoryWatch(OwnedFd);
 
-/// What ended a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// A file in the folder was made, written, renamed or removed.
+pub(crate) enum WakeReason {
+    /// A file in the directory was created, written, renamed or removed.
     Changed,
-    /// The process has ended. It wrote what it wrote before.
-    Ended,
-    /// Nobody reads our standard output any more.
-    Unread,
+    /// The process has ended. Its last writes are complete.
+    ProcessEnded,
+    /// The reader of this process's standard output closed it.
+    OutputClosed,
 }
 
-impl FolderWatch {
-    /// Watches `folder` from now on. Look at it after this, not before.
+impl DirectoryWatch {
+    /// Watches `directory` from now on. Read its files after this call, not before.
     ///
     /// # Errors
-    /// It is not there, or the host watches enough already.
-    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+    /// The directory does not exist, or a limit of inotify is reached.
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let wanted = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-        add_watch(&inotify, folder, wanted | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR)?;
+        let events = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
+        add_watch(&inotify, directory, events | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR)?;
         Ok(Self(inotify))
     }
 
-    /// Waits for a change, the end of `process` if there is one, or until nobody reads what is written about it.
+    /// Waits for a change, for the end of `process`, or until standard output is closed by its reader. Without a process, which
+    /// has ended then, it returns at once.
     ///
     /// # Errors
-    /// The host cannot wait.
-    pub(crate) fn wait(&self, process: Option<&OwnedFd>) -> io::Result<Woken> {
-        let Some(process) = process else { return Ok(Woken::Ended) };
+    /// poll(2) failed.
+    pub(crate) fn wait(&self, process: Option<&OwnedFd>) -> io::Result<WakeReason> {
+        let Some(process) = process else { return Ok(WakeReason::ProcessEnded) };
         let stdout = std::io::stdout();
         let mut sources = [
             PollFd::new(&self.0, PollFlags::IN),
             PollFd::new(process, PollFlags::IN),
-            // For its errors only, which are always told.
+            // For POLLERR, which is always reported.
             PollFd::new(&stdout, PollFlags::empty()),
         ];
         rustix::io::retry_on_intr(|| poll(&mut sources, None))?;
         if !sources[1].revents().is_empty() {
-            return Ok(Woken::Ended);
+            return Ok(WakeReason::ProcessEnded);
         }
         if sources[2].revents().contains(PollFlags::ERR) {
-            return Ok(Woken::Unread);
+            return Ok(WakeReason::OutputClosed);
         }
-        // What happened is looked at in the folder itself.
+        // The events only wake: the caller reads the directory itself.
         let mut events = [0; 4096];
         while rustix::io::read(&self.0, &mut events).is_ok_and(|length| length > 0) {}
-        Ok(Woken::Changed)
+        Ok(WakeReason::Changed)
     }
 }
 
 /// Waits for the end of a process.
 ///
 /// # Errors
-/// The host cannot wait.
+/// poll(2) failed.
 pub(crate) fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
     let mut source = [PollFd::new(process, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut source, None))?;
@@ -79,19 +79,20 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_change_and_the_end_of_a_process_are_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let watch = FolderWatch::new(folder.path()).unwrap();
+    fn a_watch_reports_changes_and_the_end_of_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let watch = DirectoryWatch::new(directory.path()).unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let handle =
             rustix::process::pidfd_open(rustix::process::Pid::from_child(&child), rustix::process::PidfdFlags::empty())
                 .unwrap();
-        std::fs::write(folder.path().join("file"), "x").unwrap();
-        assert_eq!(watch.wait(Some(&handle)).unwrap(), Woken::Changed);
+        std::fs::write(directory.path().join("file"), "x").unwrap();
+        assert_eq!(watch.wait(Some(&handle)).unwrap(), WakeReason::Changed);
         drop(child.stdin.take());
-        assert_eq!(watch.wait(Some(&handle)).unwrap(), Woken::Ended);
+        assert_eq!(watch.wait(Some(&handle)).unwrap(), WakeReason::ProcessEnded);
         wait_for_end(&handle).unwrap();
         child.wait().unwrap();
-        assert_eq!(watch.wait(ProcessId::own().open().filter(|_| false).as_ref()).unwrap(), Woken::Ended);
+        let no_process = ProcessId::own().open().filter(|_| false);
+        assert_eq!(watch.wait(no_process.as_ref()).unwrap(), WakeReason::ProcessEnded);
     }
 }

@@ -6,8 +6,8 @@ use super::build::Machine;
 use super::monitor::{Monitor, ServiceNotifier};
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::api::control_socket::ControlSocket;
+use crate::host::daemonize::Daemon;
 use crate::host::signals::Signals;
-use crate::host::starter::Starter;
 use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
 use crate::state::counters::Counters;
@@ -49,7 +49,7 @@ pub(crate) struct RunContext<'a> {
     /// Where they ask, unless the host refused it.
     pub(crate) socket: Option<&'a mut ControlSocket>,
     /// Who waits until the workload runs.
-    pub(crate) starter: Option<Starter>,
+    pub(crate) starter: Option<Daemon>,
     /// Where the input of a detached workload comes from.
     pub(crate) input: Option<PipeWriter>,
 }

@@ -12,17 +12,17 @@ mod report;
 use crate::config::environment::{self, Variable};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
-use crate::host::folders::Folders;
+use crate::host::daemonize::{self, Daemon, Spawned};
+use crate::host::directories::Directories;
 use crate::host::inherited_sockets::{self, InheritedSocketError};
 use crate::host::interruptible::{self, interruptible};
 use crate::host::panics;
 use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
-use crate::host::starter::{self, Started, Starter};
 use crate::host::terminal::RawTerminal;
 use crate::machine::{self, RunContext, ServiceNotifier, StreamOutput, Streams};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
-use crate::state::logs::{Bell, StreamLog};
+use crate::state::logs::{LogNotifier, StreamLog};
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
 use failure::{FailsAs as _, Failure};
@@ -64,7 +64,7 @@ pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Resul
         return detach(&request, socket);
     }
     // Before anything else: a signal to the starter's group is not for this process.
-    let starter = if detached { Some(Starter::leave().fails_as(EndReason::HostError)?) } else { None };
+    let starter = if detached { Some(Daemon::detach().fails_as(EndReason::HostError)?) } else { None };
     let id = match request.given_name() {
         Some(name) => name.clone(),
         None => MachineName::random().fails_as(EndReason::HostError)?,
@@ -91,13 +91,13 @@ fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocke
     }
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
     let words = ["run", "--detached", "--config", "-"];
-    match starter::start(&words, &document).map_err(DetachError::Start).fails_as(EndReason::HostError)? {
-        Started::Running(name) => {
+    match daemonize::spawn(&words, &document).map_err(DetachError::Start).fails_as(EndReason::HostError)? {
+        Spawned::Running(name) => {
             // A closed standard output is not an error.
             let _ = writeln!(std::io::stdout(), "{name}");
             Ok(0)
         }
-        Started::Ended(status) => Ok(status),
+        Spawned::Ended(status) => Ok(status),
     }
 }
 
@@ -115,11 +115,11 @@ fn live(
     request: Request,
     files: Vec<Variable>,
     id: MachineName,
-    mut starter: Option<Starter>,
+    mut starter: Option<Daemon>,
     report: &mut Report,
 ) -> Result<End, Failure> {
     let signals = Signals::block().fails_as(EndReason::HostError)?;
-    let folders = Folders::from_environment();
+    let folders = Directories::from_environment();
     let console = claim(&request, &id, &folders, report)?;
     let terminal = request.tty && request.interactive && !request.detach;
     let WorkloadStreams { streams, input, bell } = streams(&request, report)?;
@@ -188,7 +188,12 @@ fn live(
 }
 
 /// Makes the entry in the run directory and the files that are there from the start; returns the console's.
-fn claim(request: &Request, id: &MachineName, folders: &Folders, report: &mut Report) -> Result<Option<File>, Failure> {
+fn claim(
+    request: &Request,
+    id: &MachineName,
+    folders: &Directories,
+    report: &mut Report,
+) -> Result<Option<File>, Failure> {
     let base = request.run_dir.clone().unwrap_or_else(|| folders.run());
     let keep = (request.given_name().is_some() || request.detach) && !request.rm;
     let entry = RunDirectory::claim(&base, id.as_str(), keep).map_err(|error| {
@@ -219,7 +224,7 @@ struct WorkloadStreams {
     /// Where its input comes from, open for as long as the machine runs.
     input: Option<PipeWriter>,
     /// Tells that its logs have grown.
-    bell: Option<Arc<Bell>>,
+    bell: Option<Arc<LogNotifier>>,
 }
 
 /// This process's own streams or, of a detached one, its logs and an input that attached clients write to.
@@ -229,7 +234,7 @@ fn streams(request: &Request, report: &Report) -> Result<WorkloadStreams, Failur
         return Ok(WorkloadStreams { streams: parts::own_streams(request.interactive)?, input: None, bell: None });
     };
     let limit = request.log_size.unwrap_or_default().bytes();
-    let bell = Bell::new().map(Arc::new).map_err(LogError).fails_as(EndReason::HostError)?;
+    let bell = LogNotifier::new().map(Arc::new).map_err(LogError).fails_as(EndReason::HostError)?;
     let logs = StreamLog::create(entry.path(), limit, &bell).map_err(LogError).fails_as(EndReason::HostError)?;
     let [output, error] = logs.map(|log| Some(StreamOutput::Log(log)));
     let (reader, input) = match request.interactive {

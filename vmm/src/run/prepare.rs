@@ -14,8 +14,8 @@ use crate::config::run_spec::run_spec;
 use crate::config::size::Scratch;
 use crate::config::workload::Workload;
 use crate::config::{Ending, VmConfig};
+use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
-use crate::host::folders::Folders;
 use crate::host::{installed, scratch};
 use crate::state::end::EndReason;
 use crate::state::result::Digests;
@@ -39,7 +39,7 @@ pub(crate) struct Preparation {
     /// Variables of `--env-file`.
     pub(crate) files: Vec<Variable>,
     pub(crate) id: MachineName,
-    pub(crate) folders: Folders,
+    pub(crate) folders: Directories,
     pub(crate) stages: Stages,
     /// After how long a service manager takes us for hung.
     pub(crate) watchdog: Option<Duration>,
@@ -160,7 +160,11 @@ impl Preparation {
 }
 
 /// Finds and checks the guest's kernel.
-pub(crate) fn open_kernel(request: &Request, folders: &Folders, progress: &ProgressLine) -> Result<Kernel, Failure> {
+pub(crate) fn open_kernel(
+    request: &Request,
+    folders: &Directories,
+    progress: &ProgressLine,
+) -> Result<Kernel, Failure> {
     let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
     let cache = KernelCache::new(folders.cache().ok().as_deref());
     let unpacking = |read, all| progress.show("unpacking the kernel", Some((read, all)));
@@ -171,7 +175,7 @@ pub(crate) fn open_kernel(request: &Request, folders: &Folders, progress: &Progr
 }
 
 /// Finds and reads PID 1.
-pub(crate) fn read_init(request: &Request, folders: &Folders) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_init(request: &Request, folders: &Directories) -> Result<Vec<u8>, Failure> {
     let path = installed::INIT.find(request.init_binary.as_deref(), folders).fails_as(EndReason::HostError)?;
     read_program(&path).fails_as(EndReason::HostError)
 }

@@ -6,14 +6,14 @@ use super::progress;
 use crate::api::control_socket::ControlSocket;
 use crate::config::destination::Destination;
 use crate::config::request::Request;
+use crate::host::atomic_write;
 use crate::host::descriptor;
 use crate::host::process::ProcessId;
-use crate::host::whole_file;
 use crate::state::counters::Counters;
 use crate::state::end::{End, EndReason};
 use crate::state::event_outlet::EventOutlet;
 use crate::state::lifecycle::Lifecycle;
-use crate::state::logs::Bell;
+use crate::state::logs::LogNotifier;
 use crate::state::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::state::run_dir::RunDirectory;
 use crate::state::stages::Stages;
@@ -54,7 +54,9 @@ impl Report {
         let destination = match &request.result {
             None => None,
             Some(Destination::File(path)) => {
-                whole_file::check(path).map_err(file_error("--result", path)).fails_as(EndReason::ConfigError)?;
+                atomic_write::check_writable(path)
+                    .map_err(file_error("--result", path))
+                    .fails_as(EndReason::ConfigError)?;
                 Some(ResultDestination::File(path.clone()))
             }
             Some(Destination::Descriptor(number)) => {
@@ -118,7 +120,7 @@ impl Report {
 
     /// From now on whoever wants something of the machine can ask, its logs too if there is a bell for them. A host that refuses
     /// the socket costs the run nothing else.
-    pub(super) fn listen(&mut self, bell: Option<Arc<Bell>>) {
+    pub(super) fn listen(&mut self, bell: Option<Arc<LogNotifier>>) {
         let Some(entry) = &self.run_directory else { return };
         let listening = ControlSocket::listen(entry.path(), bell).and_then(|mut socket| {
             self.inherited_socket.take().map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;

@@ -7,7 +7,7 @@ use super::end::End;
 use super::event_outlet::EventOutlet;
 use super::rotated_file::RotatedFile;
 use super::status::{State, Status};
-use crate::host::whole_file;
+use crate::host::atomic_write::atomic_write;
 use guest_protocol::health::HealthReport;
 use guest_protocol::run_spec::RunSpec;
 use std::io;
@@ -59,7 +59,7 @@ impl Lifecycle {
         change(&mut self.status);
         self.status.sequence += 1;
         let line = self.status.to_line();
-        if let Err(error) = whole_file::replace(&self.path, line.as_bytes()) {
+        if let Err(error) = atomic_write(&self.path, line.as_bytes()) {
             self.warn(STATUS_FILE, &error);
         }
         if let Some(Err(error)) = self.events.as_mut().map(|events| events.append(line.as_bytes())) {

@@ -4,10 +4,10 @@
 
 pub(crate) mod counters;
 pub(crate) mod end;
-pub(crate) mod entries;
 pub(crate) mod event_outlet;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
+pub(crate) mod machines;
 pub(crate) mod result;
 pub(crate) mod rotated_file;
 pub(crate) mod rotated_reader;

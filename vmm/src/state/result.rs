@@ -6,7 +6,7 @@ use super::counters::Counters;
 use super::end::End;
 use super::stages::Stages;
 use crate::config::rfc3339;
-use crate::host::whole_file::replace;
+use crate::host::atomic_write::atomic_write;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -118,7 +118,7 @@ pub(crate) struct ResultError {
 impl ResultDestination {
     fn write(&self, text: &[u8]) -> Result<(), ResultError> {
         let (outcome, destination) = match self {
-            Self::File(path) => (replace(path, text), path.display().to_string()),
+            Self::File(path) => (atomic_write(path, text), path.display().to_string()),
             Self::Descriptor(descriptor, number) => (write_all(descriptor, text), format!("fd:{number}")),
         };
         outcome.map_err(|source| ResultError { destination, source })

@@ -111,7 +111,7 @@ impl Monitor<'_> {
             return;
         }
         if let Some(starter) = self.context.starter.take()
-            && starter.tell(&self.context.lifecycle.status().id).is_err()
+            && starter.notify_parent(&self.context.lifecycle.status().id).is_err()
         {
             // He was interrupted, and will not come back for it.
             self.feed(Event::Stop { grace: None, signal: None });

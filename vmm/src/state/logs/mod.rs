@@ -13,12 +13,12 @@
 //! `F` ends a line, `P` does not: together they are the bytes of the stream, exactly. Times grow strictly over both files, so
 //! that the order between the streams can be told.
 
-mod bell;
+mod log_notifier;
 mod reader;
 mod record;
 mod stream_log;
 
-pub(crate) use bell::Bell;
+pub(crate) use log_notifier::LogNotifier;
 pub(crate) use reader::LogReader;
 pub(crate) use record::{Record, Stream};
 pub(crate) use stream_log::StreamLog;

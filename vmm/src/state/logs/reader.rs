@@ -109,8 +109,8 @@ mod tests {
     fn a_run_without_logs_is_told_from_one_that_wrote_nothing() {
         let entry = tempfile::tempdir().unwrap();
         assert_eq!(LogReader::open(entry.path()).unwrap_err().kind(), ErrorKind::NotFound);
-        let bell = std::sync::Arc::new(super::super::Bell::new().unwrap());
-        let _logs = super::super::StreamLog::create(entry.path(), 1 << 20, &bell).unwrap();
+        let notifier = std::sync::Arc::new(super::super::LogNotifier::new().unwrap());
+        let _logs = super::super::StreamLog::create(entry.path(), 1 << 20, &notifier).unwrap();
         assert_eq!(LogReader::open(entry.path()).unwrap().next().unwrap(), None);
     }
 

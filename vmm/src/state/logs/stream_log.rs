@@ -2,7 +2,7 @@
 //! The writing side: what comes out of a detached workload goes to its log at once. Used by the `io` event loop. A disk that
 //! is full costs records, never the workload its progress.
 
-use super::bell::Bell;
+use super::log_notifier::LogNotifier;
 use super::record::{Record, Stream};
 use crate::state::rotated_file::RotatedFile;
 use devices::log_sink::LogSink;
@@ -21,7 +21,7 @@ pub(crate) struct StreamLog {
     stream: Stream,
     inner: Mutex<Inner>,
     clock: Arc<Clock>,
-    bell: Arc<Bell>,
+    notifier: Arc<LogNotifier>,
 }
 
 #[derive(Debug)]
@@ -46,16 +46,16 @@ impl Clock {
 
 impl StreamLog {
     /// The logs of standard output and standard error in `entry`, each of which keeps up to `limit` bytes
-    /// and rings `bell`.
+    /// and notifies `notifier`.
     ///
     /// # Errors
     /// The host refused.
-    pub(crate) fn create(entry: &Path, limit: u64, bell: &Arc<Bell>) -> Result<[Arc<Self>; 2]> {
+    pub(crate) fn create(entry: &Path, limit: u64, notifier: &Arc<LogNotifier>) -> Result<[Arc<Self>; 2]> {
         let clock = Arc::<Clock>::default();
         let create = |stream: Stream| -> Result<Arc<Self>> {
             let file = RotatedFile::create(&entry.join(stream.file_name()), limit)?;
             let inner = Mutex::new(Inner { file, warned: false });
-            Ok(Arc::new(Self { stream, inner, clock: Arc::clone(&clock), bell: Arc::clone(bell) }))
+            Ok(Arc::new(Self { stream, inner, clock: Arc::clone(&clock), notifier: Arc::clone(notifier) }))
         };
         Ok([create(Stream::Stdout)?, create(Stream::Stderr)?])
     }
@@ -84,7 +84,7 @@ impl LogSink for StreamLog {
             log::warn!("output is missing from {}: {error}", self.stream.file_name());
         }
         drop(inner);
-        self.bell.ring();
+        self.notifier.notify();
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn create(entry: &Path, limit: u64) -> [Arc<StreamLog>; 2] {
-        StreamLog::create(entry, limit, &Arc::new(Bell::new().unwrap())).unwrap()
+        StreamLog::create(entry, limit, &Arc::new(LogNotifier::new().unwrap())).unwrap()
     }
 
     /// What `logs` would show: each stream's bytes, and the order of the streams.

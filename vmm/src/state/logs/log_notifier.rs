@@ -8,13 +8,13 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub(crate) struct LogNotifier {
     event: EventFd,
     wanted: AtomicBool,
 }
 
-impl Bell {
-    /// A bell that nobody listens to.
+impl LogNotifier {
+    /// A notifier that nobody listens to.
     ///
     /// # Errors
     /// The host has no descriptor left.
@@ -24,14 +24,14 @@ impl Bell {
 
     /// Silences the descriptor. If it is `wanted`, it will be readable once something is written after this call: look at the
     /// logs after it, not before.
-    pub(crate) fn listen(&self, wanted: bool) {
+    pub(crate) fn arm(&self, wanted: bool) {
         // An earlier ring is answered by the look that follows; one after this line is heard.
         let _ = self.event.read();
         self.wanted.store(wanted, Ordering::SeqCst);
     }
 
     /// Something was written.
-    pub(super) fn ring(&self) {
+    pub(super) fn notify(&self) {
         // Cheap while nobody listens, and once for a listener however much is written.
         if self.wanted.load(Ordering::SeqCst) && self.wanted.swap(false, Ordering::SeqCst) {
             // It fails only when the counter is at its limit; then it is readable.
@@ -40,8 +40,8 @@ impl Bell {
     }
 }
 
-impl AsRawFd for Bell {
-    /// Readable from a ring until the next [`listen`](Bell::listen).
+impl AsRawFd for LogNotifier {
+    /// Readable from a ring until the next [`arm`](LogNotifier::arm).
     fn as_raw_fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
@@ -53,17 +53,17 @@ mod tests {
 
     #[test]
     fn it_rings_once_for_whoever_listens() {
-        let bell = Bell::new().unwrap();
-        bell.ring();
-        assert!(bell.event.read().is_err(), "nobody listened");
-        bell.listen(true);
-        bell.ring();
-        bell.ring();
-        assert_eq!(bell.event.read().unwrap(), 1);
-        bell.listen(true);
-        assert!(bell.event.read().is_err(), "nothing was written since");
-        bell.listen(false);
-        bell.ring();
-        assert!(bell.event.read().is_err(), "nobody listens any more");
+        let notifier = LogNotifier::new().unwrap();
+        notifier.notify();
+        assert!(notifier.event.read().is_err(), "nobody listened");
+        notifier.arm(true);
+        notifier.notify();
+        notifier.notify();
+        assert_eq!(notifier.event.read().unwrap(), 1);
+        notifier.arm(true);
+        assert!(notifier.event.read().is_err(), "nothing was written since");
+        notifier.arm(false);
+        notifier.notify();
+        assert!(notifier.event.read().is_err(), "nobody listens any more");
     }
 }

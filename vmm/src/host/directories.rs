@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Folders of the host that coracle keeps things in, by the environment. Pure but for the two that look.
+//! Directories of the host that coracle keeps things in, by the environment. Pure but for the two that look.
 
 use std::path::{Path, PathBuf};
 
 /// What of the environment decides.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Folders {
+pub(crate) struct Directories {
     /// `$XDG_CACHE_HOME`.
     pub(crate) cache_home: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`.
@@ -22,13 +22,13 @@ pub(crate) struct Folders {
 
 /// No folder for a purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FolderError {
+pub(crate) enum DirectoryError {
     /// Of root disks and templates.
     #[error("no folder for the image cache: set XDG_CACHE_HOME or HOME")]
     Cache,
 }
 
-impl Folders {
+impl Directories {
     /// Reads the environment. Empty and relative values count as unset, as the XDG specification wants.
     #[must_use]
     pub(crate) fn from_environment() -> Self {
@@ -47,9 +47,9 @@ impl Folders {
     ///
     /// # Errors
     /// The environment names no place.
-    pub(crate) fn cache(&self) -> Result<PathBuf, FolderError> {
+    pub(crate) fn cache(&self) -> Result<PathBuf, DirectoryError> {
         let base = self.cache_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".cache")));
-        base.map(|base| base.join("coracle")).ok_or(FolderError::Cache)
+        base.map(|base| base.join("coracle")).ok_or(DirectoryError::Cache)
     }
 
     /// Entries of machines. A user without a session has one in the temporary folder, which must be his alone; whoever
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn the_specific_variable_counts_before_the_general_one() {
-        let home = Folders { home: path("/h"), user: 7, ..Folders::default() };
+        let home = Directories { home: path("/h"), user: 7, ..Directories::default() };
         assert_eq!(home.cache(), Ok("/h/.cache/coracle".into()));
         assert_eq!(home.data(), path("/h/.local/share/coracle"));
         assert_eq!(home.run(), Path::new("/tmp/coracle-7"));
-        let xdg = Folders { cache_home: path("/c"), data_home: path("/d"), runtime: path("/r"), ..home };
+        let xdg = Directories { cache_home: path("/c"), data_home: path("/d"), runtime: path("/r"), ..home };
         assert_eq!(xdg.cache(), Ok("/c/coracle".into()));
         assert_eq!(xdg.data(), path("/d/coracle"));
         assert_eq!(xdg.run(), Path::new("/r/coracle"));
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn without_any_variable_only_the_cache_has_no_place() {
-        let nothing = Folders::default();
-        assert_eq!(nothing.cache(), Err(FolderError::Cache));
+        let nothing = Directories::default();
+        assert_eq!(nothing.cache(), Err(DirectoryError::Cache));
         assert_eq!(nothing.run(), Path::new("/run/coracle"), "root's");
         assert_eq!(nothing.large_temporary(), Path::new("/var/tmp"));
         assert_eq!(nothing.data(), None);

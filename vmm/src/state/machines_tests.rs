@@ -21,12 +21,12 @@ fn begin(base: &Path, id: &str) -> (RunDirectory, Lifecycle) {
 fn an_entry_lives_with_its_process_and_keeps_its_end() {
     let base = tempfile::tempdir().unwrap();
     let (run, mut lifecycle) = begin(base.path(), "a");
-    assert_eq!(Entry::look(base.path(), "a").unwrap().life(), Life::State(State::Starting));
+    assert_eq!(MachineInfo::read(base.path(), "a").unwrap().state(), MachineState::Reported(State::Starting));
     lifecycle.end(&End::killed("power was cut"), Counters::default());
     drop(run);
-    let entry = Entry::look(base.path(), "a").unwrap();
-    assert_eq!(entry.life(), Life::State(State::Exited));
-    assert!(entry.is_over());
+    let entry = MachineInfo::read(base.path(), "a").unwrap();
+    assert_eq!(entry.state(), MachineState::Reported(State::Exited));
+    assert!(entry.has_ended());
 }
 
 #[test]
@@ -34,33 +34,33 @@ fn a_process_that_was_killed_leaves_a_dead_entry_even_if_its_number_is_used_agai
     let base = tempfile::tempdir().unwrap();
     let (run, mut lifecycle) = begin(base.path(), "a");
     lifecycle.change(|status| (status.state, status.pid_started) = (State::Running, status.pid_started + 1));
-    assert!(Entry::look(base.path(), "a").unwrap().lives, "the lock is held");
+    assert!(MachineInfo::read(base.path(), "a").unwrap().is_alive, "the lock is held");
     drop(run);
-    let entry = Entry::look(base.path(), "a").unwrap();
-    assert_eq!((entry.life(), entry.is_over()), (Life::Dead, true));
+    let entry = MachineInfo::read(base.path(), "a").unwrap();
+    assert_eq!((entry.state(), entry.has_ended()), (MachineState::Dead, true));
 }
 
 #[test]
 fn an_entry_without_a_status_is_judged_by_its_lock() {
     let base = tempfile::tempdir().unwrap();
     let run = RunDirectory::claim(base.path(), "a", true).unwrap();
-    assert_eq!(Entry::look(base.path(), "a").unwrap().life(), Life::State(State::Starting));
+    assert_eq!(MachineInfo::read(base.path(), "a").unwrap().state(), MachineState::Reported(State::Starting));
     drop(run);
-    assert_eq!(Entry::look(base.path(), "a").unwrap().life(), Life::Dead);
+    assert_eq!(MachineInfo::read(base.path(), "a").unwrap().state(), MachineState::Dead);
     fs::create_dir(base.path().join("no entry")).unwrap();
-    assert!(Entry::look(base.path(), "no entry").is_none());
+    assert!(MachineInfo::read(base.path(), "no entry").is_none());
 }
 
 #[test]
 fn a_name_may_be_shortened_as_long_as_it_is_clear() {
     let base = tempfile::tempdir().unwrap();
     let _runs = ["web", "web-2", "data"].map(|id| RunDirectory::claim(base.path(), id, true).unwrap());
-    let find = |wanted: &str| find(base.path(), wanted).map(|entry| entry.id);
+    let find = |wanted: &str| find(base.path(), wanted).map(|machine| machine.name);
     assert_eq!(find("web").unwrap(), "web");
     assert_eq!(find("d").unwrap(), "data");
-    assert!(matches!(find("we"), Err(EntryError::Ambiguous { found, .. }) if found == ["web", "web-2"]));
+    assert!(matches!(find("we"), Err(FindError::Ambiguous { found, .. }) if found == ["web", "web-2"]));
     for unknown in ["x", "", "webs", "../web"] {
-        assert!(matches!(find(unknown), Err(EntryError::Unknown(_))), "{unknown}");
+        assert!(matches!(find(unknown), Err(FindError::Unknown(_))), "{unknown}");
     }
 }
 

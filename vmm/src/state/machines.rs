@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The machines below a base directory (`--run-dir`), as other processes see them: which ones there are, whether their processes
+//! are alive, which one a name means. Read-only. Used by the verbs.
+//!
+//! A machine is alive if the process in its status is (process ID *and* start time), or if its lock is held: the status may not be
+//! written yet, and the process may be in a container with process IDs of its own.
+
+use super::lifecycle::STATUS_FILE;
+use super::run_dir;
+use super::status::{State, Status};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+/// A machine at the moment when it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct MachineInfo {
+    pub(crate) name: String,
+    /// Its run directory.
+    pub(crate) path: PathBuf,
+    /// None just after the start, or if the disk was full.
+    pub(crate) status: Option<Status>,
+    pub(crate) is_alive: bool,
+}
+
+/// State of a machine, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum MachineState {
+    /// According to its status.
+    Reported(State),
+    /// Its process was killed: how the workload ended is unknown.
+    Dead,
+}
+
+/// A name that means no machine, or more than one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("no machine has the name {0}")]
+    Unknown(String),
+    #[error("{wanted} could be {}", .found.join(", "))]
+    Ambiguous { wanted: String, found: Vec<String> },
+    #[error("cannot read the run directory {path}")]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl MachineInfo {
+    /// Reads the run directory of `name` below `base`. None if it does not exist or vanishes meanwhile.
+    #[must_use]
+    pub(crate) fn read(base: &Path, name: &str) -> Option<Self> {
+        let path = base.join(name);
+        let text = fs::read(path.join(STATUS_FILE));
+        let status = text.ok().and_then(|text| serde_json::from_slice::<Status>(&text).ok());
+        let process_is_alive = status.as_ref().is_some_and(|status| status.process().is_alive());
+        // The lock of a machine that has ended does not matter.
+        let has_ended = status.as_ref().is_some_and(|status| status.state.is_end());
+        let is_alive = process_is_alive || !has_ended && run_dir::is_locked(&path).ok()?;
+        Some(Self { name: name.to_owned(), path, status, is_alive })
+    }
+
+    #[must_use]
+    pub(crate) fn state(&self) -> MachineState {
+        match self.status.as_ref().map(|status| status.state) {
+            Some(state) if self.is_alive || state.is_end() => MachineState::Reported(state),
+            None if self.is_alive => MachineState::Reported(State::Starting),
+            _ => MachineState::Dead,
+        }
+    }
+
+    /// Whether the workload has ended or never ran.
+    #[must_use]
+    pub(crate) fn has_ended(&self) -> bool {
+        match self.state() {
+            MachineState::Reported(state) => state.is_end(),
+            MachineState::Dead => true,
+        }
+    }
+}
+
+impl std::fmt::Display for MachineState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Reported(state) => state.fmt(f),
+            Self::Dead => f.write_str("dead"),
+        }
+    }
+}
+
+/// All entries below `base`, by name; a folder that is not there has none.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn list(base: &Path) -> Result<Vec<MachineInfo>, FindError> {
+    Ok(names(base)?.iter().filter_map(|name| MachineInfo::read(base, name)).collect())
+}
+
+/// The entry that `wanted` names, whole or, if that is not ambiguous, by its beginning.
+///
+/// # Errors
+/// None or several.
+pub(crate) fn find(base: &Path, wanted: &str) -> Result<MachineInfo, FindError> {
+    let names = names(base)?;
+    let unknown = || FindError::Unknown(wanted.to_owned());
+    if names.iter().any(|name| name == wanted) {
+        return MachineInfo::read(base, wanted).ok_or_else(unknown);
+    }
+    let found: Vec<String> = names.into_iter().filter(|name| !wanted.is_empty() && name.starts_with(wanted)).collect();
+    match &*found {
+        [] => Err(unknown()),
+        [one] => MachineInfo::read(base, one).ok_or_else(unknown),
+        _ => Err(FindError::Ambiguous { wanted: wanted.to_owned(), found }),
+    }
+}
+
+fn names(base: &Path) -> Result<Vec<String>, FindError> {
+    let failed = |source| FindError::Read { path: base.to_owned(), source };
+    let entries = match fs::read_dir(base) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+#[path = "machines_tests.rs"]
+mod tests;
