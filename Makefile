@@ -1,44 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# The few commands that a person types. What they need and Debian has is installed on the way
-# (guest-kernel-config/packages.sh); a Rust toolchain has to be there.
+# The few commands that a person types. They install the Debian packages that they need (guest-kernel-config/packages.sh); a
+# Rust toolchain must be there. Each step prints one line, with the time that it took.
 
 PREFIX ?= /usr/local
-# A failure before a pipe's end is one.
+# A failure before the end of a pipe is a failure.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-# Cargo, kernel and images each use every processor by themselves.
-.NOTPARALLEL:
-release := $(or $(CARGO_TARGET_DIR),target)/release
-profile_init := $(or $(CARGO_TARGET_DIR),target)/init
-packages := guest-kernel-config/packages.sh
+MAKEFLAGS += --no-print-directory
+target := $(or $(CARGO_TARGET_DIR),target)
+release := $(target)/release
+config := guest-kernel-config
+packages := $(config)/packages.sh
+step := $(config)/step.sh
+# The binary is static: it starts without a dynamic linker, and container runtimes mount it into images without glibc. The
+# flags need an explicit target; without one cargo would use them for procedural macros, too. relr: relative relocations take
+# 4 KB instead of 285 KB of the file.
+triple := x86_64-unknown-linux-gnu
+static := --target $(triple) --config 'target.$(triple).rustflags=["-C","target-feature=+crt-static","-C","link-arg=-Wl,-z,pack-relative-relocs"]'
 
-.PHONY: help build kernel init cargo images run test bench check install clean
+.PHONY: help build kernel init binary cargo images run test bench check install clean
 
-help: ## what there is (this)
+help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
-build: kernel init ## coracle, its guest kernel and its PID 1, in target/release
-	cargo build --release --package vmm
+# The kernel's compiler fills the processors while cargo links, and the other way round.
+build: cargo ## coracle, its guest kernel and its PID 1, in target/release
+	@$(packages) kernel
+	@$(MAKE) -j2 kernel binary
 
-# The last line that build.sh prints is the path of the kernel. System.map names what a profile of the guest finds.
+# build.sh prints the kernel's path as its last line. System.map names what a profile of the guest finds.
 kernel:
-	kernel=$$(guest-kernel-config/build.sh | tail -n 1) && \
+	@kernel=$$($(config)/build.sh | tail -n 1) && \
 	install -C -D -m 644 "$$kernel" $(release)/vmlinux && \
 	install -C -m 644 "$${kernel%/*}/System.map" $(release)/System.map
 
-init: cargo
-	cargo build --package guest-init --bin coracle-init --profile init
-	install -C -D -m 755 $(profile_init)/coracle-init $(release)/coracle-init
+binary: init
+	@$(step) 'build coracle' cargo build --release --package vmm $(static)
+	@install -C -D -m 755 $(target)/$(triple)/release/coracle $(release)/coracle
+
+init:
+	@$(step) 'build PID 1' cargo build --package guest-init --bin coracle-init --profile init
+	@install -C -D -m 755 $(target)/init/coracle-init $(release)/coracle-init
 
 cargo:
-	@command -v cargo > /dev/null || { echo 'make: there is no cargo; https://rustup.rs has it' >&2; exit 1; }
+	@command -v cargo > /dev/null || { echo 'make: cargo not found; install it from https://rustup.rs' >&2; exit 1; }
 	@$(packages) build run
 
-images: ## the test images; prints their folder as its last line
+images: ## the test images; prints their directory as its last line
 	@tests/images/build.sh
 
 run: build ## a Python image in a microVM, and how long each stage of its start took
-	@images=$$(tests/images/build.sh | tail -n 1) && \
+	@images=$$(tests/images/build.sh python | tail -n 1) && \
 	$(release)/coracle run --timings "oci:$$images/python"; \
 	status=$$?; echo "exit status $$status"; exit $$status
 
@@ -50,12 +62,12 @@ bench: build ## side by side with QEMU's microvm machine, in the nested world: m
 	@$(packages) tests nested
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask bench
 
-check: cargo ## format, lints, sizes, licences, unit tests
+check: cargo ## format, lints, layers, sizes, licences, unit tests
 	@$(packages) tests
 	cargo xtask check
 
 # As root there may be no cargo: then what was built is installed.
-install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, share/coracle/{vmlinux,coracle-init}
+install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, share/coracle, man pages, completions
 	install -D -m 755 $(release)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/share/coracle/vmlinux
 	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/share/coracle/coracle-init

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Usage: build.sh [FRAGMENT...]
 # Builds the guest kernel from fragment.config, and from further fragments on top of it. The last line of standard output
-# is the path of vmlinux; System.map and config are beside it. What was built once is there at once.
+# is the path of vmlinux; System.map and config are beside it. The result is cached.
 #
 # KERNEL_SOURCE=DIR   an unpacked, clean Linux tree to take instead of Debian's source package; it is not written to.
 # XDG_CACHE_HOME      the cache is under coracle/kernel in it (~/.cache).
@@ -50,8 +50,8 @@ for fragment in "$@"; do
 done
 
 if [ -n "${KERNEL_SOURCE:-}" ]; then
-    source=$(cd "$KERNEL_SOURCE" && pwd) || fail "KERNEL_SOURCE=$KERNEL_SOURCE is no folder"
-    [ -f "$source/Kbuild" ] || fail "KERNEL_SOURCE=$KERNEL_SOURCE is no Linux tree"
+    source=$(cd "$KERNEL_SOURCE" && pwd) || fail "KERNEL_SOURCE=$KERNEL_SOURCE is not a directory"
+    [ -f "$source/Kbuild" ] || fail "KERNEL_SOURCE=$KERNEL_SOURCE is not a Linux tree"
     origin="$source $(make -s -C "$source" kernelversion)"
 else
     source=
@@ -65,7 +65,7 @@ result=$cache/$key
 mkdir -p "$cache"
 if [ ! -e "$result/vmlinux" ]; then
     "$here/packages.sh" kernel
-    # One build of one kernel at a time; who waited finds it done.
+    # One build of one kernel at a time; a process that waited finds it built.
     exec 9> "$cache/$key.lock"
     flock 9
 fi
@@ -76,26 +76,27 @@ if [ ! -e "$result/vmlinux" ]; then
     trap 'exit 1' HUP INT TERM
     mkdir -p "$work/out" "$work/done"
     log=$cache/$key.log
-    echo "building the guest kernel from $origin; this takes some minutes, see $log" >&2
+    step=$here/step.sh
 
     if [ -z "$source" ]; then
         source=$work/$package
-        tar -xf "/usr/src/$package.tar.xz" -C "$work" || fail "cannot unpack /usr/src/$package.tar.xz"
+        # Documentation is most of what the build never opens.
+        "$step" "unpack $origin" tar -xf "/usr/src/$package.tar.xz" -C "$work" --exclude="$package/Documentation"
     fi
     # The same source and fragments give the same bytes.
     KBUILD_BUILD_TIMESTAMP=$(LC_ALL=C date -u -r "$source/Makefile")
     export KBUILD_BUILD_TIMESTAMP KBUILD_BUILD_USER=coracle KBUILD_BUILD_HOST=coracle
     build() {
-        nice make -C "$source" O="$work/out" ARCH=x86_64 "$@" > "$log" 2>&1 || {
-            tail -n 20 "$log" >&2
-            fail "make $* failed; $log has the rest"
-        }
+        what=$1
+        shift
+        STEP_LOG=$log "$step" "$what" nice make -C "$source" O="$work/out" ARCH=x86_64 "$@"
     }
     cd "$work"
     cat "$@" > fragments
-    build KCONFIG_ALLCONFIG="$work/fragments" allnoconfig
+    build "configure the guest kernel" KCONFIG_ALLCONFIG="$work/fragments" allnoconfig
     verify "$work/out/.config" "$@"
-    build -j"$(nproc)" vmlinux
+    # One job more than processors: while one waits for its file the others compile.
+    build "build the guest kernel (log: $log)" -j"$(($(nproc) + 1))" vmlinux
 
     strip --strip-all -o done/vmlinux out/vmlinux
     readelf --notes done/vmlinux | grep -q '^ *Xen .*0x0*12)' || fail "the kernel has no PVH entry note"

@@ -1,14 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Usage: packages.sh PURPOSE...
-# Installs the Debian packages that a purpose needs and that are missing. The one list of them.
+# Installs the missing Debian packages of each purpose. The only list of packages in this repository.
 set -eu
 cd "$(dirname "$0")"
+
+# The step that packages.sh runs itself with.
+now=
+if [ "${1:-}" = --install-now ]; then
+    now=1
+    shift
+fi
 
 wanted=
 for purpose in "$@"; do
     case $purpose in
-        # cargo links with gcc.
+        # cargo links with gcc; the binary is static: libc.a.
         build) names="gcc libc6-dev" ;;
         # The source package, and what Linux needs to be built (libelf: objtool).
         kernel) names="linux-source-$(cat version) make gcc libc6-dev flex bison bc libelf-dev xz-utils" ;;
@@ -21,7 +28,7 @@ for purpose in "$@"; do
         run) names="e2fsprogs" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count.
         tests) names="gcc libc6-dev e2fsprogs util-linux gzip" ;;
-        *) echo "packages.sh: no purpose is called '$purpose': build, kernel, debian-cloud, nested, images, run, tests" >&2; exit 2 ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done
@@ -45,12 +52,18 @@ if [ "$(id -u)" -ne 0 ]; then
         exit 1
     fi
 fi
-# The words are package names. Standard output belongs to the callers' last lines.
+# An install never removes a package: if it had to, it fails and says so. The words of $missing are package names.
 # shellcheck disable=SC2086
 install() {
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 \
-        install -y --no-install-recommends $missing >&2
+        install -y --no-install-recommends --no-remove $missing
 }
-echo "installing:$missing" >&2
 # Without lists, or with old ones, the first attempt fails.
-install || { $as_root apt-get -q -o DPkg::Lock::Timeout=600 update >&2 && install; }
+update_and_install() {
+    install || { $as_root apt-get -q -o DPkg::Lock::Timeout=600 update && install; }
+}
+if [ -n "$now" ]; then
+    update_and_install
+    exit
+fi
+./step.sh "install$missing" ./packages.sh --install-now "$@"

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Builds what tests, benchmarks and `make run` run: an OCI layout folder for each recipe.sh, tag `latest`, and a raw ext4
-# root disk for each disk.sh. The last line of standard output is the folder that holds them. What was built once is there
-# at once.
+# Usage: build.sh [NAME...]
+# Builds the test images NAME, or all of them: an OCI layout directory for each recipe.sh, tag `latest`, and a raw ext4 root
+# disk for each disk.sh. The last line of standard output is the directory that holds them. Each is built once and cached.
 #
 # XDG_CACHE_HOME   the cache is under coracle/images in it (~/.cache).
 set -eu
@@ -61,43 +61,74 @@ root_disk() {
     mmdebstrap --quiet --variant=essential --include="$packages" --aptopt='APT::Install-Recommends "false"' \
         --customize-hook="$hook" --customize-hook="$make" --format=null "$release" - $("$here/debian_sources.sh" "$work") >&2
     # Holes stay holes.
-    cp --sparse=always "$disk" "$images.building/$name.ext4"
+    cp --sparse=always "$disk" "$images/$name.ext4.building"
     rm -f "$disk"
 }
 
-if [ ! -d "$images" ]; then
-    "$repository/guest-kernel-config/packages.sh" images
-    mkdir -p "$cache"
-    # One at a time; who waited finds them done.
-    exec 9> "$cache/lock"
-    flock 9
-fi
-if [ ! -d "$images" ]; then
+# product NAME: the path of the image or root disk NAME.
+product() {
+    if [ -e "$here/$1/disk.sh" ]; then echo "$images/$1.ext4"; else echo "$images/$1"; fi
+}
+
+# missing NAME...: those that are not built yet.
+missing() {
+    for name; do
+        [ -e "$(product "$name")" ] || echo "$name"
+    done
+}
+
+# build_image NAME and build_disk NAME: renamed into place when they are complete.
+build_image() {
+    name=$1
+    image=$work/layout/$name:latest
+    mkdir -p "$work/layout"
+    umoci init --layout "$work/layout/$name"
+    umoci new --image "$image"
+    cd "$here/$name"
+    # shellcheck source=/dev/null
+    . ./recipe.sh
+    umoci gc --layout "$work/layout/$name"
+    # The temporary directory may be on another file system: only the second of these is atomic.
+    rm -rf "$images/$name.building"
+    mv -T "$work/layout/$name" "$images/$name.building"
+    mv -T "$images/$name.building" "$images/$name"
+}
+build_disk() {
+    name=$1
+    cd "$here/$name"
+    # shellcheck source=/dev/null
+    . ./disk.sh
+    mv -T "$images/$name.ext4.building" "$images/$name.ext4"
+}
+
+# The step that this script runs itself with: one image.
+if [ "${1:-}" = --build-now ]; then
     # Readable for mmdebstrap's other users.
     work=$(mktemp -d "${TMPDIR:-/tmp}/coracle-images.XXXXXX")
-    trap 'rm -rf "$work" "$images.building"' EXIT
+    trap 'rm -rf "$work"' EXIT
     trap 'exit 1' HUP INT TERM
     chmod 755 "$work"
     date=2026-01-01T00:00:00Z
     export SOURCE_DATE_EPOCH=1767225600
-    rm -rf "$images.building"
-    mkdir -p "$images.building"
-    for recipe in "$here"/*/recipe.sh; do
-        name=$(basename "$(dirname "$recipe")")
-        echo "building the test image $name" >&2
-        image=$images.building/$name:latest
-        umoci init --layout "$images.building/$name"
-        umoci new --image "$image"
-        # shellcheck source=/dev/null
-        (cd "$(dirname "$recipe")" && . "$recipe")
-        umoci gc --layout "$images.building/$name"
+    if [ -e "$here/$2/disk.sh" ]; then build_disk "$2"; else build_image "$2"; fi
+    exit
+fi
+
+if [ $# -eq 0 ]; then
+    # shellcheck disable=SC2046
+    set -- $(cd "$here" && ls -d ./*/ | tr -d ./)
+fi
+for name; do
+    [ -e "$here/$name/recipe.sh" ] || [ -e "$here/$name/disk.sh" ] || fail "there is no test image '$name'"
+done
+if [ -n "$(missing "$@")" ]; then
+    "$repository/guest-kernel-config/packages.sh" images
+    mkdir -p "$images"
+    # One build at a time; a process that waited finds the images built.
+    exec 9> "$cache/lock"
+    flock 9
+    for name in $(missing "$@"); do
+        "$repository/guest-kernel-config/step.sh" "build the test image $name" "$here/build.sh" --build-now "$name"
     done
-    for recipe in "$here"/*/disk.sh; do
-        name=$(basename "$(dirname "$recipe")")
-        echo "building the root disk $name" >&2
-        # shellcheck source=/dev/null
-        (cd "$(dirname "$recipe")" && . "$recipe")
-    done
-    mv -T "$images.building" "$images"
 fi
 echo "$images"
