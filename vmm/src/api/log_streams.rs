@@ -153,6 +153,6 @@ impl LogStream {
 
 /// What `run` itself would have said in the foreground.
 fn over(end: &End) -> Over {
-    let message = end.needs_telling().then(|| end.summary().to_owned());
+    let message = end.is_printed().then(|| end.summary().to_owned());
     Over { status: end.status, signal: end.signal, message }
 }

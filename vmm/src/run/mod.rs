@@ -136,7 +136,7 @@ fn live(
     let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
     let Prepared { config, host, digests, kernel_digest, stages } = match prepared {
         interruptible::Outcome::Done(prepared) => prepared?,
-        interruptible::Outcome::Interrupted(signal) => return Ok(End::before_the_workload(signal)),
+        interruptible::Outcome::Interrupted(signal) => return Ok(End::signalled_before_workload(signal)),
     };
     report.stages = stages;
     report.digests = digests;

@@ -136,7 +136,7 @@ impl Report {
     pub(super) fn finish(mut self, end: End) -> u8 {
         let status = end.status;
         progress::end();
-        if end.needs_telling() {
+        if end.is_printed() {
             failure::say(end.summary());
         }
         // After a panic nobody has counted.

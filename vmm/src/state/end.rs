@@ -1,15 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How a run ended: the reasons of the contract and the exit status that goes with each. Plain data.
+//! How a machine ended: the reasons, and the exit status of `coracle run` that goes with each. Plain data.
 //!
-//! | ended by | reason | status |
-//! |---|---|---|
-//! | the workload itself | `exited`, `signalled`, `oom` | its own, 128 + signal |
-//! | the workload, after it was asked to stop | `stopped` | its own, 128 + signal |
-//! | a signal before the workload ran | `stopped` | 128 + that signal |
-//! | cut power | `killed`, `timeout` | 137, as after `SIGKILL` |
-//! | poweroff or reboot asked for inside | `guest-poweroff`, `guest-reset` | 0 |
-//! | a command that is not there, or no program | `config-error` | 127, 126 |
-//! | everything else | its reason | 125 |
+//! To add a reason: one row of [`EndReason`], whatever constructs it, `vmm/openapi.json` (a test compares the two), and the guide.
 
 use guest_protocol::protocol::{FailureKind, WorkloadEnd};
 use kvm::ExitReason;
@@ -17,56 +9,113 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Status of everything that coracle could not do.
+/// Exit status where coracle failed, not the workload.
 pub(crate) const STATUS_FAILED: u8 = 125;
-/// Longest `detail`, in characters; part of it may come from the guest.
-const DETAIL_CHARACTERS: usize = 1000;
-/// Lines of the console behind the panic's own that its detail holds.
-const PANIC_LINES: usize = 32;
+/// Part of `detail` may come from the guest.
+const MAX_DETAIL_CHARACTERS: usize = 1000;
+/// Lines of the console after the panic's own that `detail` holds.
+const MAX_PANIC_LINES: usize = 32;
 const SIGKILL: u8 = 9;
 
-/// Why a run ended: `end.reason` of the result document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum EndReason {
-    /// The workload exited.
-    Exited,
-    /// A signal ended the workload.
-    Signalled,
-    /// The guest's kernel killed the workload for want of memory.
-    Oom,
-    /// It was asked to stop, and did.
-    Stopped,
-    /// It was asked to stop, and did not in time.
+/// Exit status that goes with a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatusRule {
+    /// The workload's own, or 128 + the signal that ended it.
+    Workload,
+    /// 137: power was cut, as by SIGKILL.
     Killed,
-    /// It ran longer than `--timeout`.
-    Timeout,
+    /// 0 if it was requested inside the guest, 125 if it was unexpected.
+    Requested,
+    /// 125; 126 or 127 if the command cannot be executed or is not found.
+    Failed,
+}
+
+/// Whether `coracle run` prints the detail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    Quiet,
+    Printed,
+}
+
+/// Defines [`EndReason`] from a table: description, name, status rule, whether the detail is printed.
+macro_rules! end_reasons {
+    ($(#[doc = $description:literal] $name:ident: $rule:ident, $output:ident;)+) => {
+        /// Why a machine ended: `end.reason` of the result document.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub(crate) enum EndReason {
+            $(#[doc = $description] $name,)+
+        }
+
+        impl EndReason {
+            /// In the order of the documentation.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// For the manual page.
+            #[cfg(test)]
+            #[must_use]
+            pub(crate) fn description(self) -> &'static str {
+                match self {
+                    $(Self::$name => $description.trim_ascii(),)+
+                }
+            }
+
+            #[must_use]
+            pub(crate) fn status_rule(self) -> StatusRule {
+                match self {
+                    $(Self::$name => StatusRule::$rule,)+
+                }
+            }
+
+            fn output(self) -> Output {
+                match self {
+                    $(Self::$name => Output::$output,)+
+                }
+            }
+        }
+    };
+}
+
+end_reasons! {
+    /// The workload exited.
+    Exited: Workload, Quiet;
+    /// A signal ended the workload.
+    Signalled: Workload, Quiet;
+    /// The guest's kernel killed the workload because memory was exhausted.
+    Oom: Workload, Printed;
+    /// The workload ended in time after a request to stop.
+    Stopped: Workload, Quiet;
+    /// Power was cut: on request, or because the workload did not stop in time.
+    Killed: Killed, Printed;
+    /// Power was cut because `--timeout` was over.
+    Timeout: Killed, Printed;
+    /// The guest switched the machine off.
+    GuestPoweroff: Requested, Printed;
+    /// The guest reset the machine.
+    GuestReset: Requested, Printed;
     /// The guest's kernel panicked.
-    GuestPanic,
-    /// The guest reset the machine without a word.
-    GuestReset,
-    /// The guest asked for the machine to be switched off.
-    GuestPoweroff,
+    GuestPanic: Failed, Printed;
     /// A vCPU ended in a triple fault.
-    TripleFault,
-    /// The host's KVM could not go on.
-    KvmError,
-    /// The request cannot be met as it is.
-    ConfigError,
-    /// The image cannot be used.
-    ImageError,
-    /// The kernel cannot be used.
-    KernelError,
-    /// A snapshot cannot be used.
-    SnapshotError,
-    /// The network could not be set up.
-    NetworkError,
-    /// The host lacks something.
-    HostError,
-    /// A layer of confinement that was asked for is not to be had.
-    SandboxError,
-    /// A mistake of ours.
-    InternalError,
+    TripleFault: Failed, Printed;
+    /// KVM cannot run the guest any further.
+    KvmError: Failed, Printed;
+    /// The request is invalid, or the command cannot be executed.
+    ConfigError: Failed, Printed;
+    /// The image is missing or invalid.
+    ImageError: Failed, Printed;
+    /// The guest kernel is missing or invalid.
+    KernelError: Failed, Printed;
+    /// A snapshot is missing or invalid.
+    SnapshotError: Failed, Printed;
+    /// The network cannot be set up.
+    NetworkError: Failed, Printed;
+    /// The host lacks something, or a system call failed.
+    HostError: Failed, Printed;
+    /// A requested layer of confinement is not available.
+    SandboxError: Failed, Printed;
+    /// A bug of coracle's.
+    InternalError: Failed, Printed;
 }
 
 impl fmt::Display for EndReason {
@@ -75,27 +124,26 @@ impl fmt::Display for EndReason {
     }
 }
 
-/// How a run ended: `end` of the result document.
+/// How a machine ended: `end` of the result document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct End {
-    /// Why.
     pub(crate) reason: EndReason,
     /// Exit status of the process.
     pub(crate) status: u8,
     /// The signal that ended the workload.
     pub(crate) signal: Option<u8>,
-    /// For a person; empty where the reason says it all. One line, after a panic followed by the console's last ones.
+    /// For the user; empty where the reason is enough. One line; after a panic the last lines of the console follow.
     pub(crate) detail: String,
 }
 
 impl End {
-    /// Coracle could not do it.
+    /// Coracle failed, with status 125.
     #[must_use]
     pub(crate) fn failed(reason: EndReason, detail: &str) -> Self {
         Self { reason, status: STATUS_FAILED, signal: None, detail: one_line(detail) }
     }
 
-    /// The workload ended; `stopped` if it had been asked to.
+    /// The workload ended, after a request to stop if `stopped`.
     #[must_use]
     pub(crate) fn of_workload(end: WorkloadEnd, stopped: bool) -> Self {
         let (reason, status, signal) = match end {
@@ -105,7 +153,7 @@ impl End {
             WorkloadEnd::Reboot => (EndReason::GuestReset, 0, None),
             WorkloadEnd::Poweroff => (EndReason::GuestPoweroff, 0, None),
         };
-        // Asked to stop or not: want of memory is what the user must hear about.
+        // Exhausted memory is reported even after a request to stop.
         let reason = if stopped && reason != EndReason::Oom { EndReason::Stopped } else { reason };
         Self { reason, status, signal, detail: String::new() }
     }
@@ -123,7 +171,7 @@ impl End {
         Self { reason, status, signal: None, detail: one_line(&format!("cannot {step}: {detail}{cause}")) }
     }
 
-    /// The machine stopped by itself before PID 1 had said how the workload ended.
+    /// The machine stopped by itself before PID 1 reported how the workload ended.
     #[must_use]
     pub(crate) fn of_machine(reason: &ExitReason) -> Self {
         match reason {
@@ -140,14 +188,14 @@ impl End {
         }
     }
 
-    /// This signal came before the workload ran.
+    /// `signal` arrived before the workload ran.
     #[must_use]
-    pub(crate) fn before_the_workload(signal: u8) -> Self {
+    pub(crate) fn signalled_before_workload(signal: u8) -> Self {
         let detail = "asked to stop before the workload ran".to_owned();
         Self { reason: EndReason::Stopped, status: after(signal), signal: None, detail }
     }
 
-    /// Power was cut: `detail` says why.
+    /// Power was cut, for the reason in `detail`.
     #[must_use]
     pub(crate) fn killed(detail: &str) -> Self {
         Self { reason: EndReason::Killed, status: after(SIGKILL), signal: None, detail: one_line(detail) }
@@ -160,8 +208,8 @@ impl End {
         Self { reason: EndReason::Timeout, ..Self::killed(&detail) }
     }
 
-    /// The same end, in the light of the last lines of the kernel's console: an unexpected reset after a panic is a
-    /// panic, and one after a last word of PID 1 is what it says.
+    /// Refines an unexpected reset by the last lines of the kernel's console: after a panic it is a panic, after an error of PID 1
+    /// it is that error.
     #[must_use]
     pub(crate) fn with_console(self, tail: &str) -> Self {
         let unexpected = self.reason == EndReason::GuestReset && self.status == STATUS_FAILED;
@@ -169,51 +217,51 @@ impl End {
             return self;
         }
         let Some(at) = tail.rfind("Kernel panic") else {
-            // PID 1 had nobody to talk to: it could not reach the ports.
+            // PID 1 logs to the console if it cannot reach its ports.
             let last = tail.rfind("coracle-init: ").and_then(|at| tail[at..].lines().next());
             return last.map_or(self, |line| Self::failed(EndReason::HostError, line));
         };
         let mut lines = tail[at..].lines().filter(|line| !line.trim().is_empty());
         let mut end = Self::failed(EndReason::GuestPanic, lines.next().unwrap_or_default());
-        for line in lines.take(PANIC_LINES) {
+        for line in lines.take(MAX_PANIC_LINES) {
             end.detail.push('\n');
             end.detail.push_str(&one_line(line));
         }
         end
     }
 
-    /// The first line of the detail: what a person reads on stderr.
+    /// The first line of the detail, which `coracle run` prints.
     #[must_use]
     pub(crate) fn summary(&self) -> &str {
         self.detail.lines().next().unwrap_or_default()
     }
 
-    /// Whether it was coracle that could not go on, rather than the workload or a request that ended the run.
+    /// Whether coracle or the guest's kernel failed, as opposed to an end of the workload or on request.
     #[must_use]
     pub(crate) fn is_failure(&self) -> bool {
-        use EndReason::{Exited, GuestPoweroff, Killed, Oom, Signalled, Stopped, Timeout};
-        let asked_for_reset = self.reason == EndReason::GuestReset && self.status == 0;
-        !asked_for_reset
-            && !matches!(self.reason, Exited | Signalled | Oom | Stopped | Killed | Timeout | GuestPoweroff)
+        match self.reason.status_rule() {
+            StatusRule::Workload | StatusRule::Killed => false,
+            StatusRule::Requested => self.status != 0,
+            StatusRule::Failed => true,
+        }
     }
 
-    /// Whether the user has to be told on stderr, because coracle itself failed or its user must know why.
+    /// Whether `coracle run` prints the [`summary`](Self::summary).
     #[must_use]
-    pub(crate) fn needs_telling(&self) -> bool {
-        use EndReason::{Exited, Signalled, Stopped};
-        !self.detail.is_empty() && !matches!(self.reason, Exited | Signalled | Stopped)
+    pub(crate) fn is_printed(&self) -> bool {
+        !self.detail.is_empty() && self.reason.output() == Output::Printed
     }
 }
 
-/// What a shell makes of a process that ended by `signal`.
+/// Exit status that a shell gives a process which `signal` ended.
 fn after(signal: u8) -> u8 {
     128_u8.saturating_add(signal)
 }
 
-/// `text` without control characters, and not too long: it may come from the guest and goes to a terminal.
+/// Without control characters and bounded: `text` may come from the guest, and is printed to a terminal.
 fn one_line(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().take(DETAIL_CHARACTERS).map(printable).collect()
+    text.trim().chars().take(MAX_DETAIL_CHARACTERS).map(printable).collect()
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 use super::*;
 
 #[test]
-fn reasons_are_written_as_the_contract_spells_them() {
+fn reasons_are_spelled_as_in_the_contract() {
     let spelled = [
         (EndReason::Oom, "oom"),
         (EndReason::GuestPoweroff, "guest-poweroff"),
         (EndReason::TripleFault, "triple-fault"),
         (EndReason::KvmError, "kvm-error"),
-        (EndReason::SnapshotError, "snapshot-error"),
+        (EndReason::SandboxError, "sandbox-error"),
     ];
     for (reason, text) in spelled {
         assert_eq!(serde_json::to_value(reason).unwrap(), text);
@@ -19,7 +19,22 @@ fn reasons_are_written_as_the_contract_spells_them() {
 }
 
 #[test]
-fn a_workload_keeps_its_status_when_it_was_asked_to_stop() {
+fn openapi_json_lists_every_reason() {
+    let description: serde_json::Value = serde_json::from_str(include_str!("../../openapi.json")).unwrap();
+    let listed = &description["components"]["schemas"]["End"]["properties"]["reason"]["enum"];
+    assert_eq!(*listed, serde_json::to_value(EndReason::ALL).unwrap());
+}
+
+#[test]
+fn descriptions_are_sentences() {
+    for reason in EndReason::ALL {
+        let text = reason.description();
+        assert!(text.ends_with('.') && !text.starts_with(' '), "{text}");
+    }
+}
+
+#[test]
+fn a_workload_keeps_its_status_after_a_request_to_stop() {
     let end = End::of_workload(WorkloadEnd::Exited(42), true);
     assert_eq!((end.reason, end.status, end.signal), (EndReason::Stopped, 42, None));
     let end = End::of_workload(WorkloadEnd::Signalled { signal: 15, out_of_memory: false }, true);
@@ -27,7 +42,7 @@ fn a_workload_keeps_its_status_when_it_was_asked_to_stop() {
 }
 
 #[test]
-fn want_of_memory_is_told_even_when_stopping() {
+fn exhausted_memory_is_reported_even_when_stopping() {
     for stopped in [false, true] {
         let end = End::of_workload(WorkloadEnd::Signalled { signal: 9, out_of_memory: true }, stopped);
         assert_eq!((end.reason, end.status), (EndReason::Oom, 137));
@@ -44,10 +59,25 @@ fn commands_that_cannot_run_have_the_statuses_of_a_shell() {
 }
 
 #[test]
-fn what_the_guest_says_cannot_steer_the_terminal() {
+fn failures_are_told_from_ends_of_the_workload() {
+    let failed = |reason| End::failed(reason, "why").is_failure();
+    assert!(failed(EndReason::GuestReset) && failed(EndReason::GuestPanic) && failed(EndReason::ConfigError));
+    for end in [
+        End::of_workload(WorkloadEnd::Reboot, false),
+        End::of_workload(WorkloadEnd::Exited(125), false),
+        End::killed("power was cut"),
+        End::timeout(Duration::from_secs(1)),
+        End::signalled_before_workload(15),
+    ] {
+        assert!(!end.is_failure(), "{end:?}");
+    }
+}
+
+#[test]
+fn detail_has_no_control_characters_and_is_bounded() {
     let end = End::of_failure(FailureKind::Surroundings, "mount", &format!("\x1b[2Jroot\n{}", "x".repeat(5000)), 0);
     assert!(!end.detail.contains(char::is_control));
-    assert_eq!(end.detail.chars().count(), DETAIL_CHARACTERS);
+    assert_eq!(end.detail.chars().count(), MAX_DETAIL_CHARACTERS);
 }
 
 #[test]
@@ -62,7 +92,7 @@ fn an_unexpected_reset_after_a_panic_is_a_panic() {
 }
 
 #[test]
-fn an_unexpected_reset_after_a_last_word_of_pid_1_is_what_it_says() {
+fn an_unexpected_reset_after_an_error_of_pid_1_is_that_error() {
     let tail = "[ 1.0] a\n[    1.234567] coracle-init: load module: virtio_mmio (errno 8)\n";
     let end = End::of_machine(&ExitReason::Reset).with_console(tail);
     let detail = "coracle-init: load module: virtio_mmio (errno 8)";
@@ -76,10 +106,10 @@ fn a_workload_that_prints_of_panics_and_exits_has_exited() {
 }
 
 #[test]
-fn the_detail_of_a_panic_holds_no_more_than_some_lines_and_nothing_that_steers_a_terminal() {
+fn detail_of_a_panic_is_bounded_and_printable() {
     let tail = format!("Kernel panic - \x1b[2J{}\n\n{}", "x".repeat(5000), "[ 1.0] \x07line\n".repeat(1000));
     let end = End::of_machine(&ExitReason::Reset).with_console(&tail);
-    assert_eq!(end.detail.lines().count(), 1 + PANIC_LINES);
+    assert_eq!(end.detail.lines().count(), 1 + MAX_PANIC_LINES);
     assert!(!end.detail.contains(|c: char| c.is_control() && c != '\n'));
-    assert!(end.detail.len() < (1 + PANIC_LINES) * (DETAIL_CHARACTERS + 1));
+    assert!(end.detail.len() < (1 + MAX_PANIC_LINES) * (MAX_DETAIL_CHARACTERS + 1));
 }

@@ -258,7 +258,7 @@ impl Supervisor {
         let before_the_workload = matches!(self.state, State::Booting | State::Starting);
         match signal {
             SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
-                self.cut_power(End::before_the_workload(signal));
+                self.cut_power(End::signalled_before_workload(signal));
             }
             SIGTERM => self.stop(),
             SIGINT if self.stop.interrupted => self.stop(),

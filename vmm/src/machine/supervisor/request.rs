@@ -13,7 +13,7 @@ impl Supervisor {
     pub(super) fn on_stop_request(&mut self, grace: Option<Duration>, signal: Option<u8>) {
         let limit = grace.unwrap_or(self.settings.stop_timeout);
         match &self.state {
-            State::Booting | State::Starting => self.cut_power(End::before_the_workload(SIGTERM)),
+            State::Booting | State::Starting => self.cut_power(End::signalled_before_workload(SIGTERM)),
             // It ends as it is.
             State::Done => {}
             State::Running | State::Draining { .. } if limit.is_zero() => {

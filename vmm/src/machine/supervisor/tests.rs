@@ -231,7 +231,7 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
 fn switched_off_before_the_workload_ran_is_a_failure() {
     for mut supervisor in [booting(), started(settings())] {
         let (end, _) = end_of(&supervisor.on(Event::MachineStopped(ExitReason::Poweroff)));
-        assert_eq!((end.reason, end.status, end.needs_telling()), (EndReason::GuestPoweroff, 125, true));
+        assert_eq!((end.reason, end.status, end.is_printed()), (EndReason::GuestPoweroff, 125, true));
     }
 }
 
