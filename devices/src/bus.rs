@@ -8,17 +8,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What the machine has to do after a write. Devices do not know how it is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the machine does after a write. Devices do not know how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing.
     None,
-    /// The reset line was pulled.
+    /// The guest pulled the reset line.
     Reset,
     /// The guest switched the machine off.
     Poweroff,
     /// The guest wrote this status to the exit-status port.
     ExitStatus(u8),
+    /// The host lacks a resource that a device needs; one line. The machine cannot go on.
+    HostError(String),
 }
 
 /// Something on a [`Bus`]. Called by several vCPU threads at once.

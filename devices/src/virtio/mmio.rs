@@ -66,7 +66,7 @@ pub struct MmioTransport {
     memory: GuestMemory,
     event_loop: EventLoopHandle,
     registers: Mutex<Registers>,
-    driven: AtomicBool,
+    claimed: AtomicBool,
 }
 
 impl fmt::Debug for MmioTransport {
@@ -113,13 +113,13 @@ impl MmioTransport {
             queues,
             worker: None,
         };
-        Self { interrupt, kicks, memory, event_loop, registers: Mutex::new(registers), driven: AtomicBool::new(false) }
+        Self { interrupt, kicks, memory, event_loop, registers: Mutex::new(registers), claimed: AtomicBool::new(false) }
     }
 
     /// Whether a driver was ever ready to use the device.
     #[must_use]
-    pub fn driven(&self) -> bool {
-        self.driven.load(Ordering::Relaxed)
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.load(Ordering::Relaxed)
     }
 
     /// Name of the device and the kernel option of its driver: for a hint when nothing ever drove it.
@@ -211,7 +211,7 @@ impl MmioTransport {
         match self.try_activate(registers) {
             Ok(worker) => {
                 registers.worker = Some(worker);
-                self.driven.store(true, Ordering::Relaxed);
+                self.claimed.store(true, Ordering::Relaxed);
             }
             Err(error) => {
                 let name = &registers.device.identity().name;

@@ -200,7 +200,7 @@ fn a_queue_outside_memory_makes_the_device_need_a_reset_which_cures_it() {
     bench.write(STATUS, 15);
     assert_eq!(bench.read(STATUS), 15 | 64);
     assert_eq!(bench.read(INTERRUPT_STATUS), 2);
-    assert!(!bench.transport.driven());
+    assert!(!bench.transport.is_claimed());
     bench.driver.start(&bench.transport, 0);
     assert_eq!((bench.read(STATUS), bench.read(INTERRUPT_STATUS)), (15, 0));
 }
@@ -210,7 +210,7 @@ fn a_device_that_the_host_cannot_activate_needs_a_reset() {
     let bench = bench_with(true);
     bench.driver.start(&bench.transport, 0);
     assert_eq!(bench.read(STATUS), 15 | 64);
-    assert!(!bench.transport.driven());
+    assert!(!bench.transport.is_claimed());
 }
 
 #[test]

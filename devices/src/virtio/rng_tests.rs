@@ -33,10 +33,10 @@ fn it_works_through_registers_kicks_and_an_event_loop_and_again_after_a_reset() 
     let events = EventLoop::spawn("io").unwrap();
     let (memory, interrupt) = (driver.memory.clone(), driver.interrupt.clone());
     let transport = MmioTransport::new(Box::new(Rng::new()), memory, interrupt, driver.kicks(), events.handle());
-    assert!(!transport.driven());
+    assert!(!transport.is_claimed());
     for _ in 0..2 {
         driver.start(&transport, 0);
-        assert!(transport.driven());
+        assert!(transport.is_claimed());
         let offered = driver.offer(0, &[Buffer::Room(32)]);
         assert_eq!(driver.wait_returned(0), (offered.head, 32));
         driver.forget();

@@ -14,6 +14,8 @@ pub enum ExitReason {
     TripleFault(String),
     /// KVM could not go on; one line.
     KvmError(String),
+    /// The host lacks a resource that a device needs; one line.
+    HostError(String),
     /// A bug in coracle; one line.
     InternalError(String),
 }

@@ -253,6 +253,7 @@ fn end_of(action: Action) -> Option<ExitReason> {
         Action::Reset => Some(ExitReason::Reset),
         Action::Poweroff => Some(ExitReason::Poweroff),
         Action::ExitStatus(status) => Some(ExitReason::ExitStatus(status)),
+        Action::HostError(line) => Some(ExitReason::HostError(line)),
     }
 }
 

@@ -94,7 +94,7 @@ impl KvmVm {
     ///
     /// # Errors
     /// The host refused it.
-    pub fn connect_kick(&self, event: &EventFd, address: u64, value: u32) -> Result<(), VmError> {
+    pub fn connect_queue_event(&self, event: &EventFd, address: u64, value: u32) -> Result<(), VmError> {
         self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), value).map_err(step("KVM_IOEVENTFD"))
     }
 }

@@ -49,7 +49,7 @@ impl Sockets<'_> {
         self.vm.connect_interrupt(&line, slot.line)?;
         let kicks = (0..device.identity().queue_sizes.len()).map(|_| event()).collect::<Result<Vec<_>, _>>()?;
         for (queue, kick) in (0..).zip(&kicks) {
-            self.vm.connect_kick(kick, slot.window.0 + QUEUE_NOTIFY, queue)?;
+            self.vm.connect_queue_event(kick, slot.window.0 + QUEUE_NOTIFY, queue)?;
         }
         let memory = self.vm.memory().clone();
         let transport = Arc::new(MmioTransport::new(device, memory, Interrupt::new(line), kicks, event_loop));

@@ -28,7 +28,7 @@ pub(crate) struct Outcome {
     /// What it used.
     pub(crate) counters: Counters,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.
-    pub(crate) undriven: Vec<(String, &'static str)>,
+    pub(crate) unclaimed: Vec<(String, &'static str)>,
     /// Number of virtio devices.
     pub(crate) devices: usize,
 }
@@ -69,12 +69,12 @@ impl Machine {
         self.loops.drain(..).for_each(EventLoop::stop);
         self.serial.flush();
         let counters = self.counters(totals.cpu_time);
-        let undriven = self.transports.iter().filter(|transport| !transport.driven());
+        let unclaimed = self.transports.iter().filter(|transport| !transport.is_claimed());
         Outcome {
             end: end.with_console(&self.console_log.tail()),
             counters,
             completions: totals.completions,
-            undriven: undriven.map(|transport| transport.name_and_kernel_option()).collect(),
+            unclaimed: unclaimed.map(|transport| transport.name_and_kernel_option()).collect(),
             devices: self.transports.len(),
         }
     }

@@ -32,18 +32,18 @@ impl Lacks {
         Some(Self { options: lacking.map(|(option, ..)| option).collect(), description: kernel.description() })
     }
 
-    /// A line for the user of a guest that left `undriven` of its `devices` unused, each with the option of its driver,
+    /// A line for the user of a guest that left `unclaimed` of its `devices` unused, each with the option of its driver,
     /// and came to this end.
-    pub(crate) fn hint(&self, reason: EndReason, undriven: &[(String, &str)], devices: usize) -> Option<String> {
+    pub(crate) fn hint(&self, reason: EndReason, unclaimed: &[(String, &str)], devices: usize) -> Option<String> {
         // Where PID 1 had a last word, that says it.
         let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);
-        if silent && undriven.len() == devices && self.description == Description::Acpi {
+        if silent && unclaimed.len() == devices && self.description == Description::Acpi {
             return Some(
                 "the guest used none of its devices, of which its kernel was told by ACPI: Linux's ACPI starts only with CONFIG_PCI"
                     .to_owned(),
             );
         }
-        let lacking = undriven.iter().filter(|(_, option)| self.options.contains(option));
+        let lacking = unclaimed.iter().filter(|(_, option)| self.options.contains(option));
         let named: Vec<String> = lacking.map(|(device, option)| format!("{device} ({option})")).collect();
         (!named.is_empty()).then(|| format!("the guest's kernel has no driver for: {}", named.join(", ")))
     }
@@ -56,12 +56,12 @@ mod tests {
     #[test]
     fn a_device_that_was_never_used_is_named_with_the_option_that_the_kernel_lacks() {
         let lacks = Lacks { options: vec!["CONFIG_VIRTIO_BLK"], description: Description::CommandLine };
-        let undriven =
+        let unclaimed =
             [("block root".to_owned(), "CONFIG_VIRTIO_BLK"), ("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
         let expected = "the guest's kernel has no driver for: block root (CONFIG_VIRTIO_BLK)";
-        assert_eq!(lacks.hint(EndReason::HostError, &undriven, 3).as_deref(), Some(expected));
+        assert_eq!(lacks.hint(EndReason::HostError, &unclaimed, 3).as_deref(), Some(expected));
         assert_eq!(
-            lacks.hint(EndReason::Timeout, &undriven[1..], 3),
+            lacks.hint(EndReason::Timeout, &unclaimed[1..], 3),
             None,
             "it has that driver: something else went wrong"
         );
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn no_device_at_all_is_acpis_fault_where_acpi_describes_them() {
-        let undriven = [("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
+        let unclaimed = [("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
         let lacks = |description| Lacks { options: Vec::new(), description };
-        let hint = |description, reason| lacks(description).hint(reason, &undriven, 1);
+        let hint = |description, reason| lacks(description).hint(reason, &unclaimed, 1);
         assert!(hint(Description::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
         assert_eq!(hint(Description::Acpi, EndReason::HostError), None, "PID 1 said why");
         assert_eq!(hint(Description::CommandLine, EndReason::Timeout), None, "it may have been stopped early");

@@ -178,7 +178,7 @@ fn live(
     report.digests.kernel = kernel_digest.wait().ok();
     let came_to_nothing = outcome.end.status == STATUS_FAILED || outcome.end.reason == EndReason::Timeout;
     if came_to_nothing && !report.stages.has_reached(Stage::WorkloadExecuted) {
-        let hint = lacks.and_then(|lacks| lacks.hint(outcome.end.reason, &outcome.undriven, outcome.devices));
+        let hint = lacks.and_then(|lacks| lacks.hint(outcome.end.reason, &outcome.unclaimed, outcome.devices));
         hint.iter().for_each(|hint| failure::say(hint));
     }
     if let (Some(path), Some(samples)) = (profile, samples) {

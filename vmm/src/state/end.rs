@@ -184,6 +184,7 @@ impl End {
                 Self::failed(EndReason::TripleFault, &format!("the guest ended in a triple fault at {registers}"))
             }
             ExitReason::KvmError(line) => Self::failed(EndReason::KvmError, line),
+            ExitReason::HostError(line) => Self::failed(EndReason::HostError, line),
             ExitReason::InternalError(line) => Self::failed(EndReason::InternalError, line),
         }
     }

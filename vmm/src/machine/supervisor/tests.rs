@@ -219,6 +219,7 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
         (ExitReason::ExitStatus(3), EndReason::Exited, 3),
         (ExitReason::TripleFault("rip 0".into()), EndReason::TripleFault, 125),
         (ExitReason::KvmError("x".into()), EndReason::KvmError, 125),
+        (ExitReason::HostError("x".into()), EndReason::HostError, 125),
         (ExitReason::InternalError("x".into()), EndReason::InternalError, 125),
     ];
     for (stop, reason, status) in stops {
