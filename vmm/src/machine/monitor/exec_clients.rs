@@ -7,7 +7,7 @@ use super::operations::conflict;
 use crate::api::frame::{self, Frames, FromClient, Over};
 use crate::api::server::{ClientId, Response};
 use crate::machine::supervisor::Event;
-use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecId, ExecNews};
+use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecEvent, ExecId};
 use crate::state::status::State;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::protocol::WorkloadEnd;
@@ -67,20 +67,20 @@ impl Monitor<'_> {
     }
 
     /// Something happened to a process.
-    pub(super) fn on_exec_news(&mut self, exec: ExecId, news: ExecNews) {
+    pub(super) fn on_exec_event(&mut self, exec: ExecId, event: ExecEvent) {
         let Some(index) = self.exec_clients.position(|other| other.exec == exec) else { return };
         let client = &mut self.exec_clients.0[index];
-        match news {
-            ExecNews::Started if client.detached => {
+        match event {
+            ExecEvent::Started if client.detached => {
                 client.output.push_back(frame::encode_json(&Over { status: 0, signal: None, message: None }));
                 client.over = true;
             }
-            ExecNews::Started | ExecNews::Room => {}
-            ExecNews::Output { stderr, bytes } => {
+            ExecEvent::Started | ExecEvent::Room => {}
+            ExecEvent::Output { stderr, bytes } => {
                 let stream = if stderr { frame::STDERR } else { frame::STDOUT };
                 client.output.push_back(frame::encode(stream, &bytes));
             }
-            ExecNews::Over(end) => {
+            ExecEvent::Ended(end) => {
                 client.output.push_back(frame::encode_json(&over(&end)));
                 client.over = true;
             }
@@ -179,10 +179,10 @@ impl Monitor<'_> {
 
 fn over(end: &ExecEnd) -> Over {
     let (signal, message) = match end {
-        ExecEnd::Ended(WorkloadEnd::Signalled { signal, out_of_memory }) => {
+        ExecEnd::Exited(WorkloadEnd::Signalled { signal, out_of_memory }) => {
             (Some(*signal), out_of_memory.then(|| "the guest's kernel killed it for want of memory".to_owned()))
         }
-        ExecEnd::Ended(_) => (None, None),
+        ExecEnd::Exited(_) => (None, None),
         ExecEnd::Failed { message, .. } => (None, Some(message.clone())),
         ExecEnd::MachineEnded => (None, Some("the machine has ended".to_owned())),
     };

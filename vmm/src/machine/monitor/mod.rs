@@ -49,16 +49,18 @@ pub(super) struct Monitor<'a> {
     context: RunContext<'a>,
     timers: Timers,
     control_port: ControlPort,
-    told: Told,
+    known: KnownStreams,
     end: Option<End>,
 }
 
-/// What the supervisor was told about the streams, so that it is told once.
+/// What the supervisor knows about the streams, so that each event is sent once.
 #[derive(Default)]
-struct Told {
+struct KnownStreams {
     stdin_ended: bool,
     stdout_closed: bool,
     stderr_closed: bool,
+    /// It asked for the counts of the output.
+    awaits_output: bool,
 }
 
 impl<'a> Monitor<'a> {
@@ -100,7 +102,7 @@ impl<'a> Monitor<'a> {
             context,
             timers: Timers::new(sample, heartbeat),
             control_port,
-            told: Told::default(),
+            known: KnownStreams::default(),
             end: None,
         })
     }
@@ -160,17 +162,6 @@ impl<'a> Monitor<'a> {
     fn feed(&mut self, event: Event<'_>) {
         let actions = self.supervisor.on(event);
         self.act(actions);
-        if let Some((stdout, stderr)) = self.supervisor.awaited() {
-            let ports = &self.machine.ports;
-            // Both are asked, so that both signal.
-            let out = ports.stdio.announce_at(stdout);
-            let err = ports.stderr.announce_at(stderr);
-            if out && err {
-                let written = self.written();
-                let actions = self.supervisor.on(written);
-                self.act(actions);
-            }
-        }
     }
 
     fn act(&mut self, actions: Vec<Action>) {
@@ -178,12 +169,13 @@ impl<'a> Monitor<'a> {
             match action {
                 Action::Send(frame) => self.control_port.queue(frame),
                 Action::SetTimer(kind, after) => self.timers.set(kind, Instant::now().checked_add(after)),
+                Action::AwaitOutput { stdout, stderr } => self.await_output(stdout, stderr),
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Ready => self.on_ready(),
-                Action::Notified(said) => self.context.notifier.pass_on(&said),
+                Action::Notify(notification) => self.context.notifier.pass_on(&notification),
                 Action::Health(report) => self.on_health(report),
-                Action::Exec(id, news) => self.on_exec_news(id, news),
-                Action::Reached(stage) => self.on_stage(stage),
+                Action::Exec(id, event) => self.on_exec_event(id, event),
+                Action::StageReached(stage) => self.on_stage(stage),
                 Action::Stopping => self.on_stopping(),
                 Action::End(end) => self.end = Some(end),
             }
@@ -222,20 +214,19 @@ impl<'a> Monitor<'a> {
     fn on_streams(&mut self) {
         let ports = &self.machine.ports;
         let (stdio, stderr) = (Arc::clone(&ports.stdio), Arc::clone(&ports.stderr));
-        // Reading the descriptors only makes them quiet; what happened is in the monitors.
-        let _ = (stdio.event.read(), stderr.event.read());
-        if is_new(&stdio.input_ended, &mut self.told.stdin_ended) {
+        // The reads only clear the descriptors. What happened is in the monitors.
+        let signalled = [&stdio.event, &stderr.event].map(|event| event.read().is_ok()).contains(&true);
+        if is_new(&stdio.input_ended, &mut self.known.stdin_ended) {
             self.feed(Event::StdinEnded { bytes: stdio.to_guest.load(Ordering::SeqCst) });
         }
-        if is_new(&stdio.output_closed, &mut self.told.stdout_closed) {
+        if is_new(&stdio.output_closed, &mut self.known.stdout_closed) {
             self.feed(Event::OutputClosed { stderr: false });
         }
-        if is_new(&stderr.output_closed, &mut self.told.stderr_closed) {
+        if is_new(&stderr.output_closed, &mut self.known.stderr_closed) {
             self.feed(Event::OutputClosed { stderr: true });
         }
-        if self.supervisor.awaited().is_some() {
-            let written = self.written();
-            self.feed(written);
+        if signalled && self.known.awaits_output {
+            self.report_output();
         }
     }
 
@@ -259,9 +250,18 @@ impl<'a> Monitor<'a> {
         self.feed(Event::MachineStopped(ExitReason::InternalError(line)));
     }
 
-    fn written(&self) -> Event<'static> {
+    fn await_output(&mut self, stdout: u64, stderr: u64) {
+        // Both are armed before the counts are read: later bytes signal.
+        self.machine.ports.stdio.announce_at(stdout);
+        self.machine.ports.stderr.announce_at(stderr);
+        self.known.awaits_output = true;
+        self.report_output();
+    }
+
+    fn report_output(&mut self) {
         let count = |monitor: &PortMonitor| monitor.to_host.load(Ordering::SeqCst);
-        Event::StreamsWritten { stdout: count(&self.machine.ports.stdio), stderr: count(&self.machine.ports.stderr) }
+        let (stdout, stderr) = (count(&self.machine.ports.stdio), count(&self.machine.ports.stderr));
+        self.feed(Event::OutputWritten { stdout, stderr });
     }
 
     fn stop_vcpus(&mut self) {
@@ -302,9 +302,9 @@ fn milliseconds(wait: Duration) -> i32 {
     i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// Whether `flag` was set since `told` was; sets it.
-fn is_new(flag: &AtomicBool, told: &mut bool) -> bool {
-    let is = flag.load(Ordering::SeqCst) && !*told;
-    *told |= is;
-    is
+/// Whether `flag` is set and `known` was not; sets `known`.
+fn is_new(flag: &AtomicBool, known: &mut bool) -> bool {
+    let is_new = flag.load(Ordering::SeqCst) && !*known;
+    *known |= is_new;
+    is_new
 }

@@ -1,53 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a supervisor hears. Plain data, made by `main`'s event loop.
+//! What the supervisor is told and what it answers. Plain data; `main`'s event loop makes the events and performs the actions.
 
-use super::action::TimerKind;
-use super::exec::{ExecCommand, ExecId};
+use super::exec::{ExecCommand, ExecEvent, ExecId};
+use crate::state::end::End;
+use crate::state::stages::Stage;
+use guest_protocol::health::HealthReport;
+use guest_protocol::notification::Notification;
 use guest_protocol::run_spec::WindowSize;
 use kvm::ExitReason;
 use std::time::Duration;
 
-/// What happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event<'a> {
-    /// Bytes came from the control port.
+    /// Bytes from the control port.
     ControlBytes(&'a [u8]),
-    /// The control port will give no more.
+    /// End of file on the control port.
     ControlClosed,
     /// A signal to this process.
     HostSignal(i32),
-    /// The terminal has a new size.
+    /// The terminal was resized.
     WindowSize(WindowSize),
-    /// Somebody asks for a polite end.
+    /// A client asks for an orderly stop.
     Stop {
-        /// From now to the power cut, instead of `--stop-timeout`.
+        /// Until the power is cut, in place of `--stop-timeout`.
         grace: Option<Duration>,
-        /// Instead of the stop signal.
+        /// In place of the stop signal.
         signal: Option<u8>,
     },
-    /// Somebody asks for a signal to the workload; KILL cuts the power.
+    /// A client sends the workload this signal; KILL cuts the power.
     Kill(u8),
-    /// A timer ran out.
     Timer(TimerKind),
-    /// Standard input ended after this many bytes went to the guest.
+    /// End of file on standard input after `bytes`, counted since the start.
     StdinEnded {
-        /// Since the start.
         bytes: u64,
     },
-    /// Nobody reads an output any more.
+    /// The reader of standard output (or error) is gone.
     OutputClosed {
-        /// Standard error rather than standard output.
         stderr: bool,
     },
-    /// How many bytes have come out on the host since the start.
-    StreamsWritten {
-        /// Of standard output.
+    /// Bytes written on the host since the start. Follows [`Action::AwaitOutput`]: at once, and again when a count is reached.
+    OutputWritten {
         stdout: u64,
-        /// Of standard error.
         stderr: u64,
     },
-    /// Somebody wants something of a process beside the workload.
     Exec(ExecId, ExecCommand),
-    /// The machine stopped by itself.
+    /// The machine stopped without [`Action::PowerOff`].
     MachineStopped(ExitReason),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Write this frame to the control port.
+    Send(Vec<u8>),
+    /// Start the timer, or restart it.
+    SetTimer(TimerKind, Duration),
+    /// Report with [`Event::OutputWritten`] how much output is written, now and when these counts are reached.
+    AwaitOutput {
+        stdout: u64,
+        stderr: u64,
+    },
+    /// Stop the vCPUs.
+    PowerOff,
+    StageReached(Stage),
+    /// The workload is ready.
+    Ready,
+    /// A health check finished.
+    Health(HealthReport),
+    /// Pass this on to the service manager.
+    Notify(Notification),
+    Exec(ExecId, ExecEvent),
+    /// The workload was asked to end.
+    Stopping,
+    /// Nothing follows.
+    End(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TimerKind {
+    /// `--timeout`.
+    Run,
+    /// `--stop-timeout`.
+    Stop,
+    /// [`GRACE`](super::GRACE).
+    Grace,
 }

@@ -1,45 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The supervisor with PID 1 and with whoever sends signals to this process, as a state machine: events in, actions
-//! out, no clock, no descriptor, no thread. `main`'s event loop feeds it.
+//! The state machine between PID 1, the signals to this process and the clients of the control socket: events in, actions
+//! out, no clock, no descriptor, no thread. `main`'s event loop drives it.
 //!
 //! ```text
-//!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --all written--> Done
-//!                                                     (Failed goes to Done from anywhere before)
+//!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --output written--> Done
+//!                         (Failed leads from each of the first three to Done)
 //! ```
 //!
-//! A signal that asks for the end (TERM, and INT, HUP and QUIT, which would end a process that has not set up handlers
-//! yet) ends `Booting` and `Starting` at once. From `Running` on the contract's table holds. Power cut while the output
-//! still drains loses output, so it counts as `killed` although the workload's own end is known by then. PID 1 reports when all
-//! that must last is on the disks, so that once the output is out, too, the power is cut.
+//! A signal that requests the end (TERM, and INT, HUP and QUIT, which end a process without handlers) ends `Booting` and
+//! `Starting` at once. From `Running` on, the contract's table of signals applies. A power cut while output drains loses
+//! output: it counts as `killed`, although the workload's own end is known by then. PID 1 reports `Ended` when everything
+//! that must last is on the disks, so the power is cut as soon as the output is written, too.
 
-mod action;
 mod event;
 pub(crate) mod exec;
-mod request;
-mod settings;
 
-pub(crate) use action::{Action, TimerKind};
-pub(crate) use event::Event;
-pub(crate) use settings::Settings;
+pub(crate) use event::{Action, Event, TimerKind};
 
-use self::exec::{ExecEnd, ExecId, ExecNews, ExecRefusal, ExecSessions};
+use self::exec::{ExecEnd, ExecError, ExecEvent, ExecId, Execs};
 use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
-use guest_protocol::run_spec::{Readiness, WindowSize};
+use guest_protocol::run_spec::{Readiness, RunSpec, WindowSize};
 use kvm::ExitReason;
 use std::time::Duration;
 
-/// How long the machine's own end may take after the control port closed.
+/// From the end of file on the control port to the power cut, if the machine does not stop before.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
 const SIGQUIT: u8 = 3;
+const SIGKILL: u8 = 9;
 const SIGUSR1: u8 = 10;
 const SIGUSR2: u8 = 12;
 const SIGTERM: u8 = 15;
+
+/// What is fixed for the whole run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The answer to PID 1's `Hello`.
+    pub(crate) spec: RunSpec,
+    /// Sent to the workload at TERM.
+    pub(crate) stop_signal: u8,
+    /// From TERM to the power cut.
+    pub(crate) stop_timeout: Duration,
+    /// `--timeout`.
+    pub(crate) timeout: Option<Duration>,
+    /// `-t`.
+    pub(crate) terminal: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -49,10 +60,10 @@ pub(crate) struct Supervisor {
     reader: FrameReader,
     outputs: Outputs,
     stop: StopRequest,
-    execs: ExecSessions,
+    execs: Execs,
     ready: bool,
-    /// Messages that came before PID 1 could take them.
-    waiting: Vec<ToGuest>,
+    /// Messages that PID 1 cannot take yet.
+    pending: Vec<ToGuest>,
     actions: Vec<Action>,
 }
 
@@ -61,11 +72,16 @@ enum State {
     Booting,
     Starting,
     Running,
-    Draining { end: End, stdout: u64, stderr: u64 },
+    /// The workload ended and wrote so many bytes.
+    Draining {
+        end: End,
+        stdout: u64,
+        stderr: u64,
+    },
     Done,
 }
 
-/// What is known of the standard streams on the host.
+/// Standard output and error on the host, as last reported.
 #[derive(Debug, Default)]
 struct Outputs {
     stdout: u64,
@@ -74,17 +90,15 @@ struct Outputs {
     stderr_closed: bool,
 }
 
-/// How far the wish to stop has gone.
 #[derive(Debug, Default)]
 struct StopRequest {
     interrupted: bool,
-    asked: bool,
+    requested: bool,
     /// From the request to the power cut.
     grace: Duration,
 }
 
 impl Supervisor {
-    /// Before the machine runs.
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -93,46 +107,47 @@ impl Supervisor {
             reader: FrameReader::default(),
             outputs: Outputs::default(),
             stop: StopRequest::default(),
-            execs: ExecSessions::default(),
+            execs: Execs::default(),
             ready: false,
-            waiting: Vec::new(),
+            pending: Vec::new(),
             actions: Vec::new(),
         }
     }
 
-    /// What to do when the machine starts.
+    /// Actions for the start of the machine.
     #[must_use]
     pub(crate) fn start(&self) -> Vec<Action> {
         self.settings.timeout.map(|limit| Action::SetTimer(TimerKind::Run, limit)).into_iter().collect()
     }
 
-    /// What to do about `event`.
+    /// Handles one event. Actions are to be performed in order.
     #[must_use]
     pub(crate) fn on(&mut self, event: Event<'_>) -> Vec<Action> {
         if matches!(self.state, State::Done) {
             return Vec::new();
         }
         match event {
-            Event::ControlBytes(bytes) => self.read(bytes),
-            Event::ControlClosed => self.on_control_closed(),
+            Event::ControlBytes(bytes) => self.on_control_bytes(bytes),
+            // The machine's own end says more, and follows at once if the port closed because of it.
+            Event::ControlClosed => self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE)),
             Event::HostSignal(signal) => self.on_signal(signal),
             Event::WindowSize(size) => self.on_window_size(size),
-            Event::Stop { grace, signal } => self.on_stop_request(grace, signal),
-            Event::Kill(signal) => self.on_kill_request(signal),
+            Event::Stop { grace, signal } => self.on_stop(grace, signal),
+            Event::Kill(signal) => self.on_kill(signal),
             Event::Timer(kind) => self.on_timer(kind),
-            Event::StdinEnded { bytes } => self.tell(ToGuest::StdinEnd { bytes }),
+            Event::StdinEnded { bytes } => self.send(ToGuest::StdinEnd { bytes }),
             Event::OutputClosed { stderr } => {
                 *(if stderr { &mut self.outputs.stderr_closed } else { &mut self.outputs.stdout_closed }) = true;
-                self.tell(ToGuest::OutputClosed { stderr });
+                self.send(ToGuest::OutputClosed { stderr });
                 self.end_if_drained();
             }
-            Event::StreamsWritten { stdout, stderr } => {
+            Event::OutputWritten { stdout, stderr } => {
                 (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
                 self.end_if_drained();
             }
             Event::Exec(id, command) => {
                 if let Some(message) = self.execs.command(id, command) {
-                    self.tell(message);
+                    self.send(message);
                 }
             }
             Event::MachineStopped(reason) => self.on_machine_stopped(&reason),
@@ -140,18 +155,18 @@ impl Supervisor {
         std::mem::take(&mut self.actions)
     }
 
-    /// Starts a process beside the workload; what becomes of it comes as [`Action::Exec`]s with this number.
+    /// Starts a process beside the workload. Its events come as [`Action::Exec`] with the returned number.
     ///
     /// # Errors
-    /// Not now.
-    pub(crate) fn exec(&mut self, spec: ExecSpec) -> Result<(ExecId, Vec<Action>), ExecRefusal> {
+    /// The workload is not running, or there are too many processes.
+    pub(crate) fn exec(&mut self, spec: ExecSpec) -> Result<(ExecId, Vec<Action>), ExecError> {
         match self.state {
-            State::Booting | State::Starting => return Err(ExecRefusal::NotYet),
+            State::Booting | State::Starting => return Err(ExecError::NotYet),
             State::Running => {}
-            State::Draining { .. } | State::Done => return Err(ExecRefusal::Ended),
+            State::Draining { .. } | State::Done => return Err(ExecError::Ended),
         }
         let (id, message) = self.execs.start(spec)?;
-        self.send(&message);
+        self.send_now(&message);
         Ok((id, std::mem::take(&mut self.actions)))
     }
 
@@ -161,26 +176,13 @@ impl Supervisor {
         self.execs.room(id)
     }
 
-    /// How many bytes of standard output and standard error must have come out before the run can end, once that is known.
-    /// [`Event::StreamsWritten`] is wanted from then on.
-    #[must_use]
-    pub(crate) fn awaited(&self) -> Option<(u64, u64)> {
-        match self.state {
-            State::Draining { stdout, stderr, .. } => Some((stdout, stderr)),
-            _ => None,
-        }
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
+    fn on_control_bytes(&mut self, bytes: &[u8]) {
         self.reader.push(bytes);
-        loop {
+        while !matches!(self.state, State::Done) {
             match self.reader.next() {
                 Ok(Some(message)) => self.on_message(message),
                 Ok(None) => return,
-                Err(error) => return self.broken(&format!("a frame of the guest's init cannot be read ({error:?})")),
-            }
-            if matches!(self.state, State::Done) {
-                return;
+                Err(error) => self.on_fault(&format!("invalid frame from the guest's init ({error:?})")),
             }
         }
     }
@@ -188,69 +190,70 @@ impl Supervisor {
     fn on_message(&mut self, message: ToHost) {
         match (&self.state, message) {
             (State::Booting, ToHost::Hello { version: protocol::VERSION }) => {
-                self.actions.push(Action::Reached(Stage::InitStarted));
-                self.send(&ToGuest::Spec(self.settings.spec.clone()));
+                self.actions.push(Action::StageReached(Stage::InitStarted));
+                self.send_now(&ToGuest::Spec(self.settings.spec.clone()));
                 self.state = State::Starting;
-                // Signals wait for the workload; the rest concerns the streams, and PID 1 takes it at any time.
-                let (signals, others) =
-                    std::mem::take(&mut self.waiting).into_iter().partition(|m| matches!(m, ToGuest::Signal(_)));
-                self.waiting = signals;
-                let others: Vec<ToGuest> = others;
-                others.iter().for_each(|message| self.send(message));
+                // Signals wait for the workload. PID 1 takes the rest, which concerns the streams, at any time.
+                let pending = std::mem::take(&mut self.pending);
+                let (signals, others): (Vec<_>, Vec<_>) =
+                    pending.into_iter().partition(|message| matches!(message, ToGuest::Signal(_)));
+                self.pending = signals;
+                others.iter().for_each(|message| self.send_now(message));
             }
             (State::Booting, ToHost::Hello { version }) => {
-                let detail = format!("the guest's init speaks protocol {version}, coracle {}", protocol::VERSION);
-                self.cut_power(End::failed(EndReason::HostError, &format!("{detail}: they were not built together")));
+                let detail = format!(
+                    "protocol version mismatch: {version} in the guest's init, {} in coracle; install both from one build",
+                    protocol::VERSION
+                );
+                self.cut_power(End::failed(EndReason::HostError, &detail));
             }
             (State::Starting, ToHost::Running) => {
                 if self.settings.spec.readiness == Readiness::Executed {
-                    self.be_ready();
+                    self.set_ready();
                 }
-                self.actions.push(Action::Reached(Stage::WorkloadExecuted));
+                self.actions.push(Action::StageReached(Stage::WorkloadExecuted));
                 self.state = State::Running;
-                std::mem::take(&mut self.waiting).iter().for_each(|message| self.send(message));
+                std::mem::take(&mut self.pending).iter().for_each(|message| self.send_now(message));
             }
             (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
-                let end = End::of_workload(end, self.stop.asked);
+                let end = End::of_workload(end, self.stop.requested);
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
                 self.end_if_drained();
+                if !matches!(self.state, State::Done) {
+                    self.actions.push(Action::AwaitOutput { stdout: stdout_bytes, stderr: stderr_bytes });
+                }
             }
-            (State::Running, ToHost::Ready) => self.be_ready(),
+            (State::Running, ToHost::Ready) => self.set_ready(),
             (State::Running, ToHost::Health(report)) => self.actions.push(Action::Health(report)),
-            (State::Running, ToHost::Notification(said)) => self.actions.push(Action::Notified(said)),
-            (State::Running, ToHost::Exec { id, report }) => match self.execs.hear(id, report) {
-                Ok(Some(news)) => self.actions.push(Action::Exec(id, news)),
+            (State::Running, ToHost::Notification(notification)) => self.actions.push(Action::Notify(notification)),
+            (State::Running, ToHost::Exec { id, report }) => match self.execs.on_report(id, report) {
+                Ok(Some(event)) => self.actions.push(Action::Exec(id, event)),
                 Ok(None) => {}
-                Err(fault) => self.broken(&format!("the guest's init said {fault}")),
+                Err(fault) => self.on_fault(&format!("protocol error of the guest's init: {fault}")),
             },
             (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
                 self.cut_power(End::of_failure(kind, &step, &detail, errno));
             }
-            (_, message) => self.broken(&format!("the guest's init said {} out of turn", name(&message))),
+            (_, message) => self.on_fault(&format!("unexpected message from the guest's init: {}", name(&message))),
         }
     }
 
-    /// Once, however often the workload says so.
-    fn be_ready(&mut self) {
+    /// Only the first time has an effect.
+    fn set_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             self.actions.push(Action::Ready);
         }
     }
 
-    /// Once the workload has ended and all that it wrote is out, nothing can be lost any more.
+    /// Once the workload has ended and all its output is written, nothing can be lost.
     fn end_if_drained(&mut self) {
         let State::Draining { end, stdout, stderr } = &self.state else { return };
-        let stdout_done = self.outputs.stdout_closed || self.outputs.stdout >= *stdout;
-        let stderr_done = self.outputs.stderr_closed || self.outputs.stderr >= *stderr;
-        if stdout_done && stderr_done {
+        let stdout_drained = self.outputs.stdout_closed || self.outputs.stdout >= *stdout;
+        let stderr_drained = self.outputs.stderr_closed || self.outputs.stderr >= *stderr;
+        if stdout_drained && stderr_drained {
             let end = end.clone();
             self.cut_power(end);
         }
-    }
-
-    fn on_control_closed(&mut self) {
-        // The machine's own end tells more, and comes at once if the port closed for it.
-        self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE));
     }
 
     fn on_signal(&mut self, signal: i32) {
@@ -260,33 +263,65 @@ impl Supervisor {
             SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
                 self.cut_power(End::signalled_before_workload(signal));
             }
-            SIGTERM => self.stop(),
-            SIGINT if self.stop.interrupted => self.stop(),
+            SIGTERM => self.on_term(),
+            SIGINT if self.stop.interrupted => self.on_term(),
             SIGINT => {
                 self.stop.interrupted = true;
-                self.tell(ToGuest::Signal(signal));
+                self.send(ToGuest::Signal(signal));
             }
-            SIGHUP | SIGQUIT => self.tell(ToGuest::Signal(signal)),
-            // One of each is enough: signals of a kind do not queue in a process either.
-            SIGUSR1 | SIGUSR2 if before_the_workload && self.waiting.contains(&ToGuest::Signal(signal)) => {}
-            SIGUSR1 | SIGUSR2 if before_the_workload => self.waiting.push(ToGuest::Signal(signal)),
-            SIGUSR1 | SIGUSR2 => self.tell(ToGuest::Signal(signal)),
+            SIGHUP | SIGQUIT => self.send(ToGuest::Signal(signal)),
+            // One of each: standard signals do not queue in a process either.
+            SIGUSR1 | SIGUSR2 if before_the_workload && self.pending.contains(&ToGuest::Signal(signal)) => {}
+            SIGUSR1 | SIGUSR2 if before_the_workload => self.pending.push(ToGuest::Signal(signal)),
+            SIGUSR1 | SIGUSR2 => self.send(ToGuest::Signal(signal)),
             _ => {}
         }
     }
 
-    /// TERM, or what is like it.
-    fn stop(&mut self) {
-        if self.stop.asked || self.settings.stop_timeout.is_zero() {
+    /// TERM, or a second INT.
+    fn on_term(&mut self) {
+        if self.stop.requested || self.settings.stop_timeout.is_zero() {
             return self.cut_power(End::killed("power was cut at the second request to stop"));
         }
-        self.ask_to_stop(self.settings.stop_signal, self.settings.stop_timeout);
+        self.request_stop(self.settings.stop_signal, self.settings.stop_timeout);
     }
 
-    fn ask_to_stop(&mut self, signal: u8, grace: Duration) {
-        self.stop.asked = true;
+    /// A stop over the control socket. Unlike a second TERM, a second one does not cut the power: independent scripts may each
+    /// send one.
+    fn on_stop(&mut self, grace: Option<Duration>, signal: Option<u8>) {
+        let limit = grace.unwrap_or(self.settings.stop_timeout);
+        match &self.state {
+            State::Booting | State::Starting => self.cut_power(End::signalled_before_workload(SIGTERM)),
+            State::Done => {}
+            State::Running | State::Draining { .. } if limit.is_zero() => {
+                self.cut_power(End::killed("power was cut: a stop without time was asked for"));
+            }
+            // The last time limit given applies.
+            State::Running | State::Draining { .. } if self.stop.requested => {
+                if grace.is_some() {
+                    self.set_grace(limit);
+                }
+            }
+            State::Running | State::Draining { .. } => {
+                self.request_stop(signal.unwrap_or(self.settings.stop_signal), limit);
+            }
+        }
+    }
+
+    fn on_kill(&mut self, signal: u8) {
+        match &self.state {
+            State::Done => {}
+            _ if signal == SIGKILL => self.cut_power(End::killed("power was cut: a kill was asked for")),
+            State::Running => self.send(ToGuest::Signal(signal)),
+            // No process takes it.
+            State::Booting | State::Starting | State::Draining { .. } => {}
+        }
+    }
+
+    fn request_stop(&mut self, signal: u8, grace: Duration) {
+        self.stop.requested = true;
         self.actions.push(Action::Stopping);
-        self.tell(ToGuest::Signal(signal));
+        self.send(ToGuest::Signal(signal));
         self.set_grace(grace);
     }
 
@@ -299,7 +334,7 @@ impl Supervisor {
         match self.state {
             _ if !self.settings.terminal => {}
             State::Booting => self.settings.spec.terminal = Some(size),
-            _ => self.tell(ToGuest::Resize(size)),
+            _ => self.send(ToGuest::Resize(size)),
         }
     }
 
@@ -314,15 +349,16 @@ impl Supervisor {
 
     fn on_machine_stopped(&mut self, reason: &ExitReason) {
         match (&self.state, reason) {
-            // A crash resets the machine; that somebody inside switched it off is as good as a report.
+            // A crash resets the machine. A poweroff was requested inside, which is as good as a report.
             (State::Running | State::Draining { .. }, ExitReason::Poweroff) => {
-                self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.asked));
+                self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.requested));
             }
             _ => self.finish(End::of_machine(reason)),
         }
     }
 
-    fn broken(&mut self, detail: &str) {
+    /// PID 1 violates the protocol. Nothing else that it reports can be relied on.
+    fn on_fault(&mut self, detail: &str) {
         self.cut_power(End::failed(EndReason::InternalError, detail));
     }
 
@@ -333,22 +369,22 @@ impl Supervisor {
 
     fn finish(&mut self, end: End) {
         for id in self.execs.abandon() {
-            self.actions.push(Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
+            self.actions.push(Action::Exec(id, ExecEvent::Ended(ExecEnd::MachineEnded)));
         }
         self.actions.push(Action::End(end));
         self.state = State::Done;
     }
 
     /// Sends `message` as soon as PID 1 can take it.
-    fn tell(&mut self, message: ToGuest) {
+    fn send(&mut self, message: ToGuest) {
         match self.state {
-            State::Booting => self.waiting.push(message),
-            State::Starting | State::Running => self.send(&message),
+            State::Booting => self.pending.push(message),
+            State::Starting | State::Running => self.send_now(&message),
             State::Draining { .. } | State::Done => {}
         }
     }
 
-    fn send(&mut self, message: &ToGuest) {
+    fn send_now(&mut self, message: &ToGuest) {
         self.actions.push(Action::Send(encode(message)));
     }
 }

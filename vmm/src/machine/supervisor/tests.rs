@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of [`super`]: the contract's table of signals, and the order of a life. Events and actions, no time.
+//! Tests of [`super`]: the contract's table of signals, stops and kills, the order of a run, protocol faults.
 
 use super::exec::ExecCommand;
 use super::*;
 use guest_protocol::exec::{ExecReport, ExecRequest};
-use guest_protocol::protocol::{FailureKind, WorkloadEnd};
-use guest_protocol::run_spec::RunSpec;
+use guest_protocol::protocol::FailureKind;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const USR1: i32 = 10;
 const TERM: i32 = 15;
 const INT: i32 = 2;
+const STOP: Event<'_> = Event::Stop { grace: None, signal: None };
 
 fn settings() -> Settings {
     let spec = RunSpec { arguments: vec!["true".into()], ..RunSpec::default() };
     Settings { spec, stop_signal: SIGTERM, stop_timeout: STOP_TIMEOUT, timeout: None, terminal: false }
 }
 
-fn hears(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
+fn receive(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
     supervisor.on(Event::ControlBytes(&encode(message)))
 }
 
@@ -27,13 +27,13 @@ fn booting() -> Supervisor {
 
 fn started(settings: Settings) -> Supervisor {
     let mut supervisor = Supervisor::new(settings);
-    let _ = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
+    let _ = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     supervisor
 }
 
 fn running_with(settings: Settings) -> Supervisor {
     let mut supervisor = started(settings);
-    let _ = hears(&mut supervisor, &ToHost::Running);
+    let _ = receive(&mut supervisor, &ToHost::Running);
     supervisor
 }
 
@@ -43,7 +43,8 @@ fn running() -> Supervisor {
 
 fn draining() -> Supervisor {
     let mut supervisor = running();
-    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(7), 1, 0)), []);
+    let actions = receive(&mut supervisor, &ended(WorkloadEnd::Exited(7), 1, 0));
+    assert_eq!(actions, [Action::AwaitOutput { stdout: 1, stderr: 0 }]);
     supervisor
 }
 
@@ -62,35 +63,34 @@ fn end_of(actions: &[Action]) -> (End, bool) {
 }
 
 #[test]
-fn a_life_without_disturbance_ends_with_the_workloads_status() {
+fn undisturbed_run_ends_with_the_workloads_status() {
     let mut supervisor = booting();
     assert_eq!(supervisor.start(), []);
-    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
-    assert_eq!(hello, [Action::Reached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
-    let running = hears(&mut supervisor, &ToHost::Running);
-    assert_eq!(running, [Action::Ready, Action::Reached(Stage::WorkloadExecuted)]);
-    assert_eq!(supervisor.awaited(), None);
-    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(7), 3, 2)), []);
-    assert_eq!(supervisor.awaited(), Some((3, 2)));
-    assert_eq!(supervisor.on(Event::StreamsWritten { stdout: 3, stderr: 1 }), []);
-    let (end, power_cut) = end_of(&supervisor.on(Event::StreamsWritten { stdout: 3, stderr: 2 }));
+    let hello = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
+    assert_eq!(hello, [Action::StageReached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
+    let running = receive(&mut supervisor, &ToHost::Running);
+    assert_eq!(running, [Action::Ready, Action::StageReached(Stage::WorkloadExecuted)]);
+    let draining = receive(&mut supervisor, &ended(WorkloadEnd::Exited(7), 3, 2));
+    assert_eq!(draining, [Action::AwaitOutput { stdout: 3, stderr: 2 }]);
+    assert_eq!(supervisor.on(Event::OutputWritten { stdout: 3, stderr: 1 }), []);
+    let (end, power_cut) = end_of(&supervisor.on(Event::OutputWritten { stdout: 3, stderr: 2 }));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, true));
-    assert_eq!(supervisor.on(Event::HostSignal(TERM)), [], "nothing comes after the end");
+    assert_eq!(supervisor.on(Event::HostSignal(TERM)), [], "nothing follows the end");
 }
 
 #[test]
-fn frames_may_come_in_any_pieces() {
+fn frames_arrive_in_any_pieces() {
     let mut supervisor = booting();
     let mut bytes = encode(&ToHost::Hello { version: protocol::VERSION });
     bytes.extend(encode(&ToHost::Running));
     let actions: Vec<Action> =
         bytes.iter().flat_map(|byte| supervisor.on(Event::ControlBytes(std::slice::from_ref(byte)))).collect();
-    assert_eq!(actions.last(), Some(&Action::Reached(Stage::WorkloadExecuted)));
+    assert_eq!(actions.last(), Some(&Action::StageReached(Stage::WorkloadExecuted)));
     assert_eq!(actions.len(), 4);
 }
 
 #[test]
-fn a_signal_before_the_workload_runs_ends_at_once_with_its_status() {
+fn signal_before_the_workload_ends_with_its_status() {
     for (signal, status) in [(TERM, 143), (INT, 130), (1, 129), (3, 131)] {
         for mut supervisor in [booting(), started(settings())] {
             let (end, power_cut) = end_of(&supervisor.on(Event::HostSignal(signal)));
@@ -100,19 +100,19 @@ fn a_signal_before_the_workload_runs_ends_at_once_with_its_status() {
 }
 
 #[test]
-fn term_becomes_the_stop_signal_and_the_workloads_own_status_counts() {
+fn term_sends_the_stop_signal_and_keeps_the_workloads_status() {
     let mut supervisor = running_with(Settings { stop_signal: SIGUSR2, ..settings() });
     let actions = supervisor.on(Event::HostSignal(TERM));
     assert_eq!(
         actions,
         [Action::Stopping, sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
-    let (end, power_cut) = end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(42), 0, 0)));
+    let (end, power_cut) = end_of(&receive(&mut supervisor, &ended(WorkloadEnd::Exited(42), 0, 0)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, 42, true));
 }
 
 #[test]
-fn power_is_cut_at_the_second_term_and_after_the_stop_timeout() {
+fn second_term_and_stop_timeout_cut_the_power() {
     for second in [Event::HostSignal(TERM), Event::Timer(TimerKind::Stop)] {
         let mut supervisor = running();
         let _ = supervisor.on(Event::HostSignal(TERM));
@@ -122,13 +122,13 @@ fn power_is_cut_at_the_second_term_and_after_the_stop_timeout() {
 }
 
 #[test]
-fn no_time_to_stop_means_that_the_first_term_kills() {
+fn first_term_kills_with_a_stop_timeout_of_zero() {
     let mut supervisor = running_with(Settings { stop_timeout: Duration::ZERO, ..settings() });
     assert_eq!(end_of(&supervisor.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
 }
 
 #[test]
-fn the_second_int_is_like_term() {
+fn second_int_acts_like_term() {
     let mut supervisor = running();
     assert_eq!(supervisor.on(Event::HostSignal(INT)), [sent(ToGuest::Signal(SIGINT))]);
     let actions = supervisor.on(Event::HostSignal(INT));
@@ -140,14 +140,14 @@ fn the_second_int_is_like_term() {
 }
 
 #[test]
-fn an_int_that_ends_the_workload_is_no_request_to_stop() {
+fn first_int_is_not_a_request_to_stop() {
     let mut supervisor = running();
     let _ = supervisor.on(Event::HostSignal(INT));
-    assert_eq!(end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(3), 0, 0))).0.reason, EndReason::Exited);
+    assert_eq!(end_of(&receive(&mut supervisor, &ended(WorkloadEnd::Exited(3), 0, 0))).0.reason, EndReason::Exited);
 }
 
 #[test]
-fn other_signals_are_forwarded_and_unknown_ones_are_not() {
+fn other_signals_are_forwarded_if_known() {
     let mut supervisor = running();
     for signal in [1_u8, 3, 10, 12] {
         assert_eq!(supervisor.on(Event::HostSignal(signal.into())), [sent(ToGuest::Signal(signal))]);
@@ -158,7 +158,7 @@ fn other_signals_are_forwarded_and_unknown_ones_are_not() {
 }
 
 #[test]
-fn what_comes_early_reaches_the_guest_in_its_time() {
+fn early_events_reach_the_guest_when_it_takes_them() {
     let mut supervisor = booting();
     for event in [
         Event::HostSignal(USR1),
@@ -168,26 +168,26 @@ fn what_comes_early_reaches_the_guest_in_its_time() {
     ] {
         assert_eq!(supervisor.on(event), []);
     }
-    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
+    let hello = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     let streams = [sent(ToGuest::StdinEnd { bytes: 5 }), sent(ToGuest::OutputClosed { stderr: true })];
     assert_eq!(hello[2..], streams);
-    let running = hears(&mut supervisor, &ToHost::Running);
-    assert_eq!(running[2..], [sent(ToGuest::Signal(SIGUSR1))], "one of a kind");
+    let running = receive(&mut supervisor, &ToHost::Running);
+    assert_eq!(running[2..], [sent(ToGuest::Signal(SIGUSR1))], "one of each");
 }
 
 #[test]
-fn the_terminals_last_size_before_the_guest_asks_is_the_one_it_starts_with() {
+fn spec_has_the_terminals_last_size() {
     let size = WindowSize { rows: 50, columns: 132 };
     let mut supervisor = Supervisor::new(Settings { terminal: true, ..settings() });
     assert_eq!(supervisor.on(Event::WindowSize(size)), []);
-    let hello = hears(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
+    let hello = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello[1], sent(ToGuest::Spec(RunSpec { terminal: Some(size), ..settings().spec })));
     assert_eq!(supervisor.on(Event::WindowSize(size)), [sent(ToGuest::Resize(size))]);
-    assert_eq!(running().on(Event::WindowSize(size)), [], "without -t a size means nothing");
+    assert_eq!(running().on(Event::WindowSize(size)), [], "without -t");
 }
 
 #[test]
-fn a_run_beyond_its_time_ends_with_reason_timeout() {
+fn run_timer_ends_the_run_with_reason_timeout() {
     let limit = Duration::from_secs(3);
     let mut supervisor = Supervisor::new(Settings { timeout: Some(limit), ..settings() });
     assert_eq!(supervisor.start(), [Action::SetTimer(TimerKind::Run, limit)]);
@@ -196,23 +196,30 @@ fn a_run_beyond_its_time_ends_with_reason_timeout() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_not_waited_for() {
+fn closed_output_is_not_awaited() {
     let mut supervisor = running();
     assert_eq!(supervisor.on(Event::OutputClosed { stderr: false }).len(), 1);
-    let (end, power_cut) = end_of(&hears(&mut supervisor, &ended(WorkloadEnd::Exited(0), 1 << 40, 0)));
+    let (end, power_cut) = end_of(&receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), 1 << 40, 0)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 0, true));
 }
 
 #[test]
-fn power_cut_before_the_output_is_out_is_a_kill() {
+fn output_closed_while_it_drains_is_not_awaited() {
+    let mut supervisor = draining();
+    let (end, power_cut) = end_of(&supervisor.on(Event::OutputClosed { stderr: false }));
+    assert_eq!((end.reason, end.status, power_cut), (EndReason::Exited, 7, true));
+}
+
+#[test]
+fn power_cut_while_output_drains_is_killed() {
     let mut supervisor = running();
     let _ = supervisor.on(Event::HostSignal(TERM));
-    assert_eq!(hears(&mut supervisor, &ended(WorkloadEnd::Exited(0), 9, 0)), []);
+    assert_eq!(receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), 9, 0)).len(), 1);
     assert_eq!(end_of(&supervisor.on(Event::HostSignal(TERM))).0.reason, EndReason::Killed);
 }
 
 #[test]
-fn a_machine_that_stops_by_itself_gives_its_reason() {
+fn exit_reason_decides_the_end_reason() {
     let stops = [
         (ExitReason::Reset, EndReason::GuestReset, 125),
         (ExitReason::Poweroff, EndReason::GuestPoweroff, 0),
@@ -229,7 +236,7 @@ fn a_machine_that_stops_by_itself_gives_its_reason() {
 }
 
 #[test]
-fn switched_off_before_the_workload_ran_is_a_failure() {
+fn poweroff_before_the_workload_is_a_failure() {
     for mut supervisor in [booting(), started(settings())] {
         let (end, _) = end_of(&supervisor.on(Event::MachineStopped(ExitReason::Poweroff)));
         assert_eq!((end.reason, end.status, end.is_printed()), (EndReason::GuestPoweroff, 125, true));
@@ -237,18 +244,18 @@ fn switched_off_before_the_workload_ran_is_a_failure() {
 }
 
 #[test]
-fn a_failure_of_the_guests_init_is_told() {
+fn failure_of_the_guests_init_is_reported() {
     for mut supervisor in [booting(), started(settings()), running()] {
         let failed =
             ToHost::Failed { kind: FailureKind::NotFound, step: "execute".into(), detail: "nosuch".into(), errno: 2 };
-        let (end, power_cut) = end_of(&hears(&mut supervisor, &failed));
+        let (end, power_cut) = end_of(&receive(&mut supervisor, &failed));
         assert_eq!((end.reason, end.status, power_cut), (EndReason::ConfigError, 127, true));
         assert!(end.detail.contains("nosuch"));
     }
 }
 
 #[test]
-fn words_out_of_turn_end_the_run() {
+fn unexpected_messages_end_the_run() {
     let hello = ToHost::Hello { version: protocol::VERSION };
     let out_of_turn = [
         (booting(), ToHost::Running),
@@ -259,27 +266,27 @@ fn words_out_of_turn_end_the_run() {
         (running(), ToHost::Running),
     ];
     for (mut supervisor, message) in out_of_turn {
-        let (end, power_cut) = end_of(&hears(&mut supervisor, &message));
+        let (end, power_cut) = end_of(&receive(&mut supervisor, &message));
         assert_eq!((end.reason, end.status, power_cut), (EndReason::InternalError, 125, true), "{message:?}");
     }
 }
 
 #[test]
-fn a_frame_that_is_none_ends_the_run() {
+fn invalid_frame_ends_the_run() {
     let mut supervisor = running();
     let (end, power_cut) = end_of(&supervisor.on(Event::ControlBytes(&[0xff; 8])));
     assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
 }
 
 #[test]
-fn another_version_of_the_protocol_is_named() {
-    let (end, _) = end_of(&hears(&mut booting(), &ToHost::Hello { version: 999 }));
+fn protocol_version_mismatch_names_the_version() {
+    let (end, _) = end_of(&receive(&mut booting(), &ToHost::Hello { version: 999 }));
     assert_eq!(end.reason, EndReason::HostError);
     assert!(end.detail.contains("999"));
 }
 
 #[test]
-fn a_closed_control_port_waits_for_the_machines_own_end_for_a_while() {
+fn closed_control_port_waits_for_the_machines_own_end() {
     let mut supervisor = running();
     assert_eq!(supervisor.on(Event::ControlClosed), [Action::SetTimer(TimerKind::Grace, GRACE)]);
     let mut other = running();
@@ -290,37 +297,89 @@ fn a_closed_control_port_waits_for_the_machines_own_end_for_a_while() {
 }
 
 #[test]
-fn processes_beside_the_workload_are_for_as_long_as_it_runs() {
+fn exec_works_while_the_workload_runs() {
     let spec = ExecSpec::default;
-    assert_eq!(booting().exec(spec()), Err(ExecRefusal::NotYet));
-    assert_eq!(started(settings()).exec(spec()), Err(ExecRefusal::NotYet));
-    assert_eq!(draining().exec(spec()), Err(ExecRefusal::Ended));
+    assert_eq!(booting().exec(spec()), Err(ExecError::NotYet));
+    assert_eq!(started(settings()).exec(spec()), Err(ExecError::NotYet));
+    assert_eq!(draining().exec(spec()), Err(ExecError::Ended));
     let mut supervisor = running();
     let (id, actions) = supervisor.exec(spec()).unwrap();
     assert_eq!(actions, [sent(ToGuest::Exec { id, request: ExecRequest::Start(spec()) })]);
     let report = ToHost::Exec { id, report: ExecReport::Started };
-    assert_eq!(hears(&mut supervisor, &report), [Action::Exec(id, ExecNews::Started)]);
+    assert_eq!(receive(&mut supervisor, &report), [Action::Exec(id, ExecEvent::Started)]);
     let signal = supervisor.on(Event::Exec(id, ExecCommand::Signal(15)));
     assert_eq!(signal, [sent(ToGuest::Exec { id, request: ExecRequest::Signal(15) })]);
     let end = supervisor.on(Event::MachineStopped(ExitReason::Reset));
-    assert_eq!(end[0], Action::Exec(id, ExecNews::Over(ExecEnd::MachineEnded)));
+    assert_eq!(end[0], Action::Exec(id, ExecEvent::Ended(ExecEnd::MachineEnded)));
     assert_eq!(end_of(&end).0.reason, EndReason::GuestReset);
 }
 
 #[test]
-fn a_report_that_breaks_the_rules_ends_the_run() {
+fn invalid_exec_report_ends_the_run() {
     let mut supervisor = running();
     let report = ToHost::Exec { id: 5, report: ExecReport::Started };
-    let (end, power_cut) = end_of(&hears(&mut supervisor, &report));
+    let (end, power_cut) = end_of(&receive(&mut supervisor, &report));
     assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
     assert!(end.detail.contains("process 5"), "{}", end.detail);
 }
 
 #[test]
-fn a_workload_that_is_asked_whether_it_is_ready_is_not_ready_before() {
+fn probed_workload_is_ready_at_its_report() {
     let spec = RunSpec { readiness: Readiness::Port(80), ..settings().spec };
     let mut supervisor = started(Settings { spec, ..settings() });
-    assert_eq!(hears(&mut supervisor, &ToHost::Running), [Action::Reached(Stage::WorkloadExecuted)]);
-    assert_eq!(hears(&mut supervisor, &ToHost::Ready), [Action::Ready]);
-    assert_eq!(hears(&mut supervisor, &ToHost::Ready), []);
+    assert_eq!(receive(&mut supervisor, &ToHost::Running), [Action::StageReached(Stage::WorkloadExecuted)]);
+    assert_eq!(receive(&mut supervisor, &ToHost::Ready), [Action::Ready]);
+    assert_eq!(receive(&mut supervisor, &ToHost::Ready), []);
+}
+
+#[test]
+fn stop_sends_the_stop_signal_and_starts_its_timer() {
+    let expected =
+        |signal, grace| [Action::Stopping, sent(ToGuest::Signal(signal)), Action::SetTimer(TimerKind::Stop, grace)];
+    assert_eq!(running().on(STOP), expected(SIGTERM, STOP_TIMEOUT));
+    let grace = Duration::from_secs(3);
+    assert_eq!(running().on(Event::Stop { grace: Some(grace), signal: Some(1) }), expected(1, grace));
+}
+
+#[test]
+fn second_stop_may_change_the_time_but_cuts_no_power() {
+    let mut supervisor = running();
+    let _ = supervisor.on(STOP);
+    assert_eq!(supervisor.on(STOP), []);
+    let grace = Duration::from_secs(1);
+    let changed = supervisor.on(Event::Stop { grace: Some(grace), signal: None });
+    assert_eq!(changed, [Action::SetTimer(TimerKind::Stop, grace)]);
+    let (end, _) = end_of(&supervisor.on(Event::Timer(TimerKind::Stop)));
+    assert!(end.detail.contains("within 1 s"), "{}", end.detail);
+    let mut supervisor = running();
+    let _ = supervisor.on(STOP);
+    let (end, _) = end_of(&supervisor.on(Event::Stop { grace: Some(Duration::ZERO), signal: None }));
+    assert_eq!(end.reason, EndReason::Killed);
+}
+
+#[test]
+fn stop_before_the_workload_ends_the_run_at_once() {
+    for supervisor in [booting, || started(settings())] {
+        let (end, _) = end_of(&supervisor().on(STOP));
+        assert_eq!((end.reason, end.status), (EndReason::Stopped, 143));
+        assert_eq!(supervisor().on(Event::Kill(1)), [], "no process takes it");
+        let (end, _) = end_of(&supervisor().on(Event::Kill(9)));
+        assert_eq!((end.reason, end.status), (EndReason::Killed, 137));
+    }
+}
+
+#[test]
+fn kill_cuts_the_power_and_other_signals_go_to_the_workload() {
+    let (end, _) = end_of(&running().on(Event::Kill(9)));
+    assert_eq!((end.reason, end.status), (EndReason::Killed, 137));
+    assert_eq!(running().on(Event::Kill(19)), [sent(ToGuest::Signal(19))]);
+}
+
+#[test]
+fn stops_and_kills_after_the_end_change_nothing() {
+    let mut supervisor = running();
+    let _ = receive(&mut supervisor, &ended(WorkloadEnd::Exited(7), 0, 0));
+    for event in [STOP, Event::Kill(9), Event::Kill(15)] {
+        assert_eq!(supervisor.on(event), []);
+    }
 }
