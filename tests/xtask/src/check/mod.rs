@@ -2,8 +2,12 @@
 //! `cargo xtask check`: what holds for every commit. Each step is a file here.
 
 mod cargo_steps;
+mod dependencies;
+mod layers;
 mod licences;
-mod readmes;
+mod manifests;
+mod paths;
+mod rust_source;
 mod sizes;
 mod spdx;
 mod versions;
@@ -15,11 +19,14 @@ use std::process::ExitCode;
 type Step = (&'static str, fn() -> Result<Vec<String>>);
 
 /// Quick ones first; the tests last.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 11] = [
     ("format", cargo_steps::format),
     ("sizes", sizes::check),
-    ("readmes", readmes::check),
+    ("layers", layers::check),
+    ("readmes", paths::readmes),
+    ("paths", paths::sources),
     ("spdx", spdx::check),
+    ("dependencies", dependencies::check),
     ("versions", versions::check),
     ("licences", licences::check),
     ("lints", cargo_steps::lints),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Firecracker: virtio-mmio, no API thread, a configuration file (its `docs/getting-started.md`), Coracle's own kernel. Its
+//! Firecracker: virtio-mmio, no API thread, a configuration file (Firecracker, docs/getting-started.md), Coracle's own kernel. Its
 //! devices reach the kernel by `virtio_mmio.device=`, which it adds to the command line in front of PID 1's words (since 1.1.3
 //! whatever those are), and its CPUs by the MP table. The serial port is its standard output, which it writes without waiting
 //! for the reader: where a pipe is full, bytes are lost.
@@ -58,7 +58,7 @@ impl Monitor for Firecracker<'_> {
 }
 
 /// Disks have Firecracker's defaults, which are its fastest here: with `Sync` a start is some 100 ms shorter than with `Async`
-/// (its `docs/api_requests/block-io-engine.md`), and `Unsafe` takes a flush for done.
+/// (Firecracker, docs/api_requests/block-io-engine.md), and `Unsafe` takes a flush for done.
 fn document(kernel: &Path, root: &Path, guest: &Guest) -> Result<Value> {
     let drive = |name: &str, path: &Path, is_root: bool| {
         json!({
