@@ -21,14 +21,15 @@ for purpose in "$@"; do
         kernel) names="linux-source-$(cat version) make gcc libc6-dev flex bison bc libelf-dev xz-utils" ;;
         # depmod.
         debian-cloud) names="kmod xz-utils" ;;
-        # The emulator and the outer Linux's root file system.
-        nested) names="qemu-system-x86 seabios busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
+        # The outer Linux's root file system; tests/nested/qemu.sh finds the emulator, or installs it.
+        nested) names="busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
+        emulator) names="qemu-system-x86 seabios" ;;
         images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
         # mke2fs formats the scratch disk of a run.
         run) names="e2fsprogs" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count.
         tests) names="gcc libc6-dev e2fsprogs util-linux gzip" ;;
-        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, images, run, tests" >&2; exit 2 ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done

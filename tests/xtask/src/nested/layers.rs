@@ -15,6 +15,7 @@ use tempfile::TempDir;
 /// Paths of the disks and of what boots from them.
 #[derive(Debug)]
 pub(super) struct Layers {
+    pub(super) emulator: PathBuf,
     pub(super) kernel: PathBuf,
     pub(super) initramfs: PathBuf,
     /// The uppermost first.
@@ -33,11 +34,16 @@ impl Layers {
         squash(&tree, &payload)?;
         let images = cached_layer(product, "images", &[("", &product.images)])?;
         let kernels: Vec<(&str, &Path)> = product.kernels.iter().map(|(name, path)| (*name, path.as_path())).collect();
-        let kernels = cached_layer(product, "kernels", &kernels)?;
+        let mut disks = vec![payload, images];
+        if !kernels.is_empty() {
+            disks.push(cached_layer(product, "kernels", &kernels)?);
+        }
+        disks.push(product.outer.join("root.squashfs"));
         Ok(Layers {
+            emulator: product.emulator.clone(),
             kernel: product.outer.join("vmlinuz"),
             initramfs: product.outer.join("initramfs"),
-            disks: vec![payload, images, kernels, product.outer.join("root.squashfs")],
+            disks,
             folder,
         })
     }

@@ -28,7 +28,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
 /// Runs the command of `options` in the outer Linux to its end and returns its exit status. `stdout` takes what it writes;
 /// its standard error is this process's.
 pub(crate) fn start(options: &Options, stdout: &mut outer::Sink<'_>) -> Result<u8> {
-    let product = product::Product::find()?;
+    let product = product::Product::find(options.wants_foreign_kernels())?;
     let layers = layers::Layers::make(&product, options)?;
     outer::run(options, &layers, stdout)
 }

@@ -36,6 +36,11 @@ impl Options {
         Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
     }
 
+    /// Whether the command can use a kernel that is not Coracle's own: building those takes minutes.
+    pub(crate) fn wants_foreign_kernels(&self) -> bool {
+        self.command.iter().any(|word| word.contains(TEST_BINARY) || word.contains("/kernels"))
+    }
+
     /// All but these tests.
     pub(crate) fn tests_without(names: &[String]) -> Options {
         let mut options = Options::tests(None);
@@ -104,6 +109,13 @@ mod tests {
         let options = parse("--memory 2048 --timeout 5 -- coracle run --timeout 300 -- x").unwrap();
         assert_eq!(options.command, ["coracle", "run", "--timeout", "300", "--", "x"]);
         assert_eq!((options.memory_mib, options.timeout), (2048, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn foreign_kernels_are_for_tests_and_commands_that_name_them() {
+        assert!(parse("").unwrap().wants_foreign_kernels());
+        assert!(parse("-- coracle run --kernel /kernels/debian-cloud/vmlinuz x").unwrap().wants_foreign_kernels());
+        assert!(!parse("-- coracle run oci:/images/python").unwrap().wants_foreign_kernels());
     }
 
     #[test]

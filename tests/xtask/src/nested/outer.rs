@@ -141,7 +141,7 @@ impl Drop for Qemu {
 fn machine(options: &Options, layers: &Layers, console: &Path) -> Command {
     // Who kills this process ends QEMU, too.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    command.args(["--pdeathsig", "KILL"]).arg(&layers.emulator);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", PROCESSORS]);
     command.args(["-m", &format!("{}M", options.memory_mib)]);

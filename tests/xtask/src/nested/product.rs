@@ -18,27 +18,33 @@ pub(super) struct Product {
     pub(super) outer: PathBuf,
     /// The test images.
     pub(super) images: PathBuf,
-    /// Foreign kernels: a name and a folder.
+    /// The emulator that the outer Linux runs in.
+    pub(super) emulator: PathBuf,
+    /// Foreign kernels, each a name and its directory; none where nothing in the outer Linux asks for one.
     pub(super) kernels: Vec<(&'static str, PathBuf)>,
 }
 
 impl Product {
     /// Finds all of it; what is missing is built, but for the release build itself.
-    pub(super) fn find() -> Result<Product> {
+    pub(super) fn find(foreign_kernels: bool) -> Result<Product> {
         let release = folder_of(coracle_tests::coracle().to_owned())?;
         for name in ["vmlinux", "coracle-init"] {
             let path = release.join(name);
             ensure!(path.is_file(), "{} is not there: run `make build` first", path.display());
+        }
+        let mut kernels = Vec::new();
+        if foreign_kernels {
+            let script = "guest-kernel-config/firecracker-options/build.sh";
+            kernels.push(("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?));
+            kernels.push(("firecracker-options", folder_of(built_by(script)?)?));
         }
         Ok(Product {
             release,
             tests: test_binary()?,
             outer: built_by("tests/nested/build.sh")?,
             images: coracle_tests::images().to_owned(),
-            kernels: vec![
-                ("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?),
-                ("firecracker-options", folder_of(built_by("guest-kernel-config/firecracker-options/build.sh")?)?),
-            ],
+            emulator: built_by("tests/nested/qemu.sh")?,
+            kernels,
         })
     }
 }
