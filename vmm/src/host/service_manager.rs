@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The service manager that started this process (`sd_notify(3)`): told when the machine is ready, what it does, that it is
-//! stopping, and, where it asks for it, that `main` still runs. Used by `main`.
+//! The service manager that started this process (`sd_notify(3)`). Used by `main`.
+//!
+//! Names and values of the messages, and the watchdog's environment, are the crate `sd-notify`'s. The socket is ours: the crate knows
+//! no abstract addresses, opens a socket for each message, and blocks while the service manager does not read.
 
 use devices::guest_warn;
+use sd_notify::NotifyState;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -10,35 +13,33 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// Most that one request for more time is passed on as.
-const LONGEST_EXTENSION: Duration = Duration::from_secs(3600);
-/// Longest status that is passed on, in characters.
-const STATUS_CHARACTERS: usize = 256;
+/// A workload may ask for more time, but not for more than this at once.
+const MAX_EXTENSION: Duration = Duration::from_secs(3600);
+/// A status may come from the workload.
+const MAX_STATUS_CHARACTERS: usize = 256;
 
-/// A service manager that wants to be told.
+/// A service manager that expects notifications.
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
     socket: UnixDatagram,
     watchdog: Option<Duration>,
 }
 
-/// It cannot be told.
+/// `NOTIFY_SOCKET` cannot be connected to.
 #[derive(Debug, thiserror::Error)]
 #[error("NOTIFY_SOCKET={}", .0.display())]
 pub(crate) struct ServiceManagerError(OsString, #[source] io::Error);
 
 impl ServiceManager {
-    /// The one that the environment names, if any.
+    /// The service manager that the environment names, if any.
     ///
     /// # Errors
-    /// Its socket is none.
+    /// No socket listens at its address.
     pub(crate) fn from_environment() -> Result<Option<Self>, ServiceManagerError> {
         let Some(address) = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
             return Ok(None);
         };
-        let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
-        let watchdog = number("WATCHDOG_USEC").filter(|&usec| ours && usec > 0).map(Duration::from_micros);
+        let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
         Self::connect(&address, watchdog).map(Some).map_err(|error| ServiceManagerError(address, error))
     }
 
@@ -52,8 +53,7 @@ impl ServiceManager {
         Ok(Self { socket, watchdog })
     }
 
-    /// The time without a word after which we count as hung, if that is watched: [`alive`](Self::alive) is to be called twice as
-    /// often.
+    /// Time after which a process that does not call [`alive`](Self::alive) is taken for hung; call it twice as often.
     #[must_use]
     pub(crate) fn watchdog(&self) -> Option<Duration> {
         self.watchdog
@@ -61,44 +61,45 @@ impl ServiceManager {
 
     /// The machine is ready.
     pub(crate) fn ready(&self) {
-        self.tell("READY=1");
+        self.send(&[NotifyState::Ready]);
     }
 
-    /// What it does, for people. One line.
+    /// What the machine does, for people. Control characters are replaced, long texts cut.
     pub(crate) fn status(&self, text: &str) {
         let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let line: String = text.chars().take(STATUS_CHARACTERS).map(printable).collect();
-        self.tell(&format!("STATUS={line}"));
+        let line: String = text.chars().take(MAX_STATUS_CHARACTERS).map(printable).collect();
+        self.send(&[NotifyState::Status(&line)]);
     }
 
-    /// The workload reads its configuration again; [`ready`](Self::ready) says when that is done. The time, which orders it after
-    /// the request, is the host's: the guest has clocks of its own.
+    /// The workload reloads its configuration, until the next [`ready`](Self::ready). The time, which orders this message after the
+    /// request to reload, is the host's: the guest has a monotonic clock of its own.
     pub(crate) fn reloading(&self) {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+        let now = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0));
+        self.send(&[NotifyState::Reloading, now]);
     }
 
-    /// What it does takes this much longer, from now on.
+    /// Extends the timeout of what the service is doing to `time` from now, at most [`MAX_EXTENSION`].
     pub(crate) fn extend_timeout(&self, time: Duration) {
-        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", time.min(LONGEST_EXTENSION).as_micros()));
+        let microseconds = u32::try_from(time.min(MAX_EXTENSION).as_micros()).unwrap_or(u32::MAX);
+        self.send(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
     }
 
-    /// It is coming to its end.
+    /// The machine is stopping.
     pub(crate) fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.send(&[NotifyState::Stopping]);
     }
 
     /// `main` runs.
     pub(crate) fn alive(&self) {
-        self.tell("WATCHDOG=1");
+        self.send(&[NotifyState::Watchdog]);
     }
 
-    /// A service manager that does not listen must not hold up a machine.
-    fn tell(&self, text: &str) {
-        if let Err(error) = self.socket.send(text.as_bytes()) {
-            // Part of it is the workload's, and so is how often.
-            guest_warn!("cannot tell the service manager {}: {error}", text.escape_debug());
+    /// Never blocks: a service manager that does not read must not stop the machine.
+    fn send(&self, states: &[NotifyState<'_>]) {
+        let message = states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        if let Err(error) = self.socket.send(message.as_bytes()) {
+            // Rate-limited: the workload can cause messages.
+            guest_warn!("cannot notify the service manager of {}: {error}", message.escape_debug());
         }
     }
 }
@@ -107,16 +108,16 @@ impl ServiceManager {
 mod tests {
     use super::*;
 
-    fn hear(socket: &UnixDatagram) -> String {
+    fn receive(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 256];
         let length = socket.recv(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
     #[test]
-    fn a_socket_with_a_path_and_an_abstract_one_are_told_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
+    fn path_and_abstract_sockets_get_the_same_messages() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
         let name = format!("coracle-test-{}", std::process::id());
         let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
         let sockets = [
@@ -132,19 +133,19 @@ mod tests {
             manager.extend_timeout(Duration::from_secs(5));
             manager.extend_timeout(Duration::MAX);
             manager.stopping();
-            let heard = [0; 6].map(|_| hear(&socket));
+            let received = [0; 6].map(|_| receive(&socket));
             let times = ["EXTEND_TIMEOUT_USEC=5000000", "EXTEND_TIMEOUT_USEC=3600000000"];
-            assert_eq!(heard[..3], ["READY=1", "STATUS=two lines", "WATCHDOG=1"]);
-            assert_eq!((&heard[3..5], &*heard[5]), (&times.map(str::to_owned)[..], "STOPPING=1"));
+            assert_eq!(received[..3], ["READY=1", "STATUS=two lines", "WATCHDOG=1"]);
+            assert_eq!((&received[3..5], &*received[5]), (&times.map(str::to_owned)[..], "STOPPING=1"));
             manager.reloading();
-            let reloading = hear(&socket);
+            let reloading = receive(&socket);
             let time = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
             assert!(time.parse::<u64>().unwrap() > 0, "{reloading}");
         }
     }
 
     #[test]
-    fn an_address_that_nobody_listens_at_is_named() {
+    fn connect_fails_where_no_socket_listens() {
         let error = ServiceManager::connect(OsStr::new("/nonexistent/notify"), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
