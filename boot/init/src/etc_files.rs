@@ -15,7 +15,7 @@ pub fn of(spec: &RunSpec) -> Vec<(&'static str, String)> {
     if spec.system.is_none() || !spec.extra_hosts.is_empty() {
         files.push(("/etc/hosts", hosts(spec)));
     }
-    if !spec.hostname.is_empty() && spec.system.is_none_or(|system| system.hostname_is_asked_for) {
+    if !spec.hostname.is_empty() && spec.system.is_none_or(|system| system.explicit_hostname) {
         files.push(("/etc/hostname", format!("{}\n", spec.hostname)));
     }
     if !spec.resolv_conf.is_empty() {
@@ -72,8 +72,8 @@ mod tests {
         assert_eq!(names(&RunSpec::default()), ["/etc/hosts"]);
         let spec = RunSpec { hostname: "a".into(), resolv_conf: "nameserver 1.1.1.1\n".into(), ..RunSpec::default() };
         assert_eq!(names(&spec), ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]);
-        let system = |hostname_is_asked_for| RunSpec {
-            system: Some(System { hostname_is_asked_for }),
+        let system = |explicit_hostname| RunSpec {
+            system: Some(System { explicit_hostname }),
             hostname: "a".into(),
             ..RunSpec::default()
         };

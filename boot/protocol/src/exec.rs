@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Further processes in a running microVM (`coracle exec`): what the host asks of PID 1 for one of them, and what PID 1
-//! reports. Each has a number of the host's choice, and travels over the control port among everything else, so its streams
-//! are bounded: either side sends only as many bytes as the other has given it credit for. A reader that does not read
-//! therefore stops one process and nothing else.
+//! Further processes in a running microVM (`coracle exec`): the host's requests and PID 1's reports
+//! for one of them.
+//!
+//! The host chooses a number for each process. All of them share the control port, so their streams
+//! are flow-controlled: either side sends only as many bytes as the other has granted. A reader
+//! that does not read stops its own process and nothing else.
 //!
 //! ```text
 //!  Start ->   <- Started, or Failed and nothing more
 //!  Input, InputEnd, Signal, Resize, Credit, HangUp ->   <- Output, Credit
-//!             <- Ended: the last word
+//!             <- Ended: always the last message
 //! ```
 
 use crate::protocol::{FailureKind, WorkloadEnd};
@@ -16,29 +18,32 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Processes that can be running at one time; the next one is refused.
-pub const MOST: usize = 64;
-/// Bytes of output, of both streams together, that PID 1 may send before it was given credit for more.
+/// Processes that can exist at one time; a further `Start` fails.
+pub const MAX_PROCESSES: usize = 64;
+/// Bytes of output, of both streams together, that PID 1 may send before the host grants more.
 pub const OUTPUT_WINDOW: u32 = 64 << 10;
-/// Bytes of input that the host may send before it was given credit for more. PID 1 keeps them until they are read.
+/// Bytes of input that the host may send before PID 1 grants more. PID 1 keeps them until they are
+/// read.
 pub const INPUT_WINDOW: u32 = 16 << 10;
 
-/// What to run besides the workload, in its surroundings.
+/// A process to run beside the workload, in its namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {
-    /// `argv`; never empty. The first is looked up in the `PATH` of the environment if it holds no slash.
+    /// `argv`; never empty. A command without a slash is looked up in the `PATH` of the
+    /// environment.
     pub arguments: Vec<String>,
-    /// `NAME=value` strings that come on top of the workload's.
+    /// `NAME=value` strings that override the workload's.
     pub environment: Vec<String>,
-    /// Empty means the workload's. It must be there.
+    /// Must exist. Empty means the workload's.
     pub working_directory: String,
-    /// As the workload's is written; empty means the workload's.
+    /// In the form of [`RunSpec::user`](crate::run_spec::RunSpec::user). Empty means the
+    /// workload's.
     pub user: String,
-    /// A terminal of its own with this size instead of pipes.
+    /// A pty of this size instead of pipes.
     pub terminal: Option<WindowSize>,
-    /// Whether input will come. Without it the process reads end of file.
+    /// Whether the host sends input. Without it the process reads end of file.
     pub stdin: bool,
-    /// Nobody waits for it: no streams and no terminal, only its number is taken until it ends.
+    /// No streams and no terminal; the process only occupies its number until it ends.
     pub detached: bool,
 }
 
@@ -49,43 +54,43 @@ pub enum ExecRequest {
     Start(ExecSpec),
     /// Bytes for its standard input.
     Input(Vec<u8>),
-    /// Its standard input ends after these.
+    /// End of its standard input, after the bytes sent so far.
     InputEnd,
     /// Deliver this signal number.
     Signal(u8),
-    /// Its terminal has a new size.
+    /// New size of its terminal.
     Resize(WindowSize),
-    /// So many more bytes of output may be sent.
+    /// Grants this many more bytes of output.
     Credit(u32),
-    /// Nobody is there any more: its streams are closed and it is sent SIGHUP, as by a terminal that goes away.
+    /// The client is gone: close the streams and send SIGHUP, as a terminal that is hung up does.
     HangUp,
 }
 
-/// From PID 1, of one process.
+/// From PID 1, about one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecReport {
     /// Its `execve` succeeded.
     Started,
     /// It could not be started. The number is free again.
     Failed {
-        /// What kind of failure; decides the exit status.
+        /// Decides the exit status.
         kind: FailureKind,
         /// The step, e.g. `find user`.
         step: String,
-        /// What was wrong, naming the object.
+        /// The fault, naming the object.
         detail: String,
         /// Linux error number, or 0.
         errno: i32,
     },
     /// Bytes that it wrote.
     Output {
-        /// Standard error rather than standard output; a terminal has only the latter.
+        /// Standard error rather than standard output. A terminal has only the latter.
         stderr: bool,
         /// Never empty.
         bytes: Vec<u8>,
     },
-    /// So many more bytes of input may be sent.
+    /// Grants this many more bytes of input.
     Credit(u32),
-    /// It ended, and every byte that it wrote was sent. The number is free again.
+    /// It ended, and all of its output was sent. The number is free again.
     Ended(WorkloadEnd),
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The contract between host and guest: [`run_spec`], what PID 1 is to run, and [`protocol`], the messages on the control
-//! port. Needs `alloc` only.
+//! The contract between host and guest: [`run_spec`], what PID 1 runs, and [`protocol`], the
+//! messages on the control port. Needs `alloc` only.
 #![no_std]
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The kernel modules that the initramfs brings along: where PID 1 finds them, and in which order it loads them. Pure.
+//! Kernel modules in the initramfs: where PID 1 finds them, and in which order it loads them.
 //!
-//! The list has a line for each: its name, after a `-` if the guest can do without it.
+//! The list has one line per module: its name, with a leading `-` if the guest works without it.
 
 use alloc::string::String;
 use core::fmt::Write as _;
 
-/// Folder of the modules, each in a file `NAME.ko`.
-pub const FOLDER: &str = "/modules";
-/// The list.
+/// Directory of the modules, each in a file `NAME.ko`.
+pub const DIRECTORY: &str = "/modules";
+/// Path of the list.
 pub const LIST: &str = "/modules/list";
 
-/// The list of modules, each with its name and whether the guest cannot do without it.
+/// Formats the list. Each module has a name and whether the guest requires it.
 #[must_use]
 pub fn write<'a>(modules: impl IntoIterator<Item = (&'a str, bool)>) -> String {
     let mut list = String::new();
     for (name, required) in modules {
         let mark = if required { "" } else { "-" };
-        // A string takes all that is written to it.
+        // Writing to a string cannot fail.
         let _ = writeln!(list, "{mark}{name}");
     }
     list
 }
 
-/// What [`write`] wrote.
+/// Parses the output of [`write`].
 pub fn read(list: &str) -> impl Iterator<Item = (&str, bool)> {
     list.lines().map(|line| match line.strip_prefix('-') {
         Some(name) => (name, false),
@@ -37,7 +37,7 @@ mod tests {
     use alloc::vec::Vec;
 
     #[test]
-    fn a_list_is_read_as_it_was_written() {
+    fn module_list_survives_a_round_trip() {
         let modules = [("virtio_mmio", true), ("virtio_rng", false), ("erofs", true)];
         assert_eq!(write(modules), "virtio_mmio\n-virtio_rng\nerofs\n");
         assert_eq!(read(&write(modules)).collect::<Vec<_>>(), modules);

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Frames of the control port: a little-endian `u32` length, then that many bytes of postcard. Both directions are byte
-//! streams over one virtio-console port; a frame longer than [`MAX_FRAME`] ends the conversation.
+//! Frames of the control port: a little-endian `u32` length, then that many bytes of postcard. Both
+//! directions are byte streams over one virtio-console port. A frame longer than [`MAX_FRAME`] is a
+//! protocol error.
 //!
-//! The order of a life: `Hello` ->, <- `Spec`, `Running` ->, <- `Signal`, `Resize`, `StdinEnd`, `OutputClosed` at any time,
-//! `Ended` ->, when all that must last is on the disks; the answer is that the host cuts the power, once it has every byte of
-//! the streams. `Failed` may stand in the place of any message of PID 1 and is answered likewise. Between `Running` and
-//! `Ended` there may be any number of `Exec` in both directions, of `Health` and `Notification`, and `Ready`, of which the
-//! first one counts.
+//! ```text
+//!  PID 1                                  host
+//!  Hello                              ->
+//!                                     <-  Spec
+//!  Running                            ->
+//!                                     <-  Signal, Resize, StdinEnd, OutputClosed, Exec
+//!  Exec, Health, Notification, Ready  ->
+//!  Ended                              ->
+//! ```
+//!
+//! PID 1 sends `Ended` once everything that must last is on the disks. The host answers by cutting
+//! the power, once it has all bytes of the streams. `Failed` may replace any message of PID 1 and
+//! is answered likewise. Only the first `Ready` counts.
 
 use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
@@ -16,12 +25,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// Changes whenever a message does; host and init are built together, so a difference is a mistake of installation.
+/// Changes with every change of a message. Host and init are built together, so a mismatch is an
+/// installation error.
 pub const VERSION: u32 = 5;
-/// Longest payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2 MiB by default.
+/// Maximum payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2
+/// MiB by default.
 pub const MAX_FRAME: u32 = 4 << 20;
-/// Names of the console ports, as the driver shows them in `/sys/class/virtio-ports/*/name`. The port number is the
-/// position in this list; port 0 is the kernel's console.
+/// Names of the console ports, as in `/sys/class/virtio-ports/*/name`. The port number is the index
+/// in this list; port 0 is the kernel's console.
 pub const PORT_NAMES: [&str; 4] = ["console", "control", "stdio", "stderr"];
 /// Port number of this protocol.
 pub const PORT_CONTROL: u32 = 1;
@@ -31,30 +42,32 @@ pub const PORT_STDIO: u32 = 2;
 pub const PORT_STDERR: u32 = 3;
 
 /// From the host to PID 1.
-#[allow(clippy::large_enum_variant, reason = "one value of it is alive at a time")]
+#[allow(clippy::large_enum_variant, reason = "only one value exists at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToGuest {
     /// The answer to `Hello`.
     Spec(RunSpec),
     /// Deliver this signal number to the workload.
     Signal(u8),
-    /// The host's terminal has a new size.
+    /// New size of the host's terminal.
     Resize(WindowSize),
-    /// The host's standard input ended after this many bytes in all: the workload reads end of file after them.
+    /// The host's standard input ended after this many bytes in total; the workload then reads end
+    /// of file.
     StdinEnd {
         /// Bytes sent on the stdio port since the start.
         bytes: u64,
     },
-    /// Nobody reads the host's standard output (or error) any more: the workload's next write gets `EPIPE`.
+    /// The host's standard output (or error) has no reader any more: the workload's next write gets
+    /// `EPIPE`.
     OutputClosed {
         /// The error stream rather than the output stream.
         stderr: bool,
     },
-    /// Concerns a process besides the workload.
+    /// A request for a process beside the workload.
     Exec {
-        /// Which one.
+        /// Its number.
         id: u32,
-        /// What to do.
+        /// The request.
         request: ExecRequest,
     },
 }
@@ -69,109 +82,110 @@ pub enum ToHost {
     },
     /// The workload has been executed (its `execve` succeeded).
     Running,
-    /// The workload could not be started. One line on the host.
+    /// The workload could not be started. The host prints it as one line.
     Failed {
-        /// What kind of failure; decides the exit status.
+        /// Decides the exit status.
         kind: FailureKind,
         /// The step, e.g. `mount root disk`.
         step: String,
-        /// What was wrong, naming the object.
+        /// The fault, naming the object.
         detail: String,
         /// Linux error number, or 0.
         errno: i32,
     },
-    /// The workload ended; its descendants too; streams are drained and file systems synced.
+    /// The workload and its descendants ended, streams are drained and file systems synced.
     Ended {
-        /// How.
+        /// Exit status or signal.
         end: WorkloadEnd,
         /// Bytes written to the stdio port since the start.
         stdout_bytes: u64,
         /// Bytes written to the stderr port since the start.
         stderr_bytes: u64,
     },
-    /// Concerns a process besides the workload.
+    /// A report about a process beside the workload.
     Exec {
-        /// Which one.
+        /// Its number.
         id: u32,
-        /// What happened.
+        /// The report.
         report: ExecReport,
     },
-    /// The workload is ready, as `RunSpec::readiness` says; not if that is `Executed`. One that speaks for itself may
-    /// say so again.
+    /// The condition of `RunSpec::readiness` is met. Not sent for `Executed`; sent again after a
+    /// reload for `Notified`.
     Ready,
     /// A health check has ended.
     Health(HealthReport),
-    /// The workload said this to its service manager.
+    /// The workload sent this to its service manager.
     Notification(Notification),
 }
 
-/// How the workload ended.
+/// Exit status or signal of a process, or what `reboot(2)` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkloadEnd {
     /// `_exit` with this status.
     Exited(u8),
-    /// Ended by this signal.
+    /// Killed by a signal.
     Signalled {
         /// Signal number.
         signal: u8,
-        /// The guest's kernel killed it for want of memory.
+        /// The guest's kernel killed it because memory ran out.
         out_of_memory: bool,
     },
-    /// `--system`: reboot was asked for inside (`SIGHUP` end of the PID namespace).
+    /// `--system`: the guest rebooted (its PID namespace ended by `SIGHUP`).
     Reboot,
-    /// `--system`: poweroff or halt was asked for inside (`SIGINT` end of the PID namespace).
+    /// `--system`: the guest powered off or halted (its PID namespace ended by `SIGINT`).
     Poweroff,
 }
 
-/// Why a workload could not be started.
+/// Why a workload could not be started. Decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
-    /// The command is not there: status 127.
+    /// The command does not exist: status 127.
     NotFound,
-    /// The command is there and cannot be executed: status 126.
+    /// The command exists and cannot be executed: status 126.
     NotExecutable,
-    /// The image does not have what the configuration names, e.g. the user: status 125, `config-error`.
+    /// The image lacks something that the configuration names, e.g. the user: status 125,
+    /// `config-error`.
     Configuration,
-    /// The guest could not prepare the surroundings: status 125, `host-error`.
-    Surroundings,
+    /// PID 1 could not set up the environment: status 125, `host-error`.
+    Setup,
 }
 
-/// A frame could not be read.
+/// An invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// Its length is over [`MAX_FRAME`].
     TooLong(u32),
-    /// Its payload is no message of this version.
+    /// Its payload is not a message of this version.
     Malformed,
 }
 
-/// `message` as one frame.
+/// Encodes `message` as one frame.
 #[must_use]
 pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
-    let payload = postcard::to_allocvec(message).expect("messages hold nothing that postcard cannot write");
+    let payload = postcard::to_allocvec(message).expect("postcard can encode every message");
     let mut frame = Vec::with_capacity(4 + payload.len());
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     frame.extend_from_slice(&payload);
     frame
 }
 
-/// Collects the bytes of a stream and gives out whole messages.
+/// Assembles messages from the bytes of a stream.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     bytes: Vec<u8>,
 }
 
 impl FrameReader {
-    /// Adds bytes that arrived.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole message, or `None` until more bytes arrive.
+    /// Returns the next complete message, or `None` until more bytes arrive.
     ///
     /// # Errors
-    /// The stream is broken and must not be read on.
-    #[allow(clippy::should_implement_trait, reason = "one reader gives out messages of the type that is asked for")]
+    /// The stream is broken and must not be read further.
+    #[allow(clippy::should_implement_trait, reason = "the caller chooses the type of the message")]
     pub fn next<M: serde::de::DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(length) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Frames of the control port: whole, in pieces, too long, broken.
+//! Frames of the control port: complete, split, too long, malformed.
 
 use super::*;
 use crate::exec::ExecSpec;
@@ -40,7 +40,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
             terminal,
             stdin,
             init,
-            system: stdin.then_some(System { hostname_is_asked_for: init }),
+            system: stdin.then_some(System { explicit_hostname: init }),
             root,
             interfaces,
             ..RunSpec::default()
@@ -78,14 +78,14 @@ fn exec_request() -> impl Strategy<Value = ExecRequest> {
 
 proptest! {
     #[test]
-    fn messages_arrive_whole_and_in_order_however_the_stream_is_cut(
+    fn messages_arrive_in_order_for_every_split_of_the_stream(
         messages in prop::collection::vec(to_guest(), 1..5),
-        piece in 1_usize..100,
+        read_size in 1_usize..100,
     ) {
         let stream: Vec<u8> = messages.iter().flat_map(encode).collect();
         let mut reader = FrameReader::default();
         let mut arrived = Vec::new();
-        for bytes in stream.chunks(piece) {
+        for bytes in stream.chunks(read_size) {
             reader.push(bytes);
             while let Some(message) = reader.next::<ToGuest>().unwrap() {
                 arrived.push(message);
@@ -95,14 +95,14 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic_or_invent_room(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn reader_accepts_any_bytes_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let mut reader = FrameReader::default();
         reader.push(&bytes);
         while let Ok(Some(_)) = reader.next::<ToGuest>() {}
     }
 
     #[test]
-    fn a_frame_with_a_byte_too_many_or_too_few_is_malformed(message in to_guest(), longer in any::<bool>()) {
+    fn frame_with_a_surplus_or_missing_byte_is_malformed(message in to_guest(), longer in any::<bool>()) {
         let mut payload = encode(&message).split_off(4);
         if longer { payload.push(0); } else { payload.pop(); }
         let mut reader = FrameReader::default();
@@ -113,26 +113,26 @@ proptest! {
 }
 
 #[test]
-fn a_length_over_the_limit_is_refused_before_its_bytes_arrive() {
+fn length_above_max_frame_is_rejected_before_the_payload() {
     let mut reader = FrameReader::default();
     reader.push(&(MAX_FRAME + 1).to_le_bytes());
     assert_eq!(reader.next::<ToHost>(), Err(FrameError::TooLong(MAX_FRAME + 1)));
 }
 
 #[test]
-fn an_empty_frame_is_malformed() {
+fn empty_frame_is_malformed() {
     let mut reader = FrameReader::default();
     reader.push(&[0; 4]);
     assert_eq!(reader.next::<ToHost>(), Err(FrameError::Malformed));
 }
 
 #[test]
-fn every_message_of_pid_1_survives_the_way() {
+fn every_message_to_the_host_survives_a_round_trip() {
     let end = |end| ToHost::Ended { end, stdout_bytes: u64::MAX, stderr_bytes: 0 };
     let messages = [
         ToHost::Hello { version: VERSION },
         ToHost::Running,
-        ToHost::Failed { kind: FailureKind::Surroundings, step: "mount".into(), detail: "x".into(), errno: -22 },
+        ToHost::Failed { kind: FailureKind::Setup, step: "mount".into(), detail: "x".into(), errno: -22 },
         end(WorkloadEnd::Exited(255)),
         end(WorkloadEnd::Signalled { signal: 9, out_of_memory: true }),
         end(WorkloadEnd::Reboot),

@@ -66,7 +66,7 @@ pub(crate) fn run_spec(
         terminal: inside.terminal,
         stdin: request.interactive,
         init: request.init,
-        system: request.system.then(|| System { hostname_is_asked_for: request.hostname.is_some() }),
+        system: request.system.then(|| System { explicit_hostname: request.hostname.is_some() }),
         root: Root {
             disk_serial: ROOT_SERIAL.to_owned(),
             file_systems: file_systems.iter().map(|&name| name.to_owned()).collect(),
@@ -160,9 +160,9 @@ mod tests {
     fn a_system_has_the_machines_name_and_keeps_its_own_unless_one_is_asked_for() {
         let spec = build(&Request { system: true, ..Request::default() }, &["A=b"]);
         assert_eq!((&*spec.hostname, &*spec.environment), ("web", &["A=b".to_owned()][..]));
-        assert_eq!(spec.system, Some(System { hostname_is_asked_for: false }));
+        assert_eq!(spec.system, Some(System { explicit_hostname: false }));
         let named = Request { system: true, hostname: Some("own".parse().unwrap()), ..Request::default() };
-        assert_eq!(build(&named, &[]).system, Some(System { hostname_is_asked_for: true }));
+        assert_eq!(build(&named, &[]).system, Some(System { explicit_hostname: true }));
         assert_eq!(build(&Request::default(), &[]).system, None);
     }
 

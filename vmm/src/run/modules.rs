@@ -7,7 +7,7 @@ use crate::config::request::Request;
 use crate::state::end::EndReason;
 use boot::modules::{Module, WantedModule};
 use boot::{Feature, Kernel};
-use guest_protocol::module_list::{self, FOLDER, LIST};
+use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use std::path::PathBuf;
 
@@ -65,6 +65,7 @@ fn wanted(spec: &RunSpec) -> Vec<WantedModule<'_>> {
 pub(crate) fn files(modules: &[Module]) -> Vec<(String, Vec<u8>)> {
     let below = |path: &str| path.trim_start_matches('/').to_owned();
     let list = module_list::write(modules.iter().map(|module| (&*module.name, module.required)));
-    let objects = modules.iter().map(|module| (below(&format!("{FOLDER}/{}.ko", module.name)), module.object.clone()));
+    let objects =
+        modules.iter().map(|module| (below(&format!("{DIRECTORY}/{}.ko", module.name)), module.object.clone()));
     objects.chain([(below(LIST), list.into_bytes())]).collect()
 }

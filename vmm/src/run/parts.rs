@@ -12,7 +12,7 @@ use boot::Initramfs;
 use boot::initramfs::FileTooLarge;
 use boot::modules::Module;
 use devices::virtio::net::{NetConfig, Tap, TapError};
-use guest_protocol::module_list::FOLDER;
+use guest_protocol::module_list::DIRECTORY;
 use kvm::Profile;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -58,7 +58,7 @@ pub(super) fn parts(
 fn initramfs(init: &[u8], modules: &[Module]) -> Result<Vec<u8>, FileTooLarge> {
     let mut initramfs = Initramfs::with_init(init)?;
     if !modules.is_empty() {
-        initramfs = initramfs.directory(FOLDER.trim_start_matches('/'), 0o755);
+        initramfs = initramfs.directory(DIRECTORY.trim_start_matches('/'), 0o755);
         for (path, content) in modules::files(modules) {
             initramfs = initramfs.file(&path, 0o644, &content)?;
         }

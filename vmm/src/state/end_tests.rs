@@ -55,7 +55,7 @@ fn commands_that_cannot_run_have_the_statuses_of_a_shell() {
     assert_eq!(status(FailureKind::NotFound), 127);
     assert_eq!(status(FailureKind::NotExecutable), 126);
     assert_eq!(status(FailureKind::Configuration), 125);
-    assert_eq!(status(FailureKind::Surroundings), 125);
+    assert_eq!(status(FailureKind::Setup), 125);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn failures_are_told_from_ends_of_the_workload() {
 
 #[test]
 fn detail_has_no_control_characters_and_is_bounded() {
-    let end = End::of_failure(FailureKind::Surroundings, "mount", &format!("\x1b[2Jroot\n{}", "x".repeat(5000)), 0);
+    let end = End::of_failure(FailureKind::Setup, "mount", &format!("\x1b[2Jroot\n{}", "x".repeat(5000)), 0);
     assert!(!end.detail.contains(char::is_control));
     assert_eq!(end.detail.chars().count(), MAX_DETAIL_CHARACTERS);
 }

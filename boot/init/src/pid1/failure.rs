@@ -21,7 +21,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// The guest could not do `step`; `detail` names the object.
     pub(crate) fn surroundings(step: &'static str, detail: impl Into<String>, errno: Errno) -> Self {
-        Self { kind: FailureKind::Surroundings, step, detail: detail.into(), errno: errno.raw_os_error() }
+        Self { kind: FailureKind::Setup, step, detail: detail.into(), errno: errno.raw_os_error() }
     }
 
     /// The image or the machine lacks what the configuration names.
@@ -36,7 +36,7 @@ impl Failure {
 
     /// The conversation with the host broke.
     pub(crate) fn conversation(detail: &str) -> Self {
-        Self { kind: FailureKind::Surroundings, step: "talk to the host", detail: detail.to_owned(), errno: 0 }
+        Self { kind: FailureKind::Setup, step: "talk to the host", detail: detail.to_owned(), errno: 0 }
     }
 }
 

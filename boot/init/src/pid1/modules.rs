@@ -4,7 +4,7 @@
 use super::failure::{Failure, Step};
 use super::files::read_file;
 use alloc::format;
-use guest_protocol::module_list::{self, FOLDER, LIST};
+use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use rustix::fs::{CWD, Mode, OFlags, openat, unlink};
 use rustix::io::Errno;
 use rustix::system::finit_module;
@@ -20,7 +20,7 @@ pub(crate) fn load() -> Result<(), Failure> {
     };
     let list = core::str::from_utf8(&list).map_err(|_| Failure::configuration(STEP, LIST))?;
     for (name, required) in module_list::read(list) {
-        let path = format!("{FOLDER}/{name}.ko");
+        let path = format!("{DIRECTORY}/{name}.ko");
         let file = openat(CWD, &*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).step(STEP, name)?;
         match finit_module(&file, c"", 0) {
             // What this kernel has built in is as good.

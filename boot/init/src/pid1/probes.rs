@@ -11,8 +11,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
+use guest_init::health::{HealthAction, HealthMonitor};
+use guest_init::sd_notify;
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec};
-use guest_protocol::health::{Health, HealthTurn, OUTPUT_BYTES};
+use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload, SOCKET};
 use guest_protocol::protocol::{ToHost, WorkloadEnd};
 use guest_protocol::run_spec::{Readiness, RunSpec};
@@ -38,7 +40,7 @@ const SIGKILL: u8 = 9;
 #[derive(Default)]
 pub(crate) struct Probes {
     readiness: Option<Probe>,
-    health: Option<Health>,
+    health: Option<HealthMonitor>,
     /// What the running health check wrote.
     output: Vec<u8>,
     late: bool,
@@ -93,7 +95,7 @@ impl Probes {
             probes.readiness = Some(Probe { readiness, due: now, pending: None, running: false });
         }
         if let Some(check) = &spec.health {
-            probes.health = Some(Health::new(check.clone(), now));
+            probes.health = Some(HealthMonitor::new(check.clone(), now));
         }
         if let Some(socket) = notify {
             epoll::add(epoll, &socket, EventData::new_u64(token), EventFlags::IN)?;
@@ -105,8 +107,9 @@ impl Probes {
     /// Milliseconds from now until [`turn`](Self::turn) has something to do; `None` if time alone brings nothing.
     pub(crate) fn due(&self) -> Option<u64> {
         let readiness = self.readiness.as_ref().map(|probe| probe.due);
-        let health = self.health.as_ref().map(Health::due);
-        let notify = self.notify.as_ref().filter(|notify| !notify.heard.is_empty()).map(|notify| notify.due);
+        let health = self.health.as_ref().map(HealthMonitor::due);
+        let notify =
+            self.notify.as_ref().filter(|notify| notify.heard != Notification::default()).map(|notify| notify.due);
         let due = readiness.into_iter().chain(health).chain(notify).filter(|&due| due != u64::MAX).min()?;
         Some(due.saturating_sub(milliseconds_since_boot()))
     }
@@ -125,7 +128,7 @@ impl Probes {
         self.turn_readiness(now, execs, surroundings, control)?;
         self.turn_health(now, execs, surroundings, control)?;
         if let Some(notify) = &mut self.notify
-            && !notify.heard.is_empty()
+            && notify.heard != Notification::default()
             && now >= notify.due
         {
             let heard = core::mem::take(&mut notify.heard);
@@ -177,19 +180,19 @@ impl Probes {
         control: &mut Control,
     ) -> Result<(), Failure> {
         let Some(health) = &mut self.health else { return Ok(()) };
-        match health.turn(now) {
+        match health.poll(now) {
             None => Ok(()),
-            Some(HealthTurn::GiveUp) => {
+            Some(HealthAction::TimeOut) => {
                 self.late = true;
                 execs.obey(Owner::Health, ExecRequest::Signal(SIGKILL));
                 Ok(())
             }
-            Some(HealthTurn::Run) => {
+            Some(HealthAction::Run) => {
                 (self.late, self.output) = (false, Vec::new());
                 let spec = ExecSpec { arguments: health.arguments().to_owned(), ..ExecSpec::default() };
                 match start(execs, Owner::Health, &spec, surroundings) {
                     Ok(()) => Ok(()),
-                    Err(failure) => control.send(&ToHost::Health(health.ended(now, None, format!("{failure}")))),
+                    Err(failure) => control.send(&ToHost::Health(health.finish(now, None, format!("{failure}")))),
                 }
             }
         }
@@ -215,7 +218,7 @@ impl Probes {
                 Ok(())
             }
             (Owner::Health, ExecReport::Output { bytes, .. }) => {
-                let room = OUTPUT_BYTES - self.output.len();
+                let room = MAX_OUTPUT_BYTES - self.output.len();
                 self.output.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 // The rest is read and lost, so that the check can end.
                 execs.obey(owner, ExecRequest::Credit(bytes.len() as u32));
@@ -231,7 +234,7 @@ impl Probes {
                 if self.late {
                     output = "the check took longer than its timeout".to_owned();
                 }
-                control.send(&ToHost::Health(health.ended(milliseconds_since_boot(), exit, output)))
+                control.send(&ToHost::Health(health.finish(milliseconds_since_boot(), exit, output)))
             }
             _ => Ok(()),
         }
@@ -242,7 +245,7 @@ impl Probes {
         let Some(notify) = &mut self.notify else { return };
         let mut datagram = [MaybeUninit::<u8>::uninit(); 4096];
         while let Ok((datagram, _)) = read(&notify.socket, &mut datagram) {
-            notify.heard.hear(datagram);
+            sd_notify::merge(&mut notify.heard, datagram);
         }
     }
 }

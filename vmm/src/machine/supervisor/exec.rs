@@ -8,7 +8,7 @@
 //! ```
 
 use crate::state::end::End;
-use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MOST, OUTPUT_WINDOW};
+use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MAX_PROCESSES, OUTPUT_WINDOW};
 use guest_protocol::protocol::{FailureKind, ToGuest, WorkloadEnd};
 use guest_protocol::run_spec::WindowSize;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(crate) enum ExecError {
     NotYet,
     #[error("the workload has ended")]
     Ended,
-    #[error("{MOST} processes are running beside the workload, which is the limit")]
+    #[error("{MAX_PROCESSES} processes are running beside the workload, which is the limit")]
     TooMany,
 }
 
@@ -121,9 +121,9 @@ impl Execs {
     /// A new process: its number, and the message to PID 1.
     ///
     /// # Errors
-    /// There are [`MOST`].
+    /// There are [`MAX_PROCESSES`].
     pub(crate) fn start(&mut self, spec: ExecSpec) -> Result<(ExecId, ToGuest), ExecError> {
-        if self.execs.len() >= MOST {
+        if self.execs.len() >= MAX_PROCESSES {
             return Err(ExecError::TooMany);
         }
         self.last += 1;

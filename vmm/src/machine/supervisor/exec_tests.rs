@@ -36,7 +36,7 @@ fn exec_status_is_that_of_a_shell() {
         (FailureKind::NotFound, 127),
         (FailureKind::NotExecutable, 126),
         (FailureKind::Configuration, 125),
-        (FailureKind::Surroundings, 125),
+        (FailureKind::Setup, 125),
     ] {
         let mut execs = Execs::default();
         let (id, _) = execs.start(ExecSpec::default()).unwrap();
@@ -108,13 +108,13 @@ fn unattended_exec_is_silent_and_counts_until_it_ends() {
 #[test]
 fn exec_limit_counts_only_processes_that_run() {
     let mut execs = Execs::default();
-    let ids: Vec<_> = (0..MOST).map(|_| execs.start(ExecSpec::default()).unwrap().0).collect();
+    let ids: Vec<_> = (0..MAX_PROCESSES).map(|_| execs.start(ExecSpec::default()).unwrap().0).collect();
     assert_eq!(execs.start(ExecSpec::default()).unwrap_err(), ExecError::TooMany);
     let _ = execs.on_report(ids[3], ExecReport::Started).unwrap();
     let _ = execs.on_report(ids[3], ExecReport::Ended(WorkloadEnd::Exited(0))).unwrap();
     let (id, _) = execs.start(ExecSpec::default()).unwrap();
     assert!(!ids.contains(&id), "numbers are not reused");
-    assert_eq!(execs.abandon().len(), MOST);
+    assert_eq!(execs.abandon().len(), MAX_PROCESSES);
 }
 
 #[test]

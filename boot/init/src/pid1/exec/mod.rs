@@ -12,7 +12,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::vec::Vec;
 use guest_init::memory_events;
-use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, MOST};
+use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, MAX_PROCESSES};
 use guest_protocol::protocol::{ToHost, WorkloadEnd};
 use guest_protocol::run_spec::RunSpec;
 use process::{Process, TOKEN_BITS};
@@ -75,8 +75,11 @@ impl Execs {
     ) -> Result<(), Failure> {
         let workload = workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
         // The number is the host's to choose, and the limit its to keep: this is against a host that does neither.
-        if self.list.len() > MOST + 1 || self.list.iter().any(|exec| exec.owner == owner) {
-            return Err(Failure::configuration(STEP, format!("{MOST} processes are running beside the workload")));
+        if self.list.len() > MAX_PROCESSES + 1 || self.list.iter().any(|exec| exec.owner == owner) {
+            return Err(Failure::configuration(
+                STEP,
+                format!("{MAX_PROCESSES} processes are running beside the workload"),
+            ));
         }
         if self.cgroup.is_none() && read_file("/sys/fs/cgroup/cgroup.procs").is_ok() {
             make_folder(CGROUP).step(STEP, CGROUP)?;
