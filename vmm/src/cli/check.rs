@@ -5,7 +5,6 @@
 use super::arguments::CheckArguments;
 use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::environment;
-use crate::config::plan::{Plan, RootSource};
 use crate::config::request::Request;
 use crate::config::size::Scratch;
 use crate::host::directories::Directories;
@@ -13,6 +12,7 @@ use crate::host::scratch;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::prepare::{open_kernel, read_init};
 use crate::run::progress::ProgressLine;
+use crate::run::resolve::{ResolvedRequest, RootSource};
 use crate::state::end::{EndReason, STATUS_FAILED};
 use boot::Kernel;
 use kvm::KvmHost;
@@ -61,20 +61,20 @@ fn line(step: &Step) -> String {
 }
 
 fn examine(request: &Request) -> Vec<Step> {
-    let folders = Directories::from_environment();
+    let directories = Directories::from_environment();
     let mut steps = vec![
         step("kvm", examine_kvm()),
-        step("kernel", open_kernel(request, &folders, &ProgressLine::new()).map(|kernel| describe_kernel(&kernel))),
-        step("PID 1", read_init(request, &folders).map(|init| format!("{} KiB", init.len() >> 10))),
-        step("scratch", examine_scratch(request, &folders)),
+        step("kernel", open_kernel(request, &directories, &ProgressLine::new()).map(|kernel| describe_kernel(&kernel))),
+        step("PID 1", read_init(request, &directories).map(|init| format!("{} KiB", init.len() >> 10))),
+        step("scratch", examine_scratch(request, &directories)),
     ];
     // Without an image the host alone is examined.
     if request.image.is_some() || request.rootfs.is_some() {
-        let plan = examine_plan(request);
-        if let Ok(Plan { root: RootSource::Image(image), .. }) = &plan {
+        let resolved = resolve(request);
+        if let Ok(ResolvedRequest { root: RootSource::Image(image), .. }) = &resolved {
             steps.push(step("image", examine_image(image)));
         }
-        steps.push(step("configuration", plan.map(|_| "options, disks and network go together".to_owned())));
+        steps.push(step("configuration", resolved.map(|_| "options, disks and network go together".to_owned())));
     }
     steps
 }
@@ -99,19 +99,19 @@ fn examine_kvm() -> Result<String, Failure> {
     Ok(format!("/dev/kvm, {}, up to {} vCPUs", host.kind().name(), host.max_cpus()))
 }
 
-fn examine_scratch(request: &Request, folders: &Directories) -> Result<String, Failure> {
+fn examine_scratch(request: &Request, directories: &Directories) -> Result<String, Failure> {
     match request.scratch() {
         Scratch::Disk(size) => {
-            scratch::create(size, folders, SCRATCH_SERIAL).fails_as(EndReason::HostError)?;
-            Ok(format!("a disk in {}", folders.large_temporary().display()))
+            scratch::create(size, directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?;
+            Ok(format!("a disk in {}", directories.large_temporary().display()))
         }
         other => Ok(other.to_string()),
     }
 }
 
-fn examine_plan(request: &Request) -> Result<Plan, Failure> {
+fn resolve(request: &Request) -> Result<ResolvedRequest, Failure> {
     let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
-    Plan::new(request, &files).fails_as(EndReason::ConfigError)
+    ResolvedRequest::new(request, &files).fails_as(EndReason::ConfigError)
 }
 
 /// Its place only: what is in it shows when it is converted.

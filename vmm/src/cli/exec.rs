@@ -4,7 +4,7 @@
 use super::machines::{RunDirArgument, client_failure, connect};
 use crate::api::attached::{self, AttachedError, Left, Streams};
 use crate::api::server::Exec;
-use crate::config::environment::{self, Variable};
+use crate::config::environment::{self, EnvVar};
 use crate::host::signals::Signals;
 use crate::host::terminal::{self, RawTerminal};
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -37,7 +37,7 @@ pub(super) struct ExecArguments {
     detach: bool,
     /// Set a variable on top of the workload's; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<Variable>,
+    env: Vec<EnvVar>,
     /// Set the variables in a file, one a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     env_file: Vec<PathBuf>,

@@ -59,12 +59,12 @@ pub(crate) enum FileError {
 
 /// `NAME=value`, or `NAME` for the value that the host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Variable {
+pub(crate) struct EnvVar {
     name: String,
     value: Option<String>,
 }
 
-impl FromStr for Variable {
+impl FromStr for EnvVar {
     type Err = VariableError;
 
     fn from_str(text: &str) -> Result<Self, VariableError> {
@@ -85,24 +85,24 @@ impl FromStr for Variable {
     }
 }
 
-impl fmt::Display for Variable {
+impl fmt::Display for EnvVar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         self.value.as_ref().map_or(Ok(()), |value| write!(f, "={value}"))
     }
 }
 
-text_form!(Variable);
+text_form!(EnvVar);
 
 /// Reads a file of variables: one a line, blank lines and those that begin with `#` are left out.
 ///
 /// # Errors
 /// It cannot be read, or a line is no variable.
-pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<Variable>, FileError> {
+pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvVar>, FileError> {
     Ok(paths.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-fn read_file(path: &Path) -> Result<Vec<Variable>, FileError> {
+fn read_file(path: &Path) -> Result<Vec<EnvVar>, FileError> {
     let read = |source| FileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
@@ -113,7 +113,7 @@ fn read_file(path: &Path) -> Result<Vec<Variable>, FileError> {
     parse_lines(&text).map_err(|(line, source)| FileError::Line { path: path.to_owned(), line, source })
 }
 
-fn parse_lines(text: &str) -> Result<Vec<Variable>, (usize, VariableError)> {
+fn parse_lines(text: &str) -> Result<Vec<EnvVar>, (usize, VariableError)> {
     let lines = (1..).zip(text.trim_start_matches('\u{feff}').lines());
     let wanted = lines.map(|(number, line)| (number, line.trim_start()));
     let wanted = wanted.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -126,8 +126,8 @@ fn parse_lines(text: &str) -> Result<Vec<Variable>, (usize, VariableError)> {
 #[must_use]
 pub(crate) fn complete(
     image: &[String],
-    files: &[Variable],
-    options: &[Variable],
+    files: &[EnvVar],
+    options: &[EnvVar],
     host: impl Fn(&str) -> Option<String>,
 ) -> Vec<String> {
     let mut complete: Vec<String> = Vec::new();
@@ -144,12 +144,12 @@ pub(crate) fn complete(
     for (name, value) in image.iter().filter_map(|entry| entry.split_once('=')) {
         set(name, Some(value.to_owned()));
     }
-    for Variable { name, value } in files {
+    for EnvVar { name, value } in files {
         if let Some(value) = value.clone().or_else(|| host(name)) {
             set(name, Some(value));
         }
     }
-    for Variable { name, value } in options {
+    for EnvVar { name, value } in options {
         set(name, value.clone().or_else(|| host(name)));
     }
     complete
@@ -159,21 +159,21 @@ pub(crate) fn complete(
 mod tests {
     use super::*;
 
-    fn variables(texts: &[&str]) -> Vec<Variable> {
+    fn variables(texts: &[&str]) -> Vec<EnvVar> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     #[test]
     fn names_are_checked_and_values_are_free() {
         for text in ["=value", "=", ""] {
-            assert_eq!(text.parse::<Variable>(), Err(VariableError::NoName(text.into())), "{text}");
+            assert_eq!(text.parse::<EnvVar>(), Err(VariableError::NoName(text.into())), "{text}");
         }
         for text in ["A B=c", "A\n=c", "\t=x"] {
-            assert!(matches!(text.parse::<Variable>(), Err(VariableError::Name(_))), "{text}");
+            assert!(matches!(text.parse::<EnvVar>(), Err(VariableError::Name(_))), "{text}");
         }
-        assert_eq!("A=\0".parse::<Variable>(), Err(VariableError::Nul("A".into())));
+        assert_eq!("A=\0".parse::<EnvVar>(), Err(VariableError::Nul("A".into())));
         for text in ["A=b", "A=", "A", "A=b=c \n", "a.b-c=d"] {
-            assert_eq!(text.parse::<Variable>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<EnvVar>().unwrap().to_string(), text);
         }
     }
 

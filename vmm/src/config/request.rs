@@ -5,7 +5,7 @@
 use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
-use super::environment::Variable;
+use super::environment::EnvVar;
 use super::interval::Interval;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
@@ -37,7 +37,7 @@ pub(crate) struct Request {
 
     /// Set a variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
-    pub(crate) env: Vec<Variable>,
+    pub(crate) env: Vec<EnvVar>,
     /// Set the variables in a file, one a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What runs")]
     pub(crate) env_file: Vec<PathBuf>,

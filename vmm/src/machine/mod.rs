@@ -13,8 +13,8 @@ mod slots;
 pub(crate) mod supervisor;
 mod threads;
 
-pub(crate) use build::build;
+pub(crate) use build::{Machine, build};
 pub(crate) use config::{MachineConfig, StreamOutput, Streams};
 pub(crate) use console_log::ConsoleLog;
 pub(crate) use monitor::ServiceNotifier;
-pub(crate) use run::RunContext;
+pub(crate) use run::{Outcome, RunContext};

@@ -43,6 +43,12 @@ impl Failure {
     }
 }
 
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        failure.end()
+    }
+}
+
 /// Gives errors their end reason.
 pub(crate) trait FailsAs<T> {
     /// An error ends the run for this reason.

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One run: the steps from the request to the exit status, in order.
+//! One run: the steps from the request to the exit status, in order. Runs on `main`.
 
 pub(crate) mod failure;
-mod hint;
-pub(crate) mod modules;
-mod parts;
+mod health;
+mod modules;
 pub(crate) mod prepare;
 pub(crate) mod progress;
 mod report;
+pub(crate) mod resolve;
+mod run_spec;
+mod streams;
+mod workload;
 
-use crate::config::environment::{self, Variable};
+use crate::api::control_socket::ControlSocket;
+use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::host::daemonize::{self, Daemon, Spawned};
@@ -20,27 +24,30 @@ use crate::host::panics;
 use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::terminal::RawTerminal;
-use crate::machine::{self, RunContext, ServiceNotifier, StreamOutput, Streams};
+use crate::machine::supervisor::Supervisor;
+use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
-use crate::state::logs::{LogNotifier, StreamLog};
+use crate::state::event_outlet::EventOutlet;
+use crate::state::logs::LogNotifier;
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
 use failure::{FailsAs as _, Failure};
-use hint::Lacks;
-use kvm::Profile;
+use kvm::{KvmHost, Profile};
+use modules::MissingDrivers;
 use prepare::{Preparation, Prepared};
-use report::{Report, file_error};
+use report::{Outcome, Recorder, Report, file_error};
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use streams::WorkloadStreams;
 
-/// What coracle says about itself in a detached process once that runs.
+/// A detached process's own messages, from the moment on at which its workload runs.
 const OWN_LOG: &str = "coracle.log";
-/// Most of that; the guest may cause some of it.
-const OWN_LOG_BYTES: usize = 1 << 20;
+/// The guest may cause some of the messages.
+const MAX_OWN_LOG_BYTES: usize = 1 << 20;
 
 /// The process that started this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,34 +61,229 @@ pub(crate) enum Caller {
 /// Runs `request` from the first check to the exit status, which is returned.
 ///
 /// # Errors
-/// The run failed before the place of its result was known. Until the signals are taken over they have their usual
-/// effect, so that nothing can hang before: a document may come through a pipe.
+/// The run failed before the destination of its result was open.
 pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Result<u8, Failure> {
-    let detached = caller == Caller::Detach;
-    // Now, while nothing that this process opened itself can be mistaken for it.
+    // First, while no descriptor of this process itself can be mistaken for an inherited one.
     let socket = inherited_sockets::control();
-    if request.detach && !detached {
+    if request.detach && caller == Caller::User {
         return detach(&request, socket);
     }
-    // Before anything else: a signal to the starter's group is not for this process.
-    let starter = if detached { Some(Daemon::detach().fails_as(EndReason::HostError)?) } else { None };
+    // Before anything else: a signal to the caller's process group is not for this process.
+    let daemon = match caller {
+        Caller::Detach => Some(Daemon::detach().fails_as(EndReason::HostError)?),
+        Caller::User => None,
+    };
     let id = match request.given_name() {
         Some(name) => name.clone(),
         None => MachineName::random().fails_as(EndReason::HostError)?,
     };
     stages.mark(Stage::Parsed);
-    let mut report = Report::new(&request, id.as_str(), stages)?;
-    let lived = catch_unwind(AssertUnwindSafe(|| {
-        report.inherited_socket = socket.fails_as(EndReason::ConfigError)?;
-        let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
-        live(request, files, id, starter, &mut report)
-    }));
-    let end = match lived {
-        Ok(outcome) if panics::first().is_none() => outcome.unwrap_or_else(|failure| failure.end()),
-        // Whatever else came of it: nobody knows what the mistake has spoilt.
-        _ => Failure::of_panic().end(),
+    let report = Report::open(&request, &id)?;
+    let events = report::open_events(&request)?;
+    let mut run = Run { request, id, stages };
+    let (mut outcome, recorder, socket) = match caught(|| run.claim(socket, events)) {
+        Err(end) => (end.into(), None, None),
+        Ok((mut recorder, claimed)) => {
+            let (outcome, socket) = run.start(claimed, daemon, &mut recorder);
+            (outcome, Some(recorder), socket)
+        }
     };
-    Ok(report.finish(end))
+    // After a panic of any thread nothing else can be relied on.
+    if panics::first().is_some() {
+        outcome.end = Failure::of_panic().end();
+    }
+    Ok(report.finish(outcome, run.stages, recorder, socket))
+}
+
+/// Does one step; a panic in it is an end like any other.
+fn caught<T>(step: impl FnOnce() -> Result<T, End>) -> Result<T, End> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::of_panic().end()))
+}
+
+/// One run.
+struct Run {
+    request: Request,
+    id: MachineName,
+    stages: Stages,
+}
+
+/// What [`Run::claim`] leaves for the next steps.
+struct Claimed {
+    env_files: Vec<EnvVar>,
+    signals: Signals,
+    directories: Directories,
+    /// A service manager's socket, on which clients come besides those of our own.
+    socket: Option<UnixListener>,
+}
+
+/// What [`Run::prepare`] leaves for the next steps.
+struct Ready {
+    prepared: Prepared,
+    notifier: ServiceNotifier,
+    /// The input of a detached workload, which attached clients write.
+    input: Option<PipeWriter>,
+    log_notifier: Option<Arc<LogNotifier>>,
+    samples: Option<Arc<Profile>>,
+}
+
+impl Run {
+    /// Step 1: reads what can block, takes the signals over, and claims the run directory.
+    fn claim(
+        &self,
+        socket: Result<Option<UnixListener>, InheritedSocketError>,
+        events: Option<EventOutlet>,
+    ) -> Result<(Recorder, Claimed), End> {
+        let socket = socket.fails_as(EndReason::ConfigError)?;
+        // Signals have their usual effect until here: the file may be a pipe that nothing writes to.
+        let env_files = environment::read_files(&self.request.env_file).fails_as(EndReason::ConfigError)?;
+        let signals = Signals::block().fails_as(EndReason::HostError)?;
+        let directories = Directories::from_environment();
+        let run_directory = self.claim_run_directory(&directories)?;
+        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events);
+        Ok((recorder, Claimed { env_files, signals, directories, socket }))
+    }
+
+    fn claim_run_directory(&self, directories: &Directories) -> Result<RunDirectory, Failure> {
+        let request = &self.request;
+        let base = request.run_dir.clone().unwrap_or_else(|| directories.run());
+        let keep = (request.given_name().is_some() || request.detach) && !request.rm;
+        let run_directory = RunDirectory::claim(&base, self.id.as_str(), keep).map_err(|error| {
+            let reason = match error {
+                RunDirectoryError::InUse { .. } => EndReason::ConfigError,
+                _ => EndReason::HostError,
+            };
+            Failure::new(reason, error)
+        })?;
+        let document = request.to_document().fails_as(EndReason::ConfigError)?;
+        let mut file = run_directory.create("config.json").fails_as(EndReason::HostError)?;
+        file.write_all(document.as_bytes()).fails_as(EndReason::HostError)?;
+        Ok(run_directory)
+    }
+
+    /// Steps 2 to 4. Returns the control socket, too, because its clients wait for the result.
+    fn start(
+        &mut self,
+        claimed: Claimed,
+        mut daemon: Option<Daemon>,
+        recorder: &mut Recorder,
+    ) -> (Outcome, Option<ControlSocket>) {
+        let ready = match caught(|| self.prepare(&claimed, daemon.as_mut(), &recorder.run_directory)) {
+            Ok(ready) => ready,
+            Err(end) => return (end.into(), None),
+        };
+        let Ready { prepared, notifier, input, log_notifier, samples } = ready;
+        let Prepared { machine, supervisor, host, digests, kernel_digest, stages } = prepared;
+        self.stages = stages;
+        recorder.lifecycle.know(&supervisor.spec);
+        // Whatever comes of the machine.
+        let known = |end: End| Outcome { digests: digests.clone(), kvm: Some(host.kind().name()), ..end.into() };
+        let kernel_path = machine.kernel.path().to_owned();
+        let missing_drivers = MissingDrivers::of(&machine.kernel);
+        let (machine, terminal) = match caught(|| self.build(&host, machine)) {
+            Ok(built) => built,
+            Err(end) => return (known(end), None),
+        };
+        let mut socket = recorder.listen(claimed.socket, log_notifier);
+        let ran = caught(|| {
+            let context = RunContext {
+                signals: &claimed.signals,
+                terminal,
+                notifier,
+                stages: &mut self.stages,
+                lifecycle: &mut recorder.lifecycle,
+                socket: socket.as_mut(),
+                starter: daemon,
+                input,
+            };
+            let ran = machine.run(Supervisor::new(supervisor), context);
+            print_hint(missing_drivers, &self.stages, &ran);
+            let written = match (&self.request.profile, samples) {
+                (Some(path), Some(samples)) => write_profile(path, &samples, &kernel_path),
+                _ => Ok(()),
+            };
+            let mut outcome = known(written.map_or_else(|failure| failure.end(), |()| ran.end));
+            outcome.counters = Some(ran.counters);
+            outcome.completions = ran.completions.by_name();
+            outcome.digests.kernel = kernel_digest.wait().ok();
+            Ok(outcome)
+        });
+        (ran.unwrap_or_else(known), socket)
+    }
+
+    /// Step 2: opens the files and streams of the run, then everything that the machine is built from. A signal that ends a run
+    /// ends this step at once.
+    fn prepare(
+        &self,
+        claimed: &Claimed,
+        daemon: Option<&mut Daemon>,
+        run_directory: &RunDirectory,
+    ) -> Result<Ready, End> {
+        let request = &self.request;
+        if let Some(path) = &request.cidfile {
+            let created = File::create_new(path).and_then(|mut file| file.write_all(self.id.as_str().as_bytes()));
+            created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
+        }
+        let console = match &request.console {
+            Some(path) => File::create(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?,
+            None => run_directory.create("console.log").fails_as(EndReason::HostError)?,
+        };
+        let WorkloadStreams { streams, input, log_notifier } = match request.detach {
+            true => WorkloadStreams::log(run_directory.path(), request.log_size, request.interactive)?,
+            false => WorkloadStreams::inherit(request.interactive)?,
+        };
+        if let Some(daemon) = daemon {
+            daemon.log_to(run_directory.create(OWN_LOG).fails_as(EndReason::HostError)?);
+            failure::say_at_most(MAX_OWN_LOG_BYTES);
+        }
+        let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
+        let samples = request.profile.is_some().then(Arc::<Profile>::default);
+        let preparation = Preparation {
+            request: request.clone(),
+            env_files: claimed.env_files.clone(),
+            id: self.id.clone(),
+            directories: claimed.directories.clone(),
+            stages: self.stages.clone(),
+            streams,
+            console,
+            profile: samples.clone(),
+            watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
+        };
+        let notifier = ServiceNotifier::new(manager, request.ready_notify);
+        match interruptible(&claimed.signals, move || preparation.prepare()).fails_as(EndReason::HostError)? {
+            interruptible::Outcome::Done(prepared) => {
+                Ok(Ready { prepared: prepared?, notifier, input, log_notifier, samples })
+            }
+            interruptible::Outcome::Interrupted(signal) => Err(End::signalled_before_workload(signal)),
+        }
+    }
+
+    /// Step 3: builds the machine, and puts the user's terminal into raw mode.
+    fn build(&mut self, host: &KvmHost, config: MachineConfig) -> Result<(Machine, Option<RawTerminal>), End> {
+        let machine = machine::build(host, config).map_err(|error| Failure::new(error.reason(), error))?;
+        self.stages.mark(Stage::MachineBuilt);
+        let Request { tty, interactive, detach, .. } = self.request;
+        let terminal = match tty && interactive && !detach {
+            true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
+            false => None,
+        };
+        Ok((machine, terminal))
+    }
+}
+
+/// Prints which drivers the guest's kernel lacks, if it ended before it ran the workload.
+fn print_hint(missing_drivers: Option<MissingDrivers>, stages: &Stages, ran: &machine::Outcome) {
+    let failed = ran.end.status == STATUS_FAILED || ran.end.reason == EndReason::Timeout;
+    if failed && !stages.has_reached(Stage::WorkloadExecuted) {
+        let hint = missing_drivers.and_then(|missing| missing.hint(ran.end.reason, &ran.unclaimed, ran.devices));
+        hint.iter().for_each(|hint| failure::say(hint));
+    }
+}
+
+fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Failure> {
+    // The kernel's own build leaves it there.
+    let system_map = std::fs::read_to_string(kernel.with_file_name("System.map")).ok();
+    let written = File::create(path).and_then(|mut file| samples.write(system_map.as_deref(), &mut file));
+    written.map_err(file_error("--profile", path)).fails_as(EndReason::HostError)
 }
 
 /// Starts the same request as a process of its own, and waits until its workload runs.
@@ -101,158 +303,10 @@ fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocke
     }
 }
 
-/// There is no process of its own.
 #[derive(Debug, thiserror::Error)]
 enum DetachError {
     #[error("cannot start a process for --detach")]
     Start(#[source] std::io::Error),
     #[error("--detach contradicts LISTEN_FDS: the process that was given sockets is the one that serves them")]
     Sockets,
-}
-
-/// From the signals to the end.
-fn live(
-    request: Request,
-    files: Vec<Variable>,
-    id: MachineName,
-    mut starter: Option<Daemon>,
-    report: &mut Report,
-) -> Result<End, Failure> {
-    let signals = Signals::block().fails_as(EndReason::HostError)?;
-    let folders = Directories::from_environment();
-    let console = claim(&request, &id, &folders, report)?;
-    let terminal = request.tty && request.interactive && !request.detach;
-    let WorkloadStreams { streams, input, bell } = streams(&request, report)?;
-    if let (Some(starter), Some(entry)) = (&mut starter, &report.run_directory) {
-        starter.log_to(entry.create(OWN_LOG).fails_as(EndReason::HostError)?);
-        failure::say_at_most(OWN_LOG_BYTES);
-    }
-    let profile = request.profile.clone();
-    let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
-    let watchdog = manager.as_ref().and_then(ServiceManager::watchdog);
-    let notifier = ServiceNotifier::new(manager, request.ready_notify);
-
-    let preparation = Preparation { request, files, id, folders, stages: report.stages.clone(), watchdog };
-    let prepared = interruptible(&signals, move || preparation.prepare()).fails_as(EndReason::HostError)?;
-    let Prepared { config, host, digests, kernel_digest, stages } = match prepared {
-        interruptible::Outcome::Done(prepared) => prepared?,
-        interruptible::Outcome::Interrupted(signal) => return Ok(End::signalled_before_workload(signal)),
-    };
-    report.stages = stages;
-    report.digests = digests;
-    report.host.kvm = Some(host.kind().name().to_owned());
-    let kernel_path = config.kernel.path().to_owned();
-    let lacks = Lacks::of(&config.kernel);
-    if let Some(lifecycle) = &mut report.lifecycle {
-        lifecycle.know(&config.run_spec);
-    }
-
-    let samples = profile.is_some().then(Arc::<Profile>::default);
-    let (config, supervisor) = parts::parts(config, console, streams, samples.clone())?;
-    let machine = machine::build(&host, config).map_err(|error| Failure::new(error.reason(), error))?;
-    report.stages.mark(Stage::MachineBuilt);
-    let terminal = match terminal {
-        true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
-        false => None,
-    };
-    report.listen(bell);
-    let Report { stages, lifecycle: Some(lifecycle), socket, .. } = report else {
-        unreachable!("the entry was claimed above")
-    };
-    let outcome = machine.run(
-        supervisor,
-        RunContext {
-            signals: &signals,
-            terminal,
-            notifier,
-            stages,
-            lifecycle,
-            socket: socket.as_mut(),
-            starter,
-            input,
-        },
-    );
-
-    report.counters = outcome.counters;
-    report.completions = outcome.completions.by_name();
-    report.digests.kernel = kernel_digest.wait().ok();
-    let came_to_nothing = outcome.end.status == STATUS_FAILED || outcome.end.reason == EndReason::Timeout;
-    if came_to_nothing && !report.stages.has_reached(Stage::WorkloadExecuted) {
-        let hint = lacks.and_then(|lacks| lacks.hint(outcome.end.reason, &outcome.unclaimed, outcome.devices));
-        hint.iter().for_each(|hint| failure::say(hint));
-    }
-    if let (Some(path), Some(samples)) = (profile, samples) {
-        write_profile(&path, &samples, &kernel_path)?;
-    }
-    Ok(outcome.end)
-}
-
-/// Makes the entry in the run directory and the files that are there from the start; returns the console's.
-fn claim(
-    request: &Request,
-    id: &MachineName,
-    folders: &Directories,
-    report: &mut Report,
-) -> Result<Option<File>, Failure> {
-    let base = request.run_dir.clone().unwrap_or_else(|| folders.run());
-    let keep = (request.given_name().is_some() || request.detach) && !request.rm;
-    let entry = RunDirectory::claim(&base, id.as_str(), keep).map_err(|error| {
-        let reason = match error {
-            RunDirectoryError::InUse { .. } => EndReason::ConfigError,
-            _ => EndReason::HostError,
-        };
-        Failure::new(reason, error)
-    })?;
-    let document = request.to_document().fails_as(EndReason::ConfigError)?;
-    let written = entry.create("config.json").fails_as(EndReason::HostError)?.write_all(document.as_bytes());
-    written.fails_as(EndReason::HostError)?;
-    let entry = report.begin(entry, request);
-    if let Some(path) = &request.cidfile {
-        let created = File::create_new(path).and_then(|mut file| file.write_all(id.as_str().as_bytes()));
-        created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
-    }
-    let console = match &request.console {
-        Some(path) => File::create(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?,
-        None => entry.create("console.log").fails_as(EndReason::HostError)?,
-    };
-    Ok(Some(console))
-}
-
-/// The workload's streams, and what belongs to them where they are those of a detached one.
-struct WorkloadStreams {
-    streams: Streams,
-    /// Where its input comes from, open for as long as the machine runs.
-    input: Option<PipeWriter>,
-    /// Tells that its logs have grown.
-    bell: Option<Arc<LogNotifier>>,
-}
-
-/// This process's own streams or, of a detached one, its logs and an input that attached clients write to.
-fn streams(request: &Request, report: &Report) -> Result<WorkloadStreams, Failure> {
-    let entry = report.run_directory.as_ref().filter(|_| request.detach);
-    let Some(entry) = entry else {
-        return Ok(WorkloadStreams { streams: parts::own_streams(request.interactive)?, input: None, bell: None });
-    };
-    let limit = request.log_size.unwrap_or_default().bytes();
-    let bell = LogNotifier::new().map(Arc::new).map_err(LogError).fails_as(EndReason::HostError)?;
-    let logs = StreamLog::create(entry.path(), limit, &bell).map_err(LogError).fails_as(EndReason::HostError)?;
-    let [output, error] = logs.map(|log| Some(StreamOutput::Log(log)));
-    let (reader, input) = match request.interactive {
-        true => Some(std::io::pipe().map_err(LogError).fails_as(EndReason::HostError)?).unzip(),
-        false => (None, None),
-    };
-    let streams = Streams { input: reader.map(Into::into), output, error };
-    Ok(WorkloadStreams { streams, input, bell: Some(bell) })
-}
-
-/// The output cannot be kept.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot make the logs of a detached machine")]
-struct LogError(#[source] std::io::Error);
-
-fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Failure> {
-    // The kernel's own build leaves it there.
-    let system_map = std::fs::read_to_string(kernel.with_file_name("System.map")).ok();
-    let written = File::create(path).and_then(|mut file| samples.write(system_map.as_deref(), &mut file));
-    written.map_err(file_error("--profile", path)).fails_as(EndReason::HostError)
 }

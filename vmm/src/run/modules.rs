@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which drivers and file systems a guest needs, and their modules where the kernel has them as such. Runs where the
-//! machine is prepared.
+//! The initramfs, and which kernel modules it brings: drivers and file systems that the guest needs and that the kernel does
+//! not have built in. The reverse, too: which drivers were missing when a guest left devices unused. Runs on the thread
+//! `prepare`, the diagnosis on `main`.
 
 use super::failure::{FailsAs as _, Failure};
 use crate::config::request::Request;
 use crate::state::end::EndReason;
+use boot::initramfs::FileTooLarge;
 use boot::modules::{Module, WantedModule};
-use boot::{Feature, Kernel};
+use boot::{Description, Feature, Initramfs, Kernel};
 use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use std::path::PathBuf;
 
-/// No device would ever be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "kernel {kernel} has no virtio-mmio built in (CONFIG_VIRTIO_MMIO), and no modules lie beside it; --modules names their folder"
+    "kernel {kernel} has no virtio-mmio built in (CONFIG_VIRTIO_MMIO) and no modules beside it; --modules names their directory"
 )]
 struct NoDevicesError {
     kernel: PathBuf,
 }
 
-/// Finds the folder of the kernel's modules. A Linux that shows no way to find its devices must have some: PID 1 would wait
-/// for them for ever.
-pub(crate) fn find(kernel: &mut Kernel, request: &Request) -> Result<(), Failure> {
+/// Finds the directory of the kernel's modules. A Linux kernel that cannot find its devices by itself needs one: PID 1 would
+/// wait for the devices for ever.
+pub(super) fn find(kernel: &mut Kernel, request: &Request) -> Result<(), Failure> {
     kernel.find_modules(request.modules.as_deref()).fails_as(EndReason::KernelError)?;
     let features = kernel.features();
     let finds_devices = features.has(Feature::MmioOnCommandLine) || features.has(Feature::MmioByAcpi);
@@ -32,8 +33,8 @@ pub(crate) fn find(kernel: &mut Kernel, request: &Request) -> Result<(), Failure
     Ok(())
 }
 
-/// The modules that a guest of `spec` needs.
-pub(crate) fn load(kernel: &Kernel, spec: &RunSpec) -> Result<Vec<Module>, Failure> {
+/// Reads the modules that a guest of `spec` needs.
+pub(super) fn load(kernel: &Kernel, spec: &RunSpec) -> Result<Vec<Module>, Failure> {
     match kernel.modules() {
         Some(modules) => modules.load(&wanted(spec)).fails_as(EndReason::KernelError),
         None => Ok(Vec::new()),
@@ -48,7 +49,7 @@ fn wanted(spec: &RunSpec) -> Vec<WantedModule<'_>> {
     if !spec.interfaces.is_empty() {
         wanted.push(required("virtio_net"));
     }
-    // Of several file systems the disk has one, and only the guest will know which.
+    // The disk has one of several file systems, and only the guest finds out which.
     match &*spec.root.file_systems {
         [one] => wanted.push(required(one)),
         several => wanted.extend(several.iter().map(|name| optional(name))),
@@ -61,11 +62,87 @@ fn wanted(spec: &RunSpec) -> Vec<WantedModule<'_>> {
     wanted
 }
 
-/// Names and contents of the files that bring `modules` to PID 1, relative to the root; the folder comes first.
-pub(crate) fn files(modules: &[Module]) -> Vec<(String, Vec<u8>)> {
-    let below = |path: &str| path.trim_start_matches('/').to_owned();
-    let list = module_list::write(modules.iter().map(|module| (&*module.name, module.required)));
-    let objects =
-        modules.iter().map(|module| (below(&format!("{DIRECTORY}/{}.ko", module.name)), module.object.clone()));
-    objects.chain([(below(LIST), list.into_bytes())]).collect()
+/// PID 1, and the modules that it loads in their order.
+pub(super) fn initramfs(init: &[u8], modules: &[Module]) -> Result<Vec<u8>, FileTooLarge> {
+    let relative = |path: &str| path.trim_start_matches('/').to_owned();
+    let mut initramfs = Initramfs::with_init(init)?;
+    if !modules.is_empty() {
+        initramfs = initramfs.directory(&relative(DIRECTORY), 0o755);
+        for module in modules {
+            let path = relative(&format!("{DIRECTORY}/{}.ko", module.name));
+            initramfs = initramfs.file(&path, 0o644, &module.object)?;
+        }
+        let list = module_list::write(modules.iter().map(|module| (&*module.name, module.required)));
+        initramfs = initramfs.file(&relative(LIST), 0o644, list.as_bytes())?;
+    }
+    Ok(initramfs.finish())
+}
+
+/// The kernel option of a device's driver, what of it shows in a kernel image, and its module. A guest works without a driver
+/// for the entropy device.
+const DRIVERS: [(&str, Feature, &str); 3] = [
+    ("CONFIG_VIRTIO_CONSOLE", Feature::VirtioConsole, "virtio_console"),
+    ("CONFIG_VIRTIO_BLK", Feature::VirtioBlk, "virtio_blk"),
+    ("CONFIG_VIRTIO_NET", Feature::VirtioNet, "virtio_net"),
+];
+
+/// The drivers that a kernel has neither built in nor as a module, noted before it runs.
+#[derive(Clone, Debug)]
+pub(super) struct MissingDrivers {
+    options: Vec<&'static str>,
+    description: Description,
+}
+
+impl MissingDrivers {
+    /// `None` if `kernel` is not a Linux kernel: nothing is known about others.
+    pub(super) fn of(kernel: &Kernel) -> Option<Self> {
+        kernel.features().release()?;
+        let has = |feature, module| {
+            kernel.features().has(feature) || kernel.modules().is_some_and(|modules| modules.has(module))
+        };
+        let missing = DRIVERS.into_iter().filter(|(_, feature, module)| !has(*feature, module));
+        Some(Self { options: missing.map(|(option, ..)| option).collect(), description: kernel.description() })
+    }
+
+    /// A line for the user of a guest that ended for `reason` and left `unclaimed` of its `devices` unused, each with the
+    /// kernel option of its driver.
+    pub(super) fn hint(&self, reason: EndReason, unclaimed: &[(String, &str)], devices: usize) -> Option<String> {
+        // After any other reason PID 1 has printed what is wrong.
+        let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);
+        if silent && unclaimed.len() == devices && self.description == Description::Acpi {
+            return Some(
+                "the guest used none of its devices, which ACPI describes: Linux starts ACPI only with CONFIG_PCI"
+                    .to_owned(),
+            );
+        }
+        let missing = unclaimed.iter().filter(|(_, option)| self.options.contains(option));
+        let named: Vec<String> = missing.map(|(device, option)| format!("{device} ({option})")).collect();
+        (!named.is_empty()).then(|| format!("the guest's kernel has no driver for: {}", named.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hint_names_unclaimed_devices_without_a_driver() {
+        let missing = MissingDrivers { options: vec!["CONFIG_VIRTIO_BLK"], description: Description::CommandLine };
+        let unclaimed =
+            [("block root".to_owned(), "CONFIG_VIRTIO_BLK"), ("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
+        let expected = "the guest's kernel has no driver for: block root (CONFIG_VIRTIO_BLK)";
+        assert_eq!(missing.hint(EndReason::HostError, &unclaimed, 3).as_deref(), Some(expected));
+        assert_eq!(missing.hint(EndReason::Timeout, &unclaimed[1..], 3), None, "the kernel has that driver");
+        assert_eq!(missing.hint(EndReason::Timeout, &[], 3), None);
+    }
+
+    #[test]
+    fn hint_names_acpi_if_no_device_is_claimed() {
+        let unclaimed = [("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
+        let missing = |description| MissingDrivers { options: Vec::new(), description };
+        let hint = |description, reason| missing(description).hint(reason, &unclaimed, 1);
+        assert!(hint(Description::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
+        assert_eq!(hint(Description::Acpi, EndReason::HostError), None, "PID 1 printed why");
+        assert_eq!(hint(Description::CommandLine, EndReason::Timeout), None, "it may have been stopped early");
+    }
 }

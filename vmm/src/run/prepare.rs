@@ -1,125 +1,134 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Everything that a machine is built from, found and opened: the steps between the request and the machine, in order.
-//! What is quick to refuse comes first. Runs on the thread `prepare`, so that a signal need not wait for it.
+//! From the request to a [`MachineConfig`]: the steps in order, those that are quick to fail first. Runs on the thread
+//! `prepare`, so that a signal does not wait for an image's conversion.
 
 use super::failure::{FailsAs as _, Failure};
 use super::modules;
 use super::progress::ProgressLine;
+use super::resolve::{InterfaceConfig, ResolvedRequest, RootSource, TapSource};
+use super::run_spec::run_spec;
+use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
-use crate::config::environment::Variable;
+use crate::config::environment::EnvVar;
 use crate::config::name::MachineName;
-use crate::config::plan::{Plan, RootSource};
 use crate::config::request::{Request, Sandbox};
-use crate::config::run_spec::run_spec;
 use crate::config::size::Scratch;
-use crate::config::workload::Workload;
-use crate::config::{Ending, VmConfig};
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::{installed, scratch};
+use crate::machine::supervisor::Settings;
+use crate::machine::{ConsoleLog, MachineConfig, Streams};
 use crate::state::end::EndReason;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
-use kvm::KvmHost;
+use devices::virtio::net::{NetConfig, Tap, TapError};
+use kvm::{KvmHost, Profile};
 use oci_image::{ImageReference, Platform, Prepare, RootFormat};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest program that is taken for PID 1.
-const INIT_BYTES: u64 = 64 << 20;
+const MAX_INIT_BYTES: u64 = 64 << 20;
 
-/// What was asked for, and what the steps need besides.
+/// The request, and what the steps need besides.
 #[derive(Debug)]
-pub(crate) struct Preparation {
-    pub(crate) request: Request,
+pub(super) struct Preparation {
+    pub(super) request: Request,
     /// Variables of `--env-file`.
-    pub(crate) files: Vec<Variable>,
-    pub(crate) id: MachineName,
-    pub(crate) folders: Directories,
-    pub(crate) stages: Stages,
-    /// After how long a service manager takes us for hung.
-    pub(crate) watchdog: Option<Duration>,
+    pub(super) env_files: Vec<EnvVar>,
+    pub(super) id: MachineName,
+    pub(super) directories: Directories,
+    pub(super) stages: Stages,
+    pub(super) streams: Streams,
+    pub(super) console: File,
+    pub(super) profile: Option<Arc<Profile>>,
+    /// The watchdog interval of the service manager.
+    pub(super) watchdog: Option<Duration>,
 }
 
-/// What a machine is built from.
+/// Everything that a machine is built from and run with.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) config: VmConfig,
-    pub(crate) host: KvmHost,
-    pub(crate) digests: Digests,
-    pub(crate) kernel_digest: FileDigest,
-    pub(crate) stages: Stages,
+pub(super) struct Prepared {
+    pub(super) machine: MachineConfig,
+    pub(super) supervisor: Settings,
+    pub(super) host: KvmHost,
+    pub(super) digests: Digests,
+    pub(super) kernel_digest: FileDigest,
+    pub(super) stages: Stages,
 }
 
-/// PID 1 cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InitError {
+enum InitError {
     #[error("cannot read PID 1 from {path}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("PID 1 {path} has more than {} MiB", INIT_BYTES >> 20)]
-    Size { path: PathBuf },
+    #[error("PID 1 {path} has more than {} MiB", MAX_INIT_BYTES >> 20)]
+    TooLarge { path: PathBuf },
 }
 
-/// A root disk and what runs in it.
+/// A root disk and what runs from it.
 struct Root {
     disk: BlockConfig,
     workload: Workload,
-    /// Of a disk that was made from an image.
+    /// The format of a disk that was made from an image.
     format: Option<RootFormat>,
     digests: Digests,
 }
 
 impl Preparation {
-    pub(crate) fn prepare(mut self) -> Result<Prepared, Failure> {
+    pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
         let progress = ProgressLine::new();
         let request = &self.request;
         if request.sandbox == Some(Sandbox::Require) {
             let error = "--sandbox require: this version of coracle does not confine itself";
             return Err(Failure::new(EndReason::SandboxError, error));
         }
-        let plan = Plan::new(request, &self.files).fails_as(EndReason::ConfigError)?;
-        let kernel = open_kernel(request, &self.folders, &progress)?;
-        let cache = self.folders.cache().ok();
+        let resolved = ResolvedRequest::new(request, &self.env_files).fails_as(EndReason::ConfigError)?;
+        let kernel = open_kernel(request, &self.directories, &progress)?;
+        let cache = self.directories.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
-        let init = read_init(request, &self.folders)?;
+        let init = read_init(request, &self.directories)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
-        let Plan { root, disks: own_disks, interfaces, inside } = plan;
+        let ResolvedRequest { root, disks: own_disks, interfaces, guest_interfaces, terminal } = resolved;
         let Root { disk, workload, format, digests } = self.root(root, &kernel, &progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
-        let run_spec = run_spec(request, inside, workload, &self.id, format, self.watchdog);
-        let modules = modules::load(&kernel, &run_spec)?;
+        let spec = run_spec(request, guest_interfaces, terminal, workload, &self.id, format, self.watchdog);
+        let modules = modules::load(&kernel, &spec)?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
-            disks.push(scratch::create(size, &self.folders, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
+            disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(own_disks);
-        let config = VmConfig {
+        let nets = interfaces.into_iter().map(net).collect::<Result<Vec<_>, _>>();
+        let machine = MachineConfig {
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
             kernel,
-            modules,
-            init,
+            initramfs: modules::initramfs(&init, &modules).fails_as(EndReason::HostError)?,
             append: request.append.clone().unwrap_or_default(),
             disks,
-            interfaces,
-            run_spec,
-            ending: Ending {
-                stop_signal,
-                stop_timeout: request.stop_timeout(),
-                run_timeout: request.timeout.map(|seconds| Duration::from_secs(seconds.into())),
-            },
+            nets: nets.fails_as(EndReason::NetworkError)?,
+            streams: self.streams,
+            console_log: Arc::new(ConsoleLog::new(Some(self.console))),
+            profile: self.profile,
         };
-        Ok(Prepared { config, host, digests, kernel_digest, stages: self.stages })
+        let supervisor = Settings {
+            stop_signal: stop_signal.get(),
+            stop_timeout: request.stop_timeout(),
+            timeout: request.timeout.map(|seconds| Duration::from_secs(seconds.into())),
+            terminal: spec.terminal.is_some(),
+            spec,
+        };
+        Ok(Prepared { machine, supervisor, host, digests, kernel_digest, stages: self.stages })
     }
 
-    /// The root disk: the user's own, or the one that the image becomes.
+    /// The root disk: the user's own, or the one that is made from the image.
     fn root(&self, source: RootSource, kernel: &Kernel, progress: &ProgressLine) -> Result<Root, Failure> {
         let image = match source {
             RootSource::Image(image) => image,
@@ -128,24 +137,24 @@ impl Preparation {
             }
         };
         let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
-        let cache = self.folders.cache().fails_as(EndReason::HostError)?;
+        let cache = self.directories.cache().fails_as(EndReason::HostError)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));
-        let hear = |step| progress.hear(step);
+        let show = |step| progress.show_image(step);
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
             cache: &cache,
             platform: Platform::default(),
             format,
-            progress: Some(&hear),
+            progress: Some(&show),
         })
         .map_err(|error| {
             let reason = if error.is_host() { EndReason::HostError } else { EndReason::ImageError };
             Failure::new(reason, error)
         })?;
         let host = |name: &str| std::env::var(name).ok();
-        let workload =
-            Workload::decide(&prepared.config, &self.request, &self.files, host).fails_as(EndReason::ConfigError)?;
+        let workload = Workload::decide(&prepared.config, &self.request, &self.env_files, host)
+            .fails_as(EndReason::ConfigError)?;
         let disk = BlockConfig {
             file: prepared.root_disk_file,
             path: prepared.root_disk,
@@ -159,30 +168,39 @@ impl Preparation {
     }
 }
 
-/// Finds and checks the guest's kernel.
+/// Opens the tap of a network device.
+fn net(interface: InterfaceConfig) -> Result<NetConfig, TapError> {
+    let tap = match interface.tap {
+        TapSource::Name(name) => Tap::open(&name)?,
+        TapSource::Descriptor(descriptor) => Tap::inherit(descriptor)?,
+    };
+    Ok(NetConfig { tap, mac: interface.mac })
+}
+
+/// Finds, reads and checks the guest's kernel.
 pub(crate) fn open_kernel(
     request: &Request,
-    folders: &Directories,
+    directories: &Directories,
     progress: &ProgressLine,
 ) -> Result<Kernel, Failure> {
-    let path = installed::KERNEL.find(request.kernel.as_deref(), folders).fails_as(EndReason::KernelError)?;
-    let cache = KernelCache::new(folders.cache().ok().as_deref());
-    let unpacking = |read, all| progress.show("unpacking the kernel", Some((read, all)));
-    let mut kernel = Kernel::open(&path, &cache, &unpacking).fails_as(EndReason::KernelError)?;
+    let path = installed::KERNEL.find(request.kernel.as_deref(), directories).fails_as(EndReason::KernelError)?;
+    let cache = KernelCache::new(directories.cache().ok().as_deref());
+    let show = |read, total| progress.show("unpacking the kernel", Some((read, total)));
+    let mut kernel = Kernel::open(&path, &cache, &show).fails_as(EndReason::KernelError)?;
     kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
     modules::find(&mut kernel, request)?;
     Ok(kernel)
 }
 
 /// Finds and reads PID 1.
-pub(crate) fn read_init(request: &Request, folders: &Directories) -> Result<Vec<u8>, Failure> {
-    let path = installed::INIT.find(request.init_binary.as_deref(), folders).fails_as(EndReason::HostError)?;
+pub(crate) fn read_init(request: &Request, directories: &Directories) -> Result<Vec<u8>, Failure> {
+    let path = installed::INIT.find(request.init_binary.as_deref(), directories).fails_as(EndReason::HostError)?;
     read_program(&path).fails_as(EndReason::HostError)
 }
 
 fn read_program(path: &Path) -> Result<Vec<u8>, InitError> {
     let read = |source| InitError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(INIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > INIT_BYTES { Err(InitError::Size { path: path.to_owned() }) } else { Ok(bytes) }
+    File::open(path).map_err(read)?.take(MAX_INIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_INIT_BYTES { Err(InitError::TooLarge { path: path.to_owned() }) } else { Ok(bytes) }
 }

@@ -51,7 +51,7 @@ impl ProgressLine {
     }
 
     /// An image's conversion has come to `step`.
-    pub(crate) fn hear(&self, step: Progress) {
+    pub(crate) fn show_image(&self, step: Progress) {
         match step {
             // Nothing more is heard until the wait is over.
             Progress::Waiting if self.terminal => {

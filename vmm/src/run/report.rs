@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is left of a run: the result document, the table of `--timings`, the line on stderr, the exit status.
+//! What a run leaves behind: the result document, the last status, the message on stderr, the table of `--timings`, the exit
+//! status. Three values, each complete when it is made: [`Report`] before anything else happens, [`Recorder`] once the run
+//! directory is claimed, [`Outcome`] at the end. Used by `main`.
 
 use super::failure::{self, FailsAs as _, Failure};
 use super::progress;
 use crate::api::control_socket::ControlSocket;
 use crate::config::destination::Destination;
+use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::host::atomic_write;
 use crate::host::descriptor;
@@ -27,30 +30,44 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Collects what is known while the run goes on.
+/// Where the result goes, and what else is fixed before a run begins.
 #[derive(Debug)]
 pub(super) struct Report {
     id: String,
     timings: bool,
     destinations: Vec<ResultDestination>,
-    pub(super) stages: Stages,
-    events: Option<EventOutlet>,
-    pub(super) run_directory: Option<RunDirectory>,
-    /// From the moment on at which there is an entry.
-    pub(super) lifecycle: Option<Lifecycle>,
-    pub(super) socket: Option<ControlSocket>,
-    /// Where else clients come from: a service manager's socket.
-    pub(super) inherited_socket: Option<UnixListener>,
+}
+
+/// A machine's run directory and the status in it.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    pub(super) run_directory: RunDirectory,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// How a run ended, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) end: End,
     pub(super) digests: Digests,
-    pub(super) host: Host,
-    pub(super) counters: Counters,
-    /// Completions in the order of their number, for people.
+    /// The kind of KVM, if the run got that far.
+    pub(super) kvm: Option<&'static str>,
+    /// `None` if the machine did not run to its end; the last counters of the status then count.
+    pub(super) counters: Option<Counters>,
+    /// In the order of their number.
     pub(super) completions: Vec<(String, u64)>,
 }
 
+impl From<End> for Outcome {
+    /// The outcome of a run of which nothing else is known.
+    fn from(end: End) -> Self {
+        Self { end, digests: Digests::default(), kvm: None, counters: None, completions: Vec::new() }
+    }
+}
+
 impl Report {
-    /// Fails if the result's descriptor is not open for writing, or there is no place for its file.
-    pub(super) fn new(request: &Request, id: &str, stages: Stages) -> Result<Self, Failure> {
+    /// Fails if the result's descriptor is not open for writing, or its file cannot be made.
+    pub(super) fn open(request: &Request, id: &MachineName) -> Result<Self, Failure> {
         let destination = match &request.result {
             None => None,
             Some(Destination::File(path)) => {
@@ -63,42 +80,71 @@ impl Report {
                 Some(ResultDestination::Descriptor(inherited("--result", *number)?, *number))
             }
         };
-        let events = match &request.events {
-            None => None,
-            Some(Destination::File(path)) => {
-                let opened = File::options().append(true).create(true).open(path);
-                Some(opened.map_err(file_error("--events", path)).fails_as(EndReason::ConfigError)?)
-            }
-            Some(Destination::Descriptor(number)) => Some(inherited("--events", *number)?.into()),
-        };
-        Ok(Self {
-            id: id.to_owned(),
-            timings: request.timings,
-            destinations: destination.into_iter().collect(),
-            stages,
-            events: events.map(EventOutlet::new),
-            run_directory: None,
-            lifecycle: None,
-            socket: None,
-            inherited_socket: None,
-            digests: Digests::default(),
-            host: Host::default(),
-            counters: Counters::default(),
-            completions: Vec::new(),
-        })
+        let destinations = destination.into_iter().collect();
+        Ok(Self { id: id.to_string(), timings: request.timings, destinations })
     }
 
-    /// The run has an entry: from now on others are told of it.
-    pub(super) fn begin(&mut self, entry: RunDirectory, request: &Request) -> &RunDirectory {
+    /// Prints why the run ended, writes the documents, removes what is not kept; returns the exit status.
+    pub(super) fn finish(
+        mut self,
+        outcome: Outcome,
+        stages: Stages,
+        recorder: Option<Recorder>,
+        socket: Option<ControlSocket>,
+    ) -> u8 {
+        let Outcome { end, digests, kvm, counters, completions } = outcome;
+        let status = end.status;
+        progress::end();
+        if end.is_printed() {
+            failure::say(end.summary());
+        }
+        let last = || recorder.as_ref().map(|recorder| recorder.lifecycle.status().counters.clone());
+        let counters = counters.or_else(last).unwrap_or_default();
+        let timings = self.timings.then(|| stages.clone());
+        let mut document = ResultDocument::new(&self.id, end, stages);
+        document.counters = counters.clone();
+        document.digests = digests;
+        document.host = Host { kvm: kvm.map(str::to_owned), completions: completions.iter().cloned().collect() };
+        if let Some(recorder) = &recorder {
+            self.destinations.push(ResultDestination::File(recorder.run_directory.path().join("result.json")));
+        }
+        // The run has its end, whether that can be written down or not.
+        if let Err(error) = document.write(&self.destinations) {
+            failure::say(&Failure::new(EndReason::HostError, error).line());
+        }
+        if let Some(mut recorder) = recorder {
+            // A reader of the last status finds the result.
+            recorder.lifecycle.end(&document.end, counters);
+            if let Some(socket) = socket {
+                socket.finish(recorder.lifecycle.status());
+            }
+        }
+        if let Some(stages) = timings {
+            let table = timings::table(&stages, &completions);
+            let _ = std::io::stderr().write_all(table.as_bytes());
+        }
+        status
+    }
+}
+
+impl Recorder {
+    /// Writes the first status to `run_directory`, and from now on each change of it to `events`, too.
+    pub(super) fn begin(
+        run_directory: RunDirectory,
+        id: &MachineName,
+        request: &Request,
+        stages: &Stages,
+        events: Option<EventOutlet>,
+    ) -> Self {
         let now = SystemTime::now();
         let process = ProcessId::own();
         let status = Status {
             version: status::VERSION,
             sequence: 0,
-            id: self.id.clone(),
+            id: id.to_string(),
             state: State::Starting,
             since: now,
-            created: now.checked_sub(self.stages.elapsed()).unwrap_or(now),
+            created: now.checked_sub(stages.elapsed()).unwrap_or(now),
             pid: process.pid,
             pid_started: process.started,
             ready: false,
@@ -114,69 +160,45 @@ impl Report {
             counters: Counters::default(),
             end: None,
         };
-        self.lifecycle = Some(Lifecycle::begin(entry.path(), status, self.events.take()));
-        self.run_directory.insert(entry)
+        let lifecycle = Lifecycle::begin(run_directory.path(), status, events);
+        Self { run_directory, lifecycle }
     }
 
-    /// From now on whoever wants something of the machine can ask, its logs too if there is a bell for them. A host that refuses
-    /// the socket costs the run nothing else.
-    pub(super) fn listen(&mut self, bell: Option<Arc<LogNotifier>>) {
-        let Some(entry) = &self.run_directory else { return };
-        let listening = ControlSocket::listen(entry.path(), bell).and_then(|mut socket| {
-            self.inherited_socket.take().map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;
+    /// Opens the control socket. It serves the logs, too, if there is a notifier for them. A host that refuses the socket costs
+    /// the run nothing else.
+    pub(super) fn listen(
+        &self,
+        inherited: Option<UnixListener>,
+        log_notifier: Option<Arc<LogNotifier>>,
+    ) -> Option<ControlSocket> {
+        let path = self.run_directory.path();
+        let listening = ControlSocket::listen(path, log_notifier).and_then(|mut socket| {
+            inherited.map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;
             Ok(socket)
         });
-        match listening {
-            Ok(socket) => self.socket = Some(socket),
-            Err(error) => log::warn!("no control socket in {}: {error}", entry.path().display()),
-        }
-    }
-
-    /// Tells the person and writes the document; takes away what is not to stay; returns the exit status.
-    pub(super) fn finish(mut self, end: End) -> u8 {
-        let status = end.status;
-        progress::end();
-        if end.is_printed() {
-            failure::say(end.summary());
-        }
-        // After a panic nobody has counted.
-        if let Some(lifecycle) = self.lifecycle.as_ref().filter(|_| self.counters == Counters::default()) {
-            self.counters = lifecycle.status().counters.clone();
-        }
-        let mut document = ResultDocument::new(&self.id, end, self.stages.clone());
-        document.counters = self.counters.clone();
-        document.digests = self.digests;
-        self.host.completions = self.completions.iter().cloned().collect();
-        document.host = self.host;
-        if let Some(entry) = &self.run_directory {
-            self.destinations.push(ResultDestination::File(entry.path().join("result.json")));
-        }
-        // The run has its end, whether that can be written down or not.
-        if let Err(error) = document.write(&self.destinations) {
-            failure::say(&Failure::new(EndReason::HostError, error).line());
-        }
-        if let Some(lifecycle) = &mut self.lifecycle {
-            // Who sees the end finds the result.
-            lifecycle.end(&document.end, self.counters);
-            if let Some(socket) = self.socket {
-                socket.finish(lifecycle.status());
-            }
-        }
-        if self.timings {
-            let table = timings::table(&self.stages, &self.completions);
-            let _ = std::io::stderr().write_all(table.as_bytes());
-        }
-        status
+        listening.map_err(|error| log::warn!("no control socket in {}: {error}", path.display())).ok()
     }
 }
 
-/// A descriptor of the parent's.
+/// Opens the destination of `--events`.
+pub(super) fn open_events(request: &Request) -> Result<Option<EventOutlet>, Failure> {
+    let file = match &request.events {
+        None => return Ok(None),
+        Some(Destination::File(path)) => {
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(file_error("--events", path)).fails_as(EndReason::ConfigError)?
+        }
+        Some(Destination::Descriptor(number)) => inherited("--events", *number)?.into(),
+    };
+    Ok(Some(EventOutlet::new(file)))
+}
+
+/// A descriptor that the parent process opened.
 fn inherited(option: &'static str, number: i32) -> Result<OwnedFd, Failure> {
     let descriptor = descriptor::inherited_for_writing(number);
     descriptor.map_err(|source| DescriptorOptionError { option, source }).fails_as(EndReason::ConfigError)
 }
 
-/// An option names a descriptor that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("{option}")]
 struct DescriptorOptionError {
@@ -184,7 +206,7 @@ struct DescriptorOptionError {
     source: descriptor::DescriptorError,
 }
 
-/// A file that an option names cannot be written.
+/// The file that an option names cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{option} {path}")]
 pub(super) struct FileOptionError {

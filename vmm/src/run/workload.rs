@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which command runs, as whom, where: what the image wants and what the request says instead. Pure.
 
-use super::environment::{self, Variable};
 use super::health::{self, HealthError};
-use super::request::Request;
-use super::signal::{SignalError, SignalNumber};
+use crate::config::environment::{self, EnvVar};
+use crate::config::request::Request;
+use crate::config::signal::{SignalError, SignalNumber};
 use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
 
@@ -70,7 +70,7 @@ impl Workload {
     pub(crate) fn decide(
         image: &ImageConfig,
         request: &Request,
-        files: &[Variable],
+        files: &[EnvVar],
         host: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, WorkloadError> {
         if request.system {
@@ -109,7 +109,7 @@ impl Workload {
     fn system(
         image: &ImageConfig,
         request: &Request,
-        files: &[Variable],
+        files: &[EnvVar],
         host: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, WorkloadError> {
         let arguments = match request.command.first().map(String::as_str) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Which health check is run: the image's Healthcheck, and what the options say instead. Docker's rules. Pure.
 
-use super::interval::{Interval, IntervalError};
-use super::request::Request;
+use crate::config::interval::{Interval, IntervalError};
+use crate::config::request::Request;
 use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
 use serde::Deserialize;

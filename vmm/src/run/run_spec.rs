@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What PID 1 is told: the workload, and what is around it. Pure.
 
-use super::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use super::health;
-use super::name::MachineName;
-use super::plan::Inside;
-use super::request::Request;
-use super::size::Scratch;
-use super::tmpfs::Tmpfs;
 use super::workload::Workload;
+use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use crate::config::name::MachineName;
+use crate::config::request::Request;
+use crate::config::size::Scratch;
+use crate::config::tmpfs::Tmpfs;
 use guest_protocol::notification;
-use guest_protocol::run_spec::{Readiness, Root, RunSpec, System, Upper};
+use guest_protocol::run_spec::{Interface, Readiness, Root, RunSpec, System, Upper, WindowSize};
 use oci_image::RootFormat;
 use std::time::Duration;
 
@@ -25,7 +24,8 @@ const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 #[must_use]
 pub(crate) fn run_spec(
     request: &Request,
-    inside: Inside,
+    interfaces: Vec<Interface>,
+    terminal: Option<WindowSize>,
     workload: Workload,
     id: &MachineName,
     made: Option<RootFormat>,
@@ -63,7 +63,7 @@ pub(crate) fn run_spec(
         working_directory: workload.working_directory,
         user: workload.user,
         hostname,
-        terminal: inside.terminal,
+        terminal,
         stdin: request.interactive,
         init: request.init,
         system: request.system.then(|| System { explicit_hostname: request.hostname.is_some() }),
@@ -81,7 +81,7 @@ pub(crate) fn run_spec(
         tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
         resolv_conf: request.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
         extra_hosts: Vec::new(),
-        interfaces: inside.interfaces,
+        interfaces,
         readiness,
         health: workload.health,
     }
@@ -114,8 +114,7 @@ mod tests {
             stop_signal: SignalNumber::TERM,
             health: None,
         };
-        let inside = Inside { interfaces: Vec::new(), terminal: None };
-        run_spec(request, inside, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
+        run_spec(request, Vec::new(), None, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
     }
 
     #[test]

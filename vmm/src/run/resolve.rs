@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the request to a [`ResolvedRequest`]: everything that depends on several options at once, or on this host. Options
+//! that contradict each other are rejected, disks are opened, the terminal is measured. Kernel, image and scratch disk are
+//! still missing. Runs on the thread `prepare`, and for `coracle check` on `main`.
+
+use super::workload::{Workload, WorkloadError};
+use crate::config::disk::{Disk, ROOT_SERIAL};
+use crate::config::environment::EnvVar;
+use crate::config::network::{Interface, MacAddress, Network, Tap};
+use crate::config::request::Request;
+use crate::host::descriptor::{self, DescriptorError};
+use crate::host::terminal;
+use boot::CommandLine;
+use boot::cmdline::CommandLineError;
+use devices::virtio::block::BlockConfig;
+use guest_protocol::run_spec;
+use oci_image::ImageConfig;
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Every interrupt line but those of console, entropy, network, root disk and scratch disk.
+const MAX_DISKS: usize = 12;
+
+/// Options that contradict each other, or that this host cannot satisfy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error("no IMAGE given; see `coracle run --help`")]
+    NoImage,
+    #[error("--rootfs and an image contradict each other")]
+    ImageAndRootfs,
+    #[error("--mac-address needs exactly one network device, and --network gives {0}")]
+    MacAddress(usize),
+    #[error("--mac-address and the `mac=` of --network contradict each other")]
+    TwoMacAddresses,
+    #[error("--network none contradicts another --network")]
+    NoneAndNetwork,
+    #[error("--network names {0} twice")]
+    SameTap(String),
+    #[error("two network devices have the address {0}")]
+    SameMac(MacAddress),
+    /// An init starts as root, at `/`, and is PID 1 itself.
+    #[error("--system starts the root's own init; {0} does not apply to it")]
+    System(&'static str),
+    #[error("--system writes to {path} unless --scratch or --read-only is given; cannot open it for writing")]
+    InPlace { path: PathBuf, source: std::io::Error },
+    #[error("--tmpfs names {0} twice")]
+    SameTmpfs(String),
+    #[error("-i with -t needs a terminal as standard input")]
+    NoTerminal,
+    #[error("--network fd={0}")]
+    Descriptor(i32, #[source] DescriptorError),
+    #[error("--append")]
+    Append(#[source] CommandLineError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{0} contradicts {1}: only one option decides when the machine is ready")]
+    Readiness(&'static str, &'static str),
+    #[error("cannot choose a MAC address")]
+    Random(#[source] std::io::Error),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+}
+
+/// Disks that cannot be used, or not together.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("cannot open disk {path}{}", if *.read_only { "" } else { " for writing (`,ro` opens it for reading)" })]
+    Open { path: PathBuf, read_only: bool, source: std::io::Error },
+    #[error("{0} is given as two disks, and one of them is writable")]
+    Shared(PathBuf),
+    #[error("two disks have the serial `{0}`")]
+    Serial(String),
+    #[error("at most {MAX_DISKS} disks can be added with --disk")]
+    TooMany,
+}
+
+/// Where a network device's frames go.
+#[derive(Debug)]
+pub(crate) enum TapSource {
+    Name(String),
+    Descriptor(OwnedFd),
+}
+
+/// A network device of the machine.
+#[derive(Debug)]
+pub(crate) struct InterfaceConfig {
+    pub(crate) tap: TapSource,
+    pub(crate) mac: [u8; 6],
+}
+
+/// Where the root disk comes from.
+#[derive(Debug)]
+pub(crate) enum RootSource {
+    /// An image reference as it was given.
+    Image(String),
+    /// The user's own disk, open, and what runs from it.
+    Disk(BlockConfig, Workload),
+}
+
+/// A request without contradictions, with the disks and descriptors that it names open.
+#[derive(Debug)]
+pub(crate) struct ResolvedRequest {
+    pub(crate) root: RootSource,
+    /// The user's disks besides the root disk.
+    pub(crate) disks: Vec<BlockConfig>,
+    pub(crate) interfaces: Vec<InterfaceConfig>,
+    /// The guest's side of the same interfaces.
+    pub(crate) guest_interfaces: Vec<run_spec::Interface>,
+    /// The size of the guest's terminal (`-t`).
+    pub(crate) terminal: Option<run_spec::WindowSize>,
+}
+
+impl ResolvedRequest {
+    /// Checks `request` and opens what it names. `env_files` are the variables of `--env-file`.
+    pub(crate) fn new(request: &Request, env_files: &[EnvVar]) -> Result<Self, ResolveError> {
+        if let Some(path) = request.workdir.as_ref().filter(|path| !path.starts_with('/')) {
+            return Err(WorkloadError::WorkingDirectory(path.clone()).into());
+        }
+        check_tmpfs(request)?;
+        check_system(request)?;
+        check_readiness(request)?;
+        CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(ResolveError::Append)?;
+        let terminal = if request.tty { Some(terminal_size(request.interactive && !request.detach)?) } else { None };
+        let root = root_source(request, env_files)?;
+        let root_disk = match &root {
+            RootSource::Disk(disk, _) => Some(disk),
+            RootSource::Image(_) => None,
+        };
+        let disks = open_disks(&request.disk, root_disk)?;
+        let (interfaces, guest_interfaces) = interfaces(request)?;
+        Ok(Self { root, disks, interfaces, guest_interfaces, terminal })
+    }
+}
+
+fn check_tmpfs(request: &Request) -> Result<(), ResolveError> {
+    let paths: Vec<&str> = request.tmpfs.iter().map(|tmpfs| tmpfs.path().trim_end_matches('/')).collect();
+    match paths.iter().enumerate().find(|(index, path)| paths[..*index].contains(path)) {
+        Some((_, path)) => Err(ResolveError::SameTmpfs((*path).to_owned())),
+        None => Ok(()),
+    }
+}
+
+fn check_system(request: &Request) -> Result<(), ResolveError> {
+    let contradictions = [
+        ("--user", request.user.is_some()),
+        ("--workdir", request.workdir.is_some()),
+        ("--entrypoint", request.entrypoint.is_some()),
+        ("--init", request.init),
+    ];
+    match contradictions.iter().find(|(_, given)| *given) {
+        Some((option, _)) if request.system => Err(ResolveError::System(option)),
+        _ => Ok(()),
+    }
+}
+
+fn check_readiness(request: &Request) -> Result<(), ResolveError> {
+    let given = [
+        ("--ready-port", request.ready_port.is_some()),
+        ("--ready-exec", request.ready_exec.is_some()),
+        ("--ready-notify", request.ready_notify),
+    ];
+    let mut names = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+    match (names.next(), names.next()) {
+        (Some(one), Some(other)) => Err(ResolveError::Readiness(one, other)),
+        _ => Ok(()),
+    }
+}
+
+fn terminal_size(interactive: bool) -> Result<run_spec::WindowSize, ResolveError> {
+    if interactive && !terminal::is_terminal(std::io::stdin()) {
+        return Err(ResolveError::NoTerminal);
+    }
+    Ok(terminal::standard_window_size())
+}
+
+fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, ResolveError> {
+    match (&request.image, &request.rootfs) {
+        (Some(_), Some(_)) => Err(ResolveError::ImageAndRootfs),
+        (None, None) => Err(ResolveError::NoImage),
+        (Some(image), None) => Ok(RootSource::Image(image.clone())),
+        (None, Some(path)) => {
+            let workload =
+                Workload::decide(&ImageConfig::default(), request, env_files, |name| std::env::var(name).ok())?;
+            let serial = ROOT_SERIAL.to_owned();
+            let disk = match request.writes_in_place() {
+                true => open_disk(path, false, serial).map_err(in_place)?,
+                false => open_disk(path, true, serial)?,
+            };
+            Ok(RootSource::Disk(disk, workload))
+        }
+    }
+}
+
+/// Says that `--system` is why the disk is opened for writing.
+fn in_place(error: DiskError) -> ResolveError {
+    use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    match error {
+        DiskError::Open { path, source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) => {
+            ResolveError::InPlace { path, source }
+        }
+        other => other.into(),
+    }
+}
+
+fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::Interface>), ResolveError> {
+    let requested = requested_interfaces(request)?;
+    let (mut interfaces, mut guest_interfaces) = (Vec::<InterfaceConfig>::new(), Vec::new());
+    for Interface { tap, mac, address, gateway } in requested {
+        let mac = match mac.or(request.mac_address) {
+            Some(mac) => mac,
+            None => MacAddress::random().map_err(ResolveError::Random)?,
+        };
+        if interfaces.iter().any(|other| other.mac == mac.octets()) {
+            return Err(ResolveError::SameMac(mac));
+        }
+        let tap = match tap {
+            Tap::Name(name) => TapSource::Name(name),
+            Tap::Descriptor(number) => TapSource::Descriptor(
+                descriptor::inherited(number).map_err(|source| ResolveError::Descriptor(number, source))?,
+            ),
+        };
+        let mac = mac.octets();
+        interfaces.push(InterfaceConfig { tap, mac });
+        let address = address.map(|(address, prefix)| (address.octets(), prefix));
+        guest_interfaces.push(run_spec::Interface { mac, address, gateway: gateway.map(|gateway| gateway.octets()) });
+    }
+    Ok((interfaces, guest_interfaces))
+}
+
+fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, ResolveError> {
+    let mut requested: Vec<Interface> = Vec::new();
+    for network in &request.network {
+        match network {
+            Network::None if request.network.len() > 1 => return Err(ResolveError::NoneAndNetwork),
+            Network::None => {}
+            Network::Interface(interface) => {
+                if requested.iter().any(|other| other.tap == interface.tap) {
+                    return Err(ResolveError::SameTap(network.to_string()));
+                }
+                requested.push(interface.clone());
+            }
+        }
+    }
+    match (request.mac_address, &*requested) {
+        (Some(_), [one]) if one.mac.is_some() => Err(ResolveError::TwoMacAddresses),
+        (None, _) | (Some(_), [_]) => Ok(requested),
+        (Some(_), _) => Err(ResolveError::MacAddress(requested.len())),
+    }
+}
+
+/// Opens `disks` in their order; one without a serial becomes `disk0`, `disk1` and so on by its position. `root` is the
+/// user's own root disk, which is already open.
+fn open_disks(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, DiskError> {
+    if disks.len() > MAX_DISKS {
+        return Err(DiskError::TooMany);
+    }
+    let mut opened: Vec<BlockConfig> = Vec::new();
+    for (index, disk) in disks.iter().enumerate() {
+        let serial = disk.serial.clone().unwrap_or_else(|| format!("disk{index}"));
+        if opened.iter().any(|other| other.serial == serial) {
+            return Err(DiskError::Serial(serial));
+        }
+        let disk = open_disk(&disk.path, disk.read_only, serial)?;
+        let is_same = |other: &&BlockConfig| same_disk(&other.file, &disk.file);
+        if let Some(other) = opened.iter().chain(root).find(is_same)
+            && !(other.read_only && disk.read_only)
+        {
+            return Err(DiskError::Shared(disk.path));
+        }
+        opened.push(disk);
+    }
+    Ok(opened)
+}
+
+/// Opens a disk, without waiting if it is a FIFO: the block device rejects what is not a disk.
+fn open_disk(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig, DiskError> {
+    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| DiskError::Open {
+        path: path.to_owned(),
+        read_only,
+        source: error.into(),
+    })?;
+    Ok(BlockConfig { file: file.into(), path: path.to_owned(), read_only, scratch: false, serial })
+}
+
+/// Whether both are the same file, or nodes of the same block device.
+fn same_disk(one: &File, other: &File) -> bool {
+    let (Ok(one), Ok(other)) = (fstat(one), fstat(other)) else { return false };
+    let is_device = |mode| FileType::from_raw_mode(mode) == FileType::BlockDevice;
+    match (is_device(one.st_mode), is_device(other.st_mode)) {
+        (true, true) => one.st_rdev == other.st_rdev,
+        (false, false) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(image: &str) -> Request {
+        Request { image: Some(image.to_owned()), ..Request::default() }
+    }
+
+    fn refusal(request: &Request) -> String {
+        ResolvedRequest::new(request, &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plain_image_needs_nothing_else() {
+        let resolved = ResolvedRequest::new(&request("oci:x"), &[]).unwrap();
+        assert!(matches!(resolved.root, RootSource::Image(image) if image == "oci:x"));
+        assert!(resolved.disks.is_empty() && resolved.interfaces.is_empty() && resolved.terminal.is_none());
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let mac = Some("02:00:00:00:00:01".parse().unwrap());
+        let image = request("oci:x");
+        let table = [
+            (Request::default(), "IMAGE"),
+            (Request { rootfs: Some("/dev/null".into()), ..image.clone() }, "--rootfs"),
+            (Request { rootfs: Some("/dev/null".into()), ..Request::default() }, "command"),
+            (Request { workdir: Some("relative".into()), ..image.clone() }, "relative"),
+            (Request { mac_address: mac, network: networks(&["none"]), ..image.clone() }, "--mac-address"),
+            (Request { mac_address: mac, ..image.clone() }, "--mac-address"),
+            (
+                Request { mac_address: mac, network: networks(&["tap=a,mac=02:00:00:00:00:02"]), ..image.clone() },
+                "mac=",
+            ),
+            (Request { network: networks(&["none", "tap=a"]), ..image.clone() }, "none"),
+            (Request { network: networks(&["tap=a", "tap=a"]), ..image.clone() }, "tap=a"),
+            (Request { network: networks(&["fd=777"]), ..image.clone() }, "777"),
+            (Request { system: true, user: Some("app".into()), ..image.clone() }, "--user"),
+            (Request { system: true, workdir: Some("/srv".into()), ..image.clone() }, "--workdir"),
+            (Request { system: true, entrypoint: Some("sh".into()), ..image.clone() }, "--entrypoint"),
+            (Request { system: true, init: true, ..image.clone() }, "--init"),
+            (Request { ready_exec: Some("x".into()), ready_notify: true, ..image.clone() }, "--ready-notify"),
+            (Request { append: Some("two\nlines".into()), ..image.clone() }, "--append"),
+            (
+                Request { tmpfs: vec!["/a".parse().unwrap(), "/a/:size=1m".parse().unwrap()], ..image.clone() },
+                "--tmpfs names /a twice",
+            ),
+        ];
+        for (request, object) in table {
+            let refusal = refusal(&request);
+            assert!(refusal.contains(object), "{object}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_lone_device_takes_the_address_and_one_without_gets_its_own() {
+        let mac: MacAddress = "02:00:00:00:00:01".parse().unwrap();
+        let network = |text: &str| vec![text.parse().unwrap()];
+        let given = Request { mac_address: Some(mac), network: network("tap=a,ip=10.0.0.2/24"), ..request("oci:x") };
+        let resolved = ResolvedRequest::new(&given, &[]).unwrap();
+        assert_eq!(resolved.interfaces[0].mac, mac.octets());
+        let told = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };
+        assert_eq!(resolved.guest_interfaces, [told]);
+        let resolved = ResolvedRequest::new(&Request { network: network("tap=a"), ..request("oci:x") }, &[]).unwrap();
+        assert_eq!(resolved.interfaces[0].mac[0] & 3, 2);
+    }
+
+    fn open_texts(texts: &[String]) -> Result<Vec<BlockConfig>, DiskError> {
+        open_disks(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>(), None)
+    }
+
+    #[test]
+    fn one_file_is_two_disks_only_if_nobody_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("a.img"), folder.path().join("link"));
+        std::fs::write(&file, [0; 512]).unwrap();
+        std::fs::hard_link(&file, &link).unwrap();
+        let text = |path: &Path, more: &str| format!("path={}{more}", path.display());
+        let shared = open_texts(&[text(&file, ",ro"), text(&link, ",ro")]).unwrap();
+        assert_eq!([&*shared[0].serial, &*shared[1].serial], ["disk0", "disk1"]);
+        for texts in [[text(&file, ""), text(&link, ",ro")], [text(&file, ",ro"), text(&link, "")]] {
+            assert!(matches!(open_texts(&texts), Err(DiskError::Shared(path)) if path == link), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn two_disks_of_one_serial_are_refused() {
+        let texts = ["path=/dev/null,ro,serial=disk1".to_owned(), "path=/dev/zero,ro".to_owned()];
+        assert!(matches!(open_texts(&texts), Err(DiskError::Serial(serial)) if serial == "disk1"));
+    }
+}
