@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], a_panic_of_any_thread_ends_with_reason_internal_error),
         case!(Quick[Kvm], a_panic_leaves_the_terminal_as_it_was_and_an_entry_that_has_failed),
         case!(Quick[Kvm], a_crash_leaves_an_entry_that_is_dead),
-        case!(Full, an_init_that_talks_nonsense_ends_with_reason_internal_error),
+        case!(Full, an_init_that_talks_nonsense_ends_with_reason_guest_fault),
         case!(Full, a_panic_shows_its_line_and_the_last_ones_of_the_console),
         case!(Full, a_child_killed_for_want_of_memory_does_not_end_the_workload),
         case!(Full, reboot_and_poweroff_asked_for_inside_are_reasons),
@@ -132,11 +132,11 @@ fn a_crash_leaves_an_entry_that_is_dead() {
     place.verb("rm", &["crashed"]).finish().assert_status(0).assert_stdout("crashed\n");
 }
 
-fn an_init_that_talks_nonsense_ends_with_reason_internal_error() {
+fn an_init_that_talks_nonsense_ends_with_reason_guest_fault() {
     let place = Place::new();
     let init = compile("nonsense_init").display().to_string();
     let run = place.run(&["--init-binary", &init, &image("busybox"), "true"]);
-    run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&["init"]);
+    run.assert_status(125).assert_reason("guest-fault").assert_one_line_naming(&["init"]);
 }
 
 fn a_panic_shows_its_line_and_the_last_ones_of_the_console() {

@@ -96,6 +96,8 @@ end_reasons! {
     GuestReset: Requested, Printed;
     /// The guest's kernel panicked.
     GuestPanic: Failed, Printed;
+    /// The guest's init violated the protocol with the host.
+    GuestFault: Failed, Printed;
     /// A vCPU ended in a triple fault.
     TripleFault: Failed, Printed;
     /// KVM cannot run the guest any further.

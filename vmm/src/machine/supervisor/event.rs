@@ -83,4 +83,8 @@ pub(crate) enum TimerKind {
     Stop,
     /// [`GRACE`](super::GRACE).
     Grace,
+    /// The next health report may be passed on.
+    Health,
+    /// The next notification may be passed on.
+    Notification,
 }

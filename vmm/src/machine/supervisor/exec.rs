@@ -95,6 +95,9 @@ pub(crate) enum ExecFault {
     Credit(ExecId),
     #[error("report about process {0} out of order")]
     OutOfOrder(ExecId),
+    /// Such frames cost no credit.
+    #[error("report about process {0} without output")]
+    Empty(ExecId),
 }
 
 /// See the module.
@@ -189,6 +192,7 @@ impl Execs {
                 self.execs.remove(&id);
                 ExecEvent::Ended(failed(kind, &step, &detail, errno))
             }
+            ExecReport::Output { bytes, .. } if bytes.is_empty() => return Err(ExecFault::Empty(id)),
             ExecReport::Output { stderr, bytes } => {
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                 exec.output_credit = exec.output_credit.checked_sub(length).ok_or(ExecFault::Credit(id))?;

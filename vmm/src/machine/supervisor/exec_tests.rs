@@ -128,3 +128,9 @@ fn reports_out_of_order_are_faults() {
     }
     assert_eq!(execs.on_report(99, ExecReport::Started), Err(ExecFault::Unknown(99)));
 }
+
+#[test]
+fn output_without_bytes_is_a_fault() {
+    let (mut execs, id) = running();
+    assert_eq!(execs.on_report(id, output(0)), Err(ExecFault::Empty(id)));
+}

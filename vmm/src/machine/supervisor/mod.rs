@@ -11,16 +11,23 @@
 //! `Starting` at once. From `Running` on, the contract's table of signals applies. A power cut while output drains loses
 //! output: it counts as `killed`, although the workload's own end is known by then. PID 1 reports `Ended` when everything
 //! that must last is on the disks, so the power is cut as soon as the output is written, too.
+//!
+//! What PID 1 sends is the guest's word. An invalid, unexpected or unrequested message ends the run with `guest-fault`; text is
+//! cut and cleaned; reports that others see are passed on at a bounded rate.
 
 mod event;
 pub(crate) mod exec;
+mod report;
 
 pub(crate) use event::{Action, Event, TimerKind};
 
 use self::exec::{ExecEnd, ExecError, ExecEvent, ExecId, Execs};
+use self::report::{Throttle, clean, merge};
 use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
 use guest_protocol::exec::ExecSpec;
+use guest_protocol::health::HealthReport;
+use guest_protocol::notification::Notification;
 use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Readiness, RunSpec, WindowSize};
 use kvm::ExitReason;
@@ -28,6 +35,12 @@ use std::time::Duration;
 
 /// From the end of file on the control port to the power cut, if the machine does not stop before.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// Between two health reports that change the status: each rewrites `status.json`.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two messages to the service manager. PID 1 keeps it, too.
+const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
+/// Output that can be on its way from PID 1's count to the host's: more than a queue of the console device holds.
+const MAX_OUTPUT_IN_FLIGHT: u64 = 64 << 20;
 
 const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
@@ -62,6 +75,8 @@ pub(crate) struct Supervisor {
     stop: StopRequest,
     execs: Execs,
     ready: bool,
+    health: Throttle<HealthReport>,
+    notification: Throttle<Notification>,
     /// Messages that PID 1 cannot take yet.
     pending: Vec<ToGuest>,
     actions: Vec<Action>,
@@ -109,6 +124,8 @@ impl Supervisor {
             stop: StopRequest::default(),
             execs: Execs::default(),
             ready: false,
+            health: Throttle::default(),
+            notification: Throttle::default(),
             pending: Vec::new(),
             actions: Vec::new(),
         }
@@ -141,10 +158,7 @@ impl Supervisor {
                 self.send(ToGuest::OutputClosed { stderr });
                 self.end_if_drained();
             }
-            Event::OutputWritten { stdout, stderr } => {
-                (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
-                self.end_if_drained();
-            }
+            Event::OutputWritten { stdout, stderr } => self.on_output_written(stdout, stderr),
             Event::Exec(id, command) => {
                 if let Some(message) = self.execs.command(id, command) {
                     self.send(message);
@@ -182,7 +196,7 @@ impl Supervisor {
             match self.reader.next() {
                 Ok(Some(message)) => self.on_message(message),
                 Ok(None) => return,
-                Err(error) => self.on_fault(&format!("invalid frame from the guest's init ({error:?})")),
+                Err(error) => self.on_fault(&format!("invalid frame ({error:?})")),
             }
         }
     }
@@ -223,18 +237,45 @@ impl Supervisor {
                     self.actions.push(Action::AwaitOutput { stdout: stdout_bytes, stderr: stderr_bytes });
                 }
             }
-            (State::Running, ToHost::Ready) => self.set_ready(),
-            (State::Running, ToHost::Health(report)) => self.actions.push(Action::Health(report)),
-            (State::Running, ToHost::Notification(notification)) => self.actions.push(Action::Notify(notification)),
+            (State::Running, ToHost::Ready) if self.expects_ready() => self.set_ready(),
+            (State::Running, ToHost::Health(report)) if self.settings.spec.health.is_some() => self.on_health(report),
+            (State::Running, ToHost::Notification(notification))
+                if self.settings.spec.readiness == Readiness::Notified =>
+            {
+                self.on_notification(notification);
+            }
             (State::Running, ToHost::Exec { id, report }) => match self.execs.on_report(id, report) {
                 Ok(Some(event)) => self.actions.push(Action::Exec(id, event)),
                 Ok(None) => {}
-                Err(fault) => self.on_fault(&format!("protocol error of the guest's init: {fault}")),
+                Err(fault) => self.on_fault(&fault.to_string()),
             },
             (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
                 self.cut_power(End::of_failure(kind, &step, &detail, errno));
             }
-            (_, message) => self.on_fault(&format!("unexpected message from the guest's init: {}", name(&message))),
+            (_, message) => self.on_fault(&format!("unexpected message {}", name(&message))),
+        }
+    }
+
+    fn expects_ready(&self) -> bool {
+        match self.settings.spec.readiness {
+            Readiness::Executed => false,
+            Readiness::Port(_) | Readiness::Command(_) => !self.ready,
+            // A workload may notify its readiness any number of times.
+            Readiness::Notified => true,
+        }
+    }
+
+    fn on_health(&mut self, report: HealthReport) {
+        let report = HealthReport { output: clean(&report.output), ..report };
+        if let Some(report) = self.health.pass(report, |pending, new| *pending = new) {
+            self.actions.extend([Action::Health(report), Action::SetTimer(TimerKind::Health, HEALTH_INTERVAL)]);
+        }
+    }
+
+    fn on_notification(&mut self, notification: Notification) {
+        if let Some(notification) = self.notification.pass(notification, merge) {
+            let timer = Action::SetTimer(TimerKind::Notification, NOTIFICATION_INTERVAL);
+            self.actions.extend([Action::Notify(notification), timer]);
         }
     }
 
@@ -243,6 +284,20 @@ impl Supervisor {
         if !std::mem::replace(&mut self.ready, true) {
             self.actions.push(Action::Ready);
         }
+    }
+
+    fn on_output_written(&mut self, stdout: u64, stderr: u64) {
+        (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
+        if let State::Draining { stdout: stdout_total, stderr: stderr_total, .. } = self.state {
+            // Everything that PID 1 has written by now is in the queues or on the host.
+            let is_possible = |total: u64, written: u64| total.saturating_sub(written) <= MAX_OUTPUT_IN_FLIGHT;
+            if !is_possible(stdout_total, stdout) || !is_possible(stderr_total, stderr) {
+                return self.on_fault(&format!(
+                    "{stdout_total} and {stderr_total} bytes of output reported, {stdout} and {stderr} received"
+                ));
+            }
+        }
+        self.end_if_drained();
     }
 
     /// Once the workload has ended and all its output is written, nothing can be lost.
@@ -339,12 +394,23 @@ impl Supervisor {
     }
 
     fn on_timer(&mut self, kind: TimerKind) {
-        let end = match kind {
-            TimerKind::Run => End::timeout(self.settings.timeout.unwrap_or_default()),
-            TimerKind::Stop => End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())),
-            TimerKind::Grace => End::failed(EndReason::InternalError, "the control port closed"),
-        };
-        self.cut_power(end);
+        match kind {
+            TimerKind::Run => self.cut_power(End::timeout(self.settings.timeout.unwrap_or_default())),
+            TimerKind::Stop => {
+                self.cut_power(End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())));
+            }
+            TimerKind::Grace => self.on_fault("the control port was closed"),
+            TimerKind::Health => {
+                if let Some(report) = self.health.expire() {
+                    self.on_health(report);
+                }
+            }
+            TimerKind::Notification => {
+                if let Some(notification) = self.notification.expire() {
+                    self.on_notification(notification);
+                }
+            }
+        }
     }
 
     fn on_machine_stopped(&mut self, reason: &ExitReason) {
@@ -358,8 +424,8 @@ impl Supervisor {
     }
 
     /// PID 1 violates the protocol. Nothing else that it reports can be relied on.
-    fn on_fault(&mut self, detail: &str) {
-        self.cut_power(End::failed(EndReason::InternalError, detail));
+    fn on_fault(&mut self, fault: &str) {
+        self.cut_power(End::failed(EndReason::GuestFault, &format!("protocol error of the guest's init: {fault}")));
     }
 
     fn cut_power(&mut self, end: End) {
@@ -371,6 +437,8 @@ impl Supervisor {
         for id in self.execs.abandon() {
             self.actions.push(Action::Exec(id, ExecEvent::Ended(ExecEnd::MachineEnded)));
         }
+        self.actions.extend(self.health.expire().map(Action::Health));
+        self.actions.extend(self.notification.expire().map(Action::Notify));
         self.actions.push(Action::End(end));
         self.state = State::Done;
     }

@@ -255,27 +255,32 @@ fn failure_of_the_guests_init_is_reported() {
 }
 
 #[test]
-fn unexpected_messages_end_the_run() {
+fn unexpected_messages_are_guest_faults() {
     let hello = ToHost::Hello { version: protocol::VERSION };
-    let out_of_turn = [
+    let unexpected = [
         (booting(), ToHost::Running),
         (booting(), ended(WorkloadEnd::Exited(0), 0, 0)),
         (started(settings()), hello.clone()),
         (started(settings()), ended(WorkloadEnd::Exited(0), 0, 0)),
         (running(), hello),
         (running(), ToHost::Running),
+        (running(), ToHost::Ready),
+        (running(), ToHost::Health(HealthReport::default())),
+        (running(), ToHost::Notification(Notification::default())),
+        (draining(), ended(WorkloadEnd::Exited(0), 1, 0)),
     ];
-    for (mut supervisor, message) in out_of_turn {
+    for (mut supervisor, message) in unexpected {
         let (end, power_cut) = end_of(&receive(&mut supervisor, &message));
-        assert_eq!((end.reason, end.status, power_cut), (EndReason::InternalError, 125, true), "{message:?}");
+        assert_eq!((end.reason, end.status, power_cut), (EndReason::GuestFault, 125, true), "{message:?}");
+        assert!(end.detail.contains(name(&message)), "{}", end.detail);
     }
 }
 
 #[test]
-fn invalid_frame_ends_the_run() {
+fn invalid_frame_is_a_guest_fault() {
     let mut supervisor = running();
     let (end, power_cut) = end_of(&supervisor.on(Event::ControlBytes(&[0xff; 8])));
-    assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
+    assert_eq!((end.reason, power_cut), (EndReason::GuestFault, true));
 }
 
 #[test]
@@ -293,7 +298,7 @@ fn closed_control_port_waits_for_the_machines_own_end() {
     let _ = other.on(Event::ControlClosed);
     let (end, _) = end_of(&supervisor.on(Event::MachineStopped(ExitReason::Reset)));
     assert_eq!(end.reason, EndReason::GuestReset);
-    assert_eq!(end_of(&other.on(Event::Timer(TimerKind::Grace))).0.reason, EndReason::InternalError);
+    assert_eq!(end_of(&other.on(Event::Timer(TimerKind::Grace))).0.reason, EndReason::GuestFault);
 }
 
 #[test]
@@ -315,21 +320,84 @@ fn exec_works_while_the_workload_runs() {
 }
 
 #[test]
-fn invalid_exec_report_ends_the_run() {
+fn invalid_exec_report_is_a_guest_fault() {
     let mut supervisor = running();
     let report = ToHost::Exec { id: 5, report: ExecReport::Started };
     let (end, power_cut) = end_of(&receive(&mut supervisor, &report));
-    assert_eq!((end.reason, power_cut), (EndReason::InternalError, true));
+    assert_eq!((end.reason, power_cut), (EndReason::GuestFault, true));
     assert!(end.detail.contains("process 5"), "{}", end.detail);
 }
 
+fn with_readiness(readiness: Readiness) -> Supervisor {
+    started(Settings { spec: RunSpec { readiness, ..settings().spec }, ..settings() })
+}
+
 #[test]
-fn probed_workload_is_ready_at_its_report() {
-    let spec = RunSpec { readiness: Readiness::Port(80), ..settings().spec };
-    let mut supervisor = started(Settings { spec, ..settings() });
+fn probed_workload_is_ready_at_its_only_report() {
+    let mut supervisor = with_readiness(Readiness::Port(80));
     assert_eq!(receive(&mut supervisor, &ToHost::Running), [Action::StageReached(Stage::WorkloadExecuted)]);
     assert_eq!(receive(&mut supervisor, &ToHost::Ready), [Action::Ready]);
+    assert_eq!(end_of(&receive(&mut supervisor, &ToHost::Ready)).0.reason, EndReason::GuestFault);
+}
+
+#[test]
+fn notifying_workload_may_be_ready_again() {
+    let mut supervisor = with_readiness(Readiness::Notified);
+    let _ = receive(&mut supervisor, &ToHost::Running);
+    assert_eq!(receive(&mut supervisor, &ToHost::Ready), [Action::Ready]);
     assert_eq!(receive(&mut supervisor, &ToHost::Ready), []);
+}
+
+#[test]
+fn health_flood_changes_the_status_once_per_interval() {
+    let spec = RunSpec { health: Some(guest_protocol::health::HealthCheck::default()), ..settings().spec };
+    let mut supervisor = running_with(Settings { spec, ..settings() });
+    let report = |failing_streak| HealthReport { failing_streak, ..HealthReport::default() };
+    let mut send = |failing_streak| receive(&mut supervisor, &ToHost::Health(report(failing_streak)));
+    let passed =
+        |failing_streak| [Action::Health(report(failing_streak)), Action::SetTimer(TimerKind::Health, HEALTH_INTERVAL)];
+    assert_eq!(send(1), passed(1));
+    (2..1000).for_each(|failing_streak| assert_eq!(send(failing_streak), []));
+    assert_eq!(supervisor.on(Event::Timer(TimerKind::Health)), passed(999));
+    assert_eq!(supervisor.on(Event::Timer(TimerKind::Health)), []);
+}
+
+#[test]
+fn health_report_that_waits_precedes_the_end() {
+    let spec = RunSpec { health: Some(guest_protocol::health::HealthCheck::default()), ..settings().spec };
+    let mut supervisor = running_with(Settings { spec, ..settings() });
+    let last = HealthReport { exit: 7, output: "x".repeat(1 << 20), ..HealthReport::default() };
+    let _ = receive(&mut supervisor, &ToHost::Health(HealthReport::default()));
+    let _ = receive(&mut supervisor, &ToHost::Health(last));
+    let actions = receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), 0, 0));
+    let [Action::PowerOff, Action::Health(report), Action::End(_)] = &*actions else { panic!("{actions:?}") };
+    assert_eq!((report.exit, report.output.len()), (7, guest_protocol::health::OUTPUT_BYTES));
+}
+
+#[test]
+fn notification_flood_is_merged_per_interval() {
+    let mut supervisor = with_readiness(Readiness::Notified);
+    let _ = receive(&mut supervisor, &ToHost::Running);
+    let status = |text: &str| Notification { status: Some(text.to_owned()), ..Notification::default() };
+    let timer = Action::SetTimer(TimerKind::Notification, NOTIFICATION_INTERVAL);
+    let actions = receive(&mut supervisor, &ToHost::Notification(status("one")));
+    assert_eq!(actions, [Action::Notify(status("one")), timer.clone()]);
+    for text in ["two", "three"] {
+        assert_eq!(receive(&mut supervisor, &ToHost::Notification(status(text))), []);
+    }
+    let actions = supervisor.on(Event::Timer(TimerKind::Notification));
+    assert_eq!(actions, [Action::Notify(status("three")), timer]);
+}
+
+#[test]
+fn impossible_output_count_is_a_guest_fault() {
+    for (stdout, stderr) in [(u64::MAX, 0), (0, 1 << 40)] {
+        let mut supervisor = running();
+        let actions = receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), stdout, stderr));
+        assert_eq!(actions, [Action::AwaitOutput { stdout, stderr }]);
+        let (end, _) = end_of(&supervisor.on(Event::OutputWritten { stdout: 5, stderr: 5 }));
+        assert_eq!(end.reason, EndReason::GuestFault);
+    }
 }
 
 #[test]

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Bounds on what the guest reports for others to see: how often, and which text. Pure.
+
+use guest_protocol::health::OUTPUT_BYTES;
+use guest_protocol::notification::{Notification, Reload};
+
+/// Passes the first value on at once. Values that follow before the timer expires are merged and wait for it.
+#[derive(Debug)]
+pub(super) struct Throttle<T> {
+    timer_runs: bool,
+    pending: Option<T>,
+}
+
+impl<T> Default for Throttle<T> {
+    fn default() -> Self {
+        Self { timer_runs: false, pending: None }
+    }
+}
+
+impl<T> Throttle<T> {
+    /// Returns `value` if it may be passed on now; the caller starts the timer.
+    pub(super) fn pass(&mut self, value: T, merge: impl FnOnce(&mut T, T)) -> Option<T> {
+        if !std::mem::replace(&mut self.timer_runs, true) {
+            return Some(value);
+        }
+        match &mut self.pending {
+            Some(pending) => merge(pending, value),
+            None => self.pending = Some(value),
+        }
+        None
+    }
+
+    /// The timer expired. Returns the value that waited, to be given to [`pass`](Self::pass).
+    pub(super) fn expire(&mut self) -> Option<T> {
+        self.timer_runs = false;
+        self.pending.take()
+    }
+}
+
+/// Adds `new` to a notification that waits.
+pub(super) fn merge(pending: &mut Notification, new: Notification) {
+    match (pending.reload, new.ready) {
+        (Some(_), true) => pending.reload = Some(Reload::Done),
+        (_, ready) => pending.ready |= ready,
+    }
+    pending.reload = new.reload.or(pending.reload);
+    pending.stopping |= new.stopping;
+    pending.watchdog |= new.watchdog;
+    pending.extend_timeout = new.extend_timeout.or(pending.extend_timeout);
+    pending.status = new.status.or(pending.status.take());
+}
+
+/// The begin of a health check's output, without control characters but line feeds and tabs.
+pub(super) fn clean(output: &str) -> String {
+    let mut end = output.len().min(OUTPUT_BYTES);
+    while !output.is_char_boundary(end) {
+        end -= 1;
+    }
+    let is_shown = |character: char| !character.is_control() || matches!(character, '\n' | '\t');
+    output[..end].chars().map(|character| if is_shown(character) { character } else { ' ' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttle_passes_the_first_value_and_merges_the_next_ones() {
+        let mut throttle = Throttle::default();
+        let sum = |pending: &mut u32, new| *pending += new;
+        assert_eq!(throttle.pass(1, sum), Some(1));
+        assert_eq!((throttle.pass(2, sum), throttle.pass(3, sum)), (None, None));
+        assert_eq!(throttle.expire(), Some(5));
+        assert_eq!(throttle.pass(5, sum), Some(5));
+        assert_eq!(throttle.expire(), None);
+        assert_eq!(throttle.pass(6, sum), Some(6));
+    }
+
+    #[test]
+    fn merged_notifications_lose_nothing() {
+        let reload = |reload| Notification { reload: Some(reload), ..Notification::default() };
+        let ready = || Notification { ready: true, ..Notification::default() };
+        let mut pending = reload(Reload::Begun);
+        merge(&mut pending, ready());
+        assert_eq!(pending, reload(Reload::Done));
+        merge(&mut pending, reload(Reload::Begun));
+        assert_eq!(pending, reload(Reload::Begun));
+        let mut pending = Notification { watchdog: true, status: Some("one".into()), ..ready() };
+        merge(&mut pending, Notification { stopping: true, extend_timeout: Some(5), ..Notification::default() });
+        merge(&mut pending, Notification { status: Some("two".into()), ..Notification::default() });
+        let expected = Notification {
+            ready: true,
+            reload: None,
+            stopping: true,
+            watchdog: true,
+            extend_timeout: Some(5),
+            status: Some("two".into()),
+        };
+        assert_eq!(pending, expected);
+    }
+
+    #[test]
+    fn output_is_cut_at_a_character_and_has_no_control_characters() {
+        assert_eq!(clean("a\tb\nc\u{1b}[2J\0"), "a\tb\nc [2J ");
+        let long = clean(&"\u{20ac}".repeat(OUTPUT_BYTES));
+        assert_eq!(long.len(), OUTPUT_BYTES / 3 * 3);
+    }
+}
