@@ -2,7 +2,7 @@
 //! Ends that are not the workload's own: what the guest's kernel and the machine itself can come to. Those of a workload
 //! are in `status.rs`, those of signals in `signals.rs`.
 
-use coracle_tests::{Case, Elf, Finished, Invocation, Place, Pty, Stdin, case, compile, image, preload};
+use coracle_tests::{Case, Elf, Finished, Invocation, Place, Pty, Stdin, case, compile, failing_calls, image};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -81,18 +81,13 @@ fn a_sandbox_that_is_not_to_be_had_ends_with_reason_sandbox_error() {
     run.assert_status(125).assert_reason("sandbox-error").assert_one_line_naming(&["--sandbox"]);
 }
 
-/// Lets this thread of coracle's panic.
-fn failing(run: Invocation, thread: &str) -> Invocation {
-    run.env("LD_PRELOAD", preload("failing_calls")).env("FAILING_THREAD", thread)
-}
-
 fn a_panic_of_any_thread_ends_with_reason_internal_error() {
     // mov dword [0xd0000070], 0xff; hlt: a driver status that coracle warns of, with the time.
     let nonsense = [0xc7, 0x05, 0x70, 0, 0, 0xd0, 0xff, 0, 0, 0, 0xf4, 0xeb, 0xfd];
     for thread in ["main", "prepare", "io", "disk-0", "vcpu-0"] {
         let place = Place::new();
         let code = if thread == "vcpu-0" { &nonsense[..] } else { &HALT };
-        let run = failing(kernel(&place, code, &["--timeout", "20"]), thread).finish();
+        let run = kernel(&place, code, &["--timeout", "20"]).wrapped(&[&failing_calls(), thread]).finish();
         let said = format!("internal error: the thread {thread} panicked at ");
         run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&[&said]);
     }
@@ -102,8 +97,8 @@ fn a_panic_leaves_the_terminal_as_it_was_and_an_entry_that_has_failed() {
     let place = Place::new().keeping_run_entries();
     let pty = Pty::open(24, 80);
     let before = pty.modes();
-    let run = failing(kernel(&place, &HALT, &["-it", "--name", "broken", "--timeout", "20"]), "main");
-    let run = run.wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
+    let run = kernel(&place, &HALT, &["-it", "--name", "broken", "--timeout", "20"]);
+    let run = run.wrapped(&["setsid", "--ctty", &failing_calls(), "main"]).stdin(Stdin::File(pty.terminal()));
     let run = run.stdout(pty.terminal()).stderr(pty.terminal()).finish();
     run.assert_status(125).assert_reason("internal-error");
     assert_eq!(pty.modes(), before, "the terminal's modes after the run");

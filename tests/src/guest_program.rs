@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Programs of the tests' own, in C: those that run in the guest, root file systems that carry them, and what is loaded into
-//! the binary under test.
+//! C programs of the tests: those that run in the guest, file systems that carry them, and those that start the binary under
+//! test.
 
 use crate::{scratch_folder, workspace};
 use std::fs;
@@ -14,10 +14,10 @@ pub fn compile(name: &str) -> PathBuf {
     build("guest", name, &["-static", "-pthread"])
 }
 
-/// The library made from `tests/preload/NAME.c`, for `LD_PRELOAD`.
+/// The wrapper made from `tests/inject/failing_calls.c`: `failing_calls THREAD PROGRAM [ARG...]`.
 #[must_use]
-pub fn preload(name: &str) -> PathBuf {
-    build("preload", name, &["-shared", "-fPIC"])
+pub fn failing_calls() -> String {
+    build("inject", "failing_calls", &["-static"]).display().to_string()
 }
 
 fn build(folder: &str, name: &str, options: &[&str]) -> PathBuf {

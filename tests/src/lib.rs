@@ -26,7 +26,7 @@ pub use artifacts::{
 pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
-pub use guest_program::{compile, file_system, preload};
+pub use guest_program::{compile, failing_calls, file_system};
 pub use invocation::{Invocation, Stdin};
 pub use layout::{Layout, sha256};
 pub use place::Place;

@@ -63,7 +63,7 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
     fs::copy(std::env::current_exe()?, to.join("bin/xtask"))?;
     fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
     // What tests compile or start in there.
-    for name in ["guest", "driver", "preload"] {
+    for name in ["guest", "driver", "inject"] {
         let from = root().join("tests").join(name);
         if from.is_dir() {
             copy_folder(&from, &to.join("tests").join(name))?;
