@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Bounds on what the guest reports for others to see: how often, and which text. Pure.
 
-use guest_protocol::health::OUTPUT_BYTES;
+use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload};
 
 /// Passes the first value on at once. Values that follow before the timer expires are merged and wait for it.
@@ -52,7 +52,7 @@ pub(super) fn merge(pending: &mut Notification, new: Notification) {
 
 /// The begin of a health check's output, without control characters but line feeds and tabs.
 pub(super) fn clean(output: &str) -> String {
-    let mut end = output.len().min(OUTPUT_BYTES);
+    let mut end = output.len().min(MAX_OUTPUT_BYTES);
     while !output.is_char_boundary(end) {
         end -= 1;
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn output_is_cut_at_a_character_and_has_no_control_characters() {
         assert_eq!(clean("a\tb\nc\u{1b}[2J\0"), "a\tb\nc [2J ");
-        let long = clean(&"\u{20ac}".repeat(OUTPUT_BYTES));
-        assert_eq!(long.len(), OUTPUT_BYTES / 3 * 3);
+        let long = clean(&"\u{20ac}".repeat(MAX_OUTPUT_BYTES));
+        assert_eq!(long.len(), MAX_OUTPUT_BYTES / 3 * 3);
     }
 }

@@ -371,7 +371,7 @@ fn health_report_that_waits_precedes_the_end() {
     let _ = receive(&mut supervisor, &ToHost::Health(last));
     let actions = receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), 0, 0));
     let [Action::PowerOff, Action::Health(report), Action::End(_)] = &*actions else { panic!("{actions:?}") };
-    assert_eq!((report.exit, report.output.len()), (7, guest_protocol::health::OUTPUT_BYTES));
+    assert_eq!((report.exit, report.output.len()), (7, guest_protocol::health::MAX_OUTPUT_BYTES));
 }
 
 #[test]
