@@ -119,7 +119,8 @@ impl EntryState {
 
 impl SegmentState {
     /// The segment as a descriptor in memory (Intel SDM volume 3, figure 3-8).
-    const fn descriptor(&self) -> u64 {
+    #[must_use]
+    pub const fn descriptor(&self) -> u64 {
         let limit = if self.granularity_4k { self.limit >> 12 } else { self.limit } as u64;
         let base = self.base & 0xffff_ffff;
         (limit & 0xffff)

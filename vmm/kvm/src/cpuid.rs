@@ -3,7 +3,7 @@
 //! CPUID; KVM API, `KVM_GET_SUPPORTED_CPUID`). Pure but for the question to the host. Runs on `main`.
 
 use super::host::{KvmHost, KvmKind};
-use super::vm::{VmError, step};
+use super::vm::{VmError, failed};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Cap;
 
@@ -37,7 +37,7 @@ const KVM_FEATURES_BY_HYPERCALL: u32 = 1 << 7 | 1 << 11 | 1 << 13 | 1 << 16 | 1 
 /// # Errors
 /// The host does not tell.
 pub(super) fn supported(host: &KvmHost) -> Result<CpuId, VmError> {
-    host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(step("KVM_GET_SUPPORTED_CPUID"))
+    host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))
 }
 
 /// `supported` with the topology of a VM of `cpus` vCPUs, seen from vCPU `index`: one package, one thread a core.

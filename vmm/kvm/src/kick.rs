@@ -34,7 +34,7 @@ extern "C" fn handle(_: libc::c_int) {
 ///
 /// # Errors
 /// The host refused the handler.
-pub fn install_handler() -> Result<(), std::io::Error> {
+pub fn install_kick_handler() -> Result<(), std::io::Error> {
     // SAFETY: all-zero bytes are a valid `sigaction`: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handle as *const () as usize;

@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The only KVM ioctls of the project: the host's device, the VM, its vCPUs.
+//! The only KVM ioctls of the project: the host's device, the VM, its vCPUs. Devices, guest layout and threads belong to
+//! the callers.
 
 mod cpuid;
+mod entry_state;
 mod exit_reason;
 mod host;
 mod kick;
 mod profile;
-mod registers;
 mod run_control;
 pub mod software;
 mod vcpu;
 mod vm;
 
+pub use entry_state::{EntryState, Segment};
 pub use exit_reason::ExitReason;
 pub use host::{HostError, KvmHost, KvmKind};
-pub use kick::install_handler;
-pub use kick::{cpu_time, kick};
+pub use kick::{cpu_time, install_kick_handler, kick};
 pub use profile::Profile;
-pub use run_control::{Inside, RunControl};
-pub use vcpu::{Buses, Vcpu, create_all};
-pub use vm::{KvmVm, VmError};
+pub use run_control::{RunControl, VcpuSlot};
+pub use vcpu::{IoBus, Vcpu, create_vcpus};
+pub use vm::{KvmVm, ReservedPages, VmError};
+
+/// Guest memory: a mapping for each range of guest-physical addresses.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -5,6 +5,7 @@
 //! The chain is followed over frame pointers, so it is whole only for kernels built with `CONFIG_FRAME_POINTER`; of any
 //! other kernel the innermost function is right.
 
+use crate::GuestMemory;
 use kvm_ioctls::VcpuFd;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,8 +22,8 @@ const KERNEL_HALF: u64 = 1 << 63;
 pub struct Profile(Mutex<BTreeMap<Vec<u64>, u64>>);
 
 impl Profile {
-    /// Notes where `vcpu` stands. Runs on its thread, between two runs.
-    pub(super) fn note(&self, vcpu: &VcpuFd, memory: &boot::GuestMemory) {
+    /// Records the call chain of `vcpu`. Runs on its thread, between two runs.
+    pub(super) fn record(&self, vcpu: &VcpuFd, memory: &GuestMemory) {
         let Ok(registers) = vcpu.get_regs() else { return };
         let mut frames = vec![registers.rip];
         let mut pointer = registers.rbp;
@@ -58,7 +59,7 @@ impl Profile {
 }
 
 /// The saved frame pointer and the return address at `pointer`.
-fn frame(vcpu: &VcpuFd, memory: &boot::GuestMemory, pointer: u64) -> Option<[u64; 2]> {
+fn frame(vcpu: &VcpuFd, memory: &GuestMemory, pointer: u64) -> Option<[u64; 2]> {
     let translation = vcpu.translate_gva(pointer).ok().filter(|translation| translation.valid != 0)?;
     memory.read_obj(GuestAddress(translation.physical_address)).ok()
 }

@@ -1,101 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `main` wants of the vCPU threads: to run, to be held, to stop. They look each time they leave `KVM_RUN`, which a
-//! kick makes them do.
+//! What `main` requests of all vCPU threads: to run, to pause, to stop. A thread reads it each time it leaves `KVM_RUN`,
+//! which a kick forces.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What is wanted, in the atomic.
+/// The request, as stored in the atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Wanted {
+pub(super) enum RunRequest {
     Run,
-    Hold,
+    Pause,
     Stop,
 }
 
-/// Shared by all vCPU threads of a machine and `main`.
+/// Shared by `main` and all vCPU threads of a machine.
 #[derive(Clone, Debug, Default)]
 pub struct RunControl(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// A [`Wanted`]; changed under the lock, read without.
-    wanted: AtomicU8,
-    /// Threads that may be in the guest.
-    inside: Mutex<usize>,
+    /// A [`RunRequest`]; written under the lock, read without it.
+    request: AtomicU8,
+    /// Number of threads that may be in the guest.
+    active: Mutex<usize>,
     changed: Condvar,
 }
 
-/// A thread that may be in the guest, for as long as this lives.
+/// Counts a thread as one that may be in the guest, until it is dropped.
 #[derive(Debug)]
-pub struct Inside(RunControl);
+pub struct VcpuSlot(RunControl);
 
 impl RunControl {
-    /// Another thread will run a vCPU. Called before it is started, so that a hold waits for it.
+    /// Registers a thread that will run a vCPU. Called before the thread starts, so that a pause waits for it.
     #[must_use]
-    pub fn enter(&self) -> Inside {
+    pub fn register(&self) -> VcpuSlot {
         *self.lock() += 1;
-        Inside(self.clone())
+        VcpuSlot(self.clone())
     }
 
-    /// What a vCPU thread is to do: one load where it is to run.
-    pub(super) fn wanted(&self) -> Wanted {
-        match self.0.wanted.load(Ordering::SeqCst) {
-            0 => Wanted::Run,
-            1 => Wanted::Hold,
-            _ => Wanted::Stop,
+    /// The current request: one atomic load.
+    pub(super) fn request(&self) -> RunRequest {
+        match self.0.request.load(Ordering::SeqCst) {
+            0 => RunRequest::Run,
+            1 => RunRequest::Pause,
+            _ => RunRequest::Stop,
         }
     }
 
-    /// Waits, outside the guest, as long as a hold is wanted.
-    pub(super) fn wait(&self) {
-        let mut inside = self.lock();
-        *inside -= 1;
+    /// Blocks a vCPU thread, outside the guest, while a pause is requested.
+    pub(super) fn wait_while_paused(&self) {
+        let mut active = self.lock();
+        *active -= 1;
         self.0.changed.notify_all();
-        while self.wanted() == Wanted::Hold {
-            inside = self.0.changed.wait(inside).unwrap_or_else(PoisonError::into_inner);
+        while self.request() == RunRequest::Pause {
+            active = self.0.changed.wait(active).unwrap_or_else(PoisonError::into_inner);
         }
-        *inside += 1;
+        *active += 1;
     }
 
-    /// Wants every thread held. Those in the guest have to be kicked; then [`wait_until_held`](Self::wait_until_held).
-    pub fn hold(&self) {
-        self.want(Wanted::Hold);
+    /// Requests a pause. The caller kicks the threads, then calls [`wait_until_paused`](Self::wait_until_paused).
+    pub fn pause(&self) {
+        self.set(RunRequest::Pause);
     }
 
-    /// Waits until no thread is in the guest.
-    pub fn wait_until_held(&self) {
-        let mut inside = self.lock();
-        while *inside > 0 {
-            inside = self.0.changed.wait(inside).unwrap_or_else(PoisonError::into_inner);
+    /// Blocks until no thread is in the guest.
+    pub fn wait_until_paused(&self) {
+        let mut active = self.lock();
+        while *active > 0 {
+            active = self.0.changed.wait(active).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Ends a hold.
-    pub fn release(&self) {
-        self.want(Wanted::Run);
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.set(RunRequest::Run);
     }
 
-    /// Wants every thread to end, held or not. Those in the guest have to be kicked. There is no way back.
+    /// Requests that every thread ends, paused or not. The caller kicks the threads. Final: later requests are ignored.
     pub fn stop(&self) {
-        self.want(Wanted::Stop);
+        self.set(RunRequest::Stop);
     }
 
-    fn want(&self, wanted: Wanted) {
-        let _inside = self.lock();
-        if self.wanted() != Wanted::Stop {
-            self.0.wanted.store(wanted as u8, Ordering::SeqCst);
+    fn set(&self, request: RunRequest) {
+        let _active = self.lock();
+        if self.request() != RunRequest::Stop {
+            self.0.request.store(request as u8, Ordering::SeqCst);
         }
         self.0.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.0.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Inside {
+impl Drop for VcpuSlot {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.0.changed.notify_all();
@@ -107,33 +107,33 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU64;
 
-    /// Stands for a vCPU thread without a guest: counts its turns.
-    fn turn_until_stopped(control: &RunControl, inside: Inside, turns: &AtomicU64) {
-        let _inside = inside;
+    /// A vCPU thread without a guest: counts its turns.
+    fn turn_until_stopped(control: &RunControl, slot: VcpuSlot, turns: &AtomicU64) {
+        let _slot = slot;
         loop {
-            match control.wanted() {
-                Wanted::Run => drop(turns.fetch_add(1, Ordering::SeqCst)),
-                Wanted::Hold => control.wait(),
-                Wanted::Stop => return,
+            match control.request() {
+                RunRequest::Run => drop(turns.fetch_add(1, Ordering::SeqCst)),
+                RunRequest::Pause => control.wait_while_paused(),
+                RunRequest::Stop => return,
             }
         }
     }
 
     #[test]
-    fn held_threads_do_nothing_until_they_are_released() {
+    fn paused_threads_make_no_turn_until_they_are_resumed() {
         let (control, turns) = (RunControl::default(), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                let inside = control.enter();
-                scope.spawn(|| turn_until_stopped(&control, inside, &turns));
+                let slot = control.register();
+                scope.spawn(|| turn_until_stopped(&control, slot, &turns));
             }
             for _ in 0..50 {
-                control.hold();
-                control.wait_until_held();
+                control.pause();
+                control.wait_until_paused();
                 let before = turns.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(turns.load(Ordering::SeqCst), before);
-                control.release();
+                control.resume();
                 while turns.load(Ordering::SeqCst) == before {
                     std::thread::yield_now();
                 }
@@ -143,17 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn a_held_thread_can_be_stopped_and_one_that_ended_is_not_waited_for() {
+    fn paused_thread_can_be_stopped_and_ended_one_is_not_awaited() {
         let (control, turns) = (RunControl::default(), AtomicU64::new(0));
         std::thread::scope(|scope| {
-            drop(control.enter());
-            let inside = control.enter();
-            scope.spawn(|| turn_until_stopped(&control, inside, &turns));
-            control.hold();
-            control.wait_until_held();
+            drop(control.register());
+            let slot = control.register();
+            scope.spawn(|| turn_until_stopped(&control, slot, &turns));
+            control.pause();
+            control.wait_until_paused();
             control.stop();
-            control.release();
-            assert_eq!(control.wanted(), Wanted::Stop);
+            control.resume();
+            assert_eq!(control.request(), RunRequest::Stop);
         });
     }
 }

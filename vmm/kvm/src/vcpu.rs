@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One virtual CPU: its state before the first instruction, and its run loop. Made on `main`, run on `vcpu-N`.
-#![allow(unsafe_code)] // Two fields of `kvm_run` that the crate does not hand out.
+//! One virtual CPU: its state before the first instruction, and its run loop. Created on `main`, runs on `vcpu-N`.
+#![allow(unsafe_code)] // Reads two fields of `kvm_run` that kvm-ioctls does not return.
 
-use super::exit_reason::ExitReason;
-use super::host::KvmHost;
-use super::kick::{Kickable, unblock_signal};
-use super::profile::Profile;
-use super::run_control::{RunControl, Wanted};
-use super::software::{Counts, MsrWrite, SoftwareVcpu};
-use super::vm::{KvmVm, VmError, step};
-use super::{cpuid, registers};
-use boot::entry_state::EntryState;
-use devices::bus::{Action, Bus};
+use crate::GuestMemory;
+use crate::cpuid;
+use crate::entry_state::EntryState;
+use crate::exit_reason::ExitReason;
+use crate::host::KvmHost;
+use crate::kick::{Kickable, unblock_signal};
+use crate::profile::Profile;
+use crate::run_control::{RunControl, RunRequest};
+use crate::software::{CompletionCounts, MsrWrite, SoftwareVcpu};
+use crate::vm::{KvmVm, VmError, failed};
 use kvm_bindings::{
     CpuId, KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, Msrs, kvm_lapic_state,
     kvm_mp_state, kvm_msr_entry, kvm_run,
@@ -20,7 +20,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::ptr::addr_of;
 use std::sync::Arc;
 
-/// `IA32_MISC_ENABLE` with fast strings, as firmware leaves it (Intel SDM vol. 4).
+/// `IA32_MISC_ENABLE` with fast strings, as Intel's firmware leaves it (Intel SDM vol. 4). KVM emulates it for guests on
+/// AMD, too, whose kernels do not read it.
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 
@@ -31,16 +32,19 @@ const APIC_LVT_MASKED: u32 = 0x1_0000;
 const APIC_MODE_NMI: u32 = 0x400;
 const APIC_MODE_EXTINT: u32 = 0x700;
 
-/// `suberror` of `KVM_EXIT_INTERNAL_ERROR`: the emulator met an instruction that it does not know.
+/// `suberror` of `KVM_EXIT_INTERNAL_ERROR`: the emulator does not know the instruction.
 const SUBERROR_EMULATION: u32 = 1;
 
-/// The address spaces that a vCPU reaches.
-#[derive(Debug)]
-pub struct Buses {
-    /// Ports (`in`, `out`).
-    pub ports: Bus,
-    /// Memory-mapped.
-    pub mmio: Bus,
+/// The devices of the machine, by address. A vCPU thread calls it for every port and MMIO exit; several at once.
+pub trait IoBus {
+    /// Reads one access of 1, 2 or 4 bytes from a port.
+    fn port_read(&self, port: u16, data: &mut [u8]);
+    /// Writes one access of 1, 2 or 4 bytes to a port; `Some` stops the machine.
+    fn port_write(&self, port: u16, data: &[u8]) -> Option<ExitReason>;
+    /// Reads one access of 1 to 8 bytes from a guest-physical address.
+    fn mmio_read(&self, address: u64, data: &mut [u8]);
+    /// Writes one access of 1 to 8 bytes to a guest-physical address; `Some` stops the machine.
+    fn mmio_write(&self, address: u64, data: &[u8]) -> Option<ExitReason>;
 }
 
 /// A virtual CPU, ready to run.
@@ -50,7 +54,7 @@ pub struct Vcpu {
     /// The page shared with the kernel; mapped as long as `fd` lives.
     run: *mut kvm_run,
     software: Option<SoftwareVcpu>,
-    memory: boot::GuestMemory,
+    memory: GuestMemory,
     profile: Option<Arc<Profile>>,
 }
 
@@ -63,11 +67,11 @@ impl std::fmt::Debug for Vcpu {
     }
 }
 
-/// Makes the `cpus` vCPUs of `vm`: the first enters the kernel with `entry`, the others wait for its start-up message.
+/// Creates all vCPUs of `vm`: the first starts with `entry`, the others wait for INIT and SIPI.
 ///
 /// # Errors
-/// The host refused a step.
-pub fn create_all(host: &KvmHost, vm: &KvmVm, cpus: u8, entry: &EntryState) -> Result<Vec<Vcpu>, VmError> {
+/// An ioctl failed.
+pub fn create_vcpus(host: &KvmHost, vm: &KvmVm, cpus: u8, entry: &EntryState) -> Result<Vec<Vcpu>, VmError> {
     let supported = cpuid::supported(host)?;
     (0..cpus).map(|index| Vcpu::create(host, vm, &supported, index, cpus, entry)).collect()
 }
@@ -82,81 +86,81 @@ impl Vcpu {
         entry: &EntryState,
     ) -> Result<Self, VmError> {
         let mut fd = vm.create_vcpu(index)?;
-        fd.set_cpuid2(&cpuid::for_vcpu(host, supported, index, cpus)).map_err(step("KVM_SET_CPUID2"))?;
+        fd.set_cpuid2(&cpuid::for_vcpu(host, supported, index, cpus)).map_err(failed("KVM_SET_CPUID2"))?;
         set_msrs(&fd)?;
         set_local_interrupts(&fd, entry.external_interrupts)?;
         if index == 0 {
-            let reset = fd.get_sregs().map_err(step("KVM_GET_SREGS"))?;
-            fd.set_sregs(&registers::special(entry, reset)).map_err(step("KVM_SET_SREGS"))?;
-            fd.set_regs(&registers::general(entry)).map_err(step("KVM_SET_REGS"))?;
-            fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(step("KVM_SET_MP_STATE"))?;
+            let reset = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+            fd.set_sregs(&entry.special_registers(reset)).map_err(failed("KVM_SET_SREGS"))?;
+            fd.set_regs(&entry.general_registers()).map_err(failed("KVM_SET_REGS"))?;
+            fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(failed("KVM_SET_MP_STATE"))?;
         }
         let run = std::ptr::from_mut(fd.get_kvm_run());
         let software = vm.software_vcpu()?;
         Ok(Self { index, fd, run, software, memory: vm.memory().clone(), profile: None })
     }
 
-    /// Position among the machine's vCPUs; its APIC id too.
+    /// Position among the machine's vCPUs, and its APIC id.
     #[must_use]
     pub fn index(&self) -> u8 {
         self.index
     }
 
-    /// Instructions that were completed for the host; `None` where it needs no help.
+    /// Instructions completed in user space; `None` where the host runs guest kernel mode on the processor.
     #[must_use]
-    pub fn completions(&self) -> Option<&Counts> {
+    pub fn completions(&self) -> Option<&CompletionCounts> {
         self.software.as_ref().map(SoftwareVcpu::counts)
     }
 
-    /// Notes the call chain in `profile` at each kick.
+    /// Records the call chain in `profile` at each kick from now on.
     pub fn set_profile(&mut self, profile: Arc<Profile>) {
         self.profile = Some(profile);
     }
 
-    /// Runs the guest until the machine stops by itself; `None` once `control` asks for a stop and the thread is kicked.
-    pub fn run(&mut self, buses: &Buses, control: &RunControl) -> Option<ExitReason> {
+    /// Runs the guest until it stops the machine. `None` once `control` requests a stop and the thread is kicked.
+    pub fn run(&mut self, bus: &impl IoBus, control: &RunControl) -> Option<ExitReason> {
         unblock_signal();
         let _kickable = Kickable::new(self.run);
         loop {
-            match control.wanted() {
-                Wanted::Run => {
-                    if let Some(reason) = self.step(buses) {
+            match control.request() {
+                RunRequest::Run => {
+                    if let Some(reason) = self.run_once(bus) {
                         return Some(reason);
                     }
                 }
-                Wanted::Hold => {
-                    control.wait();
-                    // Tells the guest's watchdogs that it was the host that stood still (KVM API, KVM_KVMCLOCK_CTRL). A guest
-                    // that does not use the clock is refused, and needs no telling.
+                RunRequest::Pause => {
+                    control.wait_while_paused();
+                    // Prevents false reports of the guest's watchdogs (KVM API, KVM_KVMCLOCK_CTRL). Fails in guests that
+                    // do not use kvmclock, which is harmless.
                     let _ = self.fd.kvmclock_ctrl();
                 }
-                Wanted::Stop => return None,
+                RunRequest::Stop => return None,
             }
         }
     }
 
-    /// One `KVM_RUN` and what it asks for; `None` to go on.
-    fn step(&mut self, buses: &Buses) -> Option<ExitReason> {
+    /// One `KVM_RUN` and the handling of its exit.
+    fn run_once(&mut self, bus: &impl IoBus) -> Option<ExitReason> {
         let run = self.run;
         match self.fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => {
                 let width = port_width(run, data.len());
-                data.chunks_mut(width).for_each(|access| buses.ports.read(u64::from(port), access));
+                data.chunks_mut(width).for_each(|access| bus.port_read(port, access));
                 None
             }
             Ok(VcpuExit::IoOut(port, data)) => {
                 let width = port_width(run, data.len());
-                data.chunks(width).find_map(|access| end_of(buses.ports.write(u64::from(port), access)))
+                data.chunks(width).find_map(|access| bus.port_write(port, access))
             }
             Ok(VcpuExit::MmioRead(address, data)) => {
-                buses.mmio.read(address, data);
+                bus.mmio_read(address, data);
                 None
             }
             Ok(VcpuExit::MmioWrite(address, data)) => match &mut self.software {
-                Some(software) if software.owns(address) => {
-                    software.enter(&mut self.fd).err().map(ExitReason::KvmError)
+                Some(software) if software.is_system_call(address) => {
+                    software.enter_kernel(&mut self.fd).err().map(ExitReason::KvmError)
                 }
-                _ => end_of(buses.mmio.write(address, data)),
+                _ => bus.mmio_write(address, data),
             },
             Ok(VcpuExit::X86Wrmsr(exit)) => {
                 let (msr, value) = (exit.index, exit.data);
@@ -187,7 +191,7 @@ impl Vcpu {
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
                 self.fd.set_kvm_immediate_exit(0);
                 if let Some(profile) = &self.profile {
-                    profile.note(&self.fd, &self.memory);
+                    profile.record(&self.fd, &self.memory);
                 }
                 None
             }
@@ -195,20 +199,20 @@ impl Vcpu {
         }
     }
 
-    /// Only MSRs that the gate of `software` asked for come here.
+    /// Handles a guest's write to an MSR. Only those that the system-call gate filters exit.
     fn write_msr(&mut self, msr: u32, value: u64) -> Option<ExitReason> {
         let written = match &self.software {
             Some(software) => software.write_msr(&self.fd, msr, value),
-            None => Ok(MsrWrite::NotOurs),
+            None => Ok(MsrWrite::Unknown),
         };
         match written {
             Ok(MsrWrite::Done) => None,
-            Ok(MsrWrite::NotOurs) => Some(ExitReason::KvmError(format!("unexpected exit for a write to MSR {msr:#x}"))),
-            Err(error) => fail(Err(error)),
+            Ok(MsrWrite::Unknown) => Some(ExitReason::KvmError(format!("unexpected exit for a write to MSR {msr:#x}"))),
+            Err(error) => Some(ExitReason::KvmError(format!("{error}: {}", error.source))),
         }
     }
 
-    /// The emulator gave up: complete the instruction where the host is known to need that, or end.
+    /// The emulator failed: completes the instruction where the host emulates guest kernel mode.
     fn internal_error(&mut self) -> Option<ExitReason> {
         // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, which fills this member of the union; the mapping lives.
         let suberror = unsafe { addr_of!((*self.run).__bindgen_anon_1.internal.suberror).read() };
@@ -220,7 +224,7 @@ impl Vcpu {
         Some(ExitReason::KvmError(format!("KVM internal error, suberror {suberror}, at {}", self.registers_line())))
     }
 
-    /// Where the vCPU stands, for reports.
+    /// The vCPU's position, for reports.
     fn registers_line(&self) -> String {
         let (Ok(general), Ok(special)) = (self.fd.get_regs(), self.fd.get_sregs()) else {
             return format!("vCPU {}, registers unreadable", self.index);
@@ -240,42 +244,27 @@ impl Vcpu {
     }
 }
 
-/// Bytes of one access of a port exit: string instructions deliver many at once.
+/// Bytes of one access of a port exit: string instructions deliver several accesses in one exit.
 fn port_width(run: *const kvm_run, length: usize) -> usize {
     // SAFETY: the exit reason is KVM_EXIT_IO, which fills this member of the union; the mapping lives.
     let width = unsafe { addr_of!((*run).__bindgen_anon_1.io.size).read() };
     usize::from(width).clamp(1, length.max(1))
 }
 
-fn end_of(action: Action) -> Option<ExitReason> {
-    match action {
-        Action::None => None,
-        Action::Reset => Some(ExitReason::Reset),
-        Action::Poweroff => Some(ExitReason::Poweroff),
-        Action::ExitStatus(status) => Some(ExitReason::ExitStatus(status)),
-        Action::HostError(line) => Some(ExitReason::HostError(line)),
-    }
-}
-
-/// A host's refusal in the middle of a run ends the machine.
-fn fail(result: Result<(), VmError>) -> Option<ExitReason> {
-    result.err().map(|error| ExitReason::KvmError(format!("{error}: {}", error.source)))
-}
-
+/// Best effort: KVM_SET_MSRS skips an MSR that the host does not know.
 fn set_msrs(fd: &VcpuFd) -> Result<(), VmError> {
     let entry = kvm_msr_entry { index: MSR_MISC_ENABLE, data: MISC_ENABLE_FAST_STRING, ..Default::default() };
     let msrs = Msrs::from_entries(&[entry]).expect("one entry fits");
-    // Best effort: a host that does not know the MSR runs guests all the same.
-    fd.set_msrs(&msrs).map_err(step("KVM_SET_MSRS")).map(drop)
+    fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS")).map(drop)
 }
 
-/// LINT0 takes the PIC's interrupts, if the kernel knows of a PIC, and LINT1 the NMI, as firmware would have set.
+/// Connects LINT0 to the PIC, if the kernel sets one up, and LINT1 to the NMI, as firmware does.
 fn set_local_interrupts(fd: &VcpuFd, external_interrupts: bool) -> Result<(), VmError> {
-    let mut lapic = fd.get_lapic().map_err(step("KVM_GET_LAPIC"))?;
+    let mut lapic = fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?;
     let masked = if external_interrupts { 0 } else { APIC_LVT_MASKED };
     set_delivery_mode(&mut lapic, APIC_LVT_LINT0, APIC_MODE_EXTINT | masked);
     set_delivery_mode(&mut lapic, APIC_LVT_LINT1, APIC_MODE_NMI);
-    fd.set_lapic(&lapic).map_err(step("KVM_SET_LAPIC"))
+    fd.set_lapic(&lapic).map_err(failed("KVM_SET_LAPIC"))
 }
 
 fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {

@@ -2,6 +2,7 @@
 //! Putting a machine together: the list of steps. Runs on `main`; nothing of the guest runs before [`Machine::run`].
 
 use super::attach::{AttachError, Sockets};
+use super::buses::Buses;
 use super::command_line;
 use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
@@ -10,6 +11,7 @@ use super::slots::Slots;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::Counters;
 use crate::state::end::EndReason;
+use boot::entry_state::{EntryState, SegmentState};
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
@@ -18,10 +20,17 @@ use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetCounters};
 use devices::virtio::rng::Rng;
-use kvm::{self, Buses, KvmHost, KvmVm, Profile, Vcpu, VmError};
+use kvm::{KvmHost, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
+
+const RESERVED_PAGES: ReservedPages = ReservedPages {
+    identity_map: layout::KVM_IDENTITY_MAP,
+    tss: layout::KVM_TSS,
+    syscall_gate: layout::SYSCALL_GATE,
+    syscall_gate_mmio: layout::SYSCALL_GATE_MMIO,
+};
 
 /// The machine could not be put together.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +111,7 @@ impl Machine {
 /// The parts do not fit each other, or the host cannot.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
     let memory = memory::allocate(config.memory_bytes)?;
-    let vm = KvmVm::create(host, memory)?;
+    let vm = KvmVm::create(host, memory, RESERVED_PAGES)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
     let serial = legacy(&vm, &mut ports, &config.console_log)?;
 
@@ -139,7 +148,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         memory_bytes: config.memory_bytes,
     };
     let entry = boot::load(vm.memory(), &boot_parts)?;
-    let mut vcpus = kvm::create_all(host, &vm, config.cpus, &entry)?;
+    let mut vcpus = kvm::create_vcpus(host, &vm, config.cpus, &kvm_entry_state(&entry))?;
     if let Some(profile) = &config.profile {
         vcpus.iter_mut().for_each(|vcpu| vcpu.set_profile(Arc::clone(profile)));
     }
@@ -156,6 +165,24 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         profile: config.profile,
         _vm: vm,
     })
+}
+
+/// The loader's registers as the kvm package takes them.
+fn kvm_entry_state(entry: &EntryState) -> kvm::EntryState {
+    let segment = |segment: &SegmentState| Segment { selector: segment.selector, descriptor: segment.descriptor() };
+    kvm::EntryState {
+        rip: entry.rip,
+        rbx: entry.rbx,
+        rflags: entry.rflags,
+        cr0: entry.cr0,
+        cr4: entry.cr4,
+        code: segment(&entry.code),
+        data: segment(&entry.data),
+        task: segment(&entry.task),
+        gdt_base: entry.gdt_base,
+        gdt_limit: entry.gdt_limit,
+        external_interrupts: entry.external_interrupts,
+    }
 }
 
 /// The ports that are left of a PC: a serial line, the reset line, ACPI's power registers, and one to end with a status.

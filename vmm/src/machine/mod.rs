@@ -3,6 +3,7 @@
 
 mod attach;
 mod build;
+mod buses;
 mod command_line;
 mod config;
 mod console_log;

@@ -15,7 +15,7 @@ use crate::state::end::{End, EndReason};
 use crate::state::lifecycle::Lifecycle;
 use crate::state::stages::{Stage, Stages};
 use devices::event_loop::EventLoop;
-use kvm::software::Counts;
+use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 
 /// What is left when the machine is gone.
@@ -24,7 +24,7 @@ pub(crate) struct Outcome {
     /// How it ended.
     pub(crate) end: End,
     /// Instructions completed for a host that emulates guest kernel mode.
-    pub(crate) completions: Counts,
+    pub(crate) completions: CompletionCounts,
     /// What it used.
     pub(crate) counters: Counters,
     /// Devices that no driver of the guest ever used, and the kernel option of the driver.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The vCPU threads: started together, stopped together. `main` holds this; each `vcpu-N` runs one [`Vcpu`].
 
-use kvm::software::Counts;
-use kvm::{self, Buses, ExitReason, RunControl, Vcpu};
+use super::buses::Buses;
+use kvm::software::CompletionCounts;
+use kvm::{ExitReason, RunControl, Vcpu};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +17,7 @@ pub(super) struct VcpuTotals {
     /// CPU time of all threads.
     pub(super) cpu_time: Duration,
     /// Instructions that were completed for the host.
-    pub(super) completions: Counts,
+    pub(super) completions: CompletionCounts,
 }
 
 /// Running vCPUs.
@@ -34,7 +35,7 @@ impl VcpuThreads {
     /// # Errors
     /// The host has no more threads; those that were started have been stopped.
     pub(super) fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>) -> std::io::Result<Self> {
-        kvm::install_handler()?;
+        kvm::install_kick_handler()?;
         let (sender, ends) = channel();
         let mut all = Self {
             threads: Vec::with_capacity(vcpus.len()),
@@ -60,11 +61,11 @@ impl VcpuThreads {
         buses: Arc<Buses>,
         sender: Sender<ExitReason>,
     ) -> std::io::Result<JoinHandle<VcpuTotals>> {
-        let (control, inside, ended) = (self.control.clone(), self.control.enter(), self.ended.try_clone()?);
+        let (control, slot, ended) = (self.control.clone(), self.control.register(), self.ended.try_clone()?);
         Builder::new().name(format!("vcpu-{}", vcpu.index())).spawn(move || {
-            let (mut vcpu, _inside) = (vcpu, inside);
+            let (mut vcpu, _slot) = (vcpu, slot);
             // A bug of ours on one vCPU ends the machine, not just the thread.
-            let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&buses, &control)))
+            let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&*buses, &control)))
                 .unwrap_or_else(|_| Some(ExitReason::InternalError(format!("vCPU {} panicked", vcpu.index()))));
             if let Some(reason) = reason {
                 // The receiver goes away only after this thread was joined; the counter is far from its limit.
@@ -97,14 +98,14 @@ impl VcpuThreads {
 
     /// Takes every vCPU out of the guest and keeps it there; none runs when this returns.
     pub(super) fn hold(&self) {
-        self.control.hold();
+        self.control.pause();
         self.kick();
-        self.control.wait_until_held();
+        self.control.wait_until_paused();
     }
 
     /// Lets them go on.
     pub(super) fn release(&self) {
-        self.control.release();
+        self.control.resume();
     }
 
     /// Ends all threads.

@@ -9,9 +9,9 @@ use super::complete::Completed;
 
 /// Completions by mnemonic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(BTreeMap<Mnemonic, u64>);
+pub struct CompletionCounts(BTreeMap<Mnemonic, u64>);
 
-impl Counts {
+impl CompletionCounts {
     /// Counts one.
     pub fn record(&mut self, completed: &Completed) {
         *self.0.entry(completed.mnemonic).or_default() += 1;

@@ -11,16 +11,15 @@
 //!    STAR, LSTAR and SFMASK.
 //! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot enters the page table of that moment (the kernel copies its
 //!    half into every later one), and the processor's LSTAR is pointed at the code page.
-//! 3. [`Gate::enter`]: a system call arrived. CS and SS from STAR, RIP from the remembered LSTAR, and on.
+//! 3. [`Gate::enter_kernel`]: a system call arrived. CS and SS from STAR, RIP from the remembered LSTAR, and on.
 //!
 //! A user program can jump to the code page as well as get there by `SYSCALL`. It gains nothing: the flags that
 //! `SYSCALL` masks (the interrupt flag among them, which user mode cannot clear) give the jump away, and it gets the page
 //! fault that a jump into the kernel's half deserves.
 
 use super::state::{Exception, VcpuState};
-use crate::vm::{VmError, step};
-use boot::GuestMemory;
-use boot::layout::{SYSCALL_GATE, SYSCALL_GATE_MMIO};
+use crate::GuestMemory;
+use crate::vm::{ReservedPages, VmError, failed};
 use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
 use kvm_ioctls::{MsrExitReason, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use std::io;
@@ -61,13 +60,17 @@ pub(crate) enum MsrWrite {
     /// The gate did it.
     Done,
     /// Not an MSR of the gate.
-    NotOurs,
+    Unknown,
 }
 
 /// One gate a VM.
 #[derive(Debug)]
 pub(crate) struct Gate {
     memory: GuestMemory,
+    /// First of the gate's pages in guest memory.
+    pages: GuestAddress,
+    /// The page that the gate's code stores to.
+    mmio: GuestAddress,
     /// What the guest believes to be in the MSRs. Linux gives every vCPU the same values.
     star: AtomicU64,
     lstar: AtomicU64,
@@ -76,24 +79,31 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// Writes the gate's pages and asks for the guest's accesses to the MSRs.
-    pub(crate) fn install(vm: &VmFd, memory: &GuestMemory) -> Result<Self, VmError> {
+    pub(crate) fn install(vm: &VmFd, memory: &GuestMemory, reserved: &ReservedPages) -> Result<Self, VmError> {
         let reasons = u64::from(MsrExitReason::Filter.bits());
         let capability =
             kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
-        vm.enable_cap(&capability).map_err(step("KVM_CAP_X86_USER_SPACE_MSR"))?;
+        vm.enable_cap(&capability).map_err(failed("KVM_CAP_X86_USER_SPACE_MSR"))?;
         // A clear bit denies. STAR, LSTAR and SFMASK on writes (CSTAR between them stays), LSTAR on reads.
         let writes =
             MsrFilterRange { flags: MsrFilterRangeFlags::WRITE, base: MSR_STAR, msr_count: 4, bitmap: &[0b1111_0100] };
         let reads =
             MsrFilterRange { flags: MsrFilterRangeFlags::READ, base: MSR_LSTAR, msr_count: 1, bitmap: &[0b1111_1110] };
-        vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[writes, reads]).map_err(step("KVM_X86_SET_MSR_FILTER"))?;
-        write_pages(memory);
-        Ok(Self {
+        vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[writes, reads]).map_err(failed("KVM_X86_SET_MSR_FILTER"))?;
+        let gate = Self::new(memory, reserved);
+        gate.write_pages();
+        Ok(gate)
+    }
+
+    fn new(memory: &GuestMemory, reserved: &ReservedPages) -> Self {
+        Self {
             memory: memory.clone(),
+            pages: reserved.syscall_gate,
+            mmio: reserved.syscall_gate_mmio,
             star: AtomicU64::new(0),
             lstar: AtomicU64::new(0),
             flag_mask: AtomicU64::new(0),
-        })
+        }
     }
 
     /// The guest writes `value` to `msr` on this vCPU.
@@ -102,18 +112,18 @@ impl Gate {
             MSR_STAR => (&self.star, value),
             MSR_SFMASK => (&self.flag_mask, value),
             MSR_LSTAR => {
-                let special = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
+                let special = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
                 let entry = GuestAddress((special.cr3 & CR3_ADDRESS) + SLOT * 8);
                 // A table outside memory is the guest's mistake; its first system call ends in a page fault.
-                let _ = self.memory.write_obj(SYSCALL_GATE.0 | TABLE, entry);
+                let _ = self.memory.write_obj(self.pages.0 | TABLE, entry);
                 (&self.lstar, CODE_ADDRESS)
             }
-            _ => return Ok(MsrWrite::NotOurs),
+            _ => return Ok(MsrWrite::Unknown),
         };
         shadow.store(value, Ordering::Relaxed);
         let entry = kvm_msr_entry { index: msr, data: real, ..Default::default() };
         let msrs = Msrs::from_entries(&[entry]).expect("one entry fits");
-        vcpu.set_msrs(&msrs).map_err(step("KVM_SET_MSRS"))?;
+        vcpu.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
         Ok(MsrWrite::Done)
     }
 
@@ -123,15 +133,15 @@ impl Gate {
     }
 
     /// Whether an MMIO write to `address` is the gate's.
-    pub(crate) fn owns(address: u64) -> bool {
-        address == SYSCALL_GATE_MMIO.0
+    pub(crate) fn is_system_call(&self, address: u64) -> bool {
+        address == self.mmio.0
     }
 
     /// Finishes a system call that reached the code page.
     ///
     /// # Errors
     /// The host does not tell the registers, or refuses them.
-    pub(crate) fn enter(&self, vcpu: &mut dyn VcpuState) -> io::Result<()> {
+    pub(crate) fn enter_kernel(&self, vcpu: &mut dyn VcpuState) -> io::Result<()> {
         let mut registers = vcpu.registers()?;
         let mut special = vcpu.special_registers()?;
         let came_by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
@@ -160,23 +170,23 @@ impl Gate {
         vcpu.set_special_registers(&special)?;
         vcpu.raise(Exception::page_fault(CODE_ADDRESS, FETCH_FAULT))
     }
-}
 
-/// Three table levels, the code page, and the mapping of the doorbell.
-fn write_pages(memory: &GuestMemory) {
-    let page = |number: u64| SYSCALL_GATE.0 + number * PAGE;
-    let (directory_pointers, directory, table, code) = (page(0), page(1), page(2), page(3));
-    let doorbell = SYSCALL_GATE_MMIO.0 | PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE;
-    let entries = [
-        (directory_pointers, directory | TABLE),
-        (directory, table | TABLE),
-        (table + 8, code | PRESENT | USER | ACCESSED),
-        (table + 16, doorbell),
-    ];
-    for (address, entry) in entries {
-        memory.write_obj(entry, GuestAddress(address)).expect("the gate lies in the first MiB, which every guest has");
+    /// Three table levels, the code page, and the mapping of the doorbell.
+    fn write_pages(&self) {
+        let page = |number: u64| self.pages.0 + number * PAGE;
+        let (directory_pointers, directory, table, code) = (page(0), page(1), page(2), page(3));
+        let doorbell = self.mmio.0 | PRESENT | WRITABLE | USER | ACCESSED | DIRTY | NO_EXECUTE;
+        let entries = [
+            (directory_pointers, directory | TABLE),
+            (directory, table | TABLE),
+            (table + 8, code | PRESENT | USER | ACCESSED),
+            (table + 16, doorbell),
+        ];
+        for (address, entry) in entries {
+            self.memory.write_obj(entry, GuestAddress(address)).expect("the gate's pages are guest memory");
+        }
+        self.memory.write_slice(&code_bytes(), GuestAddress(code)).expect("the gate's pages are guest memory");
     }
-    memory.write_slice(&code_bytes(), GuestAddress(code)).expect("the gate lies in the first MiB");
 }
 
 /// `mov [rip + displacement], al; jmp .`

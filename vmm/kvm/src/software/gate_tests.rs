@@ -6,6 +6,13 @@ use super::super::testing::MemoryVcpu;
 use super::*;
 use std::sync::Arc;
 
+const PAGES: ReservedPages = ReservedPages {
+    identity_map: GuestAddress(0xfffb_c000),
+    tss: GuestAddress(0xfffb_d000),
+    syscall_gate: GuestAddress(0x97000),
+    syscall_gate_mmio: GuestAddress(0xd0ff_f000),
+};
+
 #[test]
 fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
     assert_eq!(SLOT_ADDRESS, 0xffff_fe80_0000_0000);
@@ -17,8 +24,8 @@ fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
 #[test]
 fn user_mode_may_execute_the_code_page_and_not_write_it() {
     let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-    write_pages(&memory);
-    let entry: u64 = memory.read_obj(GuestAddress(SYSCALL_GATE.0 + 2 * PAGE + 8)).unwrap();
+    Gate::new(&memory, &PAGES).write_pages();
+    let entry: u64 = memory.read_obj(GuestAddress(PAGES.syscall_gate.0 + 2 * PAGE + 8)).unwrap();
     assert_eq!(entry & (PRESENT | USER | WRITABLE | NO_EXECUTE), PRESENT | USER);
     let code: [u8; 8] = memory.read_obj(GuestAddress(entry & CR3_ADDRESS)).unwrap();
     assert_eq!(code, code_bytes());
@@ -29,12 +36,10 @@ const INTERRUPT_FLAG: u64 = 1 << 9;
 
 /// A gate whose guest has set its MSRs, and a vCPU that has just executed SYSCALL at 0x1000.
 fn after_syscall() -> (Gate, MemoryVcpu) {
-    let gate = Gate {
-        memory: GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap(),
-        star: AtomicU64::new(0x0023_0010 << 32),
-        lstar: AtomicU64::new(KERNEL_ENTRY),
-        flag_mask: AtomicU64::new(INTERRUPT_FLAG | 0x100),
-    };
+    let gate = Gate::new(&GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap(), &PAGES);
+    gate.star.store(0x0023_0010 << 32, Ordering::Relaxed);
+    gate.lstar.store(KERNEL_ENTRY, Ordering::Relaxed);
+    gate.flag_mask.store(INTERRUPT_FLAG | 0x100, Ordering::Relaxed);
     let mut vcpu = MemoryVcpu::new(Arc::new(Processor::host()));
     vcpu.special.cs.dpl = 3;
     vcpu.registers.rip = CODE_ADDRESS + 6;
@@ -47,7 +52,7 @@ fn after_syscall() -> (Gate, MemoryVcpu) {
 #[test]
 fn a_system_call_enters_the_kernel_with_the_segments_of_star() {
     let (gate, mut vcpu) = after_syscall();
-    gate.enter(&mut vcpu).unwrap();
+    gate.enter_kernel(&mut vcpu).unwrap();
     assert_eq!(vcpu.registers.rip, KERNEL_ENTRY);
     assert_eq!((vcpu.special.cs.selector, vcpu.special.cs.dpl, vcpu.special.cs.l), (0x10, 0, 1));
     assert_eq!((vcpu.special.ss.selector, vcpu.special.ss.dpl), (0x18, 0));
@@ -59,7 +64,7 @@ fn a_system_call_enters_the_kernel_with_the_segments_of_star() {
 fn an_interrupt_on_its_way_comes_before_the_system_call() {
     let (gate, mut vcpu) = after_syscall();
     vcpu.interrupt_is_on_its_way = true;
-    gate.enter(&mut vcpu).unwrap();
+    gate.enter_kernel(&mut vcpu).unwrap();
     assert_eq!((vcpu.registers.rip, vcpu.registers.rflags), (0x1000, INTERRUPT_FLAG | 2));
     assert_eq!(vcpu.special.cs.dpl, 3, "the interrupt finds user mode");
     assert!(!vcpu.interrupt_shadow);
@@ -69,7 +74,7 @@ fn an_interrupt_on_its_way_comes_before_the_system_call() {
 fn a_jump_to_the_gate_is_a_page_fault_like_any_into_the_kernel_half() {
     let (gate, mut vcpu) = after_syscall();
     vcpu.registers.rflags |= INTERRUPT_FLAG;
-    gate.enter(&mut vcpu).unwrap();
+    gate.enter_kernel(&mut vcpu).unwrap();
     assert_eq!(vcpu.special.cs.dpl, 3);
     assert_eq!((vcpu.registers.rip, vcpu.special.cr2), (CODE_ADDRESS, CODE_ADDRESS));
     assert_eq!(vcpu.raised, Some(Exception::page_fault(CODE_ADDRESS, FETCH_FAULT)));

@@ -3,9 +3,9 @@
 //! buffers, the count of completions. Made on `main`, used by the vCPU threads.
 
 use super::gate::{Gate, MsrWrite};
-use super::{CompletionState, Counts, Processor, complete};
-use crate::vm::{VmError, step};
-use boot::GuestMemory;
+use super::{CompletionCounts, CompletionState, Processor, complete};
+use crate::GuestMemory;
+use crate::vm::{ReservedPages, VmError, failed};
 use kvm_ioctls::{VcpuFd, VmFd};
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ pub(crate) struct Software {
 
 impl Software {
     /// Prepares `vm` and its `memory`.
-    pub(crate) fn install(vm: &VmFd, memory: &GuestMemory) -> Result<Self, VmError> {
-        Ok(Self { gate: Gate::install(vm, memory)?, processor: Arc::new(Processor::host()) })
+    pub(crate) fn install(vm: &VmFd, memory: &GuestMemory, reserved: &ReservedPages) -> Result<Self, VmError> {
+        Ok(Self { gate: Gate::install(vm, memory, reserved)?, processor: Arc::new(Processor::host()) })
     }
 }
 
@@ -27,7 +27,7 @@ impl Software {
 pub(crate) struct SoftwareVcpu {
     vm: Arc<Software>,
     state: CompletionState,
-    counts: Counts,
+    counts: CompletionCounts,
 }
 
 impl SoftwareVcpu {
@@ -35,19 +35,19 @@ impl SoftwareVcpu {
     pub(crate) fn new(software: Arc<Software>, vm: &VmFd) -> Result<Self, VmError> {
         let state = CompletionState::new(vm, Arc::clone(&software.processor)).map_err(|error| {
             let errno = error.raw_os_error().unwrap_or(libc::EOPNOTSUPP);
-            step("KVM_CAP_XSAVE2")(kvm_ioctls::Error::new(errno))
+            failed("KVM_CAP_XSAVE2")(kvm_ioctls::Error::new(errno))
         })?;
-        Ok(Self { vm: software, state, counts: Counts::default() })
+        Ok(Self { vm: software, state, counts: CompletionCounts::default() })
     }
 
     /// Whether an MMIO write to `address` is a system call.
-    pub(crate) fn owns(&self, address: u64) -> bool {
-        Gate::owns(address)
+    pub(crate) fn is_system_call(&self, address: u64) -> bool {
+        self.vm.gate.is_system_call(address)
     }
 
     /// Finishes a system call; an error is one line.
-    pub(crate) fn enter(&mut self, vcpu: &mut VcpuFd) -> Result<(), String> {
-        let result = self.state.of(vcpu).and_then(|mut state| self.vm.gate.enter(&mut state));
+    pub(crate) fn enter_kernel(&mut self, vcpu: &mut VcpuFd) -> Result<(), String> {
+        let result = self.state.of(vcpu).and_then(|mut state| self.vm.gate.enter_kernel(&mut state));
         result.map_err(|error| format!("the host does not let a system call in: {error}"))
     }
 
@@ -62,7 +62,7 @@ impl SoftwareVcpu {
     }
 
     /// What was completed so far.
-    pub(crate) fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &CompletionCounts {
         &self.counts
     }
 

@@ -28,7 +28,7 @@ mod xsave;
 pub mod testing;
 
 pub use complete::{Completed, Incomplete, complete};
-pub use counts::Counts;
+pub use counts::CompletionCounts;
 pub(crate) use gate::MsrWrite;
 pub(crate) use host_vm::{Software, SoftwareVcpu};
 pub use processor::Processor;

@@ -10,7 +10,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::guest::{BASE, CODE, DATA, Guest};
-use super::{CompletionState, Counts, Processor, VcpuState, complete};
+use super::{CompletionCounts, CompletionState, Processor, VcpuState, complete};
 
 const GDT: u64 = 0x5000;
 const IDT: u64 = 0x6000;
@@ -158,7 +158,7 @@ fn a_program_of_undone_instructions_gives_what_a_cpu_gives() {
     let mut state = CompletionState::new(&vm, Arc::new(Processor::host())).unwrap();
     assert_eq!(state.of(&mut vcpu).unwrap().enabled_components().unwrap(), 7);
 
-    let mut counts = Counts::default();
+    let mut counts = CompletionCounts::default();
     loop {
         match vcpu.run() {
             Ok(VcpuExit::Hlt) => break,
