@@ -1,45 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Spans of time as docker writes them: `30s`, `1m30s`, `500ms`. To the millisecond.
+//! Durations as docker writes them: `30s`, `1m30s`, `500ms`.
 
 use super::text_form::text_form;
+use jiff::fmt::friendly::SpanParser;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
-/// Longest span: a hundred days, so that sums of a few cannot overflow.
-const LONGEST_MS: u64 = 100 * 24 * 3600 * 1000;
+/// A hundred days: sums of a few cannot overflow.
+const MAX_MS: u64 = 100 * 24 * 3600 * 1000;
+/// More digits than any number of a permitted duration has.
+const MAX_DIGITS: usize = 15;
 
-/// What is no span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum IntervalError {
-    /// Not numbers with units.
-    #[error("a span of time is written like `30s`, `1m30s` or `500ms`")]
+    #[error("expected a duration like `30s`, `1m30s` or `500ms`")]
     Form,
-    /// Nobody waits that long.
-    #[error("the span of time is longer than 100 days")]
+    #[error("the maximum is 100 days")]
     TooLong,
 }
 
-/// A span of time.
+/// A duration in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval(u64);
 
 impl Interval {
-    /// In milliseconds.
     #[must_use]
     pub(crate) fn milliseconds(self) -> u64 {
         self.0
     }
 
-    /// Of the nanoseconds that an image's configuration counts in.
-    ///
-    /// # Errors
-    /// Too long.
+    /// From the unit of an image's configuration; fractions of a millisecond are rounded up.
     pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Result<Self, IntervalError> {
-        Self::check(nanoseconds.div_ceil(1_000_000))
+        Duration::from_nanos(nanoseconds).try_into()
     }
+}
 
-    fn check(milliseconds: u64) -> Result<Self, IntervalError> {
-        if milliseconds > LONGEST_MS { Err(IntervalError::TooLong) } else { Ok(Self(milliseconds)) }
+impl TryFrom<Duration> for Interval {
+    type Error = IntervalError;
+
+    fn try_from(duration: Duration) -> Result<Self, IntervalError> {
+        let milliseconds = u64::try_from(duration.as_nanos().div_ceil(1_000_000)).ok();
+        milliseconds.filter(|&milliseconds| milliseconds <= MAX_MS).map(Self).ok_or(IntervalError::TooLong)
     }
 }
 
@@ -50,30 +52,16 @@ impl FromStr for Interval {
         if text == "0" {
             return Ok(Self(0));
         }
-        let (mut rest, mut milliseconds) = (text, 0_u64);
-        if rest.is_empty() {
+        // jiff accepts more: blanks, signs, fractions, days, units spelled out.
+        if !text.bytes().all(|byte| byte.is_ascii_digit() || b"hms".contains(&byte)) {
             return Err(IntervalError::Form);
         }
-        while !rest.is_empty() {
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, unit) = rest.split_at(digits);
-            let letters = unit.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let factor = match &unit[..letters] {
-                "ms" => 1,
-                "s" => 1000,
-                "m" => 60_000,
-                "h" => 3_600_000,
-                _ => return Err(IntervalError::Form),
-            };
-            if number.is_empty() {
-                return Err(IntervalError::Form);
-            }
-            let number: u64 = number.parse().map_err(|_| IntervalError::TooLong)?;
-            let part = number.checked_mul(factor).ok_or(IntervalError::TooLong)?;
-            milliseconds = milliseconds.checked_add(part).ok_or(IntervalError::TooLong)?;
-            rest = &unit[letters..];
+        // jiff does not tell an overflow from a syntax error.
+        if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > MAX_DIGITS) {
+            return Err(IntervalError::TooLong);
         }
-        Self::check(milliseconds)
+        let duration = SpanParser::new().parse_duration(text).map_err(|_| IntervalError::Form)?;
+        Duration::try_from(duration).map_err(|_| IntervalError::Form)?.try_into()
     }
 }
 
@@ -93,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_add_up() {
+    fn from_str_adds_units() {
         for (text, milliseconds) in [
             ("30s", 30_000),
             ("1m30s", 90_000),
@@ -110,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_span_of_time_is_refused() {
+    fn from_str_rejects_what_is_not_a_duration() {
         for text in ["", "5", "s", "1 s", "-1s", "1.5s", "1d", "1s2"] {
             assert_eq!(text.parse::<Interval>(), Err(IntervalError::Form), "{text}");
         }

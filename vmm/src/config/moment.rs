@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--since TIME`: a moment, or how long ago it was.
+//! `--since TIME` and `--until TIME`: a moment, or how long ago it was.
 
-use crate::config::rfc3339;
+use super::rfc3339;
+use jiff::SpanRelativeTo;
+use jiff::fmt::friendly::SpanParser;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// No moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a time is 2026-11-22T10:00:00Z, seconds since 1970, or how long ago: 90s, 10m, 2h, 1d")]
+#[error("expected 2026-11-22T10:00:00Z, seconds since 1970, or how long ago: 90s, 10m, 1h30m, 1d")]
 pub(crate) struct MomentError;
 
 /// A moment in the past.
@@ -15,7 +16,6 @@ pub(crate) struct MomentError;
 pub(crate) struct Moment(SystemTime);
 
 impl Moment {
-    /// The moment.
     #[must_use]
     pub(crate) fn time(self) -> SystemTime {
         self.0
@@ -25,16 +25,15 @@ impl Moment {
         if let Some(time) = rfc3339::parse(text) {
             return Some(time);
         }
-        let seconds = |number: &str, unit| number.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs);
-        for (suffix, unit) in [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)] {
-            if let Some(number) = text.strip_suffix(suffix) {
-                // Before 1970 there are no logs either.
-                return Some(now.checked_sub(seconds(number, unit)?).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH));
-            }
+        let only = |allowed: &str| text.chars().all(|c| c.is_ascii_digit() || allowed.contains(c));
+        if only(".") && !text.starts_with('.') && !text.ends_with('.') {
+            let since = SpanParser::new().parse_duration(format!("{text}s")).ok()?;
+            return UNIX_EPOCH.checked_add(Duration::try_from(since).ok()?);
         }
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let fraction = rfc3339::nanoseconds(fraction).filter(|_| !fraction.is_empty())?;
-        UNIX_EPOCH.checked_add(seconds(whole, 1)?)?.checked_add(Duration::from_nanos(fraction.into()))
+        let ago = SpanParser::new().parse_span(text).ok().filter(|_| only("smhd"))?;
+        let ago = ago.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+        // There are no logs from before 1970.
+        Some(now.checked_sub(Duration::try_from(ago).ok()?).unwrap_or(UNIX_EPOCH).max(UNIX_EPOCH))
     }
 }
 
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_absolute_or_so_long_ago() {
+    fn parse_reads_times_and_how_long_ago() {
         let now = UNIX_EPOCH + Duration::from_secs(1_795_264_496);
         let ago = |seconds| Some(now - Duration::from_secs(seconds));
         assert_eq!(Moment::parse("2026-11-21T12:34:56Z", now), ago(0));
@@ -60,6 +59,7 @@ mod tests {
         assert_eq!(Moment::parse("90s", now), ago(90));
         assert_eq!(Moment::parse("10m", now), ago(600));
         assert_eq!(Moment::parse("2h", now), ago(7200));
+        assert_eq!(Moment::parse("1h30m", now), ago(5400));
         assert_eq!(Moment::parse("999999d", now), Some(UNIX_EPOCH));
         for text in
             ["", "m", "1.5h", "1.", ".5", "1.5.5", "-1s", "yesterday", "99999999999999999999s", "18446744073709551615"]
