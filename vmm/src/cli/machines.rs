@@ -45,7 +45,7 @@ impl RunDirArgument {
     }
 
     /// All of its entries.
-    pub(super) fn entries(&self) -> Result<Vec<MachineInfo>, Failure> {
+    pub(super) fn machines(&self) -> Result<Vec<MachineInfo>, Failure> {
         machines::list(&self.path()).fails_as(EndReason::HostError)
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `ps`: which machines there are, from the run directory alone.
+//! The verb `ps`: lists machines, from their run directories alone.
 
 use super::machines::{self, RunDirArgument, print};
 use super::{table, words};
@@ -12,10 +12,9 @@ use serde_json::{Value, json};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-/// Characters of a command that are shown.
-const COMMAND: usize = 20;
-/// Characters of an image's name that are shown.
-const IMAGE: usize = 40;
+/// Without `--no-trunc`, as in docker.
+const MAX_COMMAND_CHARACTERS: usize = 20;
+const MAX_IMAGE_CHARACTERS: usize = 40;
 
 /// List machines
 #[derive(Debug, Args)]
@@ -25,26 +24,26 @@ Examples:
   coracle ps -a --filter status=exited
   coracle rm $(coracle ps -aq)")]
 pub(super) struct PsArguments {
-    /// Show those that have ended, too
+    /// Show machines that have ended, too
     #[arg(short, long)]
     all: bool,
     /// Show names only
     #[arg(short, long)]
     quiet: bool,
-    /// Show commands and images whole
+    /// Do not shorten container IDs, images and commands
     #[arg(long)]
     no_trunc: bool,
-    /// Show those only that fit: name=PART, id=BEGINNING, status=STATE
+    /// Show only machines with name=PART, id=BEGINNING or status=STATE
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<Filter>,
-    /// One JSON array instead of a table
+    /// Print one JSON array instead of a table
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     run_dir: RunDirArgument,
 }
 
-/// What a machine has to be to be shown. Those with one key add up, those with different keys all have to fit.
+/// A machine is shown if it matches one filter of each key that is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Filter {
     Name(String),
@@ -52,13 +51,13 @@ enum Filter {
     Status(MachineState),
 }
 
-/// No filter.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// clap names option and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum FilterError {
-    #[error("a filter is name=PART, id=BEGINNING or status=STATE, not `{0}`")]
-    Key(String),
-    #[error("a state is starting, running, paused, stopping, exited, failed or dead, not `{0}`")]
-    State(String),
+    #[error("a filter is name=PART, id=BEGINNING or status=STATE")]
+    Key,
+    #[error("a state is starting, running, paused, stopping, exited, failed or dead")]
+    State,
 }
 
 impl FromStr for Filter {
@@ -71,89 +70,98 @@ impl FromStr for Filter {
             Some(("status", "dead")) => Ok(Self::Status(MachineState::Dead)),
             Some(("status", state)) => match serde_json::from_value::<State>(state.into()) {
                 Ok(state) => Ok(Self::Status(MachineState::Reported(state))),
-                Err(_) => Err(FilterError::State(state.to_owned())),
+                Err(_) => Err(FilterError::State),
             },
-            _ => Err(FilterError::Key(text.to_owned())),
+            _ => Err(FilterError::Key),
         }
     }
 }
 
 impl Filter {
-    fn fits(&self, entry: &MachineInfo) -> bool {
+    fn matches(&self, machine: &MachineInfo) -> bool {
         match self {
-            Self::Name(part) => entry.name.contains(part),
-            Self::Id(beginning) => entry.name.starts_with(beginning),
-            Self::Status(life) => entry.state() == *life,
+            Self::Name(part) => machine.name.contains(part),
+            Self::Id(beginning) => {
+                let id = machine.status.as_ref().map_or("", |status| &status.container_id);
+                id.starts_with(beginning) || machine.name.starts_with(beginning)
+            }
+            Self::Status(state) => machine.state() == *state,
         }
     }
 }
 
-/// Lists and returns the exit status.
+/// Prints the list and returns the exit status.
 pub(super) fn ps(arguments: &PsArguments) -> u8 {
     machines::status(list(arguments).map(|text| print(&text)))
 }
 
 fn list(arguments: &PsArguments) -> Result<String, Failure> {
-    let mut entries = arguments.run_dir.entries()?;
-    entries.retain(|entry| is_shown(arguments, entry));
-    let created = |entry: &MachineInfo| entry.status.as_ref().map(|status| status.created);
-    entries.sort_by_key(|entry| std::cmp::Reverse(created(entry)));
+    let mut machines = arguments.run_dir.machines()?;
+    machines.retain(|machine| is_shown(arguments, machine));
+    let created = |machine: &MachineInfo| machine.status.as_ref().map(|status| status.created);
+    machines.sort_by_key(|machine| std::cmp::Reverse(created(machine)));
     Ok(if arguments.json {
-        let documents: Vec<Value> = entries.iter().map(document).collect();
+        let documents: Vec<Value> = machines.iter().map(document).collect();
         serde_json::to_string_pretty(&documents).expect("the keys are strings and the numbers finite") + "\n"
     } else if arguments.quiet {
-        entries.iter().map(|entry| format!("{}\n", entry.name)).collect()
+        machines.iter().map(|machine| format!("{}\n", machine.name)).collect()
     } else {
         let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
         let now = SystemTime::now();
-        let rows: Vec<_> = entries.iter().map(|entry| row(entry, arguments.no_trunc, now)).collect();
+        let rows: Vec<_> = machines.iter().map(|machine| row(machine, arguments.no_trunc, now)).collect();
         table::render(titles, &rows)
     })
 }
 
-fn is_shown(arguments: &PsArguments, entry: &MachineInfo) -> bool {
+fn is_shown(arguments: &PsArguments, machine: &MachineInfo) -> bool {
     let filters = &arguments.filter;
-    let asks_for_state = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
-    let fits_all = filters.iter().all(|filter| {
-        let same_key = |other: &&Filter| std::mem::discriminant(*other) == std::mem::discriminant(filter);
-        filters.iter().filter(same_key).any(|other| other.fits(entry))
+    let filters_by_state = filters.iter().any(|filter| matches!(filter, Filter::Status(_)));
+    let matches_all_keys = filters.iter().all(|filter| {
+        let has_same_key = |other: &&Filter| std::mem::discriminant(*other) == std::mem::discriminant(filter);
+        filters.iter().filter(has_same_key).any(|other| other.matches(machine))
     });
-    fits_all && (arguments.all || asks_for_state || !entry.has_ended())
+    matches_all_keys && (arguments.all || filters_by_state || !machine.has_ended())
 }
 
-/// The status as it is seen from outside: a killed process leaves one that is no longer true.
-pub(super) fn document(entry: &MachineInfo) -> Value {
-    let mut document = match &entry.status {
+/// The status with the state as it is seen from outside: the status of a killed process is outdated.
+pub(super) fn document(machine: &MachineInfo) -> Value {
+    let mut document = match &machine.status {
         Some(status) => serde_json::to_value(status).expect("a status is an object"),
-        None => json!({ "id": entry.name }),
+        None => json!({ "id": machine.name }),
     };
-    document["state"] = entry.state().to_string().into();
+    document["state"] = machine.state().to_string().into();
     document
 }
 
-fn row(entry: &MachineInfo, whole: bool, now: SystemTime) -> [String; 7] {
-    let limit = |characters: usize| (!whole).then_some(characters);
-    let (image, command, created) = match &entry.status {
-        Some(status) => (
-            table::cell(status.image.as_deref().unwrap_or_default(), limit(IMAGE)),
-            format!("\"{}\"", table::cell(&status.command.join(" "), limit(COMMAND))),
-            format!("{} ago", since(status.created, now)),
-        ),
-        None => Default::default(),
+fn row(machine: &MachineInfo, no_trunc: bool, now: SystemTime) -> [String; 7] {
+    let limit = |characters: usize| (!no_trunc).then_some(characters);
+    let state = state_words(machine, now);
+    let Some(status) = &machine.status else {
+        let [id, image, command, created, ports] = Default::default();
+        return [id, image, command, created, state, ports, machine.name.clone()];
     };
-    [entry.name.clone(), image, command, created, state_words(entry, now), String::new(), entry.name.clone()]
+    let id = if no_trunc { &status.container_id } else { machine.short_id() };
+    [
+        table::cell(id, None),
+        table::cell(status.image.as_deref().unwrap_or_default(), limit(MAX_IMAGE_CHARACTERS)),
+        format!("\"{}\"", table::cell(&status.command.join(" "), limit(MAX_COMMAND_CHARACTERS))),
+        format!("{} ago", since(status.created, now)),
+        state,
+        table::cell(&status.ports.join(", "), None),
+        machine.name.clone(),
+    ]
 }
 
 fn since(then: SystemTime, now: SystemTime) -> String {
     words::duration(now.duration_since(then).unwrap_or_default())
 }
 
-/// The column STATUS, as far as possible in docker's words.
-pub(super) fn state_words(entry: &MachineInfo, now: SystemTime) -> String {
-    let Some(status) = &entry.status else { return capitalized(&entry.state().to_string()) };
+/// The column STATUS, in docker's words as far as possible.
+pub(super) fn state_words(machine: &MachineInfo, now: SystemTime) -> String {
+    let Some(status) = &machine.status else { return capitalized(&machine.state().to_string()) };
     let time = since(status.since, now);
     let up = || since(status.created, now);
-    match (entry.state(), &status.end) {
+    match (machine.state(), &status.end) {
         (MachineState::Reported(State::Running), _) => format!("Up {}{}", up(), health_words(status)),
         (MachineState::Reported(State::Paused), _) => format!("Up {} (Paused)", up()),
         (MachineState::Reported(state @ (State::Exited | State::Failed)), Some(end)) => {
@@ -164,7 +172,7 @@ pub(super) fn state_words(entry: &MachineInfo, now: SystemTime) -> String {
     }
 }
 
-/// As docker has them behind the time.
+/// What docker appends to the time.
 fn health_words(status: &Status) -> &'static str {
     match status.health.as_ref().map(|report| report.status) {
         None => "",

@@ -24,26 +24,32 @@ fn shown(base: &Path, words: &[&str]) -> String {
 }
 
 /// Three machines: one runs, one has ended with 3, one was killed together with its process.
-fn run_directory() -> (tempfile::TempDir, RunDirectory) {
+fn three_machines() -> (tempfile::TempDir, RunDirectory) {
     let base = tempfile::tempdir().unwrap();
-    let begin = |id: &str, started: u64| {
-        let run = RunDirectory::claim(base.path(), id, true).unwrap();
+    let begin = |id: &str, digits: &str, started: u64| {
+        let directory = RunDirectory::claim(base.path(), id, true).unwrap();
         let now = SystemTime::now();
-        let status = serde_json::json!({
-            "version": 1, "sequence": 0, "id": id, "state": "starting", "pid": ProcessId::own().pid,
-            "pid_started": started, "ready": true, "image": "oci:/images/busybox",
-            "command": ["sh", "-c", "echo a very long command\u{1b}[2J"], "detached": true, "terminal": false, "cpus": 1,
-            "memory_bytes": 1, "addresses": [], "counters": Counters::default(),
-            "since": crate::config::rfc3339::format(now), "created": crate::config::rfc3339::format(now),
-        });
-        let mut lifecycle = Lifecycle::begin(run.path(), serde_json::from_value(status).unwrap(), None);
+        let status = Status {
+            id: id.into(),
+            container_id: digits.repeat(32),
+            since: now,
+            created: now,
+            pid: ProcessId::own().pid,
+            pid_started: started,
+            ready: true,
+            image: Some("oci:/images/busybox".into()),
+            command: ["sh", "-c", "echo a very long command\u{1b}[2J"].map(str::to_owned).into(),
+            ports: ["80/tcp", "443/tcp"].map(str::to_owned).into(),
+            ..Status::sample()
+        };
+        let mut lifecycle = Lifecycle::begin(directory.path(), status, None);
         lifecycle.enter(State::Running, Counters::default());
-        (run, lifecycle)
+        (directory, lifecycle)
     };
-    let (running, _) = begin("web", ProcessId::own().started);
-    let (_ended, mut lifecycle) = begin("job", ProcessId::own().started);
+    let (running, _) = begin("web", "a1", ProcessId::own().started);
+    let (_ended, mut lifecycle) = begin("job", "b2", ProcessId::own().started);
     lifecycle.end(&End { status: 3, ..End::killed("") }, Counters::default());
-    drop(begin("old", 1));
+    drop(begin("old", "c3", 1));
     (base, running)
 }
 
@@ -54,21 +60,33 @@ fn names(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_table_has_dockers_columns_and_no_control_characters() {
-    let (base, _running) = run_directory();
+fn table_has_dockers_columns_and_no_control_characters() {
+    let (base, _running) = three_machines();
     let text = shown(base.path(), &[]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     let titles: Vec<&str> = lines[0].split("   ").map(str::trim).filter(|title| !title.is_empty()).collect();
     assert_eq!(titles, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
-    assert!(lines[1].starts_with("web ") && lines[1].contains("\"sh -c echo a very l…\""), "{text}");
-    assert!(lines[1].contains("Up Less than a second"), "{text}");
-    assert!(!shown(base.path(), &["--no-trunc"]).contains('\u{1b}'));
+    let cells: Vec<&str> = lines[1].split("   ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(
+        cells,
+        [
+            "a1a1a1a1a1a1",
+            "oci:/images/busybox",
+            "\"sh -c echo a very l…\"",
+            "Less than a second ago",
+            "Up Less than a second",
+            "80/tcp, 443/tcp",
+            "web"
+        ]
+    );
+    let whole = shown(base.path(), &["--no-trunc"]);
+    assert!(whole.contains(&"a1".repeat(32)) && !whole.contains('\u{1b}'), "{whole}");
 }
 
 #[test]
-fn what_has_ended_is_shown_with_all_and_how() {
-    let (base, _running) = run_directory();
+fn ended_machines_are_shown_with_their_status_by_all() {
+    let (base, _running) = three_machines();
     let text = shown(base.path(), &["-a"]);
     assert!(text.contains("Exited (3) Less than a second ago") && text.contains("Dead"), "{text}");
     assert_eq!(names(&shown(base.path(), &["-aq"])), ["job", "old", "web"]);
@@ -76,8 +94,8 @@ fn what_has_ended_is_shown_with_all_and_how() {
 }
 
 #[test]
-fn filters_of_one_key_add_up_and_those_of_several_all_have_to_fit() {
-    let (base, _running) = run_directory();
+fn filters_of_one_key_add_up_and_keys_restrict() {
+    let (base, _running) = three_machines();
     let names_with = |words: &[&str]| {
         let words = [&["-q"], words].concat();
         names(&shown(base.path(), &words)).iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()
@@ -87,14 +105,15 @@ fn filters_of_one_key_add_up_and_those_of_several_all_have_to_fit() {
     assert_eq!(names_with(&["-f", "status=exited", "-f", "name=e"]), [""; 0]);
     assert_eq!(names_with(&["-a", "-f", "name=o"]), ["job", "old"]);
     assert_eq!(names_with(&["-a", "-f", "id=o"]), ["old"]);
+    assert_eq!(names_with(&["-a", "-f", "id=b2b2"]), ["job"]);
     for text in ["", "status", "status=up", "colour=red"] {
         assert!(text.parse::<Filter>().is_err(), "{text}");
     }
 }
 
 #[test]
-fn the_document_tells_the_state_as_it_is_seen_from_outside() {
-    let (base, _running) = run_directory();
+fn document_has_the_state_as_seen_from_outside() {
+    let (base, _running) = three_machines();
     let documents: Value = serde_json::from_str(&shown(base.path(), &["-a", "--json"])).unwrap();
     let state = |id: &str| {
         let document = documents.as_array().unwrap().iter().find(|document| document["id"] == id).unwrap();

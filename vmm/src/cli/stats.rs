@@ -47,7 +47,7 @@ struct Looked {
 /// Shows and returns the exit status.
 pub(super) fn stats(arguments: &StatsArguments) -> u8 {
     let wanted: Result<Vec<MachineInfo>, Failure> = if arguments.machines.is_empty() {
-        arguments.run_dir.entries().map(|entries| entries.into_iter().filter(|entry| !entry.has_ended()).collect())
+        arguments.run_dir.machines().map(|entries| entries.into_iter().filter(|entry| !entry.has_ended()).collect())
     } else {
         arguments.machines.iter().map(|machine| arguments.run_dir.find(machine)).collect()
     };

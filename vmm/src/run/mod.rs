@@ -139,7 +139,7 @@ impl Run {
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
         let run_directory = self.claim_run_directory(&directories)?;
-        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events);
+        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events)?;
         Ok((recorder, Claimed { env_files, signals, directories, socket }))
     }
 
@@ -172,9 +172,9 @@ impl Run {
             Err(end) => return (end.into(), None),
         };
         let Ready { prepared, notifier, input, log_notifier, samples } = ready;
-        let Prepared { machine, supervisor, host, digests, kernel_digest, stages } = prepared;
+        let Prepared { machine, supervisor, exposed_ports, host, digests, kernel_digest, stages } = prepared;
         self.stages = stages;
-        recorder.lifecycle.know(&supervisor.spec);
+        recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports);
         // Whatever comes of the machine.
         let known = |end: End| Outcome { digests: digests.clone(), kvm: Some(host.kind().name()), ..end.into() };
         let kernel_path = machine.kernel.path().to_owned();

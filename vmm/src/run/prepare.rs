@@ -55,6 +55,8 @@ pub(super) struct Preparation {
 pub(super) struct Prepared {
     pub(super) machine: MachineConfig,
     pub(super) supervisor: Settings,
+    /// The image's, for `ps`.
+    pub(super) exposed_ports: Vec<String>,
     pub(super) host: KvmHost,
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
@@ -75,6 +77,7 @@ struct Root {
     workload: Workload,
     /// The format of a disk that was made from an image.
     format: Option<RootFormat>,
+    exposed_ports: Vec<String>,
     digests: Digests,
 }
 
@@ -93,7 +96,7 @@ impl Preparation {
         let init = read_init(request, &self.directories)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
         let ResolvedRequest { root, disks: own_disks, interfaces, guest_interfaces, terminal } = resolved;
-        let Root { disk, workload, format, digests } = self.root(root, &kernel, &progress)?;
+        let Root { disk, workload, format, exposed_ports, digests } = self.root(root, &kernel, &progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
@@ -125,7 +128,7 @@ impl Preparation {
             terminal: spec.terminal.is_some(),
             spec,
         };
-        Ok(Prepared { machine, supervisor, host, digests, kernel_digest, stages: self.stages })
+        Ok(Prepared { machine, supervisor, exposed_ports, host, digests, kernel_digest, stages: self.stages })
     }
 
     /// The root disk: the user's own, or the one that is made from the image.
@@ -133,7 +136,13 @@ impl Preparation {
         let image = match source {
             RootSource::Image(image) => image,
             RootSource::Disk(disk, workload) => {
-                return Ok(Root { disk, workload, format: None, digests: Digests::default() });
+                return Ok(Root {
+                    disk,
+                    workload,
+                    format: None,
+                    exposed_ports: Vec::new(),
+                    digests: Digests::default(),
+                });
             }
         };
         let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
@@ -164,7 +173,7 @@ impl Preparation {
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        Ok(Root { disk, workload, format: Some(format), digests })
+        Ok(Root { disk, workload, format: Some(format), exposed_ports: prepared.config.exposed_ports, digests })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::state::logs::LogNotifier;
 use crate::state::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::state::run_dir::RunDirectory;
 use crate::state::stages::Stages;
-use crate::state::status::{self, State, Status};
+use crate::state::status::{self, State, Status, container_id};
 use crate::state::timings;
 use std::fs::File;
 use std::io::Write as _;
@@ -135,13 +135,14 @@ impl Recorder {
         request: &Request,
         stages: &Stages,
         events: Option<EventOutlet>,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let now = SystemTime::now();
         let process = ProcessId::own();
         let status = Status {
             version: status::VERSION,
             sequence: 0,
             id: id.to_string(),
+            container_id: container_id(id.as_str()).fails_as(EndReason::HostError)?,
             state: State::Starting,
             since: now,
             created: now.checked_sub(stages.elapsed()).unwrap_or(now),
@@ -151,6 +152,7 @@ impl Recorder {
             health: None,
             image: request.image.clone(),
             command: request.command.clone(),
+            ports: Vec::new(),
             detached: request.detach,
             terminal: request.tty,
             interactive: request.interactive,
@@ -161,7 +163,7 @@ impl Recorder {
             end: None,
         };
         let lifecycle = Lifecycle::begin(run_directory.path(), status, events);
-        Self { run_directory, lifecycle }
+        Ok(Self { run_directory, lifecycle })
     }
 
     /// Opens the control socket. It serves the logs, too, if there is a notifier for them. A host that refuses the socket costs

@@ -21,6 +21,8 @@ pub(crate) const STATUS_FILE: &str = "status.json";
 pub(crate) const EVENTS_FILE: &str = "events.jsonl";
 /// Bytes of events that are kept: at least the last five hundred.
 const EVENTS_LIMIT: u64 = 1 << 20;
+/// Of an image's exposed ports.
+const MAX_PORTS: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -74,9 +76,10 @@ impl Lifecycle {
         }
     }
 
-    /// It is decided what runs. Told with the next change.
-    pub(crate) fn know(&mut self, spec: &RunSpec) {
+    /// Sets what runs, once image and request are merged. Published with the next change. `exposed_ports` are the image's.
+    pub(crate) fn set_workload(&mut self, spec: &RunSpec, exposed_ports: &[String]) {
         self.status.command.clone_from(&spec.arguments);
+        self.status.ports = ports(exposed_ports);
         self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
         let addresses = spec.interfaces.iter().filter_map(|interface| interface.address);
         self.status.addresses = addresses.map(|(address, _)| Ipv4Addr::from(address).to_string()).collect();
@@ -124,6 +127,16 @@ impl Lifecycle {
         }
         self.warned = true;
     }
+}
+
+/// `exposed` by number, each with its protocol, and bounded: every event repeats them.
+fn ports(exposed: &[String]) -> Vec<String> {
+    let with_protocol = |port: &String| if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
+    let mut ports: Vec<String> = exposed.iter().map(with_protocol).collect();
+    let number = |port: &String| port.split(['/', '-']).next().and_then(|number| number.parse::<u16>().ok());
+    ports.sort_by_key(|port| (number(port), port.clone()));
+    ports.truncate(MAX_PORTS);
+    ports
 }
 
 #[cfg(test)]

@@ -66,3 +66,11 @@ fn a_folder_that_takes_no_documents_does_not_end_the_run() {
     lifecycle.enter(State::Running, Counters::default());
     assert_eq!(lifecycle.status().state, State::Running);
 }
+
+#[test]
+fn ports_are_ordered_by_number_and_bounded() {
+    let exposed = ["8080/tcp", "53/udp", "443", "53/tcp", "9000-9010/tcp"].map(str::to_owned);
+    assert_eq!(ports(&exposed), ["53/tcp", "53/udp", "443/tcp", "8080/tcp", "9000-9010/tcp"]);
+    let many: Vec<String> = (1..=1000).map(|port| format!("{port}/tcp")).collect();
+    assert_eq!(ports(&many).len(), MAX_PORTS);
+}

@@ -7,7 +7,7 @@
 
 use super::lifecycle::STATUS_FILE;
 use super::run_dir;
-use super::status::{State, Status};
+use super::status::{SHORT_ID_DIGITS, State, Status};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -66,6 +66,13 @@ impl MachineInfo {
         }
     }
 
+    /// The beginning of the container ID, as a table shows it. Empty without a status.
+    #[must_use]
+    pub(crate) fn short_id(&self) -> &str {
+        let id = self.status.as_ref().map_or("", |status| &status.container_id);
+        id.get(..SHORT_ID_DIGITS).unwrap_or(id)
+    }
+
     /// Whether the workload has ended or never ran.
     #[must_use]
     pub(crate) fn has_ended(&self) -> bool {
@@ -85,15 +92,15 @@ impl std::fmt::Display for MachineState {
     }
 }
 
-/// All entries below `base`, by name; a folder that is not there has none.
+/// All machines below `base`, by name. A directory that does not exist has none.
 ///
 /// # Errors
-/// It cannot be read.
+/// The directory cannot be read.
 pub(crate) fn list(base: &Path) -> Result<Vec<MachineInfo>, FindError> {
     Ok(names(base)?.iter().filter_map(|name| MachineInfo::read(base, name)).collect())
 }
 
-/// The entry that `wanted` names, whole or, if that is not ambiguous, by its beginning.
+/// The machine that `wanted` means: its name, or the beginning of exactly one machine's name or container ID.
 ///
 /// # Errors
 /// None or several.
@@ -103,7 +110,15 @@ pub(crate) fn find(base: &Path, wanted: &str) -> Result<MachineInfo, FindError> 
     if names.iter().any(|name| name == wanted) {
         return MachineInfo::read(base, wanted).ok_or_else(unknown);
     }
-    let found: Vec<String> = names.into_iter().filter(|name| !wanted.is_empty() && name.starts_with(wanted)).collect();
+    if wanted.is_empty() {
+        return Err(unknown());
+    }
+    let has_id = |name: &str| {
+        let machine = MachineInfo::read(base, name);
+        machine.and_then(|machine| machine.status).is_some_and(|status| status.container_id.starts_with(wanted))
+    };
+    let is_meant = |name: &String| name.starts_with(wanted) || has_id(name);
+    let found: Vec<String> = names.into_iter().filter(is_meant).collect();
     match &*found {
         [] => Err(unknown()),
         [one] => MachineInfo::read(base, one).ok_or_else(unknown),

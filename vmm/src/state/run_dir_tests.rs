@@ -2,7 +2,6 @@
 //! Tests of [`super`].
 
 use super::*;
-use crate::host::random::random_id;
 use std::sync::Barrier;
 use std::thread;
 
@@ -114,11 +113,4 @@ fn a_base_of_another_user_is_not_used_even_through_a_link_of_his() {
         let error = RunDirectory::claim(path, "a", false).unwrap_err();
         assert!(matches!(error, RunDirectoryError::Foreign(_)), "{error}");
     }
-}
-
-#[test]
-fn random_names_are_twelve_digits_and_differ() {
-    let [one, other] = [random_id().unwrap(), random_id().unwrap()];
-    assert!(one.len() == 12 && one.bytes().all(|b| b.is_ascii_hexdigit()));
-    assert_ne!(one, other);
 }

@@ -1,39 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The status of a run: `status.json` in its entry, a line of `events.jsonl` at each change, and what `GET /v1/status`
-//! answers. Written by `main`, read by every verb. Plain data.
+//! The status of a machine: `status.json` in its run directory, a line of `events.jsonl` at each change, and the response to
+//! `GET /v1/status`. Written by `main`, read by every verb. Plain data.
 
 use super::counters::Counters;
 use super::end::End;
 use crate::config::rfc3339;
 use crate::host::process::ProcessId;
+use crate::host::random::{RandomError, random_hex};
 use guest_protocol::health::HealthReport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::SystemTime;
 
-/// Changes when a reader of the old document would misunderstand the new one.
+/// Increased when a reader of the old document would misunderstand the new one.
 pub(crate) const VERSION: u32 = 1;
+/// Hexadecimal digits of a container ID, as in docker.
+const CONTAINER_ID_DIGITS: usize = 64;
+/// Digits of it that a table shows, and that a name must have to be the beginning of one.
+pub(crate) const SHORT_ID_DIGITS: usize = 12;
 
-/// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// The workload was not executed yet.
     Starting,
-    /// It was.
     Running,
-    /// Its vCPUs are held.
+    /// The vCPUs are held.
     Paused,
-    /// It was asked to end.
+    /// A request to stop was accepted.
     Stopping,
-    /// It ended, by itself or because somebody wanted it.
+    /// The workload ended by itself or on request.
     Exited,
-    /// Coracle could not start it or go on.
+    /// Coracle or the guest's kernel failed.
     Failed,
 }
 
 impl State {
-    /// Whether the run is over.
+    /// Whether the machine has ended.
     #[must_use]
     pub(crate) fn is_end(self) -> bool {
         matches!(self, Self::Exited | Self::Failed)
@@ -46,64 +49,72 @@ impl fmt::Display for State {
     }
 }
 
-/// What can be said about a run at one moment.
+/// A machine at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// [`VERSION`].
     pub(crate) version: u32,
-    /// Number of the change that led here, from 1 on.
+    /// Number of the change that led here, from 1.
     pub(crate) sequence: u64,
-    /// Name of the run.
+    /// Name of the machine (`--name`, `--id`) and of its run directory.
     pub(crate) id: String,
-    /// How far it is.
+    /// See [`container_id`]. Empty in a document of an earlier version.
+    #[serde(default)]
+    pub(crate) container_id: String,
     pub(crate) state: State,
-    /// When that began.
+    /// Beginning of the state.
     #[serde(with = "rfc3339")]
     pub(crate) since: SystemTime,
-    /// When the process began.
+    /// Start of the process.
     #[serde(with = "rfc3339")]
     pub(crate) created: SystemTime,
-    /// The process.
     pub(crate) pid: u32,
-    /// With `pid`, names the process beyond doubt; see [`ProcessId`].
+    /// With `pid` it identifies the process; see [`ProcessId`].
     pub(crate) pid_started: u64,
-    /// The workload does what it is there for.
     pub(crate) ready: bool,
-    /// How it is, as the last health check says; absent if nobody checks.
+    /// Result of the last health check; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<HealthReport>,
-    /// As it was named.
+    /// As given on the command line.
     pub(crate) image: Option<String>,
-    /// What is executed, once that is decided.
+    /// Arguments of the workload, from the image once that is read.
     pub(crate) command: Vec<String>,
-    /// `-d`.
+    /// ExposedPorts of the image, for example `80/tcp`.
+    #[serde(default)]
+    pub(crate) ports: Vec<String>,
     pub(crate) detached: bool,
-    /// `-t`.
     pub(crate) terminal: bool,
-    /// `-i`.
     #[serde(default)]
     pub(crate) interactive: bool,
-    /// vCPUs.
     pub(crate) cpus: u8,
-    /// Memory of the guest.
     pub(crate) memory_bytes: u64,
     /// Of the guest, where they are known.
     pub(crate) addresses: Vec<String>,
-    /// What it has used.
     pub(crate) counters: Counters,
-    /// How it ended.
+    /// Present once the machine has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<End>,
 }
 
+/// A new container ID: 64 hexadecimal digits that identify one start, where a name may be used again. They are random, but begin with
+/// `name` if that could be a container ID itself: a random name, or the identifier of a container manager.
+///
+/// # Errors
+/// The kernel's random number generator failed.
+pub(crate) fn container_id(name: &str) -> Result<String, RandomError> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let is_id = (SHORT_ID_DIGITS..=CONTAINER_ID_DIGITS).contains(&name.len()) && name.bytes().all(is_digit);
+    let given = if is_id { name } else { "" };
+    Ok(format!("{given}{}", random_hex(CONTAINER_ID_DIGITS - given.len())?))
+}
+
 impl Status {
-    /// The process.
     #[must_use]
     pub(crate) fn process(&self) -> ProcessId {
         ProcessId { pid: self.pid, started: self.pid_started }
     }
 
-    /// One line.
+    /// The document as one line.
     #[must_use]
     pub(crate) fn to_line(&self) -> String {
         let mut line = serde_json::to_string(self).expect("the keys are strings and the numbers finite");
@@ -114,7 +125,7 @@ impl Status {
 
 #[cfg(test)]
 impl Status {
-    /// Of a run that nothing has happened to.
+    /// Of a machine that is starting.
     pub(crate) fn sample() -> Self {
         use std::time::{Duration, UNIX_EPOCH};
         let time = UNIX_EPOCH + Duration::from_secs(1_795_264_496);
@@ -122,6 +133,7 @@ impl Status {
             version: VERSION,
             sequence: 0,
             id: "web".into(),
+            container_id: "0123456789abcdef".repeat(4),
             state: State::Starting,
             since: time,
             created: time,
@@ -131,6 +143,7 @@ impl Status {
             health: None,
             image: Some("oci:x".into()),
             command: vec!["sh".into()],
+            ports: Vec::new(),
             detached: false,
             terminal: false,
             interactive: false,
@@ -148,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_read_as_it_was_written_and_has_its_end_only_at_the_end() {
+    fn status_is_read_as_it_was_written() {
         let mut status = Status::sample();
         let line = status.to_line();
         assert_eq!(serde_json::from_str::<Status>(&line).unwrap(), status);
@@ -161,8 +174,32 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_coracle_adds_does_not_disturb() {
+    fn keys_of_a_later_version_are_ignored() {
         let line = Status::sample().to_line().replacen('{', r#"{"later":[1],"#, 1);
         assert_eq!(serde_json::from_str::<Status>(&line).unwrap(), Status::sample());
+    }
+
+    #[test]
+    fn documents_without_container_id_are_read() {
+        let mut document = serde_json::to_value(Status::sample()).unwrap();
+        for key in ["container_id", "ports"] {
+            document.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        let status: Status = serde_json::from_value(document).unwrap();
+        assert_eq!(status, Status { container_id: String::new(), ..Status::sample() });
+    }
+
+    #[test]
+    fn container_id_begins_with_a_name_of_that_form_only() {
+        let [one, other] = [(); 2].map(|()| container_id("web").unwrap());
+        assert!(one.len() == 64 && one != other, "{one}");
+        let random = container_id("0123456789ab").unwrap();
+        assert!(random.len() == 64 && random.starts_with("0123456789ab"), "{random}");
+        let whole = "0123456789abcdef".repeat(4);
+        assert_eq!(container_id(&whole).unwrap(), whole);
+        for name in ["cafe", "0123456789AB", &format!("{whole}0")] {
+            let id = container_id(name).unwrap();
+            assert!(id.len() == 64 && !id.starts_with(name), "{name}: {id}");
+        }
     }
 }
