@@ -14,7 +14,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], an_instruction_that_kvm_cannot_execute_ends_with_reason_kvm_error),
         case!(Quick[Kvm], a_kernel_that_never_comes_up_is_ended_by_the_timeout),
         case!(Quick[Kvm], a_tap_that_is_not_there_ends_with_reason_network_error),
-        case!(Quick, a_sandbox_that_is_not_to_be_had_ends_with_reason_sandbox_error),
         case!(Quick[Kvm], a_panic_of_any_thread_ends_with_reason_internal_error),
         case!(Quick[Kvm], a_panic_leaves_the_terminal_as_it_was_and_an_entry_that_has_failed),
         case!(Quick[Kvm], a_crash_leaves_an_entry_that_is_dead),
@@ -73,12 +72,6 @@ fn a_tap_that_is_not_there_ends_with_reason_network_error() {
     let place = Place::new();
     let run = place.run(&["--network", "tap=nowhere0", &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("network-error").assert_one_line_naming(&["nowhere0"]);
-}
-
-fn a_sandbox_that_is_not_to_be_had_ends_with_reason_sandbox_error() {
-    let place = Place::new();
-    let run = place.run(&["--sandbox", "require", &image("busybox"), "true"]);
-    run.assert_status(125).assert_reason("sandbox-error").assert_one_line_naming(&["--sandbox"]);
 }
 
 fn a_panic_of_any_thread_ends_with_reason_internal_error() {

@@ -186,7 +186,7 @@ pub(crate) struct Request {
     /// Afterwards, print on stderr where the time went
     #[arg(long, help_heading = "This run")]
     pub(crate) timings: bool,
-    /// Confinement of coracle's own process [default: auto]
+    /// Confinement of coracle's own process; this version has none
     #[arg(long, value_name = "MODE", help_heading = "This run")]
     pub(crate) sandbox: Option<Sandbox>,
     /// What coracle says about itself on stderr [default: warn]
@@ -235,16 +235,10 @@ impl Request {
     }
 }
 
-/// How much of coracle's own confinement must be there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+/// Confinement of this process. `auto` and `require` are rejected, in documents too, until there is any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Sandbox {
-    /// What the host offers.
-    #[default]
-    Auto,
-    /// All of it, or no start.
-    Require,
-    /// None.
     Off,
 }
 

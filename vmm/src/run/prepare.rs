@@ -11,7 +11,7 @@ use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::EnvVar;
 use crate::config::name::MachineName;
-use crate::config::request::{Request, Sandbox};
+use crate::config::request::Request;
 use crate::config::size::Scratch;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
@@ -85,10 +85,6 @@ impl Preparation {
     pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
         let progress = ProgressLine::new();
         let request = &self.request;
-        if request.sandbox == Some(Sandbox::Require) {
-            let error = "--sandbox require: this version of coracle does not confine itself";
-            return Err(Failure::new(EndReason::SandboxError, error));
-        }
         let resolved = ResolvedRequest::new(request, &self.env_files).fails_as(EndReason::ConfigError)?;
         let kernel = open_kernel(request, &self.directories, &progress)?;
         let cache = self.directories.cache().ok();
