@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The request, as stored in the atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +65,12 @@ impl RunControl {
         self.set(RunRequest::Pause);
     }
 
-    /// Blocks until no thread is in the guest.
-    pub fn wait_until_paused(&self) {
-        let mut active = self.lock();
-        while *active > 0 {
-            active = self.0.changed.wait(active).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Blocks until no thread is in the guest, but no longer than `limit`: a thread may wait for a device whose backend
+    /// hangs. Returns whether none is. After [`stop`](Self::stop), threads that have ended do not count.
+    #[must_use]
+    pub fn wait_until_paused(&self, limit: Duration) -> bool {
+        let waited = self.0.changed.wait_timeout_while(self.lock(), limit, |active| *active > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
     }
 
     /// Ends a pause.
@@ -129,7 +130,7 @@ mod tests {
             }
             for _ in 0..50 {
                 control.pause();
-                control.wait_until_paused();
+                assert!(control.wait_until_paused(Duration::MAX));
                 let before = turns.load(Ordering::SeqCst);
                 std::thread::yield_now();
                 assert_eq!(turns.load(Ordering::SeqCst), before);
@@ -150,10 +151,20 @@ mod tests {
             let slot = control.register();
             scope.spawn(|| turn_until_stopped(&control, slot, &turns));
             control.pause();
-            control.wait_until_paused();
+            assert!(control.wait_until_paused(Duration::MAX));
             control.stop();
             control.resume();
             assert_eq!(control.request(), RunRequest::Stop);
         });
+    }
+
+    #[test]
+    fn wait_for_a_busy_thread_ends_at_its_limit() {
+        let control = RunControl::default();
+        let slot = control.register();
+        control.stop();
+        assert!(!control.wait_until_paused(Duration::from_millis(1)));
+        drop(slot);
+        assert!(control.wait_until_paused(Duration::ZERO));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The vCPU threads: started together, stopped together. `main` holds this; each `vcpu-N` runs one [`Vcpu`].
+//! The vCPU threads: started together, stopped together. `main` owns this; each thread `vcpu-N` runs one [`Vcpu`].
 
 use super::buses::Buses;
 use kvm::software::CompletionCounts;
@@ -11,16 +11,29 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-/// What the vCPUs leave behind.
+/// For a stop or a pause of all vCPUs. A vCPU leaves the guest at once, unless it activates or resets a device whose event
+/// loop hangs.
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the vCPU threads leave behind.
 #[derive(Debug, Default)]
 pub(super) struct VcpuTotals {
     /// CPU time of all threads.
     pub(super) cpu_time: Duration,
-    /// Instructions that were completed for the host.
+    /// Instructions completed for a host that emulates guest kernel mode.
     pub(super) completions: CompletionCounts,
+    /// Threads that did not end in time. They end with the process.
+    pub(super) stuck: Vec<String>,
 }
 
-/// Running vCPUs.
+impl VcpuTotals {
+    pub(super) fn add(&mut self, other: Self) {
+        self.cpu_time += other.cpu_time;
+        self.completions.add(&other.completions);
+        self.stuck.extend(other.stuck);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct VcpuThreads {
     threads: Vec<JoinHandle<VcpuTotals>>,
@@ -30,10 +43,10 @@ pub(super) struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts one thread a vCPU.
+    /// Starts one thread per vCPU.
     ///
     /// # Errors
-    /// The host has no more threads; those that were started have been stopped.
+    /// The host has no thread or descriptor left. Threads started before have ended.
     pub(super) fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>) -> std::io::Result<Self> {
         kvm::install_kick_handler()?;
         let (sender, ends) = channel();
@@ -44,13 +57,9 @@ impl VcpuThreads {
             ended: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
         };
         for vcpu in vcpus {
-            match all.spawn(vcpu, Arc::clone(buses), sender.clone()) {
-                Ok(thread) => all.threads.push(thread),
-                Err(error) => {
-                    all.stop();
-                    return Err(error);
-                }
-            }
+            // After an error, dropping `all` stops the threads.
+            let thread = all.spawn(vcpu, Arc::clone(buses), sender.clone())?;
+            all.threads.push(thread);
         }
         Ok(all)
     }
@@ -64,15 +73,16 @@ impl VcpuThreads {
         let (control, slot, ended) = (self.control.clone(), self.control.register(), self.ended.try_clone()?);
         Builder::new().name(format!("vcpu-{}", vcpu.index())).spawn(move || {
             let (mut vcpu, _slot) = (vcpu, slot);
-            // A bug of ours on one vCPU ends the machine, not just the thread.
+            // A bug of ours on one vCPU ends the machine, not only the thread.
             let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&*buses, &control)))
                 .unwrap_or_else(|_| Some(ExitReason::InternalError(format!("vCPU {} panicked", vcpu.index()))));
             if let Some(reason) = reason {
-                // The receiver goes away only after this thread was joined; the counter is far from its limit.
+                // `main` may have given this thread up. The counter of the descriptor is far from its limit.
                 let _ = sender.send(reason);
                 let _ = ended.write(1);
             }
-            VcpuTotals { cpu_time: thread_cpu_time(), completions: vcpu.completions().cloned().unwrap_or_default() }
+            let completions = vcpu.completions().cloned().unwrap_or_default();
+            VcpuTotals { cpu_time: thread_cpu_time(), completions, stuck: Vec::new() }
         })
     }
 
@@ -81,12 +91,12 @@ impl VcpuThreads {
         &self.ended
     }
 
-    /// Why the first vCPU that ended by itself did so, once.
+    /// Why a vCPU stopped the machine; each reason once, in order.
     pub(super) fn take_end(&self) -> Option<ExitReason> {
         self.ends.try_recv().ok()
     }
 
-    /// Kicks every vCPU out of the guest without stopping it, so that a profile can look at it.
+    /// Makes each vCPU leave the guest for a moment, so that a profile can look at it.
     pub(super) fn kick(&self) {
         self.threads.iter().for_each(kvm::kick);
     }
@@ -96,27 +106,34 @@ impl VcpuThreads {
         self.threads.iter().filter_map(kvm::cpu_time).sum()
     }
 
-    /// Takes every vCPU out of the guest and keeps it there; none runs when this returns.
-    pub(super) fn hold(&self) {
+    /// Pauses all vCPUs. Returns whether none is in the guest or in a device; if one is after the limit, none stays paused.
+    #[must_use]
+    pub(super) fn pause(&self) -> bool {
         self.control.pause();
         self.kick();
-        self.control.wait_until_paused();
+        let paused = self.control.wait_until_paused(LEAVE_LIMIT);
+        if !paused {
+            self.control.resume();
+        }
+        paused
     }
 
-    /// Lets them go on.
-    pub(super) fn release(&self) {
+    pub(super) fn resume(&self) {
         self.control.resume();
     }
 
-    /// Ends all threads.
+    /// Ends all threads. One that does not end within the limit is left behind.
     pub(super) fn stop(&mut self) -> VcpuTotals {
         self.control.stop();
         self.kick();
+        let all_ended = self.control.wait_until_paused(LEAVE_LIMIT);
         let mut totals = VcpuTotals::default();
         for thread in self.threads.drain(..) {
-            let one = thread.join().unwrap_or_default();
-            totals.cpu_time += one.cpu_time;
-            totals.completions.add(&one.completions);
+            if all_ended || thread.is_finished() {
+                totals.add(thread.join().unwrap_or_default());
+            } else {
+                totals.stuck.push(thread.thread().name().unwrap_or("vcpu").to_owned());
+            }
         }
         totals
     }

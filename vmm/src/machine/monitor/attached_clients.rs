@@ -28,7 +28,7 @@ impl Monitor<'_> {
     pub(super) fn on_attach(&mut self, client: ClientId) {
         let Some(socket) = &mut self.context.socket else { return };
         if socket.attach(client) {
-            socket.server.welcome_input(client, self.input.is_hungry());
+            socket.server.welcome_input(client, self.input.wants_input());
             self.attached_clients.0.insert(client, Frames::default());
         }
     }
@@ -66,7 +66,7 @@ impl Monitor<'_> {
         self.input.flush(&self.epoll);
         let Some(socket) = &mut self.context.socket else { return };
         for client in self.attached_clients.0.keys() {
-            socket.server.welcome_input(*client, self.input.is_hungry());
+            socket.server.welcome_input(*client, self.input.wants_input());
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's end of the control port: what PID 1 says, and what it has not taken yet. Used by `main`'s event loop.
+//! The host's end of the control port: messages from PID 1, and those that it has not taken yet. Used by `main`.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
@@ -7,41 +7,41 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// What one look at the port gave.
+/// Bytes that can wait for PID 1 to read them. The largest messages, the limits of exec and all their input together are less.
+const MAX_OUTGOING_BYTES: usize = 16 << 20;
+
+/// Result of one read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
-    /// So many bytes.
     Bytes(usize),
-    /// The guest's side is gone.
+    /// End of file; once.
     Closed,
-    /// No more for now.
     Nothing,
 }
 
-/// The port, in an epoll set.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct ControlPort {
     stream: UnixStream,
-    /// Bytes that the port has not taken yet.
     outgoing: VecDeque<u8>,
     open: bool,
     events: EventSet,
-    /// Its number in the set.
+    /// Data of its events.
     source: u64,
 }
 
 impl ControlPort {
-    /// Adds `stream`, which does not block, to `epoll` as `source`.
+    /// Adds `stream`, which is non-blocking, to `epoll` as `source`.
     ///
     /// # Errors
-    /// The set is full.
+    /// The host has no memory left for it.
     pub(super) fn register(stream: UnixStream, epoll: &Epoll, source: u64) -> Result<Self> {
         let events = EventSet::IN;
         epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), EpollEvent::new(events, source))?;
         Ok(Self { stream, outgoing: VecDeque::new(), open: true, events, source })
     }
 
-    /// Reads what PID 1 says into `bytes`.
+    /// Reads once, into `bytes`.
     pub(super) fn receive(&mut self, bytes: &mut [u8], epoll: &Epoll) -> Received {
         while self.open {
             match self.stream.read(bytes) {
@@ -58,19 +58,24 @@ impl ControlPort {
         Received::Nothing
     }
 
-    /// Puts `frame` behind what waits already.
+    /// Sends `frame` with the next [`flush`](Self::flush).
     pub(super) fn queue(&mut self, frame: Vec<u8>) {
         self.outgoing.extend(frame);
     }
 
-    /// Writes what the port takes, and has `epoll` wait for the rest to fit.
+    /// Whether PID 1 has stopped reading.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.outgoing.len() > MAX_OUTGOING_BYTES
+    }
+
+    /// Writes as much as the port takes. `epoll` reports when it takes more.
     pub(super) fn flush(&mut self, epoll: &Epoll) {
         while !self.outgoing.is_empty() {
             match self.stream.write(self.outgoing.as_slices().0) {
                 Ok(length) => drop(self.outgoing.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The guest's side is gone; so says the reading side, too.
+                // The guest's end is closed, which a read reports, too.
                 Err(_) => self.outgoing.clear(),
             }
         }
@@ -89,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_waits_and_arrives_in_order() {
+    fn queued_bytes_arrive_in_order() {
         let (near, mut far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let epoll = Epoll::new().unwrap();
@@ -97,7 +102,7 @@ mod tests {
         let sent: Vec<u8> = (0..2 << 20).map(|index: u32| index as u8).collect();
         port.queue(sent.clone());
         port.flush(&epoll);
-        assert!(!port.outgoing.is_empty(), "a socket has less room than that");
+        assert!(!port.outgoing.is_empty(), "2 MiB fit into a socket buffer");
         let mut received = vec![0; sent.len()];
         let mut length = 0;
         while length < sent.len() {
@@ -108,7 +113,19 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_once() {
+    fn port_that_takes_nothing_is_stalled_at_the_limit() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let epoll = Epoll::new().unwrap();
+        let mut port = ControlPort::register(near, &epoll, 7).unwrap();
+        port.queue(vec![0; MAX_OUTGOING_BYTES]);
+        assert!(!port.is_stalled());
+        port.queue(vec![0; 1]);
+        assert!(port.is_stalled());
+    }
+
+    #[test]
+    fn end_of_file_is_reported_once() {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         let epoll = Epoll::new().unwrap();
@@ -119,7 +136,7 @@ mod tests {
         assert_eq!(port.receive(&mut bytes, &epoll), Received::Bytes(4));
         assert_eq!(port.receive(&mut bytes, &epoll), Received::Closed);
         assert_eq!(port.receive(&mut bytes, &epoll), Received::Nothing);
-        port.queue(b"for nobody".to_vec());
+        port.queue(b"lost".to_vec());
         port.flush(&epoll);
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A running machine, as `main` sees it: one event loop that waits for signals, the control port, the streams and the vCPUs,
-//! and lets the [`Supervisor`] decide.
+//! The event loop of a running machine, on `main`. It waits for signals, vCPUs, timers, the control port, the streams and
+//! the control socket, makes events of them, and performs the actions with which the [`Supervisor`] answers.
+//!
+//! What can end the run comes first in each turn. What the guest or a client can cause is bounded per turn: one read of the
+//! control port, one read per client.
 
 mod attached_clients;
 mod control_port;
@@ -34,9 +37,13 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// Between two samples of a profile.
-const SAMPLE: Duration = Duration::from_millis(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
+/// Bytes read from the control port in one turn.
+const CONTROL_BUF_SIZE: usize = 16 << 10;
+/// Reads of the control port after the vCPUs have stopped. Its socket buffers hold less.
+const MAX_LAST_READS: usize = 64;
 
-/// A running machine.
+/// See the module.
 pub(super) struct Monitor<'a> {
     epoll: Epoll,
     machine: &'a mut Machine,
@@ -59,7 +66,7 @@ struct KnownStreams {
     stdin_ended: bool,
     stdout_closed: bool,
     stderr_closed: bool,
-    /// It asked for the counts of the output.
+    /// It requested the counts of the output.
     awaits_output: bool,
 }
 
@@ -88,7 +95,7 @@ impl<'a> Monitor<'a> {
         let control = machine.ports.control.try_clone()?;
         let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
         let input = WorkloadInput::new(context.input.take(), Source::Input as u64)?;
-        let sample = machine.profile.is_some().then_some(SAMPLE);
+        let sample = machine.profile.is_some().then_some(SAMPLE_INTERVAL);
         let heartbeat = context.notifier.interval();
         Ok(Self {
             epoll,
@@ -107,6 +114,7 @@ impl<'a> Monitor<'a> {
         })
     }
 
+    /// Runs until the supervisor ends the run. The vCPUs have stopped afterwards.
     pub(super) fn run(mut self) -> (End, VcpuTotals) {
         let first = self.supervisor.start();
         self.act(first);
@@ -117,46 +125,44 @@ impl<'a> Monitor<'a> {
                 return (end, self.totals);
             }
             let ready = self.wait();
-            if ready.has(Source::Signals) {
-                self.on_signals();
-            }
-            if ready.has(Source::Control) {
-                self.on_control();
-            }
-            self.on_streams();
-            self.on_socket(ready.has(Source::Socket) || ready.has(Source::Logs));
-            if ready.has(Source::Input) {
-                self.feed_input();
-            }
-            if ready.has(Source::VcpuEnd) {
-                self.on_vcpu_end();
-            }
-            if ready.has(Source::Panic) {
-                self.on_panic();
-            }
-            while let Some(kind) = self.timers.take_expired(Instant::now()) {
-                self.feed(Event::Timer(kind));
-            }
-            if self.timers.take_sample(Instant::now()) {
-                self.threads.kick();
-            }
-            if self.timers.take_heartbeat(Instant::now()) {
-                let paused = self.context.lifecycle.status().state == State::Paused;
-                self.context.notifier.beat(paused);
-            }
-            self.control_port.flush(&self.epoll);
+            self.turn(&ready);
         }
     }
 
-    /// Waits until something happens, and says what.
+    /// Waits for at least one source or timer.
     fn wait(&self) -> Ready {
         let now = Instant::now();
         let clients = self.context.socket.as_ref().and_then(|socket| socket.until_next(now));
         let timeout = self.timers.until_next(now).into_iter().chain(clients).min().map_or(-1, milliseconds);
         let mut events = [EpollEvent::default(); SOURCES];
-        // EINTR: look at everything, as after a wake-up for nothing.
+        // EINTR is a turn without a ready source.
         let count = self.epoll.wait(timeout, &mut events).unwrap_or_default();
         Ready(events[..count].iter().fold(0, |set, event| set | 1 << event.data()))
+    }
+
+    fn turn(&mut self, ready: &Ready) {
+        if ready.has(Source::Signals) {
+            self.on_signals();
+        }
+        self.on_timers();
+        if ready.has(Source::Panic) {
+            self.on_panic();
+        }
+        if ready.has(Source::VcpuEnd) {
+            self.on_vcpu_end();
+        }
+        if ready.has(Source::Control) {
+            self.read_control_port();
+        }
+        self.on_streams();
+        self.on_socket(ready.has(Source::Socket) || ready.has(Source::Logs));
+        if ready.has(Source::Input) {
+            self.feed_input();
+        }
+        self.control_port.flush(&self.epoll);
+        if self.control_port.is_stalled() {
+            self.feed(Event::ControlStalled);
+        }
     }
 
     fn feed(&mut self, event: Event<'_>) {
@@ -191,7 +197,7 @@ impl<'a> Monitor<'a> {
                     }
                 }
                 (libc::SIGCONT, Some(terminal)) => {
-                    // A terminal that is gone needs no modes.
+                    // It fails if the terminal is gone.
                     let _ = terminal.reapply();
                 }
                 _ => self.feed(Event::HostSignal(signal)),
@@ -199,16 +205,29 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Reads what PID 1 says, until it has no more to say for now.
-    fn on_control(&mut self) {
-        let mut bytes = [0; 4096];
-        loop {
-            match self.control_port.receive(&mut bytes, &self.epoll) {
-                Received::Bytes(length) => self.feed(Event::ControlBytes(&bytes[..length])),
-                Received::Closed => self.feed(Event::ControlClosed),
-                Received::Nothing => return,
-            }
+    fn on_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(kind) = self.timers.take_expired(now) {
+            self.feed(Event::Timer(kind));
         }
+        if self.timers.take_sample(now) {
+            self.threads.kick();
+        }
+        if self.timers.take_heartbeat(now) {
+            let paused = self.context.lifecycle.status().state == State::Paused;
+            self.context.notifier.heartbeat(paused);
+        }
+    }
+
+    /// Reads once. Returns whether there may be more.
+    fn read_control_port(&mut self) -> bool {
+        let mut bytes = [0; CONTROL_BUF_SIZE];
+        match self.control_port.receive(&mut bytes, &self.epoll) {
+            Received::Bytes(length) => self.feed(Event::ControlBytes(&bytes[..length])),
+            Received::Closed => self.feed(Event::ControlClosed),
+            Received::Nothing => return false,
+        }
+        true
     }
 
     fn on_streams(&mut self) {
@@ -230,7 +249,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// A vCPU stopped by itself. What the guest had handed over before is taken in first.
+    /// A vCPU stopped the machine. What the guest sent before is handled first.
     fn on_vcpu_end(&mut self) {
         let Some(reason) = self.threads.take_end() else { return };
         self.stop_vcpus();
@@ -238,12 +257,16 @@ impl<'a> Monitor<'a> {
         if !self.machine.loops.is_empty() {
             self.machine.loops.remove(0).stop();
         }
-        self.on_control();
+        for _ in 0..MAX_LAST_READS {
+            if !self.read_control_port() {
+                break;
+            }
+        }
         self.on_streams();
         self.feed(Event::MachineStopped(reason));
     }
 
-    /// A thread other than this one met a mistake of ours. No device can be relied on any more.
+    /// Another thread panicked. No device can be relied on any more.
     fn on_panic(&mut self) {
         self.stop_vcpus();
         let line = panics::first().unwrap_or("internal error").to_owned();
@@ -266,12 +289,11 @@ impl<'a> Monitor<'a> {
 
     fn stop_vcpus(&mut self) {
         let totals = self.threads.stop();
-        self.totals.cpu_time += totals.cpu_time;
-        self.totals.completions.add(&totals.completions);
+        self.totals.add(totals);
     }
 }
 
-/// What the loop waits for, as epoll's data.
+/// A descriptor in the epoll set, by the number in its event.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
@@ -285,10 +307,9 @@ enum Source {
     Input,
 }
 
-/// Number of [`Source`]s.
 const SOURCES: usize = Source::Input as usize + 1;
 
-/// What [`Monitor::wait`] found: a set of [`Source`]s.
+/// A set of [`Source`]s.
 struct Ready(u64);
 
 impl Ready {
@@ -297,7 +318,7 @@ impl Ready {
     }
 }
 
-/// For epoll: rounded up, so that a deadline has passed when the wait is over.
+/// Rounded up, so that a deadline has passed when epoll returns.
 fn milliseconds(wait: Duration) -> i32 {
     i32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }

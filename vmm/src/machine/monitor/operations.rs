@@ -59,7 +59,9 @@ impl Monitor<'_> {
                 signal => self.feed(Event::Kill(signal)),
             },
             Operation::Pause if state == State::Running => {
-                self.threads.hold();
+                if !self.threads.pause() {
+                    return Response::refusal(503, "a vCPU waits for a device that hangs");
+                }
                 self.enter(State::Paused);
             }
             Operation::Pause if state == State::Paused => {}
@@ -83,7 +85,7 @@ impl Monitor<'_> {
     /// Ends a pause, if there is one.
     fn release(&mut self) {
         if self.context.lifecycle.status().state == State::Paused {
-            self.threads.release();
+            self.threads.resume();
             self.enter(State::Running);
         }
     }

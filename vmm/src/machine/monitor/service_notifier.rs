@@ -1,38 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a service manager is told of a run, if one asked for it: the run's own news, and what the workload says by
-//! `--ready-notify`. Used by `main`'s event loop.
+//! Notifications to a service manager: the run's own, and those of the workload with `--ready-notify`. Used by `main`.
 
 use crate::host::service_manager::ServiceManager;
 use guest_protocol::notification::{Notification, Reload};
 use std::time::Duration;
 
-/// Tells the service manager, or nobody.
+/// Without a service manager nothing is sent.
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
     manager: Option<ServiceManager>,
-    /// The workload answers for itself: it sends what the watchdog waits for, and says how it is.
-    workload_speaks: bool,
+    /// The workload has its own connection (`--ready-notify`): its notifications include those for the watchdog.
+    workload_notifies: bool,
     ready: bool,
     reloading: bool,
     stopping: bool,
 }
 
 impl ServiceNotifier {
-    /// For a run whose workload speaks to its service manager itself, or does not.
     #[must_use]
-    pub(crate) fn new(manager: Option<ServiceManager>, workload_speaks: bool) -> Self {
-        Self { manager, workload_speaks, ready: false, reloading: false, stopping: false }
+    pub(crate) fn new(manager: Option<ServiceManager>, workload_notifies: bool) -> Self {
+        Self { manager, workload_notifies, ready: false, reloading: false, stopping: false }
     }
 
-    /// How often [`beat`](Self::beat) is to be called: twice in the time of the watchdog.
+    /// Time between two calls of [`heartbeat`](Self::heartbeat): half the watchdog's.
     #[must_use]
     pub(crate) fn interval(&self) -> Option<Duration> {
         Some(self.manager.as_ref()?.watchdog()? / 2)
     }
 
-    /// `main` runs. A workload that speaks for itself has to say so itself, but while it is `paused` it cannot.
-    pub(crate) fn beat(&self, paused: bool) {
-        if paused || !self.workload_speaks {
+    /// `main` runs. A workload that notifies the watchdog itself has to show that it runs, except while it is `paused`.
+    pub(crate) fn heartbeat(&self, paused: bool) {
+        if paused || !self.workload_notifies {
             self.manager.iter().for_each(ServiceManager::alive);
         }
     }
@@ -43,37 +41,37 @@ impl ServiceNotifier {
         self.manager.iter().for_each(ServiceManager::ready);
     }
 
-    /// The run is asked to end, or ends.
+    /// The run ends, or was asked to. Only the first call has an effect.
     pub(crate) fn stopping(&mut self) {
         if !std::mem::replace(&mut self.stopping, true) {
             self.manager.iter().for_each(ServiceManager::stopping);
         }
     }
 
-    /// The workload said this. That it is ready for the first time comes by [`ready`](Self::ready).
-    pub(crate) fn pass_on(&mut self, said: &Notification) {
+    /// Passes on a notification of the workload, except that it is ready for the first time: see [`ready`](Self::ready).
+    pub(crate) fn pass_on(&mut self, notification: &Notification) {
         if let Some(manager) = &self.manager {
-            if said.ready && std::mem::take(&mut self.reloading) {
+            if notification.ready && std::mem::take(&mut self.reloading) {
                 manager.ready();
             }
-            if let Some(reload) = said.reload.filter(|_| self.ready) {
+            if let Some(reload) = notification.reload.filter(|_| self.ready) {
                 manager.reloading();
                 self.reloading = reload == Reload::Begun;
                 if !self.reloading {
                     manager.ready();
                 }
             }
-            if let Some(microseconds) = said.extend_timeout {
+            if let Some(microseconds) = notification.extend_timeout {
                 manager.extend_timeout(Duration::from_micros(microseconds));
             }
-            if let Some(status) = &said.status {
+            if let Some(status) = &notification.status {
                 manager.status(status);
             }
-            if said.watchdog {
+            if notification.watchdog {
                 manager.alive();
             }
         }
-        if said.stopping {
+        if notification.stopping {
             self.stopping();
         }
     }

@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The deadlines of a run. Kept by `main`'s event loop, which waits no longer than the next one.
+//! The deadlines of a run. `main`'s event loop waits no longer than until the next one.
 
 use crate::machine::supervisor::TimerKind;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Deadlines by kind, and two beats: of a profile, and of a service manager's watchdog.
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Timers {
     deadlines: HashMap<TimerKind, Instant>,
-    sample: Option<Beat>,
-    heartbeat: Option<Beat>,
+    /// Of a profile.
+    sample: Option<Periodic>,
+    /// Of a service manager's watchdog.
+    heartbeat: Option<Periodic>,
 }
 
-/// Something that is due again and again.
 #[derive(Debug)]
-struct Beat {
+struct Periodic {
     interval: Duration,
     next: Instant,
 }
 
-impl Beat {
+impl Periodic {
     fn new(interval: Duration) -> Self {
         Self { interval, next: Instant::now() }
     }
 
-    /// Whether it is due at `now`. Beats that were missed are not made up for.
+    /// Whether it is due at `now`. Missed periods are skipped.
     fn take(&mut self, now: Instant) -> bool {
         let due = self.next <= now;
         if due {
@@ -36,12 +37,12 @@ impl Beat {
 }
 
 impl Timers {
-    /// No deadline; beats at these intervals.
+    /// No deadlines; samples and heartbeats at these intervals.
     pub(super) fn new(sample: Option<Duration>, heartbeat: Option<Duration>) -> Self {
-        Self { deadlines: HashMap::new(), sample: sample.map(Beat::new), heartbeat: heartbeat.map(Beat::new) }
+        Self { deadlines: HashMap::new(), sample: sample.map(Periodic::new), heartbeat: heartbeat.map(Periodic::new) }
     }
 
-    /// Sets or forgets a deadline. One beyond the end of time is none.
+    /// Sets a deadline or removes it.
     pub(super) fn set(&mut self, kind: TimerKind, deadline: Option<Instant>) {
         match deadline {
             Some(deadline) => self.deadlines.insert(kind, deadline),
@@ -49,14 +50,14 @@ impl Timers {
         };
     }
 
-    /// From `now` to the next deadline or beat.
+    /// From `now` until something is due.
     pub(super) fn until_next(&self, now: Instant) -> Option<Duration> {
-        let beats = self.sample.iter().chain(&self.heartbeat).map(|beat| beat.next);
-        let next = self.deadlines.values().copied().chain(beats).min()?;
+        let periodic = self.sample.iter().chain(&self.heartbeat).map(|periodic| periodic.next);
+        let next = self.deadlines.values().copied().chain(periodic).min()?;
         Some(next.saturating_duration_since(now))
     }
 
-    /// A deadline that has passed at `now`; it is forgotten.
+    /// Removes a deadline that has passed at `now`.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<TimerKind> {
         let kind = *self.deadlines.iter().find(|(_, deadline)| **deadline <= now)?.0;
         self.deadlines.remove(&kind);
@@ -65,12 +66,12 @@ impl Timers {
 
     /// Whether a sample of the guest is due at `now`.
     pub(super) fn take_sample(&mut self, now: Instant) -> bool {
-        self.sample.as_mut().is_some_and(|beat| beat.take(now))
+        self.sample.as_mut().is_some_and(|periodic| periodic.take(now))
     }
 
-    /// Whether the service manager is to hear at `now` that `main` runs.
+    /// Whether the service manager is to be notified at `now` that `main` runs.
     pub(super) fn take_heartbeat(&mut self, now: Instant) -> bool {
-        self.heartbeat.as_mut().is_some_and(|beat| beat.take(now))
+        self.heartbeat.as_mut().is_some_and(|periodic| periodic.take(now))
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_deadline_is_waited_for_and_each_expires_once() {
+    fn deadline_expires_once_and_the_next_one_bounds_the_wait() {
         let now = Instant::now();
         let mut timers = Timers::new(None, None);
         assert_eq!(timers.until_next(now), None);
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_come_at_their_interval() {
+    fn samples_are_due_at_their_interval() {
         let now = Instant::now();
         let mut timers = Timers::new(Some(Duration::from_millis(1)), None);
         let later = now + Duration::from_millis(5);

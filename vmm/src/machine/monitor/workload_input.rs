@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The standard input of a detached workload (`run -d -i`): a pipe into which clients write, and which stays open when they
-//! leave. Part of `main`'s event loop, which never waits for the reader.
+//! Standard input of a detached workload (`run -d -i`): a pipe that clients write, and that stays open when they leave. Used
+//! by `main`, which never waits for the reader.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::collections::VecDeque;
@@ -11,65 +11,65 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct WorkloadInput {
-    /// None if there is no such input, or nobody reads it any more.
+    /// `None` without `-i`, or once the reader is gone.
     writer: Option<PipeWriter>,
-    /// What the pipe has not taken. While there is any, the clients are not read.
-    waiting: VecDeque<u8>,
-    awaited: bool,
+    /// Bytes that the pipe has not taken. While there are any, clients are not read.
+    pending: VecDeque<u8>,
+    in_epoll: bool,
     source: u64,
 }
 
 impl WorkloadInput {
-    /// Made of the pipe's end, which is not to block from now on; `source` stands for it in the epoll set.
+    /// Makes `writer` non-blocking. `source` is the data of its events.
     ///
     /// # Errors
-    /// The host refused.
+    /// The flags of the pipe cannot be changed.
     pub(super) fn new(writer: Option<PipeWriter>, source: u64) -> Result<Self> {
         if let Some(writer) = &writer {
             fcntl_setfl(writer, fcntl_getfl(writer)? | OFlags::NONBLOCK)?;
         }
-        Ok(Self { writer, waiting: VecDeque::new(), awaited: false, source })
+        Ok(Self { writer, pending: VecDeque::new(), in_epoll: false, source })
     }
 
-    /// Adds what a client sent. Without an input it is dropped.
+    /// Adds bytes from a client. Without an input they are dropped.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.writer.is_some() {
-            self.waiting.extend(bytes);
+            self.pending.extend(bytes);
         }
     }
 
     /// Whether clients may send more.
-    pub(super) fn is_hungry(&self) -> bool {
-        self.waiting.is_empty()
+    pub(super) fn wants_input(&self) -> bool {
+        self.pending.is_empty()
     }
 
-    /// Writes what the pipe takes; `epoll` tells when it takes more.
+    /// Writes as much as the pipe takes. `epoll` reports when it takes more.
     pub(super) fn flush(&mut self, epoll: &Epoll) {
         let Some(writer) = &mut self.writer else { return };
-        let mut is_read = true;
-        while !self.waiting.is_empty() {
-            match writer.write(self.waiting.as_slices().0) {
-                Ok(length) => drop(self.waiting.drain(..length)),
+        let mut has_reader = true;
+        while !self.pending.is_empty() {
+            match writer.write(self.pending.as_slices().0) {
+                Ok(length) => drop(self.pending.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => {
-                    is_read = false;
+                    has_reader = false;
                     break;
                 }
             }
         }
-        let wanted = is_read && !self.waiting.is_empty();
-        if wanted != self.awaited {
-            // Not in the set without need: that the reader is gone would be told without end.
+        let wanted = has_reader && !self.pending.is_empty();
+        if wanted != self.in_epoll {
+            // In the set only while it is full: a closed pipe is always ready.
             let operation = if wanted { ControlOperation::Add } else { ControlOperation::Delete };
             let changed = epoll.ctl(operation, writer.as_raw_fd(), EpollEvent::new(EventSet::OUT, self.source));
-            changed.expect("a pipe can be waited for, and `awaited` says whether it is");
-            self.awaited = wanted;
+            changed.expect("epoll takes pipes, and `in_epoll` tracks the membership");
+            self.in_epoll = wanted;
         }
-        if !is_read {
-            (self.writer, self.waiting) = (None, VecDeque::new());
-        } else if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
+        if !has_reader {
+            (self.writer, self.pending) = (None, VecDeque::new());
+        } else if self.pending.is_empty() {
+            self.pending = VecDeque::new();
         }
     }
 }
@@ -79,32 +79,32 @@ mod tests {
     use super::*;
     use std::io::{Read as _, pipe};
 
-    fn is_ready(epoll: &Epoll) -> bool {
+    fn has_readery(epoll: &Epoll) -> bool {
         epoll.wait(0, &mut [EpollEvent::default()]).unwrap() > 0
     }
 
     #[test]
-    fn what_the_pipe_does_not_take_waits_and_arrives_in_order() {
+    fn pending_input_arrives_in_order() {
         let (mut reader, writer) = pipe().unwrap();
         let epoll = Epoll::new().unwrap();
         let mut input = WorkloadInput::new(Some(writer), 7).unwrap();
         let sent: Vec<u8> = (0..200_000_u32).map(|index| (index % 251) as u8).collect();
         input.push(&sent);
         input.flush(&epoll);
-        assert!(!input.is_hungry() && !is_ready(&epoll), "a pipe has less room than that");
+        assert!(!input.wants_input() && !has_readery(&epoll), "200,000 bytes fit into a pipe");
         let mut received = Vec::new();
         while received.len() < sent.len() {
             let mut bytes = [0; 65_536];
             let length = reader.read(&mut bytes).unwrap();
             received.extend_from_slice(&bytes[..length]);
-            assert!(is_ready(&epoll) || input.is_hungry());
+            assert!(has_readery(&epoll) || input.wants_input());
             input.flush(&epoll);
         }
-        assert!(received == sent && input.is_hungry() && !is_ready(&epoll));
+        assert!(received == sent && input.wants_input() && !has_readery(&epoll));
     }
 
     #[test]
-    fn an_input_that_nobody_reads_takes_everything_and_keeps_nothing() {
+    fn input_without_a_reader_takes_everything_and_keeps_nothing() {
         let epoll = Epoll::new().unwrap();
         let (reader, writer) = pipe().unwrap();
         drop(reader);
@@ -113,7 +113,7 @@ mod tests {
             for _ in 0..3 {
                 input.push(&[0; 100_000]);
                 input.flush(&epoll);
-                assert!(input.is_hungry() && !is_ready(&epoll));
+                assert!(input.wants_input() && !has_readery(&epoll));
             }
         }
     }

@@ -16,6 +16,8 @@ pub(crate) enum Event<'a> {
     ControlBytes(&'a [u8]),
     /// End of file on the control port.
     ControlClosed,
+    /// PID 1 does not read its messages.
+    ControlStalled,
     /// A signal to this process.
     HostSignal(i32),
     /// The terminal was resized.

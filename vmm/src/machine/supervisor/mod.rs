@@ -147,6 +147,7 @@ impl Supervisor {
             Event::ControlBytes(bytes) => self.on_control_bytes(bytes),
             // The machine's own end says more, and follows at once if the port closed because of it.
             Event::ControlClosed => self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE)),
+            Event::ControlStalled => self.on_fault("messages to it are not read"),
             Event::HostSignal(signal) => self.on_signal(signal),
             Event::WindowSize(size) => self.on_window_size(size),
             Event::Stop { grace, signal } => self.on_stop(grace, signal),

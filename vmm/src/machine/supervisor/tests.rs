@@ -302,6 +302,11 @@ fn closed_control_port_waits_for_the_machines_own_end() {
 }
 
 #[test]
+fn stalled_control_port_is_a_guest_fault() {
+    assert_eq!(end_of(&running().on(Event::ControlStalled)).0.reason, EndReason::GuestFault);
+}
+
+#[test]
 fn exec_works_while_the_workload_runs() {
     let spec = ExecSpec::default;
     assert_eq!(booting().exec(spec()), Err(ExecError::NotYet));
