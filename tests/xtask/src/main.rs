@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for people who work on coracle: `cargo xtask check|test|nested|bench`.
+//! Commands for work on coracle: `cargo xtask check|test|nested|bench`.
 
 mod bench;
 mod check;
@@ -11,20 +11,20 @@ use anyhow::{Result, bail};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask check [STEP...]  examine the sources; without STEP every step, in this order:
-                             format lints sizes readmes spdx versions licences tests
-cargo xtask test [WORLD...]  every test, and a table: unit (and documentation) tests, end-to-end tests here, and in the
-                             nested runner; without WORLD all three, but nested only where KVM here is not native
-cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
-                             the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
-                             what it leaves in /out comes back as target/nested/out
-cargo xtask bench [ROUNDS]   side by side with other monitors in the nested runner: medians of ROUNDS (10) and ratios
-                             and what is done to a running machine, next to the goals; BENCH_FIRECRACKER and
+cargo xtask check [STEP...]  examine the sources; without STEP every step
+cargo xtask test [WORLD...]  run every test and print a table: unit (and documentation) tests, end-to-end tests here, and in
+                             the nested runner; without WORLD all three, but nested only where KVM here is not native
+cargo xtask nested [--filter NAME] [--kernels] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
+                             run the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM; --kernels brings
+                             the foreign kernels along; what is left in /out comes back as target/nested/out
+cargo xtask bench [ROUNDS]   in the nested runner: side by side with other monitors, medians of ROUNDS (10) and ratios; what
+                             is done to a running machine, next to the goals; boot stages. BENCH_FIRECRACKER and
                              BENCH_CLOUD_HYPERVISOR (and BENCH_CLOUD_HYPERVISOR_KERNEL) name more monitors
-cargo xtask bench side-by-side|verbs [ROUNDS]
-                             one of the two on this machine's KVM
-cargo xtask bench here [RUNS]
-                             time and memory of the release build alone, next to the goals";
+cargo xtask bench side-by-side|verbs|stages [ROUNDS]
+                             one of these on this machine's KVM
+cargo xtask bench here [ROUNDS] [--old PATH]
+                             time and memory of the release build on this machine's KVM, next to the goals; first in turns
+                             with the binary PATH (or BENCH_OLD), if there is one";
 
 fn main() -> ExitCode {
     match run() {
@@ -47,6 +47,6 @@ fn run() -> Result<ExitCode> {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
-        _ => bail!("what shall I do?\n{USAGE}"),
+        _ => bail!("no such command\n{USAGE}"),
     }
 }

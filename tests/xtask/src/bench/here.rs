@@ -4,8 +4,10 @@
 
 use super::product::Product;
 use super::report::{Goal, Measure, Report};
-use super::{boot, conversion, memory, verbs};
+use super::{boot, boot_stages, comparison, conversion, memory, verbs};
+use crate::repository::root;
 use anyhow::Result;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The goals: microseconds, bytes, bytes per second.
@@ -15,9 +17,12 @@ const IMAGE_READY: u64 = 5_000;
 const OWN_MEMORY: u64 = 5 << 20;
 const CONVERSION_RATE: u64 = 150_000_000;
 
-/// Measures everything `runs` times.
-pub(crate) fn run(runs: usize) -> Result<ExitCode> {
+/// Measures everything `runs` times; first beside the build `old`, if there is one.
+pub(crate) fn run(runs: usize, old: Option<&Path>) -> Result<ExitCode> {
     let product = Product::find()?;
+    if let Some(old) = old {
+        comparison::run(&product, old, runs)?;
+    }
     let first_byte = if product.emulated() { FIRST_BYTE_EMULATED } else { FIRST_BYTE_NATIVE };
     let mut report = Report::new(&product, runs);
 
@@ -25,10 +30,14 @@ pub(crate) fn run(runs: usize) -> Result<ExitCode> {
     let boots = boot::measure(&product, runs)?;
     let first_bytes = boots.iter().map(|boot| boot.first_byte_us).collect();
     report.add(Measure::time("process start to the workload's first byte", first_bytes, Goal::AtMost(first_byte)));
+    let cpu = boots.iter().map(|boot| boot.cpu_us).collect();
+    report.add(Measure::time("CPU time of that process, start to end", cpu, Goal::None));
     for (stage, samples) in boot::stages(&boots) {
         let goal = if stage.starts_with("image") { Goal::AtMost(IMAGE_READY) } else { Goal::None };
         report.add(Measure::time(&format!("boot stage, since process start: {stage}"), samples, goal));
     }
+
+    boot_stages::write(&product, &boots, &root().join("target"))?;
 
     eprintln!("memory: {runs} runs");
     let memory = memory::measure(&product, runs)?;
@@ -51,7 +60,8 @@ pub(crate) fn run(runs: usize) -> Result<ExitCode> {
     verbs::list(&product, runs, &mut report)?;
 
     println!("{}", report.markdown());
-    let path = crate::repository::root().join("target/bench.json");
+    boot_stages::draw()?;
+    let path = root().join("target/bench.json");
     std::fs::write(&path, report.json())?;
     eprintln!("also written to {}", path.display());
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,8 @@
 //! runner, where every monitor has the same ordinary KVM; or alone, on this machine's.
 
 mod boot;
+mod boot_stages;
+mod comparison;
 mod conversion;
 mod here;
 mod memory;
@@ -10,6 +12,7 @@ mod peers;
 mod product;
 mod report;
 mod side_by_side;
+mod table;
 mod unit;
 mod verbs;
 
@@ -22,8 +25,12 @@ use std::process::ExitCode;
 /// Rounds of a comparison and runs of a measurement, unless others are asked for.
 const ROUNDS: usize = 10;
 
-/// `[here | side-by-side | verbs] [ROUNDS]`
+/// `[here | side-by-side | verbs | stages] [ROUNDS] [--old PATH]`
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
+    let (words, old) = match words {
+        [words @ .., option, path] if option == "--old" => (words, Some(PathBuf::from(path))),
+        words => (words, None),
+    };
     let (place, rounds) = match words {
         [] => ("nested", ROUNDS),
         [word] if word.starts_with(|first: char| first.is_ascii_digit()) => ("nested", number(word)?),
@@ -32,32 +39,39 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
         _ => bail!("bench takes a place and a number"),
     };
     match place {
-        "here" => here::run(rounds),
+        "here" => here::run(rounds, old.or_else(old_of_the_environment).as_deref()),
+        _ if old.is_some() => bail!("--old needs `here`"),
         "side-by-side" => side_by_side::run(rounds),
         "verbs" => verbs::run(rounds),
+        "stages" => boot_stages::run(rounds),
         "nested" => in_the_nested_runner(rounds),
-        _ => bail!("bench has no `{place}`: here, side-by-side, verbs, nested"),
+        _ => bail!("bench has no `{place}`: here, side-by-side, verbs, stages, nested"),
     }
+}
+
+fn old_of_the_environment() -> Option<PathBuf> {
+    std::env::var_os("BENCH_OLD").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn number(word: &str) -> Result<usize> {
     word.parse().ok().filter(|number| *number > 0).with_context(|| format!("`{word}` is no number of rounds"))
 }
 
-/// The comparison and the verbs, in there.
+/// The comparison, the verbs and the boot stages, in there.
 fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
-    let script = format!("{0} bench side-by-side {rounds} && {0} bench verbs {rounds}", nested::XTASK);
-    let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    let script = "for what in side-by-side verbs stages; do \"$0\" bench $what \"$1\" || exit; done";
+    let command = ["sh", "-c", script, nested::XTASK, &rounds.to_string()].map(str::to_owned).to_vec();
     let options =
         nested::Options { files: peers::Peers::of_the_environment()?.files(), ..nested::Options::new(command) };
     let status = nested::start(&options, &mut |bytes| io::stdout().write_all(bytes))?;
     if status == 0 {
-        eprintln!("also written to target/nested/out/bench.json and bench-verbs.json");
+        eprintln!("also written to target/nested/out: bench.json, bench-verbs.json, boot-stages.json");
+        boot_stages::draw()?;
     }
     Ok(ExitCode::from(status))
 }
 
-/// Where results go: what the nested runner hands over, or the target folder.
-fn out_folder() -> PathBuf {
+/// Where results go: what the nested runner hands over, or the target directory.
+fn out_directory() -> PathBuf {
     std::env::var_os("CORACLE_OUT").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
 }

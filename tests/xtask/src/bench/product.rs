@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use coracle_tests::{Kvm, World};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,9 @@ use tempfile::TempDir;
 
 /// The release build and the test images.
 pub(crate) struct Product {
-    binary: &'static Path,
+    binary: PathBuf,
+    /// Kernel and PID 1, where there are none beside the binary.
+    options: Vec<OsString>,
     images: &'static Path,
     /// The image cache that warm runs share.
     cache: TempDir,
@@ -26,12 +29,28 @@ pub(crate) struct Run {
 impl Product {
     /// Finds both, as the tests do.
     pub(crate) fn find() -> Result<Product> {
-        Ok(Product { binary: coracle_tests::coracle(), images: coracle_tests::images(), cache: tempfile::tempdir()? })
+        Product::of(coracle_tests::coracle().to_owned(), Vec::new())
+    }
+
+    /// Another build. It runs with the kernel and the PID 1 beside it, or with those of the release build.
+    pub(crate) fn other(binary: &Path) -> Result<Product> {
+        let binary = fs::canonicalize(binary).with_context(|| binary.display().to_string())?;
+        let mut options = Vec::new();
+        for (option, name) in [("--kernel", "vmlinux"), ("--init-binary", "coracle-init")] {
+            if !binary.with_file_name(name).exists() {
+                options.extend([option.into(), coracle_tests::coracle().with_file_name(name).into()]);
+            }
+        }
+        Product::of(binary, options)
+    }
+
+    fn of(binary: PathBuf, options: Vec<OsString>) -> Result<Product> {
+        Ok(Product { binary, options, images: coracle_tests::images(), cache: tempfile::tempdir()? })
     }
 
     /// The binary.
     pub(crate) fn binary(&self) -> &Path {
-        self.binary
+        &self.binary
     }
 
     /// The image cache that warm runs share.
@@ -66,8 +85,9 @@ impl Product {
 
     /// `coracle run`, with everything that it writes in `folder`.
     pub(crate) fn run_command(&self, cache: &Path, folder: &Path) -> Command {
-        let mut command = Command::new(self.binary);
+        let mut command = Command::new(&self.binary);
         command.arg("run").arg("--run-dir").arg(folder.join("run")).arg("--result").arg(folder.join("result.json"));
+        command.args(&self.options);
         command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder);
         command
     }

@@ -39,7 +39,7 @@ pub(crate) fn run(rounds: usize) -> Result<ExitCode> {
     stop(&product, rounds, &mut report)?;
     list(&product, rounds, &mut report)?;
     println!("{}", report.markdown());
-    let path = super::out_folder().join("bench-verbs.json");
+    let path = super::out_directory().join("bench-verbs.json");
     fs::write(&path, report.json()).with_context(|| path.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,10 +13,10 @@ mod process;
 mod qemu;
 mod roots;
 mod serial_guest;
-mod table;
 
 use super::memory;
 use super::peers::Peers;
+use super::table::Table;
 use super::unit::Unit;
 use anyhow::{Context, Result, ensure};
 use cloud_hypervisor::CloudHypervisor;
@@ -27,7 +27,6 @@ use process::Process;
 use qemu::Qemu;
 use roots::Roots;
 use std::process::ExitCode;
-use table::Table;
 
 /// A monitor under test.
 trait Monitor {
@@ -55,7 +54,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     monitors.extend(firecracker.iter().map(|monitor| monitor as &dyn Monitor));
     monitors.extend(cloud_hypervisor.iter().map(|monitor| monitor as &dyn Monitor));
     let names: Vec<_> = monitors.iter().map(|monitor| monitor.name()).collect();
-    let mut table = Table::new(rounds, names);
+    let mut table = Table::new(rounds, "monitor", names);
 
     let echo = Guest::new("busybox", &["echo", "x"]);
     // Not counted: converts the image, warms caches.
@@ -112,7 +111,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     }
 
     println!("{}", table.markdown());
-    let path = super::out_folder().join("bench.json");
+    let path = super::out_directory().join("bench.json");
     std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 //! A started monitor: its clock, its guest's output, its end.
 
 use super::guest::Outcome;
-use crate::bench::unit::elapsed_us;
+use crate::bench::unit::{cpu_time_us, elapsed_us};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::fs;
@@ -121,28 +121,5 @@ impl Drop for Process {
         // Both fail harmlessly when the end was seen already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// User and system time of a process and its threads (proc_pid_stat(5), fields 14 and 15).
-fn cpu_time_us(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    cpu_ticks(&text).map(|ticks| ticks * 1_000_000 / rustix::param::clock_ticks_per_second()).context("/proc/PID/stat")
-}
-
-/// The name in parentheses may hold anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cpu_ticks;
-
-    #[test]
-    fn times_are_found_behind_any_name() {
-        let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 100 23 0 0 20";
-        assert_eq!(cpu_ticks(stat), Some(123));
     }
 }

@@ -1,34 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Medians and ratios, as Markdown for people and as JSON for the next comparison.
+//! Medians and ratios of several subjects, as Markdown to read and as JSON for the next comparison.
 
-use crate::bench::unit::{Unit, median, processors};
+use super::unit::{Unit, median, processors};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 struct Row {
     name: String,
     unit: Unit,
-    /// Of each monitor.
+    /// Of each subject.
     samples: Vec<Vec<u64>>,
 }
 
-/// One row a measure, one column a monitor; the first is the one that the others are compared with. What cannot be measured of
-/// a monitor stays without samples.
+/// One row a measure, one column a subject: a monitor, or a build of one. The others are compared with the first. A subject of
+/// which something cannot be measured has no samples of it.
 pub(super) struct Table {
     rounds: usize,
-    monitors: Vec<&'static str>,
+    subject: &'static str,
+    subjects: Vec<&'static str>,
     rows: Vec<Row>,
 }
 
 impl Table {
-    pub(super) fn new(rounds: usize, monitors: impl Into<Vec<&'static str>>) -> Table {
-        Table { rounds, monitors: monitors.into(), rows: Vec::new() }
+    /// `subject` is what one of `subjects` is called.
+    pub(super) fn new(rounds: usize, subject: &'static str, subjects: impl Into<Vec<&'static str>>) -> Table {
+        Table { rounds, subject, subjects: subjects.into(), rows: Vec::new() }
     }
 
-    /// A sample of the monitor at `index`.
+    /// Adds a sample of the subject at `index`.
     pub(super) fn add(&mut self, name: &str, unit: Unit, index: usize, sample: u64) {
         let at = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
-            self.rows.push(Row { name: name.to_owned(), unit, samples: vec![Vec::new(); self.monitors.len()] });
+            self.rows.push(Row { name: name.to_owned(), unit, samples: vec![Vec::new(); self.subjects.len()] });
             self.rows.len() - 1
         });
         self.rows[at].samples[index].push(sample);
@@ -36,13 +38,13 @@ impl Table {
 
     pub(super) fn markdown(&self) -> String {
         let mut text = format!("{}; medians of {} rounds (least to most)\n\n| measure |", processors(), self.rounds);
-        for monitor in &self.monitors {
-            let _ = write!(text, " {monitor} |");
+        for subject in &self.subjects {
+            let _ = write!(text, " {subject} |");
         }
-        for monitor in &self.monitors[1..] {
-            let _ = write!(text, " {} / {monitor} |", self.monitors[0]);
+        for subject in &self.subjects[1..] {
+            let _ = write!(text, " {} / {subject} |", self.subjects[0]);
         }
-        let _ = writeln!(text, "\n|---|{}", "---|".repeat(2 * self.monitors.len() - 1));
+        let _ = writeln!(text, "\n|---|{}", "---|".repeat(2 * self.subjects.len() - 1));
         for row in &self.rows {
             let _ = write!(text, "| {} |", row.name);
             for samples in &row.samples {
@@ -67,19 +69,19 @@ impl Table {
 
     pub(super) fn json(&self) -> String {
         let row = |row: &Row| {
-            let monitors: Vec<Value> = self
-                .monitors
+            let subjects: Vec<Value> = self
+                .subjects
                 .iter()
                 .zip(&row.samples)
-                .map(|(monitor, samples)| {
+                .map(|(subject, samples)| {
                     let median = (!samples.is_empty()).then(|| median(samples));
-                    json!({ "monitor": monitor, "median": median, "samples": samples })
+                    json!({ self.subject: subject, "median": median, "samples": samples })
                 })
                 .collect();
-            json!({ "name": row.name, "unit": row.unit.name(), "monitors": monitors })
+            json!({ "name": row.name, "unit": row.unit.name(), "subjects": subjects })
         };
         let rows: Vec<Value> = self.rows.iter().map(row).collect();
-        format!("{:#}\n", json!({ "version": 1, "host": processors(), "rounds": self.rounds, "measures": rows }))
+        format!("{:#}\n", json!({ "version": 2, "host": processors(), "rounds": self.rounds, "measures": rows }))
     }
 }
 
@@ -93,8 +95,8 @@ mod tests {
     use super::{Table, Unit};
 
     #[test]
-    fn the_ratio_is_that_of_the_medians() {
-        let mut table = Table::new(3, ["one", "other"]);
+    fn ratio_is_that_of_the_medians() {
+        let mut table = Table::new(3, "monitor", ["one", "other"]);
         for (index, samples) in [[1000, 9000, 2000], [4000, 4000, 4000]].iter().enumerate() {
             samples.iter().for_each(|sample| table.add("time", Unit::Microseconds, index, *sample));
         }
@@ -104,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_no_zero() {
-        let mut table = Table::new(1, ["one", "other"]);
+    fn measure_without_samples_is_not_zero() {
+        let mut table = Table::new(1, "monitor", ["one", "other"]);
         table.add("time", Unit::Microseconds, 0, 1000);
         let text = table.markdown();
         assert!(text.contains("| time | 1.0 ms (1.0 ms to 1.0 ms) | - | - |"), "{text}");
         let document: serde_json::Value = serde_json::from_str(&table.json()).unwrap();
-        let monitors = &document["measures"][0]["monitors"];
-        assert_eq!((&monitors[0]["median"], &monitors[1]["median"]), (&1000.into(), &serde_json::Value::Null));
+        let subjects = &document["measures"][0]["subjects"];
+        assert_eq!((&subjects[0]["median"], &subjects[1]["median"]), (&1000.into(), &serde_json::Value::Null));
     }
 }
