@@ -14,9 +14,9 @@ const USAGE: &str = "\
 cargo xtask check [STEP...]  examine the sources; without STEP every step
 cargo xtask test [WORLD...]  run every test and print a table: unit (and documentation) tests, end-to-end tests here, and in
                              the nested runner; without WORLD all three, but nested only where KVM here is not native
-cargo xtask nested [--filter NAME] [--kernels] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
-                             run the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM; --kernels brings
-                             the foreign kernels along; what is left in /out comes back as target/nested/out
+cargo xtask nested [--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]
+                             run the end-to-end tests, or COMMAND, in a Linux in QEMU with emulated SVM;
+                             what is left in /out comes back as target/nested/out
 cargo xtask bench [ROUNDS]   in the nested runner: side by side with other monitors, medians of ROUNDS (10) and ratios; what
                              is done to a running machine, next to the goals; boot stages. BENCH_FIRECRACKER and
                              BENCH_CLOUD_HYPERVISOR (and BENCH_CLOUD_HYPERVISOR_KERNEL) name more monitors

@@ -165,12 +165,18 @@ fn file(option: &str, path: &Path) -> String {
 
 /// Passes output on until all ports are closed.
 fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<End> {
+    let started = Instant::now();
     let mut status = Vec::new();
     let mut timed_out = false;
     loop {
         match messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Message::Stdout(bytes)) => stdout(&bytes).context("standard output")?,
-            Ok(Message::Status(bytes)) => status.extend(bytes),
+            Ok(Message::Status(bytes)) => {
+                if status.is_empty() {
+                    eprintln!("the outer Linux started the command after {} s", started.elapsed().as_secs());
+                }
+                status.extend(bytes);
+            }
             Ok(Message::Closed) | Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 eprintln!("the outer Linux did not end in time");

@@ -9,12 +9,15 @@ use anyhow::{Context, Result, bail};
 use coracle_tests::Kvm;
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
 use tally::Tally;
 
 /// More failures than this are no accident.
 const TRIED_AGAIN: usize = 4;
 /// Nor are more deaths of the outer Linux.
 const GONE_ON: usize = 4;
+/// Tests of each world that are named at the end, with their times.
+const SLOWEST: usize = 10;
 
 /// Where tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,13 @@ impl World {
     }
 
     fn run(self) -> Result<Tally> {
+        let started = Instant::now();
+        let mut tally = self.run_tests()?;
+        tally.time = started.elapsed();
+        Ok(tally)
+    }
+
+    fn run_tests(self) -> Result<Tally> {
         match self {
             World::Unit => tally(
                 "unit and documentation",
@@ -59,9 +69,9 @@ impl World {
 pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
     let tallies = worlds.iter().map(|world| world.run()).collect::<Result<Vec<_>>>()?;
 
-    println!("\n{:56} {:>7} {:>7} {:>7}", "world", "passed", "failed", "skipped");
-    for Tally { world, passed, failed, skipped, reasons, again, deaths, .. } in &tallies {
-        println!("{world:56} {passed:>7} {:>7} {skipped:>7}", failed.len());
+    println!("\n{:56} {:>7} {:>7} {:>7} {:>7}", "world", "passed", "failed", "skipped", "time");
+    for Tally { world, passed, failed, skipped, reasons, again, deaths, time, .. } in &tallies {
+        println!("{world:56} {passed:>7} {:>7} {skipped:>7} {:>7}", failed.len(), minutes(*time));
         for (reason, count) in reasons {
             println!("    skipped {count}: {reason}");
         }
@@ -72,10 +82,20 @@ pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
             println!("    failed at first and passed when it was alone: {name}");
         }
     }
+    for tally in &tallies {
+        let slowest = tally.slowest(SLOWEST);
+        if !slowest.is_empty() {
+            println!("\nslowest of: {}\n{}", tally.world, slowest.join("\n"));
+        }
+    }
     let sum = |part: fn(&Tally) -> usize| tallies.iter().map(part).sum::<usize>();
     let failed = sum(|tally| tally.failed.len());
     println!("\n{} passed, {failed} failed, {} skipped", sum(|tally| tally.passed), sum(|tally| tally.skipped));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn minutes(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
 /// Runs one cargo command, shows its output as it comes, and counts.

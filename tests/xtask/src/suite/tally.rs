@@ -2,9 +2,10 @@
 //! What the tests of one world amounted to, read off what their runners print.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Counts and names.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) world: String,
     pub(super) passed: usize,
@@ -21,6 +22,10 @@ pub(super) struct Tally {
     pub(super) died: bool,
     /// Runs before this one that did not, and were gone on with.
     pub(super) deaths: usize,
+    /// How long all of it took, builds included.
+    pub(super) time: Duration,
+    /// The tests that took longest, in seconds.
+    slowest: Vec<(String, f32)>,
     /// Passed since the last closing line.
     open: usize,
 }
@@ -71,8 +76,18 @@ impl Tally {
         self.passed += self.again.len();
     }
 
+    /// Names and seconds of the `count` tests that took longest, the longest first.
+    pub(super) fn slowest(&self, count: usize) -> Vec<String> {
+        let mut slowest = self.slowest.clone();
+        slowest.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        slowest.into_iter().take(count).map(|(name, seconds)| format!("{seconds:6.1} s  {name}")).collect()
+    }
+
     fn read(&mut self, line: &str) {
-        if let Some(world) = line.strip_prefix("end to end: ") {
+        if let Some(list) = line.strip_prefix("slowest: ") {
+            let tests = list.split(", ").filter_map(|test| test.strip_suffix(" s")?.rsplit_once(' '));
+            self.slowest.extend(tests.filter_map(|(name, seconds)| Some((name.to_owned(), seconds.parse().ok()?))));
+        } else if let Some(world) = line.strip_prefix("end to end: ") {
             if self.deaths == 0 {
                 self.world += &format!(", {world}");
             }
@@ -149,6 +164,12 @@ mod tests {
             tally.read(line);
         }
         assert_eq!((tally.passed, tally.failed, tally.died, tally.deaths), (3, vec!["b".to_owned()], false, 1));
+    }
+
+    #[test]
+    fn slowest_tests_of_several_runs_are_sorted() {
+        let tally = read(&["slowest: a::b 10.5 s, c 3.0 s", "slowest: d::e 7.2 s, f 1.0 s"]);
+        assert_eq!(tally.slowest(3), ["  10.5 s  a::b", "   7.2 s  d::e", "   3.0 s  c"]);
     }
 
     const TWO_FAILED: [&str; 3] =
