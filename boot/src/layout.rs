@@ -169,13 +169,13 @@ const _: () = assert!(KVM_TSS.0 == KVM_IDENTITY_MAP.0 + PAGE_SIZE, "as KVM's doc
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemorySizeError {
     /// Less than [`MINIMUM_MEMORY`].
-    #[error("{0} bytes of memory are too few, a guest needs 64 MiB")]
+    #[error("the minimum is {}m", MINIMUM_MEMORY >> 20)]
     TooSmall(u64),
     /// More than [`MAXIMUM_MEMORY`].
-    #[error("{0} bytes of memory are too many, a guest can have 4 TiB")]
+    #[error("the maximum is {}t", MAXIMUM_MEMORY >> 40)]
     TooLarge(u64),
     /// Not a multiple of [`PAGE_SIZE`].
-    #[error("{0} bytes of memory are not a whole number of 4 KiB pages")]
+    #[error("not a multiple of 4 KiB")]
     PartialPage(u64),
 }
 

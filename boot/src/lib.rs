@@ -74,7 +74,7 @@ pub enum Error {
     #[error("{0} CPUs are not possible, a guest has 1 to {max}", max = layout::MAXIMUM_CPUS)]
     Cpus(u8),
     /// The size of the memory is out of range.
-    #[error(transparent)]
+    #[error("memory size")]
     Memory(#[from] layout::MemorySizeError),
     /// The kernel does not fit, or cannot be loaded.
     #[error(transparent)]

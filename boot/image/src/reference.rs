@@ -41,8 +41,20 @@ pub enum ReferenceError {
     /// A transport of the container tools that is not here yet.
     #[error("image `{0}`: `{1}:` is not supported yet; {SUPPORTED}")]
     Transport(String, String),
-    /// Neither a path that exists nor a transport.
-    #[error("image `{0}`: there is no such path, and names of a local store are not supported yet; {SUPPORTED}")]
+    /// A name in a registry.
+    #[error(
+        "{text}: not a local image: pulling from registries is not supported; \"skopeo copy docker://{source_name} oci:{layout}\" makes a layout that \"coracle run oci:{layout}\" runs"
+    )]
+    Registry {
+        /// The reference as given.
+        text: String,
+        /// The complete name: registry, repository, tag or digest.
+        source_name: String,
+        /// Directory and tag for a local copy.
+        layout: String,
+    },
+    /// Neither a path that exists, nor a transport, nor a name that a registry can have.
+    #[error("image `{0}`: no such file or directory; {SUPPORTED}")]
     Name(String),
     /// It begins as a path does, and nothing is there.
     #[error("image `{0}`: no such file or folder")]
@@ -53,8 +65,7 @@ pub enum ReferenceError {
 }
 
 const SUPPORTED: &str = "supported are oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:TAG]";
-const FOREIGN: [&str; 7] =
-    ["docker", "docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
+const FOREIGN: [&str; 6] = ["docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
 
 impl ImageReference {
     /// Reads `text`. A path without a prefix is looked into to tell a layout from the two kinds of archive.
@@ -93,11 +104,12 @@ impl ImageReference {
             });
         }
         Err(match split {
+            Some(("docker", name)) => registry(text, name.trim_start_matches('/')),
             Some((transport, _)) if FOREIGN.contains(&transport) => {
                 ReferenceError::Transport(text.into(), transport.into())
             }
             _ if text.starts_with(['/', '.']) => ReferenceError::Missing(text.into()),
-            _ => ReferenceError::Name(text.into()),
+            _ => registry(text, text),
         })
     }
 
@@ -118,6 +130,23 @@ impl ImageReference {
             }
         }
     }
+}
+
+/// The rejection of a `name` in a registry, completed as docker completes it: `alpine` is `docker.io/library/alpine`.
+fn registry(text: &str, name: &str) -> ReferenceError {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    let first = |c: char| c.is_ascii_alphanumeric();
+    if !name.split('/').all(|part| part.starts_with(first) && part.chars().all(allowed)) {
+        return ReferenceError::Name(text.into());
+    }
+    let source_name = match name.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+        None => format!("docker.io/library/{name}"),
+    };
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let layout = last.split('@').next().unwrap_or(last).to_owned();
+    ReferenceError::Registry { text: text.into(), source_name, layout }
 }
 
 /// Splits `PATH[:TAG]` at the first colon, as the container tools do, unless the whole is a path that exists.

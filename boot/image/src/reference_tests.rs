@@ -35,15 +35,32 @@ fn a_folder_whose_name_holds_a_colon_is_found() {
 
 #[test]
 fn what_is_not_supported_says_what_is() {
-    for text in
-        ["docker://docker.io/library/busybox:latest", "docker-daemon:x:y", "busybox", "library/busybox:1", "oci:", ""]
-    {
+    for text in ["docker-daemon:x:y", "no name", "a//b", "oci:", ""] {
         let message = ImageReference::parse(text).unwrap_err().to_string();
         assert!(message.contains("oci:DIR[:TAG]"), "{text}: {message}");
         assert!(!message.contains('\n'));
     }
-    let message = ImageReference::parse("docker://x").unwrap_err().to_string();
+    let message = ImageReference::parse("dir:x").unwrap_err().to_string();
     assert!(message.contains("not supported yet"), "{message}");
+}
+
+#[test]
+fn names_in_a_registry_are_answered_with_a_command_that_copies() {
+    for (text, source, layout) in [
+        ("busybox", "docker.io/library/busybox", "busybox"),
+        ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
+        ("library/busybox:1", "docker.io/library/busybox:1", "busybox:1"),
+        ("ghcr.io/x/y@sha256:0a", "ghcr.io/x/y@sha256:0a", "y"),
+        ("localhost:5000/x", "localhost:5000/x", "x"),
+        ("docker://alpine", "docker.io/library/alpine", "alpine"),
+        ("docker://docker.io/library/busybox:latest", "docker.io/library/busybox:latest", "busybox:latest"),
+    ] {
+        let message = ImageReference::parse(text).unwrap_err().to_string();
+        let copy = format!("\"skopeo copy docker://{source} oci:{layout}\"");
+        assert!(message.starts_with(&format!("{text}: not a local image: ")), "{message}");
+        assert!(message.contains(&copy), "{text}: {message}");
+        assert!(message.contains(&format!("\"coracle run oci:{layout}\"")), "{text}: {message}");
+    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ mod tests {
     fn a_refusal_is_one_line_that_names_option_and_value() {
         for (words, objects) in [
             (&["--no-such-option", "oci:x"][..], &["--no-such-option"][..]),
-            (&["-m", "63m", "oci:x"], &["--memory", "63m", "64 MiB"]),
+            (&["-m", "63m", "oci:x"], &["--memory", "63m", "the minimum is 64m"]),
             (&["-m", "-5m", "oci:x"], &["--memory", "-5m"]),
             (&["-m", "", "oci:x"], &["--memory"]),
             (&["--cpus", "1.5", "oci:x"], &["--cpus", "1.5", "fraction"]),

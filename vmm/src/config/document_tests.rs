@@ -119,7 +119,7 @@ fn what_is_no_document_is_refused() {
         (r#"{"version":1,"image":"x"} more"#, "trailing"),
         (r#"{"version":1,"colour":"red"}"#, "colour"),
         (r#"{"version":1,"image":"x","image":"y"}"#, "duplicate"),
-        (r#"{"version":1,"memory":"63m"}"#, "64 MiB"),
+        (r#"{"version":1,"memory":"63m"}"#, "invalid value '63m': the minimum is 64m"),
         (r#"{"version":1,"cpus":33}"#, "33"),
         (r#"{"version":1,"env":"A=b"}"#, "sequence"),
         (&format!(r#"{{"version":1,"image":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000)), "sequence"),

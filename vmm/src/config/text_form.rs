@@ -12,7 +12,9 @@ macro_rules! text_form {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                <String as serde::Deserialize>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                let invalid = |error| serde::de::Error::custom(format_args!("invalid value '{text}': {error}"));
+                text.parse().map_err(invalid)
             }
         }
     )+};
