@@ -137,7 +137,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     }
 
     let description = config.kernel.description();
-    let command_line = command_line::whole(host.kind(), config.cpus, description, slots.taken(), &config.append)?;
+    let command_line = command_line::build(host.kind(), config.cpus, description, slots.taken(), &config.append)?;
     let boot_parts = boot::Parts {
         kernel: &config.kernel,
         initramfs: &config.initramfs,

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the guest's kernel is told at its start, for each kind of host and each way of describing the machine. Pure.
+//! The guest kernel's command line, for each kind of host and each description of the machine.
+//! Pure.
 
 use boot::cmdline::{CommandLine, CommandLineError, Console};
 use boot::{Description, MmioDevice};
 use kvm::KvmKind;
 
-/// The words that every guest gets, those of this host, the devices where the kernel is told of them here, and the user's.
-pub(super) fn whole(
+/// Options of every guest, of this kind of host, for the devices where nothing else describes them,
+/// and `append`.
+pub(super) fn build(
     kind: KvmKind,
     cpus: u8,
     description: Description,
@@ -25,14 +27,17 @@ pub(super) fn whole(
 
 fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine, CommandLineError> {
     let mut line = CommandLine::new();
-    // Read before the serial port is known: what the kernel has said by then would go there byte by byte, two exits each.
+    // Applies before the serial port is set up. The messages until then would go there byte by
+    // byte, with two exits each.
     line.push_flag("quiet")?;
-    // The first port of the console device; until it is there, errors and panics go to the serial port.
+    // The first port of the console device. Until it exists, errors and panics go to the serial
+    // port.
     line.push_early_serial()?.push_console(Console::Virtio(0))?;
-    // A panic ends the machine at once.
+    // A panic resets the machine at once.
     line.push_value("panic", -1)?;
-    // Restarts pull the keyboard controller's line, or write the FADT's reset register. The latter must be said: with
-    // hardware-reduced ACPI a kernel that knows EFI asks EFI, and without one it jumps to a BIOS that is not there either.
+    // A restart pulls the keyboard controller's line, or writes the FADT's reset register. The
+    // latter is not the default: with hardware-reduced ACPI a kernel with EFI support calls EFI,
+    // and one without jumps to a BIOS, and neither exists here.
     let restart = match description {
         Description::CommandLine => "k",
         Description::Acpi => "a",
@@ -44,18 +49,21 @@ fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine
     Ok(line)
 }
 
-/// Hosts that emulate guest kernel mode: every instruction of the kernel costs about 230 ns.
+/// Options for hosts that emulate guest kernel mode, where each instruction of the kernel costs
+/// about 230 ns.
 fn software(line: &mut CommandLine, cpus: u8) -> Result<(), CommandLineError> {
-    // The gate needs the kernel's half in user mode's page tables; and there is nothing to mitigate between a kernel and
-    // user mode that do not share a processor's privilege.
+    // The system-call gate needs the kernel's half in user mode's page tables. And the kernel and
+    // user mode run at the same privilege of the processor: there is nothing to mitigate between
+    // them.
     line.push_value("mitigations", "off")?;
-    // CLAC and STAC at each user copy; string instructions that are emulated byte by byte (395 is X86_FEATURE_FSRS, which has
-    // no name: memset); and CMPXCHG16B in the slab allocator, which the host does not do at all.
+    // CLAC and STAC at each user copy; string instructions, which are emulated byte by byte (395 is
+    // X86_FEATURE_FSRS, which has no name: memset); and CMPXCHG16B in the slab allocator, which the
+    // host does not emulate at all.
     line.push_value("clearcpuid", "smap,erms,fsrm,395,cx16")?;
     if cpus == 1 {
         line.push_flag("noreplace-smp")?;
     }
-    // /sys/kernel/slab and /sys/module/*/parameters: a fifth of the boot, and nobody looks.
+    // /sys/kernel/slab and /sys/module/*/parameters: a fifth of the boot, and rarely read.
     line.push_value("initcall_blacklist", "slab_late_init,param_sysfs_builtin_init")?;
     Ok(())
 }
@@ -65,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_host_that_emulates_changes_what_the_kernel_sees_of_the_cpu() {
+    fn cpu_features_are_cleared_only_on_emulating_hosts() {
         let native = base(KvmKind::Native, 1, Description::CommandLine).unwrap();
         let software = base(KvmKind::Software, 2, Description::CommandLine).unwrap();
         assert!(!native.contains("clearcpuid") && !native.contains("mitigations"));
         assert!(software.contains("clearcpuid") && software.contains("mitigations"));
-        assert!(!software.contains("noreplace-smp"), "two vCPUs need their lock prefixes patched in");
+        assert!(!software.contains("noreplace-smp"), "two vCPUs need lock prefixes");
     }
 
     #[test]
-    fn devices_are_on_the_line_only_where_acpi_does_not_describe_them() {
+    fn devices_are_on_the_line_only_without_acpi() {
         let devices = [MmioDevice { window: vm_memory::GuestAddress(0xd000_0000), line: 5 }];
-        let words = |description| whole(KvmKind::Native, 1, description, &devices, "last").unwrap().to_string();
-        let named = words(Description::CommandLine);
-        assert!(named.contains(" reboot=k virtio_mmio.device=4K@0xd0000000:5 last"), "{named}");
-        let acpi = words(Description::Acpi);
+        let line = |description| build(KvmKind::Native, 1, description, &devices, "last").unwrap().to_string();
+        let without_acpi = line(Description::CommandLine);
+        assert!(without_acpi.contains(" reboot=k virtio_mmio.device=4K@0xd0000000:5 last"), "{without_acpi}");
+        let acpi = line(Description::Acpi);
         assert!(!acpi.contains("virtio_mmio") && acpi.contains("reboot=a") && acpi.ends_with(" last"), "{acpi}");
     }
 }

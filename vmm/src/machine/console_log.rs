@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the guest's kernel says: bounded, in a file if one was asked for, and its last lines in memory for the report.
-//! Written by the `io` loop (console) and vCPU threads (serial port), read by `main` when they have stopped.
+//! Messages of the guest's kernel and init: bounded, in a file, and the last ones in memory for the
+//! result. Written by the `io` loop (console) and vCPU threads (serial port), read by `main` once
+//! they have stopped.
 
 use devices::log_sink::LogSink;
 use std::collections::VecDeque;
@@ -8,10 +9,10 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes that are kept in memory: a panic with its registers and call trace.
-const TAIL: usize = 16 << 10;
-/// Bytes that the file may take; what comes after is only in the tail.
-const FILE_LIMIT: usize = 4 << 20;
+/// Kept in memory: a panic with its registers and call trace.
+const TAIL_BUF_SIZE: usize = 16 << 10;
+/// Further messages go to the tail only.
+const MAX_FILE_BYTES: usize = 4 << 20;
 
 /// The log of one machine.
 #[derive(Debug)]
@@ -25,10 +26,10 @@ struct Inner {
 }
 
 impl ConsoleLog {
-    /// A log that also goes to `file`, which must take writes without blocking.
+    /// Writes to `file`, too, which must not block.
     #[must_use]
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self(Mutex::new(Inner { file, room: FILE_LIMIT, tail: VecDeque::with_capacity(TAIL) }))
+        Self(Mutex::new(Inner { file, room: MAX_FILE_BYTES, tail: VecDeque::with_capacity(TAIL_BUF_SIZE) }))
     }
 
     /// The last lines.
@@ -52,11 +53,11 @@ impl LogSink for ConsoleLog {
         if let Some(file) = &mut inner.file
             && file.write_all(&text[..fits]).is_err()
         {
-            // A full disk must not end the guest: the tail goes on.
+            // A full disk must not end the guest.
             inner.file = None;
         }
-        let kept = &text[text.len().saturating_sub(TAIL)..];
-        let excess = (inner.tail.len() + kept.len()).saturating_sub(TAIL);
+        let kept = &text[text.len().saturating_sub(TAIL_BUF_SIZE)..];
+        let excess = (inner.tail.len() + kept.len()).saturating_sub(TAIL_BUF_SIZE);
         inner.tail.drain(..excess);
         inner.tail.extend(kept);
     }
@@ -67,14 +68,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tail_holds_the_last_bytes_and_the_file_the_first() {
+    fn tail_holds_the_last_bytes_and_the_file_the_first() {
         let path = tempfile::NamedTempFile::new().unwrap();
         let log = ConsoleLog::new(Some(path.reopen().unwrap()));
         let line = [b'x'; 1 << 20];
         (0..6).for_each(|_| log.write(&line));
         log.write(b"the end\n");
         assert!(log.tail().ends_with("xthe end\n"));
-        assert_eq!(log.tail().len(), TAIL);
-        assert_eq!(std::fs::metadata(path.path()).unwrap().len(), FILE_LIMIT as u64);
+        assert_eq!(log.tail().len(), TAIL_BUF_SIZE);
+        assert_eq!(std::fs::metadata(path.path()).unwrap().len(), MAX_FILE_BYTES as u64);
     }
 }

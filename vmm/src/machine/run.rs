@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Running a machine to its end: threads, the [`Monitor`] that `main` waits in, and the order of the end, which is always:
-//! vCPUs, event loops, and only then the result.
+//! Runs a machine to its end: starts the vCPUs, waits in the [`Monitor`], then stops everything in
+//! the order that always applies: vCPUs, event loops, and only then the result. Runs on `main`.
 
 use super::build::Machine;
 use super::monitor::{Monitor, ServiceNotifier};
@@ -18,44 +18,38 @@ use devices::event_loop::EventLoop;
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 
-/// What is left when the machine is gone.
+/// What remains of a machine.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// How it ended.
     pub(crate) end: End,
     /// Instructions completed for a host that emulates guest kernel mode.
     pub(crate) completions: CompletionCounts,
-    /// What it used.
     pub(crate) counters: Counters,
-    /// Devices that no driver of the guest ever used, and the kernel option of the driver.
+    /// Devices that no driver of the guest claimed, with the kernel option of the driver.
     pub(crate) unclaimed: Vec<(String, &'static str)>,
     /// Number of virtio devices.
     pub(crate) devices: usize,
 }
 
-/// What happens outside the machine while it runs.
+/// What a machine is given to run.
 #[derive(Debug)]
 pub(crate) struct RunContext<'a> {
-    /// Signals to this process.
     pub(crate) signals: &'a Signals,
-    /// The user's terminal, if the guest's stands for it.
+    /// The user's terminal, if the workload has one.
     pub(crate) terminal: Option<RawTerminal>,
-    /// What the service manager is told.
     pub(crate) notifier: ServiceNotifier,
-    /// Where the stages of the boot are noted.
     pub(crate) stages: &'a mut Stages,
-    /// What others are told of the run.
     pub(crate) lifecycle: &'a mut Lifecycle,
-    /// Where they ask, unless the host refused it.
+    /// `None` if the host refused the control socket.
     pub(crate) socket: Option<&'a mut ControlSocket>,
-    /// Who waits until the workload runs.
-    pub(crate) starter: Option<Daemon>,
-    /// Where the input of a detached workload comes from.
+    /// The parent that waits until the workload of a detached machine runs.
+    pub(crate) parent: Option<Daemon>,
+    /// Standard input of a detached workload, which attached clients write.
     pub(crate) input: Option<PipeWriter>,
 }
 
 impl Machine {
-    /// Runs the guest until the supervisor ends.
+    /// Runs the guest until the supervisor ends the run.
     pub(crate) fn run(mut self, supervisor: Supervisor, context: RunContext<'_>) -> Outcome {
         let vcpus = std::mem::take(&mut self.vcpus);
         context.stages.mark(Stage::FirstInstruction);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The vCPU threads: started together, stopped together. `main` owns this; each thread `vcpu-N` runs one [`Vcpu`].
+//! The vCPU threads: started together, stopped together. `main` owns this; each thread `vcpu-N`
+//! runs one [`Vcpu`].
 
 use super::buses::Buses;
 use kvm::software::CompletionCounts;
@@ -11,8 +12,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-/// For a stop or a pause of all vCPUs. A vCPU leaves the guest at once, unless it activates or resets a device whose event
-/// loop hangs.
+/// For a stop or a pause of all vCPUs. A vCPU leaves the guest at once, unless it activates or
+/// resets a device whose event loop hangs.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the vCPU threads leave behind.
@@ -77,7 +78,8 @@ impl VcpuThreads {
             let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&*buses, &control)))
                 .unwrap_or_else(|_| Some(ExitReason::InternalError(format!("vCPU {} panicked", vcpu.index()))));
             if let Some(reason) = reason {
-                // `main` may have given this thread up. The counter of the descriptor is far from its limit.
+                // `main` may have given this thread up. The counter of the descriptor is far from
+                // its limit.
                 let _ = sender.send(reason);
                 let _ = ended.write(1);
             }
@@ -106,7 +108,8 @@ impl VcpuThreads {
         self.threads.iter().filter_map(kvm::cpu_time).sum()
     }
 
-    /// Pauses all vCPUs. Returns whether none is in the guest or in a device; if one is after the limit, none stays paused.
+    /// Pauses all vCPUs. Returns whether none is in the guest or in a device; if one is after the
+    /// limit, none stays paused.
     #[must_use]
     pub(super) fn pause(&self) -> bool {
         self.control.pause();

@@ -192,7 +192,7 @@ impl Run {
                 stages: &mut self.stages,
                 lifecycle: &mut recorder.lifecycle,
                 socket: socket.as_mut(),
-                starter: daemon,
+                parent: daemon,
                 input,
             };
             let ran = machine.run(Supervisor::new(supervisor), context);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's end of the control port: messages from PID 1, and those that it has not taken yet. Used by `main`.
+//! The host's end of the control port: messages from PID 1, and those that it has not taken yet.
+//! Used by `main`.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
@@ -7,7 +8,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// Bytes that can wait for PID 1 to read them. The largest messages, the limits of exec and all their input together are less.
+/// Bytes that can wait for PID 1 to read them. The largest messages, the limits of exec and all
+/// their input together are less.
 const MAX_OUTGOING_BYTES: usize = 16 << 20;
 
 /// Result of one read.

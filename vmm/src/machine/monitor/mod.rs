@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The event loop of a running machine, on `main`. It waits for signals, vCPUs, timers, the control port, the streams and
-//! the control socket, makes events of them, and performs the actions with which the [`Supervisor`] answers.
+//! The event loop of a running machine, on `main`. It waits for signals, vCPUs, timers, the control
+//! port, the streams and the control socket, makes events of them, and performs the actions with
+//! which the [`Supervisor`] answers.
 //!
-//! What can end the run comes first in each turn. What the guest or a client can cause is bounded per turn: one read of the
-//! control port, one read per client.
+//! What can end the run comes first in each turn. What the guest or a client can cause is bounded
+//! per turn: one read of the control port, one read per client.
 
 mod attached_clients;
 mod control_port;

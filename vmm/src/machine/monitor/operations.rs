@@ -112,8 +112,8 @@ impl Monitor<'_> {
         if status.state != State::Running || !status.ready {
             return;
         }
-        if let Some(starter) = self.context.starter.take()
-            && starter.notify_parent(&self.context.lifecycle.status().id).is_err()
+        if let Some(parent) = self.context.parent.take()
+            && parent.notify_parent(&self.context.lifecycle.status().id).is_err()
         {
             // He was interrupted, and will not come back for it.
             self.feed(Event::Stop { grace: None, signal: None });

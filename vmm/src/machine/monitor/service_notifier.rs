@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Notifications to a service manager: the run's own, and those of the workload with `--ready-notify`. Used by `main`.
+//! Notifications to a service manager: the run's own, and those of the workload with
+//! `--ready-notify`. Used by `main`.
 
 use crate::host::service_manager::ServiceManager;
 use guest_protocol::notification::{Notification, Reload};
@@ -9,7 +10,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
     manager: Option<ServiceManager>,
-    /// The workload has its own connection (`--ready-notify`): its notifications include those for the watchdog.
+    /// The workload has its own connection (`--ready-notify`): its notifications include those for
+    /// the watchdog.
     workload_notifies: bool,
     ready: bool,
     reloading: bool,
@@ -28,7 +30,8 @@ impl ServiceNotifier {
         Some(self.manager.as_ref()?.watchdog()? / 2)
     }
 
-    /// `main` runs. A workload that notifies the watchdog itself has to show that it runs, except while it is `paused`.
+    /// `main` runs. A workload that notifies the watchdog itself has to show that it runs, except
+    /// while it is `paused`.
     pub(crate) fn heartbeat(&self, paused: bool) {
         if paused || !self.workload_notifies {
             self.manager.iter().for_each(ServiceManager::alive);
@@ -48,7 +51,8 @@ impl ServiceNotifier {
         }
     }
 
-    /// Passes on a notification of the workload, except that it is ready for the first time: see [`ready`](Self::ready).
+    /// Passes on a notification of the workload, except that it is ready for the first time: see
+    /// [`ready`](Self::ready).
     pub(crate) fn pass_on(&mut self, notification: &Notification) {
         if let Some(manager) = &self.manager {
             if notification.ready && std::mem::take(&mut self.reloading) {

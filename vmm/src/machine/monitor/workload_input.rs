@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Standard input of a detached workload (`run -d -i`): a pipe that clients write, and that stays open when they leave. Used
-//! by `main`, which never waits for the reader.
+//! Standard input of a detached workload (`run -d -i`): a pipe that clients write, and that stays
+//! open when they leave. Used by `main`, which never waits for the reader.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::collections::VecDeque;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the supervisor is told and what it answers. Plain data; `main`'s event loop makes the events and performs the actions.
+//! What the supervisor is told and what it answers. Plain data; `main`'s event loop makes the
+//! events and performs the actions.
 
 use super::exec::{ExecCommand, ExecEvent, ExecId};
 use crate::state::end::End;
@@ -40,7 +41,8 @@ pub(crate) enum Event<'a> {
     OutputClosed {
         stderr: bool,
     },
-    /// Bytes written on the host since the start. Follows [`Action::AwaitOutput`]: at once, and again when a count is reached.
+    /// Bytes written on the host since the start. Follows [`Action::AwaitOutput`]: at once, and
+    /// again when a count is reached.
     OutputWritten {
         stdout: u64,
         stderr: u64,
@@ -56,7 +58,8 @@ pub(crate) enum Action {
     Send(Vec<u8>),
     /// Start the timer, or restart it.
     SetTimer(TimerKind, Duration),
-    /// Report with [`Event::OutputWritten`] how much output is written, now and when these counts are reached.
+    /// Report with [`Event::OutputWritten`] how much output is written, now and when these counts
+    /// are reached.
     AwaitOutput {
         stdout: u64,
         stderr: u64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Processes beside the workload, as the host sees them: which ones exist, how much each side may send, how each ended. A
-//! state machine without descriptors or clocks, owned by the supervisor.
+//! Processes beside the workload, as the host sees them: which ones exist, how much each side may
+//! send, how each ended. A state machine without descriptors or clocks, owned by the supervisor.
 //!
 //! ```text
 //!  start --Started--> running --Ended--> gone

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The state machine between PID 1, the signals to this process and the clients of the control socket: events in, actions
-//! out, no clock, no descriptor, no thread. `main`'s event loop drives it.
+//! The state machine between PID 1, the signals to this process and the clients of the control
+//! socket: events in, actions out, no clock, no descriptor, no thread. `main`'s event loop drives
+//! it.
 //!
 //! ```text
 //!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --output written--> Done
 //!                         (Failed leads from each of the first three to Done)
 //! ```
 //!
-//! A signal that requests the end (TERM, and INT, HUP and QUIT, which end a process without handlers) ends `Booting` and
-//! `Starting` at once. From `Running` on, the contract's table of signals applies. A power cut while output drains loses
-//! output: it counts as `killed`, although the workload's own end is known by then. PID 1 reports `Ended` when everything
-//! that must last is on the disks, so the power is cut as soon as the output is written, too.
+//! A signal that requests the end (TERM, and INT, HUP and QUIT, which end a process without
+//! handlers) ends `Booting` and `Starting` at once. From `Running` on, the contract's table of
+//! signals applies. A power cut while output drains loses output: it counts as `killed`, although
+//! the workload's own end is known by then. PID 1 reports `Ended` when everything that must last is
+//! on the disks, so the power is cut as soon as the output is written, too.
 //!
-//! What PID 1 sends is the guest's word. An invalid, unexpected or unrequested message ends the run with `guest-fault`; text is
-//! cut and cleaned; reports that others see are passed on at a bounded rate.
+//! What PID 1 sends is the guest's word. An invalid, unexpected or unrequested message ends the run
+//! with `guest-fault`; text is cut and cleaned; reports that others see are passed on at a bounded
+//! rate.
 
 mod event;
 pub(crate) mod exec;
@@ -39,7 +42,8 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two messages to the service manager. PID 1 keeps it, too.
 const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
-/// Output that can be on its way from PID 1's count to the host's: more than a queue of the console device holds.
+/// Output that can be on its way from PID 1's count to the host's: more than a queue of the console
+/// device holds.
 const MAX_OUTPUT_IN_FLIGHT: u64 = 64 << 20;
 
 const SIGHUP: u8 = 1;
@@ -145,7 +149,8 @@ impl Supervisor {
         }
         match event {
             Event::ControlBytes(bytes) => self.on_control_bytes(bytes),
-            // The machine's own end says more, and follows at once if the port closed because of it.
+            // The machine's own end says more, and follows at once if the port closed because of
+            // it.
             Event::ControlClosed => self.actions.push(Action::SetTimer(TimerKind::Grace, GRACE)),
             Event::ControlStalled => self.on_fault("messages to it are not read"),
             Event::HostSignal(signal) => self.on_signal(signal),
@@ -170,7 +175,8 @@ impl Supervisor {
         std::mem::take(&mut self.actions)
     }
 
-    /// Starts a process beside the workload. Its events come as [`Action::Exec`] with the returned number.
+    /// Starts a process beside the workload. Its events come as [`Action::Exec`] with the returned
+    /// number.
     ///
     /// # Errors
     /// The workload is not running, or there are too many processes.
@@ -208,7 +214,8 @@ impl Supervisor {
                 self.actions.push(Action::StageReached(Stage::InitStarted));
                 self.send_now(&ToGuest::Spec(self.settings.spec.clone()));
                 self.state = State::Starting;
-                // Signals wait for the workload. PID 1 takes the rest, which concerns the streams, at any time.
+                // Signals wait for the workload. PID 1 takes the rest, which concerns the streams,
+                // at any time.
                 let pending = std::mem::take(&mut self.pending);
                 let (signals, others): (Vec<_>, Vec<_>) =
                     pending.into_iter().partition(|message| matches!(message, ToGuest::Signal(_)));
@@ -342,8 +349,8 @@ impl Supervisor {
         self.request_stop(self.settings.stop_signal, self.settings.stop_timeout);
     }
 
-    /// A stop over the control socket. Unlike a second TERM, a second one does not cut the power: independent scripts may each
-    /// send one.
+    /// A stop over the control socket. Unlike a second TERM, a second one does not cut the power:
+    /// independent scripts may each send one.
     fn on_stop(&mut self, grace: Option<Duration>, signal: Option<u8>) {
         let limit = grace.unwrap_or(self.settings.stop_timeout);
         match &self.state {
@@ -416,7 +423,8 @@ impl Supervisor {
 
     fn on_machine_stopped(&mut self, reason: &ExitReason) {
         match (&self.state, reason) {
-            // A crash resets the machine. A poweroff was requested inside, which is as good as a report.
+            // A crash resets the machine. A poweroff was requested inside, which is as good as a
+            // report.
             (State::Running | State::Draining { .. }, ExitReason::Poweroff) => {
                 self.finish(End::of_workload(WorkloadEnd::Poweroff, self.stop.requested));
             }

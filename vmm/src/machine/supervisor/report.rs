@@ -4,7 +4,8 @@
 use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload};
 
-/// Passes the first value on at once. Values that follow before the timer expires are merged and wait for it.
+/// Passes the first value on at once. Values that follow before the timer expires are merged and
+/// wait for it.
 #[derive(Debug)]
 pub(super) struct Throttle<T> {
     timer_runs: bool,

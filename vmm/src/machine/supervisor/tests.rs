@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of [`super`]: the contract's table of signals, stops and kills, the order of a run, protocol faults.
+//! Tests of [`super`]: the contract's table of signals, stops and kills, the order of a run,
+//! protocol faults.
 
 use super::exec::ExecCommand;
 use super::*;
