@@ -80,11 +80,11 @@ fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
             if let Some(process) = process.filter(|_| has_ended(&entry)) {
                 watch::wait_for_end(&process).fails_as(EndReason::HostError)?;
             }
-            over.message.iter().for_each(|message| failure::say(message));
+            over.message.iter().for_each(|message| failure::print_error(message));
             over.status
         }
         Left::Detached => {
-            failure::say(&format!("detached from {}, which goes on", entry.name));
+            failure::print_error(&format!("detached from {}, which goes on", entry.name));
             0
         }
         Left::Signalled(signal) => 128_u8.saturating_add(signal),

@@ -82,7 +82,7 @@ fn examine(request: &Request) -> Vec<Step> {
 fn step(name: &'static str, outcome: Result<String, Failure>) -> Step {
     match outcome {
         Ok(detail) => Step { name, ok: true, detail },
-        Err(failure) => Step { name, ok: false, detail: failure.line() },
+        Err(failure) => Step { name, ok: false, detail: failure.message() },
     }
 }
 

@@ -101,7 +101,7 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         unreachable!("nothing else ends a relay without detach keys whose signals go on")
     };
     if let Some(message) = &over.message {
-        failure::say(message);
+        failure::print_error(message);
     }
     Ok(over.status)
 }

@@ -14,7 +14,7 @@ impl Log for ToStderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            crate::run::failure::say(&format!("{level}: {}", record.args()));
+            crate::run::failure::print_error(&format!("{level}: {}", record.args()));
         }
     }
 

@@ -38,7 +38,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     panics::keep();
     let obey = AssertUnwindSafe(|| obey(words, stages));
-    catch_unwind(obey).unwrap_or_else(|_| failure::fail(&Failure::of_panic()))
+    catch_unwind(obey).unwrap_or_else(|_| failure::fail(&Failure::from_panic()))
 }
 
 fn obey(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
@@ -78,7 +78,7 @@ fn refuse(error: &clap::Error) -> u8 {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = std::io::stderr().write_all(text.as_bytes());
         }
-        _ => failure::say(&first_paragraph(&text)),
+        _ => failure::print_error(&first_paragraph(&text)),
     }
     STATUS_FAILED
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Why coracle could not do it: an error and the end reason that goes with it, and the one line that a person reads.
+//! An error with its end reason, and the one line on stderr for it.
 
 use super::progress;
 use crate::host::panics;
@@ -8,7 +8,6 @@ use std::error::Error;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An error with its end reason.
 #[derive(Debug)]
 pub(crate) struct Failure {
     reason: EndReason,
@@ -20,38 +19,32 @@ impl Failure {
         Self { reason, error: error.into() }
     }
 
-    /// A thread of ours panicked.
-    pub(crate) fn of_panic() -> Self {
+    /// The first panic of any thread of this process.
+    pub(crate) fn from_panic() -> Self {
         Self::new(EndReason::InternalError, panics::first().unwrap_or("internal error"))
     }
 
-    /// The error and its causes, one line.
-    pub(crate) fn line(&self) -> String {
-        let mut line = self.error.to_string();
+    /// The error and its causes, in one line.
+    pub(crate) fn message(&self) -> String {
+        let mut message = self.error.to_string();
         let mut cause = self.error.source();
         while let Some(error) = cause {
-            line.push_str(": ");
-            line.push_str(&error.to_string());
+            message.push_str(": ");
+            message.push_str(&error.to_string());
             cause = error.source();
         }
-        line
-    }
-
-    /// The end of a run that failed like this.
-    pub(crate) fn end(&self) -> End {
-        End::failed(self.reason, &self.line())
+        message
     }
 }
 
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
-        failure.end()
+        Self::failed(failure.reason, &failure.message())
     }
 }
 
-/// Gives errors their end reason.
+/// Gives an error its end reason.
 pub(crate) trait FailsAs<T> {
-    /// An error ends the run for this reason.
     fn fails_as(self, reason: EndReason) -> Result<T, Failure>;
 }
 
@@ -61,29 +54,29 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> FailsAs<T> for Result<T, E> {
     }
 }
 
-/// Bytes that may still be said.
-static ROOM: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// Bytes that may still be printed.
+static OUTPUT_LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// From now on no more than `bytes` are said: they go to a file.
-pub(crate) fn say_at_most(bytes: usize) {
-    ROOM.store(bytes, Ordering::SeqCst);
+/// Drops everything after the next `bytes` bytes: stderr becomes a file.
+pub(crate) fn limit_output(bytes: usize) {
+    OUTPUT_LEFT.store(bytes, Ordering::SeqCst);
 }
 
-/// Tells the person, in one line whatever `text` holds: names in it may come from anywhere.
-pub(crate) fn say(text: &str) {
+/// Prints one line to stderr. Control characters in `text`, which may come from a file name or the guest, become blanks.
+pub(crate) fn print_error(text: &str) {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = format!("coracle: {line}\n");
-    let fits = |room: usize| room.checked_sub(line.len());
+    let take = |left: usize| left.checked_sub(line.len());
     progress::clear();
-    if ROOM.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok() {
-        // Whoever closed stderr does not want to read it.
+    if OUTPUT_LEFT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
+        // A closed stderr is not an error.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 
-/// Tells the person why something could not be done; returns the exit status for that.
+/// Prints the failure; returns the exit status.
 pub(crate) fn fail(failure: &Failure) -> u8 {
-    say(&failure.line());
+    print_error(&failure.message());
     STATUS_FAILED
 }
 
@@ -96,10 +89,11 @@ mod tests {
     struct Outer(&'static str, #[source] std::io::Error);
 
     #[test]
-    fn the_line_is_the_whole_chain() {
+    fn message_is_the_chain_of_errors() {
         let cause = std::io::Error::from(std::io::ErrorKind::NotFound);
         let failure = Err::<(), _>(Outer("x.img", cause)).fails_as(EndReason::ConfigError).unwrap_err();
-        assert_eq!(failure.line(), "cannot open x.img: entity not found");
-        assert_eq!((failure.end().reason, failure.end().status), (EndReason::ConfigError, 125));
+        assert_eq!(failure.message(), "cannot open x.img: entity not found");
+        let end = End::from(failure);
+        assert_eq!((end.reason, end.status), (EndReason::ConfigError, 125));
     }
 }

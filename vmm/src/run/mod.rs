@@ -90,14 +90,14 @@ pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Resul
     };
     // After a panic of any thread nothing else can be relied on.
     if panics::first().is_some() {
-        outcome.end = Failure::of_panic().end();
+        outcome.end = Failure::from_panic().into();
     }
     Ok(report.finish(outcome, run.stages, recorder, socket))
 }
 
 /// Does one step; a panic in it is an end like any other.
 fn caught<T>(step: impl FnOnce() -> Result<T, End>) -> Result<T, End> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::of_panic().end()))
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::from_panic().into()))
 }
 
 /// One run.
@@ -201,7 +201,7 @@ impl Run {
                 (Some(path), Some(samples)) => write_profile(path, &samples, &kernel_path),
                 _ => Ok(()),
             };
-            let mut outcome = known(written.map_or_else(|failure| failure.end(), |()| ran.end));
+            let mut outcome = known(written.map_or_else(End::from, |()| ran.end));
             outcome.counters = Some(ran.counters);
             outcome.completions = ran.completions.by_name();
             outcome.digests.kernel = kernel_digest.wait().ok();
@@ -233,7 +233,7 @@ impl Run {
         };
         if let Some(daemon) = daemon {
             daemon.log_to(run_directory.create(OWN_LOG).fails_as(EndReason::HostError)?);
-            failure::say_at_most(MAX_OWN_LOG_BYTES);
+            failure::limit_output(MAX_OWN_LOG_BYTES);
         }
         let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
         let samples = request.profile.is_some().then(Arc::<Profile>::default);
@@ -275,7 +275,7 @@ fn print_hint(missing_drivers: Option<MissingDrivers>, stages: &Stages, ran: &ma
     let failed = ran.end.status == STATUS_FAILED || ran.end.reason == EndReason::Timeout;
     if failed && !stages.has_reached(Stage::WorkloadExecuted) {
         let hint = missing_drivers.and_then(|missing| missing.hint(ran.end.reason, &ran.unclaimed, ran.devices));
-        hint.iter().for_each(|hint| failure::say(hint));
+        hint.iter().for_each(|hint| failure::print_error(hint));
     }
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How far work on images and kernels is, for a person who waits: on a terminal one line with a bar, gone when the work is done, so
-//! that the terminal is the workload's; elsewhere a plain line now and then, but only of what takes long. `--log-level error` and
-//! `off` silence both. Runs on the thread that prepares the machine, and is cleared by whoever else writes to stderr.
+//! Progress of work on images and kernels. On a terminal: one line with a bar, erased when the work is done, because the
+//! terminal belongs to the workload. Elsewhere: a line a minute, only for what takes long. `--log-level error` and `off` silence
+//! both. Runs on the thread that prepares the machine; every other writer to stderr erases the line first.
 
+use super::failure;
 use crate::host::terminal::window_size;
 use oci_image::Progress;
 use std::cell::Cell;
@@ -10,15 +11,15 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two changes of the line; what is quicker than this is not shown at all.
+/// Between two updates of the line. Work that is done sooner is not shown at all.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// The same for plain lines, which stay.
+/// Between two lines where they are not erased.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(60);
-/// Characters of a terminal that does not know its size.
-const COLUMNS: u16 = 80;
-/// Characters of a bar, if there is room for so many; one of less than the second is not drawn.
-const BAR: usize = 30;
-const SHORTEST_BAR: usize = 8;
+/// Width of a terminal that does not report one.
+const DEFAULT_COLUMNS: u16 = 80;
+const MAX_BAR_COLUMNS: usize = 30;
+/// A shorter bar is not drawn.
+const MIN_BAR_COLUMNS: usize = 8;
 const ERASE: &str = "\r\x1b[K";
 
 /// What is on the terminal.
@@ -26,16 +27,16 @@ const ERASE: &str = "\r\x1b[K";
 enum Shown {
     Nothing,
     Line,
-    /// Nothing, and nothing more may come: the process ends while the work goes on.
-    Over,
+    /// Nothing, for good: the process ends while the work goes on.
+    Ended,
 }
 
 static SHOWN: Mutex<Shown> = Mutex::new(Shown::Nothing);
 
-/// Says how far it is.
+/// The progress of one piece of work.
 #[derive(Debug)]
 pub(crate) struct ProgressLine {
-    /// `None` if nothing is to be said.
+    /// `None` shows nothing.
     interval: Option<Duration>,
     terminal: bool,
     last: Cell<Instant>,
@@ -50,12 +51,12 @@ impl ProgressLine {
         Self { interval: wanted.then_some(interval), terminal, last: Cell::new(Instant::now()) }
     }
 
-    /// An image's conversion has come to `step`.
+    /// Shows the step that an image's conversion has reached.
     pub(crate) fn show_image(&self, step: Progress) {
         match step {
-            // Nothing more is heard until the wait is over.
+            // At once: there is no second report until the wait is over.
             Progress::Waiting if self.terminal => {
-                self.put("waiting for another coracle that converts this image", None)
+                self.print("waiting for another coracle that converts this image", None)
             }
             Progress::Waiting => {}
             Progress::Layers { number, count, bytes, total } => {
@@ -66,25 +67,25 @@ impl ProgressLine {
         }
     }
 
-    /// Work has done so many bytes of so many, if both are known.
+    /// Shows how many bytes of how many are done, if both are known.
     pub(crate) fn show(&self, what: &str, done: Option<(u64, u64)>) {
         if self.interval.is_some_and(|interval| self.last.get().elapsed() >= interval) {
-            self.put(what, done);
+            self.print(what, done);
         }
     }
 
-    fn put(&self, what: &str, done: Option<(u64, u64)>) {
+    fn print(&self, what: &str, done: Option<(u64, u64)>) {
         if self.interval.is_none() {
             return;
         }
         self.last.set(Instant::now());
         if !self.terminal {
-            return super::failure::say(&plain(what, done));
+            return failure::print_error(&plain(what, done));
         }
         let columns = window_size(std::io::stderr()).ok().map(|size| size.columns).filter(|&columns| columns > 0);
-        let line = with_bar(what, done, columns.unwrap_or(COLUMNS).into());
+        let line = with_bar(what, done, columns.unwrap_or(DEFAULT_COLUMNS).into());
         let mut shown = shown();
-        if *shown != Shown::Over {
+        if *shown != Shown::Ended {
             *shown = Shown::Line;
             write(&format!("{ERASE}{line}"));
         }
@@ -97,7 +98,7 @@ impl Drop for ProgressLine {
     }
 }
 
-/// Takes the line away, if there is one; work that goes on draws it again.
+/// Erases the line, if there is one; work that goes on draws it again.
 pub(crate) fn clear() {
     let mut shown = shown();
     if *shown == Shown::Line {
@@ -106,10 +107,10 @@ pub(crate) fn clear() {
     }
 }
 
-/// Takes the line away for good.
+/// Erases the line for good.
 pub(crate) fn end() {
     clear();
-    *shown() = Shown::Over;
+    *shown() = Shown::Ended;
 }
 
 fn shown() -> MutexGuard<'static, Shown> {
@@ -117,37 +118,36 @@ fn shown() -> MutexGuard<'static, Shown> {
 }
 
 fn write(text: &str) {
-    // Whoever closed stderr does not want to read it.
+    // A closed stderr is not an error.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// For those who cannot see a line change.
 fn plain(what: &str, done: Option<(u64, u64)>) -> String {
-    done.map_or_else(|| what.to_owned(), |(bytes, total)| format!("{what}: {}", of(bytes, total)))
+    done.map_or_else(|| what.to_owned(), |(bytes, total)| format!("{what}: {}", amount(bytes, total)))
 }
 
-/// One line of at most `columns` characters, with a bar if it has room.
+/// One line that fits `columns`, with a bar if there is room for it.
 fn with_bar(what: &str, done: Option<(u64, u64)>, columns: usize) -> String {
-    let words = format!("coracle: {what}");
-    let Some((bytes, total)) = done else { return cut(words, columns) };
-    let numbers = of(bytes, total);
-    // Two blanks, two brackets, and one column that stays free: a full line would move the cursor.
-    let room = columns.saturating_sub(words.len() + numbers.len() + 5).min(BAR);
-    if room < SHORTEST_BAR {
-        return cut(format!("{words} {numbers}"), columns);
+    let label = format!("coracle: {what}");
+    let Some((bytes, total)) = done else { return cut(label, columns) };
+    let amount = amount(bytes, total);
+    // Two blanks, two brackets, and one free column: a full line would move the cursor.
+    let bar = columns.saturating_sub(label.len() + amount.len() + 5).min(MAX_BAR_COLUMNS);
+    if bar < MIN_BAR_COLUMNS {
+        return cut(format!("{label} {amount}"), columns);
     }
-    let full = u64::try_from(room).unwrap_or_default() * bytes.min(total) / total.max(1);
-    let full = usize::try_from(full).unwrap_or(room);
-    format!("{words} [{}{}] {numbers}", "#".repeat(full), "-".repeat(room - full))
+    let full = u64::try_from(bar).unwrap_or_default() * bytes.min(total) / total.max(1);
+    let full = usize::try_from(full).unwrap_or(bar);
+    format!("{label} [{}{}] {amount}", "#".repeat(full), "-".repeat(bar - full))
 }
 
-fn of(bytes: u64, total: u64) -> String {
+fn amount(bytes: u64, total: u64) -> String {
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     format!("{:.1} of {:.1} MiB", mebibytes(bytes), mebibytes(total))
 }
 
+/// `line` must be ASCII: a byte is a column.
 fn cut(mut line: String, columns: usize) -> String {
-    // What is said here is ASCII, so that a byte is a column.
     line.truncate(columns.saturating_sub(1));
     line
 }
@@ -159,14 +159,17 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn a_bar_is_as_full_as_the_work_is_done_and_fits_the_terminal() {
+    fn bar_shows_the_share_done_and_fits_the_terminal() {
         let bar = |bytes, columns| with_bar("unpacking", Some((bytes, 40 * MIB)), columns);
         let full = |line: &str| line.matches('#').count();
         assert_eq!(
             bar(10 * MIB, 80),
             format!("coracle: unpacking [{}{}] 10.0 of 40.0 MiB", "#".repeat(7), "-".repeat(23))
         );
-        assert_eq!((full(&bar(0, 80)), full(&bar(40 * MIB, 80)), full(&bar(99 * MIB, 80))), (0, BAR, BAR));
+        assert_eq!(
+            (full(&bar(0, 80)), full(&bar(40 * MIB, 80)), full(&bar(99 * MIB, 80))),
+            (0, MAX_BAR_COLUMNS, MAX_BAR_COLUMNS)
+        );
         for columns in 0..100 {
             assert!(bar(39 * MIB, columns).len() < columns.max(1), "{columns}");
         }
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn work_of_unknown_or_no_size_has_no_bar_to_fill() {
+    fn work_of_unknown_size_has_no_bar() {
         assert_eq!(with_bar("waiting", None, 80), "coracle: waiting");
         assert_eq!(with_bar("writing", Some((0, 0)), 80).matches('#').count(), 0);
         assert_eq!(plain("waiting", None), "waiting");

@@ -96,7 +96,7 @@ impl Report {
         let status = end.status;
         progress::end();
         if end.is_printed() {
-            failure::say(end.summary());
+            failure::print_error(end.summary());
         }
         let last = || recorder.as_ref().map(|recorder| recorder.lifecycle.status().counters.clone());
         let counters = counters.or_else(last).unwrap_or_default();
@@ -110,7 +110,7 @@ impl Report {
         }
         // The run has its end, whether that can be written down or not.
         if let Err(error) = document.write(&self.destinations) {
-            failure::say(&Failure::new(EndReason::HostError, error).line());
+            failure::print_error(&Failure::new(EndReason::HostError, error).message());
         }
         if let Some(mut recorder) = recorder {
             // A reader of the last status finds the result.
