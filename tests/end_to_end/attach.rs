@@ -2,7 +2,7 @@
 //! `coracle attach`: the streams, the terminal and the signals of a detached workload, for as many as want them.
 
 use crate::life_cycle::{status, waiting};
-use coracle_tests::{Case, Finished, Place, Pty, Running, Stdin, case, frames, image};
+use coracle_tests::{Case, Finished, Pty, Running, Stdin, TestDir, case, frames, image};
 use rustix::process::Signal;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, attached_clients_see_what_comes_and_feed_the_input_that_none_of_them_ends),
-        case!(Full, all_output_arrives_before_the_status_however_much_it_is),
-        case!(Full, signals_are_the_workloads_unless_they_are_not_to_be),
-        case!(Full, a_terminal_is_left_by_its_keys_and_found_again),
-        case!(Full, a_paused_machine_is_attached_to_and_others_are_named),
-        case!(Full, a_client_that_does_not_read_is_cut_and_the_workload_goes_on),
-        case!(Full, twenty_are_attached_at_once_and_one_that_vanishes_is_no_loss),
-        case!(Full, clients_that_send_garbage_or_never_read_cost_nothing),
+        case!(Smoke, attach_shows_output_and_shares_the_open_input),
+        case!(Full, attach_gets_all_output_before_the_status),
+        case!(Full, attach_forwards_signals_unless_told_not_to),
+        case!(Full, attach_detaches_by_keys_and_attaches_again),
+        case!(Full, attach_accepts_a_paused_machine_and_names_others),
+        case!(Full, attach_drops_a_client_that_does_not_read),
+        case!(Full, attach_serves_twenty_and_survives_a_killed_client),
+        case!(Full, attach_survives_garbage_and_clients_that_never_read),
     ]
 }
 
@@ -25,33 +25,33 @@ pub(crate) fn cases() -> Vec<Case> {
 const ECHO: &str =
     "echo up; while read -r word; do [ \"$word\" = end ] && exit 7; echo got $word; echo not $word >&2; done";
 
-fn detached(place: &Place, arguments: &[&str]) {
-    place.verb("run", &[&["-d", "--name", "m"], arguments].concat()).finish().assert_status(0).assert_stdout("m\n");
+fn detached(dir: &TestDir, arguments: &[&str]) {
+    dir.verb("run", &[&["-d", "--name", "m"], arguments].concat()).finish().assert_status(0).assert_stdout("m\n");
 }
 
-fn verb(place: &Place, verb: &'static str, arguments: &[&str]) -> Finished {
-    place.verb(verb, arguments).finish()
+fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> Finished {
+    dir.verb(verb, arguments).finish()
 }
 
 /// `attach` with an input that the test writes.
-fn attached(place: &Place, arguments: &[&str]) -> Running {
-    place.verb("attach", arguments).stdin(Stdin::Pipe).start()
+fn attached(dir: &TestDir, arguments: &[&str]) -> Running {
+    dir.verb("attach", arguments).stdin(Stdin::Pipe).start()
 }
 
 /// Waits until `text` is in the output of the machine, from its start on.
-fn wait_for_log(place: &Place, text: &str) {
-    place.verb("logs", &["-f", "m"]).start().wait_for_stdout(text);
+fn wait_for_log(dir: &TestDir, text: &str) {
+    dir.verb("logs", &["-f", "m"]).start().wait_for_stdout(text);
 }
 
 /// `attach` on the terminal, as the foreground job of a shell.
-fn attached_on(pty: &Pty, place: &Place, arguments: &[&str]) -> Running {
-    let invocation = place.verb("attach", arguments).wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
+fn attached_on(pty: &Pty, dir: &TestDir, arguments: &[&str]) -> Running {
+    let invocation = dir.verb("attach", arguments).wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
     invocation.stdout(pty.terminal()).stderr(pty.terminal()).start()
 }
 
 /// A connection after the upgrade, and what came behind the head of the answer.
-fn upgraded(place: &Place) -> UnixStream {
-    let mut stream = UnixStream::connect(place.run_directory().join("m/control.sock")).expect("it listens");
+fn upgraded(dir: &TestDir) -> UnixStream {
+    let mut stream = UnixStream::connect(dir.run_directory().join("m/control.sock")).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket has timeouts");
     stream.write_all(b"POST /v1/attach HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n").expect("it is read");
     let mut head = Vec::new();
@@ -64,37 +64,37 @@ fn upgraded(place: &Place) -> UnixStream {
     stream
 }
 
-fn attached_clients_see_what_comes_and_feed_the_input_that_none_of_them_ends() {
-    let place = Place::new().keeping_run_entries();
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", ECHO]);
-    wait_for_log(&place, "up\n");
-    assert_eq!(status(&place, "m")["interactive"], true);
+fn attach_shows_output_and_shares_the_open_input() {
+    let dir = TestDir::new().keeping_run_entries();
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", ECHO]);
+    wait_for_log(&dir, "up\n");
+    assert_eq!(status(&dir, "m")["interactive"], true);
     // Who was heard is attached. Then its own input ends; what it sees does not.
-    let mut watching = attached(&place, &["m"]);
+    let mut watching = attached(&dir, &["m"]);
     watching.send("zero\n");
     watching.wait_for_stdout("got zero\n");
     watching.wait_for_stderr("not zero\n");
     watching.close_stdin();
-    let mut typing = attached(&place, &["m"]);
+    let mut typing = attached(&dir, &["m"]);
     typing.send("one\n");
     typing.wait_for_stdout("got one\n");
     typing.wait_for_stderr("not one\n");
     typing.close_stdin();
     watching.wait_for_stdout("got one\n");
-    let mut next = attached(&place, &["m"]);
+    let mut next = attached(&dir, &["m"]);
     next.send("two\n");
     next.wait_for_stdout("got two\n");
     next.send("end\n");
     next.finish().assert_status(7).assert_stdout("got two\n").assert_stderr("not two\n");
     typing.finish().assert_status(7).assert_stdout("got one\ngot two\n").assert_stderr("not one\nnot two\n");
     watching.finish().assert_status(7).assert_stdout("got zero\ngot one\ngot two\n");
-    verb(&place, "logs", &["m"]).assert_stdout("up\ngot zero\ngot one\ngot two\n");
+    verb(&dir, "logs", &["m"]).assert_stdout("up\ngot zero\ngot one\ngot two\n");
 }
 
-fn all_output_arrives_before_the_status_however_much_it_is() {
-    let place = Place::new().keeping_run_entries();
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", "echo up; read -r word; seq 1 50000; exit 3"]);
-    let mut run = attached(&place, &["m"]);
+fn attach_gets_all_output_before_the_status() {
+    let dir = TestDir::new().keeping_run_entries();
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", "echo up; read -r word; seq 1 50000; exit 3"]);
+    let mut run = attached(&dir, &["m"]);
     run.send("go\n");
     let numbers: String = (1..=50_000).map(|number| format!("{number}\n")).collect();
     let run = run.finish();
@@ -102,12 +102,12 @@ fn all_output_arrives_before_the_status_however_much_it_is() {
     assert!(run.stdout_text().ends_with(&numbers), "{} bytes of {}", run.stdout.len(), numbers.len());
 }
 
-fn signals_are_the_workloads_unless_they_are_not_to_be() {
-    let place = Place::new().keeping_run_entries();
+fn attach_forwards_signals_unless_told_not_to() {
+    let dir = TestDir::new().keeping_run_entries();
     let script =
         "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; while :; do read -r word && echo got $word; done";
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", script]);
-    let [mut proxy, mut alone] = ["--sig-proxy", "--sig-proxy=false"].map(|option| attached(&place, &[option, "m"]));
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", script]);
+    let [mut proxy, mut alone] = ["--sig-proxy", "--sig-proxy=false"].map(|option| attached(&dir, &[option, "m"]));
     // Who was heard is attached, and has its signals in hand.
     for (run, word) in [(&mut proxy, "one\n"), (&mut alone, "two\n")] {
         run.send(word);
@@ -117,18 +117,18 @@ fn signals_are_the_workloads_unless_they_are_not_to_be() {
     proxy.wait_for_stdout("usr1\n");
     alone.signal(Signal::INT);
     alone.finish().assert_status(130).assert_stderr("");
-    assert_eq!(status(&place, "m")["state"], "running");
+    assert_eq!(status(&dir, "m")["state"], "running");
     proxy.signal(Signal::TERM);
     proxy.finish().assert_status(5).assert_stdout("got one\ngot two\nusr1\nterm\n");
 }
 
-fn a_terminal_is_left_by_its_keys_and_found_again() {
-    let place = Place::new().keeping_run_entries();
-    detached(&place, &["-it", &image("busybox"), "sh"]);
-    attached(&place, &["m"]).finish().assert_status(125).assert_one_line_naming(&["m", "terminal"]);
+fn attach_detaches_by_keys_and_attaches_again() {
+    let dir = TestDir::new().keeping_run_entries();
+    detached(&dir, &["-it", &image("busybox"), "sh"]);
+    attached(&dir, &["m"]).finish().assert_status(125).assert_one_line_naming(&["m", "terminal"]);
     let mut pty = Pty::open(50, 132);
     let before = pty.modes();
-    let first = attached_on(&pty, &place, &["m"]);
+    let first = attached_on(&pty, &dir, &["m"]);
     pty.type_text("stty size\r");
     pty.wait_for("50 132");
     pty.resize(40, 100);
@@ -139,10 +139,10 @@ fn a_terminal_is_left_by_its_keys_and_found_again() {
     first.finish().assert_status(0);
     pty.wait_for("detached from m");
     assert_eq!(pty.modes(), before, "the terminal's modes afterwards");
-    assert_eq!(status(&place, "m")["state"], "running");
+    assert_eq!(status(&dir, "m")["state"], "running");
 
     let mut other = Pty::open(30, 90);
-    let second = attached_on(&other, &place, &["--detach-keys", "ctrl-a", "m"]);
+    let second = attached_on(&other, &dir, &["--detach-keys", "ctrl-a", "m"]);
     // The line that was begun on the first terminal is still there; the keys of the first are keys like others.
     other.type_text("-behind\r");
     other.wait_for("left-behind");
@@ -152,9 +152,9 @@ fn a_terminal_is_left_by_its_keys_and_found_again() {
     second.finish().assert_status(0);
 
     // Who only looks has no raw terminal, and a signal is his own.
-    let watching = attached_on(&other, &place, &["--no-stdin", "m"]);
+    let watching = attached_on(&other, &dir, &["--no-stdin", "m"]);
     let mut last = Pty::open(24, 80);
-    let third = attached_on(&last, &place, &["m"]);
+    let third = attached_on(&last, &dir, &["m"]);
     // It may come too late for a word that is said once.
     last.type_text("until read -t 1 line; do echo t'wo'; done; echo three; exit 9\r");
     other.wait_for("two");
@@ -164,50 +164,50 @@ fn a_terminal_is_left_by_its_keys_and_found_again() {
     watching.finish().assert_status(9);
 }
 
-fn a_paused_machine_is_attached_to_and_others_are_named() {
-    let place = Place::new().keeping_run_entries();
-    verb(&place, "attach", &["nobody"]).assert_status(125).assert_one_line_naming(&["nobody"]);
-    verb(&place, "attach", &["--detach-keys", "ctrl-1", "m"]).assert_status(125).assert_one_line_naming(&["ctrl-1"]);
-    let front = waiting(&place, "front", "trap 'exit 0' TERM");
-    verb(&place, "attach", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
+fn attach_accepts_a_paused_machine_and_names_others() {
+    let dir = TestDir::new().keeping_run_entries();
+    verb(&dir, "attach", &["nobody"]).assert_status(125).assert_one_line_naming(&["nobody"]);
+    verb(&dir, "attach", &["--detach-keys", "ctrl-1", "m"]).assert_status(125).assert_one_line_naming(&["ctrl-1"]);
+    let front = waiting(&dir, "front", "trap 'exit 0' TERM");
+    verb(&dir, "attach", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
     front.signal(Signal::TERM);
     front.finish().assert_status(0);
 
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", ECHO]);
-    wait_for_log(&place, "up\n");
-    verb(&place, "pause", &["m"]).assert_status(0);
-    let mut run = attached(&place, &["m"]);
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", ECHO]);
+    wait_for_log(&dir, "up\n");
+    verb(&dir, "pause", &["m"]).assert_status(0);
+    let mut run = attached(&dir, &["m"]);
     run.send("early\n");
-    verb(&place, "resume", &["m"]).assert_status(0);
+    verb(&dir, "resume", &["m"]).assert_status(0);
     run.wait_for_stdout("got early\n");
-    verb(&place, "kill", &["m"]).assert_status(0);
+    verb(&dir, "kill", &["m"]).assert_status(0);
     run.finish().assert_status(137).assert_stdout("got early\n");
-    verb(&place, "attach", &["m"]).assert_status(125).assert_one_line_naming(&["m"]);
+    verb(&dir, "attach", &["m"]).assert_status(125).assert_one_line_naming(&["m"]);
 }
 
-fn a_client_that_does_not_read_is_cut_and_the_workload_goes_on() {
-    let place = Place::new().keeping_run_entries();
+fn attach_drops_a_client_that_does_not_read() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "echo up; seq 1 200000 >&2; echo done; read -r word";
-    detached(&place, &["-i", "--log-size", "64k", &image("busybox"), "sh", "-c", &format!("read -r word; {script}")]);
+    detached(&dir, &["-i", "--log-size", "64k", &image("busybox"), "sh", "-c", &format!("read -r word; {script}")]);
     let (mut reader, writer) = std::io::pipe().expect("the host has pipes");
-    let mut slow = place.verb("attach", &["m"]).stdin(Stdin::Pipe).stderr(writer).start();
+    let mut slow = dir.verb("attach", &["m"]).stdin(Stdin::Pipe).stderr(writer).start();
     slow.send("go\n");
     // The workload comes to its end of the line, though nobody takes what it says.
-    wait_for_log(&place, "done\n");
+    wait_for_log(&dir, "done\n");
     let mut seen = String::new();
     let read = std::thread::spawn(move || reader.read_to_string(&mut seen).map(|_| seen));
     slow.finish().assert_status(125);
     let seen = read.join().expect("it does not panic").expect("it is text");
     assert!(seen.starts_with("1\n2\n3\n"), "{}", &seen[..100.min(seen.len())]);
     assert!(seen.contains("coracle: output is missing"), "{}", &seen[seen.len().saturating_sub(100)..]);
-    assert_eq!(status(&place, "m")["state"], "running");
-    verb(&place, "rm", &["-f", "m"]).assert_status(0);
+    assert_eq!(status(&dir, "m")["state"], "running");
+    verb(&dir, "rm", &["-f", "m"]).assert_status(0);
 }
 
-fn twenty_are_attached_at_once_and_one_that_vanishes_is_no_loss() {
-    let place = Place::new().keeping_run_entries();
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", ECHO]);
-    let mut all: Vec<Running> = (0..20).map(|_| attached(&place, &["m"])).collect();
+fn attach_serves_twenty_and_survives_a_killed_client() {
+    let dir = TestDir::new().keeping_run_entries();
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", ECHO]);
+    let mut all: Vec<Running> = (0..20).map(|_| attached(&dir, &["m"])).collect();
     for (index, one) in all.iter_mut().enumerate() {
         one.send(format!("{index}\n"));
         one.wait_for_stdout(&format!("got {index}\n"));
@@ -225,11 +225,11 @@ fn twenty_are_attached_at_once_and_one_that_vanishes_is_no_loss() {
     }
 }
 
-fn clients_that_send_garbage_or_never_read_cost_nothing() {
-    let place = Place::new().keeping_run_entries();
-    detached(&place, &["-i", &image("busybox"), "sh", "-c", "echo up; exec cat"]);
-    wait_for_log(&place, "up\n");
-    let pid = status(&place, "m")["pid"].as_u64().expect("a process has a number");
+fn attach_survives_garbage_and_clients_that_never_read() {
+    let dir = TestDir::new().keeping_run_entries();
+    detached(&dir, &["-i", &image("busybox"), "sh", "-c", "echo up; exec cat"]);
+    wait_for_log(&dir, "up\n");
+    let pid = status(&dir, "m")["pid"].as_u64().expect("a process has a number");
     let before = crate::hostile_clients::own_memory(u32::try_from(pid).expect("numbers are small"));
     for garbage in [
         frames::frame(0, &[b'x'; 10])[..8].repeat(1000),
@@ -238,16 +238,16 @@ fn clients_that_send_garbage_or_never_read_cost_nothing() {
         frames::frame(3, b"{\"signal\":9,\"twice\":1}"),
         vec![0xff; 64 << 10],
     ] {
-        let mut client = upgraded(&place);
+        let mut client = upgraded(&dir);
         // Cut in the middle of it, perhaps.
         let _ = client.write_all(&garbage);
         let _ = client.shutdown(std::net::Shutdown::Write);
         let _ = client.read_to_end(&mut Vec::new());
     }
-    let mut silent: Vec<UnixStream> = (0..25).map(|_| upgraded(&place)).collect();
-    let mut run = attached(&place, &["m"]);
+    let mut silent: Vec<UnixStream> = (0..25).map(|_| upgraded(&dir)).collect();
+    let mut run = attached(&dir, &["m"]);
     // More than the pipe takes while the workload is held; all of it arrives.
-    verb(&place, "pause", &["m"]).assert_status(0);
+    verb(&dir, "pause", &["m"]).assert_status(0);
     for client in &mut silent {
         client.set_nonblocking(true).expect("a socket can");
         let line = [&[b'x'; 20_000][..], b"\n"].concat();
@@ -256,10 +256,10 @@ fn clients_that_send_garbage_or_never_read_cost_nothing() {
     let during = crate::hostile_clients::own_memory(u32::try_from(pid).expect("numbers are small"));
     assert!(during < before + 16 * 1024, "{before} KiB before, {during} KiB with the clients");
     drop(silent);
-    verb(&place, "resume", &["m"]).assert_status(0);
+    verb(&dir, "resume", &["m"]).assert_status(0);
     run.wait_for_stdout("xxxx\n");
     run.send("\nlast\n");
     run.wait_for_stdout("\nlast\n");
-    verb(&place, "kill", &["m"]).assert_status(0);
+    verb(&dir, "kill", &["m"]).assert_status(0);
     run.finish().assert_status(137);
 }

@@ -2,58 +2,58 @@
 //! `run -d`, and what remains of it: the name on standard output, the logs, the entry.
 
 use crate::life_cycle::status;
-use coracle_tests::{Case, Finished, Invocation, Place, case, frames, image};
+use coracle_tests::{Case, Finished, Invocation, TestDir, case, frames, image};
 use std::fs;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, a_detached_machine_prints_its_name_once_it_runs_and_keeps_its_output),
-        case!(Full, a_start_that_fails_says_why_with_its_status),
-        case!(Full, logs_are_followed_with_streams_and_times_apart),
+        case!(Smoke, detached_start_prints_the_name_and_keeps_the_output),
+        case!(Full, detached_start_that_fails_prints_why_with_its_status),
+        case!(Full, logs_keep_streams_and_times_apart),
         case!(Full, logs_are_bounded_and_end_with_the_last_line),
-        case!(Full, a_detached_machine_without_a_name_stays_until_it_is_removed),
-        case!(Full, a_stop_returns_when_the_result_is_there),
-        case!(Full, of_a_hundred_starts_of_one_name_exactly_one_wins),
-        case!(Full[Root], a_full_disk_costs_the_logs_but_not_the_workload),
-        case!(Full, whoever_interrupts_the_start_leaves_no_machine),
-        case!(Full, a_foreground_machine_has_no_logs),
-        case!(Full, the_control_socket_gives_the_logs_in_dockers_frames),
+        case!(Full, detached_machine_without_a_name_stays_until_removed),
+        case!(Full, stop_returns_when_the_result_is_written),
+        case!(Full, hundred_starts_of_one_name_leave_one_machine),
+        case!(Full[Root], full_disk_loses_the_logs_but_not_the_workload),
+        case!(Full, interrupted_detached_start_leaves_no_machine),
+        case!(Full, foreground_machine_has_no_logs),
+        case!(Full, control_socket_sends_logs_in_dockers_frames),
     ]
 }
 
 /// `run -d`, without the harness's result and console, which would be another process's.
-fn detached(place: &Place, arguments: &[&str]) -> Invocation {
-    place.verb("run", &[&["-d"], arguments].concat())
+fn detached(dir: &TestDir, arguments: &[&str]) -> Invocation {
+    dir.verb("run", &[&["-d"], arguments].concat())
 }
 
-fn verb(place: &Place, verb: &'static str, arguments: &[&str]) -> Finished {
-    place.verb(verb, arguments).finish()
+fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> Finished {
+    dir.verb(verb, arguments).finish()
 }
 
-fn a_detached_machine_prints_its_name_once_it_runs_and_keeps_its_output() {
-    let place = Place::new().keeping_run_entries();
+fn detached_start_prints_the_name_and_keeps_the_output() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "printf 'no end'; echo error >&2; echo; trap 'echo bye; exit 3' TERM; echo up; sleep 1000 & wait $!";
-    let cidfile = place.file("id").display().to_string();
+    let cidfile = dir.file("id").display().to_string();
     let started =
-        detached(&place, &["--name", "back", "--cidfile", &cidfile, &image("busybox"), "sh", "-c", script]).finish();
+        detached(&dir, &["--name", "back", "--cidfile", &cidfile, &image("busybox"), "sh", "-c", script]).finish();
     started.assert_status(0).assert_stdout("back\n").assert_stderr("");
     assert_eq!(fs::read_to_string(cidfile).expect("it was made"), "back");
-    let shown = status(&place, "back");
+    let shown = status(&dir, "back");
     assert_eq!((&shown["state"], &shown["detached"]), (&"running".into(), &true.into()), "{shown}");
     // Once it says `up`, it has its trap.
-    let mut following = place.verb("logs", &["-f", "back"]).start();
+    let mut following = dir.verb("logs", &["-f", "back"]).start();
     following.wait_for_stdout("up\n");
-    verb(&place, "stop", &["back"]).assert_status(0).assert_stdout("back\n");
+    verb(&dir, "stop", &["back"]).assert_status(0).assert_stdout("back\n");
     following.finish().assert_status(0).assert_stdout("no end\nup\nbye\n").assert_stderr("error\n");
-    verb(&place, "logs", &["back"]).assert_stdout("no end\nup\nbye\n").assert_stderr("error\n");
-    verb(&place, "wait", &["back"]).assert_stdout("3\n");
-    verb(&place, "rm", &["back"]).assert_status(0);
+    verb(&dir, "logs", &["back"]).assert_stdout("no end\nup\nbye\n").assert_stderr("error\n");
+    verb(&dir, "wait", &["back"]).assert_stdout("3\n");
+    verb(&dir, "rm", &["back"]).assert_status(0);
 }
 
-fn a_start_that_fails_says_why_with_its_status() {
-    let place = Place::new().keeping_run_entries();
+fn detached_start_that_fails_prints_why_with_its_status() {
+    let dir = TestDir::new().keeping_run_entries();
     let busybox = image("busybox");
     for (arguments, expected, object) in [
         (&["oci:/nowhere/at/all", "true"][..], 125, "/nowhere/at/all"),
@@ -62,89 +62,88 @@ fn a_start_that_fails_says_why_with_its_status() {
         (&["--rm", &busybox, "no-such-command"], 127, "no-such-command"),
         (&["--rm", &busybox, "/etc/passwd"], 126, "/etc/passwd"),
     ] {
-        let failed = detached(&place, arguments).finish();
+        let failed = detached(&dir, arguments).finish();
         failed.assert_status(expected).assert_one_line_naming(&[object]);
     }
-    detached(&place, &["--name", "twice", &busybox, "sleep", "1000"]).finish().assert_status(0);
-    detached(&place, &["--name", "twice", &busybox, "true"])
+    detached(&dir, &["--name", "twice", &busybox, "sleep", "1000"]).finish().assert_status(0);
+    detached(&dir, &["--name", "twice", &busybox, "true"])
         .finish()
         .assert_status(125)
         .assert_one_line_naming(&["twice"]);
-    verb(&place, "rm", &["-f", "twice"]).assert_status(0).assert_stdout("twice\n");
+    verb(&dir, "rm", &["-f", "twice"]).assert_status(0).assert_stdout("twice\n");
 }
 
-fn logs_are_followed_with_streams_and_times_apart() {
-    let place = Place::new().keeping_run_entries();
+fn logs_keep_streams_and_times_apart() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; done; sleep 1; echo done; sleep 1000";
-    detached(&place, &["--name", "talks", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
-    place.verb("logs", &["-f", "talks"]).start().wait_for_stdout("done\n");
+    detached(&dir, &["--name", "talks", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    dir.verb("logs", &["-f", "talks"]).start().wait_for_stdout("done\n");
     // The second before it sets the last line apart; what two streams say at once comes in the order of their relays.
-    let stamped = verb(&place, "logs", &["-t", "-n", "1", "talks"]).stdout_text();
+    let stamped = verb(&dir, "logs", &["-t", "-n", "1", "talks"]).stdout_text();
     let (time, text) = stamped.split_once(' ').expect("a time and a text");
     assert_eq!(text, "done\n");
-    verb(&place, "logs", &["--since", time, "talks"]).assert_stdout("done\n").assert_stderr("");
-    let last = verb(&place, "logs", &["--since", "1h", "-n", "3", "talks"]);
+    verb(&dir, "logs", &["--since", time, "talks"]).assert_stdout("done\n").assert_stderr("");
+    let last = verb(&dir, "logs", &["--since", "1h", "-n", "3", "talks"]);
     assert_eq!(last.stdout_text().lines().count() + last.stderr.lines().count(), 3, "{}", last.report());
     let all = "out 1\nout 2\nout 3\nout 4\nout 5\ndone\n";
     for arguments in [&["talks"][..], &["--tail", "all", "talks"]] {
-        verb(&place, "logs", arguments).assert_stdout(all).assert_stderr("err 1\nerr 2\nerr 3\nerr 4\nerr 5\n");
+        verb(&dir, "logs", arguments).assert_stdout(all).assert_stderr("err 1\nerr 2\nerr 3\nerr 4\nerr 5\n");
     }
     // Who has read enough ends the follower, though nothing more is written.
     let mut following = std::process::Command::new(coracle_tests::coracle());
-    following.args(["logs", "-f", "talks", "--run-dir"]).arg(place.run_directory());
+    following.args(["logs", "-f", "talks", "--run-dir"]).arg(dir.run_directory());
     let mut following =
         following.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
     drop(following.stdout.take());
     assert!(following.wait().expect("it ends").success());
-    verb(&place, "rm", &["-f", "talks"]).assert_status(0);
+    verb(&dir, "rm", &["-f", "talks"]).assert_status(0);
 }
 
 fn logs_are_bounded_and_end_with_the_last_line() {
-    let place = Place::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_run_entries();
     let arguments = ["--name", "chatty", "--log-size", "64k", &image("busybox"), "seq", "1", "200000"];
-    detached(&place, &arguments).finish().assert_status(0);
-    verb(&place, "wait", &["chatty"]).assert_stdout("0\n");
-    let kept = verb(&place, "logs", &["chatty"]).stdout_text();
+    detached(&dir, &arguments).finish().assert_status(0);
+    verb(&dir, "wait", &["chatty"]).assert_stdout("0\n");
+    let kept = verb(&dir, "logs", &["chatty"]).stdout_text();
     assert!(kept.ends_with("199999\n200000\n"), "{}", &kept[kept.len().saturating_sub(100)..]);
     let files: u64 = ["stdout.log", "stdout.log.1"]
         .iter()
-        .map(|name| fs::metadata(place.run_directory().join("chatty").join(name)).expect("it is there").len())
+        .map(|name| fs::metadata(dir.run_directory().join("chatty").join(name)).expect("it is there").len())
         .sum();
     assert!((32 << 10..80 << 10).contains(&files), "{files}");
 }
 
-fn a_detached_machine_without_a_name_stays_until_it_is_removed() {
-    let place = Place::new();
-    let started = detached(&place, &[&image("busybox"), "true"]).finish();
+fn detached_machine_without_a_name_stays_until_removed() {
+    let dir = TestDir::new();
+    let started = detached(&dir, &[&image("busybox"), "true"]).finish();
     let name = started.stdout_text().trim_end().to_owned();
     assert_eq!(name.len(), 12, "{}", started.report());
-    verb(&place, "wait", &[&name]).assert_stdout("0\n");
-    assert_eq!(verb(&place, "ps", &["-aq"]).stdout_text(), format!("{name}\n"));
-    verb(&place, "rm", &[&name[..4]]).assert_stdout(&format!("{name}\n"));
-    let started = detached(&place, &["--rm", &image("busybox"), "true"]).finish();
+    verb(&dir, "wait", &[&name]).assert_stdout("0\n");
+    assert_eq!(verb(&dir, "ps", &["-aq"]).stdout_text(), format!("{name}\n"));
+    verb(&dir, "rm", &[&name[..4]]).assert_stdout(&format!("{name}\n"));
+    let started = detached(&dir, &["--rm", &image("busybox"), "true"]).finish();
     let name = started.stdout_text().trim_end().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while place.run_directory().join(&name).exists() {
+    while dir.run_directory().join(&name).exists() {
         assert!(Instant::now() < deadline, "--rm leaves nothing");
         std::thread::yield_now();
     }
 }
 
-fn a_stop_returns_when_the_result_is_there() {
-    let place = Place::new().keeping_run_entries();
+fn stop_returns_when_the_result_is_written() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    detached(&place, &["--name", "quick", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
-    place.verb("logs", &["-f", "quick"]).start().wait_for_stdout("up\n");
-    verb(&place, "stop", &["quick"]).assert_status(0);
-    assert!(place.run_directory().join("quick").join("result.json").exists());
+    detached(&dir, &["--name", "quick", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    dir.verb("logs", &["-f", "quick"]).start().wait_for_stdout("up\n");
+    verb(&dir, "stop", &["quick"]).assert_status(0);
+    assert!(dir.run_directory().join("quick").join("result.json").exists());
 }
 
-fn of_a_hundred_starts_of_one_name_exactly_one_wins() {
-    let place = Place::new().keeping_run_entries();
+fn hundred_starts_of_one_name_leave_one_machine() {
+    let dir = TestDir::new().keeping_run_entries();
     let busybox = image("busybox");
     let arguments = ["--name", "one", &busybox, "sleep", "1000"];
-    let starts: Vec<_> =
-        (0..100).map(|_| detached(&place, &arguments).limit(Duration::from_secs(300)).start()).collect();
+    let starts: Vec<_> = (0..100).map(|_| detached(&dir, &arguments).limit(Duration::from_secs(300)).start()).collect();
     let ended: Vec<Finished> = starts.into_iter().map(coracle_tests::Running::finish).collect();
     let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|run| run.status.success());
     assert_eq!((won.len(), lost.len()), (1, 99));
@@ -152,57 +151,57 @@ fn of_a_hundred_starts_of_one_name_exactly_one_wins() {
     for run in lost {
         run.assert_status(125).assert_one_line_naming(&["one", "in use"]);
     }
-    verb(&place, "rm", &["-f", "one"]).assert_status(0);
+    verb(&dir, "rm", &["-f", "one"]).assert_status(0);
 }
 
-fn a_full_disk_costs_the_logs_but_not_the_workload() {
-    let place = Place::new().keeping_run_entries();
-    let folder = place.run_directory().display().to_string();
+fn full_disk_loses_the_logs_but_not_the_workload() {
+    let dir = TestDir::new().keeping_run_entries();
+    let folder = dir.run_directory().display().to_string();
     // The machine and whoever asks after it see the same small disk.
     let script = format!("mount -t tmpfs -o size=128k none {folder} && \"$@\" && \"$1\" wait --run-dir {folder} full");
-    let run = detached(&place, &["--name", "full", &image("busybox"), "seq", "1", "100000"]);
+    let run = detached(&dir, &["--name", "full", &image("busybox"), "seq", "1", "100000"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]).finish();
     run.assert_status(0).assert_stdout("full\n0\n");
 }
 
-fn whoever_interrupts_the_start_leaves_no_machine() {
-    let place = Place::new().keeping_run_entries();
-    let start = detached(&place, &["--name", "unwanted", &image("busybox"), "sleep", "1000"]).start();
-    let entry = place.run_directory().join("unwanted/status.json");
+fn interrupted_detached_start_leaves_no_machine() {
+    let dir = TestDir::new().keeping_run_entries();
+    let start = detached(&dir, &["--name", "unwanted", &image("busybox"), "sleep", "1000"]).start();
+    let entry = dir.run_directory().join("unwanted/status.json");
     let deadline = Instant::now() + Duration::from_secs(20);
     while !entry.exists() {
         assert!(Instant::now() < deadline, "no status");
         std::thread::yield_now();
     }
     start.signal(rustix::process::Signal::INT);
-    let waited = place.verb("wait", &["unwanted"]).start();
+    let waited = dir.verb("wait", &["unwanted"]).start();
     drop(start);
     waited.finish().assert_status(0).assert_stdout("137\n");
 }
 
-fn a_foreground_machine_has_no_logs() {
-    let place = Place::new().keeping_run_entries();
-    place.run(&["--name", "front", &image("busybox"), "true"]).assert_status(0);
-    verb(&place, "logs", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
+fn foreground_machine_has_no_logs() {
+    let dir = TestDir::new().keeping_run_entries();
+    dir.run(&["--name", "front", &image("busybox"), "true"]).assert_status(0);
+    verb(&dir, "logs", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
 }
 
 /// `curl` on the control socket of a machine.
-fn curl(place: &Place, name: &str, path: &str) -> std::process::Command {
+fn curl(dir: &TestDir, name: &str, path: &str) -> std::process::Command {
     let mut curl = std::process::Command::new("curl");
     curl.args(["--silent", "--show-error", "--no-buffer", "--max-time", "60", "--unix-socket"]);
-    curl.arg(place.run_directory().join(name).join("control.sock")).arg(format!("http://x/v1/{path}"));
+    curl.arg(dir.run_directory().join(name).join("control.sock")).arg(format!("http://x/v1/{path}"));
     curl.stdout(std::process::Stdio::piped());
     curl
 }
 
-fn the_control_socket_gives_the_logs_in_dockers_frames() {
-    let place = Place::new().keeping_run_entries();
+fn control_socket_sends_logs_in_dockers_frames() {
+    let dir = TestDir::new().keeping_run_entries();
     let script =
         "seq 1 5000; echo oops >&2; trap 'printf bye; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    detached(&place, &["--name", "framed", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
-    place.verb("logs", &["-f", "framed"]).start().wait_for_stdout("up\n");
+    detached(&dir, &["--name", "framed", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    dir.verb("logs", &["-f", "framed"]).start().wait_for_stdout("up\n");
     let read = |query: &str| {
-        let output = curl(&place, "framed", &format!("logs{query}")).output().expect("curl is there");
+        let output = curl(&dir, "framed", &format!("logs{query}")).output().expect("curl is there");
         assert!(output.status.success(), "{query}");
         output.stdout
     };
@@ -216,18 +215,18 @@ fn the_control_socket_gives_the_logs_in_dockers_frames() {
     assert_eq!(frames::texts(&read(&format!("?since={time}")))[1], "up\n");
     assert!(String::from_utf8_lossy(&read("?tail=some")).contains("`some`"), "what is wrong is named");
 
-    let mut following = curl(&place, "framed", "logs?follow=1&tail=1&stdout=1").spawn().expect("curl is there");
+    let mut following = curl(&dir, "framed", "logs?follow=1&tail=1&stdout=1").spawn().expect("curl is there");
     // Once it has the first frame, it gets all that follows, though the process ends.
     let mut followed = vec![0; 8 + 3];
     let mut pipe = following.stdout.take().expect("it is piped");
     pipe.read_exact(&mut followed).expect("curl passes on what comes");
-    verb(&place, "stop", &["framed"]).assert_status(0);
+    verb(&dir, "stop", &["framed"]).assert_status(0);
     pipe.read_to_end(&mut followed).expect("curl ends");
     assert!(following.wait().expect("it ends").success());
     assert_eq!(frames::texts(&followed)[1], "up\nbye");
 
-    let run = crate::life_cycle::waiting(&place, "front", "trap 'exit 0' TERM");
-    let refused = curl(&place, "front", "logs").output().expect("curl is there").stdout;
+    let run = crate::life_cycle::waiting(&dir, "front", "trap 'exit 0' TERM");
+    let refused = curl(&dir, "front", "logs").output().expect("curl is there").stdout;
     assert!(String::from_utf8_lossy(&refused).contains("without -d"), "{}", String::from_utf8_lossy(&refused));
     run.signal(rustix::process::Signal::TERM);
     run.finish().assert_status(0);

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The scripts of `tests/driver`, as a manager of virtual machines would call them, and the completion scripts.
 
-use coracle_tests::{Case, Place, case, coracle, image, workspace};
+use coracle_tests::{Case, TestDir, case, coracle, image, workspace};
 use std::process::{Command, Output};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, a_driver_deploys_polls_shuts_down_and_cancels),
-        case!(Quick, every_verb_has_help_with_an_example),
-        case!(Quick, a_completion_script_is_one_that_the_shell_reads),
+        case!(Full, driver_deploys_polls_shuts_down_and_cancels),
+        case!(Quick, help_of_every_verb_has_an_example),
+        case!(Quick, completion_scripts_are_read_by_their_shells),
     ]
 }
 
-fn a_driver_deploys_polls_shuts_down_and_cancels() {
-    let place = Place::new();
+fn driver_deploys_polls_shuts_down_and_cancels() {
+    let dir = TestDir::new();
     let script = |name: &str, argument: &str| {
         let run = Command::new(workspace().join("tests/driver").join(name))
             .arg(argument)
             .env("CORACLE", coracle())
-            .env("XDG_RUNTIME_DIR", place.path().join("files"))
-            .env("TMPDIR", place.temporary())
-            .env("XDG_CACHE_HOME", place.cache())
+            .env("XDG_RUNTIME_DIR", dir.path().join("files"))
+            .env("TMPDIR", dir.temporary())
+            .env("XDG_CACHE_HOME", dir.cache())
             .output();
         let Output { status, stdout, stderr } = run.expect("the script starts");
         assert!(status.success(), "{name}: {status}: {}", String::from_utf8_lossy(&stderr));
@@ -31,7 +31,7 @@ fn a_driver_deploys_polls_shuts_down_and_cancels() {
             "version": 1, "name": name, "image": image("busybox"), "memory": "96m",
             "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done"],
         });
-        place.write(&format!("{name}.json"), document.to_string()).display().to_string()
+        dir.write(&format!("{name}.json"), document.to_string()).display().to_string()
     };
     for (name, end) in [("one-7", "shutdown"), ("one-8", "cancel")] {
         assert_eq!(script("deploy", &deployment(name)), name);
@@ -45,8 +45,8 @@ fn a_driver_deploys_polls_shuts_down_and_cancels() {
     assert_eq!(script("shutdown", "one-8"), "", "what is gone is a success");
 }
 
-fn every_verb_has_help_with_an_example() {
-    let place = Place::new();
+fn help_of_every_verb_has_an_example() {
+    let dir = TestDir::new();
     for verb in [
         "run",
         "ps",
@@ -62,7 +62,7 @@ fn every_verb_has_help_with_an_example() {
         "rm",
         "completion",
     ] {
-        let help = place.invocation(&["--help"]).verb(verb).finish();
+        let help = dir.invocation(&["--help"]).verb(verb).finish();
         help.assert_status(0).assert_stderr("");
         let text = help.stdout_text();
         assert!(text.contains(&format!("\n  coracle {verb} ")), "no example\n{}", help.report());
@@ -70,10 +70,10 @@ fn every_verb_has_help_with_an_example() {
     }
 }
 
-fn a_completion_script_is_one_that_the_shell_reads() {
-    let place = Place::new();
+fn completion_scripts_are_read_by_their_shells() {
+    let dir = TestDir::new();
     for shell in ["bash", "zsh", "fish"] {
-        let script = place.invocation(&[shell]).verb("completion").finish();
+        let script = dir.invocation(&[shell]).verb("completion").finish();
         script.assert_status(0).assert_stderr("");
         let text = script.stdout_text();
         assert!(
@@ -86,5 +86,5 @@ fn a_completion_script_is_one_that_the_shell_reads() {
             assert_eq!(String::from_utf8_lossy(&output.stdout), "resume\n", "{output:?}");
         }
     }
-    place.invocation(&["tcsh"]).verb("completion").finish().assert_status(125).assert_one_line_naming(&["tcsh"]);
+    dir.invocation(&["tcsh"]).verb("completion").finish().assert_status(125).assert_one_line_naming(&["tcsh"]);
 }

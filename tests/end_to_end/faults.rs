@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Faults from outside and several runs at once: nothing hangs, nothing is half, nothing is left.
 
-use coracle_tests::{Case, Invocation, Place, Stdin, case, image};
+use coracle_tests::{Case, Invocation, Stdin, TestDir, case, image};
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
@@ -11,33 +11,33 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, a_reader_that_stopped_reading_does_not_keep_the_run_from_ending),
-        case!(Full, of_two_runs_with_one_name_exactly_one_starts),
+        case!(Full, reader_that_stops_reading_does_not_block_the_end),
+        case!(Full, five_runs_with_one_name_start_one_machine),
         case!(Full, two_runs_with_a_cold_cache_convert_the_image_once),
-        case!(Full, a_conversion_killed_at_any_moment_leaves_a_cache_that_works),
-        case!(Quick[Kvm, Root], a_full_temporary_folder_and_a_full_cache_are_named),
-        case!(Full, an_environment_of_a_mebibyte_arrives_whole),
-        case!(Full, a_guest_that_panics_ends_with_reason_guest_panic),
-        case!(Full, a_busy_guest_stops_at_a_second_term),
-        case!(Full, a_name_can_be_used_again_and_again),
+        case!(Full, killed_conversion_leaves_a_cache_that_works),
+        case!(Quick[Kvm, Root], full_temporary_directory_and_full_cache_are_named),
+        case!(Full, environment_of_a_mebibyte_arrives_complete),
+        case!(Full, kernel_without_init_ends_with_guest_panic),
+        case!(Full, busy_guest_ends_at_a_second_term),
+        case!(Full, name_of_an_ended_machine_can_be_used_again),
     ]
 }
 
-fn a_reader_that_stopped_reading_does_not_keep_the_run_from_ending() {
-    let place = Place::new();
+fn reader_that_stops_reading_does_not_block_the_end() {
+    let dir = TestDir::new();
     let (mut reader, writer) = std::io::pipe().expect("the host has pipes");
-    let run = place.invocation(&[&image("busybox"), "yes"]).stdout(Stdio::from(writer)).start();
+    let run = dir.invocation(&[&image("busybox"), "yes"]).stdout(Stdio::from(writer)).start();
     reader.read_exact(&mut [0]).expect("the workload writes");
     run.signal_taken(Signal::TERM);
     run.signal(Signal::TERM);
     run.finish().assert_status(137).assert_reason("killed");
 }
 
-fn of_two_runs_with_one_name_exactly_one_starts() {
-    let place = Place::new().keeping_run_entries();
+fn five_runs_with_one_name_start_one_machine() {
+    let dir = TestDir::new().keeping_run_entries();
     let image = image("busybox");
     let arguments = ["-i", "--name", "one", &image, "cat"];
-    let mut runs: Vec<_> = (0..5).map(|_| place.invocation(&arguments).stdin(Stdin::Pipe).start()).collect();
+    let mut runs: Vec<_> = (0..5).map(|_| dir.invocation(&arguments).stdin(Stdin::Pipe).start()).collect();
     // The losers end by themselves; the winner waits for its input.
     let deadline = Instant::now() + Duration::from_secs(60);
     while runs.iter().filter(|run| run.has_ended()).count() < 4 && Instant::now() < deadline {
@@ -55,8 +55,8 @@ fn of_two_runs_with_one_name_exactly_one_starts() {
 }
 
 /// With an image cache of its own.
-fn cold(place: &Place, cache: &Path, arguments: &[&str]) -> Invocation {
-    place.invocation(arguments).env("XDG_CACHE_HOME", cache)
+fn cold(dir: &TestDir, cache: &Path, arguments: &[&str]) -> Invocation {
+    dir.invocation(arguments).env("XDG_CACHE_HOME", cache)
 }
 
 /// Names of all files below `folder`.
@@ -72,81 +72,81 @@ fn files_below(folder: &Path) -> Vec<String> {
 }
 
 fn two_runs_with_a_cold_cache_convert_the_image_once() {
-    let place = Place::new();
-    let cache = place.file("cache");
+    let dir = TestDir::new();
+    let cache = dir.file("cache");
     let image = image("busybox");
     let arguments = [&image, "echo", "x"];
-    let (one, other) = (cold(&place, &cache, &arguments).start(), cold(&place, &cache, &arguments).start());
+    let (one, other) = (cold(&dir, &cache, &arguments).start(), cold(&dir, &cache, &arguments).start());
     one.finish().assert_status(0).assert_stdout("x\n");
     other.finish().assert_status(0).assert_stdout("x\n");
     let disks = files_below(&cache).into_iter().filter(|name| name.ends_with(".erofs")).count();
     assert_eq!(disks, 1, "{:?}", files_below(&cache));
 }
 
-fn a_conversion_killed_at_any_moment_leaves_a_cache_that_works() {
-    let place = Place::new().keeping_run_entries();
-    let cache = place.file("cache");
+fn killed_conversion_leaves_a_cache_that_works() {
+    let dir = TestDir::new().keeping_run_entries();
+    let cache = dir.file("cache");
     let image = image("python");
     for step in 0..10 {
-        let run = cold(&place, &cache, &[&image, "-c", "print('x')"]).start();
+        let run = cold(&dir, &cache, &[&image, "-c", "print('x')"]).start();
         // The moment is the input of this test, not a wait for something.
         std::thread::sleep(Duration::from_millis(step * 40));
         run.signal(Signal::KILL);
         let _ = run.finish();
     }
-    cold(&place, &cache, &[&image, "-c", "print('x')"]).finish().assert_status(0).assert_stdout("x\n");
+    cold(&dir, &cache, &[&image, "-c", "print('x')"]).finish().assert_status(0).assert_stdout("x\n");
     let images = cache.join("coracle/images");
     let left = files_below(&images);
     let names = left.iter().map(|name| name.trim_start_matches(&*images.to_string_lossy()));
     assert!(names.into_iter().all(|name| !name.contains("tmp") && !name.contains("partial")), "{left:?}");
 }
 
-fn a_full_temporary_folder_and_a_full_cache_are_named() {
-    let place = Place::new();
+fn full_temporary_directory_and_full_cache_are_named() {
+    let dir = TestDir::new();
     let image = image("python");
-    for (variable, folder) in [("XDG_CACHE_HOME", place.file("cache")), ("TMPDIR", place.file("full"))] {
+    for (variable, folder) in [("XDG_CACHE_HOME", dir.file("cache")), ("TMPDIR", dir.file("full"))] {
         fs::create_dir(&folder).expect("the test's own folder is writable");
         let folder = folder.display().to_string();
         let small = format!("mount -t tmpfs -o size=4k none {folder} && exec \"$@\"");
         let wrapper = ["unshare", "--mount", "sh", "-c", &small, "sh"];
-        let run = place.invocation(&[&image, "-c", "pass"]).env(variable, &folder).wrapped(&wrapper).finish();
+        let run = dir.invocation(&[&image, "-c", "pass"]).env(variable, &folder).wrapped(&wrapper).finish();
         run.assert_status(125).assert_one_line_naming(&[&folder]);
     }
 }
 
-fn an_environment_of_a_mebibyte_arrives_whole() {
-    let place = Place::new();
+fn environment_of_a_mebibyte_arrives_complete() {
+    let dir = TestDir::new();
     let lines: String = (0..16).map(|index| format!("LONG_{index}={}\n", "v".repeat(64 << 10))).collect();
-    let file = place.write("environment", lines).display().to_string();
+    let file = dir.write("environment", lines).display().to_string();
     let script = "env | grep -c ^LONG_; env | grep ^LONG_ | wc -c";
-    let run = place.run(&["--env-file", &file, &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["--env-file", &file, &image("busybox"), "sh", "-c", script]);
     let bytes = 10 * (8 + (64 << 10)) + 6 * (9 + (64 << 10));
     run.assert_status(0).assert_stdout(&format!("16\n{bytes}\n"));
 }
 
-fn a_guest_that_panics_ends_with_reason_guest_panic() {
-    let place = Place::new();
+fn kernel_without_init_ends_with_guest_panic() {
+    let dir = TestDir::new();
     // A first process that the kernel cannot execute, and there is no other.
-    let init = place.write("init", "no program\n").display().to_string();
-    let run = place.run(&["--init-binary", &init, &image("busybox"), "true"]);
+    let init = dir.write("init", "no program\n").display().to_string();
+    let run = dir.run(&["--init-binary", &init, &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("guest-panic").assert_stdout("");
 }
 
-fn a_busy_guest_stops_at_a_second_term() {
-    let place = Place::new();
+fn busy_guest_ends_at_a_second_term() {
+    let dir = TestDir::new();
     let script = "(while :; do :; done) & echo up; while :; do :; done";
-    let mut run = place.start(&["--cpus", "2", &image("busybox"), "sh", "-c", script]);
+    let mut run = dir.start(&["--cpus", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
     run.signal_taken(Signal::TERM);
     run.signal(Signal::TERM);
     run.finish().assert_status(137).assert_reason("killed");
 }
 
-fn a_name_can_be_used_again_and_again() {
-    let place = Place::new().keeping_run_entries();
+fn name_of_an_ended_machine_can_be_used_again() {
+    let dir = TestDir::new().keeping_run_entries();
     for round in 0..5 {
         let word = round.to_string();
-        let run = place.run(&["--name", "again", &image("busybox"), "echo", &word]);
+        let run = dir.run(&["--name", "again", &image("busybox"), "echo", &word]);
         run.assert_status(0).assert_stdout(&format!("{word}\n"));
     }
 }

@@ -3,19 +3,19 @@
 //! modules), and one with the options that Firecracker recommends (ACPI only, no EROFS). Both are told of their devices
 //! by ACPI.
 
-use coracle_tests::{Case, Place, case, foreign_kernel, image};
+use coracle_tests::{Case, TestDir, case, foreign_kernel, image};
 use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full[Kernels], debian_s_cloud_kernel_boots_with_its_modules),
-        case!(Full[Kernels], a_kernel_with_firecrackers_options_boots),
-        case!(Full[Kernels], a_crash_and_power_off_go_through_acpi),
-        case!(Full[Kernels], a_read_only_run_needs_no_scratch_file_system),
-        case!(Quick[Kvm, Kernels], modules_that_are_not_there_are_refused),
-        case!(Quick[Kvm, Kernels], check_says_what_is_in_a_kernel),
-        case!(Full[Kernels], a_module_that_does_not_fit_is_named_with_its_error),
-        case!(Full[Kernels], a_kernel_without_a_driver_gets_a_hint),
+        case!(Full[Kernels], debian_cloud_kernel_boots_with_its_modules),
+        case!(Full[Kernels], kernel_with_firecrackers_options_boots),
+        case!(Full[Kernels], panic_and_power_off_go_through_acpi),
+        case!(Full[Kernels], foreign_kernel_without_scratch_needs_no_ext4),
+        case!(Quick[Kvm, Kernels], missing_modules_are_rejected),
+        case!(Quick[Kvm, Kernels], check_prints_what_a_kernel_has),
+        case!(Full[Kernels], invalid_module_is_named_with_its_error),
+        case!(Full[Kernels], kernel_without_a_driver_gets_a_hint),
     ]
 }
 
@@ -29,10 +29,10 @@ fn firecracker() -> String {
 
 /// The release and the number of processors that the guest of `kernel` sees with 1, 2 and 4 vCPUs.
 fn boots(kernel: &str, release: &str) {
-    let place = Place::new();
+    let dir = TestDir::new();
     for cpus in ["1", "2", "4"] {
         let script = "uname -r; nproc; cat /proc/cmdline";
-        let run = place.run(&["--kernel", kernel, "-m", "256m", "--cpus", cpus, &image("busybox"), "sh", "-c", script]);
+        let run = dir.run(&["--kernel", kernel, "-m", "256m", "--cpus", cpus, &image("busybox"), "sh", "-c", script]);
         run.assert_status(0).assert_reason("exited").assert_stderr("");
         let output = run.stdout_text();
         let mut lines = output.lines();
@@ -42,20 +42,20 @@ fn boots(kernel: &str, release: &str) {
     }
 }
 
-fn debian_s_cloud_kernel_boots_with_its_modules() {
+fn debian_cloud_kernel_boots_with_its_modules() {
     boots(&debian(), "-cloud-amd64");
 }
 
-fn a_kernel_with_firecrackers_options_boots() {
+fn kernel_with_firecrackers_options_boots() {
     boots(&firecracker(), "6.12");
 }
 
-fn a_crash_and_power_off_go_through_acpi() {
-    let place = Place::new();
+fn panic_and_power_off_go_through_acpi() {
+    let dir = TestDir::new();
     let run = |script: &str| {
         let image = image("busybox");
         // The other one has no such trigger.
-        place.run(&["--kernel", &debian(), "-m", "256m", "--timeout", "60", &image, "sh", "-c", script])
+        dir.run(&["--kernel", &debian(), "-m", "256m", "--timeout", "60", &image, "sh", "-c", script])
     };
     // The kernel's own power-off, past PID 1, writes \_S5 to the sleep control register.
     run("echo o > /proc/sysrq-trigger; sleep 20").assert_status(0).assert_reason("guest-poweroff");
@@ -64,39 +64,38 @@ fn a_crash_and_power_off_go_through_acpi() {
     run("echo b > /proc/sysrq-trigger; sleep 20").assert_status(125).assert_reason("guest-reset");
 }
 
-fn a_read_only_run_needs_no_scratch_file_system() {
-    let place = Place::new();
+fn foreign_kernel_without_scratch_needs_no_ext4() {
+    let dir = TestDir::new();
     for kernel in [debian(), firecracker()] {
-        let run =
-            place.run(&["--kernel", &kernel, "-m", "256m", "--scratch", "none", &image("busybox"), "echo", "here"]);
+        let run = dir.run(&["--kernel", &kernel, "-m", "256m", "--scratch", "none", &image("busybox"), "echo", "here"]);
         run.assert_status(0).assert_stdout("here\n");
     }
 }
 
-fn modules_that_are_not_there_are_refused() {
-    let place = Place::new();
+fn missing_modules_are_rejected() {
+    let dir = TestDir::new();
     // Away from its modules, the same kernel has no way to its devices.
-    let alone = place.file("vmlinuz");
+    let alone = dir.file("vmlinuz");
     std::fs::copy(debian(), &alone).expect("the kernel is readable");
     let alone = alone.display().to_string();
     let refuse = |options: &[&str], objects: &[&str]| {
         let image = image("busybox");
         let arguments = [&["--kernel", &alone, "-m", "256m"][..], options, &[&image, "true"]].concat();
-        let run = place.run(&arguments);
+        let run = dir.run(&arguments);
         run.assert_status(125).assert_reason("kernel-error").assert_one_line_naming(objects);
     };
     refuse(&[], &[&alone, "CONFIG_VIRTIO_MMIO", "--modules"]);
-    let empty = place.path().display().to_string();
+    let empty = dir.path().display().to_string();
     refuse(&["--modules", &empty], &["--modules", &empty, "modules.dep"]);
-    let table = place.write("modules.dep", "kernel/virtio_mmio.ko:\n");
+    let table = dir.write("modules.dep", "kernel/virtio_mmio.ko:\n");
     let folder = table.parent().expect("it lies in a folder").display().to_string();
     refuse(&["--modules", &folder], &["virtio_console", &folder]);
 }
 
-fn check_says_what_is_in_a_kernel() {
-    let place = Place::new();
+fn check_prints_what_a_kernel_has() {
+    let dir = TestDir::new();
     let check = |kernel: &str| {
-        let run = place.invocation(&["--kernel", kernel, "-m", "256m"]).verb("check").finish();
+        let run = dir.invocation(&["--kernel", kernel, "-m", "256m"]).verb("check").finish();
         run.assert_status(0);
         run.stdout_text()
     };
@@ -109,20 +108,20 @@ fn check_says_what_is_in_a_kernel() {
     assert!(firecracker.contains("vmlinux 6.12") && firecracker.contains("devices by ACPI"), "{firecracker}");
 }
 
-fn a_module_that_does_not_fit_is_named_with_its_error() {
-    let place = Place::new();
+fn invalid_module_is_named_with_its_error() {
+    let dir = TestDir::new();
     // Everything else is taken for built in; the one module is an ELF file, and no more than that.
-    place.write("modules.dep", "virtio_mmio.ko:\n");
+    dir.write("modules.dep", "virtio_mmio.ko:\n");
     let names = ["virtio_console", "virtio_blk", "erofs", "squashfs", "overlay", "ext4"];
-    place.write("modules.builtin", names.map(|name| format!("kernel/{name}.ko\n")).concat());
-    place.write("virtio_mmio.ko", b"\x7fELF and nothing behind it");
-    let folder = place.path().join("files").display().to_string();
-    let run = place.run(&["--kernel", &debian(), "--modules", &folder, "-m", "256m", &image("busybox"), "true"]);
+    dir.write("modules.builtin", names.map(|name| format!("kernel/{name}.ko\n")).concat());
+    dir.write("virtio_mmio.ko", b"\x7fELF and nothing behind it");
+    let folder = dir.path().join("files").display().to_string();
+    let run = dir.run(&["--kernel", &debian(), "--modules", &folder, "-m", "256m", &image("busybox"), "true"]);
     run.assert_status(125).assert_one_line_naming(&["load module", "virtio_mmio", "errno 8"]);
 }
 
-fn a_kernel_without_a_driver_gets_a_hint() {
-    let place = Place::new();
+fn kernel_without_a_driver_gets_a_hint() {
+    let dir = TestDir::new();
     // The driver's name is not in the image any more, and the driver never registers.
     let mut kernel = std::fs::read(firecracker()).expect("the kernel is readable");
     let (name, other) = (b"\0virtio_console\0", b"\0virtio_c0ns0le\0");
@@ -131,10 +130,10 @@ fn a_kernel_without_a_driver_gets_a_hint() {
         at += found;
         kernel[at..at + name.len()].copy_from_slice(other);
     }
-    let kernel = place.write("vmlinux", kernel).display().to_string();
+    let kernel = dir.write("vmlinux", kernel).display().to_string();
     let append = "initcall_blacklist=virtio_console_init";
     let arguments = ["--kernel", &kernel, "--append", append, "--timeout", "10", &image("busybox"), "true"];
-    let run = place.invocation(&arguments).limit(Duration::from_secs(60)).finish();
+    let run = dir.invocation(&arguments).limit(Duration::from_secs(60)).finish();
     run.assert_status(137).assert_reason("timeout");
     let named = |option| run.stderr.contains(option);
     assert!(named("CONFIG_VIRTIO_CONSOLE") && !named("CONFIG_VIRTIO_BLK"), "{}", run.report());

@@ -3,7 +3,7 @@
 //! memory stays bounded.
 
 use crate::life_cycle::{status, waiting};
-use coracle_tests::{Case, Place, Running, case};
+use coracle_tests::{Case, Running, TestDir, case};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, garbage_half_requests_and_too_much_are_refused_in_words),
-        case!(Full, a_thousand_connections_leave_the_machine_and_its_memory_alone),
-        case!(Full, clients_that_never_read_are_given_up),
-        case!(Full, curl_gets_the_status),
+        case!(Full, control_socket_rejects_garbage_and_oversized_requests),
+        case!(Full, control_socket_survives_a_thousand_connections),
+        case!(Full, control_socket_drops_clients_that_never_read),
+        case!(Full, curl_reads_the_status_and_stops_the_machine),
     ]
 }
 
-fn socket(place: &Place) -> PathBuf {
-    place.run_directory().join("target/control.sock")
+fn socket(dir: &TestDir) -> PathBuf {
+    dir.run_directory().join("target/control.sock")
 }
 
-fn connect(place: &Place) -> UnixStream {
-    let stream = UnixStream::connect(socket(place)).expect("it listens");
+fn connect(dir: &TestDir) -> UnixStream {
+    let stream = UnixStream::connect(socket(dir)).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has timeouts");
     stream
 }
 
 /// What is answered to `bytes`, up to the end of the connection.
-fn answer(place: &Place, bytes: &[u8]) -> String {
-    let mut stream = connect(place);
+fn answer(dir: &TestDir, bytes: &[u8]) -> String {
+    let mut stream = connect(dir);
     // A refusal may close the connection before all is sent.
     let _ = stream.write_all(bytes);
     let mut text = Vec::new();
@@ -46,16 +46,16 @@ pub(crate) fn own_memory(pid: u32) -> u64 {
 }
 
 /// The workload still does what it is told.
-fn assert_alive(place: &Place, run: &mut Running, word: &str) {
+fn assert_alive(dir: &TestDir, run: &mut Running, word: &str) {
     run.send(format!("{word}\n"));
     run.wait_for_stdout(&format!("got {word}\n"));
-    assert_eq!(status(place, "target")["state"], "running");
+    assert_eq!(status(dir, "target")["state"], "running");
 }
 
-fn target(place: &Place) -> Running {
+fn target(dir: &TestDir) -> Running {
     let script = "echo up; while read word; do echo got $word; done";
     let arguments = ["-i", "--name", "target", &coracle_tests::image("busybox"), "sh", "-c", script];
-    let mut run = place.invocation(&arguments).stdin(coracle_tests::Stdin::Pipe).start();
+    let mut run = dir.invocation(&arguments).stdin(coracle_tests::Stdin::Pipe).start();
     run.wait_for_stdout("up\n");
     run
 }
@@ -65,9 +65,9 @@ fn end(mut run: Running) {
     run.finish().assert_status(0);
 }
 
-fn garbage_half_requests_and_too_much_are_refused_in_words() {
-    let place = Place::new().keeping_run_entries();
-    let mut run = target(&place);
+fn control_socket_rejects_garbage_and_oversized_requests() {
+    let dir = TestDir::new().keeping_run_entries();
+    let mut run = target(&dir);
     let mut garbage = vec![0_u8; 64 << 10];
     (0_u32..).zip(&mut garbage).for_each(|(index, byte)| *byte = (index.wrapping_mul(2_654_435_761) >> 13) as u8);
     let too_long = [b"GET / HTTP/1.1\r\nX: ", &vec![b'x'; 10 << 20][..]].concat();
@@ -86,27 +86,27 @@ fn garbage_half_requests_and_too_much_are_refused_in_words() {
     // All at once: some are refused for the time that they take.
     std::thread::scope(|scope| {
         for (bytes, status) in requests {
-            let place = &place;
+            let dir = &dir;
             scope.spawn(move || {
-                let answer = answer(place, bytes);
+                let answer = answer(dir, bytes);
                 assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
                 assert!(answer.contains("{\"message\":\""), "{answer}");
             });
         }
     });
-    assert_eq!(answer(&place, b""), "", "who says nothing is told nothing, and closed");
-    assert_alive(&place, &mut run, "on");
+    assert_eq!(answer(&dir, b""), "", "who says nothing is told nothing, and closed");
+    assert_alive(&dir, &mut run, "on");
     end(run);
 }
 
-fn a_thousand_connections_leave_the_machine_and_its_memory_alone() {
-    let place = Place::new().keeping_run_entries();
-    let mut run = target(&place);
+fn control_socket_survives_a_thousand_connections() {
+    let dir = TestDir::new().keeping_run_entries();
+    let mut run = target(&dir);
     let before = own_memory(run.pid());
     let mut refused = 0;
     let mut held = Vec::new();
     for _ in 0..1000 {
-        let mut stream = connect(&place);
+        let mut stream = connect(&dir);
         let _ = stream.write_all(b"GET /v1/events HTTP/1.1\r\n");
         stream.set_nonblocking(true).expect("a socket can");
         held.push(stream);
@@ -127,17 +127,17 @@ fn a_thousand_connections_leave_the_machine_and_its_memory_alone() {
     let during = own_memory(run.pid());
     assert!(during < before + 16 * 1024, "{before} KiB before, {during} KiB with the clients");
     drop(held);
-    assert_alive(&place, &mut run, "after");
+    assert_alive(&dir, &mut run, "after");
     end(run);
 }
 
-fn clients_that_never_read_are_given_up() {
-    let place = Place::new().keeping_run_entries();
-    let mut run = target(&place);
+fn control_socket_drops_clients_that_never_read() {
+    let dir = TestDir::new().keeping_run_entries();
+    let mut run = target(&dir);
     let before = own_memory(run.pid());
     let request = b"GET /v1/status HTTP/1.1\r\n\r\n";
     // Answers that nobody reads: as many requests as the connection takes, from as many clients as there may be.
-    let clients: Vec<UnixStream> = (0..31).map(|_| connect(&place)).collect();
+    let clients: Vec<UnixStream> = (0..31).map(|_| connect(&dir)).collect();
     for client in &clients {
         client.set_nonblocking(true).expect("a socket can");
     }
@@ -146,21 +146,21 @@ fn clients_that_never_read_are_given_up() {
             let _ = client.write(request);
         }
     }
-    assert_alive(&place, &mut run, "during");
+    assert_alive(&dir, &mut run, "during");
     let during = own_memory(run.pid());
     assert!(during < before + 24 * 1024, "{before} KiB before, {during} KiB with the clients");
     drop(clients);
-    assert_alive(&place, &mut run, "after");
+    assert_alive(&dir, &mut run, "after");
     end(run);
 }
 
-fn curl_gets_the_status() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting(&place, "target", "trap 'exit 0' TERM");
+fn curl_reads_the_status_and_stops_the_machine() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting(&dir, "target", "trap 'exit 0' TERM");
     let curl = |arguments: &[&str]| {
         let output = std::process::Command::new("curl")
             .args(["--silent", "--show-error", "--max-time", "20", "--unix-socket"])
-            .arg(socket(&place))
+            .arg(socket(&dir))
             .args(arguments)
             .output()
             .expect("curl is there");

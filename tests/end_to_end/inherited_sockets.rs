@@ -2,7 +2,7 @@
 //! A control socket that a service manager made before it started coracle (`LISTEN_FDS`). A shell stands for the manager: it hands
 //! the test's own socket over as descriptor 3.
 
-use coracle_tests::{Case, Elf, Invocation, Place, Stdin, case, image};
+use coracle_tests::{Case, Elf, Invocation, Stdin, TestDir, case, image};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -12,10 +12,10 @@ use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick[Kvm], a_socket_unit_may_own_the_control_socket),
-        case!(Quick, sockets_that_coracle_cannot_serve_are_refused),
-        case!(Quick[Kvm], sockets_for_another_process_are_left_alone),
-        case!(Quick, a_service_with_sockets_cannot_detach),
+        case!(Quick[Kvm], socket_unit_can_own_the_control_socket),
+        case!(Quick, inherited_socket_of_another_kind_is_rejected),
+        case!(Quick[Kvm], inherited_socket_of_another_process_is_left_alone),
+        case!(Quick, inherited_socket_and_detach_are_rejected),
     ]
 }
 
@@ -36,17 +36,17 @@ fn ask(mut stream: UnixStream, request: &str) -> String {
     text
 }
 
-fn a_socket_unit_may_own_the_control_socket() {
-    let place = Place::new().keeping_run_entries();
-    let path = place.file("socket");
+fn socket_unit_can_own_the_control_socket() {
+    let dir = TestDir::new().keeping_run_entries();
+    let path = dir.file("socket");
     let listener = UnixListener::bind(&path).expect("the test's own folder is writable");
     // Before anybody serves it: a service manager starts the service for a client.
     let early = UnixStream::connect(&path).expect("it listens");
-    let kernel = place.write("kernel", Elf::default().to_bytes()).display().to_string();
-    let run = place.invocation(&["--name", "served", "--kernel", &kernel, &image("busybox"), "true"]);
+    let kernel = dir.write("kernel", Elf::default().to_bytes()).display().to_string();
+    let run = dir.invocation(&["--name", "served", "--kernel", &kernel, &image("busybox"), "true"]);
     let run = activated(run, listener.try_clone().expect("a descriptor can be copied"), "control").start();
     assert!(ask(early, "GET /v1/status").contains("\"id\":\"served\""));
-    let shown = place.verb("status", &["--json", "served"]).finish();
+    let shown = dir.verb("status", &["--json", "served"]).finish();
     shown.assert_status(0);
     assert!(shown.stdout_text().contains("\"starting\""), "{}", shown.report());
     let killed = ask(UnixStream::connect(&path).expect("it listens"), "POST /v1/kill");
@@ -57,9 +57,9 @@ fn a_socket_unit_may_own_the_control_socket() {
     drop(listener);
 }
 
-fn sockets_that_coracle_cannot_serve_are_refused() {
-    let place = Place::new();
-    let run = || place.invocation(&[&image("busybox"), "true"]);
+fn inherited_socket_of_another_kind_is_rejected() {
+    let dir = TestDir::new();
+    let run = || dir.invocation(&[&image("busybox"), "true"]);
     let refused = |socket: OwnedFd, names: &str, objects: &[&str]| {
         let run = activated(run(), socket, names).finish();
         run.assert_status(125).assert_reason("config-error").assert_one_line_naming(objects);
@@ -84,15 +84,15 @@ fn abstract_address() -> std::os::unix::net::SocketAddr {
     std::os::unix::net::SocketAddr::from_abstract_name(name).expect("the name is short")
 }
 
-fn sockets_for_another_process_are_left_alone() {
-    let place = Place::new();
-    let run = place.invocation(&["oci:/nowhere", "true"]).env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+fn inherited_socket_of_another_process_is_left_alone() {
+    let dir = TestDir::new();
+    let run = dir.invocation(&["oci:/nowhere", "true"]).env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
     run.finish().assert_status(125).assert_reason("image-error").assert_one_line_naming(&["/nowhere"]);
 }
 
-fn a_service_with_sockets_cannot_detach() {
-    let place = Place::new();
-    let run = place.verb("run", &["-d", &image("busybox"), "true"]);
-    let listener = UnixListener::bind(place.file("socket")).expect("the test's own folder is writable");
+fn inherited_socket_and_detach_are_rejected() {
+    let dir = TestDir::new();
+    let run = dir.verb("run", &["-d", &image("busybox"), "true"]);
+    let listener = UnixListener::bind(dir.file("socket")).expect("the test's own folder is writable");
     activated(run, listener, "control").finish().assert_status(125).assert_one_line_naming(&["--detach", "LISTEN_FDS"]);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What others see of a machine, and what they can do to it: status, events, and the verbs.
 
-use coracle_tests::{Case, Finished, Place, Running, case, image};
+use coracle_tests::{Case, Finished, Running, TestDir, case, image};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -9,63 +9,63 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick, verbs_on_an_empty_run_directory_find_nothing),
-        case!(Quick, an_unknown_machine_is_one_line_and_125),
-        case!(Quick, five_hundred_machines_are_listed),
-        case!(Smoke, a_machine_is_seen_paused_resumed_and_stopped),
-        case!(Full, events_go_to_the_entry_and_to_an_inherited_descriptor),
-        case!(Full, a_killed_process_leaves_a_dead_machine_that_can_be_removed),
-        case!(Full, a_stop_ends_a_paused_machine_and_a_second_one_is_a_success),
-        case!(Full, a_stop_without_time_cuts_the_power),
+        case!(Quick, empty_run_directory_lists_nothing),
+        case!(Quick, unknown_machine_is_one_line_and_125),
+        case!(Quick, ps_lists_five_hundred_machines),
+        case!(Smoke, machine_is_listed_paused_resumed_and_stopped),
+        case!(Full, events_go_to_the_machine_and_an_inherited_descriptor),
+        case!(Full, killed_process_leaves_a_dead_machine_to_remove),
+        case!(Full, stop_ends_a_paused_machine_and_succeeds_twice),
+        case!(Full, stop_cuts_the_power_after_its_timeout),
         case!(Full, kill_sends_signals_and_cuts_the_power),
-        case!(Full, wait_prints_the_status_even_of_what_leaves_no_entry),
-        case!(Full, statistics_are_what_the_guest_did),
-        case!(Full, clocks_go_on_over_a_pause),
-        case!(Full, a_stop_before_the_workload_runs_ends_the_start),
-        case!(Full, a_machine_on_a_full_run_directory_runs_all_the_same),
+        case!(Full, wait_prints_the_status_of_an_unnamed_machine),
+        case!(Full, stats_count_what_the_guest_did),
+        case!(Full, guest_clocks_go_on_over_a_pause),
+        case!(Full, stop_before_the_workload_runs_ends_the_start),
+        case!(Full, full_run_directory_does_not_stop_the_machine),
     ]
 }
 
 /// A shell that runs `traps`, says `up` and waits.
-pub(crate) fn waiting(place: &Place, name: &str, traps: &str) -> Running {
+pub(crate) fn waiting(dir: &TestDir, name: &str, traps: &str) -> Running {
     let script = format!("{traps}; echo up; while :; do sleep 1000 & wait $!; done");
-    let mut run = place.start(&["--name", name, &image("busybox"), "sh", "-c", &script]);
+    let mut run = dir.start(&["--name", name, &image("busybox"), "sh", "-c", &script]);
     run.wait_for_stdout("up\n");
     run
 }
 
-fn verb(place: &Place, verb: &'static str, arguments: &[&str]) -> Finished {
-    place.verb(verb, arguments).finish()
+fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> Finished {
+    dir.verb(verb, arguments).finish()
 }
 
-pub(crate) fn status(place: &Place, name: &str) -> Value {
-    let shown = verb(place, "status", &["--json", name]);
+pub(crate) fn status(dir: &TestDir, name: &str) -> Value {
+    let shown = verb(dir, "status", &["--json", name]);
     shown.assert_status(0);
     serde_json::from_slice(&shown.stdout).expect("it is JSON")
 }
 
-fn result(place: &Place, name: &str) -> Value {
-    let path = place.run_directory().join(name).join("result.json");
+fn result(dir: &TestDir, name: &str) -> Value {
+    let path = dir.run_directory().join(name).join("result.json");
     serde_json::from_slice(&fs::read(path).expect("there is a result")).expect("it is JSON")
 }
 
-fn verbs_on_an_empty_run_directory_find_nothing() {
-    let place = Place::new();
-    let table = verb(&place, "ps", &["-a"]);
+fn empty_run_directory_lists_nothing() {
+    let dir = TestDir::new();
+    let table = verb(&dir, "ps", &["-a"]);
     table.assert_status(0);
     assert_eq!(table.stdout_text().lines().count(), 1, "{}", table.report());
-    verb(&place, "ps", &["--json"]).assert_status(0).assert_stdout("[]\n");
-    verb(&place, "ps", &["-aq"]).assert_status(0).assert_stdout("");
-    verb(&place, "stats", &["--no-stream", "--json"]).assert_status(0).assert_stdout("[]\n");
+    verb(&dir, "ps", &["--json"]).assert_status(0).assert_stdout("[]\n");
+    verb(&dir, "ps", &["-aq"]).assert_status(0).assert_stdout("");
+    verb(&dir, "stats", &["--no-stream", "--json"]).assert_status(0).assert_stdout("[]\n");
 }
 
-fn an_unknown_machine_is_one_line_and_125() {
-    let place = Place::new();
+fn unknown_machine_is_one_line_and_125() {
+    let dir = TestDir::new();
     for name in ["status", "logs", "attach", "events", "wait", "stop", "kill", "pause", "resume", "rm"] {
-        let refused = verb(&place, name, &["nobody"]);
+        let refused = verb(&dir, name, &["nobody"]);
         refused.assert_status(125).assert_one_line_naming(&["nobody"]);
     }
-    verb(&place, "rm", &["-f", "nobody"]).assert_status(0).assert_stdout("");
+    verb(&dir, "rm", &["-f", "nobody"]).assert_status(0).assert_stdout("");
     for (name, arguments, object) in [
         ("ps", &["--filter", "colour=red"][..], "colour=red"),
         ("ps", &["--filter", "status=up"], "up"),
@@ -74,13 +74,13 @@ fn an_unknown_machine_is_one_line_and_125() {
         ("stop", &["-t", "-1", "x"], "-1"),
         ("stop", &[], "MACHINE"),
     ] {
-        verb(&place, name, arguments).assert_status(125).assert_one_line_naming(&[object]);
+        verb(&dir, name, arguments).assert_status(125).assert_one_line_naming(&[object]);
     }
 }
 
 /// What a run that ended leaves, made by hand.
-fn five_hundred_machines_are_listed() {
-    let place = Place::new().keeping_run_entries();
+fn ps_lists_five_hundred_machines() {
+    let dir = TestDir::new().keeping_run_entries();
     let status = |id: &str| {
         serde_json::json!({
             "version": 1, "sequence": 3, "id": id, "state": "exited", "since": "2026-11-22T10:00:00Z",
@@ -93,55 +93,55 @@ fn five_hundred_machines_are_listed() {
     };
     for index in 0..500 {
         let id = format!("machine-{index}");
-        let entry = place.run_directory().join(&id);
+        let entry = dir.run_directory().join(&id);
         fs::create_dir(&entry).expect("the test's own folder is writable");
         fs::write(entry.join("lock"), "4000000\n").expect("writable");
         fs::write(entry.join("status.json"), status(&id).to_string()).expect("writable");
     }
-    let listed = verb(&place, "ps", &["-a"]);
+    let listed = verb(&dir, "ps", &["-a"]);
     listed.assert_status(0);
     assert_eq!(listed.stdout_text().lines().count(), 501);
 }
 
-fn a_machine_is_seen_paused_resumed_and_stopped() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting(&place, "seen", "trap 'exit 5' TERM");
-    let shown = status(&place, "seen");
+fn machine_is_listed_paused_resumed_and_stopped() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting(&dir, "seen", "trap 'exit 5' TERM");
+    let shown = status(&dir, "seen");
     assert_eq!((&shown["state"], &shown["ready"]), (&"running".into(), &true.into()), "{shown}");
     assert_eq!(shown["pid"], run.pid());
-    let table = verb(&place, "ps", &[]).stdout_text();
+    let table = verb(&dir, "ps", &[]).stdout_text();
     assert!(table.contains("seen") && table.contains("Up ") && table.contains("\"sh -c "), "{table}");
-    let row = verb(&place, "stats", &["--no-stream"]).stdout_text();
+    let row = verb(&dir, "stats", &["--no-stream"]).stdout_text();
     assert!(row.contains("seen") && row.contains("128MiB"), "{row}");
 
-    verb(&place, "pause", &["se"]).assert_status(0).assert_stdout("seen\n");
-    verb(&place, "pause", &["seen"]).assert_status(0);
-    assert!(verb(&place, "ps", &[]).stdout_text().contains("(Paused)"));
-    let vcpu_time = || status(&place, "seen")["counters"]["cpu_vcpu_ns"].as_u64();
+    verb(&dir, "pause", &["se"]).assert_status(0).assert_stdout("seen\n");
+    verb(&dir, "pause", &["seen"]).assert_status(0);
+    assert!(verb(&dir, "ps", &[]).stdout_text().contains("(Paused)"));
+    let vcpu_time = || status(&dir, "seen")["counters"]["cpu_vcpu_ns"].as_u64();
     assert_eq!(vcpu_time(), vcpu_time(), "a paused machine does nothing");
-    verb(&place, "resume", &["seen"]).assert_status(0).assert_stdout("seen\n");
-    assert_eq!(status(&place, "seen")["state"], "running");
+    verb(&dir, "resume", &["seen"]).assert_status(0).assert_stdout("seen\n");
+    assert_eq!(status(&dir, "seen")["state"], "running");
 
-    let waited = place.verb("wait", &["seen"]).start();
-    verb(&place, "stop", &["seen"]).assert_status(0).assert_stdout("seen\n");
+    let waited = dir.verb("wait", &["seen"]).start();
+    verb(&dir, "stop", &["seen"]).assert_status(0).assert_stdout("seen\n");
     run.finish().assert_status(5).assert_reason("stopped");
     waited.finish().assert_status(0).assert_stdout("5\n");
-    let ended = status(&place, "seen");
+    let ended = status(&dir, "seen");
     assert_eq!((&ended["state"], &ended["end"]["reason"]), (&"exited".into(), &"stopped".into()), "{ended}");
-    assert!(verb(&place, "ps", &["-a"]).stdout_text().contains("Exited (5)"));
-    verb(&place, "wait", &["seen"]).assert_status(0).assert_stdout("5\n");
-    verb(&place, "rm", &["seen"]).assert_status(0).assert_stdout("seen\n");
-    assert!(!place.run_directory().join("seen").exists());
+    assert!(verb(&dir, "ps", &["-a"]).stdout_text().contains("Exited (5)"));
+    verb(&dir, "wait", &["seen"]).assert_status(0).assert_stdout("5\n");
+    verb(&dir, "rm", &["seen"]).assert_status(0).assert_stdout("seen\n");
+    assert!(!dir.run_directory().join("seen").exists());
 }
 
-fn events_go_to_the_entry_and_to_an_inherited_descriptor() {
-    let place = Place::new().keeping_run_entries();
-    let file = place.file("events");
+fn events_go_to_the_machine_and_an_inherited_descriptor() {
+    let dir = TestDir::new().keeping_run_entries();
+    let file = dir.file("events");
     let shell = format!("exec \"$@\" 9> {}", file.display());
     let arguments = ["--name", "told", "--events", "fd:9", &image("busybox"), "true"];
-    let run = place.invocation(&arguments).wrapped(&["sh", "-c", &shell, "sh"]).finish();
+    let run = dir.invocation(&arguments).wrapped(&["sh", "-c", &shell, "sh"]).finish();
     run.assert_status(0);
-    let shown = verb(&place, "events", &["told"]).stdout_text();
+    let shown = verb(&dir, "events", &["told"]).stdout_text();
     assert_eq!(shown, fs::read_to_string(file).expect("the shell made it"), "both say the same");
     let events: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
     let states: Vec<&str> = events.iter().filter_map(|event| event["state"].as_str()).collect();
@@ -149,69 +149,69 @@ fn events_go_to_the_entry_and_to_an_inherited_descriptor() {
     let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence"].as_u64()).collect();
     assert_eq!(numbers, [1, 2, 3]);
     let of_status: Value = events[2].clone();
-    assert_eq!(status(&place, "told"), of_status);
-    assert_eq!(result(&place, "told")["counters"], of_status["counters"]);
+    assert_eq!(status(&dir, "told"), of_status);
+    assert_eq!(result(&dir, "told")["counters"], of_status["counters"]);
 }
 
-fn a_killed_process_leaves_a_dead_machine_that_can_be_removed() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting(&place, "victim", ":");
-    let following = place.verb("events", &["-f", "victim"]).start();
+fn killed_process_leaves_a_dead_machine_to_remove() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting(&dir, "victim", ":");
+    let following = dir.verb("events", &["-f", "victim"]).start();
     run.signal(Signal::KILL);
     let _ = run.finish();
     assert_eq!(following.finish().stdout_text().lines().count(), 2, "the follower ends with the process");
-    assert_eq!(status(&place, "victim")["state"], "dead");
-    verb(&place, "wait", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "killed"]);
-    verb(&place, "stop", &["victim"]).assert_status(0);
-    verb(&place, "pause", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "dead"]);
-    verb(&place, "kill", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "dead"]);
-    verb(&place, "rm", &["victim"]).assert_status(0);
-    assert!(!place.run_directory().join("victim").exists());
+    assert_eq!(status(&dir, "victim")["state"], "dead");
+    verb(&dir, "wait", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "killed"]);
+    verb(&dir, "stop", &["victim"]).assert_status(0);
+    verb(&dir, "pause", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "dead"]);
+    verb(&dir, "kill", &["victim"]).assert_status(125).assert_one_line_naming(&["victim", "dead"]);
+    verb(&dir, "rm", &["victim"]).assert_status(0);
+    assert!(!dir.run_directory().join("victim").exists());
 }
 
-fn a_stop_ends_a_paused_machine_and_a_second_one_is_a_success() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting(&place, "twice", "trap 'sleep 1; exit 3' TERM");
-    verb(&place, "pause", &["twice"]).assert_status(0);
-    let stops = [place.verb("stop", &["twice"]).start(), place.verb("stop", &["twice"]).start()];
+fn stop_ends_a_paused_machine_and_succeeds_twice() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting(&dir, "twice", "trap 'sleep 1; exit 3' TERM");
+    verb(&dir, "pause", &["twice"]).assert_status(0);
+    let stops = [dir.verb("stop", &["twice"]).start(), dir.verb("stop", &["twice"]).start()];
     for stop in stops {
         stop.finish().assert_status(0).assert_stdout("twice\n");
     }
     run.finish().assert_status(3).assert_reason("stopped");
-    verb(&place, "stop", &["twice"]).assert_status(0).assert_stdout("twice\n");
+    verb(&dir, "stop", &["twice"]).assert_status(0).assert_stdout("twice\n");
 }
 
-fn a_stop_without_time_cuts_the_power() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting(&place, "stubborn", "trap '' TERM");
+fn stop_cuts_the_power_after_its_timeout() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting(&dir, "stubborn", "trap '' TERM");
     let asked = Instant::now();
-    verb(&place, "stop", &["-t", "1", "stubborn"]).assert_status(0);
+    verb(&dir, "stop", &["-t", "1", "stubborn"]).assert_status(0);
     assert!(asked.elapsed() >= Duration::from_secs(1), "it has its second");
     run.finish().assert_status(137).assert_reason("killed");
-    let run = waiting(&place, "at-once", "trap '' TERM");
-    verb(&place, "stop", &["-t", "0", "at-once"]).assert_status(0);
+    let run = waiting(&dir, "at-once", "trap '' TERM");
+    verb(&dir, "stop", &["-t", "0", "at-once"]).assert_status(0);
     run.finish().assert_status(137).assert_reason("killed");
 }
 
 fn kill_sends_signals_and_cuts_the_power() {
-    let place = Place::new().keeping_run_entries();
-    let mut run = waiting(&place, "hit", "trap 'echo usr1' USR1");
-    verb(&place, "kill", &["-s", "USR1", "hit"]).assert_status(0).assert_stdout("hit\n");
+    let dir = TestDir::new().keeping_run_entries();
+    let mut run = waiting(&dir, "hit", "trap 'echo usr1' USR1");
+    verb(&dir, "kill", &["-s", "USR1", "hit"]).assert_status(0).assert_stdout("hit\n");
     run.wait_for_stdout("usr1\n");
-    verb(&place, "kill", &["hit"]).assert_status(0).assert_stdout("hit\n");
+    verb(&dir, "kill", &["hit"]).assert_status(0).assert_stdout("hit\n");
     run.finish().assert_status(137).assert_reason("killed");
 }
 
-fn wait_prints_the_status_even_of_what_leaves_no_entry() {
-    let place = Place::new();
-    let mut run = place.invocation(&["-i", &image("busybox"), "sh", "-c", "echo up; read line; exit 9"]);
+fn wait_prints_the_status_of_an_unnamed_machine() {
+    let dir = TestDir::new();
+    let mut run = dir.invocation(&["-i", &image("busybox"), "sh", "-c", "echo up; read line; exit 9"]);
     run = run.stdin(coracle_tests::Stdin::Pipe);
     let mut run = run.start();
     run.wait_for_stdout("up\n");
-    let names = verb(&place, "ps", &["-q"]).stdout_text();
-    let waiters = [place.verb("wait", &[names.trim()]).start(), place.verb("wait", &[names.trim()]).start()];
+    let names = verb(&dir, "ps", &["-q"]).stdout_text();
+    let waiters = [dir.verb("wait", &[names.trim()]).start(), dir.verb("wait", &[names.trim()]).start()];
     // A waiter is connected when the machine has accepted it: the status comes over the same socket after that.
-    status(&place, names.trim());
+    status(&dir, names.trim());
     run.send("go on\n");
     run.finish().assert_status(9);
     for waiter in waiters {
@@ -221,70 +221,70 @@ fn wait_prints_the_status_even_of_what_leaves_no_entry() {
     }
 }
 
-fn statistics_are_what_the_guest_did() {
-    let place = Place::new().keeping_run_entries();
+fn stats_count_what_the_guest_did() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "dd if=/dev/zero of=/file bs=1M count=40 2>/dev/null; sync; echo up; sleep 1000";
-    let mut run = place.start(&["--name", "busy", &image("busybox"), "sh", "-c", script]);
+    let mut run = dir.start(&["--name", "busy", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
-    let counters = status(&place, "busy")["counters"].clone();
+    let counters = status(&dir, "busy")["counters"].clone();
     let written: u64 =
         counters["disks"].as_array().expect("a list").iter().filter_map(|disk| disk["write_bytes"].as_u64()).sum();
     assert!((40 << 20..60 << 20).contains(&written), "{counters}");
     let memory = counters["memory_resident_bytes"].as_u64().expect("a number");
     assert!((20 << 20..160 << 20).contains(&memory), "{counters}");
-    let again = status(&place, "busy")["counters"].clone();
+    let again = status(&dir, "busy")["counters"].clone();
     for name in ["cpu_vcpu_ns", "cpu_vmm_ns"] {
         assert!(again[name].as_u64() >= counters[name].as_u64() && counters[name].as_u64() > Some(0), "{name}");
     }
-    let shown = verb(&place, "stats", &["--no-stream", "--json", "busy"]);
+    let shown = verb(&dir, "stats", &["--no-stream", "--json", "busy"]);
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("it is JSON");
     assert_eq!((&shown[0]["id"], &shown[0]["memory_bytes"]), (&"busy".into(), &(128 << 20).into()), "{shown}");
-    verb(&place, "kill", &["busy"]).assert_status(0);
+    verb(&dir, "kill", &["busy"]).assert_status(0);
     run.finish().assert_status(137);
 }
 
-fn clocks_go_on_over_a_pause() {
-    let place = Place::new().keeping_run_entries();
+fn guest_clocks_go_on_over_a_pause() {
+    let dir = TestDir::new().keeping_run_entries();
     let script = "echo up; while :; do date +%s; sleep 0.2; done";
-    let mut run = place.start(&["--name", "clock", "--cpus", "2", &image("busybox"), "sh", "-c", script]);
+    let mut run = dir.start(&["--name", "clock", "--cpus", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
-    verb(&place, "pause", &["clock"]).assert_status(0);
+    verb(&dir, "pause", &["clock"]).assert_status(0);
     // The length of the pause is the input of this test.
     std::thread::sleep(Duration::from_secs(3));
-    verb(&place, "resume", &["clock"]).assert_status(0);
+    verb(&dir, "resume", &["clock"]).assert_status(0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     run.wait_for_stdout(&format!("{}\n", now + 2));
-    verb(&place, "stop", &["-t", "0", "clock"]).assert_status(0);
+    verb(&dir, "stop", &["-t", "0", "clock"]).assert_status(0);
     let run = run.finish();
     let times: Vec<u64> = run.stdout_text().lines().filter_map(|line| line.parse().ok()).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert!(!run.console.contains("soft lockup") && !run.console.contains("clocksource"), "{}", run.report());
 }
 
-fn a_stop_before_the_workload_runs_ends_the_start() {
-    let place = Place::new().keeping_run_entries();
+fn stop_before_the_workload_runs_ends_the_start() {
+    let dir = TestDir::new().keeping_run_entries();
     // From the entry to the machine's end: the moment is the input of this test.
     for milliseconds in [0, 30, 100, 200, 400] {
-        let run = place.start(&["--name", "early", &image("busybox"), "sleep", "1000"]);
-        let entry = place.run_directory().join("early/status.json");
+        let run = dir.start(&["--name", "early", &image("busybox"), "sleep", "1000"]);
+        let entry = dir.run_directory().join("early/status.json");
         let deadline = Instant::now() + Duration::from_secs(20);
         while fs::read_to_string(&entry).map_or(true, |text| !text.contains(&format!("\"pid\":{}", run.pid()))) {
             assert!(Instant::now() < deadline && !run.has_ended(), "no status");
             std::thread::yield_now();
         }
         std::thread::sleep(Duration::from_millis(milliseconds));
-        verb(&place, "stop", &["-t", "0", "early"]).assert_status(0).assert_stdout("early\n");
+        verb(&dir, "stop", &["-t", "0", "early"]).assert_status(0).assert_stdout("early\n");
         let run = run.finish();
         assert!(matches!(run.status.code(), Some(143 | 137)), "after {milliseconds} ms\n{}", run.report());
     }
 }
 
-fn a_machine_on_a_full_run_directory_runs_all_the_same() {
-    let place = Place::new().keeping_run_entries();
-    let folder = place.run_directory().display().to_string();
+fn full_run_directory_does_not_stop_the_machine() {
+    let dir = TestDir::new().keeping_run_entries();
+    let folder = dir.run_directory().display().to_string();
     // Entry, lock and configuration fit; after that nothing does.
     let small = format!("mount -t tmpfs -o size=16k none {folder} && exec \"$@\"");
-    let run = place.invocation(&["--name", "full", &image("busybox"), "echo", "x"]);
+    let run = dir.invocation(&["--name", "full", &image("busybox"), "echo", "x"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &small, "sh"]).finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.report());
     run.assert_stdout("x\n");

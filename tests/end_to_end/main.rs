@@ -51,12 +51,12 @@ fn main() -> ExitCode {
     let world = World::detect();
     // The runner shows the whole message when all tests have ended, which a run that is cut short never sees.
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
         let message = payload.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or_default();
         let lines: Vec<&str> = message.lines().take(LINES).collect();
-        eprintln!("assertion failed at {place}\n{}", lines.join("\n"));
+        eprintln!("assertion failed at {location}\n{}", lines.join("\n"));
     }));
     if !arguments.list {
         println!("end to end: {world}{}", if world.root { ", as root" } else { "" });

@@ -1,40 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes: every number of vCPUs, memory from the least to beyond the hole below 4 GiB, all images, several machines at once.
 
-use coracle_tests::{Case, Place, Stdin, case, image};
+use coracle_tests::{Case, Stdin, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, one_two_and_four_vcpus_are_all_there),
-        case!(Full, each_vcpu_runs_a_task_of_its_own),
-        case!(Full, memory_is_what_was_asked_for_on_both_sides_of_the_hole),
-        case!(Full, memory_beyond_the_hole_holds_what_is_written_to_it),
-        case!(Full, python_and_redis_run_with_every_number_of_vcpus),
-        case!(Full, six_machines_at_once_do_not_disturb_each_other),
+        case!(Full, one_two_and_four_vcpus_are_online),
+        case!(Full, each_vcpu_runs_its_own_task),
+        case!(Full, memory_size_is_as_requested_around_the_hole),
+        case!(Full, memory_above_4_gib_keeps_what_is_written),
+        case!(Full, python_and_redis_run_with_1_2_and_4_vcpus),
+        case!(Full, six_machines_run_at_once),
     ]
 }
 
-fn one_two_and_four_vcpus_are_all_there() {
-    let place = Place::new();
+fn one_two_and_four_vcpus_are_online() {
+    let dir = TestDir::new();
     for cpus in ["1", "2", "4"] {
-        let run = place.run(&["--cpus", cpus, &image("busybox"), "nproc"]);
+        let run = dir.run(&["--cpus", cpus, &image("busybox"), "nproc"]);
         run.assert_status(0).assert_stdout(&format!("{cpus}\n")).assert_stderr("");
     }
 }
 
-fn each_vcpu_runs_a_task_of_its_own() {
-    let place = Place::new();
+fn each_vcpu_runs_its_own_task() {
+    let dir = TestDir::new();
     // Every task spins until all have shown up: with one of four vCPUs dead, or tasks never moved, it would not end.
     let script = "mkdir /tmp/up; for i in 0 1 2 3; do (until [ -e /tmp/go ]; do :; done; touch /tmp/up/$i) & done; \
                   touch /tmp/go; wait; ls /tmp/up | wc -l; grep -c ^cpu[0-9] /proc/stat";
-    let run = place.run(&["--cpus", "4", "-m", "256m", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["--cpus", "4", "-m", "256m", &image("busybox"), "sh", "-c", script]);
     run.assert_status(0).assert_stdout("4\n4\n");
 }
 
-fn memory_is_what_was_asked_for_on_both_sides_of_the_hole() {
-    let place = Place::new();
+fn memory_size_is_as_requested_around_the_hole() {
+    let dir = TestDir::new();
     for (option, mebibytes) in [("64m", 64), ("512m", 512), ("3584m", 3584), ("5g", 5120)] {
-        let run = place.run(&["-m", option, &image("busybox"), "grep", "MemTotal:", "/proc/meminfo"]);
+        let run = dir.run(&["-m", option, &image("busybox"), "grep", "MemTotal:", "/proc/meminfo"]);
         run.assert_status(0);
         let kib = run.stdout_text().split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
         let kib = kib.unwrap_or_else(|| panic!("no size\n{}", run.report()));
@@ -45,37 +45,36 @@ fn memory_is_what_was_asked_for_on_both_sides_of_the_hole() {
     }
 }
 
-fn memory_beyond_the_hole_holds_what_is_written_to_it() {
-    let place = Place::new();
+fn memory_above_4_gib_keeps_what_is_written() {
+    let dir = TestDir::new();
     // The kernel gives out memory above 4 GiB first.
     let script = "head -c 64m /dev/urandom > /dev/shm/a && cp /dev/shm/a /tmp/b && cmp /dev/shm/a /tmp/b && echo same; \
                   dmesg | grep -q 'mem 0x0000000100000000-.*usable' && echo above";
-    let run = place.run(&["-m", "5g", "--cpus", "2", "--scratch", "tmpfs", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["-m", "5g", "--cpus", "2", "--scratch", "tmpfs", &image("busybox"), "sh", "-c", script]);
     run.assert_status(0).assert_stdout("same\nabove\n");
 }
 
-fn python_and_redis_run_with_every_number_of_vcpus() {
-    let place = Place::new();
+fn python_and_redis_run_with_1_2_and_4_vcpus() {
+    let dir = TestDir::new();
     for cpus in ["1", "2", "4"] {
         let options = ["--cpus", cpus, "-m", "256m"];
         let python =
-            place.run(&[&options[..], &["--entrypoint", "python3", &image("python"), "-c", "print(6 * 7)"]].concat());
+            dir.run(&[&options[..], &["--entrypoint", "python3", &image("python"), "-c", "print(6 * 7)"]].concat());
         python.assert_status(0).assert_stdout("42\n");
-        let redis =
-            place.run(&[&options[..], &["--entrypoint", "redis-server", &image("redis"), "--version"]].concat());
+        let redis = dir.run(&[&options[..], &["--entrypoint", "redis-server", &image("redis"), "--version"]].concat());
         redis.assert_status(0);
         assert!(redis.stdout_text().starts_with("Redis server"), "{}", redis.report());
     }
 }
 
-fn six_machines_at_once_do_not_disturb_each_other() {
-    let place = Place::new();
+fn six_machines_run_at_once() {
+    let dir = TestDir::new();
     let script = |number: usize| format!("echo machine {number}; hostname; read line; echo $line {number}");
     let runs: Vec<_> = (0..6)
         .map(|number| {
             let name = format!("machine-{number}");
             let words = ["-i", "--rm", "--name", &name, &image("busybox"), "sh", "-c", &script(number)];
-            let mut run = place.invocation(&words).stdin(Stdin::Pipe).start();
+            let mut run = dir.invocation(&words).stdin(Stdin::Pipe).start();
             run.send("heard\n");
             run
         })

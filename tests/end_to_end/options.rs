@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Options of `run` as the workload sees them.
 
-use coracle_tests::{Case, Place, case, image};
+use coracle_tests::{Case, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, user_directory_environment_and_host_name_reach_the_workload),
-        case!(Smoke, a_read_only_root_takes_no_writes_and_a_tmpfs_does),
+        case!(Smoke, user_directory_environment_and_hostname_are_passed),
+        case!(Smoke, read_only_root_takes_no_writes_but_a_tmpfs_does),
         case!(Full, scratch_on_tmpfs_takes_writes),
-        case!(Full, scratch_none_leaves_the_root_as_it_is),
-        case!(Full, the_default_scratch_is_a_disk_of_8_gibibytes),
-        case!(Full, an_environment_file_is_read_and_the_command_line_wins),
-        case!(Full, a_variable_without_a_value_comes_from_the_host),
-        case!(Full, a_missing_working_directory_is_made),
-        case!(Full, a_secret_is_not_on_the_kernel_command_line),
-        case!(Full, the_world_inside_is_that_of_a_container),
-        case!(Full, what_the_workload_writes_is_gone_in_the_next_run),
-        case!(Full, a_printed_configuration_runs_the_same),
-        case!(Smoke, a_profile_names_functions_and_leaves_the_guest_alone),
+        case!(Full, scratch_none_makes_the_root_read_only),
+        case!(Full, default_scratch_is_a_disk_of_8_gib),
+        case!(Full, environment_file_is_overridden_by_the_command_line),
+        case!(Full, variable_without_a_value_comes_from_the_host),
+        case!(Full, missing_working_directory_is_created),
+        case!(Full, secret_is_not_on_the_kernel_command_line),
+        case!(Full, guest_has_a_containers_mounts_devices_and_files),
+        case!(Full, written_file_is_gone_in_the_next_run),
+        case!(Full, printed_configuration_runs_the_same),
+        case!(Smoke, profile_names_functions_and_leaves_the_guest_alone),
     ]
 }
 
-fn user_directory_environment_and_host_name_reach_the_workload() {
-    let place = Place::new();
-    let file = place.write("environment", "# a comment\nFROM_FILE=file\nBOTH=file\n");
+fn user_directory_environment_and_hostname_are_passed() {
+    let dir = TestDir::new();
+    let file = dir.write("environment", "# a comment\nFROM_FILE=file\nBOTH=file\n");
     let script = "id -u; id -g; pwd; hostname; echo $FROM_FILE $BOTH $SET $INHERITED; grep -c made-up /etc/hosts";
-    let run = place
+    let run = dir
         .invocation(&[
             "-u",
             "1234:4321",
@@ -53,69 +53,69 @@ fn user_directory_environment_and_host_name_reach_the_workload() {
     run.assert_stdout("1234\n4321\n/new/folder\nmade-up\nfile line a b from the host\n1\n");
 }
 
-fn a_read_only_root_takes_no_writes_and_a_tmpfs_does() {
-    let place = Place::new();
+fn read_only_root_takes_no_writes_but_a_tmpfs_does() {
+    let dir = TestDir::new();
     let script = "echo x > /root/x && echo wrote the root; echo x > /data/x && cat /data/x; \
                   df -m /data | awk 'END { print $2 }'";
-    let run = place.run(&["--read-only", "--tmpfs", "/data:size=16m,mode=1777", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["--read-only", "--tmpfs", "/data:size=16m,mode=1777", &image("busybox"), "sh", "-c", script]);
     run.assert_status(0).assert_stdout("x\n16\n");
     assert!(run.stderr.contains("Read-only file system"), "{}", run.report());
 }
 
 fn scratch_on_tmpfs_takes_writes() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let script = "echo kept > /etc/new && cat /etc/new && rm /etc/passwd && ls /etc/passwd";
-    let run = place.run(&["--scratch", "tmpfs", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["--scratch", "tmpfs", &image("busybox"), "sh", "-c", script]);
     run.assert_status(1).assert_stdout("kept\n");
 }
 
-fn scratch_none_leaves_the_root_as_it_is() {
-    let place = Place::new();
-    let run = place.run(&["--scratch", "none", &image("busybox"), "sh", "-c", "cat /etc/passwd | wc -l; echo x > /x"]);
+fn scratch_none_makes_the_root_read_only() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--scratch", "none", &image("busybox"), "sh", "-c", "cat /etc/passwd | wc -l; echo x > /x"]);
     run.assert_status(1);
     assert!(run.stderr.contains("Read-only file system"), "{}", run.report());
 }
 
-fn the_default_scratch_is_a_disk_of_8_gibibytes() {
-    let place = Place::new();
+fn default_scratch_is_a_disk_of_8_gib() {
+    let dir = TestDir::new();
     let script =
         "dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null && sync && df -m / | awk 'END { print ($2 > 7500) }'";
-    place.run(&[&image("busybox"), "sh", "-c", script]).assert_status(0).assert_stdout("1\n");
+    dir.run(&[&image("busybox"), "sh", "-c", script]).assert_status(0).assert_stdout("1\n");
 }
 
-fn an_environment_file_is_read_and_the_command_line_wins() {
-    let place = Place::new();
-    let file = place.write("environment", "A=file\nB=file\nC=has = and spaces \nPATH_FROM_HOST\n");
+fn environment_file_is_overridden_by_the_command_line() {
+    let dir = TestDir::new();
+    let file = dir.write("environment", "A=file\nB=file\nC=has = and spaces \nPATH_FROM_HOST\n");
     let script = "echo \"$A|$B|$C|$PATH_FROM_HOST\"";
     let arguments = ["--env-file", &file.display().to_string(), "-e", "B=line", &image("busybox"), "sh", "-c", script];
-    let run = place.invocation(&arguments).env("PATH_FROM_HOST", "host").finish();
+    let run = dir.invocation(&arguments).env("PATH_FROM_HOST", "host").finish();
     run.assert_status(0).assert_stdout("file|line|has = and spaces |host\n");
 }
 
-fn a_variable_without_a_value_comes_from_the_host() {
-    let place = Place::new();
+fn variable_without_a_value_comes_from_the_host() {
+    let dir = TestDir::new();
     let script = "echo \"${SET_THERE-unset} ${NOT_SET_THERE-unset}\"";
     let arguments = ["-e", "SET_THERE", "-e", "NOT_SET_THERE", &image("busybox"), "sh", "-c", script];
-    let run = place.invocation(&arguments).env("SET_THERE", "value").finish();
+    let run = dir.invocation(&arguments).env("SET_THERE", "value").finish();
     run.assert_status(0).assert_stdout("value unset\n");
 }
 
-fn a_missing_working_directory_is_made() {
-    let place = Place::new();
-    let run = place.run(&["-w", "/not/there/yet", &image("busybox"), "pwd"]);
+fn missing_working_directory_is_created() {
+    let dir = TestDir::new();
+    let run = dir.run(&["-w", "/not/there/yet", &image("busybox"), "pwd"]);
     run.assert_status(0).assert_stdout("/not/there/yet\n");
 }
 
-fn a_secret_is_not_on_the_kernel_command_line() {
-    let place = Place::new();
-    let run = place.run(&["-e", "SECRET=hunter2", &image("busybox"), "sh", "-c", "cat /proc/cmdline; echo $SECRET"]);
+fn secret_is_not_on_the_kernel_command_line() {
+    let dir = TestDir::new();
+    let run = dir.run(&["-e", "SECRET=hunter2", &image("busybox"), "sh", "-c", "cat /proc/cmdline; echo $SECRET"]);
     run.assert_status(0);
     assert_eq!(run.stdout_text().matches("hunter2").count(), 1, "{}", run.report());
     assert!(!run.console.contains("hunter2"), "{}", run.report());
 }
 
-fn the_world_inside_is_that_of_a_container() {
-    let place = Place::new();
+fn guest_has_a_containers_mounts_devices_and_files() {
+    let dir = TestDir::new();
     let script = "set -e; for d in /proc /sys /dev/pts /dev/shm /dev/mqueue /sys/fs/cgroup; do \
                       grep -q \" $d \" /proc/mounts || echo not mounted: $d; done; \
                   for l in /dev/fd /dev/stdin /dev/stdout /dev/stderr; do [ -L $l ] || echo no link: $l; done; \
@@ -124,7 +124,7 @@ fn the_world_inside_is_that_of_a_container() {
                   [ $$ = 1 ] || echo not PID 1; ls -d /proc/[0-9]* | wc -l; \
                   head -c 16 /dev/urandom | wc -c; grep -c localhost /etc/hosts; cat /etc/hostname | wc -l; \
                   ip link show lo | grep -c UP";
-    let run = place.run(&[&image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&[&image("busybox"), "sh", "-c", script]);
     run.assert_status(0);
     let lines = run.stdout_text();
     let lines: Vec<&str> = lines.lines().collect();
@@ -134,30 +134,30 @@ fn the_world_inside_is_that_of_a_container() {
     assert!(lines[2] != "0" && lines[3..] == ["1", "1"], "{}", run.report());
 }
 
-fn what_the_workload_writes_is_gone_in_the_next_run() {
-    let place = Place::new();
+fn written_file_is_gone_in_the_next_run() {
+    let dir = TestDir::new();
     let image = image("busybox");
-    place.run(&[&image, "sh", "-c", "echo x > /root/mark"]).assert_status(0);
-    place.run(&[&image, "ls", "/root/mark"]).assert_status(1);
+    dir.run(&[&image, "sh", "-c", "echo x > /root/mark"]).assert_status(0);
+    dir.run(&[&image, "ls", "/root/mark"]).assert_status(1);
 }
 
-fn a_printed_configuration_runs_the_same() {
-    let place = Place::new();
+fn printed_configuration_runs_the_same() {
+    let dir = TestDir::new();
     let image = image("busybox");
-    let printed = place.run(&["--print-config", "-e", "A=1", "-w", "/tmp", &image, "sh", "-c", "echo $A; pwd"]);
+    let printed = dir.run(&["--print-config", "-e", "A=1", "-w", "/tmp", &image, "sh", "-c", "echo $A; pwd"]);
     printed.assert_status(0);
-    let file = place.write("config.json", &printed.stdout);
-    let run = place.run(&["--config", &file.display().to_string()]);
+    let file = dir.write("config.json", &printed.stdout);
+    let run = dir.run(&["--config", &file.display().to_string()]);
     run.assert_status(0).assert_stdout("1\n/tmp\n");
 }
 
 /// Each sample takes the guest out of its work, a thousand times a second: whatever does not bear that is found here.
-fn a_profile_names_functions_and_leaves_the_guest_alone() {
-    let place = Place::new();
-    let profile = place.file("profile");
+fn profile_names_functions_and_leaves_the_guest_alone() {
+    let dir = TestDir::new();
+    let profile = dir.file("profile");
     let script = "for i in 1 2 3 4 5; do (exit $i); echo $?; done";
     let arguments = ["--profile", &profile.display().to_string(), &image("busybox"), "sh", "-c", script];
-    place.run(&arguments).assert_status(0).assert_stdout("1\n2\n3\n4\n5\n").assert_stderr("");
+    dir.run(&arguments).assert_status(0).assert_stdout("1\n2\n3\n4\n5\n").assert_stderr("");
     let text = std::fs::read_to_string(profile).expect("it was written");
     let is_stack = |line: &str| line.rsplit_once(' ').is_some_and(|(_, count)| count.parse::<u64>().is_ok());
     let has_name = |line: &str| line.starts_with(|first: char| first.is_ascii_alphabetic());

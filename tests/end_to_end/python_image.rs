@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What an image says about how it runs: entrypoint, command, user, working directory, environment.
 
-use coracle_tests::{Case, Place, case, image};
+use coracle_tests::{Case, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, the_images_own_words_decide_how_it_runs),
-        case!(Smoke, a_workload_that_crashes_ends_with_128_and_its_signal),
-        case!(Full, the_images_command_runs_under_its_entrypoint),
-        case!(Full, an_entrypoint_from_outside_drops_the_images_command),
+        case!(Smoke, image_config_sets_user_directory_and_environment),
+        case!(Smoke, crashed_workload_ends_with_128_and_its_signal),
+        case!(Full, image_command_runs_under_its_entrypoint),
+        case!(Full, entrypoint_option_drops_the_images_command),
         case!(Full, supplementary_groups_come_from_the_images_files),
     ]
 }
@@ -18,9 +18,9 @@ const SHOW: &str = "import os, pwd; print(os.getuid(), os.getgid(), pwd.getpwuid
                     print(os.getcwd()); print(os.environ['HOME']); print(os.getpid()); \
                     print(os.access('.', os.W_OK)); print(sorted(os.environ))";
 
-fn the_images_own_words_decide_how_it_runs() {
-    let place = Place::new();
-    let run = place.run(&["-e", "ADDED=1", &image("python"), "-c", SHOW]);
+fn image_config_sets_user_directory_and_environment() {
+    let dir = TestDir::new();
+    let run = dir.run(&["-e", "ADDED=1", &image("python"), "-c", SHOW]);
     run.assert_status(0);
     let text = run.stdout_text();
     let lines: Vec<&str> = text.lines().collect();
@@ -34,33 +34,33 @@ fn the_images_own_words_decide_how_it_runs() {
     }
 }
 
-fn the_images_command_runs_under_its_entrypoint() {
-    let place = Place::new();
-    let run = place.run(&[&image("python")]);
+fn image_command_runs_under_its_entrypoint() {
+    let dir = TestDir::new();
+    let run = dir.run(&[&image("python")]);
     run.assert_status(0).assert_reason("exited").assert_stderr("");
     for word in ["app", "/srv/app", "6.12"] {
         assert!(run.stdout_text().contains(word), "`{word}` is not in what the image prints\n{}", run.report());
     }
 }
 
-fn a_workload_that_crashes_ends_with_128_and_its_signal() {
-    let place = Place::new();
-    let run = place.run(&[&image("python"), "-c", "import ctypes; ctypes.string_at(0)"]);
+fn crashed_workload_ends_with_128_and_its_signal() {
+    let dir = TestDir::new();
+    let run = dir.run(&[&image("python"), "-c", "import ctypes; ctypes.string_at(0)"]);
     run.assert_status(139).assert_reason("signalled");
     assert_eq!(run.result_at("/end/signal"), 11, "{}", run.report());
 }
 
-fn an_entrypoint_from_outside_drops_the_images_command() {
-    let place = Place::new();
-    let run = place.run(&["--entrypoint", "/bin/sh", &image("python"), "-c", "echo $0 $#"]);
+fn entrypoint_option_drops_the_images_command() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--entrypoint", "/bin/sh", &image("python"), "-c", "echo $0 $#"]);
     run.assert_status(0).assert_stdout("/bin/sh 0\n");
-    let alone = place.run(&["--entrypoint", "/bin/true", &image("python")]);
+    let alone = dir.run(&["--entrypoint", "/bin/true", &image("python")]);
     alone.assert_status(0).assert_stdout("");
 }
 
 fn supplementary_groups_come_from_the_images_files() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let program = "import os, grp; groups = {g.gr_gid for g in grp.getgrall() if 'app' in g.gr_mem}; \
                    print(groups <= set(os.getgroups()), set(os.getgroups()) <= groups | {os.getgid()})";
-    place.run(&[&image("python"), "-c", program]).assert_status(0).assert_stdout("True True\n");
+    dir.run(&[&image("python"), "-c", program]).assert_status(0).assert_stdout("True True\n");
 }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! When a workload counts as ready, as a service manager hears of it.
 
-use coracle_tests::{Case, Place, case, image};
+use coracle_tests::{Case, TestDir, case, image};
 use rustix::process::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, a_service_manager_hears_ready_when_redis_answers),
-        case!(Full, a_workload_is_ready_once_it_is_executed_unless_told_otherwise),
-        case!(Full, a_command_that_exits_with_0_makes_it_ready),
-        case!(Full, a_workload_that_speaks_for_itself_is_heard),
-        case!(Full, a_redis_that_speaks_to_systemd_is_heard),
-        case!(Full, a_watchdog_is_fed),
-        case!(Full, a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it),
-        case!(Full, what_a_workload_may_say_is_passed_on_and_nothing_else),
-        case!(Full, a_detached_start_waits_until_it_is_ready),
-        case!(Quick, ready_cannot_mean_two_things),
-        case!(Quick, a_service_manager_that_is_not_there_is_named),
+        case!(Smoke, service_manager_gets_ready_when_redis_answers),
+        case!(Full, ready_is_sent_once_the_workload_is_executed),
+        case!(Full, ready_command_that_exits_with_0_sends_ready),
+        case!(Full, ready_notify_waits_for_the_workloads_own_message),
+        case!(Full, ready_notify_passes_on_what_redis_sends),
+        case!(Full, watchdog_is_notified),
+        case!(Full, watchdog_of_the_workload_outlives_a_pause),
+        case!(Full, notification_fields_of_a_workload_are_filtered),
+        case!(Full, detached_start_waits_until_ready),
+        case!(Quick, ready_options_that_conflict_are_rejected),
+        case!(Quick, missing_service_manager_is_named),
     ]
 }
 
@@ -30,8 +30,8 @@ struct ServiceManager {
 }
 
 impl ServiceManager {
-    fn new(place: &Place) -> ServiceManager {
-        let path = place.file("notify");
+    fn new(dir: &TestDir) -> ServiceManager {
+        let path = dir.file("notify");
         let socket = UnixDatagram::bind(&path).expect("the test's own folder is writable");
         ServiceManager { socket, path: path.display().to_string(), heard: Vec::new() }
     }
@@ -59,11 +59,11 @@ impl ServiceManager {
     }
 }
 
-fn a_service_manager_hears_ready_when_redis_answers() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
+fn service_manager_gets_ready_when_redis_answers() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
     let arguments = ["--ready-port", "6379", &image("redis")];
-    let mut run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    let mut run = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
     manager.wait_for("READY=1");
     run.wait_for_stdout("Ready to accept connections");
     run.signal(Signal::TERM);
@@ -72,21 +72,21 @@ fn a_service_manager_hears_ready_when_redis_answers() {
     assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
 }
 
-fn a_workload_is_ready_once_it_is_executed_unless_told_otherwise() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
-    let run = place.invocation(&[&image("busybox"), "echo", "x"]).env("NOTIFY_SOCKET", &manager.path).finish();
+fn ready_is_sent_once_the_workload_is_executed() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
+    let run = dir.invocation(&[&image("busybox"), "echo", "x"]).env("NOTIFY_SOCKET", &manager.path).finish();
     run.assert_status(0).assert_stdout("x\n");
     manager.wait_for("STOPPING=1");
     assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
 }
 
-fn a_command_that_exits_with_0_makes_it_ready() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
+fn ready_command_that_exits_with_0_sends_ready() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
     let script = "read line; echo $line; touch /tmp/there; while :; do sleep 1; done";
     let arguments = ["-i", "--init", "--ready-exec", "test -e /tmp/there", &image("busybox"), "sh", "-c", script];
-    let invocation = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
+    let invocation = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
     let mut run = invocation.stdin(coracle_tests::Stdin::Pipe).start();
     // It is asked several times before the file is there.
     std::thread::sleep(Duration::from_secs(3));
@@ -100,9 +100,9 @@ fn a_command_that_exits_with_0_makes_it_ready() {
     run.finish().assert_reason("stopped");
 }
 
-fn a_workload_that_speaks_for_itself_is_heard() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
+fn ready_notify_waits_for_the_workloads_own_message() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
     let program = "\
 import os, socket, signal, sys
 address = os.environ['NOTIFY_SOCKET']
@@ -114,7 +114,7 @@ say.send(b'READY=1\\nSTATUS=Serving')
 while True: signal.pause()
 ";
     let arguments = ["--ready-notify", "--entrypoint", "python3", &image("python"), "-c", program];
-    let run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    let run = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
     manager.wait_for("READY=1");
     manager.wait_for("STATUS=Serving");
     run.signal(Signal::TERM);
@@ -123,11 +123,11 @@ while True: signal.pause()
     assert_eq!(manager.heard.iter().filter(|heard| *heard == "READY=1").count(), 1, "{:?}", manager.heard);
 }
 
-fn a_redis_that_speaks_to_systemd_is_heard() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
+fn ready_notify_passes_on_what_redis_sends() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
     let arguments = ["--ready-notify", &image("redis"), "redis-server", "--supervised", "systemd"];
-    let mut run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
+    let mut run = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
     manager.wait_for("READY=1");
     run.wait_for_stdout("Ready to accept connections");
     run.signal(Signal::TERM);
@@ -135,10 +135,10 @@ fn a_redis_that_speaks_to_systemd_is_heard() {
     assert!(manager.heard.iter().any(|heard| heard.starts_with("STATUS=")), "{:?}", manager.heard);
 }
 
-fn a_watchdog_is_fed() {
-    let place = Place::new();
-    let mut manager = ServiceManager::new(&place);
-    let invocation = place.invocation(&["--init", &image("busybox"), "sleep", "1000"]);
+fn watchdog_is_notified() {
+    let dir = TestDir::new();
+    let mut manager = ServiceManager::new(&dir);
+    let invocation = dir.invocation(&["--init", &image("busybox"), "sleep", "1000"]);
     let run = invocation.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000").start();
     manager.wait_for("READY=1");
     for _ in 0..3 {
@@ -160,17 +160,17 @@ print(os.environ.get('WATCHDOG_USEC'), os.environ.get('WATCHDOG_PID'), flush=Tru
 for line in sys.stdin: to.send(line.strip().replace(' ', '\\n').encode())
 ";
 
-fn speaker(place: &Place, manager: &ServiceManager) -> coracle_tests::Invocation {
+fn speaker(dir: &TestDir, manager: &ServiceManager) -> coracle_tests::Invocation {
     let arguments =
         ["--name", "speaker", "-i", "--ready-notify", "--entrypoint", "python3", &image("python"), "-c", SPEAKER];
-    let run = place.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
+    let run = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
     run.stdin(coracle_tests::Stdin::Pipe)
 }
 
-fn a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it() {
-    let place = Place::new().keeping_run_entries();
-    let mut manager = ServiceManager::new(&place);
-    let mut run = speaker(&place, &manager).env("WATCHDOG_USEC", "600000").start();
+fn watchdog_of_the_workload_outlives_a_pause() {
+    let dir = TestDir::new().keeping_run_entries();
+    let mut manager = ServiceManager::new(&dir);
+    let mut run = speaker(&dir, &manager).env("WATCHDOG_USEC", "600000").start();
     run.wait_for_stdout("600000 None\n");
     manager.wait_for("READY=1");
     // Longer than the watchdog waits: coracle is not to answer for the workload.
@@ -181,17 +181,17 @@ fn a_workload_feeds_the_watchdog_itself_and_a_pause_does_not_starve_it() {
     run.send("WATCHDOG=1\n");
     manager.wait_for("WATCHDOG=1");
     manager.heard.clear();
-    place.verb("pause", &["speaker"]).finish().assert_status(0);
+    dir.verb("pause", &["speaker"]).finish().assert_status(0);
     manager.wait_for("WATCHDOG=1");
-    place.verb("resume", &["speaker"]).finish().assert_status(0);
+    dir.verb("resume", &["speaker"]).finish().assert_status(0);
     run.close_stdin();
     run.finish().assert_status(0);
 }
 
-fn what_a_workload_may_say_is_passed_on_and_nothing_else() {
-    let place = Place::new().keeping_run_entries();
-    let mut manager = ServiceManager::new(&place);
-    let mut run = speaker(&place, &manager).start();
+fn notification_fields_of_a_workload_are_filtered() {
+    let dir = TestDir::new().keeping_run_entries();
+    let mut manager = ServiceManager::new(&dir);
+    let mut run = speaker(&dir, &manager).start();
     run.wait_for_stdout("None None\n");
     manager.wait_for("READY=1");
     manager.heard.clear();
@@ -212,26 +212,26 @@ fn what_a_workload_may_say_is_passed_on_and_nothing_else() {
     run.finish().assert_status(0);
 }
 
-fn a_detached_start_waits_until_it_is_ready() {
-    let place = Place::new().keeping_run_entries();
-    let start = place.verb("run", &["-d", "--name", "m", "--ready-port", "6379", &image("redis")]).finish();
+fn detached_start_waits_until_ready() {
+    let dir = TestDir::new().keeping_run_entries();
+    let start = dir.verb("run", &["-d", "--name", "m", "--ready-port", "6379", &image("redis")]).finish();
     start.assert_status(0).assert_stdout("m\n");
-    place.verb("exec", &["m", "redis-cli", "ping"]).finish().assert_status(0).assert_stdout("PONG\n");
-    place.verb("stop", &["m"]).finish().assert_status(0);
+    dir.verb("exec", &["m", "redis-cli", "ping"]).finish().assert_status(0).assert_stdout("PONG\n");
+    dir.verb("stop", &["m"]).finish().assert_status(0);
 }
 
-fn ready_cannot_mean_two_things() {
-    let place = Place::new();
-    let run = place.run(&["--ready-port", "80", "--ready-notify", &image("busybox"), "true"]);
+fn ready_options_that_conflict_are_rejected() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--ready-port", "80", "--ready-notify", &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["--ready-port", "--ready-notify"]);
-    place.run(&["--ready-port", "0", "oci:x"]).assert_status(125).assert_one_line_naming(&["--ready-port", "0"]);
-    let run = place.run(&["--health-interval", "soon", "oci:x"]);
+    dir.run(&["--ready-port", "0", "oci:x"]).assert_status(125).assert_one_line_naming(&["--ready-port", "0"]);
+    let run = dir.run(&["--health-interval", "soon", "oci:x"]);
     run.assert_status(125).assert_one_line_naming(&["--health-interval", "soon"]);
 }
 
-fn a_service_manager_that_is_not_there_is_named() {
-    let place = Place::new();
-    let path = place.file("nobody").display().to_string();
-    let run = place.invocation(&[&image("busybox"), "true"]).env("NOTIFY_SOCKET", &path).finish();
+fn missing_service_manager_is_named() {
+    let dir = TestDir::new();
+    let path = dir.file("nobody").display().to_string();
+    let run = dir.invocation(&[&image("busybox"), "true"]).env("NOTIFY_SOCKET", &path).finish();
     run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["NOTIFY_SOCKET", &path]);
 }

@@ -1,30 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A server: it forks, serves a socket inside, saves to its scratch disk and hears signals.
 
-use coracle_tests::{Case, Place, case, image};
+use coracle_tests::{Case, TestDir, case, image};
 use rustix::process::Signal;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        case!(Smoke, a_server_daemonizes_and_answers_inside),
-        case!(Smoke, a_server_saves_and_ends_with_status_0_when_told_to_terminate),
-    ]
+    vec![case!(Smoke, redis_daemonizes_and_answers_inside), case!(Smoke, redis_saves_and_ends_with_0_at_term)]
 }
 
-fn a_server_daemonizes_and_answers_inside() {
-    let place = Place::new();
+fn redis_daemonizes_and_answers_inside() {
+    let dir = TestDir::new();
     let script = "redis-server --daemonize yes > /dev/null; until redis-cli ping; do :; done; \
                   redis-cli set a b; redis-cli get a";
-    let run = place.run(&[&image("redis"), "sh", "-c", script]);
+    let run = dir.run(&[&image("redis"), "sh", "-c", script]);
     run.assert_status(0);
     // Until the server listens, redis-cli says that it could not connect.
     let lines: Vec<String> = run.stdout_text().lines().map(str::to_owned).collect();
     assert!(lines.ends_with(&["PONG".into(), "OK".into(), "b".into()]), "{}", run.report());
 }
 
-fn a_server_saves_and_ends_with_status_0_when_told_to_terminate() {
-    let place = Place::new();
-    let mut run = place.start(&[&image("redis")]);
+fn redis_saves_and_ends_with_0_at_term() {
+    let dir = TestDir::new();
+    let mut run = dir.start(&[&image("redis")]);
     run.wait_for_stdout("Ready");
     run.signal(Signal::TERM);
     let run = run.finish();

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Kernel images that cannot be booted are refused by name, before a machine is built.
 
-use coracle_tests::{Case, Elf, Place, case, image};
+use coracle_tests::{Case, Elf, TestDir, case, image};
 use std::path::Path;
 use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick[Kvm], files_that_are_no_kernel_are_refused),
-        case!(Quick[Kvm], kernels_that_are_wrong_in_one_field_are_refused),
-        case!(Quick[Kvm], a_kernel_too_big_for_the_memory_is_refused_with_both_sizes),
-        case!(Quick[Kvm], paths_that_are_no_files_are_refused_at_once),
-        case!(Quick[Kvm], command_lines_that_cannot_be_passed_are_refused),
+        case!(Quick[Kvm], files_other_than_kernels_are_rejected),
+        case!(Quick[Kvm], kernels_with_one_wrong_field_are_rejected),
+        case!(Quick[Kvm], kernel_too_big_for_the_memory_is_rejected_with_sizes),
+        case!(Quick[Kvm], kernel_paths_other_than_files_are_rejected_at_once),
+        case!(Quick[Kvm], kernel_command_lines_that_do_not_fit_are_rejected),
     ]
 }
 
-fn refuse(place: &Place, kernel: &Path, more: &[&str], objects: &[&str]) {
+fn refuse(dir: &TestDir, kernel: &Path, more: &[&str], objects: &[&str]) {
     let path = kernel.display().to_string();
     let image = image("busybox");
     let arguments = [&["--kernel", &path][..], more, &[&image, "true"]].concat();
-    let run = place.invocation(&arguments).limit(Duration::from_secs(20)).finish();
+    let run = dir.invocation(&arguments).limit(Duration::from_secs(20)).finish();
     run.assert_status(125).assert_reason("kernel-error").assert_one_line_naming(objects);
 }
 
-fn files_that_are_no_kernel_are_refused() {
-    let place = Place::new();
+fn files_other_than_kernels_are_rejected() {
+    let dir = TestDir::new();
     let good = Elf::default().to_bytes();
     // The magic of the Linux boot protocol at 0x1f1 and 0x202; protocol 2.15, and a payload at 0x600.
     let mut bzimage = vec![0; 8192];
@@ -54,14 +54,14 @@ fn files_that_are_no_kernel_are_refused() {
         ("cut-in-the-note", &good[..good.len() - 6]),
     ];
     for (name, contents) in files {
-        refuse(&place, &place.write(name, contents), &[], &[name]);
+        refuse(&dir, &dir.write(name, contents), &[], &[name]);
     }
-    let run = place.run(&["--kernel", &place.file("bzImage-lz4").display().to_string(), &image("busybox"), "true"]);
+    let run = dir.run(&["--kernel", &dir.file("bzImage-lz4").display().to_string(), &image("busybox"), "true"]);
     run.assert_one_line_naming(&["bzImage", "lz4", "zstd"]);
 }
 
-fn kernels_that_are_wrong_in_one_field_are_refused() {
-    let place = Place::new();
+fn kernels_with_one_wrong_field_are_rejected() {
+    let dir = TestDir::new();
     let kernels = [
         ("class-32", Elf { class: 1, ..Elf::default() }),
         ("big-endian", Elf { data: 2, ..Elf::default() }),
@@ -79,39 +79,39 @@ fn kernels_that_are_wrong_in_one_field_are_refused() {
         ("memory-below-file", Elf { memory_size: 1, ..Elf::default() }),
     ];
     for (name, kernel) in kernels {
-        refuse(&place, &place.write(name, kernel.to_bytes()), &[], &[name]);
+        refuse(&dir, &dir.write(name, kernel.to_bytes()), &[], &[name]);
     }
 }
 
-fn a_kernel_too_big_for_the_memory_is_refused_with_both_sizes() {
-    let place = Place::new();
+fn kernel_too_big_for_the_memory_is_rejected_with_sizes() {
+    let dir = TestDir::new();
     let kernel = Elf { memory_size: 100 << 20, ..Elf::default() };
-    refuse(&place, &place.write("big", kernel.to_bytes()), &["-m", "64m"], &["big", "64"]);
+    refuse(&dir, &dir.write("big", kernel.to_bytes()), &["-m", "64m"], &["big", "64"]);
 }
 
-fn paths_that_are_no_files_are_refused_at_once() {
-    let place = Place::new();
-    let link = place.file("loop");
+fn kernel_paths_other_than_files_are_rejected_at_once() {
+    let dir = TestDir::new();
+    let link = dir.file("loop");
     std::os::unix::fs::symlink(&link, &link).expect("the test's own folder is writable");
-    let fifo = place.file("fifo");
+    let fifo = dir.file("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .expect("writable");
-    for path in [Path::new("/nowhere/vmlinux"), Path::new("/dev/zero"), place.path(), &link, &fifo] {
-        refuse(&place, path, &[], &[&path.display().to_string()]);
+    for path in [Path::new("/nowhere/vmlinux"), Path::new("/dev/zero"), dir.path(), &link, &fifo] {
+        refuse(&dir, path, &[], &[&path.display().to_string()]);
     }
     // Sparse, and larger than any memory: to search it would take longer than the limit.
-    let sparse = place.write("sparse", Elf::default().to_bytes());
+    let sparse = dir.write("sparse", Elf::default().to_bytes());
     let file = std::fs::OpenOptions::new().write(true).open(&sparse).expect("just written");
     file.set_len(1 << 40).expect("the file system has sparse files");
-    let run = place.invocation(&["--kernel", &sparse.display().to_string(), "oci:/nowhere", "true"]);
+    let run = dir.invocation(&["--kernel", &sparse.display().to_string(), "oci:/nowhere", "true"]);
     run.limit(Duration::from_secs(60)).finish().assert_status(125);
 }
 
-fn command_lines_that_cannot_be_passed_are_refused() {
-    let place = Place::new();
+fn kernel_command_lines_that_do_not_fit_are_rejected() {
+    let dir = TestDir::new();
     let long = "x".repeat(5000);
     for (append, object) in [(long.as_str(), "append"), ("two\nlines", "append"), ("caf\u{e9}", "append")] {
-        let run = place.run(&["--append", append, &image("busybox"), "true"]);
+        let run = dir.run(&["--append", append, &image("busybox"), "true"]);
         run.assert_status(125).assert_one_line_naming(&[object]);
     }
 }

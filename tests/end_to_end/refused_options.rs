@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Requests that make no sense are refused before anything is touched: status 125, one line that names what is wrong.
 
-use coracle_tests::{Case, Place, case, image};
+use coracle_tests::{Case, TestDir, case, image};
 use std::os::unix::process::CommandExt;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick, options_that_make_no_sense_are_refused_by_name),
-        case!(Quick, a_result_that_has_no_place_is_refused_before_anything_runs),
-        case!(Quick, options_that_contradict_each_other_are_refused),
-        case!(Quick, configuration_documents_that_make_no_sense_are_refused),
+        case!(Quick, invalid_options_are_rejected_by_name),
+        case!(Quick, result_in_a_missing_directory_is_rejected_before_the_run),
+        case!(Quick, options_that_conflict_are_rejected),
+        case!(Quick, invalid_configuration_documents_are_rejected),
         case!(Quick, help_and_version_succeed),
-        case!(Quick, a_closed_standard_input_and_error_is_survived),
+        case!(Quick, closed_standard_input_and_error_do_no_harm),
     ]
 }
 
@@ -69,11 +69,11 @@ const SENSELESS: &[(&[&str], &str)] = &[
     (&["--log-level", "loud"], "loud"),
 ];
 
-fn options_that_make_no_sense_are_refused_by_name() {
-    let place = Place::new();
+fn invalid_options_are_rejected_by_name() {
+    let dir = TestDir::new();
     for (options, object) in SENSELESS {
         let arguments = [*options, &["oci:/nowhere", "true"]].concat();
-        let run = place.run(&arguments);
+        let run = dir.run(&arguments);
         run.assert_status(125).assert_one_line_naming(&[object]);
         // Before the options are read, nobody knows where the result should go.
         if run.result.is_some() {
@@ -82,19 +82,19 @@ fn options_that_make_no_sense_are_refused_by_name() {
     }
 }
 
-fn a_result_that_has_no_place_is_refused_before_anything_runs() {
-    let place = Place::new();
-    let folder = place.path().display().to_string();
-    let file = place.write("file", "").display().to_string();
+fn result_in_a_missing_directory_is_rejected_before_the_run() {
+    let dir = TestDir::new();
+    let folder = dir.path().display().to_string();
+    let file = dir.write("file", "").display().to_string();
     for result in ["/nowhere/result.json", &folder, &format!("{file}/result.json")] {
-        let run = place.verb("run", &["--result", result, &image("busybox"), "echo", "it ran"]).finish();
+        let run = dir.verb("run", &["--result", result, &image("busybox"), "echo", "it ran"]).finish();
         run.assert_status(125).assert_stdout("").assert_one_line_naming(&["--result", result]);
     }
 }
 
-fn options_that_contradict_each_other_are_refused() {
-    let place = Place::new();
-    let disk = place.write("disk.img", vec![0; 4096]).display().to_string();
+fn options_that_conflict_are_rejected() {
+    let dir = TestDir::new();
+    let disk = dir.write("disk.img", vec![0; 4096]).display().to_string();
     let contradictions: &[(&[&str], &[&str])] = &[
         (&["--read-only", "--scratch", "8g", "--scratch", "tmpfs", "oci:/nowhere"], &["--scratch"]),
         (&["--name", "one", "--id", "other", "oci:/nowhere"], &["--name", "--id"]),
@@ -103,12 +103,12 @@ fn options_that_contradict_each_other_are_refused() {
         (&["--rootfs", &disk], &["command"]),
     ];
     for (arguments, objects) in contradictions {
-        place.run(arguments).assert_status(125).assert_one_line_naming(objects);
+        dir.run(arguments).assert_status(125).assert_one_line_naming(objects);
     }
 }
 
-fn configuration_documents_that_make_no_sense_are_refused() {
-    let place = Place::new();
+fn invalid_configuration_documents_are_rejected() {
+    let dir = TestDir::new();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let documents: &[(&str, &[u8])] = &[
         ("empty", b""),
@@ -122,35 +122,32 @@ fn configuration_documents_that_make_no_sense_are_refused() {
         ("deep", deep.as_bytes()),
     ];
     for (name, contents) in documents {
-        let file = place.write(name, contents).display().to_string();
-        place.run(&["--config", &file]).assert_status(125).assert_one_line_naming(&[name]);
+        let file = dir.write(name, contents).display().to_string();
+        dir.run(&["--config", &file]).assert_status(125).assert_one_line_naming(&[name]);
     }
-    place
-        .run(&["--config", "/nowhere/config.json"])
-        .assert_status(125)
-        .assert_one_line_naming(&["/nowhere/config.json"]);
+    dir.run(&["--config", "/nowhere/config.json"]).assert_status(125).assert_one_line_naming(&["/nowhere/config.json"]);
 }
 
 fn help_and_version_succeed() {
-    let place = Place::new();
+    let dir = TestDir::new();
     for (verb, argument, expected) in
         [("--version", None, env!("CARGO_PKG_VERSION")), ("--help", None, "run"), ("run", Some("--help"), "--memory")]
     {
         let arguments: Vec<&str> = argument.into_iter().collect();
-        let run = place.invocation(&arguments).verb(verb).finish();
+        let run = dir.invocation(&arguments).verb(verb).finish();
         run.assert_status(0).assert_stderr("");
         assert!(run.stdout_text().contains(expected), "{}", run.report());
     }
 }
 
-fn a_closed_standard_input_and_error_is_survived() {
-    let place = Place::new();
+fn closed_standard_input_and_error_do_no_harm() {
+    let dir = TestDir::new();
     // The first file that a program opens gets the lowest free number: it must not become anybody's standard stream.
     let closed = ["sh", "-c", "exec \"$@\" <&- 2>&-", "sh"];
-    let run = place.invocation(&["oci:/nowhere", "true"]).wrapped(&closed).finish();
+    let run = dir.invocation(&["oci:/nowhere", "true"]).wrapped(&closed).finish();
     run.assert_status(125).assert_reason("image-error").assert_stdout("").assert_stderr("");
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the host has /dev/full");
-    let run = place.invocation(&["oci:/nowhere", "true"]).stderr(full).finish();
+    let run = dir.invocation(&["oci:/nowhere", "true"]).stderr(full).finish();
     run.assert_status(125).assert_reason("image-error");
     // No name at all as argv[0].
     let error = std::process::Command::new(coracle_tests::coracle()).arg0("").output().expect("it starts");

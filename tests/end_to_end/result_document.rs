@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The result document: complete, the same in both places, and true.
 
-use coracle_tests::{Case, Finished, Place, case, image};
+use coracle_tests::{Case, Finished, TestDir, case, image};
 use serde_json::Value;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, the_result_holds_all_that_the_contract_names),
-        case!(Full, a_named_run_leaves_its_result_in_the_run_directory),
-        case!(Full, a_result_can_go_to_an_inherited_descriptor),
-        case!(Quick, a_refused_request_has_a_result_too),
+        case!(Smoke, result_has_all_that_the_contract_names),
+        case!(Full, named_machine_keeps_its_result_in_the_run_directory),
+        case!(Full, result_goes_to_an_inherited_descriptor),
+        case!(Quick, rejected_request_has_a_result),
     ]
 }
 
@@ -25,9 +25,9 @@ fn assert_complete(run: &Finished) {
     }
 }
 
-fn the_result_holds_all_that_the_contract_names() {
-    let place = Place::new();
-    let run = place.run(&["--timings", &image("busybox"), "sh", "-c", "exit 3"]);
+fn result_has_all_that_the_contract_names() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--timings", &image("busybox"), "sh", "-c", "exit 3"]);
     run.assert_status(3).assert_reason("exited");
     assert_complete(&run);
     let Value::Object(boot) = run.result_at("/boot") else { panic!("boot is no object\n{}", run.report()) };
@@ -46,29 +46,29 @@ fn the_result_holds_all_that_the_contract_names() {
     assert!(run.stderr.lines().count() >= 6 && run.stderr.contains("ms"), "{}", run.report());
 }
 
-fn a_named_run_leaves_its_result_in_the_run_directory() {
-    let place = Place::new().keeping_run_entries();
-    let run = place.run(&["--name", "kept", &image("busybox"), "true"]);
+fn named_machine_keeps_its_result_in_the_run_directory() {
+    let dir = TestDir::new().keeping_run_entries();
+    let run = dir.run(&["--name", "kept", &image("busybox"), "true"]);
     run.assert_status(0);
-    let kept = std::fs::read(place.run_directory().join("kept/result.json")).expect("the entry stays");
+    let kept = std::fs::read(dir.run_directory().join("kept/result.json")).expect("the entry stays");
     let kept: Value = serde_json::from_slice(&kept).expect("it is JSON");
     assert_eq!(Some(kept), run.result, "both documents are the same");
 }
 
-fn a_result_can_go_to_an_inherited_descriptor() {
-    let place = Place::new();
-    let file = place.file("through-a-descriptor.json");
+fn result_goes_to_an_inherited_descriptor() {
+    let dir = TestDir::new();
+    let file = dir.file("through-a-descriptor.json");
     let shell = format!("exec \"$@\" 9> {}", file.display());
     let wrapper = ["sh", "-c", &shell, "sh"];
-    let run = place.invocation(&[&image("busybox"), "true"]).result("fd:9").wrapped(&wrapper).finish();
+    let run = dir.invocation(&[&image("busybox"), "true"]).result("fd:9").wrapped(&wrapper).finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.report());
     let result: Value = serde_json::from_slice(&std::fs::read(file).expect("the shell made it")).expect("it is JSON");
     assert_eq!(result["end"]["reason"], "exited");
 }
 
-fn a_refused_request_has_a_result_too() {
-    let place = Place::new();
-    let run = place.run(&["oci:/nowhere/at/all", "true"]);
+fn rejected_request_has_a_result() {
+    let dir = TestDir::new();
+    let run = dir.run(&["oci:/nowhere/at/all", "true"]);
     run.assert_status(125).assert_reason("image-error");
     assert_complete(&run);
     let detail = run.result_at("/end/detail").as_str().unwrap_or_default();

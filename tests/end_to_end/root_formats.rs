@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--root-format`: whatever the root disk is made as, the workload finds the same image.
 
-use coracle_tests::{Case, Finished, Place, case, image};
+use coracle_tests::{Case, Finished, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, an_image_is_the_same_as_squashfs_and_as_erofs),
-        case!(Full, without_an_overlay_the_root_is_the_file_system_that_was_asked_for),
-        case!(Quick, a_format_that_nobody_writes_is_refused),
+        case!(Full, image_is_the_same_as_squashfs_and_as_erofs),
+        case!(Full, root_without_an_overlay_is_the_requested_file_system),
+        case!(Quick, unknown_root_format_is_rejected),
     ]
 }
 
@@ -31,10 +31,10 @@ for top in ['/usr', '/srv', '/bin', '/lib', '/var']:
         for name in sorted(folders + files): show(os.path.join(folder, name))
 ";
 
-fn an_image_is_the_same_as_squashfs_and_as_erofs() {
-    let place = Place::new();
+fn image_is_the_same_as_squashfs_and_as_erofs() {
+    let dir = TestDir::new();
     let list = |format: &str| -> Finished {
-        let run = place.run(&["--root-format", format, "-u", "root", &image("python"), "-c", LIST]);
+        let run = dir.run(&["--root-format", format, "-u", "root", &image("python"), "-c", LIST]);
         run.assert_status(0).assert_stderr("");
         run
     };
@@ -48,11 +48,11 @@ fn an_image_is_the_same_as_squashfs_and_as_erofs() {
     assert_ne!(erofs.result_at("/digests/root_disk"), squashfs.result_at("/digests/root_disk"));
 }
 
-fn without_an_overlay_the_root_is_the_file_system_that_was_asked_for() {
-    let place = Place::new();
+fn root_without_an_overlay_is_the_requested_file_system() {
+    let dir = TestDir::new();
     for format in ["auto", "erofs", "squashfs"] {
         let arguments = ["--root-format", format, "--scratch", "none", &image("busybox"), "sh", "-c"];
-        let run = place.run(&[&arguments[..], &["grep ' / ' /proc/mounts"]].concat());
+        let run = dir.run(&[&arguments[..], &["grep ' / ' /proc/mounts"]].concat());
         // Coracle's own kernel has both.
         let expected = format.replace("auto", "erofs");
         run.assert_status(0);
@@ -60,8 +60,8 @@ fn without_an_overlay_the_root_is_the_file_system_that_was_asked_for() {
     }
 }
 
-fn a_format_that_nobody_writes_is_refused() {
-    let place = Place::new();
-    let run = place.run(&["--root-format", "ntfs", "oci:/nowhere"]);
+fn unknown_root_format_is_rejected() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--root-format", "ntfs", "oci:/nowhere"]);
     run.assert_status(125).assert_one_line_naming(&["--root-format", "ntfs"]);
 }

@@ -1,45 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Signals to the process are signals to the workload, as the contract's table says.
 
-use coracle_tests::{Case, Place, Running, case, image};
+use coracle_tests::{Case, Running, TestDir, case, image};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, term_before_the_workload_runs_ends_at_once_with_143),
-        case!(Smoke, a_second_term_cuts_the_power),
-        case!(Full, term_reaches_a_handler_whose_status_counts),
-        case!(Full, the_images_workload_gets_the_stop_signal_it_asked_for),
-        case!(Full, a_workload_that_ignores_term_is_killed_after_the_stop_timeout),
-        case!(Full, with_init_a_workload_without_handlers_dies_of_term),
+        case!(Smoke, term_before_the_workload_runs_ends_with_143),
+        case!(Smoke, second_term_cuts_the_power),
+        case!(Full, term_reaches_a_handler_and_its_status_counts),
+        case!(Full, stop_signal_of_the_image_is_sent),
+        case!(Full, workload_that_ignores_term_is_killed_in_time),
+        case!(Full, init_option_lets_term_end_a_workload),
         case!(Full, int_is_forwarded_as_int),
-        case!(Full, a_second_int_is_like_term),
+        case!(Full, second_int_is_like_term),
         case!(Full, hup_usr1_usr2_and_quit_are_forwarded),
-        case!(Smoke, a_run_beyond_its_time_ends_with_reason_timeout),
+        case!(Smoke, run_beyond_its_time_ends_with_timeout),
         case!(Full, kill_leaves_nothing_behind),
-        case!(Full, a_stopped_and_continued_run_goes_on),
+        case!(Full, stopped_and_continued_run_goes_on),
         case!(Full, term_at_any_moment_ends_the_run),
     ]
 }
 
 /// A shell in the guest that runs `traps`, says `up`, and waits without end in a way that lets its traps run at once.
-fn waiting_shell(place: &Place, options: &[&str], traps: &str) -> Running {
+fn waiting_shell(dir: &TestDir, options: &[&str], traps: &str) -> Running {
     let script = format!("{traps}; echo up; while :; do sleep 1000 & wait $!; done");
     let image = image("busybox");
     let arguments = [options, &[&image, "sh", "-c", &script]].concat();
-    let mut run = place.start(&arguments);
+    let mut run = dir.start(&arguments);
     run.wait_for_stdout("up\n");
     run
 }
 
-fn term_before_the_workload_runs_ends_at_once_with_143() {
-    let place = Place::new();
-    let run =
-        place.start(&["--kernel", &coracle_tests::kernel().display().to_string(), &image("busybox"), "echo", "x"]);
+fn term_before_the_workload_runs_ends_with_143() {
+    let dir = TestDir::new();
+    let run = dir.start(&["--kernel", &coracle_tests::kernel().display().to_string(), &image("busybox"), "echo", "x"]);
     // The run directory's entry is made before anything slow is done, and after the signals are taken care of.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while std::fs::read_dir(place.run_directory()).expect("readable").next().is_none() {
+    while std::fs::read_dir(dir.run_directory()).expect("readable").next().is_none() {
         assert!(Instant::now() < deadline && !run.has_ended(), "no entry in the run directory");
         std::thread::yield_now();
     }
@@ -48,9 +47,9 @@ fn term_before_the_workload_runs_ends_at_once_with_143() {
     run.assert_status(143).assert_reason("stopped").assert_stdout("");
 }
 
-fn a_second_term_cuts_the_power() {
-    let place = Place::new();
-    let mut run = waiting_shell(&place, &[], "trap 'echo heard' TERM");
+fn second_term_cuts_the_power() {
+    let dir = TestDir::new();
+    let mut run = waiting_shell(&dir, &[], "trap 'echo heard' TERM");
     run.signal(Signal::TERM);
     run.wait_for_stdout("heard");
     run.signal(Signal::TERM);
@@ -60,48 +59,48 @@ fn a_second_term_cuts_the_power() {
     assert!(run.result_at("/end/detail").as_str().is_some_and(|detail| detail.contains("second")), "{}", run.report());
 }
 
-fn term_reaches_a_handler_whose_status_counts() {
-    let place = Place::new();
-    let run = waiting_shell(&place, &[], "trap 'echo bye; exit 42' TERM");
+fn term_reaches_a_handler_and_its_status_counts() {
+    let dir = TestDir::new();
+    let run = waiting_shell(&dir, &[], "trap 'echo bye; exit 42' TERM");
     run.signal(Signal::TERM);
     let run = run.finish();
     run.assert_status(42).assert_reason("stopped").assert_stdout("up\nbye\n");
 }
 
-fn the_images_workload_gets_the_stop_signal_it_asked_for() {
-    let place = Place::new();
-    let run = waiting_shell(&place, &["--stop-signal", "USR2"], "trap 'echo usr2; exit 9' USR2");
+fn stop_signal_of_the_image_is_sent() {
+    let dir = TestDir::new();
+    let run = waiting_shell(&dir, &["--stop-signal", "USR2"], "trap 'echo usr2; exit 9' USR2");
     run.signal(Signal::TERM);
     run.finish().assert_status(9).assert_reason("stopped").assert_stdout("up\nusr2\n");
 }
 
-fn a_workload_that_ignores_term_is_killed_after_the_stop_timeout() {
-    let place = Place::new();
-    let run = waiting_shell(&place, &["--stop-timeout", "2"], "trap '' TERM");
+fn workload_that_ignores_term_is_killed_in_time() {
+    let dir = TestDir::new();
+    let run = waiting_shell(&dir, &["--stop-timeout", "2"], "trap '' TERM");
     let asked = Instant::now();
     run.signal(Signal::TERM);
     run.finish().assert_status(137).assert_reason("killed");
     assert!(asked.elapsed() >= Duration::from_secs(2), "took {:?}", asked.elapsed());
 }
 
-fn with_init_a_workload_without_handlers_dies_of_term() {
-    let place = Place::new();
-    let mut run = place.start(&["--init", &image("busybox"), "sh", "-c", "echo up; exec sleep 1000"]);
+fn init_option_lets_term_end_a_workload() {
+    let dir = TestDir::new();
+    let mut run = dir.start(&["--init", &image("busybox"), "sh", "-c", "echo up; exec sleep 1000"]);
     run.wait_for_stdout("up\n");
     run.signal(Signal::TERM);
     run.finish().assert_status(143).assert_reason("stopped");
 }
 
 fn int_is_forwarded_as_int() {
-    let place = Place::new();
-    let run = waiting_shell(&place, &[], "trap 'echo int; exit 3' INT");
+    let dir = TestDir::new();
+    let run = waiting_shell(&dir, &[], "trap 'echo int; exit 3' INT");
     run.signal(Signal::INT);
     run.finish().assert_status(3).assert_stdout("up\nint\n");
 }
 
-fn a_second_int_is_like_term() {
-    let place = Place::new();
-    let mut run = waiting_shell(&place, &[], "trap 'echo int' INT; trap 'echo term; exit 4' TERM");
+fn second_int_is_like_term() {
+    let dir = TestDir::new();
+    let mut run = waiting_shell(&dir, &[], "trap 'echo int' INT; trap 'echo term; exit 4' TERM");
     run.signal(Signal::INT);
     run.wait_for_stdout("int\n");
     run.signal(Signal::INT);
@@ -109,9 +108,9 @@ fn a_second_int_is_like_term() {
 }
 
 fn hup_usr1_usr2_and_quit_are_forwarded() {
-    let place = Place::new();
+    let dir = TestDir::new();
     let traps = "for s in HUP USR1 USR2 QUIT; do trap \"echo got $s\" $s; done; trap 'exit 0' TERM";
-    let mut run = waiting_shell(&place, &[], traps);
+    let mut run = waiting_shell(&dir, &[], traps);
     for (signal, name) in [(Signal::HUP, "HUP"), (Signal::USR1, "USR1"), (Signal::USR2, "USR2"), (Signal::QUIT, "QUIT")]
     {
         run.signal(signal);
@@ -121,27 +120,27 @@ fn hup_usr1_usr2_and_quit_are_forwarded() {
     run.finish().assert_status(0).assert_reason("stopped");
 }
 
-fn a_run_beyond_its_time_ends_with_reason_timeout() {
-    let place = Place::new();
-    let run = place.run(&["--timeout", "3", &image("busybox"), "sleep", "1000"]);
+fn run_beyond_its_time_ends_with_timeout() {
+    let dir = TestDir::new();
+    let run = dir.run(&["--timeout", "3", &image("busybox"), "sleep", "1000"]);
     run.assert_reason("timeout").assert_status(137);
     assert!(run.elapsed >= Duration::from_secs(3), "took {:?}", run.elapsed);
 }
 
 fn kill_leaves_nothing_behind() {
-    let place = Place::new().keeping_run_entries();
-    let run = waiting_shell(&place, &["--name", "again"], ":");
+    let dir = TestDir::new().keeping_run_entries();
+    let run = waiting_shell(&dir, &["--name", "again"], ":");
     run.signal(Signal::KILL);
     let killed = run.finish();
     assert_eq!(killed.status.code(), None, "{}", killed.report());
     assert_eq!(killed.result, None, "nobody could write a result");
     // The same name starts again: the stale entry is taken over.
-    place.run(&["--name", "again", &image("busybox"), "echo", "back"]).assert_status(0).assert_stdout("back\n");
+    dir.run(&["--name", "again", &image("busybox"), "echo", "back"]).assert_status(0).assert_stdout("back\n");
 }
 
-fn a_stopped_and_continued_run_goes_on() {
-    let place = Place::new();
-    let mut run = waiting_shell(&place, &[], "trap 'echo on; exit 0' USR1");
+fn stopped_and_continued_run_goes_on() {
+    let dir = TestDir::new();
+    let mut run = waiting_shell(&dir, &[], "trap 'echo on; exit 0' USR1");
     run.signal(Signal::STOP);
     run.signal(Signal::CONT);
     run.signal(Signal::USR1);
@@ -150,10 +149,10 @@ fn a_stopped_and_continued_run_goes_on() {
 }
 
 fn term_at_any_moment_ends_the_run() {
-    let place = Place::new();
+    let dir = TestDir::new();
     // Spread over a whole boot of native KVM; the moment is the input of this test, not a wait for something.
     for step in 0..40 {
-        let run = place.start(&[&image("busybox"), "sleep", "1000"]);
+        let run = dir.start(&[&image("busybox"), "sleep", "1000"]);
         std::thread::sleep(Duration::from_millis(step * 15));
         run.signal_taken(Signal::TERM);
         run.signal(Signal::TERM);

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `-t`: a terminal outside is a terminal inside, with its size, and is given back as it was.
 
-use coracle_tests::{Case, Place, Pty, Running, Stdin, case, image};
+use coracle_tests::{Case, Pty, Running, Stdin, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, a_terminal_has_its_size_inside_and_follows_a_resize),
-        case!(Full, the_interrupt_key_goes_to_the_guest),
-        case!(Full, the_terminal_is_restored_after_a_failure_too),
-        case!(Quick, a_terminal_option_without_a_terminal_is_refused),
+        case!(Smoke, terminal_has_its_size_and_follows_a_resize),
+        case!(Full, interrupt_key_goes_to_the_guest),
+        case!(Full, terminal_is_restored_after_a_failure),
+        case!(Quick, terminal_option_without_a_terminal_is_rejected),
     ]
 }
 
 /// `coracle run` as the session leader of `pty`, so that a resize is signalled as it is to a shell's foreground job.
-fn start_on(pty: &Pty, place: &Place, arguments: &[&str]) -> Running {
-    let invocation = place.invocation(arguments).wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
+fn start_on(pty: &Pty, dir: &TestDir, arguments: &[&str]) -> Running {
+    let invocation = dir.invocation(arguments).wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
     invocation.stdout(pty.terminal()).stderr(pty.terminal()).start()
 }
 
-fn a_terminal_has_its_size_inside_and_follows_a_resize() {
-    let place = Place::new();
+fn terminal_has_its_size_and_follows_a_resize() {
+    let dir = TestDir::new();
     let mut pty = Pty::open(30, 100);
     let before = pty.modes();
     let script = "tty >/dev/null && stty size; trap 'stty size' WINCH; echo ready; \
                   while :; do read -r word && break; done; echo \"read $word\"; exit 6";
-    let run = start_on(&pty, &place, &["-i", "-t", &image("busybox"), "sh", "-c", script]);
+    let run = start_on(&pty, &dir, &["-i", "-t", &image("busybox"), "sh", "-c", script]);
     pty.wait_for("30 100");
     pty.wait_for("ready");
     pty.resize(50, 132);
@@ -35,28 +35,28 @@ fn a_terminal_has_its_size_inside_and_follows_a_resize() {
     assert_eq!(pty.modes(), before, "the terminal's modes after the run");
 }
 
-fn the_interrupt_key_goes_to_the_guest() {
-    let place = Place::new();
+fn interrupt_key_goes_to_the_guest() {
+    let dir = TestDir::new();
     let mut pty = Pty::open(24, 80);
     let script = "trap 'echo interrupted; exit 5' INT; echo ready; while :; do read -r word; done";
-    let run = start_on(&pty, &place, &["-it", &image("busybox"), "sh", "-c", script]);
+    let run = start_on(&pty, &dir, &["-it", &image("busybox"), "sh", "-c", script]);
     pty.wait_for("ready");
     pty.type_text("\x03");
     pty.wait_for("interrupted");
     run.finish().assert_status(5).assert_reason("exited");
 }
 
-fn the_terminal_is_restored_after_a_failure_too() {
-    let place = Place::new();
+fn terminal_is_restored_after_a_failure() {
+    let dir = TestDir::new();
     let pty = Pty::open(24, 80);
     let before = pty.modes();
-    start_on(&pty, &place, &["-it", &image("busybox"), "nosuch"]).finish().assert_status(127);
+    start_on(&pty, &dir, &["-it", &image("busybox"), "nosuch"]).finish().assert_status(127);
     assert_eq!(pty.modes(), before, "the terminal's modes after the run");
     pty.wait_for("coracle: ");
 }
 
-fn a_terminal_option_without_a_terminal_is_refused() {
-    let place = Place::new();
-    let run = place.run(&["-i", "-t", &image("busybox"), "sh"]);
+fn terminal_option_without_a_terminal_is_rejected() {
+    let dir = TestDir::new();
+    let run = dir.run(&["-i", "-t", &image("busybox"), "sh"]);
     run.assert_status(125).assert_one_line_naming(&["terminal"]);
 }

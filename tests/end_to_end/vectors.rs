@@ -2,20 +2,17 @@
 //! Vector registers survive everything that can happen to a task: competition, system calls, signals, forks, threads. Where
 //! the host emulates guest kernel mode, coracle itself saves and restores them at each switch.
 
-use coracle_tests::{Case, Kvm, Place, World, case, compile, file_system};
+use coracle_tests::{Case, Kvm, TestDir, World, case, compile, file_system};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        case!(Smoke, tasks_that_compete_for_one_processor_keep_their_registers),
-        case!(Smoke, tasks_on_two_processors_keep_their_registers),
-    ]
+    vec![case!(Smoke, tasks_on_one_vcpu_keep_their_registers), case!(Smoke, tasks_on_two_vcpus_keep_their_registers)]
 }
 
-fn tasks_that_compete_for_one_processor_keep_their_registers() {
+fn tasks_on_one_vcpu_keep_their_registers() {
     keep_registers("1", 3);
 }
 
-fn tasks_on_two_processors_keep_their_registers() {
+fn tasks_on_two_vcpus_keep_their_registers() {
     keep_registers("2", 4);
 }
 
@@ -23,10 +20,10 @@ fn keep_registers(cpus: &str, tasks: u64) {
     let threads = 2;
     // Sixteen rounds take seconds on a processor, emulated or not, and tens of seconds where its kernel mode alone is.
     let rounds = if World::detect().all { 400 } else { 16 };
-    let place = Place::new();
-    let disk = place.file("root.ext4");
+    let dir = TestDir::new();
+    let disk = dir.file("root.ext4");
     file_system(&disk, 16, &[(&compile("vector_state"), "/vector_state")]);
-    let run = place.run(&[
+    let run = dir.run(&[
         "--cpus",
         cpus,
         "--scratch",

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A machine that does nothing, for tests of what is done to a running one.
 
-use crate::{Place, Running, image};
+use crate::{Running, TestDir, image};
 use rustix::process::Signal;
 
-impl Place {
+impl TestDir {
     /// Starts a machine named `m`, with these options of `run`, which lives until it is told to end. It runs already.
     #[must_use]
     pub fn start_idle(&self, options: &[&str]) -> Running {
@@ -17,7 +17,7 @@ impl Place {
 }
 
 impl Running {
-    /// Ends what [`Place::start_idle`] started.
+    /// Ends what [`TestDir::start_idle`] started.
     pub fn stop_idle(self) {
         self.signal(Signal::TERM);
         self.finish().assert_status(143).assert_reason("stopped");

@@ -3,7 +3,7 @@
 
 use crate::capture::Capture;
 use crate::running::Running;
-use crate::{Finished, Place, coracle};
+use crate::{Finished, TestDir, coracle};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -39,19 +39,19 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    pub(crate) fn new<S: AsRef<str>>(place: &Place, arguments: &[S]) -> Invocation {
+    pub(crate) fn new<S: AsRef<str>>(dir: &TestDir, arguments: &[S]) -> Invocation {
         // Several runs in one place must not share these two.
         static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let result = place.file(&format!("result-{number}.json"));
-        let console = place.file(&format!("console-{number}.log"));
-        let options = [("--run-dir", &place.run_directory()), ("--result", &result), ("--console", &console)];
+        let result = dir.file(&format!("result-{number}.json"));
+        let console = dir.file(&format!("console-{number}.log"));
+        let options = [("--run-dir", &dir.run_directory()), ("--result", &result), ("--console", &console)];
         let harness_options = options.iter().flat_map(|(name, path)| [(*name).into(), path.into()]).collect();
         let environment = [
             ("PATH".into(), std::env::var_os("PATH").unwrap_or_default()),
-            ("HOME".into(), place.path().join("home").into()),
-            ("TMPDIR".into(), place.temporary().into()),
-            ("XDG_CACHE_HOME".into(), place.cache().into()),
+            ("HOME".into(), dir.path().join("home").into()),
+            ("TMPDIR".into(), dir.temporary().into()),
+            ("XDG_CACHE_HOME".into(), dir.cache().into()),
         ];
         Invocation {
             wrapper: Vec::new(),

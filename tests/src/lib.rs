@@ -15,9 +15,9 @@ mod guest_program;
 mod idle;
 mod invocation;
 mod layout;
-mod place;
 mod pty;
 mod running;
+mod test_dir;
 mod world;
 
 pub use artifacts::{
@@ -29,9 +29,9 @@ pub use finished::Finished;
 pub use guest_program::{compile, failing_calls, file_system};
 pub use invocation::{Invocation, Stdin};
 pub use layout::{Layout, sha256};
-pub use place::Place;
 pub use pty::Pty;
 pub use running::Running;
+pub use test_dir::TestDir;
 pub use world::{Kvm, World};
 
 #[cfg(test)]

@@ -11,27 +11,27 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A folder with `home`, `run` (the run directory), `tmp` (`TMPDIR`) and `files` (what the test brings along).
-pub struct Place {
+pub struct TestDir {
     folder: TempDir,
     may_keep_run_entries: bool,
 }
 
-impl Place {
+impl TestDir {
     /// A new place. The image cache is shared by all of them, so that an image is converted once.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it makes folders; a default should not")]
-    pub fn new() -> Place {
+    pub fn new() -> TestDir {
         let folder =
             tempfile::Builder::new().prefix("coracle-test-").tempdir().expect("the temporary folder is writable");
         for name in ["home", "run", "tmp", "files"] {
             fs::create_dir(folder.path().join(name)).expect("a new folder is writable");
         }
-        Place { folder, may_keep_run_entries: false }
+        TestDir { folder, may_keep_run_entries: false }
     }
 
     /// For runs whose entry stays in the run directory by intent (`--name`).
     #[must_use]
-    pub fn keeping_run_entries(mut self) -> Place {
+    pub fn keeping_run_entries(mut self) -> TestDir {
         self.may_keep_run_entries = true;
         self
     }
@@ -122,7 +122,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDir {
     fn drop(&mut self) {
         let left = self.residue();
         if !std::thread::panicking() {
@@ -137,11 +137,11 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 /// Every process of a run has the place in its environment (`TMPDIR`).
-fn processes_started_in(place: &Path) -> Vec<String> {
+fn processes_started_in(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let needle = place.as_os_str().as_bytes();
+        let needle = dir.as_os_str().as_bytes();
         if environment.windows(needle.len()).any(|window| window == needle) {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
