@@ -2,7 +2,11 @@
 //! Guest memory: anonymous, private, reserved nowhere (`MAP_NORESERVE`), so that it costs what the guest touches. Runs
 //! on `main`.
 
+#![allow(unsafe_code, reason = "madvise on guest memory, for which there is no safe wrapper")]
+
 use boot::{GuestMemory, layout};
+use rustix::mm::{Advice, madvise};
+use vm_memory::{GuestMemoryBackend as _, GuestRegionMmap};
 
 /// The host cannot give the guest its memory.
 #[derive(Debug, thiserror::Error)]
@@ -13,10 +17,28 @@ pub(crate) struct MemoryError {
     source: vm_memory::mmap::FromRangesError,
 }
 
-/// Maps the memory of a guest of `bytes`, around the hole below 4 GiB.
+/// Maps the memory of a guest of `bytes`, around the hole below 4 GiB. It is left out of core dumps. With `huge_pages` the
+/// kernel backs it with huge pages where it can.
 ///
 /// # Errors
 /// The address space or its limit (`RLIMIT_AS`) is too small.
-pub(crate) fn allocate(bytes: u64) -> Result<GuestMemory, MemoryError> {
-    GuestMemory::from_ranges(&layout::memory_regions(bytes)).map_err(|source| MemoryError { mib: bytes >> 20, source })
+pub(crate) fn allocate(bytes: u64, huge_pages: bool) -> Result<GuestMemory, MemoryError> {
+    let memory = GuestMemory::from_ranges(&layout::memory_regions(bytes))
+        .map_err(|source| MemoryError { mib: bytes >> 20, source })?;
+    for region in memory.iter() {
+        advise(region, Advice::LinuxDontDump);
+        if huge_pages {
+            advise(region, Advice::LinuxHugepage);
+        }
+    }
+    Ok(memory)
+}
+
+/// A kernel that does not know an advice works without it.
+fn advise(region: &GuestRegionMmap, advice: Advice) {
+    // SAFETY: the range is a mapping of this process, and neither advice changes its contents.
+    let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), advice) };
+    if let Err(error) = advised {
+        log::debug!("madvise {advice:?} of guest memory: {error}");
+    }
 }

@@ -20,7 +20,7 @@ use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetCounters};
 use devices::virtio::rng::Rng;
-use kvm::{KvmHost, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
+use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -110,7 +110,8 @@ impl Machine {
 /// # Errors
 /// The parts do not fit each other, or the host cannot.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
-    let memory = memory::allocate(config.memory_bytes)?;
+    // Where kernel mode is emulated a huge page is cleared for a guest that touches little of it.
+    let memory = memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?;
     let vm = KvmVm::create(host, memory, RESERVED_PAGES)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
     let serial = legacy(&vm, &mut ports, &config.console_log)?;
