@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What can be typed: verbs, and the words besides the options. The options themselves are [`Request`]'s.
+//! Verbs, and the positional arguments of `run` and `check`. The options of `run` are [`Request`]'s.
 
 use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
 use super::logs::LogsArguments;
+use super::man::ManArguments;
 use super::pause::{PauseArguments, ResumeArguments};
 use super::ps::PsArguments;
 use super::rm::RmArguments;
@@ -21,13 +22,13 @@ use std::path::PathBuf;
 
 /// Run one container image as one microVM in one process
 #[derive(Debug, Parser)]
-#[command(name = "coracle", version, max_term_width = 100, after_help = STATUS)]
+#[command(name = "coracle", version, max_term_width = 80, after_help = AFTER_HELP)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) verb: Verb,
 }
 
-const STATUS: &str = "\
+const AFTER_HELP: &str = "\
 Examples:
   coracle run oci:DIR echo hello
   echo hello | coracle run -i oci:DIR cat
@@ -36,14 +37,14 @@ Examples:
   coracle run -dit --name box oci:DIR sh && coracle attach box
   coracle check oci:DIR
 
-Exit status: the workload's own; 128 + n if signal n ended it; 125 if coracle could not do it;
-126 or 127 if the command could not be executed or was not found.";
+Exit status: the workload's own; 128 + n if signal n ended it; 125 if coracle \
+failed; 126 or 127 if the command could not be executed or was not found.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Start an image and end as its workload ends
+    /// Run an image
     Run(Box<RunArguments>),
-    /// Examine host, kernel, image and options without starting
+    /// Check host, kernel, image and options without starting
     Check(Box<CheckArguments>),
     Ps(PsArguments),
     Status(StatusArguments),
@@ -59,53 +60,55 @@ pub(super) enum Verb {
     Resume(ResumeArguments),
     Rm(RmArguments),
     Completion(CompletionArguments),
+    #[command(hide = true)]
+    Man(ManArguments),
 }
 
-/// Start an image and end as its workload ends: same streams, same signals, same exit status
+/// Run an image with the streams, signals and exit status of its workload
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
     override_usage = "coracle run [OPTIONS] IMAGE [COMMAND [ARG]...]\n       coracle run --rootfs FILE [OPTIONS] COMMAND [ARG]...",
-    after_help = STATUS
+    after_help = AFTER_HELP
 )]
 pub(super) struct RunArguments {
-    /// IMAGE (oci:DIR, oci-archive:FILE or docker-archive:FILE, each with [:TAG]), then the command: every word after IMAGE is the
-    /// workload's, whatever it looks like
+    /// IMAGE (oci:DIR, oci-archive:FILE or docker-archive:FILE, each with [:TAG]), then the command. Every word after IMAGE
+    /// belongs to the command, options included
     #[arg(value_name = "WORD", trailing_var_arg = true)]
     words: Vec<String>,
     #[command(flatten)]
     request: Request,
-    /// Read options from a JSON document (`-` is standard input); those typed here come on top
+    /// Read options from a JSON document (`-` is standard input); options given here override it
     #[arg(long, value_name = "FILE|-", help_heading = "Configuration")]
     config: Option<PathBuf>,
-    /// Write the options as such a document to standard output instead of running
+    /// Print the options as such a document instead of running
     #[arg(long, help_heading = "Configuration")]
     pub(super) print_config: bool,
-    /// This is the process that another `run -d` started
+    /// Internal: this is the background process of `run -d`
     #[arg(long, hide = true)]
     pub(super) detached: bool,
 }
 
-/// Examine host, kernel, image and options without starting
+/// Check host, kernel, image and options without starting
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true, override_usage = "coracle check [OPTIONS] [IMAGE [COMMAND [ARG]...]]")]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     run: RunArguments,
-    /// One JSON object instead of lines
+    /// Print one JSON object instead of lines
     #[arg(long, help_heading = "Check")]
     pub(super) json: bool,
 }
 
 impl RunArguments {
-    /// Document, options and words together.
+    /// Merges document, options and words.
     pub(super) fn request(self) -> Result<Request, Failure> {
         let Self { words, request: options, config, .. } = self;
         let mut request = match &config {
             None => options,
             Some(path) => {
                 if path.as_os_str() == "-" && options.interactive {
-                    let error = "--config - contradicts -i: both read standard input";
+                    let error = "--config -: cannot be used with -i, because both read standard input";
                     return Err(Failure::new(EndReason::ConfigError, error));
                 }
                 let document = Request::read(path).fails_as(EndReason::ConfigError)?;
@@ -127,7 +130,6 @@ impl RunArguments {
 }
 
 impl CheckArguments {
-    /// Document, options and words together.
     pub(super) fn request(self) -> Result<Request, Failure> {
         self.run.request()
     }
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_after_the_image_is_the_workloads() {
+    fn every_word_after_the_image_is_the_commands() {
         let typed = ["--init", "oci:x", "python", "-c", "x", "--memory", "5", "--", "-i", "--help"];
         let request = request(&typed);
         assert_eq!(request.image.as_deref(), Some("oci:x"));
@@ -155,20 +157,20 @@ mod tests {
     }
 
     #[test]
-    fn options_right_after_the_image_are_the_workloads_too() {
+    fn options_right_after_the_image_are_the_commands() {
         assert_eq!(request(&["oci:x", "-c", "x"]).command, ["-c", "x"]);
         assert_eq!(request(&["oci:x", "-e", "A=b"]).command, ["-e", "A=b"]);
         assert_eq!(request(&["oci:x"]).command, [""; 0]);
     }
 
     #[test]
-    fn with_a_root_file_system_every_word_is_the_command() {
+    fn every_word_is_the_command_with_rootfs() {
         let request = request(&["--rootfs", "f", "sh", "-c", "x"]);
         assert_eq!((request.image, request.command), (None, vec!["sh".into(), "-c".into(), "x".into()]));
     }
 
     #[test]
-    fn words_take_the_place_of_the_documents() {
+    fn words_replace_image_and_command_of_the_document() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, r#"{"version":1,"image":"oci:x","command":["a","b"]}"#).unwrap();
         let config = file.path().to_str().unwrap();

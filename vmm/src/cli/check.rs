@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `check`: every step of a start that can be examined without starting. One line a step, with the reason and
-//! its cure where it would fail; each step is examined whatever the others say.
+//! The verb `check`: tries every step of a start that needs no machine. One line a step, with the reason where it fails; later
+//! steps are tried nevertheless.
 
 use super::arguments::CheckArguments;
+use super::machines::print;
 use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::environment;
 use crate::config::request::Request;
@@ -15,12 +16,11 @@ use crate::run::progress::ProgressLine;
 use crate::run::resolve::{ResolvedRequest, RootSource};
 use crate::state::end::{EndReason, STATUS_FAILED};
 use boot::Kernel;
+use boot::layout::MAXIMUM_CPUS;
 use kvm::KvmHost;
 use oci_image::ImageReference;
 use serde::Serialize;
-use std::io::Write as _;
 
-/// What was found out about a step.
 #[derive(Debug, Serialize)]
 struct Step {
     name: &'static str,
@@ -28,7 +28,6 @@ struct Step {
     detail: String,
 }
 
-/// All of it.
 #[derive(Debug, Serialize)]
 struct Findings {
     ok: bool,
@@ -43,15 +42,14 @@ pub(super) fn check(arguments: CheckArguments) -> u8 {
         Err(failure) => return failure::fail(&failure),
     };
     super::logging::start(request.log_level.unwrap_or_default());
-    let steps = examine(&request);
+    let steps = check_all(&request);
     let findings = Findings { ok: steps.iter().all(|step| step.ok), steps };
     let text = if json {
         serde_json::to_string_pretty(&findings).expect("the findings are strings and booleans") + "\n"
     } else {
         findings.steps.iter().map(line).collect()
     };
-    // Whoever closed stdout does not want to read it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text);
     if findings.ok { 0 } else { STATUS_FAILED }
 }
 
@@ -60,19 +58,19 @@ fn line(step: &Step) -> String {
     format!("{mark}  {:<14} {}\n", step.name, step.detail)
 }
 
-fn examine(request: &Request) -> Vec<Step> {
+fn check_all(request: &Request) -> Vec<Step> {
     let directories = Directories::from_environment();
     let mut steps = vec![
-        step("kvm", examine_kvm()),
+        step("kvm", check_kvm()),
         step("kernel", open_kernel(request, &directories, &ProgressLine::new()).map(|kernel| describe_kernel(&kernel))),
         step("PID 1", read_init(request, &directories).map(|init| format!("{} KiB", init.len() >> 10))),
-        step("scratch", examine_scratch(request, &directories)),
+        step("scratch", check_scratch(request, &directories)),
     ];
-    // Without an image the host alone is examined.
+    // Without an image only the host is checked.
     if request.image.is_some() || request.rootfs.is_some() {
         let resolved = resolve(request);
         if let Ok(ResolvedRequest { root: RootSource::Image(image), .. }) = &resolved {
-            steps.push(step("image", examine_image(image)));
+            steps.push(step("image", check_image(image)));
         }
         steps.push(step("configuration", resolved.map(|_| "options, disks and network go together".to_owned())));
     }
@@ -86,7 +84,6 @@ fn step(name: &'static str, outcome: Result<String, Failure>) -> Step {
     }
 }
 
-/// Which one, and what was found in it.
 fn describe_kernel(kernel: &Kernel) -> String {
     let form = if kernel.is_bzimage() { "bzImage" } else { "vmlinux" };
     let release = kernel.features().release().unwrap_or("of unknown release");
@@ -94,12 +91,13 @@ fn describe_kernel(kernel: &Kernel) -> String {
     format!("{}, {form} {release}, {}{}", kernel.path().display(), kernel.description(), modules.unwrap_or_default())
 }
 
-fn examine_kvm() -> Result<String, Failure> {
+fn check_kvm() -> Result<String, Failure> {
     let host = KvmHost::open().fails_as(EndReason::HostError)?;
-    Ok(format!("/dev/kvm, {}, up to {} vCPUs", host.kind().name(), host.max_cpus()))
+    let max_cpus = host.max_cpus().min(MAXIMUM_CPUS.into());
+    Ok(format!("/dev/kvm, {}, up to {max_cpus} vCPUs", host.kind().name()))
 }
 
-fn examine_scratch(request: &Request, directories: &Directories) -> Result<String, Failure> {
+fn check_scratch(request: &Request, directories: &Directories) -> Result<String, Failure> {
     match request.scratch() {
         Scratch::Disk(size) => {
             scratch::create(size, directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?;
@@ -114,8 +112,8 @@ fn resolve(request: &Request) -> Result<ResolvedRequest, Failure> {
     ResolvedRequest::new(request, &files).fails_as(EndReason::ConfigError)
 }
 
-/// Its place only: what is in it shows when it is converted.
-fn examine_image(image: &str) -> Result<String, Failure> {
+/// Only whether it exists: its content is checked when it is converted.
+fn check_image(image: &str) -> Result<String, Failure> {
     let reference = ImageReference::parse(image).fails_as(EndReason::ImageError)?;
     match reference.path().metadata() {
         Ok(_) => Ok(reference.to_string()),
@@ -128,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_fails_says_why_on_its_line() {
+    fn a_failed_step_shows_the_reason_on_its_line() {
         let failed = step("kernel", Err(Failure::new(EndReason::KernelError, "no guest kernel")));
         assert_eq!(line(&failed), "FAIL  kernel         no guest kernel\n");
         let fine = step("kvm", Ok("/dev/kvm".into()));
@@ -136,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_not_there_is_a_finding() {
+    fn check_reports_a_missing_image() {
         let request = Request { image: Some("oci:/nowhere".into()), ..Request::default() };
-        let steps = examine(&request);
+        let steps = check_all(&request);
         let image = steps.iter().find(|step| step.name == "image").unwrap();
         assert!(!image.ok && image.detail.contains("/nowhere"), "{image:?}");
         assert!(steps.iter().any(|step| step.name == "configuration" && step.ok), "{steps:?}");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `completion`: what a shell needs to complete coracle's words, made from the parser itself.
+//! The verb `completion`: a shell's completion script, generated from the parser.
 
 use super::arguments::Arguments;
 use super::machines::print;
 use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::{Shell, generate};
 
-/// Print a script that completes coracle's words in a shell
+/// Print a completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -18,7 +18,7 @@ pub(super) struct CompletionArguments {
     shell: SupportedShell,
 }
 
-/// Those that are tried.
+/// The shells that the scripts are tested with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SupportedShell {
     Bash,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Messages of the `log` facade on stderr, one line each. The terminal belongs to the workload, so few pass by default.
+//! The `log` facade's messages on stderr, one line each. The terminal belongs to the workload, so few are shown by default.
 
 use crate::config::request::LogLevel;
 use log::{Log, Metadata, Record};
@@ -21,9 +21,9 @@ impl Log for ToStderr {
     fn flush(&self) {}
 }
 
-/// Shows messages from `level` on. Called once.
+/// Shows messages of `level` and above.
 pub(super) fn start(level: LogLevel) {
     log::set_max_level(level.into());
-    // There is one logger already only if this is called twice, and then it is the same.
+    // Fails only if it is called twice, with the same logger.
     let _ = log::set_logger(&ToStderr);
 }

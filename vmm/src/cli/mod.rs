@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The command line: one file a verb. Everything that a person reads of coracle on stderr is one line that begins with
-//! `coracle: `.
+//! The command line: one file a verb. Every message on stderr is one line that begins with `coracle: `.
 
 mod arguments;
 mod attach;
@@ -11,6 +10,7 @@ mod exec;
 mod logging;
 mod logs;
 mod machines;
+mod man;
 mod pause;
 mod ps;
 mod rm;
@@ -33,18 +33,18 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Does what `words` ask for, the first of which is the program's name, and returns the exit status. `stages` has been
-/// running since the process began. A panic is one line, too.
+/// Executes the command line `words`, whose first word is the program's name, and returns the exit status. `stages` started with
+/// the process. A panic is one line, too.
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
-    panics::keep();
-    let obey = AssertUnwindSafe(|| obey(words, stages));
-    catch_unwind(obey).unwrap_or_else(|_| failure::fail(&Failure::from_panic()))
+    panics::install_hook();
+    let dispatch = AssertUnwindSafe(|| dispatch(words, stages));
+    catch_unwind(dispatch).unwrap_or_else(|_| failure::fail(&Failure::from_panic()))
 }
 
-fn obey(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
+fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     let verb = match Arguments::try_parse_from(words) {
         Ok(Arguments { verb }) => verb,
-        Err(error) => return refuse(&error),
+        Err(error) => return help_or_usage_error(&error),
     };
     match verb {
         Verb::Run(arguments) => run::run(*arguments, stages),
@@ -63,44 +63,49 @@ fn obey(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
+        Verb::Man(arguments) => man::man(&arguments),
     }
 }
 
-/// Help that was asked for is a success; everything else is one line.
-fn refuse(error: &clap::Error) -> u8 {
+/// Help on request is a success; a usage error is one line and status 125.
+fn help_or_usage_error(error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Whoever closed stdout does not want to read it.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            machines::print(&text);
             return 0;
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = std::io::stderr().write_all(text.as_bytes());
         }
-        _ => failure::print_error(&first_paragraph(&text)),
+        _ => failure::print_error(&usage_error(&text)),
     }
     STATUS_FAILED
 }
 
-/// The first paragraph as one line: what is wrong. Usage and hints, which follow, are `--help`'s.
-fn first_paragraph(text: &str) -> String {
-    let lines = text.lines().take_while(|line| !line.trim().is_empty());
-    let line = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+/// clap's message as one line: its first paragraph, then its tips. Usage is left to `--help`.
+fn usage_error(rendered: &str) -> String {
+    let paragraph = rendered.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+    let message = paragraph.collect::<Vec<_>>().join(" ");
+    let tips = rendered.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    // A word with a hyphen in the place of IMAGE or MACHINE is hardly ever meant.
+    let tips = tips.filter(|tip| !tip.starts_with("to pass "));
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    std::iter::once(message).chain(tips).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Command, CommandFactory as _};
 
-    fn refusal(words: &[&str]) -> String {
-        let words = ["coracle", "run"].iter().chain(words);
-        first_paragraph(&Arguments::try_parse_from(words).unwrap_err().render().to_string())
+    fn error_of(words: &[&str]) -> String {
+        let words = ["coracle"].iter().chain(words);
+        usage_error(&Arguments::try_parse_from(words).unwrap_err().render().to_string())
     }
 
     #[test]
-    fn a_refusal_is_one_line_that_names_option_and_value() {
+    fn usage_error_is_one_line_that_names_option_and_value() {
         for (words, objects) in [
             (&["--no-such-option", "oci:x"][..], &["--no-such-option"][..]),
             (&["-m", "63m", "oci:x"], &["--memory", "63m", "the minimum is 64m"]),
@@ -113,15 +118,49 @@ mod tests {
             (&["-e", "=value", "oci:x"], &["--env", "=value"]),
             (&["--sandbox", "perhaps", "oci:x"], &["--sandbox", "perhaps"]),
         ] {
-            let line = refusal(words);
+            let line = error_of(&[&["run"], words].concat());
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line}");
             assert!(objects.iter().all(|object| line.contains(object)), "{words:?}: {line}");
         }
     }
 
     #[test]
-    fn the_definition_of_the_command_line_is_sound() {
-        use clap::CommandFactory as _;
+    fn usage_error_includes_claps_tip() {
+        for (words, expected) in [
+            (
+                &["run", "--memroy", "1g", "oci:X"][..],
+                "unexpected argument '--memroy' found: a similar argument exists: '--memory'",
+            ),
+            (&["runn"], "unrecognized subcommand 'runn': a similar subcommand exists: 'run'"),
+            (&["--memory", "1g", "run"], "unexpected argument '--memory' found: 'run --memory' exists"),
+            (
+                &["completion", "bsh"],
+                "invalid value 'bsh' for '<SHELL>' [possible values: bash, zsh, fish]: a similar value exists: 'bash'",
+            ),
+            (&["exec", "-Q", "m", "sh"], "unexpected argument '-Q' found"),
+            (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        ] {
+            assert_eq!(error_of(words), expected);
+        }
+    }
+
+    #[test]
+    fn definition_of_the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_80_columns() {
+        fn check(command: &mut Command) {
+            for text in [command.render_help(), command.render_long_help()] {
+                for line in text.to_string().lines() {
+                    assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+                }
+            }
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut command = Arguments::command();
+        command.build();
+        check(&mut command);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `rm`: removes the entries of machines that have ended.
+//! The verb `rm`: removes the run directories of machines that have ended.
 
 use super::machines::{MachineArguments, print_each};
 use crate::host::watch;
@@ -11,7 +11,7 @@ use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::path::Path;
 
-/// Remove the entries of machines that have ended
+/// Remove machines that have ended
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,39 +20,39 @@ Examples:
 pub(super) struct RmArguments {
     #[command(flatten)]
     machines: MachineArguments,
-    /// Kill those that run; do not mind those that are not there
+    /// Kill running machines; ignore unknown ones
     #[arg(short, long)]
     force: bool,
 }
 
-/// Removes and returns the exit status.
+/// Removes the machines and returns the exit status.
 pub(super) fn rm(arguments: &RmArguments) -> u8 {
     let (machines, run_dir) = arguments.machines.split();
     print_each(machines.iter().map(|machine| remove(&run_dir.path(), machine, arguments.force)))
 }
 
-/// The name of what was removed, if it was there.
-fn remove(base: &Path, machine: &str, force: bool) -> Result<Option<String>, Failure> {
-    let entry = match machines::find(base, machine) {
+/// Returns the machine's name if it existed.
+fn remove(base: &Path, wanted: &str, force: bool) -> Result<Option<String>, Failure> {
+    let machine = match machines::find(base, wanted) {
         Err(FindError::Unknown(_)) if force => return Ok(None),
         other => other.fails_as(EndReason::ConfigError)?,
     };
-    let process = entry.status.as_ref().and_then(|status| status.process().open());
+    let process = machine.status.as_ref().and_then(|status| status.process().open());
     if let Some(process) = process {
-        match (entry.has_ended(), force) {
+        match (machine.has_ended(), force) {
             (false, false) => {
-                let error = format!("{} is {}: stop it first, or use -f", entry.name, entry.state());
+                let error = format!("{} is {}: stop it first, or use -f", machine.name, machine.state());
                 return Err(Failure::new(EndReason::ConfigError, error));
             }
-            // Nothing hangs on a process but descriptors.
+            // All resources are held by descriptors, so SIGKILL leaks nothing.
             (false, true) => drop(pidfd_send_signal(&process, Signal::KILL)),
             (true, _) => {}
         }
         watch::wait_for_end(&process).fails_as(EndReason::HostError)?;
     }
-    // One without a name took its entry away itself.
-    if entry.path.exists() {
-        run_dir::remove(base, &entry.name).fails_as(EndReason::HostError)?;
+    // A machine without a name removes its directory itself.
+    if machine.path.exists() {
+        run_dir::remove(base, &machine.name).fails_as(EndReason::HostError)?;
     }
-    Ok(Some(entry.name))
+    Ok(Some(machine.name))
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `run`: the options become a request, which is printed or run.
+//! The verb `run`: merges the options into a request, and prints or runs it.
 
 use super::arguments::RunArguments;
+use super::machines::print;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::{self, Caller};
 use crate::state::end::EndReason;
 use crate::state::stages::Stages;
-use std::io::Write as _;
 
 /// Runs and returns the exit status.
 pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
@@ -19,8 +19,7 @@ fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
     super::logging::start(request.log_level.unwrap_or_default());
     if print_config {
         let document = request.to_document().fails_as(EndReason::ConfigError)?;
-        // A closed standard output is not an error.
-        let _ = writeln!(std::io::stdout(), "{document}");
+        print(&format!("{document}\n"));
         return Ok(0);
     }
     run::run(request, if detached { Caller::Detach } else { Caller::User }, stages)

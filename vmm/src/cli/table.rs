@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A table in docker's style: columns as wide as their widest cell and three spaces between them. Pure.
 
-/// Between two columns.
 const GAP: usize = 3;
 
-/// Renders `rows` under `titles`, each with as many cells.
+/// Renders `rows` under `titles`.
 pub(super) fn render<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = titles.map(|title| title.chars().count());
     for row in rows {
@@ -26,7 +25,7 @@ pub(super) fn render<const N: usize>(titles: [&str; N], rows: &[[String; N]]) ->
     text
 }
 
-/// A cell: without control characters, which a terminal would obey, and no longer than `limit`.
+/// A cell without control characters, which a terminal would execute, of at most `limit` characters.
 pub(super) fn cell(text: &str, limit: Option<usize>) -> String {
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     match limit {
@@ -46,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_reach_the_terminal_or_fill_it() {
+    fn cells_have_no_control_characters_and_a_limit() {
         assert_eq!(cell("a\x1b[2Jb\n", None), "a [2Jb ");
         assert_eq!(cell("abcdef", Some(4)), "abc…");
         assert_eq!(cell("abcd", Some(4)), "abcd");

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Durations and sizes in docker's words. Pure.
+//! Durations and sizes as docker prints them. Pure.
 
 use std::time::Duration;
 
-/// How long something took, roughly.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours) = (seconds / 60, seconds / 3600);
@@ -22,17 +21,17 @@ pub(super) fn duration(time: Duration) -> String {
     }
 }
 
-/// A size in units of 1024: memory.
+/// In units of 1024, for memory.
 pub(super) fn binary_size(bytes: u64) -> String {
     size(bytes, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)
 }
 
-/// A size in units of 1000: what went through a device.
+/// In units of 1000, for I/O.
 pub(super) fn decimal_size(bytes: u64) -> String {
     size(bytes, 1000.0, ["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
 }
 
-/// With so many significant digits.
+/// With `digits` significant digits.
 #[allow(clippy::cast_precision_loss, reason = "a few digits are shown")]
 fn size(bytes: u64, base: f64, units: [&str; 7], digits: usize) -> String {
     let mut value = bytes as f64;
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_rough() {
+    fn durations_are_rounded() {
         for (seconds, words) in [
             (0, "Less than a second"),
             (1, "1 second"),

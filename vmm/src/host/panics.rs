@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Panics: mistakes of ours, on whatever thread. The first is kept as one line instead of being printed where it happens, and
-//! `main`, which may be waiting for something else, is woken. With `RUST_BACKTRACE` the standard library has its say, too.
+//! Panics on any thread: bugs of coracle's. The first is stored as one line instead of being printed by the thread, and `main` is
+//! woken by an eventfd. With `RUST_BACKTRACE` the standard library's message is printed, too.
 
 use std::io;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
@@ -9,24 +9,24 @@ use vmm_sys_util::eventfd::EventFd;
 
 static PANICS: Panics = Panics::new();
 
-/// From now on panics are kept. Called once, by `main`.
-pub(crate) fn keep() {
-    let usual = take_hook();
+/// Called once, by `main`.
+pub(crate) fn install_hook() {
+    let default_hook = take_hook();
     set_hook(Box::new(move |panic| {
-        PANICS.keep(line(panic));
+        PANICS.store(line(panic));
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
-            usual(panic);
+            default_hook(panic);
         }
     }));
 }
 
-/// The first panic of this process, if there was one: on which thread, where, why. What comes after one follows from it.
+/// The first panic of this process: thread, location, message. Later ones are its consequences.
 #[must_use]
 pub(crate) fn first() -> Option<&'static str> {
     PANICS.first()
 }
 
-/// Readable once there was a panic, on whatever thread, before or after this call.
+/// An eventfd that is readable once a thread has panicked, before or after this call.
 ///
 /// # Errors
 /// The host has no more descriptors.
@@ -44,7 +44,7 @@ impl Panics {
         Self { first: OnceLock::new(), wake: OnceLock::new() }
     }
 
-    fn keep(&self, line: String) {
+    fn store(&self, line: String) {
         if self.first.set(line).is_ok()
             && let Some(wake) = self.wake.get()
         {
@@ -59,7 +59,7 @@ impl Panics {
     fn watch(&self) -> io::Result<&EventFd> {
         let new = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let wake = self.wake.get_or_init(|| new);
-        // The hook looks for the descriptor after it has kept the line: one of the two sees the other.
+        // The hook reads `wake` after it has stored the line, so one of the two sees the other.
         if self.first.get().is_some() {
             wake_up(wake);
         }
@@ -68,13 +68,13 @@ impl Panics {
 }
 
 fn wake_up(wake: &EventFd) {
-    // Its counter is far from its limit.
+    // The counter cannot overflow.
     let _ = wake.write(1);
 }
 
 fn line(panic: &PanicHookInfo<'_>) -> String {
     let current = std::thread::current();
-    let thread = current.name().unwrap_or("without a name");
+    let thread = current.name().unwrap_or("unnamed");
     let place = panic.location().map(|location| format!(" at {location}")).unwrap_or_default();
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -86,19 +86,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_panic_is_kept_and_wakes_who_watches() {
+    fn the_first_panic_is_stored_and_wakes_the_watcher() {
         let panics = Panics::new();
         let wake = panics.watch().unwrap();
         assert_eq!(wake.read().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        panics.keep("one".into());
-        panics.keep("other".into());
+        panics.store("one".into());
+        panics.store("other".into());
         assert_eq!((panics.first(), wake.read().unwrap()), (Some("one"), 1));
     }
 
     #[test]
-    fn who_watches_late_hears_of_a_panic_before() {
+    fn a_late_watcher_is_woken_at_once() {
         let panics = Panics::new();
-        panics.keep("one".into());
+        panics.store("one".into());
         assert_eq!(panics.watch().unwrap().read().unwrap(), 1);
     }
 }

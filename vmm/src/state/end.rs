@@ -27,6 +27,8 @@ pub(crate) enum StatusRule {
     /// 0 if it was requested inside the guest, 125 if it was unexpected.
     Requested,
     /// 125; 126 or 127 if the command cannot be executed or is not found.
+    Rejected,
+    /// 125.
     Failed,
 }
 
@@ -49,11 +51,9 @@ macro_rules! end_reasons {
 
         impl EndReason {
             /// In the order of the documentation.
-            #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
 
             /// For the manual page.
-            #[cfg(test)]
             #[must_use]
             pub(crate) fn description(self) -> &'static str {
                 match self {
@@ -103,7 +103,7 @@ end_reasons! {
     /// KVM cannot run the guest any further.
     KvmError: Failed, Printed;
     /// The request is invalid, or the command cannot be executed.
-    ConfigError: Failed, Printed;
+    ConfigError: Rejected, Printed;
     /// The image is missing or invalid.
     ImageError: Failed, Printed;
     /// The guest kernel is missing or invalid.
@@ -243,7 +243,7 @@ impl End {
         match self.reason.status_rule() {
             StatusRule::Workload | StatusRule::Killed => false,
             StatusRule::Requested => self.status != 0,
-            StatusRule::Failed => true,
+            StatusRule::Rejected | StatusRule::Failed => true,
         }
     }
 
