@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `coracle attach`: the streams, the terminal and the signals of a detached workload, for as many as want them.
+//! `coracle attach`: the streams, the terminal and the signals of a detached workload, for several clients at once.
 
 use crate::life_cycle::{status, waiting};
 use coracle_tests::{Case, Finished, Pty, Running, Stdin, TestDir, case, frames, image};
@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Answers each word, until one is `end`.
+/// Answers each word until `end`.
 const ECHO: &str =
     "echo up; while read -r word; do [ \"$word\" = end ] && exit 7; echo got $word; echo not $word >&2; done";
 
@@ -33,12 +33,12 @@ fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> Finished {
     dir.verb(verb, arguments).finish()
 }
 
-/// `attach` with an input that the test writes.
+/// `attach` with a pipe as its input.
 fn attached(dir: &TestDir, arguments: &[&str]) -> Running {
     dir.verb("attach", arguments).stdin(Stdin::Pipe).start()
 }
 
-/// Waits until `text` is in the output of the machine, from its start on.
+/// Waits until `text` is in the machine's output since its start.
 fn wait_for_log(dir: &TestDir, text: &str) {
     dir.verb("logs", &["-f", "m"]).start().wait_for_stdout(text);
 }
@@ -49,7 +49,7 @@ fn attached_on(pty: &Pty, dir: &TestDir, arguments: &[&str]) -> Running {
     invocation.stdout(pty.terminal()).stderr(pty.terminal()).start()
 }
 
-/// A connection after the upgrade, and what came behind the head of the answer.
+/// A connection to the control socket, upgraded to `attach`.
 fn upgraded(dir: &TestDir) -> UnixStream {
     let mut stream = UnixStream::connect(dir.run_directory().join("m/control.sock")).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket has timeouts");
@@ -65,11 +65,11 @@ fn upgraded(dir: &TestDir) -> UnixStream {
 }
 
 fn attach_shows_output_and_shares_the_open_input() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     detached(&dir, &["-i", &image("busybox"), "sh", "-c", ECHO]);
     wait_for_log(&dir, "up\n");
     assert_eq!(status(&dir, "m")["interactive"], true);
-    // Who was heard is attached. Then its own input ends; what it sees does not.
+    // A client whose input was answered is attached. The end of its input does not end its output.
     let mut watching = attached(&dir, &["m"]);
     watching.send("zero\n");
     watching.wait_for_stdout("got zero\n");
@@ -92,7 +92,7 @@ fn attach_shows_output_and_shares_the_open_input() {
 }
 
 fn attach_gets_all_output_before_the_status() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     detached(&dir, &["-i", &image("busybox"), "sh", "-c", "echo up; read -r word; seq 1 50000; exit 3"]);
     let mut run = attached(&dir, &["m"]);
     run.send("go\n");
@@ -103,12 +103,12 @@ fn attach_gets_all_output_before_the_status() {
 }
 
 fn attach_forwards_signals_unless_told_not_to() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script =
         "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; while :; do read -r word && echo got $word; done";
     detached(&dir, &["-i", &image("busybox"), "sh", "-c", script]);
     let [mut proxy, mut alone] = ["--sig-proxy", "--sig-proxy=false"].map(|option| attached(&dir, &[option, "m"]));
-    // Who was heard is attached, and has its signals in hand.
+    // A client whose input was answered is attached and handles signals.
     for (run, word) in [(&mut proxy, "one\n"), (&mut alone, "two\n")] {
         run.send(word);
         run.wait_for_stdout(&format!("got {word}"));
@@ -123,7 +123,7 @@ fn attach_forwards_signals_unless_told_not_to() {
 }
 
 fn attach_detaches_by_keys_and_attaches_again() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     detached(&dir, &["-it", &image("busybox"), "sh"]);
     attached(&dir, &["m"]).finish().assert_status(125).assert_one_line_naming(&["m", "terminal"]);
     let mut pty = Pty::open(50, 132);
@@ -143,7 +143,7 @@ fn attach_detaches_by_keys_and_attaches_again() {
 
     let mut other = Pty::open(30, 90);
     let second = attached_on(&other, &dir, &["--detach-keys", "ctrl-a", "m"]);
-    // The line that was begun on the first terminal is still there; the keys of the first are keys like others.
+    // The unfinished line of the first terminal is still there. Its detach keys have no meaning on the second.
     other.type_text("-behind\r");
     other.wait_for("left-behind");
     other.type_text("stty size\r");
@@ -151,11 +151,11 @@ fn attach_detaches_by_keys_and_attaches_again() {
     other.type_text("\x01");
     second.finish().assert_status(0);
 
-    // Who only looks has no raw terminal, and a signal is his own.
+    // A client without input has no raw terminal, and its signals are not forwarded.
     let watching = attached_on(&other, &dir, &["--no-stdin", "m"]);
     let mut last = Pty::open(24, 80);
     let third = attached_on(&last, &dir, &["m"]);
-    // It may come too late for a word that is said once.
+    // The client may attach after a text that is printed once.
     last.type_text("until read -t 1 line; do echo t'wo'; done; echo three; exit 9\r");
     other.wait_for("two");
     last.type_text("\r");
@@ -165,8 +165,8 @@ fn attach_detaches_by_keys_and_attaches_again() {
 }
 
 fn attach_accepts_a_paused_machine_and_names_others() {
-    let dir = TestDir::new().keeping_run_entries();
-    verb(&dir, "attach", &["nobody"]).assert_status(125).assert_one_line_naming(&["nobody"]);
+    let dir = TestDir::new().keeping_machines();
+    verb(&dir, "attach", &["missing"]).assert_status(125).assert_one_line_naming(&["missing"]);
     verb(&dir, "attach", &["--detach-keys", "ctrl-1", "m"]).assert_status(125).assert_one_line_naming(&["ctrl-1"]);
     let front = waiting(&dir, "front", "trap 'exit 0' TERM");
     verb(&dir, "attach", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
@@ -186,13 +186,13 @@ fn attach_accepts_a_paused_machine_and_names_others() {
 }
 
 fn attach_drops_a_client_that_does_not_read() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "echo up; seq 1 200000 >&2; echo done; read -r word";
     detached(&dir, &["-i", "--log-size", "64k", &image("busybox"), "sh", "-c", &format!("read -r word; {script}")]);
     let (mut reader, writer) = std::io::pipe().expect("the host has pipes");
     let mut slow = dir.verb("attach", &["m"]).stdin(Stdin::Pipe).stderr(writer).start();
     slow.send("go\n");
-    // The workload comes to its end of the line, though nobody takes what it says.
+    // The workload reaches its last line, though its output is not read.
     wait_for_log(&dir, "done\n");
     let mut seen = String::new();
     let read = std::thread::spawn(move || reader.read_to_string(&mut seen).map(|_| seen));
@@ -205,7 +205,7 @@ fn attach_drops_a_client_that_does_not_read() {
 }
 
 fn attach_serves_twenty_and_survives_a_killed_client() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     detached(&dir, &["-i", &image("busybox"), "sh", "-c", ECHO]);
     let mut all: Vec<Running> = (0..20).map(|_| attached(&dir, &["m"])).collect();
     for (index, one) in all.iter_mut().enumerate() {
@@ -226,11 +226,11 @@ fn attach_serves_twenty_and_survives_a_killed_client() {
 }
 
 fn attach_survives_garbage_and_clients_that_never_read() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     detached(&dir, &["-i", &image("busybox"), "sh", "-c", "echo up; exec cat"]);
     wait_for_log(&dir, "up\n");
     let pid = status(&dir, "m")["pid"].as_u64().expect("a process has a number");
-    let before = crate::hostile_clients::own_memory(u32::try_from(pid).expect("numbers are small"));
+    let before = crate::hostile_clients::own_memory(u32::try_from(pid).expect("process numbers fit"));
     for garbage in [
         frames::frame(0, &[b'x'; 10])[..8].repeat(1000),
         frames::frame(7, b"no such stream"),
@@ -239,21 +239,21 @@ fn attach_survives_garbage_and_clients_that_never_read() {
         vec![0xff; 64 << 10],
     ] {
         let mut client = upgraded(&dir);
-        // Cut in the middle of it, perhaps.
+        // The connection may be closed during the write.
         let _ = client.write_all(&garbage);
         let _ = client.shutdown(std::net::Shutdown::Write);
         let _ = client.read_to_end(&mut Vec::new());
     }
     let mut silent: Vec<UnixStream> = (0..25).map(|_| upgraded(&dir)).collect();
     let mut run = attached(&dir, &["m"]);
-    // More than the pipe takes while the workload is held; all of it arrives.
+    // More than the pipe takes while the workload is stopped. All of it arrives.
     verb(&dir, "pause", &["m"]).assert_status(0);
     for client in &mut silent {
         client.set_nonblocking(true).expect("a socket can");
         let line = [&[b'x'; 20_000][..], b"\n"].concat();
         let _ = client.write(&frames::frame(0, &line).repeat(20));
     }
-    let during = crate::hostile_clients::own_memory(u32::try_from(pid).expect("numbers are small"));
+    let during = crate::hostile_clients::own_memory(u32::try_from(pid).expect("process numbers fit"));
     assert!(during < before + 16 * 1024, "{before} KiB before, {during} KiB with the clients");
     drop(silent);
     verb(&dir, "resume", &["m"]).assert_status(0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `run -d`, and what remains of it: the name on standard output, the logs, the entry.
+//! `run -d`: the name on standard output, the logs, the machine's directory.
 
 use crate::life_cycle::status;
 use coracle_tests::{Case, Finished, Invocation, TestDir, case, frames, image};
@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// `run -d`, without the harness's result and console, which would be another process's.
+/// `run -d` without the harness's options for result and console.
 fn detached(dir: &TestDir, arguments: &[&str]) -> Invocation {
     dir.verb("run", &[&["-d"], arguments].concat())
 }
@@ -33,7 +33,7 @@ fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> Finished {
 }
 
 fn detached_start_prints_the_name_and_keeps_the_output() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "printf 'no end'; echo error >&2; echo; trap 'echo bye; exit 3' TERM; echo up; sleep 1000 & wait $!";
     let cidfile = dir.file("id").display().to_string();
     let started =
@@ -42,7 +42,7 @@ fn detached_start_prints_the_name_and_keeps_the_output() {
     assert_eq!(fs::read_to_string(cidfile).expect("it was made"), "back");
     let shown = status(&dir, "back");
     assert_eq!((&shown["state"], &shown["detached"]), (&"running".into(), &true.into()), "{shown}");
-    // Once it says `up`, it has its trap.
+    // The trap is set before `up` is printed.
     let mut following = dir.verb("logs", &["-f", "back"]).start();
     following.wait_for_stdout("up\n");
     verb(&dir, "stop", &["back"]).assert_status(0).assert_stdout("back\n");
@@ -53,7 +53,7 @@ fn detached_start_prints_the_name_and_keeps_the_output() {
 }
 
 fn detached_start_that_fails_prints_why_with_its_status() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let busybox = image("busybox");
     for (arguments, expected, object) in [
         (&["oci:/nowhere/at/all", "true"][..], 125, "/nowhere/at/all"),
@@ -74,33 +74,33 @@ fn detached_start_that_fails_prints_why_with_its_status() {
 }
 
 fn logs_keep_streams_and_times_apart() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "for n in 1 2 3 4 5; do echo out $n; echo err $n >&2; done; sleep 1; echo done; sleep 1000";
-    detached(&dir, &["--name", "talks", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
-    dir.verb("logs", &["-f", "talks"]).start().wait_for_stdout("done\n");
-    // The second before it sets the last line apart; what two streams say at once comes in the order of their relays.
-    let stamped = verb(&dir, "logs", &["-t", "-n", "1", "talks"]).stdout_text();
+    detached(&dir, &["--name", "chatter", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
+    dir.verb("logs", &["-f", "chatter"]).start().wait_for_stdout("done\n");
+    // A second passes before the last line, so that it is the last one. Lines of two streams at the same time have no order.
+    let stamped = verb(&dir, "logs", &["-t", "-n", "1", "chatter"]).stdout_text();
     let (time, text) = stamped.split_once(' ').expect("a time and a text");
     assert_eq!(text, "done\n");
-    verb(&dir, "logs", &["--since", time, "talks"]).assert_stdout("done\n").assert_stderr("");
-    let last = verb(&dir, "logs", &["--since", "1h", "-n", "3", "talks"]);
+    verb(&dir, "logs", &["--since", time, "chatter"]).assert_stdout("done\n").assert_stderr("");
+    let last = verb(&dir, "logs", &["--since", "1h", "-n", "3", "chatter"]);
     assert_eq!(last.stdout_text().lines().count() + last.stderr.lines().count(), 3, "{}", last.report());
     let all = "out 1\nout 2\nout 3\nout 4\nout 5\ndone\n";
-    for arguments in [&["talks"][..], &["--tail", "all", "talks"]] {
+    for arguments in [&["chatter"][..], &["--tail", "all", "chatter"]] {
         verb(&dir, "logs", arguments).assert_stdout(all).assert_stderr("err 1\nerr 2\nerr 3\nerr 4\nerr 5\n");
     }
-    // Who has read enough ends the follower, though nothing more is written.
+    // The follower ends when its reader closes the pipe, though nothing more is written.
     let mut following = std::process::Command::new(coracle_tests::coracle());
-    following.args(["logs", "-f", "talks", "--run-dir"]).arg(dir.run_directory());
+    following.args(["logs", "-f", "chatter", "--run-dir"]).arg(dir.run_directory());
     let mut following =
         following.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
     drop(following.stdout.take());
     assert!(following.wait().expect("it ends").success());
-    verb(&dir, "rm", &["-f", "talks"]).assert_status(0);
+    verb(&dir, "rm", &["-f", "chatter"]).assert_status(0);
 }
 
 fn logs_are_bounded_and_end_with_the_last_line() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let arguments = ["--name", "chatty", "--log-size", "64k", &image("busybox"), "seq", "1", "200000"];
     detached(&dir, &arguments).finish().assert_status(0);
     verb(&dir, "wait", &["chatty"]).assert_stdout("0\n");
@@ -125,13 +125,13 @@ fn detached_machine_without_a_name_stays_until_removed() {
     let name = started.stdout_text().trim_end().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
     while dir.run_directory().join(&name).exists() {
-        assert!(Instant::now() < deadline, "--rm leaves nothing");
+        assert!(Instant::now() < deadline, "--rm left the machine");
         std::thread::yield_now();
     }
 }
 
 fn stop_returns_when_the_result_is_written() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "trap 'exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
     detached(&dir, &["--name", "quick", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
     dir.verb("logs", &["-f", "quick"]).start().wait_for_stdout("up\n");
@@ -140,7 +140,7 @@ fn stop_returns_when_the_result_is_written() {
 }
 
 fn hundred_starts_of_one_name_leave_one_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let busybox = image("busybox");
     let arguments = ["--name", "one", &busybox, "sleep", "1000"];
     let starts: Vec<_> = (0..100).map(|_| detached(&dir, &arguments).limit(Duration::from_secs(300)).start()).collect();
@@ -155,17 +155,18 @@ fn hundred_starts_of_one_name_leave_one_machine() {
 }
 
 fn full_disk_loses_the_logs_but_not_the_workload() {
-    let dir = TestDir::new().keeping_run_entries();
-    let folder = dir.run_directory().display().to_string();
-    // The machine and whoever asks after it see the same small disk.
-    let script = format!("mount -t tmpfs -o size=128k none {folder} && \"$@\" && \"$1\" wait --run-dir {folder} full");
+    let dir = TestDir::new().keeping_machines();
+    let directory = dir.run_directory().display().to_string();
+    // The machine and `wait` have the same small disk.
+    let script =
+        format!("mount -t tmpfs -o size=128k none {directory} && \"$@\" && \"$1\" wait --run-dir {directory} full");
     let run = detached(&dir, &["--name", "full", &image("busybox"), "seq", "1", "100000"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]).finish();
     run.assert_status(0).assert_stdout("full\n0\n");
 }
 
 fn interrupted_detached_start_leaves_no_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let start = detached(&dir, &["--name", "unwanted", &image("busybox"), "sleep", "1000"]).start();
     let entry = dir.run_directory().join("unwanted/status.json");
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -180,7 +181,7 @@ fn interrupted_detached_start_leaves_no_machine() {
 }
 
 fn foreground_machine_has_no_logs() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     dir.run(&["--name", "front", &image("busybox"), "true"]).assert_status(0);
     verb(&dir, "logs", &["front"]).assert_status(125).assert_one_line_naming(&["front", "-d"]);
 }
@@ -195,7 +196,7 @@ fn curl(dir: &TestDir, name: &str, path: &str) -> std::process::Command {
 }
 
 fn control_socket_sends_logs_in_dockers_frames() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script =
         "seq 1 5000; echo oops >&2; trap 'printf bye; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done";
     detached(&dir, &["--name", "framed", &image("busybox"), "sh", "-c", script]).finish().assert_status(0);
@@ -213,10 +214,10 @@ fn control_socket_sends_logs_in_dockers_frames() {
     let (time, text) = stamped[1].split_once(' ').expect("a time and a text");
     assert_eq!((text, &*stamped[2]), ("up\n", ""));
     assert_eq!(frames::texts(&read(&format!("?since={time}")))[1], "up\n");
-    assert!(String::from_utf8_lossy(&read("?tail=some")).contains("`some`"), "what is wrong is named");
+    assert!(String::from_utf8_lossy(&read("?tail=some")).contains("`some`"), "the invalid value is named");
 
     let mut following = curl(&dir, "framed", "logs?follow=1&tail=1&stdout=1").spawn().expect("curl is there");
-    // Once it has the first frame, it gets all that follows, though the process ends.
+    // A client that has its first frame gets all others, though the process ends.
     let mut followed = vec![0; 8 + 3];
     let mut pipe = following.stdout.take().expect("it is piped");
     pipe.read_exact(&mut followed).expect("curl passes on what comes");

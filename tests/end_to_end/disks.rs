@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Disks that the user brings: `--disk` and `--rootfs`.
+//! Disks of the user: `--disk` and `--rootfs`.
 
 use coracle_tests::{Case, TestDir, case, image};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -72,8 +72,8 @@ fn disk_locked_by_another_process_is_rejected() {
     let dir = TestDir::new();
     let path = dir.write("data.img", vec![0; 64 << 10]);
     let holder = OpenOptions::new().read(true).write(true).open(&path).expect("just written");
-    // A lock of this process conflicts with one on coracle's open file description, as another coracle's does.
-    fcntl_lock(&holder, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
+    // A lock of this process conflicts with coracle's lock on its open file description, like that of another coracle.
+    fcntl_lock(&holder, FlockOperation::NonBlockingLockExclusive).expect("no other process has it");
     let run = dir.run(&["--disk", &disk(&path, ""), &image("busybox"), "true"]);
     run.assert_status(125).assert_one_line_naming(&["data.img", "lock"]);
 }

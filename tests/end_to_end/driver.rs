@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The scripts of `tests/driver`, as a manager of virtual machines would call them, and the completion scripts.
+//! The scripts of `tests/driver`, called like a virtual machine manager's driver; help and completion scripts.
 
 use coracle_tests::{Case, TestDir, case, coracle, image, workspace};
 use std::process::{Command, Output};

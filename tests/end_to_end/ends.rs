@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Ends that are not the workload's own: what the guest's kernel and the machine itself can come to. Those of a workload
-//! are in `status.rs`, those of signals in `signals.rs`.
+//! Ends of the guest's kernel and of the machine. Those of a workload are in `status.rs`, those by signals in `signals.rs`.
 
 use coracle_tests::{Case, Elf, Finished, Invocation, Pty, Stdin, TestDir, case, compile, failing_calls, image};
 use rustix::process::Signal;
@@ -28,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
 /// hlt; jmp back.
 const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
-/// A kernel that consists of this 32-bit code.
+/// A run with this 32-bit code as its kernel.
 fn kernel(dir: &TestDir, code: &[u8], options: &[&str]) -> Invocation {
     let kernel = dir.write("kernel", Elf { code: code.to_vec(), ..Elf::default() }.to_bytes()).display().to_string();
     let image = image("busybox");
@@ -36,7 +35,6 @@ fn kernel(dir: &TestDir, code: &[u8], options: &[&str]) -> Invocation {
     dir.invocation(&arguments).limit(Duration::from_secs(30))
 }
 
-/// Runs it.
 fn boot(dir: &TestDir, code: &[u8], options: &[&str]) -> Finished {
     kernel(dir, code, options).finish()
 }
@@ -50,14 +48,14 @@ fn kernel_reset_ends_with_guest_reset() {
 
 fn triple_fault_ends_with_triple_fault() {
     let dir = TestDir::new();
-    // push 0; push 0; lidt [esp]; int3: with a table of no entries there is nobody to report the fault to.
+    // push 0; push 0; lidt [esp]; int3: with an empty interrupt table the fault cannot be handled.
     let run = boot(&dir, &[0xbc, 0, 0x80, 0, 0, 0x6a, 0, 0x6a, 0, 0x0f, 0x01, 0x1c, 0x24, 0xcc, 0xf4], &[]);
     run.assert_status(125).assert_reason("triple-fault").assert_one_line_naming(&["triple fault"]);
 }
 
 fn instruction_that_kvm_cannot_execute_ends_with_kvm_error() {
     let dir = TestDir::new();
-    // mov eax, 0xd0008000; jmp eax: nothing is there.
+    // mov eax, 0xd0008000; jmp eax: no memory at this address.
     let run = boot(&dir, &[0xb8, 0, 0x80, 0, 0xd0, 0xff, 0xe0], &["--timeout", "20"]);
     run.assert_status(125).assert_reason("kvm-error").assert_one_line_naming(&["KVM"]);
 }
@@ -75,19 +73,19 @@ fn missing_tap_ends_with_network_error() {
 }
 
 fn panic_of_any_thread_ends_with_internal_error() {
-    // mov dword [0xd0000070], 0xff; hlt: a driver status that coracle warns of, with the time.
+    // mov dword [0xd0000070], 0xff; hlt: an invalid driver status, which coracle logs with the time.
     let nonsense = [0xc7, 0x05, 0x70, 0, 0, 0xd0, 0xff, 0, 0, 0, 0xf4, 0xeb, 0xfd];
     for thread in ["main", "prepare", "io", "disk-0", "vcpu-0"] {
         let dir = TestDir::new();
         let code = if thread == "vcpu-0" { &nonsense[..] } else { &HALT };
         let run = kernel(&dir, code, &["--timeout", "20"]).wrapped(&[&failing_calls(), thread]).finish();
-        let said = format!("internal error: the thread {thread} panicked at ");
-        run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&[&said]);
+        let message = format!("internal error: the thread {thread} panicked at ");
+        run.assert_status(125).assert_reason("internal-error").assert_one_line_naming(&[&message]);
     }
 }
 
 fn panic_restores_the_terminal_and_leaves_a_failed_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let pty = Pty::open(24, 80);
     let before = pty.modes();
     let run = kernel(&dir, &HALT, &["-it", "--name", "broken", "--timeout", "20"]);
@@ -102,7 +100,7 @@ fn panic_restores_the_terminal_and_leaves_a_failed_machine() {
 }
 
 fn crash_leaves_a_dead_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let no_core = ["sh", "-c", "ulimit -c 0; exec \"$@\"", "sh"];
     let run = kernel(&dir, &HALT, &["--name", "crashed"]).wrapped(&no_core).start();
     let socket = dir.run_directory().join("crashed/control.sock");

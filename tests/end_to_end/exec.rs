@@ -34,7 +34,7 @@ fn exec(dir: &TestDir, arguments: &[&str]) -> Finished {
 }
 
 fn exec_has_its_own_streams_and_status() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let command = exec(&dir, &["m", "sh", "-c", "echo out; echo err >&2; exit 7"]);
     command.assert_status(7).assert_stdout("out\n").assert_stderr("err\n");
@@ -43,7 +43,7 @@ fn exec_has_its_own_streams_and_status() {
 }
 
 fn exec_redis_cli_reaches_the_server() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut run = dir.start(&["--name", "m", &image("redis")]);
     run.wait_for_stdout("Ready");
     exec(&dir, &["m", "redis-cli", "ping"]).assert_status(0).assert_stdout("PONG\n");
@@ -52,19 +52,19 @@ fn exec_redis_cli_reaches_the_server() {
 }
 
 fn exec_inherits_user_directory_and_environment() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&["-u", "1234:5678", "-w", "/tmp", "-e", "A=workload", "-e", "B=workload"]);
     let script = "id -u; id -g; pwd; echo $A $B $HOME; hostname";
     exec(&dir, &["m", "sh", "-c", script]).assert_stdout("1234\n5678\n/tmp\nworkload workload /\nm\n");
     let given = ["-u", "root", "-w", "/etc", "-e", "A=own", "m", "sh", "-c", "id -u; pwd; echo $A $B"];
     exec(&dir, &given).assert_status(0).assert_stdout("0\n/etc\nown workload\n");
     exec(&dir, &["-w", "/nonexistent", "m", "pwd"]).assert_status(125).assert_one_line_naming(&["/nonexistent"]);
-    exec(&dir, &["-u", "nobody-there", "m", "pwd"]).assert_status(125).assert_one_line_naming(&["nobody-there"]);
+    exec(&dir, &["-u", "no-such-user", "m", "pwd"]).assert_status(125).assert_one_line_naming(&["no-such-user"]);
     run.stop_idle();
 }
 
 fn exec_shares_the_workloads_namespaces_and_end() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     exec(&dir, &["m", "touch", "/tmp/seen"]).assert_status(0);
     let script = "ls /tmp; tr '\\0' '\\n' < /proc/1/cmdline | head -1; for n in pid mnt uts ipc; do \
@@ -77,7 +77,7 @@ fn exec_shares_the_workloads_namespaces_and_end() {
 }
 
 fn exec_of_a_bad_command_has_a_shells_status() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     exec(&dir, &["m", "nosuch"]).assert_status(127).assert_one_line_naming(&["nosuch"]);
     exec(&dir, &["m", "/etc/passwd"]).assert_status(126).assert_one_line_naming(&["/etc/passwd"]);
@@ -86,7 +86,7 @@ fn exec_of_a_bad_command_has_a_shells_status() {
 }
 
 fn exec_passes_a_megabyte_in_and_out() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|index| (index * 7 % 251) as u8).collect();
     let file = dir.write("input", &bytes);
@@ -94,7 +94,7 @@ fn exec_passes_a_megabyte_in_and_out() {
     let echoed = command(&dir, &["-i", "m", "cat"]).stdin(input).finish();
     echoed.assert_status(0);
     assert!(echoed.stdout == bytes, "{} bytes of {}", echoed.stdout.len(), bytes.len());
-    // A command that does not read its input ends all the same.
+    // A command that does not read its input ends as well.
     let file = File::open(dir.file("input")).expect("it is there");
     command(&dir, &["-i", "m", "true"]).stdin(Stdin::File(file)).finish().assert_status(0);
     exec(&dir, &["m", "cat"]).assert_status(0).assert_stdout("");
@@ -102,7 +102,7 @@ fn exec_passes_a_megabyte_in_and_out() {
 }
 
 fn exec_forwards_signals() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let script =
         "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; echo up; while :; do sleep 1000 & wait $!; done";
@@ -112,7 +112,7 @@ fn exec_forwards_signals() {
     signalled.wait_for_stdout("usr1\n");
     signalled.signal(Signal::TERM);
     signalled.finish().assert_status(5).assert_stdout("up\nusr1\nterm\n");
-    // Without a handler a signal ends it: it is no first process of a namespace.
+    // Without a handler a signal ends it: it is not PID 1 of the namespace.
     let mut plain = command(&dir, &["m", "sh", "-c", "echo up; exec sleep 1000"]).start();
     plain.wait_for_stdout("up\n");
     plain.signal(Signal::INT);
@@ -121,7 +121,7 @@ fn exec_forwards_signals() {
 }
 
 fn exec_client_killed_hangs_up_its_command() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let script = "trap 'touch /tmp/hung-up; exit' HUP; echo up; while :; do sleep 1000 & wait $!; done";
     let mut killed = command(&dir, &["m", "sh", "-c", script]).start();
@@ -133,16 +133,16 @@ fn exec_client_killed_hangs_up_its_command() {
 }
 
 fn exec_ends_though_descendants_hold_its_streams() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
-    // The limit of a call is far below what the descendant sleeps.
+    // The harness's limit is far below the descendant's sleep.
     exec(&dir, &["m", "sh", "-c", "sleep 1000 & echo done"]).assert_status(0).assert_stdout("done\n");
     exec(&dir, &["m", "pidof", "sleep"]).assert_status(0);
     run.stop_idle();
 }
 
 fn exec_terminal_has_its_size_and_follows_a_resize() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let mut pty = Pty::open(50, 132);
     let before = pty.modes();
@@ -164,11 +164,11 @@ fn exec_terminal_has_its_size_and_follows_a_resize() {
 }
 
 fn exec_client_that_does_not_read_stops_its_command_only() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let (reader, writer) = std::io::pipe().expect("the host has pipes");
     let slow = command(&dir, &["m", "yes"]).stdout(writer).start();
-    // Meanwhile others run as ever, and after a while the first one is stopped for good.
+    // Other commands run meanwhile, long enough for the first one to fill its pipe and stop.
     for _ in 0..3 {
         exec(&dir, &["m", "seq", "20000"]).assert_status(0);
     }
@@ -178,7 +178,7 @@ fn exec_client_that_does_not_read_stops_its_command_only() {
 }
 
 fn exec_serves_64_commands_and_rejects_one_more() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     let mut all: Vec<_> = (0..20).map(|_| command(&dir, &["-i", "m", "cat"]).stdin(Stdin::Pipe).start()).collect();
     for (index, one) in all.iter_mut().enumerate() {
@@ -197,7 +197,7 @@ fn exec_serves_64_commands_and_rejects_one_more() {
 }
 
 fn exec_killed_by_oom_is_not_the_workloads_end() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&["-m", "128m"]);
     let eater = exec(&dir, &["m", "tail", "/dev/zero"]);
     eater.assert_status(137).assert_one_line_naming(&["memory"]);
@@ -205,7 +205,7 @@ fn exec_killed_by_oom_is_not_the_workloads_end() {
 }
 
 fn exec_rejects_paused_ended_and_unknown_machines() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     exec(&dir, &["nosuch", "true"]).assert_status(125).assert_one_line_naming(&["nosuch"]);
     let run = dir.start_idle(&[]);
     let verb = |verb| dir.verb(verb, &["m"]).finish();
@@ -218,7 +218,7 @@ fn exec_rejects_paused_ended_and_unknown_machines() {
 }
 
 fn exec_detached_goes_on() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&[]);
     exec(&dir, &["-d", "m", "sh", "-c", "sleep 1; touch /tmp/later"]).assert_status(0).assert_stdout("");
     exec(&dir, &["-d", "m", "nosuch"]).assert_status(127).assert_one_line_naming(&["nosuch"]);

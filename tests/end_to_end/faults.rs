@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Faults from outside and several runs at once: nothing hangs, nothing is half, nothing is left.
+//! Faults of the host, and several runs at once: nothing hangs, nothing is incomplete, nothing is left.
 
 use coracle_tests::{Case, Invocation, Stdin, TestDir, case, image};
 use rustix::process::Signal;
@@ -34,11 +34,11 @@ fn reader_that_stops_reading_does_not_block_the_end() {
 }
 
 fn five_runs_with_one_name_start_one_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let image = image("busybox");
     let arguments = ["-i", "--name", "one", &image, "cat"];
     let mut runs: Vec<_> = (0..5).map(|_| dir.invocation(&arguments).stdin(Stdin::Pipe).start()).collect();
-    // The losers end by themselves; the winner waits for its input.
+    // The rejected runs end by themselves; the other one waits for its input.
     let deadline = Instant::now() + Duration::from_secs(60);
     while runs.iter().filter(|run| run.has_ended()).count() < 4 && Instant::now() < deadline {
         std::thread::yield_now();
@@ -54,15 +54,15 @@ fn five_runs_with_one_name_start_one_machine() {
     winner.finish().assert_status(0).assert_stdout("still here\n");
 }
 
-/// With an image cache of its own.
+/// A run with the image cache `cache`.
 fn cold(dir: &TestDir, cache: &Path, arguments: &[&str]) -> Invocation {
     dir.invocation(arguments).env("XDG_CACHE_HOME", cache)
 }
 
-/// Names of all files below `folder`.
-fn files_below(folder: &Path) -> Vec<String> {
+/// Names of all files below `directory`.
+fn files_below(directory: &Path) -> Vec<String> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).expect("readable").flatten() {
+    for entry in fs::read_dir(directory).expect("readable").flatten() {
         match entry.path() {
             path if path.is_dir() => files.extend(files_below(&path)),
             path => files.push(path.display().to_string()),
@@ -84,12 +84,12 @@ fn two_runs_with_a_cold_cache_convert_the_image_once() {
 }
 
 fn killed_conversion_leaves_a_cache_that_works() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let cache = dir.file("cache");
     let image = image("python");
     for step in 0..10 {
         let run = cold(&dir, &cache, &[&image, "-c", "print('x')"]).start();
-        // The moment is the input of this test, not a wait for something.
+        // The moment is the input of this test. It does not wait for an event.
         std::thread::sleep(Duration::from_millis(step * 40));
         run.signal(Signal::KILL);
         let _ = run.finish();
@@ -104,13 +104,13 @@ fn killed_conversion_leaves_a_cache_that_works() {
 fn full_temporary_directory_and_full_cache_are_named() {
     let dir = TestDir::new();
     let image = image("python");
-    for (variable, folder) in [("XDG_CACHE_HOME", dir.file("cache")), ("TMPDIR", dir.file("full"))] {
-        fs::create_dir(&folder).expect("the test's own folder is writable");
-        let folder = folder.display().to_string();
-        let small = format!("mount -t tmpfs -o size=4k none {folder} && exec \"$@\"");
+    for (variable, directory) in [("XDG_CACHE_HOME", dir.file("cache")), ("TMPDIR", dir.file("full"))] {
+        fs::create_dir(&directory).expect("the test's directory is writable");
+        let directory = directory.display().to_string();
+        let small = format!("mount -t tmpfs -o size=4k none {directory} && exec \"$@\"");
         let wrapper = ["unshare", "--mount", "sh", "-c", &small, "sh"];
-        let run = dir.invocation(&[&image, "-c", "pass"]).env(variable, &folder).wrapped(&wrapper).finish();
-        run.assert_status(125).assert_one_line_naming(&[&folder]);
+        let run = dir.invocation(&[&image, "-c", "pass"]).env(variable, &directory).wrapped(&wrapper).finish();
+        run.assert_status(125).assert_one_line_naming(&[&directory]);
     }
 }
 
@@ -126,7 +126,7 @@ fn environment_of_a_mebibyte_arrives_complete() {
 
 fn kernel_without_init_ends_with_guest_panic() {
     let dir = TestDir::new();
-    // A first process that the kernel cannot execute, and there is no other.
+    // An init that the kernel cannot execute, without another one.
     let init = dir.write("init", "no program\n").display().to_string();
     let run = dir.run(&["--init-binary", &init, &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("guest-panic").assert_stdout("");
@@ -143,7 +143,7 @@ fn busy_guest_ends_at_a_second_term() {
 }
 
 fn name_of_an_ended_machine_can_be_used_again() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     for round in 0..5 {
         let word = round.to_string();
         let run = dir.run(&["--name", "again", &image("busybox"), "echo", &word]);

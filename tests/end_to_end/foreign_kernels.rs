@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernels that others built: Debian's cloud kernel as it is installed (a bzImage, and drivers and file systems as
-//! modules), and one with the options that Firecracker recommends (ACPI only, no EROFS). Both are told of their devices
-//! by ACPI.
+//! Kernels of other origin: Debian's cloud kernel as it is installed (a bzImage, with drivers and file systems as modules), and
+//! one with the options that Firecracker recommends (ACPI only, no EROFS). Both find their devices by ACPI.
 
 use coracle_tests::{Case, TestDir, case, foreign_kernel, image};
 use std::time::Duration;
@@ -27,7 +26,7 @@ fn firecracker() -> String {
     foreign_kernel("firecracker-options/vmlinux")
 }
 
-/// The release and the number of processors that the guest of `kernel` sees with 1, 2 and 4 vCPUs.
+/// Boots `kernel` with 1, 2 and 4 vCPUs, and checks the release and the number of processors inside.
 fn boots(kernel: &str, release: &str) {
     let dir = TestDir::new();
     for cpus in ["1", "2", "4"] {
@@ -54,12 +53,12 @@ fn panic_and_power_off_go_through_acpi() {
     let dir = TestDir::new();
     let run = |script: &str| {
         let image = image("busybox");
-        // The other one has no such trigger.
+        // The other kernel has no sysrq trigger.
         dir.run(&["--kernel", &debian(), "-m", "256m", "--timeout", "60", &image, "sh", "-c", script])
     };
-    // The kernel's own power-off, past PID 1, writes \_S5 to the sleep control register.
+    // The kernel's own power-off, without PID 1, writes \_S5 to the sleep control register.
     run("echo o > /proc/sysrq-trigger; sleep 20").assert_status(0).assert_reason("guest-poweroff");
-    // Restarts, a panic's and the kernel's own, write the FADT's reset register.
+    // A restart, after a panic or by the kernel itself, writes the FADT's reset register.
     run("echo c > /proc/sysrq-trigger").assert_status(125).assert_reason("guest-panic");
     run("echo b > /proc/sysrq-trigger; sleep 20").assert_status(125).assert_reason("guest-reset");
 }
@@ -74,7 +73,7 @@ fn foreign_kernel_without_scratch_needs_no_ext4() {
 
 fn missing_modules_are_rejected() {
     let dir = TestDir::new();
-    // Away from its modules, the same kernel has no way to its devices.
+    // Without its modules the same kernel cannot drive its devices.
     let alone = dir.file("vmlinuz");
     std::fs::copy(debian(), &alone).expect("the kernel is readable");
     let alone = alone.display().to_string();
@@ -88,8 +87,8 @@ fn missing_modules_are_rejected() {
     let empty = dir.path().display().to_string();
     refuse(&["--modules", &empty], &["--modules", &empty, "modules.dep"]);
     let table = dir.write("modules.dep", "kernel/virtio_mmio.ko:\n");
-    let folder = table.parent().expect("it lies in a folder").display().to_string();
-    refuse(&["--modules", &folder], &["virtio_console", &folder]);
+    let directory = table.parent().expect("it has a parent").display().to_string();
+    refuse(&["--modules", &directory], &["virtio_console", &directory]);
 }
 
 fn check_prints_what_a_kernel_has() {
@@ -110,19 +109,19 @@ fn check_prints_what_a_kernel_has() {
 
 fn invalid_module_is_named_with_its_error() {
     let dir = TestDir::new();
-    // Everything else is taken for built in; the one module is an ELF file, and no more than that.
+    // All other drivers count as built in. The one module is an ELF file with no more than its magic number.
     dir.write("modules.dep", "virtio_mmio.ko:\n");
     let names = ["virtio_console", "virtio_blk", "erofs", "squashfs", "overlay", "ext4"];
     dir.write("modules.builtin", names.map(|name| format!("kernel/{name}.ko\n")).concat());
     dir.write("virtio_mmio.ko", b"\x7fELF and nothing behind it");
-    let folder = dir.path().join("files").display().to_string();
-    let run = dir.run(&["--kernel", &debian(), "--modules", &folder, "-m", "256m", &image("busybox"), "true"]);
+    let directory = dir.path().join("files").display().to_string();
+    let run = dir.run(&["--kernel", &debian(), "--modules", &directory, "-m", "256m", &image("busybox"), "true"]);
     run.assert_status(125).assert_one_line_naming(&["load module", "virtio_mmio", "errno 8"]);
 }
 
 fn kernel_without_a_driver_gets_a_hint() {
     let dir = TestDir::new();
-    // The driver's name is not in the image any more, and the driver never registers.
+    // The driver's name is gone from the image, and the driver never registers.
     let mut kernel = std::fs::read(firecracker()).expect("the kernel is readable");
     let (name, other) = (b"\0virtio_console\0", b"\0virtio_c0ns0le\0");
     let mut at = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Health checks: run inside, shown by `status` and `ps`.
+//! Health checks, as `status` and `ps` show them.
 
 use coracle_tests::{Case, TestDir, case};
 use serde_json::Value;
@@ -33,7 +33,7 @@ fn wait_for_health(dir: &TestDir, wanted: &str) -> Value {
 }
 
 fn health_falls_and_recovers() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let check = "echo looked; test -e /tmp/well";
     let run = dir.start_idle(&["--health-cmd", check, "--health-interval", "300ms", "--health-retries", "2"]);
     let health = wait_for_health(&dir, "unhealthy");
@@ -46,7 +46,7 @@ fn health_falls_and_recovers() {
 }
 
 fn health_check_beyond_its_timeout_fails() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let options = ["--health-cmd", "exec sleep 1000", "--health-interval", "100ms", "--health-timeout", "500ms"];
     let run = dir.start_idle(&[&options[..], &["--health-retries", "1"]].concat());
     let health = wait_for_health(&dir, "unhealthy");
@@ -56,7 +56,7 @@ fn health_check_beyond_its_timeout_fails() {
 }
 
 fn health_is_absent_without_a_check() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.start_idle(&["--no-healthcheck"]);
     let status: Value = serde_json::from_str(&verb(&dir, "status", &["--json", "m"])).expect("status is JSON");
     assert_eq!((&status["health"], &status["ready"]), (&Value::Null, &Value::Bool(true)), "{status}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clients of the control socket that mean harm or know no better: the machine goes on, others are served, and coracle's
-//! memory stays bounded.
+//! Hostile and faulty clients of the control socket: the machine goes on, other clients are served, and coracle's memory stays
+//! bounded.
 
 use crate::life_cycle::{status, waiting};
 use coracle_tests::{Case, Running, TestDir, case};
@@ -28,24 +28,24 @@ fn connect(dir: &TestDir) -> UnixStream {
     stream
 }
 
-/// What is answered to `bytes`, up to the end of the connection.
+/// The response to `bytes`, up to the end of the connection.
 fn answer(dir: &TestDir, bytes: &[u8]) -> String {
     let mut stream = connect(dir);
-    // A refusal may close the connection before all is sent.
+    // A rejection may close the connection before everything is sent.
     let _ = stream.write_all(bytes);
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Resident memory of a process in KiB, without the guest's.
+/// Resident memory of a process in KiB, without guest memory.
 pub(crate) fn own_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("there is such a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// The workload still does what it is told.
+/// The workload still answers.
 fn assert_alive(dir: &TestDir, run: &mut Running, word: &str) {
     run.send(format!("{word}\n"));
     run.wait_for_stdout(&format!("got {word}\n"));
@@ -66,7 +66,7 @@ fn end(mut run: Running) {
 }
 
 fn control_socket_rejects_garbage_and_oversized_requests() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut run = target(&dir);
     let mut garbage = vec![0_u8; 64 << 10];
     (0_u32..).zip(&mut garbage).for_each(|(index, byte)| *byte = (index.wrapping_mul(2_654_435_761) >> 13) as u8);
@@ -83,7 +83,7 @@ fn control_socket_rejects_garbage_and_oversized_requests() {
         (b"GET /../../etc/passwd HTTP/1.1\r\nConnection: close\r\n\r\n", "404"),
         (b"POST /v1/stop HTTP/1.1\r\nConnection: close\r\nContent-Length: 4\r\n\r\nnull", "400"),
     ];
-    // All at once: some are refused for the time that they take.
+    // All at once, because some are rejected by a timeout.
     std::thread::scope(|scope| {
         for (bytes, status) in requests {
             let dir = &dir;
@@ -94,13 +94,13 @@ fn control_socket_rejects_garbage_and_oversized_requests() {
             });
         }
     });
-    assert_eq!(answer(&dir, b""), "", "who says nothing is told nothing, and closed");
+    assert_eq!(answer(&dir, b""), "", "a client that sends nothing gets no response");
     assert_alive(&dir, &mut run, "on");
     end(run);
 }
 
 fn control_socket_survives_a_thousand_connections() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut run = target(&dir);
     let before = own_memory(run.pid());
     let mut refused = 0;
@@ -121,7 +121,7 @@ fn control_socket_survives_a_thousand_connections() {
             !is_refused
         });
     }
-    assert_eq!((refused, held.len()), (1000 - 32, 32), "32 are clients, the others are told to come back");
+    assert_eq!((refused, held.len()), (1000 - 32, 32), "32 clients are served, the others are rejected");
     run.send("during\n");
     run.wait_for_stdout("got during\n");
     let during = own_memory(run.pid());
@@ -132,11 +132,11 @@ fn control_socket_survives_a_thousand_connections() {
 }
 
 fn control_socket_drops_clients_that_never_read() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut run = target(&dir);
     let before = own_memory(run.pid());
     let request = b"GET /v1/status HTTP/1.1\r\n\r\n";
-    // Answers that nobody reads: as many requests as the connection takes, from as many clients as there may be.
+    // Responses are not read: as many requests as the connection takes, from as many clients as are allowed.
     let clients: Vec<UnixStream> = (0..31).map(|_| connect(&dir)).collect();
     for client in &clients {
         client.set_nonblocking(true).expect("a socket can");
@@ -155,7 +155,7 @@ fn control_socket_drops_clients_that_never_read() {
 }
 
 fn curl_reads_the_status_and_stops_the_machine() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting(&dir, "target", "trap 'exit 0' TERM");
     let curl = |arguments: &[&str]| {
         let output = std::process::Command::new("curl")

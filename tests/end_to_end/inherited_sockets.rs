@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A control socket that a service manager made before it started coracle (`LISTEN_FDS`). A shell stands for the manager: it hands
-//! the test's own socket over as descriptor 3.
+//! A control socket that a service manager passes to coracle (`LISTEN_FDS`). A shell takes the place of the manager and passes a
+//! socket of the test as descriptor 3.
 
 use coracle_tests::{Case, Elf, Invocation, Stdin, TestDir, case, image};
 use std::fs::File;
@@ -19,14 +19,14 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Starts it as a service manager would that has `socket` for it.
+/// Starts it like a service manager with `socket`.
 fn activated(run: Invocation, socket: impl Into<OwnedFd>, names: &str) -> Invocation {
     let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 </dev/null";
     let run = run.wrapped(&["sh", "-c", script, "sh"]).env("LISTEN_FDNAMES", names);
     run.stdin(Stdin::File(File::from(socket.into())))
 }
 
-/// What is answered on a connection of its own.
+/// The response to `request` on `stream`.
 fn ask(mut stream: UnixStream, request: &str) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has timeouts");
     let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -37,10 +37,10 @@ fn ask(mut stream: UnixStream, request: &str) -> String {
 }
 
 fn socket_unit_can_own_the_control_socket() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let path = dir.file("socket");
-    let listener = UnixListener::bind(&path).expect("the test's own folder is writable");
-    // Before anybody serves it: a service manager starts the service for a client.
+    let listener = UnixListener::bind(&path).expect("the test's directory is writable");
+    // A client may connect before coracle is started: a service manager starts it for the client.
     let early = UnixStream::connect(&path).expect("it listens");
     let kernel = dir.write("kernel", Elf::default().to_bytes()).display().to_string();
     let run = dir.invocation(&["--name", "served", "--kernel", &kernel, &image("busybox"), "true"]);
@@ -93,6 +93,6 @@ fn inherited_socket_of_another_process_is_left_alone() {
 fn inherited_socket_and_detach_are_rejected() {
     let dir = TestDir::new();
     let run = dir.verb("run", &["-d", &image("busybox"), "true"]);
-    let listener = UnixListener::bind(dir.file("socket")).expect("the test's own folder is writable");
+    let listener = UnixListener::bind(dir.file("socket")).expect("the test's directory is writable");
     activated(run, listener, "control").finish().assert_status(125).assert_one_line_naming(&["--detach", "LISTEN_FDS"]);
 }

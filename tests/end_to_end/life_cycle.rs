@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A shell that runs `traps`, says `up` and waits.
+/// A shell that runs `traps`, prints `up` and waits.
 pub(crate) fn waiting(dir: &TestDir, name: &str, traps: &str) -> Running {
     let script = format!("{traps}; echo up; while :; do sleep 1000 & wait $!; done");
     let mut run = dir.start(&["--name", name, &image("busybox"), "sh", "-c", &script]);
@@ -62,10 +62,10 @@ fn empty_run_directory_lists_nothing() {
 fn unknown_machine_is_one_line_and_125() {
     let dir = TestDir::new();
     for name in ["status", "logs", "attach", "events", "wait", "stop", "kill", "pause", "resume", "rm"] {
-        let refused = verb(&dir, name, &["nobody"]);
-        refused.assert_status(125).assert_one_line_naming(&["nobody"]);
+        let refused = verb(&dir, name, &["missing"]);
+        refused.assert_status(125).assert_one_line_naming(&["missing"]);
     }
-    verb(&dir, "rm", &["-f", "nobody"]).assert_status(0).assert_stdout("");
+    verb(&dir, "rm", &["-f", "missing"]).assert_status(0).assert_stdout("");
     for (name, arguments, object) in [
         ("ps", &["--filter", "colour=red"][..], "colour=red"),
         ("ps", &["--filter", "status=up"], "up"),
@@ -80,7 +80,7 @@ fn unknown_machine_is_one_line_and_125() {
 
 /// What a run that ended leaves, made by hand.
 fn ps_lists_five_hundred_machines() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let status = |id: &str| {
         serde_json::json!({
             "version": 1, "sequence": 3, "id": id, "state": "exited", "since": "2026-11-22T10:00:00Z",
@@ -94,7 +94,7 @@ fn ps_lists_five_hundred_machines() {
     for index in 0..500 {
         let id = format!("machine-{index}");
         let entry = dir.run_directory().join(&id);
-        fs::create_dir(&entry).expect("the test's own folder is writable");
+        fs::create_dir(&entry).expect("the test's directory is writable");
         fs::write(entry.join("lock"), "4000000\n").expect("writable");
         fs::write(entry.join("status.json"), status(&id).to_string()).expect("writable");
     }
@@ -104,7 +104,7 @@ fn ps_lists_five_hundred_machines() {
 }
 
 fn machine_is_listed_paused_resumed_and_stopped() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting(&dir, "seen", "trap 'exit 5' TERM");
     let shown = status(&dir, "seen");
     assert_eq!((&shown["state"], &shown["ready"]), (&"running".into(), &true.into()), "{shown}");
@@ -135,13 +135,13 @@ fn machine_is_listed_paused_resumed_and_stopped() {
 }
 
 fn events_go_to_the_machine_and_an_inherited_descriptor() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let file = dir.file("events");
     let shell = format!("exec \"$@\" 9> {}", file.display());
-    let arguments = ["--name", "told", "--events", "fd:9", &image("busybox"), "true"];
+    let arguments = ["--name", "observed", "--events", "fd:9", &image("busybox"), "true"];
     let run = dir.invocation(&arguments).wrapped(&["sh", "-c", &shell, "sh"]).finish();
     run.assert_status(0);
-    let shown = verb(&dir, "events", &["told"]).stdout_text();
+    let shown = verb(&dir, "events", &["observed"]).stdout_text();
     assert_eq!(shown, fs::read_to_string(file).expect("the shell made it"), "both say the same");
     let events: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
     let states: Vec<&str> = events.iter().filter_map(|event| event["state"].as_str()).collect();
@@ -149,12 +149,12 @@ fn events_go_to_the_machine_and_an_inherited_descriptor() {
     let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence"].as_u64()).collect();
     assert_eq!(numbers, [1, 2, 3]);
     let of_status: Value = events[2].clone();
-    assert_eq!(status(&dir, "told"), of_status);
-    assert_eq!(result(&dir, "told")["counters"], of_status["counters"]);
+    assert_eq!(status(&dir, "observed"), of_status);
+    assert_eq!(result(&dir, "observed")["counters"], of_status["counters"]);
 }
 
 fn killed_process_leaves_a_dead_machine_to_remove() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting(&dir, "victim", ":");
     let following = dir.verb("events", &["-f", "victim"]).start();
     run.signal(Signal::KILL);
@@ -170,7 +170,7 @@ fn killed_process_leaves_a_dead_machine_to_remove() {
 }
 
 fn stop_ends_a_paused_machine_and_succeeds_twice() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting(&dir, "twice", "trap 'sleep 1; exit 3' TERM");
     verb(&dir, "pause", &["twice"]).assert_status(0);
     let stops = [dir.verb("stop", &["twice"]).start(), dir.verb("stop", &["twice"]).start()];
@@ -182,7 +182,7 @@ fn stop_ends_a_paused_machine_and_succeeds_twice() {
 }
 
 fn stop_cuts_the_power_after_its_timeout() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting(&dir, "stubborn", "trap '' TERM");
     let asked = Instant::now();
     verb(&dir, "stop", &["-t", "1", "stubborn"]).assert_status(0);
@@ -194,7 +194,7 @@ fn stop_cuts_the_power_after_its_timeout() {
 }
 
 fn kill_sends_signals_and_cuts_the_power() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut run = waiting(&dir, "hit", "trap 'echo usr1' USR1");
     verb(&dir, "kill", &["-s", "USR1", "hit"]).assert_status(0).assert_stdout("hit\n");
     run.wait_for_stdout("usr1\n");
@@ -222,7 +222,7 @@ fn wait_prints_the_status_of_an_unnamed_machine() {
 }
 
 fn stats_count_what_the_guest_did() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "dd if=/dev/zero of=/file bs=1M count=40 2>/dev/null; sync; echo up; sleep 1000";
     let mut run = dir.start(&["--name", "busy", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
@@ -244,7 +244,7 @@ fn stats_count_what_the_guest_did() {
 }
 
 fn guest_clocks_go_on_over_a_pause() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let script = "echo up; while :; do date +%s; sleep 0.2; done";
     let mut run = dir.start(&["--name", "clock", "--cpus", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
@@ -262,7 +262,7 @@ fn guest_clocks_go_on_over_a_pause() {
 }
 
 fn stop_before_the_workload_runs_ends_the_start() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     // From the entry to the machine's end: the moment is the input of this test.
     for milliseconds in [0, 30, 100, 200, 400] {
         let run = dir.start(&["--name", "early", &image("busybox"), "sleep", "1000"]);
@@ -280,13 +280,13 @@ fn stop_before_the_workload_runs_ends_the_start() {
 }
 
 fn full_run_directory_does_not_stop_the_machine() {
-    let dir = TestDir::new().keeping_run_entries();
-    let folder = dir.run_directory().display().to_string();
+    let dir = TestDir::new().keeping_machines();
+    let directory = dir.run_directory().display().to_string();
     // Entry, lock and configuration fit; after that nothing does.
-    let small = format!("mount -t tmpfs -o size=16k none {folder} && exec \"$@\"");
+    let small = format!("mount -t tmpfs -o size=16k none {directory} && exec \"$@\"");
     let run = dir.invocation(&["--name", "full", &image("busybox"), "echo", "x"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &small, "sh"]).finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.report());
     run.assert_stdout("x\n");
-    assert!(run.stderr.contains(&folder) && run.stderr.lines().count() <= 2, "{}", run.report());
+    assert!(run.stderr.contains(&directory) && run.stderr.lines().count() <= 2, "{}", run.report());
 }

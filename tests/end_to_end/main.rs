@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The end-to-end tests, as one binary: which tests there are, and how many at a time.
+//! The end-to-end tests, as one binary: the list of tests, and how many run at a time.
 
 mod attach;
 mod detached;
@@ -32,24 +32,24 @@ mod system_images;
 mod terminal;
 mod vectors;
 
-use coracle_tests::{Case, World, slowest};
+use coracle_tests::{Case, Host, slowest};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 
-/// A guest is a whole machine: more at once than this gain nothing where two processors emulate them.
+/// Tests that run at a time. More guests gain nothing where two processors emulate them.
 const AT_ONCE: usize = 2;
 
-/// Of a failed assertion's message, at once: what was expected, status, result, command.
+/// Lines of a failed assertion that are printed at once: what was expected, status, result, command.
 const LINES: usize = 5;
 
-/// Of the slowest tests, which decide how long all take.
+/// Slowest tests that are printed.
 const SHOWN: usize = 20;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let world = World::detect();
-    // The runner shows the whole message when all tests have ended, which a run that is cut short never sees.
+    let host = Host::detect();
+    // The runner prints complete messages when all tests have ended, so that a run that is killed has none of them.
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         let payload = panic.payload();
@@ -59,9 +59,9 @@ fn main() -> ExitCode {
         eprintln!("assertion failed at {location}\n{}", lines.join("\n"));
     }));
     if !arguments.list {
-        println!("end to end: {world}{}", if world.root { ", as root" } else { "" });
+        println!("end to end: {host}{}", if host.root { ", as root" } else { "" });
     }
-    let trials = all().into_iter().map(|case| case.into_trial(world)).collect();
+    let trials = all().into_iter().map(|case| case.into_trial(host)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     let slowest: Vec<_> =
         slowest(SHOWN).iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f32())).collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sizes: every number of vCPUs, memory from the least to beyond the hole below 4 GiB, all images, several machines at once.
+//! Sizes: numbers of vCPUs, memory from the minimum to above 4 GiB, all images, several machines at once.
 
 use coracle_tests::{Case, Stdin, TestDir, case, image};
 
@@ -24,7 +24,7 @@ fn one_two_and_four_vcpus_are_online() {
 
 fn each_vcpu_runs_its_own_task() {
     let dir = TestDir::new();
-    // Every task spins until all have shown up: with one of four vCPUs dead, or tasks never moved, it would not end.
+    // Each task spins until all of them run: the test would not end if a vCPU did not run or tasks were not migrated.
     let script = "mkdir /tmp/up; for i in 0 1 2 3; do (until [ -e /tmp/go ]; do :; done; touch /tmp/up/$i) & done; \
                   touch /tmp/go; wait; ls /tmp/up | wc -l; grep -c ^cpu[0-9] /proc/stat";
     let run = dir.run(&["--cpus", "4", "-m", "256m", &image("busybox"), "sh", "-c", script]);
@@ -38,7 +38,7 @@ fn memory_size_is_as_requested_around_the_hole() {
         run.assert_status(0);
         let kib = run.stdout_text().split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
         let kib = kib.unwrap_or_else(|| panic!("no size\n{}", run.report()));
-        // The kernel keeps its image and its page descriptors for itself, and bounce buffers where memory is above 4 GiB.
+        // The kernel reserves its image, its page descriptors, and bounce buffers where there is memory above 4 GiB.
         let bounce_buffers = if mebibytes > 3072 { 64 << 10 } else { 0 };
         let least = (mebibytes << 10) - (20 << 10) - (mebibytes << 10) / 32 - bounce_buffers;
         assert!(kib > least && kib < mebibytes << 10, "{option}: {kib} KiB\n{}", run.report());
@@ -47,7 +47,7 @@ fn memory_size_is_as_requested_around_the_hole() {
 
 fn memory_above_4_gib_keeps_what_is_written() {
     let dir = TestDir::new();
-    // The kernel gives out memory above 4 GiB first.
+    // The kernel allocates memory above 4 GiB first.
     let script = "head -c 64m /dev/urandom > /dev/shm/a && cp /dev/shm/a /tmp/b && cmp /dev/shm/a /tmp/b && echo same; \
                   dmesg | grep -q 'mem 0x0000000100000000-.*usable' && echo above";
     let run = dir.run(&["-m", "5g", "--cpus", "2", "--scratch", "tmpfs", &image("busybox"), "sh", "-c", script]);
@@ -75,13 +75,13 @@ fn six_machines_run_at_once() {
             let name = format!("machine-{number}");
             let words = ["-i", "--rm", "--name", &name, &image("busybox"), "sh", "-c", &script(number)];
             let mut run = dir.invocation(&words).stdin(Stdin::Pipe).start();
-            run.send("heard\n");
+            run.send("typed\n");
             run
         })
         .collect();
     for (number, run) in runs.into_iter().enumerate() {
         let run = run.finish();
         run.assert_status(0);
-        run.assert_stdout(&format!("machine {number}\nmachine-{number}\nheard {number}\n"));
+        run.assert_stdout(&format!("machine {number}\nmachine-{number}\ntyped {number}\n"));
     }
 }

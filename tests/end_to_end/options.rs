@@ -30,7 +30,7 @@ fn user_directory_environment_and_hostname_are_passed() {
             "-u",
             "1234:4321",
             "-w",
-            "/new/folder",
+            "/new/directory",
             "-h",
             "made-up",
             "--env-file",
@@ -50,7 +50,7 @@ fn user_directory_environment_and_hostname_are_passed() {
         .env("INHERITED", "from the host")
         .finish();
     run.assert_status(0);
-    run.assert_stdout("1234\n4321\n/new/folder\nmade-up\nfile line a b from the host\n1\n");
+    run.assert_stdout("1234\n4321\n/new/directory\nmade-up\nfile line a b from the host\n1\n");
 }
 
 fn read_only_root_takes_no_writes_but_a_tmpfs_does() {
@@ -128,7 +128,7 @@ fn guest_has_a_containers_mounts_devices_and_files() {
     run.assert_status(0);
     let lines = run.stdout_text();
     let lines: Vec<&str> = lines.lines().collect();
-    // The shell, and ls and wc of its pipe.
+    // The shell, `ls` and `wc`.
     assert!(matches!(lines[0], "1" | "2" | "3"), "processes seen: {}\n{}", lines[0], run.report());
     assert_eq!(lines[1], "16", "{}", run.report());
     assert!(lines[2] != "0" && lines[3..] == ["1", "1"], "{}", run.report());
@@ -151,7 +151,7 @@ fn printed_configuration_runs_the_same() {
     run.assert_status(0).assert_stdout("1\n/tmp\n");
 }
 
-/// Each sample takes the guest out of its work, a thousand times a second: whatever does not bear that is found here.
+/// Each sample interrupts the guest, a thousand times a second. The workload must not notice.
 fn profile_names_functions_and_leaves_the_guest_alone() {
     let dir = TestDir::new();
     let profile = dir.file("profile");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a person sees of work that takes long: on a terminal, in a pipe, and where it is not wanted.
+//! The progress of slow work, on a terminal, in a pipe, and with `--log-level error`.
 
 use coracle_tests::{Case, Elf, Invocation, Pty, Stdin, TestDir, case, foreign_kernel, image};
 
@@ -15,7 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
 const ERASE: &str = "\r\x1b[K";
 const RESET: &str = "coracle: the guest reset the machine unexpectedly";
 
-/// Converts an image whose layers take a while, and comes to its end at once: the kernel only resets the machine.
+/// A run that converts an image of many layers and ends: its kernel only resets the machine.
 fn converting(dir: &TestDir, options: &[&str]) -> Invocation {
     // mov al, 0xfe; out 0x64, al; hlt
     let code = vec![0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
@@ -25,11 +25,11 @@ fn converting(dir: &TestDir, options: &[&str]) -> Invocation {
     dir.invocation(&arguments).env("XDG_CACHE_HOME", dir.file("cache"))
 }
 
-/// On a terminal, whose screen is returned.
+/// Runs it on a terminal and returns the screen.
 fn on_terminal(run: Invocation, status: i32) -> String {
     let pty = Pty::open(24, 90);
     run.stdin(Stdin::File(pty.terminal())).stderr(pty.terminal()).finish().assert_status(status);
-    // What the binary wrote is there before its end; what the test writes comes behind it.
+    // What the test writes comes after all that the binary wrote.
     std::io::Write::write_all(&mut pty.terminal(), b"the end").expect("a terminal takes output");
     pty.wait_for("the end");
     pty.screen().replace("the end", "")
@@ -57,7 +57,7 @@ fn pipe_gets_no_progress_bar() {
     let run = converting(&dir, &[]).finish();
     run.assert_status(125);
     assert!(!run.stderr.contains(['\r', '\x1b']) && run.stderr.ends_with(&format!("{RESET}\n")), "{}", run.report());
-    // A line a minute, of which the first one comes after the first minute.
+    // One line a minute, the first one after a minute.
     let minutes = usize::try_from(run.elapsed.as_secs() / 60).expect("the harness ends it long before");
     assert!(run.stderr.lines().count() <= 1 + minutes, "{}", run.report());
 }

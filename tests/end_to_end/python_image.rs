@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What an image says about how it runs: entrypoint, command, user, working directory, environment.
+//! The configuration of an image: entrypoint, command, user, working directory, environment.
 
 use coracle_tests::{Case, TestDir, case, image};
 
@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Prints what the surroundings are, in an order that does not vary.
+/// Prints user, directories, process number and environment in a fixed order.
 const SHOW: &str = "import os, pwd; print(os.getuid(), os.getgid(), pwd.getpwuid(os.getuid()).pw_name); \
                     print(os.getcwd()); print(os.environ['HOME']); print(os.getpid()); \
                     print(os.access('.', os.W_OK)); print(sorted(os.environ))";
@@ -39,7 +39,7 @@ fn image_command_runs_under_its_entrypoint() {
     let run = dir.run(&[&image("python")]);
     run.assert_status(0).assert_reason("exited").assert_stderr("");
     for word in ["app", "/srv/app", "6.12"] {
-        assert!(run.stdout_text().contains(word), "`{word}` is not in what the image prints\n{}", run.report());
+        assert!(run.stdout_text().contains(word), "the output of the image has no `{word}`\n{}", run.report());
     }
 }
 

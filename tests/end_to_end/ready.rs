@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! When a workload counts as ready, as a service manager hears of it.
+//! Readiness of a workload, and the messages to a service manager.
 
 use coracle_tests::{Case, TestDir, case, image};
 use rustix::process::Signal;
@@ -26,35 +26,37 @@ pub(crate) fn cases() -> Vec<Case> {
 struct ServiceManager {
     socket: UnixDatagram,
     path: String,
-    heard: Vec<String>,
+    received: Vec<String>,
 }
 
 impl ServiceManager {
     fn new(dir: &TestDir) -> ServiceManager {
         let path = dir.file("notify");
-        let socket = UnixDatagram::bind(&path).expect("the test's own folder is writable");
-        ServiceManager { socket, path: path.display().to_string(), heard: Vec::new() }
+        let socket = UnixDatagram::bind(&path).expect("the test's directory is writable");
+        ServiceManager { socket, path: path.display().to_string(), received: Vec::new() }
     }
 
-    /// Waits until it hears `wanted`.
+    /// Waits for the message `wanted`.
     fn wait_for(&mut self, wanted: &str) {
-        self.listen(wanted, |heard| heard == wanted);
+        self.receive(wanted, |received| received == wanted);
     }
 
-    /// Waits until it hears something that begins with `wanted`.
+    /// Waits for a message that begins with `wanted`.
     fn wait_for_start(&mut self, wanted: &str) {
-        self.listen(wanted, |heard| heard.starts_with(wanted));
+        self.receive(wanted, |received| received.starts_with(wanted));
     }
 
-    fn listen(&mut self, wanted: &str, is_it: impl Fn(&str) -> bool) {
+    fn receive(&mut self, wanted: &str, is_it: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(100);
-        while !self.heard.iter().any(|heard| is_it(heard)) {
+        while !self.received.iter().any(|received| is_it(received)) {
             let left = deadline.saturating_duration_since(Instant::now());
             self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a time that is not zero");
             let mut bytes = [0; 4096];
-            let length =
-                self.socket.recv(&mut bytes).unwrap_or_else(|error| panic!("no {wanted} ({error}): {:?}", self.heard));
-            self.heard.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
+            let length = self
+                .socket
+                .recv(&mut bytes)
+                .unwrap_or_else(|error| panic!("no {wanted} ({error}): {:?}", self.received));
+            self.received.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
         }
     }
 }
@@ -69,7 +71,7 @@ fn service_manager_gets_ready_when_redis_answers() {
     run.signal(Signal::TERM);
     manager.wait_for("STOPPING=1");
     run.finish().assert_status(0).assert_reason("stopped");
-    assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
+    assert_eq!(manager.received, ["READY=1", "STOPPING=1"]);
 }
 
 fn ready_is_sent_once_the_workload_is_executed() {
@@ -78,7 +80,7 @@ fn ready_is_sent_once_the_workload_is_executed() {
     let run = dir.invocation(&[&image("busybox"), "echo", "x"]).env("NOTIFY_SOCKET", &manager.path).finish();
     run.assert_status(0).assert_stdout("x\n");
     manager.wait_for("STOPPING=1");
-    assert_eq!(manager.heard, ["READY=1", "STOPPING=1"]);
+    assert_eq!(manager.received, ["READY=1", "STOPPING=1"]);
 }
 
 fn ready_command_that_exits_with_0_sends_ready() {
@@ -88,10 +90,10 @@ fn ready_command_that_exits_with_0_sends_ready() {
     let arguments = ["-i", "--init", "--ready-exec", "test -e /tmp/there", &image("busybox"), "sh", "-c", script];
     let invocation = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path);
     let mut run = invocation.stdin(coracle_tests::Stdin::Pipe).start();
-    // It is asked several times before the file is there.
+    // The command runs several times before the file exists.
     std::thread::sleep(Duration::from_secs(3));
     manager.socket.set_nonblocking(true).expect("a socket");
-    assert!(manager.socket.recv(&mut [0; 64]).is_err(), "ready before it is");
+    assert!(manager.socket.recv(&mut [0; 64]).is_err(), "READY before the workload is ready");
     manager.socket.set_nonblocking(false).expect("a socket");
     run.send("go\n");
     run.wait_for_stdout("go\n");
@@ -120,7 +122,7 @@ while True: signal.pause()
     run.signal(Signal::TERM);
     run.finish().assert_status(3).assert_reason("stopped");
     manager.wait_for("STOPPING=1");
-    assert_eq!(manager.heard.iter().filter(|heard| *heard == "READY=1").count(), 1, "{:?}", manager.heard);
+    assert_eq!(manager.received.iter().filter(|received| *received == "READY=1").count(), 1, "{:?}", manager.received);
 }
 
 fn ready_notify_passes_on_what_redis_sends() {
@@ -132,7 +134,7 @@ fn ready_notify_passes_on_what_redis_sends() {
     run.wait_for_stdout("Ready to accept connections");
     run.signal(Signal::TERM);
     run.finish().assert_status(0).assert_reason("stopped");
-    assert!(manager.heard.iter().any(|heard| heard.starts_with("STATUS=")), "{:?}", manager.heard);
+    assert!(manager.received.iter().any(|received| received.starts_with("STATUS=")), "{:?}", manager.received);
 }
 
 fn watchdog_is_notified() {
@@ -142,14 +144,14 @@ fn watchdog_is_notified() {
     let run = invocation.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "400000").start();
     manager.wait_for("READY=1");
     for _ in 0..3 {
-        manager.heard.clear();
+        manager.received.clear();
         manager.wait_for("WATCHDOG=1");
     }
     run.signal(Signal::TERM);
     run.finish().assert_status(143);
 }
 
-/// Says to its service manager what it reads, a datagram a line, with blanks between the lines of one.
+/// Sends what it reads to its service manager: a datagram for each line, in which blanks separate the fields.
 const SPEAKER: &str = "\
 import os, socket, sys
 address = os.environ['NOTIFY_SOCKET']
@@ -168,19 +170,19 @@ fn speaker(dir: &TestDir, manager: &ServiceManager) -> coracle_tests::Invocation
 }
 
 fn watchdog_of_the_workload_outlives_a_pause() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut manager = ServiceManager::new(&dir);
     let mut run = speaker(&dir, &manager).env("WATCHDOG_USEC", "600000").start();
     run.wait_for_stdout("600000 None\n");
     manager.wait_for("READY=1");
-    // Longer than the watchdog waits: coracle is not to answer for the workload.
+    // Longer than the watchdog's limit: coracle does not notify it in place of the workload.
     std::thread::sleep(Duration::from_millis(700));
     run.send("STATUS=first\n");
     manager.wait_for("STATUS=first");
-    assert_eq!(manager.heard, ["READY=1", "STATUS=first"]);
+    assert_eq!(manager.received, ["READY=1", "STATUS=first"]);
     run.send("WATCHDOG=1\n");
     manager.wait_for("WATCHDOG=1");
-    manager.heard.clear();
+    manager.received.clear();
     dir.verb("pause", &["speaker"]).finish().assert_status(0);
     manager.wait_for("WATCHDOG=1");
     dir.verb("resume", &["speaker"]).finish().assert_status(0);
@@ -189,12 +191,12 @@ fn watchdog_of_the_workload_outlives_a_pause() {
 }
 
 fn notification_fields_of_a_workload_are_filtered() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let mut manager = ServiceManager::new(&dir);
     let mut run = speaker(&dir, &manager).start();
     run.wait_for_stdout("None None\n");
     manager.wait_for("READY=1");
-    manager.heard.clear();
+    manager.received.clear();
     run.send("MAINPID=1 FDSTORE=1 WATCHDOG_USEC=1 EXTEND_TIMEOUT_USEC=5000000\n");
     manager.wait_for("EXTEND_TIMEOUT_USEC=5000000");
     run.send("RELOADING=1 MONOTONIC_USEC=1\n");
@@ -205,15 +207,15 @@ fn notification_fields_of_a_workload_are_filtered() {
     manager.wait_for("EXTEND_TIMEOUT_USEC=3600000000");
     run.send("STOPPING=1\n");
     manager.wait_for("STOPPING=1");
-    let time = manager.heard[1].rsplit('=').next().and_then(|time| time.parse::<u64>().ok());
-    assert!(time.is_some_and(|microseconds| microseconds > 1), "{:?}", manager.heard);
-    assert_eq!(manager.heard.len(), 5, "{:?}", manager.heard);
+    let time = manager.received[1].rsplit('=').next().and_then(|time| time.parse::<u64>().ok());
+    assert!(time.is_some_and(|microseconds| microseconds > 1), "{:?}", manager.received);
+    assert_eq!(manager.received.len(), 5, "{:?}", manager.received);
     run.close_stdin();
     run.finish().assert_status(0);
 }
 
 fn detached_start_waits_until_ready() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let start = dir.verb("run", &["-d", "--name", "m", "--ready-port", "6379", &image("redis")]).finish();
     start.assert_status(0).assert_stdout("m\n");
     dir.verb("exec", &["m", "redis-cli", "ping"]).finish().assert_status(0).assert_stdout("PONG\n");
@@ -231,7 +233,7 @@ fn ready_options_that_conflict_are_rejected() {
 
 fn missing_service_manager_is_named() {
     let dir = TestDir::new();
-    let path = dir.file("nobody").display().to_string();
+    let path = dir.file("missing").display().to_string();
     let run = dir.invocation(&[&image("busybox"), "true"]).env("NOTIFY_SOCKET", &path).finish();
     run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["NOTIFY_SOCKET", &path]);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A server: it forks, serves a socket inside, saves to its scratch disk and hears signals.
+//! A server: it forks, serves a socket inside, saves to its scratch disk and handles signals.
 
 use coracle_tests::{Case, TestDir, case, image};
 use rustix::process::Signal;
@@ -14,7 +14,7 @@ fn redis_daemonizes_and_answers_inside() {
                   redis-cli set a b; redis-cli get a";
     let run = dir.run(&[&image("redis"), "sh", "-c", script]);
     run.assert_status(0);
-    // Until the server listens, redis-cli says that it could not connect.
+    // redis-cli fails until the server listens.
     let lines: Vec<String> = run.stdout_text().lines().map(str::to_owned).collect();
     assert!(lines.ends_with(&["PONG".into(), "OK".into(), "b".into()]), "{}", run.report());
 }
@@ -26,8 +26,8 @@ fn redis_saves_and_ends_with_0_at_term() {
     run.signal(Signal::TERM);
     let run = run.finish();
     run.assert_status(0).assert_reason("stopped");
-    let said = run.stdout_text();
+    let output = run.stdout_text();
     for sentence in ["Received SIGTERM", "Saving the final RDB snapshot", "DB saved on disk"] {
-        assert!(said.contains(sentence), "`{sentence}` is missing\n{}", run.report());
+        assert!(output.contains(sentence), "`{sentence}` is missing\n{}", run.report());
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Hosts that lack something: the line says what is missing, and nothing is left.
+//! Hosts that lack something: one line names what is missing, and nothing is left.
 
 use coracle_tests::{Case, Invocation, TestDir, case, coracle, image};
 use std::fs;
@@ -17,7 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// In a mount namespace of its own, where `script` has changed what is there.
+/// Runs it in its own mount namespace, after `script`.
 fn in_namespace(invocation: Invocation, script: &str) -> Invocation {
     invocation.wrapped(&["unshare", "--mount", "sh", "-c", &format!("{script} && exec \"$@\""), "sh"])
 }
@@ -40,14 +40,14 @@ fn dev_kvm_of_another_kind_is_rejected() {
 
 fn dev_kvm_without_permission_names_the_group() {
     let dir = TestDir::new();
-    // Nobody may read root's folders: the binary and its surroundings come along.
+    // Another user may not read root's directories: copy the binary and the files beside it.
     for name in ["coracle", "vmlinux", "coracle-init"] {
         dir.copy_program(&coracle().with_file_name(name), name);
     }
     let open = format!("chmod -R a+rwX {} && exec \"$@\"", dir.path().display());
-    let nobody = ["sh", "-c", &open, "sh", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let unprivileged = ["sh", "-c", &open, "sh", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let invocation = dir.invocation(&["oci:/nowhere", "true"]).program(dir.file("coracle"));
-    let run = invocation.env("XDG_CACHE_HOME", dir.file("cache")).wrapped(&nobody).finish();
+    let run = invocation.env("XDG_CACHE_HOME", dir.file("cache")).wrapped(&unprivileged).finish();
     let open_to_all = fs::metadata("/dev/kvm")
         .is_ok_and(|metadata| std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o006 == 0o006);
     run.assert_status(125);
@@ -81,8 +81,8 @@ fn limit_on_open_files_is_named() {
 
 fn check_prints_what_is_missing() {
     let dir = TestDir::new();
-    let whole = dir.invocation(&[&image("busybox")]).verb("check").finish();
-    whole.assert_status(0);
+    let complete = dir.invocation(&[&image("busybox")]).verb("check").finish();
+    complete.assert_status(0);
     let lacking = in_namespace(dir.invocation(&[&image("busybox")]).verb("check"), HIDE_KVM).finish();
     lacking.assert_status(125);
     assert!(lacking.stdout_text().contains("/dev/kvm"), "{}", lacking.report());

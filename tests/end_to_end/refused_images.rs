@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Images that are not there, damaged or of an unknown kind: reason `image-error`, one line that names what is wrong.
+//! Images that are missing, damaged or of an unknown kind: reason `image-error`, and one line that names the fault.
 
 use coracle_tests::{Case, Finished, Layout, TestDir, case, sha256};
 use serde_json::json;
@@ -35,7 +35,7 @@ fn missing_images_are_rejected() {
     ] {
         refuse(&dir.run(&[&reference, "true"]), &[object]);
     }
-    // Not an image that is missing, but a request that this version cannot serve.
+    // Not a missing image, but a request that this version does not support.
     for reference in ["docker://registry.example/name:tag", "name-in-no-store"] {
         dir.run(&[reference, "true"]).assert_status(125).assert_one_line_naming(&[reference]);
     }
@@ -82,11 +82,11 @@ fn truncated_archive_is_rejected() {
     let dir = TestDir::new();
     let layout = Layout::new(dir.file("image"));
     let _ = layout.write();
-    let reference = layout.archive(&dir.file("whole.tar"));
-    let whole = fs::read(dir.file("whole.tar")).expect("just written");
-    assert!(reference.ends_with("whole.tar"));
-    for length in [100, 600, whole.len() / 3, whole.len() / 2, whole.len() - 2000] {
-        let cut = dir.write("cut.tar", &whole[..length]);
+    let reference = layout.archive(&dir.file("complete.tar"));
+    let complete = fs::read(dir.file("complete.tar")).expect("just written");
+    assert!(reference.ends_with("complete.tar"));
+    for length in [100, 600, complete.len() / 3, complete.len() / 2, complete.len() - 2000] {
+        let cut = dir.write("cut.tar", &complete[..length]);
         refuse(&dir.run(&[format!("oci-archive:{}", cut.display())]), &["cut.tar"]);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernel images that cannot be booted are refused by name, before a machine is built.
+//! Kernel images that cannot be booted are rejected by name, before a machine is built.
 
 use coracle_tests::{Case, Elf, TestDir, case, image};
 use std::path::Path;
@@ -92,14 +92,14 @@ fn kernel_too_big_for_the_memory_is_rejected_with_sizes() {
 fn kernel_paths_other_than_files_are_rejected_at_once() {
     let dir = TestDir::new();
     let link = dir.file("loop");
-    std::os::unix::fs::symlink(&link, &link).expect("the test's own folder is writable");
+    std::os::unix::fs::symlink(&link, &link).expect("the test's directory is writable");
     let fifo = dir.file("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .expect("writable");
     for path in [Path::new("/nowhere/vmlinux"), Path::new("/dev/zero"), dir.path(), &link, &fifo] {
         refuse(&dir, path, &[], &[&path.display().to_string()]);
     }
-    // Sparse, and larger than any memory: to search it would take longer than the limit.
+    // Sparse, and larger than any memory: reading it would take longer than the limit.
     let sparse = dir.write("sparse", Elf::default().to_bytes());
     let file = std::fs::OpenOptions::new().write(true).open(&sparse).expect("just written");
     file.set_len(1 << 40).expect("the file system has sparse files");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Requests that make no sense are refused before anything is touched: status 125, one line that names what is wrong.
+//! Invalid requests are rejected before anything else is done: status 125, and one line that names the fault.
 
 use coracle_tests::{Case, TestDir, case, image};
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Arguments before the image, and what the line must name.
-const SENSELESS: &[(&[&str], &str)] = &[
+const INVALID: &[(&[&str], &str)] = &[
     (&["--no-such-option"], "--no-such-option"),
     (&["-Z"], "-Z"),
     (&["-m"], "-m"),
@@ -71,11 +71,11 @@ const SENSELESS: &[(&[&str], &str)] = &[
 
 fn invalid_options_are_rejected_by_name() {
     let dir = TestDir::new();
-    for (options, object) in SENSELESS {
+    for (options, object) in INVALID {
         let arguments = [*options, &["oci:/nowhere", "true"]].concat();
         let run = dir.run(&arguments);
         run.assert_status(125).assert_one_line_naming(&[object]);
-        // Before the options are read, nobody knows where the result should go.
+        // Until the options are parsed, coracle has no path for the result.
         if run.result.is_some() {
             run.assert_reason("config-error");
         }
@@ -84,9 +84,9 @@ fn invalid_options_are_rejected_by_name() {
 
 fn result_in_a_missing_directory_is_rejected_before_the_run() {
     let dir = TestDir::new();
-    let folder = dir.path().display().to_string();
+    let directory = dir.path().display().to_string();
     let file = dir.write("file", "").display().to_string();
-    for result in ["/nowhere/result.json", &folder, &format!("{file}/result.json")] {
+    for result in ["/nowhere/result.json", &directory, &format!("{file}/result.json")] {
         let run = dir.verb("run", &["--result", result, &image("busybox"), "echo", "it ran"]).finish();
         run.assert_status(125).assert_stdout("").assert_one_line_naming(&["--result", result]);
     }
@@ -95,14 +95,14 @@ fn result_in_a_missing_directory_is_rejected_before_the_run() {
 fn options_that_conflict_are_rejected() {
     let dir = TestDir::new();
     let disk = dir.write("disk.img", vec![0; 4096]).display().to_string();
-    let contradictions: &[(&[&str], &[&str])] = &[
+    let conflicts: &[(&[&str], &[&str])] = &[
         (&["--read-only", "--scratch", "8g", "--scratch", "tmpfs", "oci:/nowhere"], &["--scratch"]),
         (&["--name", "one", "--id", "other", "oci:/nowhere"], &["--name", "--id"]),
         (&["--network", "none", "--mac-address", "02:00:00:00:00:01", "oci:/nowhere"], &["--mac-address"]),
         (&[], &["IMAGE"]),
         (&["--rootfs", &disk], &["command"]),
     ];
-    for (arguments, objects) in contradictions {
+    for (arguments, objects) in conflicts {
         dir.run(arguments).assert_status(125).assert_one_line_naming(objects);
     }
 }
@@ -142,14 +142,14 @@ fn help_and_version_succeed() {
 
 fn closed_standard_input_and_error_do_no_harm() {
     let dir = TestDir::new();
-    // The first file that a program opens gets the lowest free number: it must not become anybody's standard stream.
+    // The first file that a program opens gets the lowest free number. It must not become a standard stream.
     let closed = ["sh", "-c", "exec \"$@\" <&- 2>&-", "sh"];
     let run = dir.invocation(&["oci:/nowhere", "true"]).wrapped(&closed).finish();
     run.assert_status(125).assert_reason("image-error").assert_stdout("").assert_stderr("");
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("the host has /dev/full");
     let run = dir.invocation(&["oci:/nowhere", "true"]).stderr(full).finish();
     run.assert_status(125).assert_reason("image-error");
-    // No name at all as argv[0].
+    // An empty argv[0].
     let error = std::process::Command::new(coracle_tests::coracle()).arg0("").output().expect("it starts");
     assert_eq!(error.status.code(), Some(125));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The result document: complete, the same in both places, and true.
+//! The result document: complete, correct, and the same in both places.
 
 use coracle_tests::{Case, Finished, TestDir, case, image};
 use serde_json::Value;
@@ -42,15 +42,15 @@ fn result_has_all_that_the_contract_names() {
     for counter in ["/counters/cpu_vcpu_ns", "/counters/disks/0/read_bytes"] {
         assert!(run.result_at(counter).as_u64().is_some_and(|count| count > 0), "{counter}\n{}", run.report());
     }
-    // --timings shows the stages to the person, on stderr and after the workload.
+    // --timings prints the stages to stderr, after the workload's output.
     assert!(run.stderr.lines().count() >= 6 && run.stderr.contains("ms"), "{}", run.report());
 }
 
 fn named_machine_keeps_its_result_in_the_run_directory() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = dir.run(&["--name", "kept", &image("busybox"), "true"]);
     run.assert_status(0);
-    let kept = std::fs::read(dir.run_directory().join("kept/result.json")).expect("the entry stays");
+    let kept = std::fs::read(dir.run_directory().join("kept/result.json")).expect("the machine's directory is kept");
     let kept: Value = serde_json::from_slice(&kept).expect("it is JSON");
     assert_eq!(Some(kept), run.result, "both documents are the same");
 }

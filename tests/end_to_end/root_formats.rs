@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--root-format`: whatever the root disk is made as, the workload finds the same image.
+//! `--root-format`: the workload finds the same image in every format of the root disk.
 
 use coracle_tests::{Case, Finished, TestDir, case, image};
 
@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Every file of the image's own with its metadata, attributes and contents, but for what an overlay adds.
+/// All files of the image with metadata, attributes and contents, without what an overlay adds.
 const LIST: &str = "\
 import os, stat, zlib
 def show(path):
@@ -26,9 +26,9 @@ def show(path):
     print(path, oct(s.st_mode), s.st_uid, s.st_gid, links, size, int(s.st_mtime), s.st_rdev, attributes, content)
 for top in ['/usr', '/srv', '/bin', '/lib', '/var']:
     show(top)
-    for folder, folders, files in os.walk(top):
-        folders.sort()
-        for name in sorted(folders + files): show(os.path.join(folder, name))
+    for directory, directories, files in os.walk(top):
+        directorys.sort()
+        for name in sorted(directories + files): show(os.path.join(directory, name))
 ";
 
 fn image_is_the_same_as_squashfs_and_as_erofs() {
@@ -53,7 +53,7 @@ fn root_without_an_overlay_is_the_requested_file_system() {
     for format in ["auto", "erofs", "squashfs"] {
         let arguments = ["--root-format", format, "--scratch", "none", &image("busybox"), "sh", "-c"];
         let run = dir.run(&[&arguments[..], &["grep ' / ' /proc/mounts"]].concat());
-        // Coracle's own kernel has both.
+        // Coracle's kernel has both.
         let expected = format.replace("auto", "erofs");
         run.assert_status(0);
         assert_eq!(run.stdout_text().split(' ').nth(2), Some(&*expected), "{}", run.report());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Signals to the process are signals to the workload, as the contract's table says.
+//! Signals to the process reach the workload, as the contract's table defines.
 
 use coracle_tests::{Case, Running, TestDir, case, image};
 use rustix::process::Signal;
@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A shell in the guest that runs `traps`, says `up`, and waits without end in a way that lets its traps run at once.
+/// A shell in the guest that runs `traps`, prints `up`, and waits for ever, in a way that lets its traps run at once.
 fn waiting_shell(dir: &TestDir, options: &[&str], traps: &str) -> Running {
     let script = format!("{traps}; echo up; while :; do sleep 1000 & wait $!; done");
     let image = image("busybox");
@@ -36,10 +36,10 @@ fn waiting_shell(dir: &TestDir, options: &[&str], traps: &str) -> Running {
 fn term_before_the_workload_runs_ends_with_143() {
     let dir = TestDir::new();
     let run = dir.start(&["--kernel", &coracle_tests::kernel().display().to_string(), &image("busybox"), "echo", "x"]);
-    // The run directory's entry is made before anything slow is done, and after the signals are taken care of.
+    // The machine's directory is created before slow work, and after the signal handlers are set.
     let deadline = Instant::now() + Duration::from_secs(20);
     while std::fs::read_dir(dir.run_directory()).expect("readable").next().is_none() {
-        assert!(Instant::now() < deadline && !run.has_ended(), "no entry in the run directory");
+        assert!(Instant::now() < deadline && !run.has_ended(), "no machine in the run directory");
         std::thread::yield_now();
     }
     run.signal(Signal::TERM);
@@ -49,13 +49,13 @@ fn term_before_the_workload_runs_ends_with_143() {
 
 fn second_term_cuts_the_power() {
     let dir = TestDir::new();
-    let mut run = waiting_shell(&dir, &[], "trap 'echo heard' TERM");
+    let mut run = waiting_shell(&dir, &[], "trap 'echo caught' TERM");
     run.signal(Signal::TERM);
-    run.wait_for_stdout("heard");
+    run.wait_for_stdout("caught");
     run.signal(Signal::TERM);
     let run = run.finish();
     run.assert_status(137).assert_reason("killed");
-    // Not because the stop timeout ran out.
+    // Not by the stop timeout.
     assert!(run.result_at("/end/detail").as_str().is_some_and(|detail| detail.contains("second")), "{}", run.report());
 }
 
@@ -128,13 +128,13 @@ fn run_beyond_its_time_ends_with_timeout() {
 }
 
 fn kill_leaves_nothing_behind() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let run = waiting_shell(&dir, &["--name", "again"], ":");
     run.signal(Signal::KILL);
     let killed = run.finish();
     assert_eq!(killed.status.code(), None, "{}", killed.report());
-    assert_eq!(killed.result, None, "nobody could write a result");
-    // The same name starts again: the stale entry is taken over.
+    assert_eq!(killed.result, None, "no result of a killed process");
+    // The same name starts again, in place of the dead machine.
     dir.run(&["--name", "again", &image("busybox"), "echo", "back"]).assert_status(0).assert_stdout("back\n");
 }
 
@@ -150,14 +150,14 @@ fn stopped_and_continued_run_goes_on() {
 
 fn term_at_any_moment_ends_the_run() {
     let dir = TestDir::new();
-    // Spread over a whole boot of native KVM; the moment is the input of this test, not a wait for something.
+    // Moments spread over a boot on native KVM. They are the input of this test, which does not wait for an event.
     for step in 0..40 {
         let run = dir.start(&[&image("busybox"), "sleep", "1000"]);
         std::thread::sleep(Duration::from_millis(step * 15));
         run.signal_taken(Signal::TERM);
         run.signal(Signal::TERM);
         let run = run.finish();
-        // Before main has set up anything, TERM has its usual effect.
+        // Before main sets its handlers, TERM has its default effect.
         let early = std::os::unix::process::ExitStatusExt::signal(&run.status) == Some(15);
         assert!(early || matches!(run.status.code(), Some(137 | 143)), "after {} ms\n{}", step * 15, run.report());
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How a workload ends is how the process ends.
+//! The process ends as the workload ends.
 
 use coracle_tests::{Case, TestDir, case, image};
 
@@ -50,14 +50,14 @@ fn workload_beyond_its_memory_ends_with_oom() {
     let dir = TestDir::new();
     let program = "blocks = []\nwhile True: blocks.append(bytearray(1 << 20))";
     let run = dir.run(&["--entrypoint", "python3", &image("python"), "-c", program]);
-    // Python may see its allocation refused before the kernel acts only if overcommit were off in the guest.
+    // The guest overcommits memory, so that python's allocation does not fail before the kernel acts.
     run.assert_status(137).assert_reason("oom");
 }
 
 fn unknown_user_is_a_config_error() {
     let dir = TestDir::new();
-    let run = dir.run(&["-u", "nobody-of-this-name", &image("busybox"), "true"]);
-    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["nobody-of-this-name"]);
+    let run = dir.run(&["-u", "no-such-user", &image("busybox"), "true"]);
+    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["no-such-user"]);
 }
 
 fn numeric_user_need_not_be_in_the_image() {
@@ -69,7 +69,7 @@ fn numeric_user_need_not_be_in_the_image() {
 fn smallest_and_largest_sizes_boot() {
     let dir = TestDir::new();
     dir.run(&["-m", "64m", &image("busybox"), "echo", "small"]).assert_status(0).assert_stdout("small\n");
-    // Beyond the hole below 4 GiB.
+    // Above 4 GiB.
     let large =
         dir.run(&["-m", "5g", &image("busybox"), "awk", "/MemTotal/ { print ($2 > 4500000) }", "/proc/meminfo"]);
     large.assert_status(0).assert_stdout("1\n");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The process's standard streams are the workload's: apart, whole, and closed when the other side closes.
+//! The process's standard streams are the workload's: separate, complete, and closed when the other side closes.
 
-use coracle_tests::{Case, Kvm, Stdin, TestDir, World, case, image};
+use coracle_tests::{Case, Host, Kvm, Stdin, TestDir, case, image};
 use std::io::Read;
 use std::process::Stdio;
 
@@ -35,9 +35,9 @@ fn stdin_and_its_end_reach_the_workload() {
     run.finish().assert_status(0).assert_stdout("hello\n").assert_stderr("");
 }
 
-/// 64 MiB, or 1 MiB where a guest's kernel is emulated.
+/// 64 MiB, or 1 MiB where guest kernel mode is emulated.
 fn long_mebibytes() -> usize {
-    if World::detect().kvm == Kvm::Native { 64 } else { 1 }
+    if Host::detect().kvm == Kvm::Native { 64 } else { 1 }
 }
 
 fn long_output_arrives_complete_on_both_streams() {
@@ -55,15 +55,14 @@ fn long_output_arrives_complete_on_both_streams() {
 
 fn closed_stdout_ends_the_writer() {
     let dir = TestDir::new();
-    // As `coracle run ... yes | head -1`: the pipe breaks while the workload has endlessly more to say.
+    // Like `coracle run ... yes | head -1`: the pipe is closed while the workload writes without end.
     let (mut reader, writer) = std::io::pipe().expect("the host has pipes");
     let run = dir.invocation(&[&image("busybox"), "yes"]).stdout(Stdio::from(writer)).start();
     let mut first = [0; 2];
     reader.read_exact(&mut first).expect("the workload writes");
     assert_eq!(&first, b"y\n");
     drop(reader);
-    // The workload is PID 1 of its namespace; SIGPIPE is not ignored there, but has no effect on such a process, so that it
-    // ends by its own reaction to EPIPE.
+    // The workload is PID 1 of its namespace, where SIGPIPE has no effect, so that it ends by its own handling of EPIPE.
     let end = run.finish();
     assert!(matches!(end.status.code(), Some(1 | 141)), "ended by EPIPE or SIGPIPE\n{}", end.report());
 }
@@ -75,7 +74,7 @@ fn long_input_comes_back_complete() {
     let file = std::fs::File::open(source).expect("just written");
     let run = dir.invocation(&["-i", &image("busybox"), "cat"]).stdin(Stdin::File(file)).finish();
     run.assert_status(0);
-    assert!(run.stdout == bytes, "{} bytes came back, and not the same", run.stdout.len());
+    assert!(run.stdout == bytes, "{} bytes came back, or others", run.stdout.len());
 }
 
 fn stdin_without_i_is_at_its_end() {

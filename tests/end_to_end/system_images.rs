@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--system`: a root file system with an init of its own, from its start to what is left on its disk.
+//! `--system`: a root file system with its own init, from its start to what is left on its disk.
 
 use coracle_tests::{Case, Finished, Pty, Running, Stdin, TestDir, case, image, root_disk};
 use rustix::process::Signal;
@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A copy of the test system's disk, for this test to write to.
+/// A copy of the test system's disk that the test may write to.
 fn disk(dir: &TestDir) -> String {
     let disk = dir.file("system.ext4");
     let mut copy = Command::new("cp");
@@ -35,14 +35,14 @@ fn disk(dir: &TestDir) -> String {
     disk.display().to_string()
 }
 
-/// Nothing is wrong with the file system, and nothing is left in its journal.
+/// The file system has no errors, and its journal is empty.
 fn assert_clean(disk: &str) {
     let check = Command::new("e2fsck").args(["-f", "-n", disk]).output().expect("e2fsck starts");
-    let said = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
-    assert!(check.status.success() && !said.contains("recover"), "{disk}: {}\n{said}", check.status);
+    let output = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.success() && !output.contains("recover"), "{disk}: {}\n{output}", check.status);
 }
 
-/// Starts the test system, and waits until its own service runs, which is after multi-user.target.
+/// Starts the test system and waits until its service runs, which is after multi-user.target.
 fn started(dir: &TestDir, arguments: &[&str]) -> Running {
     let mut run = dir.start(&[&["--system", "-m", "512m"], arguments].concat());
     run.wait_for_stdout("report: multi-user.target reached");
@@ -61,20 +61,20 @@ fn system_stops_in_order_and_keeps_what_it_wrote() {
     run.signal(Signal::TERM);
     let run = run.finish();
     run.assert_status(0).assert_reason("stopped").assert_stderr("");
-    let said = run.stdout_text();
+    let output = run.stdout_text();
     for line in ["Detected virtualization container-other.", "report: multi-user.target reached, start 1"] {
-        // Not the whole of a line: the login prompt may stand before it.
-        assert!(said.contains(&format!("{line}\n")), "`{line}` is missing\n{}", run.report());
+        // Not a complete line: the login prompt may come before it.
+        assert!(output.contains(&format!("{line}\n")), "`{line}` is missing\n{}", run.report());
     }
-    assert!(said.contains("report: stop 1\n"), "its service was not stopped\n{}", run.report());
-    assert!(!said.contains("\r\n"), "line ends are a terminal's\n{}", run.report());
+    assert!(output.contains("report: stop 1\n"), "its service was not stopped\n{}", run.report());
+    assert!(!output.contains("\r\n"), "line ends are a terminal's\n{}", run.report());
     assert_clean(&disk);
 
     let task = "TASK=systemctl --no-block poweroff";
     let again = dir.run(&["--system", "-m", "512m", "-e", task, "--rootfs", &disk]);
     again.assert_status(0).assert_reason("guest-poweroff");
-    let said = again.stdout_text();
-    assert!(said.contains("reached, start 2\n") && said.contains("report: stop 2\n"), "{}", again.report());
+    let output = again.stdout_text();
+    assert!(output.contains("reached, start 2\n") && output.contains("report: stop 2\n"), "{}", again.report());
     assert_clean(&disk);
 }
 
@@ -126,7 +126,7 @@ fn system_on_a_scratch_disk_leaves_its_own_unchanged() {
     assert_eq!(run.result_at("/counters/disks/0/write_bytes"), 0, "the root disk was written\n{}", run.report());
 }
 
-/// An init as small as can be, which looks around.
+/// A small init that prints its environment.
 const LOOK: &str = "echo pid $$; echo container=$container; tty < /dev/console; cat /proc/self/cgroup; \
                     mkdir /sys/fs/cgroup/made && rmdir /sys/fs/cgroup/made && echo cgroups; \
                     awk '$5 == \"/run\" || $5 == \"/\" { print $5, $7 ~ /shared/ }' /proc/self/mountinfo | sort -u; \
@@ -136,9 +136,9 @@ fn init_has_a_containers_environment_and_its_poweroff_ends() {
     let dir = TestDir::new();
     let run = dir.run(&["--system", &image("busybox"), "sh", "-c", LOOK]);
     run.assert_status(0).assert_reason("guest-poweroff").assert_stderr("");
-    let said = run.stdout_text();
+    let output = run.stdout_text();
     let expected = ["pid 1", "container=coracle", "/dev/console", "0::/", "cgroups", "/ 1", "/run 1"];
-    assert_eq!(said.lines().collect::<Vec<_>>(), expected, "{}", run.report());
+    assert_eq!(output.lines().collect::<Vec<_>>(), expected, "{}", run.report());
 }
 
 fn init_that_exits_gives_the_status() {
@@ -151,7 +151,7 @@ fn init_that_exits_gives_the_status() {
 fn disk_has_what_an_init_wrote_in_place() {
     let dir = TestDir::new();
     let disk = disk(&dir);
-    // Not synced, and the last thing that happens; a loop device keeps the disk busy beyond the end of all processes.
+    // Written last and not synced; a loop device keeps the disk busy after the end of all processes.
     let write = "truncate -s 16M /inner && mke2fs -q /inner && mkdir /mnt/inner && mount -o loop /inner /mnt/inner && \
                  echo inner > /mnt/inner/file && dd if=/dev/urandom of=/data bs=1M count=20 status=none && \
                  md5sum < /data > /sum && echo written";
@@ -165,7 +165,7 @@ fn disk_has_what_an_init_wrote_in_place() {
 }
 
 fn killed_run_leaves_a_disk_that_starts_again() {
-    let dir = TestDir::new().keeping_run_entries();
+    let dir = TestDir::new().keeping_machines();
     let disk = disk(&dir);
     let write = "echo kept > /kept; sync; echo up; while :; do echo more >> /more; done";
     let arguments = ["--name", "killed", "--system", "--rootfs", &disk, "/bin/sh", "-c", write];
@@ -219,7 +219,7 @@ fn read_only_disk_as_root_is_rejected_with_the_remedy() {
     run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&objects);
 }
 
-/// Commands that make `file` read-only even for root, and then run their arguments.
+/// A script that makes `file` read-only, for root as well, and executes its arguments.
 fn read_only(file: &Path) -> String {
     let file = file.display();
     format!("mount --bind {file} {file} && mount -o remount,bind,ro {file} && exec \"$@\"")

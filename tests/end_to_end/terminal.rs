@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `-t`: a terminal outside is a terminal inside, with its size, and is given back as it was.
+//! `-t`: the workload has a terminal with the size of the user's, which is restored at the end.
 
 use coracle_tests::{Case, Pty, Running, Stdin, TestDir, case, image};
 
@@ -12,7 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// `coracle run` as the session leader of `pty`, so that a resize is signalled as it is to a shell's foreground job.
+/// `coracle run` as the session leader of `pty`, so that a resize sends WINCH as it does to a shell's foreground job.
 fn start_on(pty: &Pty, dir: &TestDir, arguments: &[&str]) -> Running {
     let invocation = dir.invocation(arguments).wrapped(&["setsid", "--ctty"]).stdin(Stdin::File(pty.terminal()));
     invocation.stdout(pty.terminal()).stderr(pty.terminal()).start()

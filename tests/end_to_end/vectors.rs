@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Vector registers survive everything that can happen to a task: competition, system calls, signals, forks, threads. Where
-//! the host emulates guest kernel mode, coracle itself saves and restores them at each switch.
+//! Vector registers survive preemption, system calls, signals, forks and threads. Where the host emulates guest kernel mode,
+//! coracle itself saves and restores them at each switch.
 
-use coracle_tests::{Case, Kvm, TestDir, World, case, compile, file_system};
+use coracle_tests::{Case, Host, Kvm, TestDir, case, compile, file_system};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![case!(Smoke, tasks_on_one_vcpu_keep_their_registers), case!(Smoke, tasks_on_two_vcpus_keep_their_registers)]
@@ -18,8 +18,8 @@ fn tasks_on_two_vcpus_keep_their_registers() {
 
 fn keep_registers(cpus: &str, tasks: u64) {
     let threads = 2;
-    // Sixteen rounds take seconds on a processor, emulated or not, and tens of seconds where its kernel mode alone is.
-    let rounds = if World::detect().all { 400 } else { 16 };
+    // Sixteen rounds take seconds on a processor, real or emulated, and tens of seconds where only kernel mode is emulated.
+    let rounds = if Host::detect().all { 400 } else { 16 };
     let dir = TestDir::new();
     let disk = dir.file("root.ext4");
     file_system(&disk, 16, &[(&compile("vector_state"), "/vector_state")]);
@@ -39,15 +39,15 @@ fn keep_registers(cpus: &str, tasks: u64) {
     run.assert_status(0).assert_stderr("");
     let all = tasks * threads * rounds;
     let line = run.stdout_text();
-    // Where coracle itself keeps them, they are all that the processor has; elsewhere what KVM gives a guest.
+    // Where coracle saves them, the guest has all registers of the processor; elsewhere those that KVM offers.
     let flags = std::fs::read_to_string("/proc/cpuinfo").expect("/proc is mounted");
-    if World::detect().kvm == Kvm::Software {
+    if Host::detect().kvm == Kvm::Software {
         let widest = ["avx512f", "avx", "sse"].into_iter().find(|name| flags.contains(&format!(" {name} ")));
         let widest = widest.expect("every x86-64 processor has SSE").trim_end_matches('f');
         assert!(line.starts_with(&format!("registers={widest} ")), "{}", run.report());
     }
-    assert!(line.contains(&format!(" rounds={all} ")), "every round was done\n{}", run.report());
-    assert!(line.contains(&format!(" forks={} ", all / 8)), "every fork was made\n{}", run.report());
-    assert!(!line.contains(" signals=0 "), "signals arrived\n{}", run.report());
+    assert!(line.contains(&format!(" rounds={all} ")), "rounds\n{}", run.report());
+    assert!(line.contains(&format!(" forks={} ", all / 8)), "forks\n{}", run.report());
+    assert!(!line.contains(" signals=0 "), "no signals arrived\n{}", run.report());
     assert!(line.ends_with(" failed=0 mismatches=0\n"), "{}", run.report());
 }

@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the things under test are: the binary, the guest kernel beside it, the test images.
+//! Paths of what is tested: the binary, the guest kernel beside it, the test images.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The root of the repository: `CORACLE_WORKSPACE`, else where this was built.
+/// The root of the repository: `CORACLE_WORKSPACE`, or the directory that this was built from.
 #[must_use]
 pub fn workspace() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| match env::var_os("CORACLE_WORKSPACE") {
         Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(1).expect("a folder of the workspace").to_owned(),
+        None => {
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(1).expect("a package of the workspace").to_owned()
+        }
     })
 }
 
-/// The binary: `CORACLE_BIN`, else the release build.
+/// The binary: `CORACLE_BIN`, or the release build.
 #[must_use]
 pub fn coracle() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
         let path = match env::var_os("CORACLE_BIN") {
             Some(path) => PathBuf::from(path),
-            None => target_folder().join("release/coracle"),
+            None => target_directory().join("release/coracle"),
         };
-        assert!(path.is_file(), "{} is not there: run `make build` first, or set CORACLE_BIN", path.display());
+        assert!(path.is_file(), "{} does not exist: run `make build` first, or set CORACLE_BIN", path.display());
         path
     })
 }
@@ -36,7 +38,7 @@ pub fn kernel() -> PathBuf {
     coracle().with_file_name("vmlinux")
 }
 
-/// The folder of the test images: `CORACLE_IMAGES`, else what `make -s images` says (it builds what is missing).
+/// The directory of the test images: `CORACLE_IMAGES`, or what `make -s images` prints, which builds what is missing.
 #[must_use]
 pub fn images() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -48,7 +50,7 @@ pub fn images() -> &'static Path {
         let output = String::from_utf8_lossy(&make.stdout).into_owned();
         let log = String::from_utf8_lossy(&make.stderr).into_owned();
         assert!(make.status.success(), "`make -s images` failed: {}\n{log}", make.status);
-        PathBuf::from(output.lines().last().expect("`make -s images` prints the folder as its last line"))
+        PathBuf::from(output.lines().last().expect("`make -s images` prints the directory as its last line"))
     })
 }
 
@@ -58,14 +60,14 @@ pub fn image(name: &str) -> String {
     format!("oci:{}", images().join(name).display())
 }
 
-/// A test image that is a root disk: a raw file system with an init of its own. Not to be written to.
+/// A test image that is a root disk: a raw file system with its own init. Tests do not write to it.
 #[must_use]
 pub fn root_disk(name: &str) -> PathBuf {
     images().join(name).with_extension("ext4")
 }
 
-/// The folder of the foreign kernels: `CORACLE_KERNELS`. It is not built for tests that need it: that takes minutes,
-/// and the nested world has it.
+/// The directory of the foreign kernels, `CORACLE_KERNELS`. Building them takes minutes, so that tests never do; the nested
+/// runner brings them along.
 #[must_use]
 pub fn foreign_kernels() -> Option<PathBuf> {
     env::var_os("CORACLE_KERNELS").map(PathBuf::from)
@@ -77,14 +79,14 @@ pub fn foreign_kernel(path: &str) -> String {
     foreign_kernels().expect("the test needs them").join(path).display().to_string()
 }
 
-/// A folder that lasts beyond a run of the tests, for what is costly to make again.
+/// A directory that is kept from one run of the tests to the next, for what is slow to build.
 #[must_use]
-pub fn scratch_folder() -> PathBuf {
-    let folder = target_folder().join("end-to-end");
-    std::fs::create_dir_all(&folder).expect("the target folder is writable");
-    folder
+pub fn scratch_directory() -> PathBuf {
+    let directory = target_directory().join("end-to-end");
+    std::fs::create_dir_all(&directory).expect("the target directory is writable");
+    directory
 }
 
-fn target_folder() -> PathBuf {
+fn target_directory() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One output stream of a child, collected by a thread of its own, so that a test can wait for what it expects.
+//! One output stream of a child, collected by its own thread, so that a test can wait for a text.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -12,14 +12,15 @@ struct State {
     ended: bool,
 }
 
-/// What a stream has given so far.
+/// What has been read from a stream.
 #[derive(Clone, Default)]
 pub(crate) struct Capture {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
 
 impl Capture {
-    /// Reads `stream` to its end on a new thread. An error counts as the end: a pty reports one when its last user is gone.
+    /// Reads `stream` to its end on a new thread. An error counts as the end: a pty returns one when its last user has closed
+    /// it.
     pub(crate) fn start(mut stream: impl Read + Send + 'static) -> Capture {
         let capture = Capture::default();
         let shared = Arc::clone(&capture.shared);
@@ -39,18 +40,17 @@ impl Capture {
         capture
     }
 
-    /// Everything so far.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.lock().bytes.clone()
     }
 
-    /// Waits until `text` was seen; whether it was, before the stream's end and within `limit`.
+    /// Waits for `text`; returns whether it came before the end of the stream and within `limit`.
     pub(crate) fn wait_for(&self, text: &[u8], limit: Duration) -> bool {
         let state = self.wait_until(limit, |state| contains(&state.bytes, text) || state.ended);
         contains(&state.bytes, text)
     }
 
-    /// Waits for the end of the stream; whether it came within `limit`.
+    /// Waits for the end of the stream; returns whether it came within `limit`.
     pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
         self.wait_until(limit, |state| state.ended).ended
     }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One test: a sentence, what it costs, what it needs, and its body.
+//! One test: its name, its level, what it needs, and its body.
 
 use crate::artifacts::foreign_kernels;
-use crate::world::{Kvm, World};
+use crate::host::{Host, Kvm};
 use libtest_mimic::{Completion, Trial};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long each test took that has ended, passed or failed.
+/// How long each test took that has passed or failed.
 static TIMES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
 
-/// What a test costs, which decides where it runs.
+/// What a test costs, which decides on which hosts it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Ends before a machine is built: runs everywhere.
+    /// Ends before a machine is built. Runs on every host.
     Quick,
-    /// Boots a microVM, and is worth its seconds on a KVM that emulates guest kernel mode too.
+    /// Boots a microVM. Runs on every KVM, those that emulate guest kernel mode included.
     Smoke,
-    /// Boots microVMs; only where that is cheap.
+    /// Boots microVMs. Runs on native KVM only.
     Full,
 }
 
-/// What a test cannot do without, besides what its level says.
+/// What a test needs besides what its level implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// A `/dev/kvm` that opens, for a test that does not boot.
     Kvm,
     /// Root, to change users or to make a mount namespace.
     Root,
-    /// Kernels that others built (`CORACLE_KERNELS`).
+    /// Kernels of other origin (`CORACLE_KERNELS`).
     Kernels,
 }
 
@@ -41,32 +41,32 @@ pub struct Case {
 }
 
 impl Case {
-    /// A test whose body panics if the sentence in `name` does not hold.
+    /// A test whose body panics if what `name` states does not hold.
     #[must_use]
     pub const fn new(name: &'static str, level: Level, needs: &'static [Need], body: fn()) -> Case {
         Case { name, level, needs, body }
     }
 
-    /// Why this machine cannot run it, if so.
-    fn reason_to_skip(&self, world: World) -> Option<&'static str> {
+    /// Why this host cannot run it, or `None`.
+    fn reason_to_skip(&self, host: Host) -> Option<&'static str> {
         let boots = self.level != Level::Quick || self.needs.contains(&Need::Kvm);
-        if boots && world.kvm == Kvm::None {
+        if boots && host.kvm == Kvm::None {
             return Some("needs a /dev/kvm that opens");
         }
-        if self.level == Level::Full && world.kvm != Kvm::Native && !world.all {
-            return Some("too slow where guest kernel mode is emulated; the nested world runs it");
+        if self.level == Level::Full && host.kvm != Kvm::Native && !host.all {
+            return Some("too slow where guest kernel mode is emulated; the nested runner has it");
         }
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
-            return Some("needs foreign kernels (CORACLE_KERNELS); the nested world has them");
+            return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
         }
-        (self.needs.contains(&Need::Root) && !world.root).then_some("needs root")
+        (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }
 
-    /// For the runner.
+    /// The same test for libtest-mimic.
     #[must_use]
-    pub fn into_trial(self, world: World) -> Trial {
-        let skip = self.reason_to_skip(world);
-        // The first segment is the test binary's own name.
+    pub fn into_trial(self, host: Host) -> Trial {
+        let skip = self.reason_to_skip(host);
+        // The first segment is the name of the test binary.
         let name = self.name.split_once("::").map_or(self.name, |(_, rest)| rest);
         Trial::ignorable_test(name, move || {
             if let Some(reason) = skip {
@@ -79,7 +79,7 @@ impl Case {
     }
 }
 
-/// Notes the time of a test when that ends, however it does.
+/// Records how long a test took when it ends, by a panic as well.
 struct Clock {
     name: &'static str,
     started: Instant,
@@ -100,7 +100,7 @@ pub fn slowest(count: usize) -> Vec<(&'static str, Duration)> {
     times
 }
 
-/// A [`Case`] named by its function and module: `case!(Smoke, streams_stay_apart)`, `case!(Quick[Root], ...)`.
+/// A [`Case`] that has the name of its function and module: `case!(Smoke, streams_stay_apart)`, `case!(Quick[Root], ...)`.
 #[macro_export]
 macro_rules! case {
     ($level:ident $([$($need:ident),+])?, $body:ident) => {

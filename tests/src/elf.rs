@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Kernel images that are wrong in one way: a minimal ELF file whose every field a test can bend.
+//! Kernel images with one fault: a minimal ELF file of which a test can change every field.
 
-/// An ELF file with one loadable segment and, unless taken away, a PVH note. As it is by default, a monitor accepts it.
+/// An ELF file with one loadable segment and, by default, a PVH note. The default is valid.
 pub struct Elf {
     /// `EI_CLASS`: 2 is 64 bit.
     pub class: u8,
@@ -11,15 +11,15 @@ pub struct Elf {
     pub kind: u16,
     /// `e_machine`: 62 is x86-64.
     pub machine: u16,
-    /// The entry that the PVH note names; `None` leaves the note out.
+    /// The entry point in the PVH note; `None` leaves the note out.
     pub pvh_entry: Option<u32>,
-    /// Where the segment belongs in guest-physical memory.
+    /// The guest-physical address of the segment.
     pub address: u64,
-    /// How much memory the segment takes.
+    /// Size of the segment in memory.
     pub memory_size: u64,
-    /// Other loadable segments, as address and size in memory, without contents.
+    /// Other loadable segments without contents: address and size in memory.
     pub more_segments: Vec<(u64, u64)>,
-    /// What it does: 32-bit code, entered as the PVH boot protocol says.
+    /// 32-bit code, entered as the PVH boot protocol says.
     pub code: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Elf {
             address,
             memory_size: 4096,
             more_segments: Vec::new(),
-            // hlt; jmp back: a kernel that does nothing, for ever.
+            // hlt; jmp back: a kernel that only halts.
             code: vec![0xf4, 0xeb, 0xfd],
         }
     }
@@ -48,7 +48,6 @@ const PT_NOTE: u32 = 4;
 const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
 
 impl Elf {
-    /// The file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut note = Vec::new();

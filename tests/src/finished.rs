@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a call of the binary has left: status, streams, result document. Each assertion shows all of it when it fails.
+//! What a call of the binary left: status, streams, result document. Each assertion prints all of it when it fails.
 
 use crate::running::report;
 use serde_json::Value;
@@ -9,24 +9,21 @@ use std::time::Duration;
 
 /// A call that has ended.
 pub struct Finished {
-    /// The command line, for messages.
+    /// The command line.
     pub command: String,
-    /// How the process ended.
     pub status: ExitStatus,
-    /// Its standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error.
     pub stderr: String,
     /// The result document, if it was written.
     pub result: Option<Value>,
-    /// The guest kernel's console.
+    /// What the guest's kernel wrote to its console.
     pub console: String,
     /// From start to end.
     pub elapsed: Duration,
 }
 
 impl Finished {
-    /// Everything, for a failing assertion of the test's own.
+    /// All of it, as the message of a test's own assertion.
     #[must_use]
     pub fn report(&self) -> String {
         let result = self.result.as_ref().map_or_else(|| "none".into(), ToString::to_string);
@@ -34,20 +31,19 @@ impl Finished {
         format!("status: {}\nresult: {result}\n{report}", self.status)
     }
 
-    /// Standard output as text.
     #[must_use]
     pub fn stdout_text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// A value of the result document by JSON pointer, `null` if it is not there.
+    /// The value at a JSON pointer of the result document, or `null`.
     #[must_use]
     pub fn result_at(&self, pointer: &str) -> &Value {
         let result = self.result.as_ref().unwrap_or_else(|| panic!("no result document\n{}", self.report()));
         result.pointer(pointer).unwrap_or(&Value::Null)
     }
 
-    /// The process exited with `status`, and the result document, if there is one, says the same.
+    /// The process exited with `status`, and so says the result document, if there is one.
     pub fn assert_status(&self, status: i32) -> &Finished {
         assert_eq!(self.status.signal(), None, "killed by a signal\n{}", self.report());
         assert_eq!(self.status.code(), Some(status), "exit status\n{}", self.report());
@@ -57,7 +53,7 @@ impl Finished {
         self
     }
 
-    /// The result document gives this reason.
+    /// The result document has this end reason.
     pub fn assert_reason(&self, reason: &str) -> &Finished {
         assert_eq!(self.result_at("/end/reason"), reason, "reason in the result\n{}", self.report());
         self
@@ -75,11 +71,11 @@ impl Finished {
         self
     }
 
-    /// One line of coracle's own on standard error that names each of `objects`, and nothing on standard output.
+    /// Standard error is one line of coracle's that names each of `objects`, and standard output is empty.
     pub fn assert_one_line_naming(&self, objects: &[&str]) -> &Finished {
         self.assert_stdout("");
         let line = self.stderr.strip_suffix('\n').unwrap_or_default();
-        assert!(line.starts_with("coracle: ") && !line.contains('\n'), "not one line of coracle's\n{}", self.report());
+        assert!(line.starts_with("coracle: ") && !line.contains('\n'), "not one line of coracle\n{}", self.report());
         for object in objects {
             assert!(line.contains(object), "the line does not name `{object}`\n{}", self.report());
         }

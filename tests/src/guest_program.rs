@@ -2,29 +2,29 @@
 //! C programs of the tests: those that run in the guest, file systems that carry them, and those that start the binary under
 //! test.
 
-use crate::{scratch_folder, workspace};
+use crate::{scratch_directory, workspace};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The static binary made from `tests/guest/NAME.c`; compiled when it is older than its source.
+/// Compiles `tests/guest/NAME.c` to a static binary, unless that is newer than its source.
 #[must_use]
 pub fn compile(name: &str) -> PathBuf {
     build("guest", name, &["-static", "-pthread"])
 }
 
-/// The wrapper made from `tests/inject/failing_calls.c`: `failing_calls THREAD PROGRAM [ARG...]`.
+/// Compiles `tests/inject/failing_calls.c`, a wrapper: `failing_calls THREAD PROGRAM [ARG...]`.
 #[must_use]
 pub fn failing_calls() -> String {
     build("inject", "failing_calls", &["-static"]).display().to_string()
 }
 
-fn build(folder: &str, name: &str, options: &[&str]) -> PathBuf {
+fn build(directory: &str, name: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().expect("a compiler error fails all tests that need the program");
-    let source = workspace().join("tests").join(folder).join(name).with_extension("c");
-    let binary = scratch_folder().join(name);
+    let _guard = ONE_AT_A_TIME.lock().expect("the program can be compiled");
+    let source = workspace().join("tests").join(directory).join(name).with_extension("c");
+    let binary = scratch_directory().join(name);
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if changed(&binary) > changed(&source) {
         return binary;
@@ -35,13 +35,13 @@ fn build(folder: &str, name: &str, options: &[&str]) -> PathBuf {
     binary
 }
 
-/// An ext4 image of `mebibytes` at `image` that holds these files, as pairs of a source and an absolute name in the guest.
+/// Makes an ext4 image of `mebibytes` with these files: pairs of a source and an absolute name in the guest.
 pub fn file_system(image: &Path, mebibytes: u32, files: &[(&Path, &str)]) {
-    let staging = tempfile::tempdir().expect("the temporary folder is writable");
+    let staging = tempfile::tempdir().expect("the temporary directory is writable");
     for (source, name) in files {
         let destination = staging.path().join(name.trim_start_matches('/'));
-        let folder = destination.parent().expect("the name is absolute");
-        fs::create_dir_all(folder).expect("a new folder is writable");
+        let parent = destination.parent().expect("the name is absolute");
+        fs::create_dir_all(parent).expect("a new directory is writable");
         fs::copy(source, &destination).unwrap_or_else(|error| panic!("cannot copy {}: {error}", source.display()));
     }
     let mut mke2fs = Command::new("mke2fs");

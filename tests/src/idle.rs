@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A machine that does nothing, for tests of what is done to a running one.
+//! A machine that only waits, for tests of verbs on a running machine.
 
 use crate::{Running, TestDir, image};
 use rustix::process::Signal;
 
 impl TestDir {
-    /// Starts a machine named `m`, with these options of `run`, which lives until it is told to end. It runs already.
+    /// Starts a machine named `m` with these options of `run`, and waits until its workload runs. It runs until it is stopped.
     #[must_use]
     pub fn start_idle(&self, options: &[&str]) -> Running {
         let image = image("busybox");
@@ -17,7 +17,7 @@ impl TestDir {
 }
 
 impl Running {
-    /// Ends what [`TestDir::start_idle`] started.
+    /// Stops a machine that [`TestDir::start_idle`] started.
     pub fn stop_idle(self) {
         self.signal(Signal::TERM);
         self.finish().assert_status(143).assert_reason("stopped");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One call of the binary: arguments, environment, standard streams.
+//! One call of the binary, not made yet: arguments, environment, standard streams.
 
 use crate::capture::Capture;
 use crate::running::Running;
@@ -20,8 +20,7 @@ pub enum Stdin {
     File(File),
 }
 
-/// A call of `coracle run`, not yet made. The options that the harness needs (run directory, result, kernel console) are
-/// there already.
+/// A call of `coracle run`. It has the options that the harness needs: run directory, result, kernel console.
 pub struct Invocation {
     wrapper: Vec<OsString>,
     program: Option<PathBuf>,
@@ -40,7 +39,7 @@ pub struct Invocation {
 
 impl Invocation {
     pub(crate) fn new<S: AsRef<str>>(dir: &TestDir, arguments: &[S]) -> Invocation {
-        // Several runs in one place must not share these two.
+        // Runs of one test must not share these two files.
         static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let result = dir.file(&format!("result-{number}.json"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Container images made by the test itself, to be wrong in one way: an OCI layout folder, written field by field.
+//! Container images with one fault: an OCI layout directory, written field by field.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -12,13 +12,12 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An OCI layout folder with one image of one layer. As it is by default it can be converted, and run if its command were
-/// there.
+/// An OCI layout directory with one image of one layer. The default is valid, but its command does not exist.
 pub struct Layout {
-    folder: PathBuf,
+    directory: PathBuf,
     /// The layer as it is stored.
     pub layer: Vec<u8>,
-    /// The digest of the uncompressed layer that the config promises, instead of the right one.
+    /// The digest of the uncompressed layer in the image's configuration, in place of the correct one.
     pub diff_id: Option<String>,
     /// `config` of the image configuration.
     pub config: Value,
@@ -29,19 +28,19 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A small image with a command, to be written to `folder`.
+    /// A small image with a command, not written to `directory` yet.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Layout {
+    pub fn new(directory: PathBuf) -> Layout {
         let layer = tar_with("etc/motd", b"hello\n");
         let config = json!({ "Cmd": ["/nothing-here"] });
-        Layout { folder, layer, diff_id: None, config, architecture: "amd64", tag: "latest" }
+        Layout { directory, layer, diff_id: None, config, architecture: "amd64", tag: "latest" }
     }
 
     /// Writes it and returns the reference to it.
     #[must_use]
     pub fn write(&self) -> String {
-        fs::create_dir_all(self.folder.join("blobs/sha256")).expect("the test's own folder is writable");
-        fs::write(self.folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("writable");
+        fs::create_dir_all(self.directory.join("blobs/sha256")).expect("the test's directory is writable");
+        fs::write(self.directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("writable");
         let layer = self.blob("application/vnd.oci.image.layer.v1.tar", &self.layer);
         let diff_id = self.diff_id.clone().unwrap_or_else(|| format!("sha256:{}", sha256(&self.layer)));
         let config = json!({
@@ -57,27 +56,29 @@ impl Layout {
         manifest["annotations"] = json!({ "org.opencontainers.image.ref.name": self.tag });
         manifest["platform"] = json!({ "architecture": self.architecture, "os": "linux" });
         let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-        fs::write(self.folder.join("index.json"), index.to_string()).expect("writable");
-        format!("oci:{}", self.folder.display())
+        fs::write(self.directory.join("index.json"), index.to_string()).expect("writable");
+        format!("oci:{}", self.directory.display())
     }
 
-    /// Where the layer's blob is.
     #[must_use]
     pub fn layer_path(&self) -> PathBuf {
-        self.folder.join("blobs/sha256").join(sha256(&self.layer))
+        self.directory.join("blobs/sha256").join(sha256(&self.layer))
     }
 
-    /// The written folder as an OCI archive.
+    /// Archives the written directory and returns the reference to the archive.
     #[must_use]
     pub fn archive(&self, path: &Path) -> String {
-        let mut archive = tar::Builder::new(File::create(path).expect("the test's own folder is writable"));
-        archive.append_dir_all(".", &self.folder).and_then(|()| archive.finish()).expect("the folder can be archived");
+        let mut archive = tar::Builder::new(File::create(path).expect("the test's directory is writable"));
+        archive
+            .append_dir_all(".", &self.directory)
+            .and_then(|()| archive.finish())
+            .expect("the directory can be archived");
         format!("oci-archive:{}", path.display())
     }
 
     fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = sha256(bytes);
-        fs::write(self.folder.join("blobs/sha256").join(&digest), bytes).expect("the test's own folder is writable");
+        fs::write(self.directory.join("blobs/sha256").join(&digest), bytes).expect("the test's directory is writable");
         json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
     }
 }
@@ -88,6 +89,6 @@ fn tar_with(name: &str, contents: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(contents.len() as u64);
     header.set_mode(0o644);
-    archive.append_data(&mut header, name, contents).expect("memory takes everything");
-    archive.into_inner().expect("memory takes everything")
+    archive.append_data(&mut header, name, contents).expect("a vector can be written to");
+    archive.into_inner().expect("a vector can be written to")
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A terminal for the binary, held by the test.
+//! A pseudoterminal for the binary.
 
 use crate::capture::Capture;
 use rustix::fs::{Mode, OFlags};
@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Both ends of a pseudo terminal. The test types and looks through the controller.
+/// Both ends of a pseudoterminal. The test writes and reads through the controller.
 pub struct Pty {
     controller: File,
     terminal: OwnedFd,
@@ -18,7 +18,6 @@ pub struct Pty {
 }
 
 impl Pty {
-    /// A terminal of this size.
     #[must_use]
     pub fn open(rows: u16, columns: u16) -> Pty {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -34,36 +33,34 @@ impl Pty {
         pty
     }
 
-    /// Changes its size; the foreground process group gets WINCH.
+    /// Changes the size; the foreground process group gets WINCH.
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.controller, size).expect("a terminal has a size");
     }
 
-    /// What the binary gets as standard streams.
+    /// The terminal as a standard stream of the binary.
     #[must_use]
     pub fn terminal(&self) -> File {
         self.terminal.try_clone().expect("a descriptor can be copied").into()
     }
 
-    /// Types.
     pub fn type_text(&mut self, text: &str) {
         self.controller.write_all(text.as_bytes()).expect("a terminal takes input");
     }
 
-    /// Everything shown so far.
     #[must_use]
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen.bytes()).into_owned()
     }
 
-    /// Waits until `text` is shown; fails the test if it does not come.
+    /// Waits until `text` is on the screen; fails the test if it does not come.
     pub fn wait_for(&self, text: &str) {
         let seen = self.screen.wait_for(text.as_bytes(), Duration::from_secs(120));
-        assert!(seen, "`{text}` was not shown. The screen:\n{}", self.screen());
+        assert!(seen, "`{text}` did not come. The screen:\n{}", self.screen());
     }
 
-    /// Its modes, to compare.
+    /// Its modes, to be compared.
     #[must_use]
     pub fn modes(&self) -> String {
         format!("{:?}", tcgetattr(&self.terminal).expect("it is a terminal"))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A call of the binary that has not ended.
+//! A started call of the binary.
 
 use crate::capture::Capture;
 use crate::finished::Finished;
@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// A started binary. Killed when dropped before its end, so that a failing test leaves nothing either.
+/// A started call. Dropping it kills the process, so that a failing test leaves none.
 pub struct Running {
     child: Child,
-    /// Signals and waits go through it: they can never meet another process that got the number.
+    /// A pidfd: signals and waits cannot reach another process that got the same number.
     handle: OwnedFd,
     stdout: Capture,
     stderr: Capture,
@@ -41,30 +41,29 @@ impl Running {
         Running { child, handle, stdout, stderr, started: Instant::now(), limit, command, result, console }
     }
 
-    /// Process number.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal to the binary itself.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         pidfd_send_signal(&self.handle, signal)
             .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.command));
     }
 
-    /// Sends a signal and waits until the binary has taken it: of two that are pending, the kernel makes one.
+    /// Sends a signal and waits until it is no longer pending: the kernel merges two pending signals of one number.
     pub fn signal_taken(&self, signal: Signal) {
         self.signal(signal);
         let bit = 1_u64 << (signal.as_raw() - 1);
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.pending_signals() & bit != 0 {
-            assert!(Instant::now() < deadline, "nobody takes {signal:?} in {}", self.command);
+            assert!(Instant::now() < deadline, "{signal:?} stays pending in {}", self.command);
             std::thread::yield_now();
         }
     }
 
-    /// Those sent to the process as a whole, as a bit set; none once it has ended.
+    /// Signals pending for the process, as a bit set; none once it has ended.
     fn pending_signals(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap_or("0");
@@ -103,7 +102,7 @@ impl Running {
         self.wait_for_exit(Duration::ZERO)
     }
 
-    /// Waits for the end; fails the test if it does not come within the limit, or if somebody holds the streams after it.
+    /// Waits for the end; fails the test if it does not come within the limit, or if another process holds the streams.
     #[must_use]
     pub fn finish(mut self) -> Finished {
         if !self.wait_for_exit(self.left()) {
@@ -112,8 +111,8 @@ impl Running {
         let elapsed = self.started.elapsed();
         let status = self.child.wait().expect("a child can be waited for");
         let grace = Duration::from_secs(5);
-        assert!(self.stdout.wait_for_end(grace), "somebody holds stdout after the end of {}", self.command);
-        assert!(self.stderr.wait_for_end(grace), "somebody holds stderr after the end of {}", self.command);
+        assert!(self.stdout.wait_for_end(grace), "another process holds stdout after the end of {}", self.command);
+        assert!(self.stderr.wait_for_end(grace), "another process holds stderr after the end of {}", self.command);
         Finished {
             command: self.command.clone(),
             status,
@@ -144,7 +143,7 @@ impl Running {
         }
     }
 
-    /// Ends the child and the test, with everything that helps to see why.
+    /// Kills the process and fails the test, with everything that helps to find the cause.
     fn give_up(&mut self, what: &str) -> ! {
         let ended = self.has_ended();
         let _ = self.child.kill();
@@ -160,7 +159,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail harmlessly when the end was seen already.
+        // Both fail without harm if the process was waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -170,7 +169,7 @@ fn read_lossy(path: &PathBuf) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// What a person wants to read when a test fails.
+/// What is printed when a test fails.
 pub(crate) fn report(command: &str, stdout: &[u8], stderr: &[u8], console: &str) -> String {
     let shown = String::from_utf8_lossy(&stdout[..stdout.len().min(4 << 10)]);
     let lines: Vec<&str> = console.lines().collect();

@@ -1,45 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A test's own place on the host: home, run directory, temporary folder. At its end it must be as empty as at its start,
-//! and no process that was started in it may live.
+//! The directory of one test: its home, its run directory, its temporary directory. When the test ends, these must be as empty
+//! as when it began, and no process that was started with them may be alive.
 
 use crate::invocation::Invocation;
-use crate::{Finished, Running, scratch_folder};
+use crate::{Finished, Running, scratch_directory};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A folder with `home`, `run` (the run directory), `tmp` (`TMPDIR`) and `files` (what the test brings along).
+/// A directory with `home`, `run` (the run directory), `tmp` (`TMPDIR`) and `files` (the test's own files).
 pub struct TestDir {
-    folder: TempDir,
-    may_keep_run_entries: bool,
+    directory: TempDir,
+    may_keep_machines: bool,
 }
 
 impl TestDir {
-    /// A new place. The image cache is shared by all of them, so that an image is converted once.
+    /// A new directory. All tests share one image cache, so that each image is converted once.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "it makes folders; a default should not")]
+    #[expect(clippy::new_without_default, reason = "a default creates no directories")]
     pub fn new() -> TestDir {
-        let folder =
-            tempfile::Builder::new().prefix("coracle-test-").tempdir().expect("the temporary folder is writable");
+        let directory =
+            tempfile::Builder::new().prefix("coracle-test-").tempdir().expect("the temporary directory is writable");
         for name in ["home", "run", "tmp", "files"] {
-            fs::create_dir(folder.path().join(name)).expect("a new folder is writable");
+            fs::create_dir(directory.path().join(name)).expect("a new directory is writable");
         }
-        TestDir { folder, may_keep_run_entries: false }
+        TestDir { directory, may_keep_machines: false }
     }
 
-    /// For runs whose entry stays in the run directory by intent (`--name`).
+    /// For machines that stay in the run directory when they have ended (`--name`).
     #[must_use]
-    pub fn keeping_run_entries(mut self) -> TestDir {
-        self.may_keep_run_entries = true;
+    pub fn keeping_machines(mut self) -> TestDir {
+        self.may_keep_machines = true;
         self
     }
 
-    /// The whole of it.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
 
     /// `--run-dir` of every run here.
@@ -54,28 +53,28 @@ impl TestDir {
         self.path().join("tmp")
     }
 
-    /// The image cache that all places share.
+    /// The image cache that all tests share.
     #[must_use]
     pub fn cache(&self) -> PathBuf {
-        scratch_folder().join("cache")
+        scratch_directory().join("cache")
     }
 
-    /// Path of a file that the test brings along.
+    /// The path of one of the test's own files.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path().join("files").join(name)
     }
 
-    /// Writes a file that the test brings along.
+    /// Writes one of the test's own files.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.file(name);
-        fs::write(&path, contents).expect("the test's own folder is writable");
+        fs::write(&path, contents).expect("the test's directory is writable");
         path
     }
 
-    /// Copies a program to `name` among the files that the test brings along. Another process does it: were the copy open
-    /// for writing in this one, a child that another test's thread forks meanwhile would hold it open, too, and starting it
-    /// would fail as "text file busy".
+    /// Copies a program to `name` among the test's own files, in another process. If this process held the copy open for
+    /// writing, a child that another test forks at that moment would inherit it, and the program could not be executed
+    /// (ETXTBSY).
     pub fn copy_program(&self, program: &Path, name: &str) -> PathBuf {
         let copy = self.file(name);
         let status = Command::new("cp").arg(program).arg(&copy).status().expect("cp can be started");
@@ -83,19 +82,19 @@ impl TestDir {
         copy
     }
 
-    /// `coracle run` with these arguments, to be refined or started.
+    /// `coracle run` with these arguments, not started yet.
     #[must_use]
     pub fn invocation<S: AsRef<str>>(&self, arguments: &[S]) -> Invocation {
         Invocation::new(self, arguments)
     }
 
-    /// Runs `coracle run` with these arguments to its end, with nothing on stdin.
+    /// Runs `coracle run` with these arguments to its end, with an empty stdin.
     #[must_use]
     pub fn run<S: AsRef<str>>(&self, arguments: &[S]) -> Finished {
         self.invocation(arguments).finish()
     }
 
-    /// Another verb with these arguments, on this place's machines.
+    /// Another verb with these arguments, on this test's machines.
     #[must_use]
     pub fn verb<S: AsRef<str>>(&self, verb: &'static str, arguments: &[S]) -> Invocation {
         let run_directory = self.run_directory().display().to_string();
@@ -110,12 +109,12 @@ impl TestDir {
         self.invocation(arguments).start()
     }
 
-    /// What is left here that should not be.
+    /// What should not be left: processes, temporary files, machines.
     #[must_use]
     pub fn residue(&self) -> Vec<String> {
-        let mut left = processes_started_in(self.path());
+        let mut left = processes_of(self.path());
         left.extend(entries(&self.temporary()));
-        if !self.may_keep_run_entries {
+        if !self.may_keep_machines {
             left.extend(entries(&self.run_directory()));
         }
         left
@@ -131,17 +130,17 @@ impl Drop for TestDir {
     }
 }
 
-fn entries(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("the test's own folder is readable");
-    entries.map(|entry| entry.expect("the folder does not vanish").path().display().to_string()).collect()
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("the test's directory is readable");
+    entries.map(|entry| entry.expect("the directory exists").path().display().to_string()).collect()
 }
 
-/// Every process of a run has the place in its environment (`TMPDIR`).
-fn processes_started_in(dir: &Path) -> Vec<String> {
+/// Every process of a test has the test's directory in its environment (`TMPDIR`).
+fn processes_of(test: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc is mounted").flatten() {
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let needle = dir.as_os_str().as_bytes();
+        let needle = test.as_os_str().as_bytes();
         if environment.windows(needle.len()).any(|window| window == needle) {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! From image to root disk with a cold cache: the python image, each time into a new cache.
+//! Conversion of the python image to a root disk, each time into an empty cache.
 
 use super::product::Product;
 use anyhow::{Context, Result, ensure};
@@ -9,15 +9,13 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What was measured.
 pub(crate) struct Conversion {
-    /// Uncompressed size of all layers.
+    /// The uncompressed size of all layers.
     pub(crate) layer_bytes: u64,
-    /// From the options' being read to the root disk's being there.
+    /// From the boot stage `parsed` to `image_ready`.
     pub(crate) times_us: Vec<u64>,
 }
 
-/// Converts `runs` times.
 pub(crate) fn measure(product: &Product, runs: usize) -> Result<Conversion> {
     let layer_bytes = layer_bytes(&product.image("python"))?;
     let times_us = (0..runs).map(|_| convert(product)).collect::<Result<_>>()?;
@@ -32,12 +30,12 @@ fn convert(product: &Product) -> Result<u64> {
     let stage = |part: &str| {
         let stages = result["boot"].as_object().context("the result has no `boot`")?;
         let found = stages.iter().find(|(name, _)| name.contains(part)).and_then(|(_, time)| time.as_u64());
-        found.with_context(|| format!("no boot stage is about `{part}`"))
+        found.with_context(|| format!("no boot stage has `{part}` in its name"))
     };
     Ok(stage("image")?.saturating_sub(stage("parsed")?))
 }
 
-/// Reads the layout as the converter does, one manifest deep, and counts what gzip gives.
+/// Reads the index and its first manifest, and counts the bytes that gzip returns.
 fn layer_bytes(layout: &Path) -> Result<u64> {
     let index = read_json(&layout.join("index.json"))?;
     let manifest = read_json(&blob(layout, &index["manifests"][0])?)?;

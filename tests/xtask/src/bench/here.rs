@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask bench here`: time and memory of the release build with the test images on this machine's KVM, as medians next
-//! to the goals; written to `target/bench.json` too.
+//! to the goals. Also written to `target/bench.json`.
 
 use super::product::Product;
 use super::report::{Goal, Measure, Report};
@@ -10,7 +10,7 @@ use anyhow::Result;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The goals: microseconds, bytes, bytes per second.
+/// Goals, in microseconds, bytes and bytes per second.
 const FIRST_BYTE_EMULATED: u64 = 6_000_000;
 const FIRST_BYTE_NATIVE: u64 = 1_000_000;
 const IMAGE_READY: u64 = 5_000;

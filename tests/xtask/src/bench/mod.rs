@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask bench`: measurements of the release build with the test images. Side by side with other monitors in the nested
-//! runner, where every monitor has the same ordinary KVM; or alone, on this machine's.
+//! `cargo xtask bench`: measurements of the release build with the test images, in the nested runner, where every monitor has the
+//! same native KVM, or on this machine's KVM.
 
 mod boot;
 mod boot_stages;
@@ -22,7 +22,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Rounds of a comparison and runs of a measurement, unless others are asked for.
+/// Rounds of a measurement by default.
 const ROUNDS: usize = 10;
 
 /// `[here | side-by-side | verbs | stages] [ROUNDS] [--old PATH]`
@@ -31,21 +31,21 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
         [words @ .., option, path] if option == "--old" => (words, Some(PathBuf::from(path))),
         words => (words, None),
     };
-    let (place, rounds) = match words {
+    let (what, rounds) = match words {
         [] => ("nested", ROUNDS),
         [word] if word.starts_with(|first: char| first.is_ascii_digit()) => ("nested", number(word)?),
-        [place] => (place.as_str(), ROUNDS),
-        [place, rounds] => (place.as_str(), number(rounds)?),
-        _ => bail!("bench takes a place and a number"),
+        [what] => (what.as_str(), ROUNDS),
+        [what, rounds] => (what.as_str(), number(rounds)?),
+        _ => bail!("bench takes what to measure and a number of rounds"),
     };
-    match place {
+    match what {
         "here" => here::run(rounds, old.or_else(old_of_the_environment).as_deref()),
         _ if old.is_some() => bail!("--old needs `here`"),
         "side-by-side" => side_by_side::run(rounds),
         "verbs" => verbs::run(rounds),
         "stages" => boot_stages::run(rounds),
         "nested" => in_the_nested_runner(rounds),
-        _ => bail!("bench has no `{place}`: here, side-by-side, verbs, stages, nested"),
+        _ => bail!("bench has no `{what}`: here, side-by-side, verbs, stages, nested"),
     }
 }
 
@@ -54,10 +54,9 @@ fn old_of_the_environment() -> Option<PathBuf> {
 }
 
 fn number(word: &str) -> Result<usize> {
-    word.parse().ok().filter(|number| *number > 0).with_context(|| format!("`{word}` is no number of rounds"))
+    word.parse().ok().filter(|number| *number > 0).with_context(|| format!("`{word}`: not a number of rounds"))
 }
 
-/// The comparison, the verbs and the boot stages, in there.
 fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
     let script = "for what in side-by-side verbs stages; do \"$0\" bench $what \"$1\" || exit; done";
     let command = ["sh", "-c", script, nested::XTASK, &rounds.to_string()].map(str::to_owned).to_vec();
@@ -71,7 +70,7 @@ fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// Where results go: what the nested runner hands over, or the target directory.
+/// Where results are written to: the directory that the nested runner copies out, or the target directory.
 fn out_directory() -> PathBuf {
     std::env::var_os("CORACLE_OUT").map_or_else(|| Path::new("target").to_owned(), PathBuf::from)
 }

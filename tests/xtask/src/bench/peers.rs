@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Monitors that no distribution packages: the environment names their binaries. Looked at before anything is built or started.
+//! Monitors that Debian has no packages of: the environment names their binaries. Checked before anything is built or started.
 
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
@@ -9,14 +9,14 @@ const FIRECRACKER: &str = "BENCH_FIRECRACKER";
 const CLOUD_HYPERVISOR: &str = "BENCH_CLOUD_HYPERVISOR";
 const CLOUD_HYPERVISOR_KERNEL: &str = "BENCH_CLOUD_HYPERVISOR_KERNEL";
 
-/// Those that are named, all of whose files are there.
+/// The monitors that are named. Their files exist.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Peers {
     pub(super) firecracker: Option<PathBuf>,
     pub(super) cloud_hypervisor: Option<CloudHypervisorFiles>,
 }
 
-/// Cloud Hypervisor has no virtio-mmio, so it comes with a kernel of its own.
+/// Cloud Hypervisor has no virtio-mmio, so that it needs its own kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CloudHypervisorFiles {
     pub(super) binary: PathBuf,
@@ -24,7 +24,6 @@ pub(super) struct CloudHypervisorFiles {
 }
 
 impl Peers {
-    /// As this process's environment names them.
     pub(super) fn of_the_environment() -> Result<Peers> {
         Peers::named(|variable| std::env::var_os(variable))
     }
@@ -33,7 +32,7 @@ impl Peers {
         let file = |name: &str| -> Result<Option<PathBuf>> {
             let path = variable(name).filter(|path| !path.is_empty()).map(PathBuf::from);
             if let Some(path) = &path {
-                ensure!(path.is_file(), "{name}: {} is no file", path.display());
+                ensure!(path.is_file(), "{name}: {}: not a file", path.display());
             }
             Ok(path)
         };
@@ -41,7 +40,7 @@ impl Peers {
             let kernel = file(CLOUD_HYPERVISOR_KERNEL)?.with_context(|| {
                 format!(
                     "{CLOUD_HYPERVISOR} needs {CLOUD_HYPERVISOR_KERNEL}: a vmlinux with ACPI, PCI, virtio-pci, virtio-blk, EROFS \
-                     and an 8250 serial port built in, because this monitor has PCI alone and coracle's kernel has none"
+                     and an 8250 serial port built in, because its devices are on PCI, which coracle's kernel does not have"
                 )
             })?;
             Ok(CloudHypervisorFiles { binary, kernel })
@@ -52,7 +51,7 @@ impl Peers {
         })
     }
 
-    /// Every file, with the variable that names it.
+    /// All files, each with the variable that names it.
     pub(super) fn files(self) -> Vec<(&'static str, PathBuf)> {
         let mut files = Vec::new();
         files.extend(self.firecracker.map(|binary| (FIRECRACKER, binary)));
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_keeps_the_variable_that_names_it() {
+    fn files_keep_the_variables_that_name_them() {
         let here = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
         let all = [
             ("BENCH_FIRECRACKER", &*here),
@@ -87,11 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_in_one_line() {
+    fn missing_file_is_named_in_one_line() {
         let error = named(&[("BENCH_FIRECRACKER", "/nowhere/firecracker")]).unwrap_err();
-        assert_eq!(error, "BENCH_FIRECRACKER: /nowhere/firecracker is no file");
+        assert_eq!(error, "BENCH_FIRECRACKER: /nowhere/firecracker: not a file");
         let error = named(&[("BENCH_CLOUD_HYPERVISOR", env!("CARGO_MANIFEST_DIR"))]).unwrap_err();
-        assert!(error.ends_with("is no file"), "{error}");
+        assert!(error.ends_with("not a file"), "{error}");
         let binary = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
         let error = named(&[("BENCH_CLOUD_HYPERVISOR", &binary)]).unwrap_err();
         assert!(error.starts_with("BENCH_CLOUD_HYPERVISOR needs BENCH_CLOUD_HYPERVISOR_KERNEL: "), "{error}");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is measured: the release build and the test images, and one way to start a run.
+//! What is measured: a build of coracle with the test images.
 
 use anyhow::{Context, Result, ensure};
-use coracle_tests::{Kvm, World};
+use coracle_tests::{Host, Kvm};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
@@ -10,24 +10,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// The release build and the test images.
 pub(crate) struct Product {
     binary: PathBuf,
-    /// Kernel and PID 1, where there are none beside the binary.
+    /// Kernel and PID 1, if there are none beside the binary.
     options: Vec<OsString>,
     images: &'static Path,
     /// The image cache that warm runs share.
     cache: TempDir,
 }
 
-/// A started run. Ended when dropped.
+/// A started run. Dropping it kills the process.
 pub(crate) struct Run {
     pub(crate) child: Child,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Product {
-    /// Finds both, as the tests do.
+    /// The release build, found as the tests find it.
     pub(crate) fn find() -> Result<Product> {
         Product::of(coracle_tests::coracle().to_owned(), Vec::new())
     }
@@ -48,7 +47,6 @@ impl Product {
         Ok(Product { binary, options, images: coracle_tests::images(), cache: tempfile::tempdir()? })
     }
 
-    /// The binary.
     pub(crate) fn binary(&self) -> &Path {
         &self.binary
     }
@@ -58,37 +56,42 @@ impl Product {
         self.cache.path()
     }
 
-    /// Folder of a test image, an OCI layout.
+    /// The OCI layout of a test image.
     pub(crate) fn image(&self, name: &str) -> PathBuf {
         self.images.join(name)
     }
 
     /// Whether this host's KVM emulates guest kernel mode.
     pub(crate) fn emulated(&self) -> bool {
-        World::detect().kvm == Kvm::Software
+        Host::detect().kvm == Kvm::Software
     }
 
-    /// Starts `coracle run` with these options, image and command, with the shared image cache.
+    /// Starts `coracle run` with the shared image cache.
     pub(crate) fn start(&self, options: &[&str], image: &str, command: &[&str]) -> Result<Run> {
         self.start_with_cache(self.cache.path(), options, image, command)
     }
 
     /// The same with another image cache.
     pub(crate) fn start_with_cache(&self, cache: &Path, options: &[&str], image: &str, words: &[&str]) -> Result<Run> {
-        let folder = tempfile::tempdir()?;
-        let mut command = self.run_command(cache, folder.path());
+        let directory = tempfile::tempdir()?;
+        let mut command = self.run_command(cache, directory.path());
         command.args(options).arg(format!("oci:{}", self.image(image).display())).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().with_context(|| self.binary.display().to_string())?;
-        Ok(Run { child, folder })
+        Ok(Run { child, directory })
     }
 
-    /// `coracle run`, with everything that it writes in `folder`.
-    pub(crate) fn run_command(&self, cache: &Path, folder: &Path) -> Command {
+    /// `coracle run`, which writes everything below `directory`.
+    pub(crate) fn run_command(&self, cache: &Path, directory: &Path) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("run").arg("--run-dir").arg(folder.join("run")).arg("--result").arg(folder.join("result.json"));
+        command
+            .arg("run")
+            .arg("--run-dir")
+            .arg(directory.join("run"))
+            .arg("--result")
+            .arg(directory.join("result.json"));
         command.args(&self.options);
-        command.env("XDG_CACHE_HOME", cache).env("TMPDIR", folder);
+        command.env("XDG_CACHE_HOME", cache).env("TMPDIR", directory);
         command
     }
 }
@@ -98,14 +101,14 @@ impl Run {
     pub(crate) fn finish(mut self) -> Result<Value> {
         let status = self.child.wait()?;
         ensure!(status.success(), "the run ended with {status}");
-        let bytes = fs::read(self.folder.path().join("result.json")).context("result document")?;
+        let bytes = fs::read(self.directory.path().join("result.json")).context("result document")?;
         serde_json::from_slice(&bytes).context("result document")
     }
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // Both fail harmlessly when the end was seen already.
+        // Both fail without harm if the process was waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Medians as a Markdown table for people and as JSON for the next comparison.
+//! Medians next to goals, as a Markdown table to read and as JSON for the next comparison.
 
 use super::product::Product;
 use super::unit::{Unit, median, processors};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// What a median should be.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     None,
@@ -14,7 +13,6 @@ pub(crate) enum Goal {
     AtLeast(u64),
 }
 
-/// One thing measured several times.
 pub(crate) struct Measure {
     name: String,
     samples: Vec<u64>,
@@ -53,7 +51,7 @@ impl Measure {
     }
 }
 
-/// All measures and the machine they were made on.
+/// All measures, and the host that they were taken on.
 pub(crate) struct Report {
     host: String,
     runs: usize,
@@ -113,7 +111,7 @@ mod tests {
     use super::{Goal, Measure};
 
     #[test]
-    fn a_goal_is_met_by_the_median() {
+    fn goal_is_met_by_the_median() {
         assert_eq!(Measure::time("fast", vec![1, 5, 100], Goal::AtMost(5)).met(), Some(true));
         assert_eq!(Measure::rate("slow", vec![1, 5, 100], Goal::AtLeast(6)).met(), Some(false));
         assert_eq!(Measure::size("any", vec![1], Goal::None).met(), None);

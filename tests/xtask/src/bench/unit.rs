@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What samples are samples of, and what is made of them.
+//! Units of samples, medians, and processor times.
 
 use anyhow::{Context, Result};
 use std::fs;
 use std::time::Instant;
 
-/// What is counted.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     Microseconds,
@@ -14,7 +13,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// `value` for people.
+    /// `value` as text.
     pub(crate) fn show(self, value: u64) -> String {
         let value = value as f64;
         match self {
@@ -24,7 +23,7 @@ impl Unit {
         }
     }
 
-    /// Its name in JSON.
+    /// The name in JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Unit::Microseconds => "microseconds",
@@ -34,7 +33,7 @@ impl Unit {
     }
 }
 
-/// The middle sample, or what is between the two middle ones; 0 of none.
+/// The middle sample, or the mean of the two middle ones; 0 without samples.
 pub(crate) fn median(samples: &[u64]) -> u64 {
     let mut samples = samples.to_vec();
     samples.sort_unstable();
@@ -46,7 +45,6 @@ pub(crate) fn median(samples: &[u64]) -> u64 {
     }
 }
 
-/// Microseconds since then.
 pub(crate) fn elapsed_us(since: Instant) -> Result<u64> {
     Ok(u64::try_from(since.elapsed().as_micros())?)
 }
@@ -73,7 +71,7 @@ fn two_fields(stat: &str, field: usize) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// How many of which processor.
+/// Number and model of the processors.
 pub(crate) fn processors() -> String {
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = information.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The steps that cargo does itself.
+//! The steps that cargo runs.
 
 use crate::repository::cargo;
 use anyhow::{Context, Result};
 
-/// `rustfmt` has nothing to change.
+/// `rustfmt` changes nothing.
 pub(crate) fn format() -> Result<Vec<String>> {
     succeed(&["fmt", "--all", "--check"])
 }
 
-/// Clippy finds nothing. PID 1 is linted apart, in the profile that it is built in: it has no standard library to unwind
+/// Clippy finds nothing. PID 1 is linted in the profile that it is built with, because it has no standard library to unwind
 /// with.
 pub(crate) fn lints() -> Result<Vec<String>> {
     let steps: [&[&str]; 3] = [
@@ -24,7 +24,7 @@ pub(crate) fn lints() -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The tests beside the code pass. The end-to-end tests need a built product: they belong to `cargo xtask test`.
+/// The tests beside the code pass. The end-to-end tests need a build, and belong to `cargo xtask test`.
 pub(crate) fn tests() -> Result<Vec<String>> {
     succeed(&["test", "--quiet", "--workspace", "--exclude", "coracle-tests"])
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask check`: what holds for every commit. Each step is a file here.
+//! `cargo xtask check`: what holds for every commit. Each step has a file here.
 
 mod cargo_steps;
 mod dependencies;
@@ -15,10 +15,10 @@ mod versions;
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 
-/// A step looks at the sources and lists what is wrong, one line each.
+/// A step examines the sources and returns its findings, one line each.
 type Step = (&'static str, fn() -> Result<Vec<String>>);
 
-/// Quick ones first; the tests last.
+/// The fast ones first.
 const STEPS: [Step; 11] = [
     ("format", cargo_steps::format),
     ("sizes", sizes::check),
@@ -33,11 +33,11 @@ const STEPS: [Step; 11] = [
     ("tests", cargo_steps::tests),
 ];
 
-/// Runs all steps, or the ones named, and goes on after a finding.
+/// Runs all steps, or those in `wanted`, even after a finding.
 pub(crate) fn run(wanted: &[String]) -> Result<ExitCode> {
     if let Some(unknown) = wanted.iter().find(|name| STEPS.iter().all(|(step, _)| step != name)) {
         let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
-        bail!("there is no step `{unknown}`; there are: {}", names.join(", "));
+        bail!("unknown step `{unknown}`; the steps are: {}", names.join(", "));
     }
     let mut failed = Vec::new();
     for (name, step) in STEPS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|one| one == name)) {
@@ -51,7 +51,7 @@ pub(crate) fn run(wanted: &[String]) -> Result<ExitCode> {
         }
     }
     if failed.is_empty() {
-        println!("== all is well");
+        println!("== no findings");
         return Ok(ExitCode::SUCCESS);
     }
     println!("== findings in: {}", failed.join(", "));

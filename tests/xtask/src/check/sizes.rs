@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! No source file above 500 lines of code, tests not counted; the ten largest are shown.
+//! No source file has more than 500 lines of code, tests not counted. Prints the ten largest.
 
 use crate::repository::{files, root};
 use anyhow::Result;
@@ -12,7 +12,7 @@ pub(crate) fn check() -> Result<Vec<String>> {
     let mut sizes = Vec::new();
     for file in files()? {
         let name = file.to_string_lossy();
-        // Tables of cases are tests, and may be as long as there are cases, up to the limit for any file.
+        // Files of tests do not count.
         if is_source(&file) && !name.ends_with("_tests.rs") {
             let text = String::from_utf8_lossy(&fs::read(root().join(&file))?).into_owned();
             sizes.push((lines_of_code(&text), name.into_owned()));
@@ -33,7 +33,7 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["rs", "c", "sh", "py"].iter().any(|known| extension == *known))
 }
 
-/// Lines before an inline test module, which by convention ends its file.
+/// Lines before the inline test module, which is the last item of its file.
 fn lines_of_code(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests {"));
@@ -45,12 +45,12 @@ mod tests {
     use super::lines_of_code;
 
     #[test]
-    fn an_inline_test_module_does_not_count() {
+    fn inline_test_module_does_not_count() {
         assert_eq!(lines_of_code("fn a() {}\n\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n"), 2);
     }
 
     #[test]
-    fn a_test_module_in_a_file_of_its_own_is_two_lines() {
+    fn test_module_in_its_own_file_is_two_lines() {
         assert_eq!(lines_of_code("fn a() {}\n#[cfg(test)]\nmod tests;\nfn b() {}\n"), 4);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every source file says its licence in its first line (the second of a script).
+//! Every source file names its licence in its first line, a script in its second.
 
 use crate::repository::{files, root};
 use anyhow::Result;
@@ -8,12 +8,11 @@ use std::path::Path;
 
 const LINE: &str = "SPDX-License-Identifier: Apache-2.0 OR MIT";
 
-/// Source files without the line.
 pub(crate) fn check() -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in files()?.iter().filter(|file| is_source(file)) {
         let text = String::from_utf8_lossy(&fs::read(root().join(file))?).into_owned();
-        if !says_it(&text) {
+        if !has_line(&text) {
             findings.push(format!("{} does not begin with `{LINE}`", file.display()));
         }
     }
@@ -29,20 +28,20 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| sources.iter().any(|known| extension == *known))
 }
 
-fn says_it(text: &str) -> bool {
+fn has_line(text: &str) -> bool {
     let first = text.lines().find(|line| !line.starts_with("#!/")).unwrap_or_default();
     ["// ", "# ", "/* "].iter().any(|comment| first.strip_prefix(comment).is_some_and(|rest| rest.starts_with(LINE)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE, says_it};
+    use super::{LINE, has_line};
 
     #[test]
-    fn the_first_line_counts_and_a_scripts_second() {
-        assert!(says_it(&format!("// {LINE}\nfn main() {{}}")));
-        assert!(says_it(&format!("#!/bin/sh\n# {LINE}\n")));
-        assert!(!says_it(&format!("fn main() {{}}\n// {LINE}")));
-        assert!(!says_it(""));
+    fn first_line_counts_or_the_second_of_a_script() {
+        assert!(has_line(&format!("// {LINE}\nfn main() {{}}")));
+        assert!(has_line(&format!("#!/bin/sh\n# {LINE}\n")));
+        assert!(!has_line(&format!("fn main() {{}}\n// {LINE}")));
+        assert!(!has_line(""));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The disks of the outer Linux: squashfs images that its init lays over each other. What seldom changes is cached by the
-//! names of what is in it, which are names by content.
+//! The disks of the outer Linux: squashfs images that its init mounts over each other. Those of images and kernels are cached by
+//! the names of what they hold, which are digests or versions.
 
 use super::Options;
 use super::product::Product;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// Paths of the disks and of what boots from them.
+/// Paths of the disks, and of what boots from them.
 #[derive(Debug)]
 pub(super) struct Layers {
     pub(super) emulator: PathBuf,
@@ -20,16 +20,16 @@ pub(super) struct Layers {
     pub(super) initramfs: PathBuf,
     /// The uppermost first.
     pub(super) disks: Vec<PathBuf>,
-    /// Also for what else the run needs; goes with it.
-    pub(super) folder: TempDir,
+    /// Holds the first disk and what else the run needs. Deleted with this.
+    pub(super) directory: TempDir,
 }
 
 impl Layers {
-    /// Makes what is not there.
+    /// Builds the disks that the cache does not have.
     pub(super) fn make(product: &Product, options: &Options) -> Result<Layers> {
-        let folder = tempfile::Builder::new().prefix("coracle-nested-").tempdir()?;
-        let payload = folder.path().join("payload.squashfs");
-        let tree = folder.path().join("payload");
+        let directory = tempfile::Builder::new().prefix("coracle-nested-").tempdir()?;
+        let payload = directory.path().join("payload.squashfs");
+        let tree = directory.path().join("payload");
         fill_payload(&tree.join("coracle"), product, options)?;
         squash(&tree, &payload)?;
         let images = cached_layer(product, "images", &[("", &product.images)])?;
@@ -44,7 +44,7 @@ impl Layers {
             kernel: product.outer.join("vmlinuz"),
             initramfs: product.outer.join("initramfs"),
             disks,
-            folder,
+            directory,
         })
     }
 }
@@ -62,11 +62,11 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
     fs::copy(&product.tests, to.join("bin/end_to_end")).with_context(|| product.tests.display().to_string())?;
     fs::copy(std::env::current_exe()?, to.join("bin/xtask"))?;
     fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
-    // What tests compile or start in there.
+    // What tests compile or start there.
     for name in ["guest", "driver", "inject"] {
         let from = root().join("tests").join(name);
         if from.is_dir() {
-            copy_folder(&from, &to.join("tests").join(name))?;
+            copy_directory(&from, &to.join("tests").join(name))?;
         }
     }
     let files = to.join("files");
@@ -81,7 +81,7 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Where things are found in there, for `sh`.
+/// Shell variables that say where things are in the outer Linux.
 fn environment(options: &Options) -> String {
     let mut text = String::from(
         "CORACLE_BIN=/coracle/bin/coracle\nCORACLE_IMAGES=/images\nCORACLE_KERNELS=/kernels\nCORACLE_WORKSPACE=/coracle\n\
@@ -96,24 +96,28 @@ fn environment(options: &Options) -> String {
     text
 }
 
-/// A layer with the folder `name`, which holds these folders under their names (or is that folder, if that is empty).
-fn cached_layer(product: &Product, name: &str, folders: &[(&str, &Path)]) -> Result<PathBuf> {
+/// A disk with the directory `name`, which holds `directories` under their names; one with an empty name is that directory
+/// itself.
+fn cached_layer(product: &Product, name: &str, directories: &[(&str, &Path)]) -> Result<PathBuf> {
     let cache = product.outer.parent().context("the outer Linux is in the cache")?;
-    // The folders are in the cache, too, and their own names are digests or versions.
-    let key: Vec<u8> =
-        folders.iter().map(|(_, path)| path.file_name().unwrap_or_default().as_bytes()).collect::<Vec<_>>().join(&b'+');
+    // The names of the directories in the cache are digests or versions.
+    let key: Vec<u8> = directories
+        .iter()
+        .map(|(_, path)| path.file_name().unwrap_or_default().as_bytes())
+        .collect::<Vec<_>>()
+        .join(&b'+');
     let path = cache.join(format!("{name}-{}.squashfs", String::from_utf8_lossy(&key)));
     if path.exists() {
         return Ok(path);
     }
-    eprintln!("making the nested runner's layer {}", path.display());
+    eprintln!("building the nested runner's disk {}", path.display());
     let work = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(cache)?;
     let tree = work.path().join("tree");
     fs::create_dir(&tree)?;
-    for (inner, from) in folders {
+    for (inner, from) in directories {
         let to = if inner.is_empty() { tree.join(name) } else { tree.join(name).join(inner) };
         fs::create_dir_all(to.parent().context("it is below the tree")?)?;
-        // Links in place of copies: all of it is in the cache.
+        // Links instead of copies: everything is on the cache's file system.
         run(Command::new("cp").arg("-al").arg(from).arg(&to))?;
     }
     let made = work.path().join("layer");
@@ -122,11 +126,11 @@ fn cached_layer(product: &Product, name: &str, folders: &[(&str, &Path)]) -> Res
     Ok(path)
 }
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").arg("-r").arg(from).arg(to))
 }
 
-/// Not compressed: the outer Linux is emulated, and would pay more for it than for the bytes.
+/// Not compressed: in the emulated outer Linux decompression costs more than reading.
 fn squash(tree: &Path, to: &Path) -> Result<()> {
     let options = ["-noI", "-noD", "-noF", "-noX", "-all-root", "-quiet", "-no-progress"];
     run(Command::new("mksquashfs").arg(tree).arg(to).args(options))

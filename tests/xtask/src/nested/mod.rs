@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask nested`: an outer Linux in QEMU without acceleration, whose emulated SVM gives it a `/dev/kvm` with the
-//! semantics of ordinary KVM, wherever this runs. The product and its tests run in there.
+//! `cargo xtask nested`: an outer Linux in QEMU without acceleration. QEMU emulates SVM, so that the outer Linux has a native KVM
+//! on every host. The build and its tests run there.
 
 mod layers;
 mod options;
@@ -14,7 +14,7 @@ use anyhow::Result;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// What `cargo xtask nested` does: the command in the outer Linux, or the end-to-end tests.
+/// Runs a command in the outer Linux, by default the end-to-end tests.
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let options = Options::parse(words)?;
     let status = start(&options, &mut |bytes| {
@@ -25,8 +25,8 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// Runs the command of `options` in the outer Linux to its end and returns its exit status. `stdout` takes what it writes;
-/// its standard error is this process's.
+/// Runs the command of `options` in the outer Linux and returns its exit status. Its output goes to `stdout`, its errors to this
+/// process's standard error.
 pub(crate) fn start(options: &Options, stdout: &mut outer::Sink<'_>) -> Result<u8> {
     let product = product::Product::find(options.wants_foreign_kernels())?;
     let layers = layers::Layers::make(&product, options)?;

@@ -1,36 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What can be typed after `cargo xtask nested`.
+//! Arguments of `cargo xtask nested`.
 
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The tests as the outer Linux finds them.
+/// The test binary in the outer Linux.
 pub(super) const TEST_BINARY: &str = "/coracle/bin/end_to_end";
 
-/// This program, in there.
+/// This program in the outer Linux.
 pub(crate) const XTASK: &str = "/coracle/bin/xtask";
 
-/// How the outer Linux is run, and what runs in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Of the outer Linux.
     pub(crate) memory_mib: u32,
-    /// Longest run of the command.
+    /// The command is ended after this time.
     pub(crate) timeout: Duration,
-    /// Files of this machine that go along: variables, which name them in there.
+    /// Files of this machine to bring along, each with the variable that names it in the outer Linux.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
-    /// What runs; never empty.
+    /// Never empty.
     pub(crate) command: Vec<String>,
 }
 
 impl Options {
-    /// A command with what is usual besides.
+    /// A command with the defaults.
     pub(crate) fn new(command: Vec<String>) -> Options {
         Options { memory_mib: 4096, timeout: Duration::from_secs(1800), files: Vec::new(), command }
     }
 
-    /// The end-to-end tests, or those whose names hold `filter`.
+    /// The end-to-end tests, or those with `filter` in their names.
     pub(crate) fn tests(filter: Option<String>) -> Options {
         let command = [TEST_BINARY.to_owned()].into_iter().chain(filter).collect();
         Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
@@ -41,7 +39,7 @@ impl Options {
         self.command.iter().any(|word| word.contains(TEST_BINARY) || word.contains("/kernels"))
     }
 
-    /// All but these tests.
+    /// All tests except these.
     pub(crate) fn tests_without(names: &[String]) -> Options {
         let mut options = Options::tests(None);
         options.command.push("--exact".to_owned());
@@ -49,7 +47,7 @@ impl Options {
         options
     }
 
-    /// These tests, one after the other, each in a run of the test binary.
+    /// These tests, one after the other, each in its own process.
     pub(crate) fn tests_one_by_one(names: &[String]) -> Options {
         let script = format!("status=0; for name; do {TEST_BINARY} --exact \"$name\" || status=1; done; exit $status");
         let words = ["sh", "-c", &script, "sh"].map(str::to_owned);
@@ -71,7 +69,7 @@ impl Options {
             }
         }
         if !command.is_empty() && filter.is_some() {
-            bail!("--filter chooses among the tests; a command after `--` takes their place");
+            bail!("--filter selects tests; it cannot be used with a command");
         }
         let usual = if command.is_empty() { Options::tests(filter) } else { Options::new(command) };
         Ok(Options {
@@ -99,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_command_it_is_the_tests() {
+    fn default_command_is_the_tests() {
         assert_eq!(parse("").unwrap().command, [TEST_BINARY]);
         assert_eq!(parse("--filter redis").unwrap().command, [TEST_BINARY, "redis"]);
     }
 
     #[test]
-    fn all_after_two_dashes_is_the_command() {
+    fn words_after_two_dashes_are_the_command() {
         let options = parse("--memory 2048 --timeout 5 -- coracle run --timeout 300 -- x").unwrap();
         assert_eq!(options.command, ["coracle", "run", "--timeout", "300", "--", "x"]);
         assert_eq!((options.memory_mib, options.timeout), (2048, Duration::from_secs(5)));
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_arguments_are_rejected() {
         for line in ["--memory", "--memory 0", "--memory much", "ls", "--filter a -- ls", "--timeout -5"] {
             assert!(parse(line).is_err(), "{line}");
         }

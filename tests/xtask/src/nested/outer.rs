@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! QEMU around the outer Linux: its devices, its streams, its watchdog, its end.
+//! QEMU with the outer Linux: devices, streams, time limit, end.
 
 use super::Options;
 use super::layers::Layers;
@@ -13,22 +13,22 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Takes standard output as it comes.
+/// Receives standard output as it comes.
 pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// From the end of the command's own time until QEMU is ended: the outer Linux hands over its files in it.
+/// From the end of the command's time to that of QEMU: the outer Linux copies its files out meanwhile.
 const GRACE: Duration = Duration::from_secs(120);
-/// Two for the command, and the first, on which no guest may run: `nested/outer.sh` says why.
+/// Two for the command, and the first, on which no guest may run (see `nested/outer.sh`).
 const PROCESSORS: &str = "3";
-/// Everything that can be emulated, but for what costs and proves nothing: a fifth level of page tables, in both dimensions,
-/// and checks of user pages (with all three a boot takes a fifth more processor time); and the promise that copying by the
-/// byte is fast, which every kernel believes (with it a boot takes twice as long: QEMU goes through a loop for each byte).
+/// All that QEMU emulates, without what is slow and tests nothing: a fifth level of page tables in both dimensions and checks of
+/// user pages (with all three a boot takes a fifth more processor time), and ERMS (with it kernels copy by the byte, which QEMU
+/// emulates in a loop, and a boot takes twice as long).
 const PROCESSOR: &str = "max,+svm,-la57,-smap,-smep,-erms,-fsrm";
 
 const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on cryptomgr.notests";
 
-/// Half of the boot of Debian's kernel on an emulated processor (`initcall_debug`), and nothing of it is used: self-tests of
-/// cryptography, keys and certificates for signatures of modules and files, reports of hardware errors, folders in /sys.
+/// Half of the boot time of Debian's kernel on an emulated processor (`initcall_debug`), and not used: self-tests of cryptography,
+/// keys and certificates for signatures of modules and files, reports of hardware errors, directories in /sys.
 const NOT_NEEDED: [&str; 9] = [
     "crypto_kdf108_init",
     "jent_mod_init",
@@ -41,28 +41,26 @@ const NOT_NEEDED: [&str; 9] = [
     "slab_late_init",
 ];
 
-/// What the ports bring.
 enum Message {
     Stdout(Vec<u8>),
     Status(Vec<u8>),
     Closed,
 }
 
-/// How often the outer Linux is booted until its command starts. A boot may fail: QEMU 7.2 now and then runs code as it was
-/// before another processor patched it (`tests/README.md`), and the kernel patches itself while it boots.
+/// Attempts to boot the outer Linux. One may fail: QEMU 7.2 sometimes executes code as it was before another processor patched it
+/// (`tests/README.md`), and the kernel patches itself while it boots.
 const BOOTS: usize = 3;
 
-/// How an outer Linux ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Status(u8),
-    /// Without one, after the command had started, or by the watchdog.
+    /// Without a status, after the command had started, or by the time limit.
     Died,
-    /// By itself, before that.
+    /// Before the command had started.
     NotBooted,
 }
 
-/// Runs the outer Linux to its end. Its `/out` becomes `target/nested/out`.
+/// Runs the outer Linux to its end. Copies its `/out` to `target/nested/out`.
 pub(super) fn run(options: &Options, layers: &Layers, stdout: &mut Sink<'_>) -> Result<u8> {
     let console = root().join("target/nested/console.log");
     for _ in 0..BOOTS {
@@ -83,8 +81,9 @@ fn run_once(options: &Options, layers: &Layers, console: &Path, stdout: &mut Sin
     }
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
 
-    let folder = layers.folder.path();
-    let [standard, error, status, files] = ["stdout", "stderr", "status", "out"].map(|name| Port::listen(folder, name));
+    let directory = layers.directory.path();
+    let [standard, error, status, files] =
+        ["stdout", "stderr", "status", "out"].map(|name| Port::listen(directory, name));
     let (standard, error, status, files) = (standard?, error?, status?, files?);
     let mut command = machine(options, layers, console);
     for port in [&standard, &error, &status, &files] {
@@ -109,7 +108,7 @@ fn run_once(options: &Options, layers: &Layers, console: &Path, stdout: &mut Sin
     });
 
     let end = follow(&messages, Instant::now() + options.timeout + GRACE, stdout);
-    // Either it is gone, or it has to go.
+    // It has ended, or its time is over.
     let _ = qemu.0.kill();
     let _ = qemu.0.wait();
     let _ = unpack.wait();
@@ -117,8 +116,8 @@ fn run_once(options: &Options, layers: &Layers, console: &Path, stdout: &mut Sin
 }
 
 impl End {
-    /// What `nested/outer.sh` wrote to the port of the status: a line when the command starts, and the status.
-    fn told_by(lines: &str) -> End {
+    /// From what `nested/outer.sh` wrote to the status port: a line when the command starts, and the exit status.
+    fn from_status_port(lines: &str) -> End {
         match lines.lines().collect::<Vec<_>>()[..] {
             [] => End::NotBooted,
             [.., last] => last.parse().map_or(End::Died, End::Status),
@@ -126,20 +125,20 @@ impl End {
     }
 }
 
-/// QEMU, which does not outlive this.
+/// The process of QEMU. Dropping it kills it.
 struct Qemu(Child);
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Both fail harmlessly when the end was seen already.
+        // Both fail without harm if the process was waited for already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The machine without its ports.
+/// QEMU's command line without the ports.
 fn machine(options: &Options, layers: &Layers, console: &Path) -> Command {
-    // Who kills this process ends QEMU, too.
+    // QEMU ends with this process.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(&layers.emulator);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
@@ -158,12 +157,12 @@ fn machine(options: &Options, layers: &Layers, console: &Path) -> Command {
     command
 }
 
-/// A path as the last part of an option of QEMU's, where a comma is written twice.
+/// A path at the end of an option: QEMU takes two commas for one.
 fn file(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display().to_string().replace(',', ",,"))
 }
 
-/// Passes output on until all ports are closed.
+/// Passes on output until all ports are closed.
 fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>) -> Result<End> {
     let started = Instant::now();
     let mut status = Vec::new();
@@ -185,14 +184,13 @@ fn follow(messages: &Receiver<Message>, deadline: Instant, stdout: &mut Sink<'_>
             }
         }
     }
-    Ok(match End::told_by(&String::from_utf8_lossy(&status)) {
-        // What hangs has used up its time; another boot would take as much again.
+    Ok(match End::from_status_port(&String::from_utf8_lossy(&status)) {
+        // A boot that hangs has used the time of the run. Another attempt would double it.
         End::NotBooted if timed_out => End::Died,
         end => end,
     })
 }
 
-/// The last lines of a console.
 fn tail(path: &Path) -> String {
     let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -204,9 +202,9 @@ mod tests {
     use super::End;
 
     #[test]
-    fn the_port_of_the_status_tells_how_it_ended() {
-        assert_eq!(End::told_by(""), End::NotBooted);
-        assert_eq!(End::told_by("started\n"), End::Died);
-        assert_eq!(End::told_by("started\n7\n"), End::Status(7));
+    fn status_port_gives_the_end() {
+        assert_eq!(End::from_status_port(""), End::NotBooted);
+        assert_eq!(End::from_status_port("started\n"), End::Died);
+        assert_eq!(End::from_status_port("started\n7\n"), End::Status(7));
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The named ports between the outer Linux and this process: one virtio-serial port on a Unix socket each, from which QEMU,
-//! as its client, hands over what the outer Linux writes.
+//! The named ports between the outer Linux and this process: virtio-serial ports, each on a Unix socket that QEMU connects to.
 
 use anyhow::{Context, Result};
 use std::io::Read;
@@ -8,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-/// A port that waits for QEMU.
+/// A port that QEMU has not connected to yet.
 #[derive(Debug)]
 pub(super) struct Port {
     name: &'static str,
@@ -17,14 +16,13 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Listens in `folder`.
-    pub(super) fn listen(folder: &Path, name: &'static str) -> Result<Port> {
-        let path = folder.join(name);
+    pub(super) fn listen(directory: &Path, name: &'static str) -> Result<Port> {
+        let path = directory.join(name);
         let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
         Ok(Port { name, path, listener })
     }
 
-    /// What QEMU is told about it.
+    /// QEMU's options for it.
     pub(super) fn arguments(&self) -> [String; 4] {
         let (name, path) = (self.name, self.path.display());
         [
@@ -35,7 +33,7 @@ impl Port {
         ]
     }
 
-    /// On a thread of its own, hands everything that comes to `take` until QEMU is gone.
+    /// Passes everything that comes to `take`, on a thread of its own, until QEMU ends.
     pub(super) fn read(self, mut take: impl FnMut(&[u8]) + Send + 'static) -> JoinHandle<()> {
         std::thread::spawn(move || {
             let Ok((mut stream, _)) = self.listener.accept() else { return };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What goes into the outer Linux: everything that is built, from the scripts and builds that know where it is.
+//! What the outer Linux gets: the release build, the tests, images and kernels, from the scripts that build them.
 
 use crate::repository::{cargo, root};
 use anyhow::{Context, Result, ensure};
@@ -7,16 +7,15 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Paths on this machine.
 #[derive(Debug)]
 pub(super) struct Product {
-    /// With `coracle`, `vmlinux`, `coracle-init`, `System.map`.
+    /// Directory of `coracle`, `vmlinux`, `coracle-init`, `System.map`.
     pub(super) release: PathBuf,
     /// The binary of the end-to-end tests.
     pub(super) tests: PathBuf,
-    /// The outer Linux: `vmlinuz`, `initramfs`, `root.squashfs`.
+    /// Directory of `vmlinuz`, `initramfs`, `root.squashfs`.
     pub(super) outer: PathBuf,
-    /// The test images.
+    /// Directory of the test images.
     pub(super) images: PathBuf,
     /// The emulator that the outer Linux runs in.
     pub(super) emulator: PathBuf,
@@ -25,18 +24,18 @@ pub(super) struct Product {
 }
 
 impl Product {
-    /// Finds all of it; what is missing is built, but for the release build itself.
+    /// Finds everything, and builds what is missing, except the release build.
     pub(super) fn find(foreign_kernels: bool) -> Result<Product> {
-        let release = folder_of(coracle_tests::coracle().to_owned())?;
+        let release = directory_of(coracle_tests::coracle().to_owned())?;
         for name in ["vmlinux", "coracle-init"] {
             let path = release.join(name);
-            ensure!(path.is_file(), "{} is not there: run `make build` first", path.display());
+            ensure!(path.is_file(), "{} does not exist: run `make build` first", path.display());
         }
         let mut kernels = Vec::new();
         if foreign_kernels {
             let script = "guest-kernel-config/firecracker-options/build.sh";
             kernels.push(("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?));
-            kernels.push(("firecracker-options", folder_of(built_by(script)?)?));
+            kernels.push(("firecracker-options", directory_of(built_by(script)?)?));
         }
         Ok(Product {
             release,
@@ -49,11 +48,11 @@ impl Product {
     }
 }
 
-fn folder_of(file: PathBuf) -> Result<PathBuf> {
-    Ok(file.parent().with_context(|| format!("{} lies in no folder", file.display()))?.to_owned())
+fn directory_of(file: PathBuf) -> Result<PathBuf> {
+    Ok(file.parent().with_context(|| format!("{} has no parent directory", file.display()))?.to_owned())
 }
 
-/// The folder, or the file, that a build script prints as its last line.
+/// The path that a build script prints as its last line.
 fn built_by(script: &str) -> Result<PathBuf> {
     let mut command = Command::new(root().join(script));
     let output = command.stderr(Stdio::inherit()).output().with_context(|| script.to_owned())?;

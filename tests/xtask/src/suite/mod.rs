@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask test`: every test there is, in every world, then one table and one closing line.
+//! `cargo xtask test`: all tests on all kinds of KVM, then a table and a closing line.
 
 mod tally;
 
@@ -12,37 +12,37 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
-/// More failures than this are no accident.
-const TRIED_AGAIN: usize = 4;
-/// Nor are more deaths of the outer Linux.
-const GONE_ON: usize = 4;
+/// Failed tests that are run again; more failures than these are not by chance.
+const MAX_RETRIES: usize = 4;
+/// Further boots of the outer Linux when it dies among the tests.
+const MAX_CONTINUATIONS: usize = 4;
 /// Tests of each world that are named at the end, with their times.
 const SLOWEST: usize = 10;
 
 /// Where tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum World {
-    /// Unit and documentation tests, on this machine, without KVM for the most part.
+    /// Unit and documentation tests; most need no KVM.
     Unit,
     /// The end-to-end tests with this machine's `/dev/kvm`.
     Here,
-    /// The end-to-end tests with the ordinary KVM of the nested runner.
+    /// The end-to-end tests with the native KVM of the nested runner.
     Nested,
 }
 
 impl World {
-    /// The worlds with these names; without names those that together run every test.
+    /// The worlds with these names; by default those that run every test between them.
     pub(crate) fn choose(names: &[String]) -> Result<Vec<World>> {
         let world = |name: &String| match name.as_str() {
             "unit" => Ok(World::Unit),
             "here" => Ok(World::Here),
             "nested" => Ok(World::Nested),
-            _ => bail!("no world is called `{name}`: unit, here, nested"),
+            _ => bail!("unknown world `{name}`; the worlds are: unit, here, nested"),
         };
         if !names.is_empty() {
             return names.iter().map(world).collect();
         }
-        let nested = if coracle_tests::World::detect().kvm == Kvm::Native { &[][..] } else { &[World::Nested] };
+        let nested = if coracle_tests::Host::detect().kvm == Kvm::Native { &[][..] } else { &[World::Nested] };
         Ok([&[World::Unit, World::Here], nested].concat())
     }
 
@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-/// Runs everything, even after a failure. The last line is `N passed, N failed, N skipped`.
+/// Runs all of `worlds`, even after a failure. The last line is `N passed, N failed, N skipped`.
 pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
     let tallies = worlds.iter().map(|world| world.run()).collect::<Result<Vec<_>>>()?;
 
@@ -76,10 +76,10 @@ pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
             println!("    skipped {count}: {reason}");
         }
         if *deaths > 0 {
-            println!("    the outer Linux died {deaths} times; what was left ran in another");
+            println!("    the outer Linux died {deaths} times; the remaining tests ran in another");
         }
         for name in again {
-            println!("    failed at first and passed when it was alone: {name}");
+            println!("    failed, then passed alone: {name}");
         }
     }
     for tally in &tallies {
@@ -98,7 +98,7 @@ fn minutes(time: Duration) -> String {
     format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
 }
 
-/// Runs one cargo command, shows its output as it comes, and counts.
+/// Runs a cargo command, prints its output as it comes, and counts.
 fn tally(world: &str, arguments: &[&str]) -> Result<Tally> {
     println!("== {world}");
     let mut child = cargo().args(arguments).stdout(Stdio::piped()).spawn().context("cargo")?;
@@ -112,24 +112,23 @@ fn tally(world: &str, arguments: &[&str]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The same in the nested runner. QEMU may lose the outer Linux, or a guest (`tests/README.md`: what is left of its faults). So
-/// what has no verdict when that died is run in another; and a few tests that failed are run again, alone, and named if
-/// they pass then.
+/// The same in the nested runner. A fault of QEMU may kill the outer Linux or a guest (`tests/README.md`). Tests without a verdict
+/// then run in another outer Linux. A few failed tests run again, alone; the table names those that pass then.
 fn tally_nested() -> Result<Tally> {
     println!("== end to end, nested");
     let mut tally = Tally::of("end to end, nested");
     run_nested(&nested::Options::tests(None), &mut tally);
     let mut before = 0;
-    while tally.died && tally.deaths < GONE_ON && tally.verdicts.len() > before {
-        tally.go_on();
+    while tally.died && tally.deaths < MAX_CONTINUATIONS && tally.verdicts.len() > before {
+        tally.continue_elsewhere();
         before = tally.verdicts.len();
-        println!("== end to end, nested: what is left, in another outer Linux");
+        println!("== end to end, nested: the remaining tests in another outer Linux");
         run_nested(&nested::Options::tests_without(&tally.verdicts), &mut tally);
     }
-    if tally.failed.is_empty() || tally.failed.len() > TRIED_AGAIN || tally.died {
+    if tally.failed.is_empty() || tally.failed.len() > MAX_RETRIES || tally.died {
         return Ok(tally);
     }
-    println!("== end to end, nested: what failed, alone");
+    println!("== end to end, nested: the failed tests alone");
     let alone = || {
         let mut second = Tally::default();
         run_nested(&nested::Options::tests_one_by_one(&tally.failed), &mut second);
@@ -165,7 +164,7 @@ mod tests {
     use super::World;
 
     #[test]
-    fn worlds_are_chosen_by_name() {
+    fn worlds_are_selected_by_name() {
         assert_eq!(World::choose(&["nested".into(), "unit".into()]).unwrap(), [World::Nested, World::Unit]);
         assert!(World::choose(&["elsewhere".into()]).is_err());
         assert!(World::choose(&[]).unwrap().starts_with(&[World::Unit, World::Here]));

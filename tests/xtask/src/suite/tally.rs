@@ -1,71 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the tests of one world amounted to, read off what their runners print.
+//! The results of the tests of one world, read from the output of their runners.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Counts and names.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) world: String,
     pub(super) passed: usize,
-    /// Names; of a run that did not come to its end, how it ended.
+    /// Names; and how the run ended, if it ended early.
     pub(super) failed: Vec<String>,
     pub(super) skipped: usize,
-    /// Why tests were skipped, and how many.
+    /// Reasons for skipped tests, with their numbers.
     pub(super) reasons: BTreeMap<String, usize>,
-    /// Failed at first.
+    /// Names of tests that failed and then passed alone.
     pub(super) again: Vec<String>,
-    /// Names of those that passed or failed.
+    /// Names of tests that passed or failed.
     pub(super) verdicts: Vec<String>,
-    /// It did not come to its end.
+    /// Whether the run ended early.
     pub(super) died: bool,
-    /// Runs before this one that did not, and were gone on with.
+    /// Earlier runs that ended early, and were continued by this one.
     pub(super) deaths: usize,
-    /// How long all of it took, builds included.
+    /// Time of all runs, builds included.
     pub(super) time: Duration,
     /// The tests that took longest, in seconds.
     slowest: Vec<(String, f32)>,
-    /// Passed since the last closing line.
+    /// Tests that passed since the last closing line.
     open: usize,
 }
 
 impl Tally {
-    /// Of a world, before anything was run.
     pub(super) fn of(world: &str) -> Tally {
         Tally { world: world.to_owned(), ..Tally::default() }
     }
 
-    /// Passes a line on and counts what it says.
+    /// Prints a line and reads it.
     pub(super) fn show(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         println!("{line}");
         self.read(&line);
     }
 
-    /// A run that failed without a failed test did not compile, or died without its closing line.
+    /// Records the end of a run. One that failed without a failed test did not compile, or ended early.
     pub(super) fn ended(&mut self, success: bool, how: &str) {
         if !success && self.failed.is_empty() {
             self.died(how);
         }
     }
 
-    /// It ended early, whatever was seen of it.
+    /// Records that a run ended early.
     pub(super) fn died(&mut self, how: &str) {
         self.died = true;
         self.failed.push(how.to_owned());
         println!("{how}");
     }
 
-    /// After [`died`](Self::died): what has no verdict yet will be run.
-    pub(super) fn go_on(&mut self) {
+    /// After [`died`](Self::died): tests without a verdict will run elsewhere.
+    pub(super) fn continue_elsewhere(&mut self) {
         self.failed.pop();
         self.died = false;
         self.deaths += 1;
         self.passed += std::mem::take(&mut self.open);
     }
 
-    /// What failed here was run again, as `second`.
+    /// `second` is another run of the failed tests.
     pub(super) fn replace_failures_by(&mut self, second: Tally) {
         if second.died || second.passed + second.failed.len() != self.failed.len() {
             return;
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_dies_without_a_closing_line_is_a_failure() {
+    fn run_without_a_closing_line_is_a_failure() {
         let mut tally = Tally::default();
         tally.ended(true, "");
         assert!(tally.failed.is_empty());
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_lines_add_up_and_reasons_are_counted() {
+    fn closing_lines_are_added_and_reasons_counted() {
         let tally = read(&[
             "end to end: emulating KVM, as root",
             "test a ... ok",
@@ -154,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_early_is_gone_on_with_and_all_of_it_counts() {
+    fn continued_run_counts_with_the_first() {
         let mut tally = read(&["test a   ... ok", "test b ... FAILED", "test c ... ok"]);
         tally.died("the outer Linux is gone");
         assert_eq!(tally.failed, ["b", "the outer Linux is gone"]);
-        tally.go_on();
+        tally.continue_elsewhere();
         assert_eq!(tally.verdicts, ["a", "b", "c"]);
         for line in ["test d ... ok", "test result: ok. 1 passed; 0 failed; 0 ignored"] {
             tally.read(line);
@@ -176,7 +174,7 @@ mod tests {
         ["test a ... FAILED", "test b ... FAILED", "test result: FAILED. 5 passed; 2 failed; 0 ignored"];
 
     #[test]
-    fn what_passes_alone_is_no_failure_but_is_named() {
+    fn test_that_passes_alone_is_named_not_failed() {
         let mut tally = read(&TWO_FAILED);
         tally.replace_failures_by(read(&[
             "test a ... ok",
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_that_is_not_whole_changes_nothing() {
+    fn incomplete_second_run_changes_nothing() {
         let mut tally = read(&TWO_FAILED);
         tally.replace_failures_by(read(&["test a ... ok", "test result: ok. 1 passed; 0 failed; 0 ignored"]));
         assert_eq!((tally.passed, tally.failed.len()), (5, 2));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Cloud Hypervisor: PVH entry, virtio-pci, ACPI (its README, "Custom Kernel and Disk Image"). It has PCI alone, so the kernel
-//! is another one than Coracle's, which the environment names. Its virtio-console is off and the serial port is its standard
-//! output; of disks it takes the defaults, which are io_uring and the host's page cache.
+//! Cloud Hypervisor: PVH entry, virtio-pci, ACPI (its README, "Custom Kernel and Disk Image"). Its devices are
+//! on PCI, so that it needs another kernel than coracle's, which the environment names. Its virtio-console is off and the serial
+//! port is its standard output. Disks have its defaults: io_uring and the host's page cache.
 
 use super::Monitor;
 use super::guest::Guest;
@@ -36,15 +36,15 @@ impl Monitor for CloudHypervisor<'_> {
     }
 
     fn start(&self, guest: &Guest) -> Result<Process> {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let mut command = Command::new(&self.files.binary);
         command.args(arguments(&self.files.kernel, self.roots.disk(guest.image)?, guest)?);
-        command.arg("--log-file").arg(folder.path().join(Process::LOG));
-        Process::start(command, folder)
+        command.arg("--log-file").arg(directory.path().join(Process::LOG));
+        Process::start(command, directory)
     }
 }
 
-/// A guest that switches itself off by ACPI ends the process, with status 0; one that resets would start again.
+/// A guest that powers off by ACPI ends the process with status 0; one that resets starts again.
 fn arguments(kernel: &Path, root: &Path, guest: &Guest) -> Result<Vec<OsString>> {
     let memory = format!("size={}M", guest.memory_mib);
     let line = kernel_line(guest, "", "poweroff -f")?;
@@ -68,7 +68,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn disks_are_values_of_one_option_and_the_root_is_the_first() {
+    fn root_is_the_first_value_of_the_disk_option() {
         let guest = Guest { disk: Some("/disk".into()), ..Guest::new("busybox", &["echo", "x"]) };
         let words = arguments(Path::new("/vmlinux"), Path::new("/root.erofs"), &guest).unwrap();
         let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap()).collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Coracle as its users start it: `coracle run oci:IMAGE COMMAND`, with the image converted before.
+//! Coracle as users start it: `coracle run oci:IMAGE COMMAND`, with the image converted before.
 
 use super::Monitor;
 use super::guest::Guest;
@@ -18,18 +18,18 @@ impl Coracle {
         Ok(Coracle { product: Product::find()? })
     }
 
-    /// A file that was installed beside the binary.
+    /// A file beside the binary.
     pub(super) fn beside(&self, name: &str) -> PathBuf {
         self.product.binary().with_file_name(name)
     }
 
-    /// The root disk that `image` became, which a run makes if it is not there.
+    /// The root disk of `image`, converted by a run if the cache does not have it.
     pub(super) fn root_disk(&self, image: &str) -> Result<PathBuf> {
         let run = self.product.start(&["--scratch", "tmpfs"], image, &["true"])?;
         let result: Value = run.finish()?;
-        let digest = result["digests"]["image"].as_str().context("the result names no image")?.replace(':', "-");
+        let digest = result["digests"]["image"].as_str().context("the result has no image digest")?.replace(':', "-");
         let path = self.product.cache().join("coracle/images/v1").join(digest).join("root.erofs");
-        ensure!(path.is_file(), "{} is not there", path.display());
+        ensure!(path.is_file(), "{} does not exist", path.display());
         Ok(path)
     }
 }
@@ -40,15 +40,15 @@ impl Monitor for Coracle {
     }
 
     fn start(&self, guest: &Guest) -> Result<Process> {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let image = format!("oci:{}", self.product.image(guest.image).display());
-        let mut command = self.product.run_command(self.product.cache(), folder.path());
+        let mut command = self.product.run_command(self.product.cache(), directory.path());
         command.args(["--scratch", "tmpfs", "--cpus", "1", "--memory", &format!("{}m", guest.memory_mib)]);
         if let Some(disk) = &guest.disk {
             command.arg("--disk").arg(disk_option(disk));
         }
         command.arg(image).args(&guest.command);
-        Process::start(command, folder)
+        Process::start(command, directory)
     }
 }
 

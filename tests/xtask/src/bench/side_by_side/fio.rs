@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Loads on a disk, made by fio in the guest, and what it says of them.
+//! Disk loads by fio in the guest, and its results.
 
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const SIZE: usize = 256 << 20;
-/// Name, pattern, size of a block.
+/// Name, pattern, block size.
 const JOBS: [(&str, &str, &str); 4] = [
     ("sequential read, 128 KiB", "read", "128k"),
     ("sequential write, 128 KiB", "write", "128k"),
@@ -21,9 +21,9 @@ pub(super) struct Job {
     pub(super) bytes_per_second: u64,
 }
 
-/// A disk with every block in place.
-pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
-    let path = folder.join("disk.img");
+/// Creates a disk without holes.
+pub(super) fn disk(directory: &Path) -> Result<PathBuf> {
+    let path = directory.join("disk.img");
     let mut file = File::create(&path)?;
     let block = vec![0xa5; 1 << 20];
     for _ in 0..SIZE >> 20 {
@@ -32,14 +32,14 @@ pub(super) fn disk(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// How the output begins.
+/// The first words of the output.
 pub(super) const BEGINNING: &str = JOBS[0].0;
 
-/// Finds the disk by its serial or, where a monitor gives it another one, by its place behind the root; one job after the
-/// other, each 16 requests deep, past the guest's page cache. The first sectors are left alone: newer versions of Cloud
-/// Hypervisor write the first one only if an option calls the disk raw, which older ones do not know. Of fio's terse lines
-/// (fio(1), "TERSE OUTPUT") job, error and both rates in KiB/s are kept: what passes a serial port costs CPU time that is no
-/// disk's.
+/// Finds the disk by its serial, or, where the monitor gives it another one, as the second disk. The jobs run one after the
+/// other, each with 16 requests in flight, and bypass the guest's page cache. They leave the first MiB alone: newer versions of
+/// Cloud Hypervisor write the first sector only if an option calls the disk raw, which older ones do not have. Of fio's terse
+/// lines (fio(1), "TERSE OUTPUT") the script keeps job, error and both rates in KiB/s, because output through a serial port
+/// costs CPU time that has nothing to do with disks.
 pub(super) fn script() -> String {
     let mut script = String::from(
         "d=$(grep -slx bench /sys/block/vd*/serial | cut -d/ -f4); fio --output-format=terse --terse-version=3 \
@@ -52,14 +52,14 @@ pub(super) fn script() -> String {
     script + " | cut -d';' -f3,5,7,48"
 }
 
-/// What the script wrote to its standard output. A serial port also has the kernel's word of its end.
+/// Reads the output of the script. On a serial port the kernel's last messages come behind it.
 pub(super) fn read(output: &str) -> Result<Vec<Job>> {
     let jobs: Vec<Job> = output.lines().map(job).filter_map(Result::transpose).collect::<Result<_>>()?;
     ensure!(jobs.len() == JOBS.len(), "fio ran {} jobs: {output}", jobs.len());
     Ok(jobs)
 }
 
-/// A line that may be of a job.
+/// `None` for a line that is not a job's.
 fn job(line: &str) -> Result<Option<Job>> {
     let fields: Vec<&str> = line.trim_end().split(';').collect();
     let [name, error, read, write] = fields[..] else { return Ok(None) };
@@ -73,7 +73,7 @@ mod tests {
     use super::{JOBS, read};
 
     #[test]
-    fn a_job_that_failed_is_a_failure() {
+    fn failed_job_is_an_error() {
         let output = |error| format!("a;{error};5;2\r\n").repeat(JOBS.len());
         assert_eq!(read(&output(0)).unwrap()[0].bytes_per_second, 7 << 10);
         assert_eq!(read(&(output(0) + "[ 1.0] reboot: Power down\r\n")).unwrap().len(), JOBS.len());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Firecracker: virtio-mmio, no API thread, a configuration file (Firecracker, docs/getting-started.md), Coracle's own kernel. Its
-//! devices reach the kernel by `virtio_mmio.device=`, which it adds to the command line in front of PID 1's words (since 1.1.3
-//! whatever those are), and its CPUs by the MP table. The serial port is its standard output, which it writes without waiting
-//! for the reader: where a pipe is full, bytes are lost.
+//! Firecracker: virtio-mmio, no API thread, a configuration file (Firecracker, docs/getting-started.md), coracle's kernel. It
+//! passes devices to the kernel by `virtio_mmio.device=` on the command line, in front of PID 1's arguments (since 1.1.3, however
+//! these look), and CPUs by the MP table. The serial port is its standard output. It does not wait for the reader: bytes that
+//! find the pipe full are lost.
 
 use super::Monitor;
 use super::coracle::Coracle;
@@ -16,8 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A reset through the keyboard controller is how a guest ends the process, with status 0. What else its documentation has
-/// kernels told, `pci=off` and `i8042.*`, is about drivers that this kernel has not got.
+/// A reset through the keyboard controller ends the process with status 0. The other options in its documentation, `pci=off` and
+/// `i8042.*`, are for drivers that this kernel does not have.
 const KERNEL_WORDS: &str = " reboot=k";
 
 pub(super) struct Firecracker<'a> {
@@ -43,22 +43,22 @@ impl Monitor for Firecracker<'_> {
     }
 
     fn start(&self, guest: &Guest) -> Result<Process> {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let document = document(&self.kernel, self.roots.disk(guest.image)?, guest)?;
-        let configuration = folder.path().join("configuration.json");
+        let configuration = directory.path().join("configuration.json");
         fs::write(&configuration, document.to_string())?;
-        // Versions differ in whether they make this file; without it they log to standard output.
-        let log = folder.path().join(Process::LOG);
+        // Some versions do not create this file, and log to standard output without it.
+        let log = directory.path().join(Process::LOG);
         fs::write(&log, "")?;
         let mut command = Command::new(&self.binary);
         command.arg("--no-api").arg("--config-file").arg(configuration);
         command.arg("--log-path").arg(log).args(["--level", "Error"]);
-        Process::start(command, folder)
+        Process::start(command, directory)
     }
 }
 
 /// Disks have Firecracker's defaults, which are its fastest here: with `Sync` a start is some 100 ms shorter than with `Async`
-/// (Firecracker, docs/api_requests/block-io-engine.md), and `Unsafe` takes a flush for done.
+/// (Firecracker, docs/api_requests/block-io-engine.md), and `Unsafe` ignores flushes.
 fn document(kernel: &Path, root: &Path, guest: &Guest) -> Result<Value> {
     let drive = |name: &str, path: &Path, is_root: bool| {
         json!({
@@ -90,7 +90,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_root_comes_first_and_cannot_be_written() {
+    fn root_is_the_first_drive_and_read_only() {
         let guest = Guest { disk: Some("/disk".into()), ..Guest::new("busybox", &["echo", "x"]) };
         let document = document(Path::new("/vmlinux"), Path::new("/root.erofs"), &guest).unwrap();
         assert_eq!(document["boot-source"]["kernel_image_path"], "/vmlinux");

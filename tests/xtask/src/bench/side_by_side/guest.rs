@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What every monitor is asked to run, and what came of it.
+//! What each monitor runs, and the result.
 
 use std::path::PathBuf;
 
-/// A guest, the same for every monitor.
+/// A guest, the same for all monitors.
 pub(super) struct Guest {
-    /// Name of the test image.
+    /// The name of a test image.
     pub(super) image: &'static str,
     pub(super) command: Vec<String>,
     pub(super) memory_mib: u32,
@@ -20,13 +20,11 @@ impl Guest {
     }
 }
 
-/// A run from start to end.
 pub(super) struct Outcome {
-    /// From the start of the process.
+    /// Microseconds since the start of the process.
     pub(super) first_byte_us: u64,
-    /// To its end.
     pub(super) end_us: u64,
-    /// User and system time of the process, its guest's included.
+    /// User and system time of the process, that of its guest included.
     pub(super) cpu_us: u64,
     pub(super) stdout: Vec<u8>,
 }

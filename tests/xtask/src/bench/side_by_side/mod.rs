@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask bench side-by-side`: Coracle and QEMU's microvm machine with the same kernel, the same initramfs, the same root
-//! disk and the same command, one after the other in every round, in turning order; and Firecracker and Cloud Hypervisor, where
-//! their binaries are named, with the same root disk and command and what they can run of the rest.
+//! `cargo xtask bench side-by-side`: coracle and QEMU's microvm machine with the same kernel, initramfs, root disk and command, in
+//! turns in each round; and Firecracker and Cloud Hypervisor, where the environment names their binaries, with the same root disk
+//! and command, and with as much of the rest as they can run.
 
 mod cloud_hypervisor;
-mod conversation;
+mod control;
 mod coracle;
 mod fio;
 mod firecracker;
@@ -28,21 +28,18 @@ use qemu::Qemu;
 use roots::Roots;
 use std::process::ExitCode;
 
-/// A monitor under test.
 trait Monitor {
     fn name(&self) -> &'static str;
-    /// Whether its guest's output passes a serial port: the rate would be that of the port's emulation, byte by byte.
+    /// Whether its guest writes to a serial port: the rate would be that of the port's emulation, byte by byte.
     fn by_serial_port(&self) -> bool {
         false
     }
-    /// Starts `guest` and returns what speaks for it.
     fn start(&self, guest: &Guest) -> Result<Process>;
 }
 
-/// What a workload writes to its standard output, in pieces of 64 KiB.
+/// What a workload writes to its standard output, 64 KiB at a time.
 const FLOOD_BYTES: u64 = 64 << 20;
 
-/// Measures everything in `rounds` rounds.
 pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     let peers = Peers::of_the_environment()?;
     let coracle = Coracle::find()?;
@@ -57,7 +54,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     let mut table = Table::new(rounds, "monitor", names);
 
     let echo = Guest::new("busybox", &["echo", "x"]);
-    // Not counted: converts the image, warms caches.
+    // Not counted: converts the image and fills caches.
     each(&monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish("x").map(drop))?;
     for round in 0..rounds {
         eprintln!("start and end: round {}", round + 1);
@@ -95,8 +92,8 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
             Ok(())
         })?;
     }
-    let folder = tempfile::tempdir()?;
-    let disk = fio::disk(folder.path())?;
+    let directory = tempfile::tempdir()?;
+    let disk = fio::disk(directory.path())?;
     let fio = Guest { memory_mib: 256, disk: Some(disk), ..Guest::new("fio", &["sh", "-c", &fio::script()]) };
     for round in 0..rounds {
         eprintln!("fio: round {}", round + 1);
@@ -116,7 +113,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Calls `measure` for each monitor with its place in the table; another one is first in each round.
+/// Calls `measure` for each monitor with its column in the table, starting with another monitor in each round.
 fn each(
     monitors: &[&dyn Monitor],
     round: usize,

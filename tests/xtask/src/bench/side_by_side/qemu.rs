@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! QEMU's microvm machine: PVH entry, virtio-mmio, its own small firmware, nothing of a PC that can be left out (QEMU manual,
-//! "microvm virtual platform"), and an I/O thread a disk. The guest is the one that Coracle boots, so this side holds the
-//! conversation with its PID 1.
+//! QEMU's microvm machine: PVH entry, virtio-mmio, its own small firmware, as little of a PC as possible (QEMU manual, "microvm
+//! virtual platform"), and an I/O thread for each disk. The guest is the one that coracle boots, so that the benchmark serves its
+//! PID 1.
 
 use super::Monitor;
-use super::conversation::{self, Ports};
+use super::control::{self, Ports};
 use super::coracle::Coracle;
 use super::guest::Guest;
 use super::process::Process;
@@ -22,22 +22,22 @@ use tempfile::TempDir;
 /// `-machine microvm` without what the guest does not use.
 const MACHINE: &str =
     "microvm,x-option-roms=off,isa-serial=off,rtc=off,pit=off,pic=off,acpi=off,auto-kernel-cmdline=on";
-/// As Coracle's, but for the way to end: without a keyboard controller a restart is a triple fault.
+/// Coracle's, except for the end: without a keyboard controller a restart is a triple fault.
 const KERNEL_WORDS: &str = "console=hvc0 quiet panic=-1 reboot=t";
 
 pub(super) struct Qemu<'a> {
     kernel: PathBuf,
     roots: &'a Roots,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl<'a> Qemu<'a> {
     /// With the kernel, PID 1 and root disks of `coracle`.
     pub(super) fn of(coracle: &Coracle, roots: &'a Roots) -> Result<Qemu<'a>> {
-        let folder = tempfile::tempdir()?;
+        let directory = tempfile::tempdir()?;
         let init = fs::read(coracle.beside("coracle-init")).context("coracle-init")?;
-        fs::write(folder.path().join("initramfs"), Initramfs::with_init(&init)?.finish())?;
-        Ok(Qemu { kernel: coracle.beside("vmlinux"), roots, folder })
+        fs::write(directory.path().join("initramfs"), Initramfs::with_init(&init)?.finish())?;
+        Ok(Qemu { kernel: coracle.beside("vmlinux"), roots, directory })
     }
 }
 
@@ -47,8 +47,8 @@ impl Monitor for Qemu<'_> {
     }
 
     fn start(&self, guest: &Guest) -> Result<Process> {
-        let folder = tempfile::tempdir()?;
-        let ports = Ports::listen(folder.path())?;
+        let directory = tempfile::tempdir()?;
+        let ports = Ports::listen(directory.path())?;
         let root = self.roots.disk(guest.image)?;
         let mut command = Command::new("qemu-system-x86_64");
         command.args([
@@ -63,14 +63,14 @@ impl Monitor for Qemu<'_> {
             "host",
         ]);
         command.args(["-machine", MACHINE, "-smp", "1", "-m", &format!("{}M", guest.memory_mib)]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.folder.path().join("initramfs"));
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.directory.path().join("initramfs"));
         command.args(["-append", KERNEL_WORDS, "-device", "virtio-rng-device"]);
         disk(&mut command, "root", &format!("{},readonly=on", root.display()));
         if let Some(path) = &guest.disk {
             disk(&mut command, "bench", &path.display().to_string());
         }
         command.args(["-device", "virtio-serial-device,max_ports=4"]);
-        let console = folder.path().join("console.log");
+        let console = directory.path().join("console.log");
         command.arg("-chardev").arg(format!("file,id=console,path={}", console.display()));
         command.args(["-device", "virtconsole,chardev=console,nr=0"]);
         for (number, name) in PORT_NAMES.iter().enumerate().skip(1) {
@@ -78,17 +78,17 @@ impl Monitor for Qemu<'_> {
             command.arg("-chardev").arg(format!("socket,id={name},path={}", path.display()));
             command.arg("-device").arg(format!("virtserialport,chardev={name},nr={number},name={name}"));
         }
-        // Of each end by a signal it writes a line.
-        let said = fs::File::create(folder.path().join(Process::LOG))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+        // It writes a line when a signal ends it.
+        let log = fs::File::create(directory.path().join(Process::LOG))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let started = Instant::now();
         let child = command.spawn().context("qemu-system-x86_64")?;
-        let (stdout, talk) = conversation::begin(ports, guest, Pid::from_child(&child))?;
-        Ok(Process::new(child, started, Box::new(stdout), folder).with_conversation(talk))
+        let (stdout, server) = control::serve(ports, guest, Pid::from_child(&child))?;
+        Ok(Process::new(child, started, Box::new(stdout), directory).with_server(server))
     }
 }
 
-/// A disk with an I/O thread of its own and, as Coracle has it, the host's page cache.
+/// A disk with its own I/O thread and, like coracle's, the host's page cache.
 fn disk(command: &mut Command, serial: &str, file: &str) {
     command.args(["-object", &format!("iothread,id={serial}-io")]);
     command.arg("-drive").arg(format!("if=none,id={serial},format=raw,cache=writeback,aio=threads,file={file}"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's half of the conversation with PID 1, as much of it as a benchmark needs, for monitors that have no idea of it:
-//! over sockets that the monitor connects to, one a port.
+//! The host's side of the protocol with PID 1, as far as a benchmark needs it, for monitors that do not know it: over one socket
+//! for each console port, which the monitor connects to.
 
 use super::guest::Guest;
 use anyhow::{Context, Result, bail};
@@ -13,55 +13,55 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
-/// Sockets that wait for the monitor.
+/// The sockets that the monitor connects to.
 pub(super) struct Ports {
-    folder: PathBuf,
+    directory: PathBuf,
     listeners: Vec<UnixListener>,
 }
 
 impl Ports {
     /// Listens for every port but the console.
-    pub(super) fn listen(folder: &Path) -> Result<Ports> {
-        let listen = |name: &&str| UnixListener::bind(folder.join(name)).context("a socket");
+    pub(super) fn listen(directory: &Path) -> Result<Ports> {
+        let listen = |name: &&str| UnixListener::bind(directory.join(name)).context("a socket");
         let listeners = PORT_NAMES.iter().skip(1).map(listen).collect::<Result<_>>()?;
-        Ok(Ports { folder: folder.to_owned(), listeners })
+        Ok(Ports { directory: directory.to_owned(), listeners })
     }
 
-    /// Where the monitor finds this port.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 }
 
-/// Waits for the monitor, and talks to the guest on a thread, which ends the monitor when the workload has ended; returns the
-/// guest's standard output.
-pub(super) fn begin(ports: Ports, guest: &Guest, monitor: Pid) -> Result<(Output, JoinHandle<Result<()>>)> {
+/// Waits for the monitor to connect and serves the control port on a thread, which ends the monitor when the workload has
+/// ended. Returns the guest's standard output.
+pub(super) fn serve(ports: Ports, guest: &Guest, monitor: Pid) -> Result<(Output, JoinHandle<Result<()>>)> {
     let mut streams = ports.listeners.iter().map(|listener| Ok(listener.accept()?.0)).collect::<Result<Vec<_>>>()?;
     let (stderr, stdout, control) = (streams.pop(), streams.pop(), streams.pop());
     let (control, stdout) = (control.context("control port")?, stdout.context("stdio port")?);
     let mut stderr = stderr.context("stderr port")?;
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
     let spec = spec(guest);
-    let (taken, counts) = mpsc::channel();
-    Ok((Output { stdout, taken }, std::thread::spawn(move || talk(control, spec, monitor, &counts))))
+    let (sender, counts) = mpsc::channel();
+    let output = Output { stdout, sender };
+    Ok((output, std::thread::spawn(move || serve_control_port(control, spec, monitor, &counts))))
 }
 
-/// A guest's standard output, which tells how much of it was read.
+/// A guest's standard output. Sends the number of bytes of each read.
 pub(super) struct Output {
     stdout: UnixStream,
-    taken: Sender<usize>,
+    sender: Sender<usize>,
 }
 
 impl Read for Output {
     fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
         let length = self.stdout.read(bytes)?;
-        // Nobody counts once the monitor was told to end.
-        let _ = self.taken.send(length);
+        // The receiver is gone once the monitor has its signal.
+        let _ = self.sender.send(length);
         Ok(length)
     }
 }
 
-/// What Coracle would tell PID 1 with `--scratch tmpfs`.
+/// What coracle sends to PID 1 with `--scratch tmpfs`.
 fn spec(guest: &Guest) -> RunSpec {
     RunSpec {
         arguments: guest.command.clone(),
@@ -77,7 +77,7 @@ fn spec(guest: &Guest) -> RunSpec {
     }
 }
 
-fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid, counts: &Receiver<usize>) -> Result<()> {
+fn serve_control_port(mut control: UnixStream, spec: RunSpec, monitor: Pid, counts: &Receiver<usize>) -> Result<()> {
     let mut reader = FrameReader::default();
     let mut bytes = [0; 4096];
     let mut spec = Some(spec);
@@ -90,19 +90,19 @@ fn talk(mut control: UnixStream, spec: RunSpec, monitor: Pid, counts: &Receiver<
         while let Some(message) = reader.next::<ToHost>().map_err(|error| anyhow::anyhow!("{error:?}"))? {
             match message {
                 ToHost::Hello { .. } => {
-                    let spec = spec.take().context("two greetings")?;
+                    let spec = spec.take().context("a second Hello")?;
                     control.write_all(&encode(&ToGuest::Spec(spec)))?;
                 }
-                // As Coracle does, once all output was read, but by the monitor's own way to end in order.
+                // Like coracle, once all output has been read; but the monitor ends by its own orderly way.
                 ToHost::Ended { end: WorkloadEnd::Exited(0), stdout_bytes, .. } => {
                     let mut read = 0;
                     while read < stdout_bytes {
-                        read += counts.recv().context("nobody reads the output")? as u64;
+                        read += counts.recv().context("the output is not read")? as u64;
                     }
                     return Ok(kill_process(monitor, Signal::TERM)?);
                 }
                 ToHost::Running => {}
-                other => bail!("PID 1 said {other:?}"),
+                other => bail!("unexpected message from PID 1: {other:?}"),
             }
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What this machine offers to the tests.
+//! What this host offers to the tests.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -8,30 +8,26 @@ use std::path::Path;
 /// The kind of `/dev/kvm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kvm {
-    /// There is none, or it cannot be opened.
+    /// `/dev/kvm` does not exist or cannot be opened.
     None,
     /// Guest kernel mode is emulated instruction by instruction: a boot takes seconds.
     Software,
-    /// Backed by the processor.
+    /// Guest kernel mode runs on the processor.
     Native,
 }
 
-/// What this machine offers.
 #[derive(Clone, Copy, Debug)]
-pub struct World {
-    /// The kind of KVM.
+pub struct Host {
     pub kvm: Kvm,
-    /// Whether the tests run as root.
     pub root: bool,
-    /// `CORACLE_TESTS=all`: run also what is left out for its length.
+    /// `CORACLE_TESTS=all`: run also the tests that are too slow for this host.
     pub all: bool,
 }
 
-impl World {
-    /// Looks at the machine once.
+impl Host {
     #[must_use]
-    pub fn detect() -> World {
-        World {
+    pub fn detect() -> Host {
+        Host {
             kvm: detect_kvm(),
             root: rustix::process::geteuid().is_root(),
             all: std::env::var_os("CORACLE_TESTS").is_some_and(|value| value == "all"),
@@ -39,7 +35,7 @@ impl World {
     }
 }
 
-impl fmt::Display for World {
+impl fmt::Display for Host {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self.kvm {
             Kvm::None => "without KVM",
@@ -49,7 +45,7 @@ impl fmt::Display for World {
     }
 }
 
-/// The module's name tells for sure; the processor flags are what is left where it does not.
+/// The name of the module is certain; the flags of the processor decide where KVM is built in.
 fn detect_kvm() -> Kvm {
     if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
         return Kvm::None;
