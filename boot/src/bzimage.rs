@@ -17,7 +17,7 @@ const PROTOCOL: usize = 0x206;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
-/// The first protocol that says where the compressed kernel is.
+/// The first protocol with the offset of the compressed kernel.
 const PROTOCOL_WITH_PAYLOAD: u16 = 0x208;
 
 /// Where things are in a bzImage.
@@ -25,7 +25,6 @@ const PROTOCOL_WITH_PAYLOAD: u16 = 0x208;
 pub(crate) struct BzImage {
     /// First byte of the compressed kernel.
     pub(crate) payload: u64,
-    /// Its bytes.
     pub(crate) length: u64,
 }
 

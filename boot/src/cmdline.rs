@@ -61,7 +61,6 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// An empty one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -137,7 +136,6 @@ impl CommandLine {
         split(&self.text).flatten().any(|word| same_name(name(word), option))
     }
 
-    /// The line.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text

@@ -11,7 +11,6 @@ use std::io::{self, BufRead, Read, Write};
 const ZSTD_WINDOW: u64 = 128 << 20;
 /// Most memory of an xz decoder, KiB: Linux's own build asks for a dictionary of 32 MiB.
 const XZ_MEMORY_KIB: u32 = 72 << 10;
-/// Between two writes.
 const PIECE: usize = 128 << 10;
 
 /// The formats that are unpacked.

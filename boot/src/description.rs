@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How a kernel is told of what it cannot find by itself: processors, interrupt lines, devices. Plain data; any thread.
+//! How a kernel learns of what it cannot find by itself: processors, interrupt lines, devices. Plain data; any thread.
 //!
 //! A kernel gets exactly one of the two. With both, it would find each device twice.
 

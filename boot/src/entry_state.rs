@@ -20,13 +20,10 @@ pub struct EntryState {
     pub rflags: u64,
     /// Protected mode; no paging.
     pub cr0: u64,
-    /// Nothing.
     pub cr4: u64,
-    /// CS.
     pub code: SegmentState,
     /// DS, ES, FS, GS and SS.
     pub data: SegmentState,
-    /// TR.
     pub task: SegmentState,
     /// Guest-physical address of the descriptor table.
     pub gdt_base: u64,
@@ -48,7 +45,6 @@ pub struct SegmentState {
     pub selector: u16,
     /// The descriptor's four type bits.
     pub kind: u8,
-    /// Present in memory.
     pub present: bool,
     /// Descriptor privilege level.
     pub privilege: u8,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a kernel can do, as far as its image tells: names of parameters, of ACPI ids and of file systems are strings in it.
+//! Features of a kernel that its image shows: names of parameters, of ACPI ids and of file systems are strings in it.
 //! Pure but for reading its source, piece by piece.
 
 use memchr::memmem::Finder;
@@ -35,7 +35,6 @@ pub enum Feature {
     Squashfs,
     /// The file system ext4.
     Ext4,
-    /// Overlayfs.
     Overlay,
 }
 
@@ -140,7 +139,7 @@ impl Features {
     }
 }
 
-/// The release at the start of `text`: up to a blank, and such as may be the name of a folder.
+/// The release at the start of `text`: up to a blank, and such as may be the name of a directory.
 pub(crate) fn release(text: &[u8]) -> Option<String> {
     let length = text.iter().position(|byte| !byte.is_ascii_graphic())?;
     let release = &text[..length];

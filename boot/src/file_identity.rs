@@ -4,7 +4,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Changes with the contents: who writes to a file changes its times, of which nobody can set the second. The one gap, a
+/// Changes with the contents: a write changes its times, of which the second (ctime) cannot be set. The one gap, a
 /// second write of the same length within a tick of the kernel's clock, is one that a cache of what is only looked at can have.
 #[must_use]
 pub fn file_identity(metadata: &Metadata) -> String {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Recognises what people hand over in place of an uncompressed x86-64 ELF kernel, so that the message can say how to
+//! Recognises files given in place of an uncompressed x86-64 ELF kernel, so that the message can say how to
 //! get one. Pure.
 
 use crate::compression::Compression;
@@ -24,9 +24,7 @@ pub enum Foreign {
     Compressed(&'static str),
     /// A text file with an interpreter.
     Script,
-    /// A tar archive.
     Tar,
-    /// None of these.
     Unknown,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What an ELF kernel says about itself, read once and checked before anything is done with it: class, machine, segments
+//! The headers of an ELF kernel, read once and checked before anything is done with it: class, machine, segments
 //! apart from each other and inside the file, a PVH entry inside a segment. Pure but for reading its source; never reads more
 //! than 64 headers and 64 KiB of notes each, however large the file claims to be.
 
@@ -20,19 +20,15 @@ const MAXIMUM_NOTES: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelProblem {
-    /// Opening failed.
     #[error("cannot be opened")]
     Open(#[source] io::Error),
-    /// Reading failed.
     #[error("cannot be read")]
     Read(#[source] io::Error),
     /// A directory, a pipe, a device.
     #[error("is {0}, not a file")]
     NotAFile(&'static str),
-    /// No bytes.
     #[error("is empty")]
     Empty,
-    /// Some other format.
     #[error("{0}")]
     Foreign(Foreign),
     /// `EI_CLASS`.
@@ -56,7 +52,6 @@ pub enum KernelProblem {
     /// Something that the headers describe is not in the file.
     #[error("is cut off: its {what} ends at byte {end}, the file at {file_size}")]
     Truncated {
-        /// What is missing.
         what: &'static str,
         /// Where it would end.
         end: u64,
@@ -80,7 +75,6 @@ pub enum KernelProblem {
     BootProtocol {
         /// First half of the version.
         major: u8,
-        /// Second half.
         minor: u8,
     },
     /// A bzImage with something else than a kernel in it.
@@ -92,19 +86,17 @@ pub enum KernelProblem {
     /// The ELF file out of a bzImage.
     #[error("is a bzImage whose kernel {0}")]
     Inside(Box<KernelProblem>),
-    /// Nothing to load.
     #[error("has nothing to load")]
     NoSegments,
     /// Two segments share an address.
     #[error("has segments that overlap at {0:#x}")]
     Overlap(u64),
     /// A segment lies below 1 MiB, where the machine's own tables are.
-    #[error("wants to be loaded at {0:#x}; the first MiB belongs to the machine")]
+    #[error("is linked to {0:#x}; the first MiB belongs to the machine")]
     TooLow(u64),
     /// A PT_NOTE that is no kernel's.
     #[error("has {0} bytes of ELF notes in one segment; at most 65536 are accepted")]
     NotesSize(u64),
-    /// No PVH entry.
     #[error("has no PVH entry (no ELF note Xen 18); build it with CONFIG_PVH=y")]
     NoPvhNote,
     /// The PVH note's descriptor is of an unknown size.
@@ -120,13 +112,11 @@ pub enum KernelProblem {
     TooLarge {
         /// Where the segment is loaded.
         address: u64,
-        /// Where it ends.
         end: u64,
-        /// The guest's memory.
         memory_mib: u64,
     },
     /// A segment lies in the hole.
-    #[error("wants to be loaded at {0:#x}, where the machine has its devices")]
+    #[error("is linked to {0:#x}, where the machine has its devices")]
     InHole(u64),
     /// The file is not what it was when it was opened.
     #[error("changed or failed while it was loaded")]
@@ -142,7 +132,6 @@ pub struct Segment {
     pub memory_size: u64,
     /// Where its content starts in the file.
     pub file_offset: u64,
-    /// Bytes of content.
     pub file_size: u64,
 }
 
@@ -228,7 +217,7 @@ impl KernelHeaders {
         Ok(())
     }
 
-    /// An ELF file's beginning that says the same and nothing more: for a loader that must not read the file's own again,
+    /// The beginning of an ELF file with the checked headers and nothing else: for a loader that must not read the file's own again,
     /// nor look at its notes.
     pub(crate) fn to_elf(&self) -> Vec<u8> {
         let mut header = FileHeader::new_zeroed();

@@ -216,7 +216,7 @@ proptest! {
         let _ = parse(&bytes);
     }
 
-    /// Up to four bytes of a sound kernel change; whatever is accepted keeps every promise.
+    /// Up to four bytes of a sound kernel change; an accepted kernel keeps every promise.
     #[test]
     fn what_is_accepted_lies_in_the_file_apart_and_above_the_first_mib(
         changes in proptest::collection::vec((0usize..64 + 112, any::<u8>()), 1..5),

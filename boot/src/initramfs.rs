@@ -5,7 +5,7 @@
 //! Uncompressed, because unpacking runs in the guest's kernel: on a host that emulates it, gzip costs ten times what copying
 //! does.
 
-/// A file is larger than the format can say.
+/// A file is larger than the format can express.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path} is too large for an initramfs: {size} bytes, 4 GiB at most")]
 pub struct FileTooLarge {
@@ -31,9 +31,7 @@ pub struct Initramfs {
 /// The number of a device node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumber {
-    /// The driver.
     pub major: u32,
-    /// The driver's device.
     pub minor: u32,
 }
 
@@ -41,7 +39,6 @@ pub struct DeviceNumber {
 pub const CONSOLE: DeviceNumber = DeviceNumber { major: 5, minor: 1 };
 
 impl Initramfs {
-    /// An empty one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -83,7 +80,6 @@ impl Initramfs {
         Ok(self)
     }
 
-    /// The archive.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.header(END, 0, 0, 1, DeviceNumber::default(), 0);

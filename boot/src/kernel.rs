@@ -29,7 +29,6 @@ use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 /// A kernel cannot be used: which, and why.
 #[derive(Debug)]
 pub struct KernelError {
-    /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: KernelProblem,
@@ -55,7 +54,6 @@ const LARGEST_UNPACKED: u64 = 512 << 20;
 #[derive(Debug)]
 pub struct Kernel {
     path: PathBuf,
-    /// The ELF file.
     file: File,
     headers: KernelHeaders,
     features: Features,
@@ -65,7 +63,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Opens the kernel at `path`, unpacks it if it must, and checks everything that does not depend on the guest's memory.
-    /// Never waits, whatever `path` is. `cache` knows kernels from earlier starts. `progress` hears how far unpacking is, in packed
+    /// Never blocks, for any kind of file. `cache` holds kernels of earlier starts. `progress` is called with how far unpacking is, in packed
     /// bytes of all.
     ///
     /// # Errors
@@ -116,7 +114,6 @@ impl Kernel {
         &self.features
     }
 
-    /// Segments and entry.
     #[must_use]
     pub fn headers(&self) -> &KernelHeaders {
         &self.headers
@@ -145,7 +142,7 @@ impl Kernel {
         self.features.has_file_system(name) || self.modules.as_ref().is_some_and(|modules| modules.has(name))
     }
 
-    /// How it wants to be told of the machine: on the command line if it takes devices from there, by ACPI if not. One
+    /// How it learns of the machine: on the command line if it takes devices from there, by ACPI if not. One
     /// that takes them from both is told by ACPI only if it would not read the MP table that goes with the command line.
     #[must_use]
     pub fn description(&self) -> Description {
@@ -212,7 +209,7 @@ fn unpacked(
     Ok(elf)
 }
 
-/// Packed bytes, and who hears how many of them were read.
+/// Packed bytes, and the callback for how many of them were read.
 struct Counted<'a> {
     file: io::Take<File>,
     length: u64,

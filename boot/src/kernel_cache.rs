@@ -3,7 +3,7 @@
 //! wherever a kernel is opened.
 //!
 //! An entry is named after what changes whenever a kernel's file does, and is complete or absent: it is written without a
-//! name, brought to the disk, and named last, so that a killed process leaves nothing behind. Whatever goes wrong
+//! name, brought to the disk, and named last, so that a killed process leaves nothing behind. A failure of the cache
 //! with the cache costs time only.
 
 use crate::features::Features;
@@ -14,8 +14,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-/// Below the folder that is given to [`KernelCache::new`]; the number changes with the meaning of an entry.
-const FOLDER: &str = "kernels/v2";
+/// Below the directory that is given to [`KernelCache::new`]; the number changes with the meaning of an entry.
+const DIRECTORY: &str = "kernels/v2";
 /// Unpacked kernels that are kept, 60 MB each; of more, those that were made first go.
 const UNPACKED: usize = 4;
 const SUFFIX_UNPACKED: &str = "elf";
@@ -23,17 +23,17 @@ const SUFFIX_FEATURES: &str = "features";
 /// Longest file of features.
 const LONGEST_LINE: u64 = 4096;
 
-/// A folder, or none.
+/// A directory, or none.
 #[derive(Clone, Debug, Default)]
 pub struct KernelCache {
-    folder: Option<PathBuf>,
+    directory: Option<PathBuf>,
 }
 
 impl KernelCache {
     /// One below `cache`, which need not exist; without it nothing is remembered.
     #[must_use]
     pub fn new(cache: Option<&Path>) -> Self {
-        Self { folder: cache.map(|cache| cache.join(FOLDER)) }
+        Self { directory: cache.map(|cache| cache.join(DIRECTORY)) }
     }
 
     /// The ELF file that was unpacked from the file of `metadata`.
@@ -43,8 +43,8 @@ impl KernelCache {
 
     /// A file without a name to unpack to: where [`keep_unpacked`](Self::keep_unpacked) can name it, else in memory.
     pub(crate) fn unnamed(&self) -> io::Result<File> {
-        let in_folder = self.folder.as_deref().and_then(|folder| unnamed_in(folder).ok());
-        match in_folder {
+        let in_directory = self.directory.as_deref().and_then(|directory| unnamed_in(directory).ok());
+        match in_directory {
             Some(file) => Ok(file),
             None => Ok(rustix::fs::memfd_create("kernel", rustix::fs::MemfdFlags::CLOEXEC)?.into()),
         }
@@ -52,9 +52,11 @@ impl KernelCache {
 
     /// Gives a file of [`unnamed`](Self::unnamed) its name.
     pub(crate) fn keep_unpacked(&self, metadata: &Metadata, file: &File) {
-        let Some((folder, entry)) = self.folder.as_deref().zip(self.entry(metadata, SUFFIX_UNPACKED)) else { return };
+        let Some((directory, entry)) = self.directory.as_deref().zip(self.entry(metadata, SUFFIX_UNPACKED)) else {
+            return;
+        };
         if name(file, &entry).is_ok() {
-            prune(folder, &entry);
+            prune(directory, &entry);
         }
     }
 
@@ -66,10 +68,11 @@ impl KernelCache {
         Features::from_line(&line)
     }
 
-    /// Remembers it.
     pub(crate) fn keep_features(&self, metadata: &Metadata, features: &Features) {
-        let Some((folder, entry)) = self.folder.as_deref().zip(self.entry(metadata, SUFFIX_FEATURES)) else { return };
-        let written = unnamed_in(folder).and_then(|mut file| {
+        let Some((directory, entry)) = self.directory.as_deref().zip(self.entry(metadata, SUFFIX_FEATURES)) else {
+            return;
+        };
+        let written = unnamed_in(directory).and_then(|mut file| {
             file.write_all(features.to_line().as_bytes())?;
             name(&file, &entry)
         });
@@ -80,14 +83,14 @@ impl KernelCache {
     }
 
     fn entry(&self, metadata: &Metadata, suffix: &str) -> Option<PathBuf> {
-        self.folder.as_ref().map(|folder| folder.join(format!("{}.{suffix}", file_identity(metadata))))
+        self.directory.as_ref().map(|directory| directory.join(format!("{}.{suffix}", file_identity(metadata))))
     }
 }
 
-fn unnamed_in(folder: &Path) -> io::Result<File> {
-    fs::create_dir_all(folder)?;
+fn unnamed_in(directory: &Path) -> io::Result<File> {
+    fs::create_dir_all(directory)?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o644))?.into())
+    Ok(rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?.into())
 }
 
 fn name(file: &File, entry: &Path) -> io::Result<()> {
@@ -97,8 +100,8 @@ fn name(file: &File, entry: &Path) -> io::Result<()> {
 }
 
 /// Makes room: `newest` stays.
-fn prune(folder: &Path, newest: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
+fn prune(directory: &Path, newest: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
     let unpacked = entries.flatten().map(|entry| entry.path());
     let unpacked = unpacked.filter(|path| path != newest && path.extension().is_some_and(|it| it == SUFFIX_UNPACKED));
     let mut unpacked: Vec<_> =

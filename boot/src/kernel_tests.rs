@@ -23,10 +23,10 @@ fn open(path: &Path) -> Result<Kernel, KernelError> {
 }
 
 fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("vmlinux");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vmlinux");
     std::fs::write(&path, bytes).unwrap();
-    (folder, path)
+    (directory, path)
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn headers_that_change_after_they_were_checked_are_not_read_again() {
 
 #[test]
 fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
-    let (folder, path) = file_with(&TestKernel::sound().bytes());
+    let (directory, path) = file_with(&TestKernel::sound().bytes());
     let kernel = open(&path).unwrap();
-    let other = folder.path().join("other");
+    let other = directory.path().join("other");
     std::fs::write(&other, b"no kernel").unwrap();
     std::fs::rename(&other, &path).unwrap();
     let memory = memory();
@@ -101,16 +101,16 @@ fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
 
 #[test]
 fn paths_that_are_no_files_are_refused_without_waiting() {
-    let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("pipe");
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    let circle = folder.path().join("circle");
+    let circle = directory.path().join("circle");
     symlink(&circle, &circle).unwrap();
-    let missing = folder.path().join("missing");
+    let missing = directory.path().join("missing");
 
     let problem = |path: &Path| open(path).unwrap_err().problem;
     assert!(matches!(problem(&pipe), KernelProblem::NotAFile("a pipe")));
-    assert!(matches!(problem(folder.path()), KernelProblem::NotAFile("a directory")));
+    assert!(matches!(problem(directory.path()), KernelProblem::NotAFile("a directory")));
     assert!(matches!(problem(Path::new("/dev/zero")), KernelProblem::NotAFile("a device")));
     assert!(matches!(problem(Path::new("/proc/self/mem")), KernelProblem::Read(_)));
     assert!(matches!(problem(&circle), KernelProblem::Open(_)));
@@ -120,16 +120,16 @@ fn paths_that_are_no_files_are_refused_without_waiting() {
 
 #[test]
 fn a_symbolic_link_to_a_kernel_is_followed() {
-    let (folder, path) = file_with(&TestKernel::sound().bytes());
-    let link = folder.path().join("link");
+    let (directory, path) = file_with(&TestKernel::sound().bytes());
+    let link = directory.path().join("link");
     symlink(&path, &link).unwrap();
     assert!(open(&link).is_ok());
 }
 
 #[test]
 fn a_sparse_file_of_a_tebibyte_is_refused_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sparse");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sparse");
     let mut kernel = TestKernel::sound();
     kernel.segments[1].0.file_size = (1 << 39).into();
     let mut file = File::create(&path).unwrap();
@@ -187,9 +187,9 @@ fn a_bzimage_with_anything_else_in_it_is_refused_by_name() {
 
 #[test]
 fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again() {
-    let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
-    let cache = KernelCache::new(Some(&folder.path().join("cache")));
-    let entries = || std::fs::read_dir(folder.path().join("cache/kernels/v2")).unwrap().count();
+    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+    let cache = KernelCache::new(Some(&directory.path().join("cache")));
+    let entries = || std::fs::read_dir(directory.path().join("cache/kernels/v2")).unwrap().count();
     let heard = std::cell::RefCell::new(Vec::new());
     for _ in 0..2 {
         Kernel::open(&path, &cache, &|read, all| heard.borrow_mut().push((read, all))).unwrap();
@@ -215,8 +215,8 @@ fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again
 
 #[test]
 fn a_damaged_or_unusable_cache_costs_only_time() {
-    let (folder, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
-    let cache = folder.path().join("cache");
+    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+    let cache = directory.path().join("cache");
     Kernel::open(&path, &KernelCache::new(Some(&cache)), &|_, _| {}).unwrap();
     for entry in std::fs::read_dir(cache.join("kernels/v2")).unwrap() {
         std::fs::write(entry.unwrap().path(), "nonsense").unwrap();
@@ -237,7 +237,7 @@ fn a_kernel_is_told_on_the_command_line_only_if_it_listens_there() {
     };
     assert_eq!(described(b"virtio_mmio.device\0MPTABLE: "), Description::CommandLine);
     assert_eq!(described(b"virtio_mmio.device\0MPTABLE: LNRO0005\0"), Description::CommandLine);
-    assert_eq!(described(b"virtio_mmio.device\0LNRO0005\0"), Description::Acpi, "nobody would read the MP table");
+    assert_eq!(described(b"virtio_mmio.device\0LNRO0005\0"), Description::Acpi, "it would not read the MP table");
     assert_eq!(described(b"virtio_mmio.device\0"), Description::CommandLine);
     assert_eq!(described(b"MPTABLE: LNRO0005\0"), Description::Acpi);
     assert_eq!(described(b""), Description::Acpi);

@@ -111,9 +111,7 @@ pub const LAST_VIRTIO_IRQ: u32 = 23;
 pub struct Area {
     /// What it holds, for messages.
     pub name: &'static str,
-    /// First address.
     pub start: u64,
-    /// Bytes.
     pub size: u64,
 }
 

@@ -2,7 +2,7 @@
 //! What the guest starts from: kernel, initramfs, command line, tables, and the registers at the entry. Knows nothing of
 //! KVM; runs on `main`.
 //!
-//! [`load`] puts everything into the guest's memory and says with which registers the first CPU starts. All that can be
+//! [`load`] puts everything into the guest's memory and returns the registers with which the first CPU starts. All that can be
 //! wrong with the parts is found by [`check`], which needs no memory and therefore no VM.
 #![forbid(unsafe_code)]
 
@@ -50,13 +50,12 @@ pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 /// What a guest is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'a> {
-    /// What runs first.
     pub kernel: &'a Kernel,
     /// The archive that holds PID 1; empty for none.
     pub initramfs: &'a [u8],
-    /// What the kernel is told.
+    /// The kernel's command line.
     pub command_line: &'a CommandLine,
-    /// How the kernel is told of processors, lines and devices.
+    /// How the kernel learns of processors, interrupt lines and devices.
     pub description: Description,
     /// The virtio devices, in the order in which the guest sees them.
     pub devices: &'a [MmioDevice],
@@ -90,12 +89,11 @@ pub enum Error {
         /// Where the kernel ends.
         kernel_end: u64,
     },
-    /// The guest's memory is not what the parts say.
+    /// The guest's memory does not have the size of the configuration.
     #[error("cannot write the {what} to guest memory")]
     Write {
         /// What was to be written.
         what: &'static str,
-        /// Why it failed.
         source: GuestMemoryError,
     },
 }

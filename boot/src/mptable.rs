@@ -4,7 +4,7 @@
 //! Floating pointer and configuration table share the last KiB of base memory, the second place where Linux looks: a kernel
 //! that must search the BIOS area reads 64 KiB of it.
 //!
-//! | entry | how many | says |
+//! | entry | how many | holds |
 //! |---|---|---|
 //! | processor | one each | APIC id = index of the vCPU; the first one boots |
 //! | bus | 1 | ISA, number 0 |

@@ -22,7 +22,7 @@ pub(crate) struct StartInfo {
     module_count: U32,
     module_list: U64,
     command_line: U64,
-    /// ACPI's root pointer; 0 says that there is none.
+    /// ACPI's root pointer; 0 if there is none.
     rsdp: U64,
     memory_map: U64,
     memory_map_entries: U32,

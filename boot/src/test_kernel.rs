@@ -73,7 +73,6 @@ impl TestKernel {
         Self { header, segments }
     }
 
-    /// The file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.header.as_bytes().to_vec();
         let mut offset = (64 + 56 * self.segments.len()) as u64;

@@ -10,11 +10,11 @@ use tempfile::TempDir;
 const MIB: u64 = 1 << 20;
 
 fn kernel(description: &TestKernel) -> (TempDir, Kernel) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("vmlinux");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vmlinux");
     std::fs::write(&path, description.bytes()).unwrap();
     let kernel = Kernel::open(&path, &KernelCache::default(), &|_, _| {}).unwrap();
-    (folder, kernel)
+    (directory, kernel)
 }
 
 fn memory(bytes: u64) -> GuestMemory {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Converts an image and prints how fast that went: `cargo run --release -p oci-image --example convert -- oci:DIR
-//! [erofs|squashfs [CACHE]]`. Without a cache folder a new one is made and removed.
+//! [erofs|squashfs [CACHE]]`. Without a cache directory a new one is made and removed.
 
 use oci_image::{ImageReference, Platform, Prepare, RootFormat, prepare};
 use std::error::Error;

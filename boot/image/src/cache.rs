@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Root disks that were made before, by image digest. One folder each, which appears complete or not at all:
+//! Root disks that were made before, by image digest. One directory each, which appears complete or not at all:
 //!
 //! | path below the cache | what |
 //! |---|---|
 //! | `images/v1/sha256-HEX/root.erofs` | the root disk |
 //! | `images/v1/sha256-HEX/image.json` | its digest and size, the image's configuration |
 //! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: each format but EROFS has its name there |
-//! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; whoever works holds a lock on the folder itself |
+//! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; its process holds a lock on the directory |
 //!
-//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a folder that nobody
+//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a directory that no process
 //! has locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host
 //! a root disk with the wrong size is made anew.
 
@@ -27,9 +27,9 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "v1";
 const DESCRIPTION: &str = "image.json";
 
-/// The folder of all root disks, for those of one format.
+/// The directory of all root disks, for those of one format.
 pub(crate) struct Cache {
-    folder: PathBuf,
+    directory: PathBuf,
     format: RootFormat,
 }
 
@@ -54,7 +54,6 @@ pub(crate) struct Stored {
 pub(crate) enum Claim {
     /// Another process did, while we waited.
     Found(Box<Entry>),
-    /// We do.
     Held(Workspace),
 }
 
@@ -62,11 +61,8 @@ pub(crate) enum Claim {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path} in the image cache")]
 pub struct CacheError {
-    /// What failed.
     pub action: &'static str,
-    /// On what.
     pub path: PathBuf,
-    /// Why.
     pub source: io::Error,
 }
 
@@ -77,11 +73,11 @@ impl CacheError {
 }
 
 impl Cache {
-    pub(crate) fn new(folder: &Path, format: RootFormat) -> Self {
-        Self { folder: folder.join("images").join(FORMAT), format }
+    pub(crate) fn new(directory: &Path, format: RootFormat) -> Self {
+        Self { directory: directory.join("images").join(FORMAT), format }
     }
 
-    /// A digest as the name of a folder.
+    /// A digest as the name of a directory.
     fn name(&self, digest: &Digest) -> String {
         let name = format!("{}-{}", digest.algorithm(), digest.hex());
         match self.format {
@@ -96,14 +92,14 @@ impl Cache {
 
     /// The root disk of the image with this digest, if it is there and whole.
     pub(crate) fn find(&self, digest: &Digest) -> Result<Option<Entry>, CacheError> {
-        let path = self.folder.join(self.name(digest));
-        // Through the open folder both files are of one conversion, whatever happens to the path meanwhile.
-        let folder = match open_folder(&path) {
-            Ok(folder) => folder,
+        let path = self.directory.join(self.name(digest));
+        // Through the open directory both files are of one conversion, whatever happens to the path meanwhile.
+        let directory = match open_directory(&path) {
+            Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(CacheError::new("open", &path, error)),
         };
-        let open = |name: &str| rustix::fs::openat(&folder, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let open = |name: &str| rustix::fs::openat(&directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let (Ok(disk), Ok(description)) = (open(&self.root_disk()), open(DESCRIPTION)) else { return Ok(None) };
         let disk = File::from(disk);
         let mut text = Vec::new();
@@ -123,11 +119,11 @@ impl Cache {
         }
     }
 
-    /// Waits until nobody else makes this root disk. `waiting` is called if that takes time.
+    /// Waits until no other process makes this root disk. `waiting` is called if that takes time.
     pub(crate) fn claim(&self, digest: &Digest, waiting: impl Fn()) -> Result<Claim, CacheError> {
-        fs::create_dir_all(&self.folder).map_err(|source| CacheError::new("make", &self.folder, source))?;
+        fs::create_dir_all(&self.directory).map_err(|source| CacheError::new("make", &self.directory, source))?;
         self.take_away_leftovers();
-        let path = self.folder.join(format!(".{}.tmp", self.name(digest)));
+        let path = self.directory.join(format!(".{}.tmp", self.name(digest)));
         loop {
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -135,18 +131,19 @@ impl Cache {
                 }
                 _ => {}
             }
-            let folder = match open_folder(&path) {
-                Ok(folder) => folder,
+            let directory = match open_directory(&path) {
+                Ok(directory) => directory,
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(CacheError::new("open", &path, error)),
             };
-            if !try_lock(&folder).map_err(|error| CacheError::new("lock", &path, error))? {
+            if !try_lock(&directory).map_err(|error| CacheError::new("lock", &path, error))? {
                 waiting();
-                lock(&folder).map_err(|error| CacheError::new("lock", &path, error))?;
+                lock(&directory).map_err(|error| CacheError::new("lock", &path, error))?;
             }
-            let ours = is_at(&folder, &path);
-            let destination = self.folder.join(self.name(digest));
-            let held = Workspace { _lock: folder, path: path.clone(), destination, root_disk: self.root_disk(), ours };
+            let ours = is_at(&directory, &path);
+            let destination = self.directory.join(self.name(digest));
+            let held =
+                Workspace { _lock: directory, path: path.clone(), destination, root_disk: self.root_disk(), ours };
             if let Some(found) = self.find(digest)? {
                 return Ok(Claim::Found(Box::new(found)));
             }
@@ -160,15 +157,15 @@ impl Cache {
 
     /// Removes what killed conversions left. Failures leave it for the next time.
     fn take_away_leftovers(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             if !name.starts_with(b".") || !name.ends_with(b".tmp") {
                 continue;
             }
-            if let Ok(folder) = open_folder(&path)
-                && try_lock(&folder).unwrap_or(false)
-                && is_at(&folder, &path)
+            if let Ok(directory) = open_directory(&path)
+                && try_lock(&directory).unwrap_or(false)
+                && is_at(&directory, &path)
             {
                 let _ = fs::remove_dir_all(&path);
             }
@@ -176,7 +173,7 @@ impl Cache {
     }
 }
 
-/// The folder of a conversion at work; removed unless it is published.
+/// The directory of a conversion at work; removed unless it is published.
 pub(crate) struct Workspace {
     /// The lock ends with the descriptor.
     _lock: OwnedFd,
@@ -192,7 +189,7 @@ impl Workspace {
         &self.path
     }
 
-    /// The empty file for the root disk. Nobody needs to write to it later.
+    /// The empty file for the root disk. It is read-only: it is not written again.
     pub(crate) fn create_root_disk(&self) -> Result<File, CacheError> {
         let path = self.path.join(&self.root_disk);
         let file = File::options().write(true).create_new(true).mode(0o444).open(&path);
@@ -239,31 +236,31 @@ impl Drop for Workspace {
     }
 }
 
-fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-fn try_lock(folder: &OwnedFd) -> Result<bool, Errno> {
-    match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+fn try_lock(directory: &OwnedFd) -> Result<bool, Errno> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn lock(folder: &OwnedFd) -> Result<(), Errno> {
+fn lock(directory: &OwnedFd) -> Result<(), Errno> {
     loop {
-        match rustix::fs::flock(folder, FlockOperation::LockExclusive) {
+        match rustix::fs::flock(directory, FlockOperation::LockExclusive) {
             Err(Errno::INTR) => {}
             result => return result,
         }
     }
 }
 
-/// Whether `path` still leads to the open folder.
-fn is_at(folder: &OwnedFd, path: &Path) -> bool {
-    match (rustix::fs::fstat(folder), fs::symlink_metadata(path)) {
+/// Whether `path` still leads to the open directory.
+fn is_at(directory: &OwnedFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(directory), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => open.st_ino == there.ino() && open.st_dev == there.dev(),
         _ => false,
     }

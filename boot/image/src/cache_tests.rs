@@ -38,7 +38,7 @@ fn each_format_of_an_image_has_its_own_root_disk() {
     assert_eq!(listing(cache.path()), [name.clone(), format!("{name}.squashfs")]);
 }
 
-/// Names in the cache's only folder with contents.
+/// Names in the cache's only directory with contents.
 fn listing(cache: &Path) -> Vec<String> {
     let entries = fs::read_dir(cache.join("images").join(FORMAT)).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -106,7 +106,7 @@ fn the_second_run_waits_for_the_first() {
     let digest = Digest::parse(&image.image_digest).unwrap();
     fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
     let store = Cache::new(cache.path(), RootFormat::Erofs);
-    let Claim::Held(first) = store.claim(&digest, || panic!("nobody else is at work")).unwrap() else { panic!() };
+    let Claim::Held(first) = store.claim(&digest, || panic!("no other process is at work")).unwrap() else { panic!() };
     let waited = AtomicBool::new(false);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     std::thread::scope(|scope| {
@@ -143,10 +143,10 @@ fn what_killed_runs_left_is_reclaimed() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let image = convert(&layout, cache.path());
     fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
-    let folder = cache.path().join("images").join(FORMAT);
+    let directory = cache.path().join("images").join(FORMAT);
     for name in [temporary_name(&image), format!(".sha256-{}.tmp", "0".repeat(64))] {
-        fs::create_dir(folder.join(&name)).unwrap();
-        fs::write(folder.join(&name).join("root.erofs"), "half").unwrap();
+        fs::create_dir(directory.join(&name)).unwrap();
+        fs::write(directory.join(&name).join("root.erofs"), "half").unwrap();
     }
     assert!(!convert(&layout, cache.path()).cached);
     assert_eq!(listing(cache.path()).len(), 1);
@@ -156,7 +156,7 @@ fn what_killed_runs_left_is_reclaimed() {
 fn a_damaged_entry_is_made_anew() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let image = convert(&layout, cache.path());
-    let folder = image.root_disk.parent().unwrap();
+    let directory = image.root_disk.parent().unwrap();
     let damages: [&dyn Fn(); 4] = [
         &|| {
             let path = &image.root_disk;
@@ -165,8 +165,8 @@ fn a_damaged_entry_is_made_anew() {
             fs::write(path, &bytes[..bytes.len() - 4096]).unwrap();
         },
         &|| fs::remove_file(&image.root_disk).unwrap(),
-        &|| fs::write(folder.join(DESCRIPTION), "{").unwrap(),
-        &|| fs::remove_file(folder.join(DESCRIPTION)).unwrap(),
+        &|| fs::write(directory.join(DESCRIPTION), "{").unwrap(),
+        &|| fs::remove_file(directory.join(DESCRIPTION)).unwrap(),
     ];
     for damage in damages {
         damage();
@@ -198,8 +198,8 @@ fn a_conversion_that_fails_leaves_nothing() {
 
 #[test]
 fn a_cache_that_cannot_be_made_is_the_hosts_fault() {
-    let (layout, folder) = (layout(), tempfile::tempdir().unwrap());
-    let file = folder.path().join("file");
+    let (layout, directory) = (layout(), tempfile::tempdir().unwrap());
+    let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let error = prepare(&Prepare {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the image wants to be run as: the part of its configuration that outlives the conversion. Kept beside the root
+//! How the image is to be run: the part of its configuration that outlives the conversion. Kept beside the root
 //! disk, so that a second start need not read the image's own document.
 
 use serde::{Deserialize, Serialize};

@@ -34,17 +34,13 @@ pub enum ConvertError {
     Merge {
         /// From 1.
         number: usize,
-        /// Layers in all.
         count: usize,
         /// Of the layer's file.
         name: String,
-        /// Why.
         source: MergeError,
     },
-    /// The temporary file.
     #[error("cannot make a temporary file for the image's data")]
     Spool(#[source] io::Error),
-    /// The root disk.
     #[error(transparent)]
     RootDisk(#[from] RootDiskError),
 }
@@ -60,15 +56,15 @@ impl ConvertError {
     }
 }
 
-/// Writes the root disk of `image` to the empty file `disk`; the temporary file is made in `folder`.
+/// Writes the root disk of `image` to the empty file `disk`; the temporary file is made in `directory`.
 pub(crate) fn convert(
     image: &Image,
     format: RootFormat,
-    folder: &Path,
+    directory: &Path,
     disk: &mut File,
     report: &dyn Fn(Progress),
 ) -> Result<Converted, ConvertError> {
-    let mut merge = Merge::new(Spool::create(folder).map_err(ConvertError::Spool)?);
+    let mut merge = Merge::new(Spool::create(directory).map_err(ConvertError::Spool)?);
     let count = image.layers.len();
     let total = image.file_bytes();
     let (mut layer_bytes, mut file_bytes) = (0, 0);

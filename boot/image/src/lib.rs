@@ -3,7 +3,7 @@
 //!
 //! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS
 //! (or squashfs) image,
-//! or finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host folder, and no name
+//! or finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host directory, and no name
 //! in it becomes a host path.
 //!
 //! Runs on the caller's thread; a conversion uses one more, for reading and decompressing, then for hashing.

@@ -4,7 +4,6 @@
 
 /// An index, a manifest or a configuration, in bytes.
 pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;
-/// Indexes within indexes.
 pub(crate) const INDEX_DEPTH: usize = 4;
 /// Documents read while an index is walked.
 pub(crate) const INDEX_DOCUMENTS: usize = 256;

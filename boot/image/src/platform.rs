@@ -20,7 +20,7 @@ impl Default for Platform {
 
 impl Platform {
     /// Whether an image for `os` and `architecture` runs here. `variant` is the level of the instruction set: the
-    /// ones above v1 are not offered, because nothing says that the processor has them.
+    /// ones above v1 are not offered, because the processor is not known to have them.
     pub(crate) fn accepts(&self, os: &str, architecture: &str, variant: &str) -> bool {
         self.os == os
             && self.architecture == architecture

@@ -12,18 +12,16 @@ use crate::root_disk::RootFormat;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// What is wanted.
 #[derive(Clone)]
 pub struct Prepare<'a> {
-    /// The image.
     pub reference: &'a ImageReference,
-    /// Folder of the cache; made if missing.
+    /// Directory of the cache; made if missing.
     pub cache: &'a Path,
     /// Which of the images in an index.
     pub platform: Platform,
     /// What the root disk is to be. Each format has its own place in the cache.
     pub format: RootFormat,
-    /// Hears how far a conversion is.
+    /// Called with how far a conversion is.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
 
@@ -32,13 +30,13 @@ pub struct Prepare<'a> {
 pub struct PreparedImage {
     /// Path of the file.
     pub root_disk: PathBuf,
-    /// The same file, open for reading: it stays whatever happens to the cache.
+    /// The same file, open for reading: it stays valid when the cache is emptied.
     pub root_disk_file: File,
     /// `sha256:...` of the image manifest; of the configuration (docker's image id) for docker archives.
     pub image_digest: String,
     /// `sha256:...` of the root disk.
     pub root_disk_digest: String,
-    /// How the image wants to be run.
+    /// How the image is to be run.
     pub config: ImageConfig,
     /// Whether an earlier conversion was found.
     pub cached: bool,
@@ -49,20 +47,16 @@ pub struct PreparedImage {
 /// An image cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its documents.
     #[error("image {reference}")]
     Image {
         /// As it was asked for.
         reference: String,
-        /// Why.
         source: ImageError,
     },
-    /// Its layers.
     #[error("image {reference}")]
     Convert {
         /// As it was asked for.
         reference: String,
-        /// Why.
         source: ConvertError,
     },
     /// The host, which cannot keep what its layers hold.
@@ -72,10 +66,8 @@ pub enum Error {
         reference: String,
         /// Where everything is written.
         cache: PathBuf,
-        /// Why.
         source: Box<ConvertError>,
     },
-    /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -109,12 +101,12 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     if let Some(found) = cache.find(&image.digest)? {
         return Ok(prepared(found, true));
     }
-    let folder = match cache.claim(&image.digest, || report(Progress::Waiting))? {
+    let directory = match cache.claim(&image.digest, || report(Progress::Waiting))? {
         Claim::Found(found) => return Ok(prepared(*found, true)),
-        Claim::Held(folder) => folder,
+        Claim::Held(directory) => directory,
     };
-    let mut disk = folder.create_root_disk()?;
-    let converted = convert(&image, request.format, folder.path(), &mut disk, &report).map_err(|source| {
+    let mut disk = directory.create_root_disk()?;
+    let converted = convert(&image, request.format, directory.path(), &mut disk, &report).map_err(|source| {
         let reference = reference();
         if source.is_host() {
             Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
@@ -130,7 +122,7 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         layer_bytes: converted.layer_bytes,
         config: image.config,
     };
-    Ok(prepared(folder.publish(stored)?, false))
+    Ok(prepared(directory.publish(stored)?, false))
 }
 
 fn prepared(entry: Entry, cached: bool) -> PreparedImage {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a conversion tells its caller while it works. Always on the thread that called `prepare`.
+//! What a conversion reports to its caller while it works. Always on the thread that called `prepare`.
 
-/// One step forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Another process converts the same image; we wait for it.
@@ -10,7 +9,6 @@ pub enum Progress {
     Layers {
         /// The one that is at hand, from 1.
         number: usize,
-        /// Layers in all.
         count: usize,
         /// Bytes read so far of the files of all layers. Grows from call to call.
         bytes: u64,
@@ -18,10 +16,5 @@ pub enum Progress {
         total: Option<u64>,
     },
     /// The root disk is being written.
-    Writing {
-        /// Bytes so far.
-        bytes: u64,
-        /// Its final size.
-        total: u64,
-    },
+    Writing { bytes: u64, total: u64 },
 }

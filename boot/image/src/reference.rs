@@ -6,26 +6,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An image in a folder or a file.
+/// An image in a directory or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageReference {
-    /// A folder with `oci-layout`, `index.json` and `blobs`.
+    /// A directory with `oci-layout`, `index.json` and `blobs`.
     OciLayout {
-        /// The folder.
         path: PathBuf,
         /// Which image of it.
         tag: Option<String>,
     },
     /// The same in a tar file.
     OciArchive {
-        /// The file.
         path: PathBuf,
         /// Which image of it.
         tag: Option<String>,
     },
     /// What `docker save` writes.
     DockerArchive {
-        /// The file.
         path: PathBuf,
         /// Which image of it: a tag, or a name with a tag.
         tag: Option<String>,
@@ -57,9 +54,8 @@ pub enum ReferenceError {
     #[error("image `{0}`: no such file or directory; {SUPPORTED}")]
     Name(String),
     /// It begins as a path does, and nothing is there.
-    #[error("image `{0}`: no such file or folder")]
+    #[error("image `{0}`: no such file or directory")]
     Missing(String),
-    /// A NUL byte.
     #[error("image name holds a NUL byte")]
     Nul,
 }
@@ -113,7 +109,7 @@ impl ImageReference {
         })
     }
 
-    /// The folder or file.
+    /// The directory or file.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {

@@ -25,8 +25,8 @@ fn a_prefix_a_path_and_a_tag_are_told_apart() {
 
 #[test]
 fn a_folder_whose_name_holds_a_colon_is_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a:b");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a:b");
     std::fs::create_dir(&path).unwrap();
     let text = path.to_str().unwrap();
     assert_eq!(ImageReference::parse(&format!("oci:{text}")).unwrap(), layout(text, None));

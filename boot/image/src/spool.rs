@@ -19,14 +19,14 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// A spool on the file system of `folder`. It vanishes with its descriptor, whatever becomes of us.
-    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+    /// A spool on the file system of `directory`. It vanishes with its descriptor, also when the process is killed.
+    pub(crate) fn create(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(folder, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
+        let file = match rustix::fs::open(directory, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
             Ok(file) => File::from(file),
             // Not every file system has files without names.
             Err(_) => {
-                let path = folder.join("spool");
+                let path = directory.join("spool");
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
                 std::fs::remove_file(&path)?;
                 file
@@ -54,7 +54,6 @@ impl Spool {
         Ok(())
     }
 
-    /// Ends the writing.
     pub(crate) fn into_file(mut self) -> io::Result<SpoolFile> {
         self.flush()?;
         Ok(SpoolFile(self.file))
@@ -67,7 +66,6 @@ impl Spool {
     }
 }
 
-/// A finished spool.
 pub(crate) struct SpoolFile(File);
 
 impl SpoolFile {

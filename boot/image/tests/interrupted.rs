@@ -25,8 +25,8 @@ fn blob(layout: &Path, bytes: &[u8]) -> String {
 
 /// A layout whose image has a few files.
 fn layout() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir_all(folder.path().join("blobs/sha256")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory.path().join("blobs/sha256")).unwrap();
     let mut layer = tar::Builder::new(Vec::new());
     for number in 0..20usize {
         let data = vec![number as u8; BYTES / 20];
@@ -36,12 +36,12 @@ fn layout() -> tempfile::TempDir {
         layer.append_data(&mut header, format!("file{number}"), data.as_slice()).unwrap();
     }
     let layer = layer.into_inner().unwrap();
-    let layer_blob = blob(folder.path(), &layer);
+    let layer_blob = blob(directory.path(), &layer);
     let diff_id = layer_blob.split('"').nth(3).unwrap();
-    let config = blob(folder.path(), format!(r#"{{"rootfs":{{"diff_ids":["{diff_id}"]}}}}"#).as_bytes());
-    let manifest = blob(folder.path(), format!(r#"{{"config":{config},"layers":[{layer_blob}]}}"#).as_bytes());
-    fs::write(folder.path().join("index.json"), format!(r#"{{"manifests":[{manifest}]}}"#)).unwrap();
-    folder
+    let config = blob(directory.path(), format!(r#"{{"rootfs":{{"diff_ids":["{diff_id}"]}}}}"#).as_bytes());
+    let manifest = blob(directory.path(), format!(r#"{{"config":{config},"layers":[{layer_blob}]}}"#).as_bytes());
+    fs::write(directory.path().join("index.json"), format!(r#"{{"manifests":[{manifest}]}}"#)).unwrap();
+    directory
 }
 
 fn convert(layout: &Path, cache: &Path) -> Result<PreparedImage, oci_image::Error> {

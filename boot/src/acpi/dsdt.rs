@@ -43,7 +43,7 @@ fn virtio_mmio(number: usize, device: &MmioDevice) -> Bytes {
     let interrupt = interrupt(device.line);
     let resources = ResourceTemplate::new(vec![&window, &interrupt]);
     let (hid, uid) = (Name::new("_HID".into(), &VIRTIO_MMIO), Name::new("_UID".into(), &number));
-    // One view of memory for processors and devices: a kernel may ask, and some refuse a device that does not say.
+    // Processors and devices see memory alike (_CCA): some kernels refuse a device without it.
     let coherent = Name::new("_CCA".into(), &acpi_tables::aml::ONE);
     let crs = Name::new("_CRS".into(), &resources);
     bytes(&Device::new(format!("V{number:03}").as_str().into(), vec![&hid, &uid, &coherent, &crs]))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The machine in ACPI's words (specification 6.5), for kernels that do not take their devices from the command line. Pure.
 //!
-//! | table | says |
+//! | table | holds |
 //! |---|---|
 //! | RSDP | where the XSDT is; the start info points here |
 //! | XSDT | where the others are |

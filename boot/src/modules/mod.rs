@@ -2,7 +2,7 @@
 //! A kernel's modules: what it has beside its image, which files a driver needs in which order, and their contents. Runs
 //! wherever a kernel is opened; reads the tables that `depmod` writes, and the modules that are asked for.
 //!
-//! | file | says |
+//! | file | holds |
 //! |---|---|
 //! | `modules.dep` | each module's file, and those that must be loaded before it |
 //! | `modules.builtin` | what would be a module and is part of the image |
@@ -28,56 +28,25 @@ const MOST: usize = 64;
 pub enum ModulesError {
     /// `--modules` leads nowhere.
     #[error("--modules {path}: no modules.dep of kernel {release} in it or in its lib/modules/{release}")]
-    NotThere {
-        /// As given.
-        path: PathBuf,
-        /// Of the kernel.
-        release: String,
-    },
+    NotThere { path: PathBuf, release: String },
     /// A file cannot be read.
     #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A table is not text, or names files outside of its folder.
+    Read { path: PathBuf, source: io::Error },
+    /// A table is not text, or names files outside of its directory.
     #[error("{path} is no table of depmod")]
-    Table {
-        /// The file.
-        path: PathBuf,
-    },
+    Table { path: PathBuf },
     /// A driver is in no form there.
-    #[error("kernel {release} has no {name}: it is neither built in nor in {folder}")]
-    Missing {
-        /// Of the kernel.
-        release: String,
-        /// The module.
-        name: String,
-        /// The modules' folder.
-        folder: PathBuf,
-    },
+    #[error("kernel {release} has no {name}: it is neither built in nor in {directory}")]
+    Missing { release: String, name: String, directory: PathBuf },
     /// A module is damaged.
     #[error("cannot unpack module {path}")]
-    Unpack {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: UnpackError,
-    },
+    Unpack { path: PathBuf, source: UnpackError },
     /// A module is something else.
     #[error("{path} is no kernel module")]
-    NoModule {
-        /// The file.
-        path: PathBuf,
-    },
+    NoModule { path: PathBuf },
     /// No driver needs so many.
-    #[error("{folder} wants more than {MOST} modules loaded")]
-    TooMany {
-        /// The modules' folder.
-        folder: PathBuf,
-    },
+    #[error("{directory}: more than {MOST} modules to load")]
+    TooMany { directory: PathBuf },
 }
 
 /// A driver or file system that a guest is to have.
@@ -103,7 +72,7 @@ pub struct Module {
 /// The modules of one kernel.
 #[derive(Clone, Debug)]
 pub struct ModuleTree {
-    folder: PathBuf,
+    directory: PathBuf,
     release: String,
     files: BTreeMap<String, table::Entry>,
     builtin: HashSet<String>,
@@ -118,27 +87,26 @@ impl ModuleTree {
     pub fn find(kernel: &Path, release: &str, named: Option<&Path>) -> Result<Option<Self>, ModulesError> {
         let places = match named {
             Some(path) => vec![path.to_owned(), path.join("lib/modules").join(release), path.join(release)],
-            None => beside(kernel).map(|folder| folder.join("lib/modules").join(release)).collect(),
+            None => beside(kernel).map(|directory| directory.join("lib/modules").join(release)).collect(),
         };
         match (places.into_iter().find(|place| place.join("modules.dep").is_file()), named) {
-            (Some(folder), _) => Self::open(folder, release).map(Some),
+            (Some(directory), _) => Self::open(directory, release).map(Some),
             (None, Some(path)) => Err(ModulesError::NotThere { path: path.to_owned(), release: release.to_owned() }),
             (None, None) => Ok(None),
         }
     }
 
-    fn open(folder: PathBuf, release: &str) -> Result<Self, ModulesError> {
-        let path = folder.join("modules.dep");
+    fn open(directory: PathBuf, release: &str) -> Result<Self, ModulesError> {
+        let path = directory.join("modules.dep");
         let files = table::dependencies(&read_text(&path)?).ok_or(ModulesError::Table { path })?;
         // Kernels with every driver as a module need no such list.
-        let builtin = table::builtin(&read_text_if_there(&folder.join("modules.builtin"))?);
-        Ok(Self { folder, release: release.to_owned(), files, builtin })
+        let builtin = table::builtin(&read_text_if_there(&directory.join("modules.builtin"))?);
+        Ok(Self { directory, release: release.to_owned(), files, builtin })
     }
 
-    /// Where they are.
     #[must_use]
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether the kernel has `name`, as a module or built in.
@@ -157,7 +125,7 @@ impl ModuleTree {
         for wanted in wanted {
             if !self.has(wanted.name) && wanted.required {
                 let (release, name) = (self.release.clone(), wanted.name.to_owned());
-                return Err(ModulesError::Missing { release, name, folder: self.folder.clone() });
+                return Err(ModulesError::Missing { release, name, directory: self.directory.clone() });
             }
             order.add(wanted.name, wanted.required)?;
         }
@@ -166,9 +134,9 @@ impl ModuleTree {
 
     /// What each module asks for besides its dependencies, by names of files that are there.
     fn soft_dependencies(&self) -> Result<BTreeMap<String, Vec<String>>, ModulesError> {
-        let mut soft = table::soft_dependencies(&read_text_if_there(&self.folder.join("modules.softdep"))?);
-        let alias = read_text_if_there(&self.folder.join("modules.alias"))?;
-        let builtin = read_if_there(&self.folder.join("modules.builtin.modinfo"))?;
+        let mut soft = table::soft_dependencies(&read_text_if_there(&self.directory.join("modules.softdep"))?);
+        let alias = read_text_if_there(&self.directory.join("modules.alias"))?;
+        let builtin = read_if_there(&self.directory.join("modules.builtin.modinfo"))?;
         for names in soft.values_mut() {
             let by_alias = |name: &String| {
                 if self.has(name) || table::has_builtin_alias(&builtin, name) {
@@ -182,7 +150,7 @@ impl ModuleTree {
     }
 
     fn read(&self, name: &str, required: bool) -> Result<Module, ModulesError> {
-        let path = self.folder.join(&self.files[name].path);
+        let path = self.directory.join(&self.files[name].path);
         let bytes = read(&path)?;
         let object = match Compression::recognise(&bytes) {
             None => bytes,
@@ -201,7 +169,7 @@ impl ModuleTree {
     }
 }
 
-/// Folders that may hold `lib/modules` of the kernel at `kernel`: its own, and for one in `/boot` the root.
+/// Directories that may hold `lib/modules` of the kernel at `kernel`: its own, and for one in `/boot` the root.
 fn beside(kernel: &Path) -> impl Iterator<Item = &Path> {
     kernel.ancestors().skip(1).take(2)
 }
@@ -222,7 +190,7 @@ impl<'a> Order<'a> {
             return Ok(());
         }
         if self.visited.len() > MOST {
-            return Err(ModulesError::TooMany { folder: self.tree.folder.clone() });
+            return Err(ModulesError::TooMany { directory: self.tree.directory.clone() });
         }
         for soft in self.soft.get(name).cloned().unwrap_or_default() {
             self.add(&soft, false)?;

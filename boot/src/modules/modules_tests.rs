@@ -19,9 +19,9 @@ kernel/failover.ko:
 /// `ROOT/boot/vmlinuz` and its modules in `ROOT/lib/modules/RELEASE`.
 fn tree() -> (TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("lib/modules").join(RELEASE);
-    fs::create_dir_all(folder.join("kernel")).unwrap();
-    let write = |name: &str, bytes: &[u8]| fs::write(folder.join(name), bytes).unwrap();
+    let directory = root.path().join("lib/modules").join(RELEASE);
+    fs::create_dir_all(directory.join("kernel")).unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(directory.join(name), bytes).unwrap();
     write("modules.dep", DEP.as_bytes());
     write("modules.builtin", b"kernel/drivers/char/virtio_console.ko\nkernel/fs/ext4/ext4.ko\n");
     write("modules.softdep", b"softdep libcrc32c pre: crc32c\n");
@@ -32,7 +32,7 @@ fn tree() -> (TempDir, PathBuf) {
     for name in ["libcrc32c", "crc32c-intel", "net_failover", "failover"] {
         write(&format!("kernel/{name}.ko"), format!("\x7fELF {name}").as_bytes());
     }
-    (root, folder)
+    (root, directory)
 }
 
 fn find(root: &Path) -> Result<Option<ModuleTree>, ModulesError> {
@@ -68,35 +68,38 @@ fn modules_are_loaded_unpacked_after_what_they_need_and_only_once() {
 
 #[test]
 fn what_is_built_in_needs_no_loading_and_what_is_optional_may_be_missing() {
-    let (root, folder) = tree();
+    let (root, directory) = tree();
     let optional = WantedModule { name: "virtio_rng", required: false };
     let tree = find(root.path()).unwrap().unwrap();
     assert_eq!(tree.load(&[required("virtio_console"), required("ext4"), optional]).unwrap(), []);
     assert!(tree.has("ext4") && tree.has("erofs") && !tree.has("virtio_rng"));
     // An alias that something in the image answers to needs no module either.
-    fs::write(folder.join("modules.builtin.modinfo"), b"crc32c_generic.alias=crc32c\0").unwrap();
+    fs::write(directory.join("modules.builtin.modinfo"), b"crc32c_generic.alias=crc32c\0").unwrap();
     let modules = find(root.path()).unwrap().unwrap().load(&[required("libcrc32c")]).unwrap();
     assert_eq!(names(&modules), [("libcrc32c", true)]);
 }
 
 #[test]
 fn a_driver_that_is_nowhere_is_named_with_the_place() {
-    let (root, folder) = tree();
+    let (root, directory) = tree();
     let error = find(root.path()).unwrap().unwrap().load(&[required("overlay")]).unwrap_err();
-    let folder = folder.display();
-    assert_eq!(error.to_string(), format!("kernel {RELEASE} has no overlay: it is neither built in nor in {folder}"));
+    let directory = directory.display();
+    assert_eq!(
+        error.to_string(),
+        format!("kernel {RELEASE} has no overlay: it is neither built in nor in {directory}")
+    );
 }
 
 #[test]
 fn modules_are_found_beside_the_kernel_and_where_the_option_says() {
-    let (root, folder) = tree();
+    let (root, directory) = tree();
     let elsewhere = tempfile::tempdir().unwrap();
     let kernel = elsewhere.path().join("a/b/vmlinuz");
     assert!(ModuleTree::find(&kernel, RELEASE, None).unwrap().is_none());
     assert!(ModuleTree::find(&root.path().join("vmlinuz"), RELEASE, None).unwrap().is_some());
-    for named in [root.path(), &root.path().join("lib/modules"), &folder] {
+    for named in [root.path(), &root.path().join("lib/modules"), &directory] {
         let found = ModuleTree::find(&kernel, RELEASE, Some(named)).unwrap().unwrap();
-        assert_eq!(found.folder(), folder);
+        assert_eq!(found.directory(), directory);
     }
     let error = ModuleTree::find(&kernel, RELEASE, Some(elsewhere.path())).unwrap_err().to_string();
     assert!(error.starts_with("--modules ") && error.contains(RELEASE), "{error}");
@@ -104,23 +107,23 @@ fn modules_are_found_beside_the_kernel_and_where_the_option_says() {
 
 #[test]
 fn damaged_modules_and_tables_are_named() {
-    let (root, folder) = tree();
+    let (root, directory) = tree();
     let load = |name| find(root.path()).unwrap().unwrap().load(&[required(name)]).unwrap_err();
-    fs::write(folder.join("kernel/virtio_mmio.ko.xz"), "\u{fd}7zXZ").unwrap();
+    fs::write(directory.join("kernel/virtio_mmio.ko.xz"), "\u{fd}7zXZ").unwrap();
     assert!(load("virtio_mmio").to_string().contains("virtio_mmio.ko.xz is no kernel module"));
-    fs::write(folder.join("kernel/virtio_mmio.ko.xz"), &pack(Compression::Xz, b"\x7fELF")[..20]).unwrap();
+    fs::write(directory.join("kernel/virtio_mmio.ko.xz"), &pack(Compression::Xz, b"\x7fELF")[..20]).unwrap();
     assert!(matches!(load("virtio_mmio"), ModulesError::Unpack { .. }));
-    fs::remove_file(folder.join("kernel/virtio_mmio.ko.xz")).unwrap();
+    fs::remove_file(directory.join("kernel/virtio_mmio.ko.xz")).unwrap();
     assert!(matches!(load("virtio_mmio"), ModulesError::Read { .. }));
-    fs::write(folder.join("modules.dep"), b"\xff\xfe").unwrap();
+    fs::write(directory.join("modules.dep"), b"\xff\xfe").unwrap();
     assert!(matches!(find(root.path()).unwrap_err(), ModulesError::Table { .. }));
 }
 
 #[test]
 fn a_circle_of_dependencies_ends() {
-    let (root, folder) = tree();
+    let (root, directory) = tree();
     fs::write(
-        folder.join("modules.dep"),
+        directory.join("modules.dep"),
         "kernel/failover.ko: kernel/libcrc32c.ko\nkernel/libcrc32c.ko: kernel/failover.ko\n",
     )
     .unwrap();

@@ -10,13 +10,13 @@ use std::path::{Component, Path, PathBuf};
 /// One module's line of `modules.dep`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Its file, below the folder of the table.
+    /// Its file, below the directory of the table.
     pub(super) path: PathBuf,
     /// Names of modules that must be loaded before it, in this order.
     pub(super) needs: Vec<String>,
 }
 
-/// `modules.dep`: by name. `None` if a line is none, or leads out of the folder.
+/// `modules.dep`: by name. `None` if a line is malformed or leads out of the directory.
 pub(super) fn dependencies(table: &str) -> Option<BTreeMap<String, Entry>> {
     let entry = |line: &str| {
         let (path, needs) = line.split_once(':')?;

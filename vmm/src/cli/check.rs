@@ -87,7 +87,7 @@ fn step(name: &'static str, outcome: Result<String, Failure>) -> Step {
 fn describe_kernel(kernel: &Kernel) -> String {
     let form = if kernel.is_bzimage() { "bzImage" } else { "vmlinux" };
     let release = kernel.features().release().unwrap_or("of unknown release");
-    let modules = kernel.modules().map(|modules| format!(", modules in {}", modules.folder().display()));
+    let modules = kernel.modules().map(|modules| format!(", modules in {}", modules.directory().display()));
     format!("{}, {form} {release}, {}{}", kernel.path().display(), kernel.description(), modules.unwrap_or_default())
 }
 

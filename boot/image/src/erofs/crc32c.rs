@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! CRC-32C without the final inversion, as the superblock wants it. A few kilobytes once an image: no table.
+//! CRC-32C without the final inversion, as the superblock stores it. A few kilobytes once an image: no table.
 
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc, byte| {

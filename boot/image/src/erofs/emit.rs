@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes what the plan says.
+//! Writes what was planned.
 
 use super::format::*;
 use super::plan::{Place, Plan};
@@ -10,7 +10,7 @@ use crate::tree::{Content, Data, Extent, Node, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` hears the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
 pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,

@@ -7,8 +7,8 @@ use std::process::Command;
 
 /// Whether `fsck.erofs` accepts the image; None where it is not installed.
 fn fsck(image: &[u8]) -> Option<bool> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
     std::fs::write(&path, image).unwrap();
     let output = Command::new("fsck.erofs").arg("--extract").arg(&path).output().ok()?;
     if !output.status.success() {
@@ -121,8 +121,8 @@ fn an_image_that_would_be_too_large_is_refused_before_it_is_written() {
     let member = Member::file("s", vec![1; 1000])
         .pax("GNU.sparse.map", map.join(","))
         .pax("GNU.sparse.size", (1u64 << 62).to_string());
-    let folder = tempfile::tempdir().unwrap();
-    let mut merge = crate::tree::Merge::new(crate::spool::Spool::create(folder.path()).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut merge = crate::tree::Merge::new(crate::spool::Spool::create(directory.path()).unwrap());
     merge.layer(Archive::of([member]).bytes().as_slice(), |_| {}).unwrap();
     let (tree, _) = merge.finish();
     assert!(matches!(super::plan::Plan::new(&tree), Err(crate::root_disk::RootDiskError::TooLarge)));

@@ -90,7 +90,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Where `node` went.
     pub(super) fn of(&self, node: NodeId) -> &Place {
         &self.places[self.positions[node.index()] as usize]
     }

@@ -37,7 +37,6 @@ pub(crate) struct DescriptorPlatform {
     pub variant: Option<String>,
 }
 
-/// The image's configuration.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ImageDocument {
     pub architecture: Option<String>,

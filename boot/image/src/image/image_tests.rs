@@ -169,8 +169,8 @@ fn what_is_no_file_is_not_waited_for() {
 }
 
 fn docker(members: impl IntoIterator<Item = Member>, tag: Option<&str>) -> Result<Image, ImageError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image.tar");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image.tar");
     std::fs::write(&path, Archive::of(members).bytes()).unwrap();
     Image::open(&ImageReference::DockerArchive { path, tag: tag.map(Into::into) }, &Platform::default())
 }
@@ -229,21 +229,21 @@ fn members_of_a_docker_archive_never_lead_outside() {
 
 #[test]
 fn a_layout_that_is_missing_or_a_file_says_so() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let open = |name: &str| {
-        let path = folder.path().join(name);
+        let path = directory.path().join(name);
         Image::open(&ImageReference::OciLayout { path, tag: None }, &Platform::default()).err().unwrap().to_string()
     };
-    std::fs::write(folder.path().join("file"), "").unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
     assert!(open("none").starts_with("cannot open"));
-    assert!(open("file").contains("is not a folder"));
+    assert!(open("file").contains("is not a directory"));
     assert!(open("").ends_with("has no index.json"));
 }
 
 #[test]
 fn an_archive_that_is_compressed_or_cut_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image.tar");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image.tar");
     let open = || Image::open(&ImageReference::OciArchive { path: path.clone(), tag: None }, &Platform::default());
     std::fs::write(&path, crate::testing::gzip(&layer("a"))).unwrap();
     assert!(open().err().unwrap().to_string().contains("compressed with gzip; decompress it first"));

@@ -47,40 +47,23 @@ pub enum ImageError {
     Source(#[from] SourceError),
     /// Not JSON, or not of the right shape.
     #[error("{name} is malformed")]
-    Json {
-        /// The document.
-        name: String,
-        /// Why.
-        source: serde_json::Error,
-    },
+    Json { name: String, source: serde_json::Error },
     /// Neither an index nor a manifest.
     #[error("{0} is neither an image index nor an image manifest")]
     NotAManifest(String),
-    /// Both.
     #[error("{0} has `manifests` and `layers`: it is ambiguous")]
     Ambiguous(String),
     /// Docker's first image format.
     #[error("{0} is a manifest of schema version 1, which is not supported")]
     SchemaOne(String),
-    /// Too many layers.
     #[error("{name} lists {count} layers, and {} are accepted", crate::limits::LAYERS)]
-    Layers {
-        /// The manifest.
-        name: String,
-        /// How many.
-        count: usize,
-    },
+    Layers { name: String, count: usize },
     /// A manifest of something else, or a configuration without layers.
     #[error("{0} is not a container image's configuration: it lists no diff ids")]
     NotAnImage(String),
     /// Layers and diff ids do not pair.
     #[error("the manifest has {layers} layers and the configuration {diff_ids} diff ids")]
-    DiffIds {
-        /// Of the manifest.
-        layers: usize,
-        /// Of the configuration.
-        diff_ids: usize,
-    },
+    DiffIds { layers: usize, diff_ids: usize },
     /// An index in an index in an index.
     #[error("the image index is nested too deeply or refers to too many documents")]
     IndexTooDeep,
@@ -89,7 +72,6 @@ pub enum ImageError {
     Platform {
         /// What was asked for.
         wanted: Platform,
-        /// What there is.
         available: String,
     },
     /// The tag is not there.
@@ -97,16 +79,12 @@ pub enum ImageError {
     Tag {
         /// What was asked for.
         wanted: String,
-        /// What there is.
         available: String,
     },
-    /// Several images, and nothing says which.
+    /// Several images, and none is named.
     #[error("several images and no tag given (there is: {available})")]
-    NoTag {
-        /// What there is.
-        available: String,
-    },
-    /// An archive or folder without an image.
+    NoTag { available: String },
+    /// An archive or directory without an image.
     #[error("{0} holds no image")]
     Empty(String),
     /// A string of the configuration.
@@ -121,7 +99,7 @@ impl Image {
     /// Finds the image that `reference` names.
     pub(crate) fn open(reference: &ImageReference, platform: &Platform) -> Result<Self, ImageError> {
         match reference {
-            ImageReference::OciLayout { path, tag } => oci::open(Source::folder(path)?, tag.as_deref(), platform),
+            ImageReference::OciLayout { path, tag } => oci::open(Source::directory(path)?, tag.as_deref(), platform),
             ImageReference::OciArchive { path, tag } => oci::open(Source::archive(path)?, tag.as_deref(), platform),
             ImageReference::DockerArchive { path, tag } => {
                 docker::open(Source::archive(path)?, tag.as_deref(), platform)
@@ -129,7 +107,7 @@ impl Image {
         }
     }
 
-    /// Bytes of the files of all layers, unless one cannot be opened: whoever reads it hears why.
+    /// Bytes of the files of all layers, unless one cannot be opened: reading it then fails.
     pub(crate) fn file_bytes(&self) -> Option<u64> {
         self.layers.iter().map(|layer| Some(self.open_layer(layer).ok()?.length)).sum()
     }
@@ -152,7 +130,6 @@ impl Layer {
         }
     }
 
-    /// For messages.
     pub(crate) fn name(&self) -> String {
         match &self.location {
             Location::Blob { digest, .. } => digest.to_string(),

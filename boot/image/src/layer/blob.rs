@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read};
 /// Bytes read from the file at once.
 const BUFFER: usize = 256 << 10;
 
-/// Reads a file once, front to back, and knows its digest at the end.
+/// Reads a file once, front to back, and has its digest at the end.
 pub(super) struct BlobReader {
     section: FileSection,
     hasher: Option<Hasher>,

@@ -25,8 +25,8 @@ pub(super) enum Message {
     End(Result<Compression, LayerError>),
 }
 
-/// Runs until every layer is sent, one fails, or nobody listens. `abandon` is set by the other side when it does not
-/// want the rest of the current layer: the file is then only hashed. `spare` brings buffers back.
+/// Runs until every layer is sent, one fails, or the receiver is gone. `abandon` is set by the other side when it does not
+/// need the rest of the current layer: the file is then only hashed. `spare` brings buffers back.
 pub(super) fn run(image: &Image, messages: &SyncSender<Message>, spare: &Receiver<Vec<u8>>, abandon: &AtomicBool) {
     let mut total = 0;
     for layer in &image.layers {
@@ -100,7 +100,7 @@ fn decode(
         }
     };
     match outcome {
-        // Hashing the rest of a bomb to learn whether it is the right bomb helps nobody.
+        // Skip the digest: the layer is already rejected.
         Err(error @ (LayerError::TooLarge { .. } | LayerError::Ratio { .. })) => Err(error),
         outcome => {
             check_digest(decoder.into_blob(), layer, &name)?;

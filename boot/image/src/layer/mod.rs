@@ -25,16 +25,10 @@ pub enum LayerError {
     Source(#[from] SourceError),
     /// The host cannot read it.
     #[error("cannot read {name}")]
-    Read {
-        /// The layer's file.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
+    Read { name: String, source: io::Error },
     /// The bytes are not those that the manifest vouches for.
     #[error("{name} has digest {actual}: it is damaged or was changed")]
     Digest {
-        /// The layer's file.
         name: String,
         /// The digest of what is there.
         actual: String,
@@ -42,17 +36,14 @@ pub enum LayerError {
     /// The uncompressed bytes are not those that the configuration vouches for.
     #[error("{name} unpacks to diff id {actual}, and the configuration says {expected}")]
     DiffId {
-        /// The layer's file.
         name: String,
         /// The digest of what came out.
         actual: String,
-        /// The configuration's.
         expected: String,
     },
     /// Nothing that layers are made of.
     #[error("{name}: unknown compression{}", .compression.map(|it| format!(" ({it} is not supported)")).unwrap_or_default())]
     Compression {
-        /// The layer's file.
         name: String,
         /// Known by its magic number, all the same not supported.
         compression: Option<&'static str>,
@@ -60,7 +51,6 @@ pub enum LayerError {
     /// The compressed stream is broken or ends early.
     #[error("{name}: cannot decompress ({compression}): {detail}")]
     Decompress {
-        /// The layer's file.
         name: String,
         /// gzip or zstd.
         compression: &'static str,
@@ -69,16 +59,10 @@ pub enum LayerError {
     },
     /// More than any image needs.
     #[error("{name} unpacks to more than {} GiB in all layers", crate::limits::UNCOMPRESSED_BYTES >> 30)]
-    TooLarge {
-        /// The layer's file.
-        name: String,
-    },
+    TooLarge { name: String },
     /// A decompression bomb.
     #[error("{name} unpacks to more than {} times its size", crate::limits::RATIO)]
-    Ratio {
-        /// The layer's file.
-        name: String,
-    },
+    Ratio { name: String },
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl<'a> LayerStream<'a> {
         }
         let used = std::mem::take(&mut self.chunk);
         if used.capacity() > 0 {
-            // The thread may have ended already; then nobody needs the buffer.
+            // The thread may have ended already; then the buffer is not needed.
             let _ = self.used.send(used);
         }
         self.position = 0;

@@ -30,7 +30,6 @@ impl Chunks {
         Self { size, bits: (bytes / BLOCK).ilog2() }
     }
 
-    /// Number of chunks.
     pub(crate) fn count(self) -> u64 {
         self.size.div_ceil(self.bytes())
     }

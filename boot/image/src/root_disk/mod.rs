@@ -85,7 +85,7 @@ impl From<io::Error> for RootDiskError {
     }
 }
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` hears the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
 pub(crate) fn write(
     format: RootFormat,
     tree: &Tree,

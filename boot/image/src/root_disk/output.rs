@@ -35,7 +35,7 @@ pub(crate) fn write<E: From<io::Error>>(
             let mut hasher = Hasher::sha256();
             for buffer in to_hash {
                 hasher.update(&buffer);
-                // When the writer is done, nobody takes buffers back.
+                // When the writer is done, no thread takes buffers back.
                 let _ = back.try_send(buffer);
             }
             hasher.finish()

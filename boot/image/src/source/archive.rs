@@ -46,12 +46,12 @@ impl Archive {
                 return Err(SourceError::Members(path.to_owned()));
             }
             let Some(name) = normalised(b"", &entry.path) else { continue };
-            let folder = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &name[..slash]);
+            let directory = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &name[..slash]);
             let member = match entry.kind {
                 Kind::Regular if entry.extents.is_none() => {
                     Member::Data { offset: reader.input().position(), length: entry.size }
                 }
-                Kind::Symlink => match normalised(folder, &entry.link) {
+                Kind::Symlink => match normalised(directory, &entry.link) {
                     Some(target) => Member::Link(target),
                     None => continue,
                 },
@@ -88,10 +88,10 @@ impl Archive {
     }
 }
 
-/// `path` from `folder` on, without dots and double slashes. None if it leaves the archive.
-fn normalised(folder: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+/// `path` from `directory` on, without dots and double slashes. None if it leaves the archive.
+fn normalised(directory: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
-    for part in folder.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')) {
+    for part in directory.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')) {
         match part {
             b"" | b"." => {}
             b".." => drop(parts.pop()?),

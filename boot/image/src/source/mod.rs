@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The files of an image, in a folder or inside a tar archive. Names are ours or checked digests, never an archive's.
+//! The files of an image, in a directory or inside a tar archive. Names are ours or checked digests, never an archive's.
 
 mod archive;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Where an image's files are.
 pub(crate) enum Source {
-    Folder(PathBuf),
+    Directory(PathBuf),
     Archive(Archive),
 }
 
@@ -28,75 +28,44 @@ pub(crate) struct Blob {
 /// A file of an image cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The host says no.
+    /// The host refused.
     #[error("cannot open {path}")]
-    Open {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A folder, a FIFO, a device.
+    Open { path: PathBuf, source: io::Error },
+    /// A directory, a FIFO, a device.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),
     /// A layout that is a file.
-    #[error("{0} is not a folder (is it an archive? write oci-archive: or docker-archive:)")]
+    #[error("{0} is not a directory (is it an archive? write oci-archive: or docker-archive:)")]
     NotAFolder(PathBuf),
     /// The archive cannot be walked.
     #[error("cannot read archive {path}")]
-    Archive {
-        /// The archive.
-        path: PathBuf,
-        /// Why.
-        source: TarError,
-    },
+    Archive { path: PathBuf, source: TarError },
     /// The whole archive is compressed.
     #[error("archive {path} is compressed with {compression}; decompress it first (only layers may be compressed)")]
-    Compressed {
-        /// The archive.
-        path: PathBuf,
-        /// With what.
-        compression: &'static str,
-    },
+    Compressed { path: PathBuf, compression: &'static str },
     /// More members than any image has.
     #[error("archive {0} has too many members")]
     Members(PathBuf),
     /// A file that the image must have is not there.
     #[error("{place} has no {name}")]
     Missing {
-        /// The folder or archive.
+        /// The directory or archive.
         place: PathBuf,
-        /// The file.
         name: String,
     },
-    /// Reading failed midway.
     #[error("cannot read {name}")]
-    Read {
-        /// The file.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
+    Read { name: String, source: io::Error },
     /// A document longer than any that makes sense.
     #[error("{name} is too large: {length} bytes, and {limit} are accepted")]
     TooLarge {
-        /// The file.
         name: String,
-        /// Its size.
         length: u64,
         /// The most that is accepted.
         limit: u64,
     },
     /// A size is not what the descriptor says.
     #[error("{name} has {length} bytes, and its descriptor says {expected}")]
-    Size {
-        /// The file.
-        name: String,
-        /// Its size.
-        length: u64,
-        /// The descriptor's.
-        expected: u64,
-    },
+    Size { name: String, length: u64, expected: u64 },
     /// The content is not what the descriptor says.
     #[error("{name} has digest {actual}: it is damaged or was changed")]
     Digest {
@@ -111,9 +80,9 @@ pub enum SourceError {
 }
 
 impl Source {
-    pub(crate) fn folder(path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn directory(path: &Path) -> Result<Self, SourceError> {
         match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => Ok(Self::Folder(path.to_owned())),
+            Ok(metadata) if metadata.is_dir() => Ok(Self::Directory(path.to_owned())),
             Ok(_) => Err(SourceError::NotAFolder(path.to_owned())),
             Err(source) => Err(SourceError::Open { path: path.to_owned(), source }),
         }
@@ -123,17 +92,17 @@ impl Source {
         Archive::open(path).map(Self::Archive)
     }
 
-    /// The folder or archive, for messages.
+    /// The directory or archive, for messages.
     pub(crate) fn place(&self) -> &Path {
         match self {
-            Self::Folder(path) => path,
+            Self::Directory(path) => path,
             Self::Archive(archive) => archive.path(),
         }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
         match self {
-            Self::Folder(path) => path.join(name).exists(),
+            Self::Directory(path) => path.join(name).exists(),
             Self::Archive(archive) => archive.has(name),
         }
     }
@@ -141,8 +110,8 @@ impl Source {
     /// Opens `name`: a fixed name, or one made of a checked digest. In an archive any other name is only looked up.
     pub(crate) fn open(&self, name: &str) -> Result<Blob, SourceError> {
         match self {
-            Self::Folder(folder) => {
-                let path = folder.join(name);
+            Self::Directory(directory) => {
+                let path = directory.join(name);
                 let (file, length) = open_regular(&path).map_err(|error| match error {
                     SourceError::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => self.missing(name),
                     error => error,

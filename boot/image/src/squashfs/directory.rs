@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Listings of directories: runs of names, each with a header that says where their inodes are.
+//! Listings of directories: runs of names, each with a header that holds the place of their inodes.
 
 use super::format::{DirEntry, DirHeader};
 use super::table::Table;

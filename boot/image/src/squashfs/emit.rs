@@ -13,7 +13,7 @@ use zerocopy::IntoBytes as _;
 /// The file is a multiple of it, as a disk's size is.
 const PADDING: u64 = 4096;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` hears the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
 pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,

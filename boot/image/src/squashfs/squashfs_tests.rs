@@ -17,8 +17,8 @@ fn files_of(layer: Archive) -> BTreeMap<String, Found> {
 
 /// What `unsquashfs` lists, one line a file; None where it is not installed.
 fn listed(image: &[u8]) -> Option<Vec<String>> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("image");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
     std::fs::write(&path, image).unwrap();
     let output = Command::new("unsquashfs").args(["-lln", "-no-progress"]).arg(&path).output().ok()?;
     let log = String::from_utf8_lossy(&output.stderr);
@@ -99,9 +99,9 @@ fn large_directories_far_numbers_and_odd_names_are_those_of_erofs() {
     let members = (0..3000).map(|n| Member::file(format!("d/{}", long(n)), ""));
     let odd = ["!", "-", "+x", "...", "..a", ".a", "\u{e9}", "~"].map(|name| Member::file(format!("o/{name}"), name));
     // A link in the root to the last file of 70,000 would not fit; the links here are 15,000 numbers apart.
-    let folders = (0..15_000).map(|n| Member::file(format!("z/{}/{n}", n % 7), ""));
+    let directories = (0..15_000).map(|n| Member::file(format!("z/{}/{n}", n % 7), ""));
     let far = [Member::hard_link("0", "z/6/6"), Member::hard_link("zz", "d/00000")];
-    assert_same(&[Archive::of(members.chain(odd).chain(folders).chain(far)).bytes()]);
+    assert_same(&[Archive::of(members.chain(odd).chain(directories).chain(far)).bytes()]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) trait TarInput: BufRead {
 
 impl TarInput for &[u8] {}
 
-/// `Read::read` for whatever has a buffer of its own.
+/// `Read::read` for types that have a buffer of their own.
 pub(crate) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Result<usize> {
     let available = from.fill_buf()?;
     let count = available.len().min(into.len());

@@ -3,7 +3,7 @@
 //! because extended attributes hold arbitrary bytes, and because every length must be bounded before it is believed.
 //!
 //! Where readers of the world disagree, we do what Go's `archive/tar` does: the container tools are written with it, so
-//! it decides what an image *means*. Links, folders and devices have no data whatever their size field says; global PAX
+//! it decides what an image *means*. Links, directories and devices have no data whatever their size field says; global PAX
 //! headers mean nothing; PAX wins over GNU long names, which win over the header.
 
 mod header;
@@ -66,62 +66,32 @@ pub(crate) struct Time {
 pub enum TarError {
     /// The stream below failed.
     #[error("cannot read on at byte {offset}")]
-    Read {
-        /// Where.
-        offset: u64,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { offset: u64, source: std::io::Error },
     /// The end came inside an entry.
     #[error("the archive is truncated at byte {offset}, inside {entry}")]
     Truncated {
-        /// Where.
         offset: u64,
         /// What was being read.
         entry: String,
     },
     /// A header does not match its checksum: this is no tar, or a damaged one.
     #[error("no tar header at byte {offset} (checksum mismatch)")]
-    Checksum {
-        /// Where.
-        offset: u64,
-    },
+    Checksum { offset: u64 },
     /// A field holds no number, or one out of range.
     #[error("entry `{entry}`: {field} is out of range or malformed")]
-    Field {
-        /// The entry.
-        entry: String,
-        /// The field.
-        field: &'static str,
-    },
+    Field { entry: String, field: &'static str },
     /// A PAX header is malformed.
     #[error("malformed PAX header before byte {offset}: {detail}")]
-    Pax {
-        /// Where.
-        offset: u64,
-        /// What of it.
-        detail: &'static str,
-    },
+    Pax { offset: u64, detail: &'static str },
     /// An extended header or a long name exceeds its limit, or there are too many of them.
     #[error("extended headers before byte {offset} exceed the limit")]
-    ExtendedHeader {
-        /// Where.
-        offset: u64,
-    },
+    ExtendedHeader { offset: u64 },
     /// The map of a sparse file contradicts itself.
     #[error("entry `{entry}`: the map of the sparse file is malformed or too long")]
-    Sparse {
-        /// The entry.
-        entry: String,
-    },
-    /// A type that no file system knows.
+    Sparse { entry: String },
+    /// A type that no file system has.
     #[error("entry `{entry}`: unknown entry type `{kind}`")]
-    Kind {
-        /// The entry.
-        entry: String,
-        /// Its type byte.
-        kind: String,
-    },
+    Kind { entry: String, kind: String },
 }
 
 /// Whether `start` is the start of an archive: a header with the right checksum, or the zeros that end an empty one.
@@ -129,7 +99,7 @@ pub(crate) fn is_tar_start(start: &[u8]) -> bool {
     start.first_chunk::<BLOCK>().is_some_and(|block| *block == [0; BLOCK] || header::Header::check(block).is_some())
 }
 
-/// `bytes` for a message: one line, not too long, whatever is in them.
+/// `bytes` for a message: one line of bounded length.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     const SHOWN: usize = 120;
     match std::str::from_utf8(bytes) {

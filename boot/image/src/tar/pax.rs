@@ -4,7 +4,7 @@
 use super::Time;
 use std::collections::BTreeMap;
 
-/// What the records before an entry say, in the types of the entry. Keys that we do not know are skipped.
+/// The records before an entry, in the types of the entry. Unknown keys are skipped.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Pax {
     pub path: Option<Vec<u8>>,

@@ -17,7 +17,7 @@ pub(crate) struct Reader<I> {
     padding: u64,
 }
 
-/// What extended headers said about the entry to come.
+/// Fields of the next entry from extended headers.
 #[derive(Default)]
 struct Extended {
     pax: Pax,
@@ -108,7 +108,7 @@ impl<I: TarInput> Reader<I> {
         let field = |field| TarError::Field { entry: shown.clone(), field };
 
         let kind = match header.kind() {
-            // Before ustar a folder was a file whose name ends in a slash.
+            // Before ustar a directory was a file whose name ends in a slash.
             0 if path.ends_with(b"/") => Kind::Directory,
             0 | b'0' | b'7' | b'S' => Kind::Regular,
             b'1' => Kind::HardLink,

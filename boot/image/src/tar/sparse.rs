@@ -47,7 +47,7 @@ pub(super) fn gnu_pairs(fields: &[u8], map: &mut Vec<u64>) -> Option<()> {
 }
 
 /// The map of GNU's version 1.0, which precedes the data: decimal lines, the first one says how many pairs follow.
-/// Fed block by block; complete when it says so.
+/// Fed block by block; complete when the announced number of pairs was read.
 #[derive(Default)]
 pub(super) struct PrefixedMap {
     line: Vec<u8>,

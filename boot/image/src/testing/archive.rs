@@ -32,7 +32,6 @@ impl Member {
         member.number(100, mode).number(108, 0).number(116, 0).size(data.len() as u64).mtime(1_700_000_000)
     }
 
-    /// A regular file.
     pub(crate) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         Self::new(b'0', name, "", data)
     }

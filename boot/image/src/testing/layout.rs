@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! OCI layouts in a temporary folder, right unless a test makes them wrong.
+//! OCI layouts in a temporary directory, right unless a test makes them wrong.
 
 use crate::digest::Digest;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// A layout folder that vanishes with it.
+/// A layout directory that vanishes with it.
 pub(crate) struct Layout(tempfile::TempDir);
 
 /// How a layer is packed.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the tests of this crate share: archives with anything in them, image layouts, random layers, and a reader of each
-//! format that knows nothing of the writer.
+//! format that shares nothing with the writer.
 
 mod archive;
 mod layout;
@@ -26,13 +26,13 @@ pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
 
 /// The same in any format.
 pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<Vec<u8>, RootDiskError>, MergeError> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(folder.path()).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
     for layer in layers {
         merge.layer(layer.as_slice(), |_| {})?;
     }
     let (tree, spool) = merge.finish();
-    let path = folder.path().join("root");
+    let path = directory.path().join("root");
     let file = std::fs::File::create(&path).unwrap();
     let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
     let written = root_disk::write(format, &tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {});

@@ -6,7 +6,6 @@ use crate::limits;
 /// What is wrong with an entry.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// Empty.
     #[error("it has no name")]
     NoName,
     /// `..` in its name.

@@ -38,7 +38,6 @@ pub enum MergeError {
     /// An entry is not acceptable.
     #[error("entry `{entry}`: {fault}")]
     Entry {
-        /// Its name.
         entry: String,
         /// What is wrong with it.
         fault: Fault,
@@ -127,7 +126,7 @@ impl Merge {
         Ok(Some((parent, Some(Box::from(*name)))))
     }
 
-    /// Does what a whiteout says; false if it is none.
+    /// Applies a whiteout; false if the entry is not one.
     fn whiteout(&mut self, name: &[u8], parents: &[&[u8]]) -> Result<bool, Fault> {
         if parents.iter().any(|parent| parent.starts_with(AUFS)) || (name.starts_with(AUFS) && name != OPAQUE) {
             return Ok(true);

@@ -235,8 +235,8 @@ fn an_image_has_a_limited_number_of_entries() {
     let member = Archive::of([Member::file("a", "")]);
     let one = member.bytes()[..512].to_vec();
     let bytes = one.repeat(limits::ENTRIES as usize + 1);
-    let folder = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(folder.path()).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
     let result = merge.layer(bytes.as_slice(), |_| {});
     assert!(matches!(result, Err(MergeError::Entry { fault: Fault::TooManyEntries, .. })), "{result:?}");
 }

@@ -144,7 +144,7 @@ impl Tree {
         self.link(directory, name, id, layer);
     }
 
-    /// Gives `name` in `directory` to a node that exists, whatever had that name.
+    /// Gives `name` in `directory` to a node that exists, in place of what had that name.
     fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) {
         let children = self.children_mut(directory).expect("names are given in directories only");
         match children.get_mut(name) {
