@@ -120,7 +120,7 @@ fn crash_leaves_a_dead_machine() {
 
 fn init_that_breaks_the_protocol_ends_with_guest_fault() {
     let dir = TestDir::new();
-    let init = compile("nonsense_init").display().to_string();
+    let init = compile("invalid_init").display().to_string();
     let run = dir.run(&["--init-binary", &init, &image("busybox"), "true"]);
     run.assert_status(125).assert_reason("guest-fault").assert_one_line_naming(&["init"]);
 }

@@ -4,8 +4,8 @@
  *
  *     vector_state TASKS THREADS ROUNDS SPINS
  *
- * TASKS processes of THREADS threads each run ROUNDS rounds. A round fills every register with a pattern that nobody else
- * uses, spins (so that the timer takes the processor away), makes a system call with the registers live, spins again,
+ * TASKS processes of THREADS threads each run ROUNDS rounds. A round fills every register with a pattern of its own,
+ * spins (so that the timer takes the processor away), makes a system call with the registers live, spins again,
  * and compares. The system call is sched_yield, and fork in every eighth round: then the child compares too. A timer signal
  * interrupts all that, whose handler fills the same registers with patterns of its own. Prints one line of counts;
  * the exit status is 0 only if nothing differed.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // Holds a VM with one vCPU that never runs. KVM switches static keys when the first VM comes and the last one goes, and when
-// no vCPU's APIC is off any more; one of them is in the scheduler. Under QEMU's multi-threaded TCG a processor may meet the
-// breakpoint of such a change after the change is done, which the kernel takes for a bug of its own. Held, they stay.
+// the last vCPU enables its APIC; one of them is in the scheduler. With QEMU's multi-threaded TCG a processor may meet the
+// breakpoint of such a change after the change is done, and the kernel dies of it. While this VM exists the keys do not change.
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //
-// A first process that opens the control port and says what is no frame of the protocol.
+// An init that opens the control port and writes an invalid frame.
 
 #include <fcntl.h>
 #include <sys/mount.h>
