@@ -137,7 +137,7 @@ fn attach_detaches_by_keys_and_attaches_again() {
     pty.type_text("echo left\x10");
     pty.type_text("\x11");
     first.finish().assert_status(0);
-    pty.wait_for("detached from m");
+    pty.wait_for("m: detached");
     assert_eq!(pty.modes(), before, "the terminal's modes afterwards");
     assert_eq!(status(&dir, "m")["state"], "running");
 

@@ -20,11 +20,22 @@ use serde::{Deserialize, Serialize};
 
 /// Processes that can exist at one time; a further `Start` fails.
 pub const MAX_PROCESSES: usize = 64;
-/// Bytes of output, of both streams together, that PID 1 may send before the host grants more.
+/// Credit for output, of both streams together, that PID 1 has before the host grants more. One
+/// `Output` costs [`output_cost`].
 pub const OUTPUT_WINDOW: u32 = 64 << 10;
+/// What an `Output` costs beside its bytes: the frame that it becomes on the host is kept until a
+/// client takes it, and has a header of this size. Without it, frames of one byte would cost the
+/// host nine times the credit.
+pub const OUTPUT_OVERHEAD: u32 = 8;
 /// Bytes of input that the host may send before PID 1 grants more. PID 1 keeps them until they are
 /// read.
 pub const INPUT_WINDOW: u32 = 16 << 10;
+
+/// Credit for an `Output` of so many bytes.
+#[must_use]
+pub const fn output_cost(length: usize) -> u32 {
+    OUTPUT_OVERHEAD.saturating_add(if length > u32::MAX as usize { u32::MAX } else { length as u32 })
+}
 
 /// A process to run beside the workload, in its namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +71,7 @@ pub enum ExecRequest {
     Signal(u8),
     /// New size of its terminal.
     Resize(WindowSize),
-    /// Grants this many more bytes of output.
+    /// Grants this much more credit for output.
     Credit(u32),
     /// The client is gone: close the streams and send SIGHUP, as a terminal that is hung up does.
     HangUp,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The other side of the control socket: a client of one run, used by the verbs. It waits, but not for ever for what is
-//! answered at once.
+//! A client of one machine's control socket, used by the verbs. Calls wait; those that the server
+//! answers at once have a timeout.
 
 use super::server;
 use serde::Serialize;
@@ -10,110 +10,109 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an operation may take that is done at once.
-const AT_ONCE: Duration = Duration::from_secs(10);
-/// Longest head or line of an answer.
-const LINE_BYTES: u64 = 1 << 20;
+/// For requests that the server answers at once.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bound of the head, of a chunk and of a whole body.
+const MAX_RESPONSE_SIZE: u64 = 4 << 20;
 
-/// The run did not do it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// Nobody listens: it does not run yet, or no more.
-    #[error("cannot reach the control socket")]
+    /// No process listens: the machine does not run yet, or no more.
+    #[error("cannot connect to the control socket")]
     Connect(#[source] io::Error),
-    /// The connection ended, or nothing came in time.
-    #[error("no answer from the control socket")]
-    Answer(#[source] io::Error),
-    /// It says why.
+    /// The connection ended, or no response came in time.
+    #[error("no response from the control socket")]
+    Response(#[source] io::Error),
+    /// An error response: status and message.
     #[error("{1}")]
-    Refused(u16, String),
+    Rejected(u16, String),
 }
 
-/// A connection to one run.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<UnixStream>,
 }
 
-/// How long the body of an answer is.
+/// How the end of a response's body is found.
 enum Body {
     Length(u64),
     Chunks,
-    ToTheEnd,
+    UntilClose,
 }
 
 impl Client {
-    /// Connects to the run of `entry`.
+    /// Connects to the machine of `entry`.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// No process listens.
     pub(crate) fn connect(entry: &Path) -> Result<Self, ClientError> {
         let stream = server::connect(entry).map_err(ClientError::Connect)?;
-        stream.set_read_timeout(Some(AT_ONCE)).map_err(ClientError::Connect)?;
-        stream.set_write_timeout(Some(AT_ONCE)).map_err(ClientError::Connect)?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).map_err(ClientError::Connect)?;
+        stream.set_write_timeout(Some(RESPONSE_TIMEOUT)).map_err(ClientError::Connect)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Asks for what is answered at once.
+    /// Sends a request that the server answers at once.
     ///
     /// # Errors
-    /// It was refused, or the run is gone.
-    pub(crate) fn ask<T: DeserializeOwned>(
+    /// The machine rejects it, or is gone.
+    pub(crate) fn request<T: DeserializeOwned>(
         &mut self,
         method: &str,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         let length = self.begin(method, path, body, "")?;
-        let bytes = self.body(length).map_err(ClientError::Answer)?;
-        serde_json::from_slice(&bytes).map_err(|error| ClientError::Answer(error.into()))
+        let bytes = self.body(length).map_err(ClientError::Response)?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Response(error.into()))
     }
 
-    /// Asks for what is answered in its own time.
+    /// Sends a request that the server answers some time.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// As of [`request`](Self::request).
     pub(crate) fn wait<T: DeserializeOwned>(mut self, path: &str) -> Result<T, ClientError> {
-        self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Answer)?;
-        self.ask("GET", path, &())
+        self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Response)?;
+        self.request("GET", path, &())
     }
 
-    /// Asks for an operation that takes the connection over; what comes is read through the result's buffer first.
+    /// Sends a request that makes the connection a duplex channel. The buffer of the returned reader
+    /// may hold its first bytes.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// As of [`request`](Self::request).
     pub(crate) fn upgrade(mut self, path: &str, body: &impl Serialize) -> Result<BufReader<UnixStream>, ClientError> {
         self.begin("POST", path, body, "Connection: Upgrade\r\nUpgrade: tcp\r\n")?;
         let stream = self.stream.get_ref();
-        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(ClientError::Answer)?;
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(ClientError::Response)?;
         Ok(self.stream)
     }
 
-    /// Sends a request and reads the head of its answer.
+    /// Sends a request and reads the head of its response.
     fn begin(&mut self, method: &str, path: &str, body: &impl Serialize, fields: &str) -> Result<Body, ClientError> {
-        let body = serde_json::to_string(body).map_err(|error| ClientError::Answer(error.into()))?;
+        let body = serde_json::to_string(body).map_err(|error| ClientError::Response(error.into()))?;
         let body = if body == "null" { "" } else { &body };
         let length = body.len();
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: {length}\r\n{fields}\r\n{body}");
-        // Who refuses at once may have closed already: the answer says why.
+        // The server may reject and close before everything is sent: read its response anyway.
         let sent = self.stream.get_mut().write_all(request.as_bytes());
-        let (status, length) = self.head().map_err(|error| ClientError::Answer(sent.err().unwrap_or(error)))?;
+        let (status, length) = self.head().map_err(|error| ClientError::Response(sent.err().unwrap_or(error)))?;
         if matches!(status, 101 | 200) {
             return Ok(length);
         }
-        let bytes = self.body(length).map_err(ClientError::Answer)?;
+        let bytes = self.body(length).map_err(ClientError::Response)?;
         let message = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
-        let message = message.as_ref().and_then(|value| value["message"].as_str()).unwrap_or("refused without a word");
-        Err(ClientError::Refused(status, message.to_owned()))
+        let message = message.as_ref().and_then(|value| value["message"].as_str()).map(str::to_owned);
+        Err(ClientError::Rejected(status, message.unwrap_or_else(|| format!("HTTP status {status}"))))
     }
 
     fn head(&mut self) -> io::Result<(u16, Body)> {
         let mut text = Vec::new();
         while !text.ends_with(b"\r\n\r\n") {
             let before = text.len();
-            self.stream.by_ref().take(LINE_BYTES).read_until(b'\n', &mut text)?;
-            if text.len() == before || text.len() as u64 > LINE_BYTES {
+            self.stream.by_ref().take(MAX_RESPONSE_SIZE).read_until(b'\n', &mut text)?;
+            if text.len() == before || text.len() as u64 > MAX_RESPONSE_SIZE {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
@@ -128,7 +127,7 @@ impl Client {
             (Some(_), _) => Body::Chunks,
             (None, Some(Ok(length))) => Body::Length(length),
             (None, Some(Err(_))) => return Err(ErrorKind::InvalidData.into()),
-            (None, None) => Body::ToTheEnd,
+            (None, None) => Body::UntilClose,
         };
         Ok((head.code.unwrap_or_default(), length))
     }
@@ -137,7 +136,7 @@ impl Client {
         let mut bytes = Vec::new();
         match length {
             Body::Length(length) => {
-                self.stream.by_ref().take(length.min(LINE_BYTES)).read_to_end(&mut bytes)?;
+                self.stream.by_ref().take(length.min(MAX_RESPONSE_SIZE)).read_to_end(&mut bytes)?;
                 if (bytes.len() as u64) < length {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
@@ -147,18 +146,18 @@ impl Client {
                     bytes.extend(chunk);
                 }
             }
-            Body::ToTheEnd => drop(self.stream.by_ref().take(LINE_BYTES).read_to_end(&mut bytes)?),
+            Body::UntilClose => drop(self.stream.by_ref().take(MAX_RESPONSE_SIZE).read_to_end(&mut bytes)?),
         }
         Ok(bytes)
     }
 
-    /// The next chunk; none at the end.
+    /// Returns the next chunk, or `None` at the end.
     fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = String::new();
-        self.stream.by_ref().take(LINE_BYTES).read_line(&mut line)?;
+        self.stream.by_ref().take(MAX_RESPONSE_SIZE).read_line(&mut line)?;
         let length = u64::from_str_radix(line.trim_end(), 16).map_err(|_| io::Error::from(ErrorKind::UnexpectedEof))?;
-        // With the line end behind it.
-        let mut bytes = vec![0; length.min(LINE_BYTES) as usize + 2];
+        // A line end follows the payload.
+        let mut bytes = vec![0; length.min(MAX_RESPONSE_SIZE) as usize + 2];
         self.stream.read_exact(&mut bytes)?;
         bytes.truncate(bytes.len() - 2);
         Ok((!bytes.is_empty()).then_some(bytes))

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::api::control_socket::{ControlSocket, Stats};
-use crate::api::server::{Notice, Response};
+use crate::api::server::{ClientEvent, Response};
 use crate::state::counters::Counters;
 use crate::state::end::End;
 use crate::state::lifecycle::Lifecycle;
@@ -11,20 +11,20 @@ use crate::state::status::{State, Status};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// A run that refuses whatever concerns the machine, until the drop, which is its end.
+/// A control socket that rejects commands, served on a thread.
 struct Run {
     entry: tempfile::TempDir,
-    over: std::sync::Arc<AtomicBool>,
+    ended: std::sync::Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Client {
-    /// An answer that goes on, line by line, until `each` says that it is enough or the run ends.
+    /// Reads lines of a stream until `each` returns false or the run ends.
     fn follow<T: DeserializeOwned>(mut self, path: &str, mut each: impl FnMut(T) -> bool) -> Result<(), ClientError> {
-        let Body::Chunks = self.begin("GET", path, &(), "")? else { panic!("{path} does not go on") };
+        let Body::Chunks = self.begin("GET", path, &(), "")? else { panic!("{path} is not a stream") };
         self.stream.get_ref().set_read_timeout(None).unwrap();
-        // Each chunk is a line; the server sees to that.
-        while let Some(line) = self.chunk().map_err(ClientError::Answer)? {
+        // The server sends each line as one chunk.
+        while let Some(line) = self.chunk().map_err(ClientError::Response)? {
             if !each(serde_json::from_slice(&line).unwrap()) {
                 break;
             }
@@ -36,15 +36,15 @@ impl Client {
 impl Run {
     fn start() -> Self {
         let entry = tempfile::tempdir().unwrap();
-        let over = std::sync::Arc::new(AtomicBool::new(false));
+        let ended = std::sync::Arc::new(AtomicBool::new(false));
         let mut socket = ControlSocket::listen(entry.path(), None).unwrap();
         let mut lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
-        let flag = over.clone();
+        let flag = ended.clone();
         let thread = thread::spawn(move || {
             while !flag.load(Ordering::SeqCst) {
-                for notice in socket.serve(&mut lifecycle, Counters::default) {
-                    if let Notice::Call(client, _) = notice {
-                        socket.server.answer(client, &Response::refusal(409, "not now"));
+                for (client, event) in socket.serve(&mut lifecycle, Counters::default) {
+                    if let ClientEvent::Command(_) = event {
+                        socket.server.respond(client, &Response::error(409, "not now"));
                     }
                 }
                 thread::yield_now();
@@ -52,7 +52,7 @@ impl Run {
             lifecycle.end(&End::killed("power was cut"), Counters::default());
             socket.finish(lifecycle.status());
         });
-        Self { entry, over, thread: Some(thread) }
+        Self { entry, ended, thread: Some(thread) }
     }
 
     fn connect(&self) -> Client {
@@ -60,28 +60,31 @@ impl Run {
     }
 
     fn end(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
 #[test]
-fn one_connection_asks_again_and_again_and_refusals_say_why() {
+fn one_connection_serves_many_requests_and_rejections() {
     let mut run = Run::start();
     let mut client = run.connect();
     for _ in 0..3 {
-        let status: Status = client.ask("GET", "/v1/status", &()).unwrap();
+        let status: Status = client.request("GET", "/v1/status", &()).unwrap();
         assert_eq!(status.id, "web");
-        let refused = client.ask::<Status>("POST", "/v1/pause", &()).unwrap_err();
-        assert!(matches!(&refused, ClientError::Refused(409, _)) && refused.to_string() == "not now", "{refused:?}");
+        let rejected = client.request::<Status>("POST", "/v1/pause", &()).unwrap_err();
+        assert!(
+            matches!(&rejected, ClientError::Rejected(409, _)) && rejected.to_string() == "not now",
+            "{rejected:?}"
+        );
     }
     run.end();
-    assert!(matches!(client.ask::<Status>("GET", "/v1/status", &()), Err(ClientError::Answer(_))));
+    assert!(matches!(client.request::<Status>("GET", "/v1/status", &()), Err(ClientError::Response(_))));
     assert!(matches!(Client::connect(run.entry.path()), Err(ClientError::Connect(_))));
 }
 
 #[test]
-fn a_stream_is_followed_to_the_end_of_the_run_and_the_end_is_waited_for() {
+fn streams_and_wait_end_with_the_run() {
     let mut run = Run::start();
     let (events, wait, mut probe) = (run.connect(), run.connect(), run.connect());
     let follower = thread::spawn(move || {
@@ -101,7 +104,7 @@ fn a_stream_is_followed_to_the_end_of_the_run_and_the_end_is_waited_for() {
         })
         .unwrap();
     assert_eq!(lines, 2);
-    let _: Status = probe.ask("GET", "/v1/status", &()).unwrap();
+    let _: Status = probe.request("GET", "/v1/status", &()).unwrap();
     run.end();
     assert_eq!(follower.join().unwrap().unwrap(), [State::Starting, State::Exited]);
     assert_eq!(waiter.join().unwrap().unwrap().state, State::Exited);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the control socket answers without the machine: status, statistics, events, logs, the end. Everything else it hands on.
-//! Used by `main`'s event loop, and once more when the run is over.
+//! The control socket of a run: it answers every [`Query`] from the state of the run, and passes
+//! what concerns the machine on. Used by `main`'s event loop, and once more after the end of the
+//! machine.
 
-use super::frame;
 use super::log_streams::LogStreams;
-use super::server::{ClientId, LogsQuery, Notice, Operation, Response, Server};
+use super::server::{Channel, ClientEvent, ClientId, Command, LogsQuery, Query, Response, Server};
 use crate::config::rfc3339;
 use crate::state::counters::Counters;
 use crate::state::lifecycle::Lifecycle;
@@ -17,34 +17,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Lines of JSON.
-const LINES: &str = "application/x-ndjson";
-/// What a foreground run answers to those who want its output.
-const NO_LOGS: &str = "it was started without -d: its output goes where its user wanted";
 /// Between two lines of a stream of statistics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long clients may take at the end for the output that is left, and how long of that they may take nothing.
-const LAST_TIME: Duration = Duration::from_secs(5);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// How long clients may take for the rest of the output after the end of the machine.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long none of them may take anything.
+const DRAIN_STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What `GET /v1/stats` answers.
+/// The answer to `GET /v1/stats`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stats {
-    /// Name of the run.
     pub(crate) id: String,
     /// When the counters were read.
     #[serde(with = "rfc3339")]
     pub(crate) time: SystemTime,
-    /// vCPUs.
+    /// Number of vCPUs.
     pub(crate) cpus: u8,
     /// Memory of the guest.
     pub(crate) memory_bytes: u64,
-    /// What the run has used.
     pub(crate) counters: Counters,
 }
 
 impl Stats {
-    /// Of the moment that `status` describes.
+    /// The counters in `status`, which were just read.
     pub(super) fn of(status: &Status) -> Self {
         Self {
             id: status.id.clone(),
@@ -56,10 +51,9 @@ impl Stats {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
-    /// The transport, for operations that end in an upgrade.
+    /// For answers to commands, and for duplex channels.
     pub(crate) server: Server,
     waiting: Vec<ClientId>,
     event_streams: Vec<ClientId>,
@@ -70,109 +64,105 @@ pub(crate) struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens in `entry`, where there are logs if there is a bell for them.
+    /// Listens in `entry` of the run directory. With a notifier there are logs in it.
     ///
     /// # Errors
-    /// The host refused.
-    pub(crate) fn listen(entry: &Path, bell: Option<Arc<LogNotifier>>) -> io::Result<Self> {
+    /// The host refuses the socket.
+    pub(crate) fn listen(entry: &Path, log_notifier: Option<Arc<LogNotifier>>) -> io::Result<Self> {
         Ok(Self {
             server: Server::listen(entry)?,
             waiting: Vec::new(),
             event_streams: Vec::new(),
             stats_streams: Vec::new(),
             next_stats: None,
-            logs: bell.map(|bell| LogStreams::new(entry, bell)),
+            logs: log_notifier.map(|notifier| LogStreams::new(entry, notifier)),
         })
     }
 
-    /// Does what can be done without waiting; returns what is left for the machine, where each [`Notice::Call`] is owed an
-    /// answer.
-    pub(crate) fn serve(&mut self, lifecycle: &mut Lifecycle, counters: impl Fn() -> Counters) -> Vec<Notice> {
+    /// Does what is possible without waiting, and returns what concerns the machine. An answer is
+    /// owed to each [`Command`].
+    pub(crate) fn serve(
+        &mut self,
+        lifecycle: &mut Lifecycle,
+        counters: impl Fn() -> Counters,
+    ) -> Vec<(ClientId, ClientEvent)> {
         let now = Instant::now();
-        let mut others = Vec::new();
-        for notice in self.server.serve(now) {
-            match notice {
-                Notice::Call(client, Operation::Status) => {
+        let served = self.server.serve(now);
+        for (client, query) in served.queries {
+            match query {
+                Query::Status => {
                     lifecycle.count(counters());
-                    self.server.answer(client, &Response::json(lifecycle.status()));
+                    self.server.respond(client, &Response::json(lifecycle.status()));
                 }
-                Notice::Call(client, Operation::Stats { stream: false }) => {
+                Query::Stats { stream: false } => {
                     lifecycle.count(counters());
-                    self.server.answer(client, &Response::json(&Stats::of(lifecycle.status())));
+                    self.server.respond(client, &Response::json(&Stats::of(lifecycle.status())));
                 }
-                Notice::Call(client, Operation::Stats { stream: true }) => {
-                    self.server.begin_stream(client, LINES);
+                Query::Stats { stream: true } => {
+                    self.server.open(client, Channel::Lines);
                     self.stats_streams.push(client);
                     self.next_stats = Some(now);
                 }
-                Notice::Call(client, Operation::Events) => {
-                    self.server.begin_stream(client, LINES);
-                    self.server.push(client, lifecycle.status().to_line().as_bytes());
+                Query::Events => {
+                    self.server.open(client, Channel::Lines);
+                    self.server.send(client, lifecycle.status().to_line().as_bytes());
                     self.event_streams.push(client);
                 }
-                Notice::Call(client, Operation::Logs(wanted)) => self.begin_logs(client, wanted),
-                Notice::Call(client, Operation::Wait) => self.waiting.push(client),
-                Notice::Gone(client) => {
-                    self.forget(client);
-                    others.push(Notice::Gone(client));
-                }
-                other => others.push(other),
+                Query::Logs(query) => self.open_logs(client, query),
+                Query::Wait => self.waiting.push(client),
             }
         }
-        self.push_stats(now, lifecycle, counters);
-        self.serve_logs();
-        others
-    }
-
-    fn forget(&mut self, client: ClientId) {
-        for list in [&mut self.waiting, &mut self.event_streams, &mut self.stats_streams] {
-            list.retain(|other| *other != client);
-        }
-        if let Some(logs) = &mut self.logs {
-            logs.remove(client);
-        }
-    }
-
-    fn begin_logs(&mut self, client: ClientId, wanted: LogsQuery) {
-        match self.logs.as_mut().map(|logs| logs.open(client, wanted)) {
-            Some(Ok(())) => self.server.begin_stream(client, frame::CONTENT_TYPE),
-            refused => self.server.answer(client, &no_logs(refused.and_then(Result::err))),
-        }
-    }
-
-    /// Upgrades a client that gets the output of a detached workload from now on, or refuses it.
-    pub(crate) fn attach(&mut self, client: ClientId) -> bool {
-        match self.logs.as_mut().map(|logs| logs.attach(client)) {
-            Some(Ok(())) => {
-                self.server.upgrade(client, frame::CONTENT_TYPE);
-                true
-            }
-            refused => {
-                self.server.answer(client, &no_logs(refused.and_then(Result::err)));
-                false
-            }
-        }
-    }
-
-    /// Ends the connection of such a client.
-    pub(crate) fn detach(&mut self, client: ClientId) {
-        self.forget(client);
-        self.server.close(client);
-    }
-
-    fn serve_logs(&mut self) {
+        self.forget_gone(&served.events);
+        self.send_stats(now, lifecycle, counters);
         if let Some(logs) = &mut self.logs {
             logs.serve(&mut self.server, None);
         }
+        served.events
     }
 
-    /// Readable when there may be something new in the logs that a client waits for.
+    fn forget_gone(&mut self, events: &[(ClientId, ClientEvent)]) {
+        for (client, _) in events.iter().filter(|(_, event)| *event == ClientEvent::Gone) {
+            for list in [&mut self.waiting, &mut self.event_streams, &mut self.stats_streams] {
+                list.retain(|other| other != client);
+            }
+            if let Some(logs) = &mut self.logs {
+                logs.remove(*client);
+            }
+        }
+    }
+
+    fn open_logs(&mut self, client: ClientId, query: LogsQuery) {
+        let opened = self.logs.as_mut().map(|logs| logs.open(client, query));
+        self.open_output(client, Channel::Frames, opened);
+    }
+
+    /// Opens a channel that gets the output of a detached workload from now on. Returns whether there
+    /// is one; otherwise the client got an error response.
+    pub(crate) fn attach(&mut self, client: ClientId) -> bool {
+        let opened = self.logs.as_mut().map(|logs| logs.attach(client));
+        self.open_output(client, Channel::Duplex, opened)
+    }
+
+    fn open_output(&mut self, client: ClientId, channel: Channel, opened: Option<io::Result<()>>) -> bool {
+        let error = match opened {
+            Some(Ok(())) => {
+                self.server.open(client, channel);
+                return true;
+            }
+            Some(Err(error)) => Response::error(500, &format!("cannot read the logs: {error}")),
+            None => Response::error(409, "no logs: the machine was started without -d"),
+        };
+        self.server.respond(client, &error);
+        false
+    }
+
+    /// Readable when the logs may have grown and a client waits for that.
     #[must_use]
-    pub(crate) fn bell(&self) -> Option<&LogNotifier> {
-        self.logs.as_ref().map(LogStreams::bell)
+    pub(crate) fn log_notifier(&self) -> Option<&LogNotifier> {
+        self.logs.as_ref().map(LogStreams::notifier)
     }
 
-    fn push_stats(&mut self, now: Instant, lifecycle: &mut Lifecycle, counters: impl Fn() -> Counters) {
+    fn send_stats(&mut self, now: Instant, lifecycle: &mut Lifecycle, counters: impl Fn() -> Counters) {
         if self.stats_streams.is_empty() {
             self.next_stats = None;
         }
@@ -182,10 +172,11 @@ impl ControlSocket {
         self.next_stats = Some(now + STATS_INTERVAL);
         lifecycle.count(counters());
         let line = Response::json(&Stats::of(lifecycle.status())).body;
-        self.stats_streams.iter().for_each(|client| self.server.push(*client, &line));
+        self.stats_streams.iter().for_each(|client| self.server.send(*client, &line));
     }
 
-    /// From `now` until [`serve`](Self::serve) has something to do by itself; none without clients.
+    /// From `now` until [`serve`](Self::serve) must be called even without an event of a client.
+    /// `None` if that is never, as without clients.
     #[must_use]
     pub(crate) fn until_next(&self, now: Instant) -> Option<Duration> {
         let stats = self.next_stats.map(|next| next.saturating_duration_since(now));
@@ -193,60 +184,60 @@ impl ControlSocket {
         self.server.until_next(now).into_iter().chain(stats).chain(logs).min()
     }
 
-    /// Tells those who listen that `status` is new.
+    /// Sends a changed status to the clients of `GET /v1/events`.
     pub(crate) fn publish(&mut self, status: &Status) {
         let line = if self.event_streams.is_empty() { String::new() } else { status.to_line() };
-        self.event_streams.iter().for_each(|client| self.server.push(*client, line.as_bytes()));
+        self.event_streams.iter().for_each(|client| self.server.send(*client, line.as_bytes()));
     }
 
-    /// The run is over, and `status` is its last: everybody gets what he waits for. A client that does not take it at once
-    /// does not get it, because the process ends now; only the output of a detached workload may take a moment.
+    /// The machine has ended, and `status` is the last: clients get what they wait for. What a client
+    /// does not take at once is lost, because the process ends now. Only the output of a detached
+    /// workload may take up to [`DRAIN_TIMEOUT`].
     pub(crate) fn finish(mut self, status: &Status) {
         self.publish(status);
         for client in std::mem::take(&mut self.waiting) {
-            self.server.answer(client, &Response::json(status));
+            self.server.respond(client, &Response::json(status));
         }
-        // Those who asked a moment ago, too.
-        self.answer_last(status);
+        // Requests that came a moment ago, too.
+        self.serve_last(status);
         for client in self.event_streams.iter().chain(&self.stats_streams) {
-            self.server.end_stream(*client);
+            self.server.close(*client);
         }
-        let deadline = Instant::now() + LAST_TIME;
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         while let Some(logs) = self.logs.as_mut().filter(|logs| !logs.is_empty()) {
             logs.serve(&mut self.server, status.end.as_ref());
             let is_ready = logs.is_ready(&self.server);
-            self.answer_last(status);
-            let left = deadline.saturating_duration_since(Instant::now()).min(LAST_PAUSE);
-            if !is_ready && self.has_readers() && !self.server.wait(left) {
+            self.serve_last(status);
+            let left = deadline.saturating_duration_since(Instant::now()).min(DRAIN_STALL_TIMEOUT);
+            if !is_ready && self.has_log_clients() && !self.server.wait(left) {
                 return;
             }
         }
     }
 
-    fn has_readers(&self) -> bool {
+    fn has_log_clients(&self) -> bool {
         self.logs.as_ref().is_some_and(|logs| !logs.is_empty())
     }
 
-    /// Does what clients ask for when there is nothing more to be done.
-    fn answer_last(&mut self, status: &Status) {
-        for notice in self.server.serve(Instant::now()) {
-            match notice {
-                Notice::Call(client, Operation::Status | Operation::Wait | Operation::Stop(_)) => {
-                    self.server.answer(client, &Response::json(status));
-                }
-                Notice::Call(client, _) => self.server.answer(client, &Response::refusal(409, "the run is over")),
-                Notice::Gone(client) => self.forget(client),
+    /// Answers requests after the end of the machine.
+    fn serve_last(&mut self, status: &Status) {
+        let served = self.server.serve(Instant::now());
+        let ended = || Response::error(409, "the machine has ended");
+        for (client, query) in served.queries {
+            let response = match query {
+                Query::Status | Query::Wait => Response::json(status),
+                Query::Stats { .. } | Query::Events | Query::Logs(_) => ended(),
+            };
+            self.server.respond(client, &response);
+        }
+        for (client, event) in &served.events {
+            match event {
+                ClientEvent::Command(Command::Stop(_)) => self.server.respond(*client, &Response::json(status)),
+                ClientEvent::Command(_) => self.server.respond(*client, &ended()),
                 _ => {}
             }
         }
-    }
-}
-
-/// Why there is nothing to read.
-fn no_logs(error: Option<io::Error>) -> Response {
-    match error {
-        None => Response::refusal(409, NO_LOGS),
-        Some(error) => Response::refusal(500, &format!("the logs cannot be read: {error}")),
+        self.forget_gone(&served.events);
     }
 }
 

@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The keys that leave a terminal without ending what runs in it (`--detach-keys`), in docker's words: `ctrl-p,ctrl-q`. Pure.
+//! The keys that detach a terminal without ending what runs in it (`--detach-keys`), in docker's
+//! form: `ctrl-p,ctrl-q`. Pure.
 
 use std::str::FromStr;
 
-/// No keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("keys are characters, or ctrl- and one of a-z @ [ \\ ] ^ _, with commas between")]
+#[error("expected characters, or ctrl- and one of a-z @ [ \\ ] ^ _, separated by commas")]
 pub(crate) struct DetachKeysError;
 
-/// A sequence of keys, and how much of it was typed.
+/// A sequence of keys, and how many of them were typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DetachKeys {
     keys: Vec<u8>,
     typed: usize,
 }
 
-/// What is left of what was typed.
+/// What goes on to the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// This goes on to the workload. The beginning of the sequence is held back until it is known to be none.
+    /// Bytes without the sequence. A part of it at the end is held back.
     Text(Vec<u8>),
-    /// The sequence came; this was in front of it.
+    /// The sequence is complete; these bytes came before it.
     Detach(Vec<u8>),
 }
 
 impl DetachKeys {
-    /// Looks for the sequence in what was typed, and in what was typed before.
+    /// Looks for the sequence in `bytes`, and across calls.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Typed {
         let mut text = Vec::with_capacity(bytes.len());
         for &byte in bytes {
@@ -37,7 +37,7 @@ impl DetachKeys {
                 }
                 continue;
             }
-            // As docker does it: what was held back is text, and the sequence begins anew at the earliest with this key.
+            // As in docker, what was held back is text, and the sequence can begin anew with this key.
             text.extend_from_slice(&self.keys[..std::mem::take(&mut self.typed)]);
             match byte == self.keys[0] {
                 true => self.typed = 1,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sequence_is_found_however_it_is_cut_and_what_is_before_it_goes_on() {
+    fn sequence_is_found_across_calls() {
         let mut keys = keys("ctrl-p,ctrl-q");
         assert_eq!(keys.take(b"ls\r\x10"), Typed::Text(b"ls\r".to_vec()));
         assert_eq!(keys.take(b"x"), Typed::Text(b"\x10x".to_vec()));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_named_as_docker_names_them() {
+    fn names_of_keys_are_those_of_docker() {
         assert_eq!(keys("ctrl-a,x,ctrl-@,ctrl-_").keys, [1, b'x', 0, 0x1f]);
         assert_eq!(keys("ctrl-[,ctrl-\\,ctrl-],ctrl-^").keys, [0x1b, 0x1c, 0x1d, 0x1e]);
         for text in ["", "ctrl-", "ctrl-A", "ctrl-1", "ctrl-pp", "ab", "a,,b", "a,", "ä"] {

@@ -1,162 +1,145 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What travels between a client and `coracle` after an upgrade for exec or attach: docker's frames, in both directions; and
-//! from `coracle` where logs are read. Eight bytes, `[stream, 0, 0, 0, length]` with the length in big-endian order, then the bytes.
+//! The framing of `exec`, `attach` and `logs`: docker's multiplexed streams. A frame is eight bytes,
+//! `[stream, 0, 0, 0, length]` with the length in big-endian order, then the payload.
 //!
-//! | stream | from | holds |
+//! | stream | from | payload |
 //! |---|---|---|
-//! | 0 | the client | standard input; a frame without bytes ends it |
+//! | 0 | client | standard input; an empty payload is its end |
 //! | 1, 2 | coracle | standard output, standard error |
-//! | 3 | the client | [`Control`]: one JSON object |
-//! | 3 | coracle | [`Over`]: one JSON object, the last frame |
+//! | 3 | client | [`ControlMessage`], one JSON object |
+//! | 3 | coracle | [`Exit`], one JSON object, the last frame |
 //!
-//! Docker has the third stream for errors of its own, and separate requests for what [`Control`] and [`Over`] say. Here one
-//! connection holds all of it, in order, and its end is the client's end.
+//! Docker uses stream 3 for its own errors, and separate requests for signals, sizes and the exit
+//! status. Here one connection carries all of them, in order, and its end is the client's end.
+//! `events` and `stats` are lines of JSON in the same kind of channel.
 
 use guest_protocol::run_spec::WindowSize;
 use serde::{Deserialize, Serialize};
 
-/// What such a stream is called.
+/// Media type of a stream of frames.
 pub(crate) const CONTENT_TYPE: &str = "application/vnd.docker.multiplexed-stream";
-/// Bytes in front of each frame.
-pub(crate) const HEADER: usize = 8;
-/// Longest frame of a client.
-pub(crate) const LONGEST: usize = 64 << 10;
-/// Standard input.
+pub(crate) const HEADER_SIZE: usize = 8;
+/// Bound of the payload of a frame that is read.
+pub(crate) const MAX_PAYLOAD_SIZE: usize = 64 << 10;
 pub(crate) const STDIN: u8 = 0;
-/// Standard output.
 pub(crate) const STDOUT: u8 = 1;
-/// Standard error.
 pub(crate) const STDERR: u8 = 2;
-/// What is about the process.
-pub(crate) const CONTROL: u8 = 3;
-/// Highest signal number.
-const SIGRTMAX: u8 = 64;
+const CONTROL: u8 = 3;
+const MAX_SIGNAL: u8 = 64;
 
-/// From a client, about the process.
+/// From a client, about its process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(crate) enum Control {
-    /// Send it this signal number.
+pub(crate) enum ControlMessage {
+    /// Deliver this signal number.
     Signal(u8),
-    /// Its terminal has a new size.
-    Resize {
-        /// Lines.
-        rows: u16,
-        /// Characters in a line.
-        columns: u16,
-    },
+    /// New size of the terminal.
+    Resize { rows: u16, columns: u16 },
 }
 
-/// A client's frame, decoded.
+/// A client's frame, decoded and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FromClient {
-    /// Standard input; nothing is its end.
+pub(crate) enum ClientFrame {
+    /// Standard input; empty at its end.
     Input(Vec<u8>),
-    /// Send this signal, from 1 to 64.
+    /// From 1 to 64.
     Signal(u8),
-    /// The terminal has a new size.
     Resize(WindowSize),
 }
 
-/// The last word to a client.
+/// The last frame to a client: how its process ended, or why it gets no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Over {
+pub(crate) struct Exit {
     /// Exit status, 128 + n after signal n.
     pub(crate) status: u8,
-    /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) signal: Option<u8>,
-    /// What else there is to say, for a person.
+    /// For the user, one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
 }
 
-/// `bytes` as one frame.
 #[must_use]
-pub(crate) fn encode(stream: u8, bytes: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(bytes.len()).expect("frames are made of pieces that are read at once");
-    let mut frame = Vec::with_capacity(HEADER + bytes.len());
+pub(crate) fn encode(stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("payloads are read from buffers far below 4 GiB");
+    let mut frame = Vec::with_capacity(HEADER_SIZE + payload.len());
     frame.extend_from_slice(&[stream, 0, 0, 0]);
     frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(bytes);
+    frame.extend_from_slice(payload);
     frame
 }
 
-/// `message` as one frame.
+/// Encodes a [`ControlMessage`] or an [`Exit`].
 #[must_use]
 pub(crate) fn encode_json(message: &impl Serialize) -> Vec<u8> {
     encode(CONTROL, &serde_json::to_vec(message).expect("messages are plain data"))
 }
 
-/// A client sends what is no frame.
+/// The connection cannot be read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a frame of {0} bytes; {LONGEST} are allowed")]
+#[error("frame of {0} bytes exceeds the limit of {MAX_PAYLOAD_SIZE}")]
 pub(crate) struct FrameTooLong(usize);
 
-/// What arrived is nothing that a client may send.
+/// A frame that a client must not send.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientFrameError {
-    /// It is too long.
     #[error(transparent)]
     TooLong(#[from] FrameTooLong),
-    /// Its stream is `coracle`'s.
     #[error("stream {0} is not for clients")]
     Stream(u8),
-    /// It should be a [`Control`].
-    #[error("not a control message")]
+    #[error("invalid control message")]
     Control(#[from] serde_json::Error),
-    /// There is no such signal.
-    #[error("signal {0} is not from 1 to {SIGRTMAX}")]
+    #[error("signal {0} is not from 1 to {MAX_SIGNAL}")]
     Signal(u8),
 }
 
-/// Collects bytes and gives out whole frames.
+/// Assembles frames from the bytes of a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct FrameReader {
     bytes: Vec<u8>,
+    /// Where the next frame begins.
+    start: usize,
 }
 
-impl Frames {
-    /// Adds bytes that arrived.
+impl FrameReader {
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.start));
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next whole frame: its stream and its bytes.
+    /// Returns the stream and the payload of the next complete frame.
     ///
     /// # Errors
-    /// It is too long, and the connection is of no more use.
+    /// The frame is too long.
     pub(crate) fn next_frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, FrameTooLong> {
-        let Some(header) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
+        let rest = &self.bytes[self.start..];
+        let Some(header) = rest.first_chunk::<HEADER_SIZE>() else { return Ok(None) };
         let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        if length > LONGEST {
+        if length > MAX_PAYLOAD_SIZE {
             return Err(FrameTooLong(length));
         }
-        if self.bytes.len() < HEADER + length {
-            return Ok(None);
-        }
-        let stream = header[0];
-        let frame = self.bytes[HEADER..HEADER + length].to_vec();
-        self.bytes.drain(..HEADER + length);
-        Ok(Some((stream, frame)))
+        let Some(payload) = rest[HEADER_SIZE..].get(..length) else { return Ok(None) };
+        let frame = (header[0], payload.to_vec());
+        self.start += HEADER_SIZE + length;
+        Ok(Some(frame))
     }
 
-    /// The next whole frame of a client.
+    /// Returns the next complete frame of a client.
     ///
     /// # Errors
-    /// It is none, and the connection is of no more use.
-    pub(crate) fn next_from_client(&mut self) -> Result<Option<FromClient>, ClientFrameError> {
-        let Some((stream, bytes)) = self.next_frame()? else { return Ok(None) };
-        let decoded = match stream {
-            STDIN => FromClient::Input(bytes),
-            CONTROL => match serde_json::from_slice(&bytes)? {
-                Control::Signal(signal @ 1..=SIGRTMAX) => FromClient::Signal(signal),
-                Control::Signal(signal) => return Err(ClientFrameError::Signal(signal)),
-                Control::Resize { rows, columns } => FromClient::Resize(WindowSize { rows, columns }),
+    /// The frame is invalid, and the connection cannot be read further.
+    pub(crate) fn next_client_frame(&mut self) -> Result<Option<ClientFrame>, ClientFrameError> {
+        let Some((stream, payload)) = self.next_frame()? else { return Ok(None) };
+        let frame = match stream {
+            STDIN => ClientFrame::Input(payload),
+            CONTROL => match serde_json::from_slice(&payload)? {
+                ControlMessage::Signal(signal @ 1..=MAX_SIGNAL) => ClientFrame::Signal(signal),
+                ControlMessage::Signal(signal) => return Err(ClientFrameError::Signal(signal)),
+                ControlMessage::Resize { rows, columns } => ClientFrame::Resize(WindowSize { rows, columns }),
             },
             other => return Err(ClientFrameError::Stream(other)),
         };
-        Ok(Some(decoded))
+        Ok(Some(frame))
     }
 }
 
@@ -168,52 +151,56 @@ mod tests {
     fn frames_arrive_whole_however_the_stream_is_cut() {
         let mut bytes = encode(STDOUT, b"hello");
         bytes.extend(encode(STDIN, b""));
-        bytes.extend(encode_json(&Control::Signal(15)));
-        let (mut frames, mut seen) = (Frames::default(), Vec::new());
-        for byte in bytes {
-            frames.push(&[byte]);
-            seen.extend(frames.next_frame().unwrap());
-        }
+        bytes.extend(encode_json(&ControlMessage::Signal(15)));
         let expected = [(STDOUT, b"hello".to_vec()), (STDIN, vec![]), (CONTROL, br#"{"signal":15}"#.to_vec())];
-        assert_eq!(seen, expected);
+        for size in [1, 5, bytes.len()] {
+            let (mut frames, mut seen) = (FrameReader::default(), Vec::new());
+            for part in bytes.chunks(size) {
+                frames.push(part);
+                while let Some(frame) = frames.next_frame().unwrap() {
+                    seen.push(frame);
+                }
+            }
+            assert_eq!(seen, expected);
+        }
     }
 
     #[test]
-    fn the_layout_is_dockers() {
+    fn frame_layout_is_that_of_docker() {
         assert_eq!(encode(STDERR, b"x"), [2, 0, 0, 0, 0, 0, 0, 1, b'x']);
     }
 
     #[test]
-    fn a_frame_beyond_the_limit_is_refused_before_it_comes() {
-        let mut frames = Frames::default();
+    fn frame_above_the_limit_is_rejected_by_its_header() {
+        let mut frames = FrameReader::default();
         frames.push(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         assert_eq!(frames.next_frame(), Err(FrameTooLong(u32::MAX as usize)));
     }
 
     #[test]
-    fn a_client_may_send_input_signals_and_sizes() {
+    fn client_frames_are_input_signals_and_sizes() {
         let decoded = |bytes: Vec<u8>| {
-            let mut frames = Frames::default();
+            let mut frames = FrameReader::default();
             frames.push(&bytes);
-            frames.next_from_client().map_err(|error| error.to_string())
+            frames.next_client_frame().map_err(|error| error.to_string())
         };
         let control = |message| decoded(encode_json(&message));
-        assert_eq!(decoded(encode(STDIN, b"x")), Ok(Some(FromClient::Input(b"x".to_vec()))));
-        assert_eq!(control(Control::Signal(64)), Ok(Some(FromClient::Signal(64))));
+        assert_eq!(decoded(encode(STDIN, b"x")), Ok(Some(ClientFrame::Input(b"x".to_vec()))));
+        assert_eq!(control(ControlMessage::Signal(64)), Ok(Some(ClientFrame::Signal(64))));
         let size = WindowSize { rows: 24, columns: 80 };
-        assert_eq!(control(Control::Resize { rows: 24, columns: 80 }), Ok(Some(FromClient::Resize(size))));
+        assert_eq!(control(ControlMessage::Resize { rows: 24, columns: 80 }), Ok(Some(ClientFrame::Resize(size))));
         assert_eq!(decoded(Vec::new()), Ok(None));
-        assert_eq!(control(Control::Signal(0)), Err("signal 0 is not from 1 to 64".to_owned()));
-        assert_eq!(control(Control::Signal(65)), Err("signal 65 is not from 1 to 64".to_owned()));
+        assert_eq!(control(ControlMessage::Signal(0)), Err("signal 0 is not from 1 to 64".to_owned()));
+        assert_eq!(control(ControlMessage::Signal(65)), Err("signal 65 is not from 1 to 64".to_owned()));
         assert_eq!(decoded(encode(STDOUT, b"x")), Err("stream 1 is not for clients".to_owned()));
-        assert_eq!(decoded(encode(CONTROL, b"{}")), Err("not a control message".to_owned()));
+        assert_eq!(decoded(encode(CONTROL, b"{}")), Err("invalid control message".to_owned()));
     }
 
     #[test]
-    fn what_is_said_about_a_process_reads_as_json() {
-        let resize = Control::Resize { rows: 24, columns: 80 };
+    fn control_messages_and_exits_are_json() {
+        let resize = ControlMessage::Resize { rows: 24, columns: 80 };
         assert_eq!(serde_json::to_string(&resize).unwrap(), r#"{"resize":{"rows":24,"columns":80}}"#);
-        let over = Over { status: 3, signal: None, message: None };
-        assert_eq!(serde_json::to_string(&over).unwrap(), r#"{"status":3}"#);
+        let exit = Exit { status: 3, signal: None, message: None };
+        assert_eq!(serde_json::to_string(&exit).unwrap(), r#"{"status":3}"#);
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of [`super`], on logs that are written meanwhile.
+//! Tests of [`super`], on logs that grow meanwhile.
 
 use super::*;
-use crate::api::frame::Frames;
+use crate::api::frame::FrameReader;
 use crate::state::logs::{LogNotifier, StreamLog};
 use devices::log_sink::LogSink as _;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn logs(limit: u64) -> (TempDir, [Arc<StreamLog>; 2]) {
 }
 
 fn open(entry: &TempDir, change: impl FnOnce(&mut LogsQuery)) -> LogFrames {
-    let mut wanted = LogsQuery {
+    let mut query = LogsQuery {
         follow: false,
         stdout: true,
         stderr: true,
@@ -24,17 +24,17 @@ fn open(entry: &TempDir, change: impl FnOnce(&mut LogsQuery)) -> LogFrames {
         until: None,
         tail: None,
     };
-    change(&mut wanted);
-    LogFrames::open(entry.path(), wanted).unwrap()
+    change(&mut query);
+    LogFrames::open(entry.path(), query).unwrap()
 }
 
-/// All that there is now, a stream's number and bytes each, and what came behind it.
+/// All frames that there are now, and what `next` returned after them.
 fn rest(frames: &mut LogFrames) -> (Vec<(u8, String)>, Next) {
-    let (mut reader, mut all) = (Frames::default(), Vec::new());
+    let (mut reader, mut all) = (FrameReader::default(), Vec::new());
     loop {
         match frames.next().unwrap() {
             Next::Frames(bytes) => {
-                assert!(bytes.len() <= MOST, "{}", bytes.len());
+                assert!(bytes.len() <= MAX_FRAMES_SIZE, "{}", bytes.len());
                 reader.push(&bytes);
             }
             Next::More => {}
@@ -53,21 +53,21 @@ fn text(frames: &mut LogFrames) -> String {
 }
 
 #[test]
-fn streams_are_told_apart_and_lines_of_one_share_a_frame() {
+fn lines_of_one_stream_share_a_frame() {
     let (entry, [stdout, stderr]) = logs(1 << 20);
     stdout.write(b"one\ntwo\n");
     stderr.write(b"oops\n");
     stdout.write(b"no end");
     let expected = [(1, "one\ntwo\n"), (2, "oops\n"), (1, "no end")].map(|(stream, text)| (stream, text.to_owned()));
     assert_eq!(rest(&mut open(&entry, |_| {})), (expected.to_vec(), Next::End));
-    assert_eq!(text(&mut open(&entry, |wanted| wanted.stdout = false)), "oops\n");
+    assert_eq!(text(&mut open(&entry, |query| query.stdout = false)), "oops\n");
 }
 
 #[test]
-fn what_is_written_later_is_for_those_who_follow() {
+fn later_output_reaches_followers_only() {
     let (entry, [stdout, _]) = logs(1 << 20);
     stdout.write(b"before\n");
-    let [mut once, mut follower] = [false, true].map(|follow| open(&entry, |wanted| wanted.follow = follow));
+    let [mut once, mut follower] = [false, true].map(|follow| open(&entry, |query| query.follow = follow));
     let mut late = LogFrames::from_now(entry.path()).unwrap();
     assert_eq!(rest(&mut late), (vec![], Next::Later));
     assert_eq!(rest(&mut follower), (vec![(1, "before\n".to_owned())], Next::Later));
@@ -78,35 +78,35 @@ fn what_is_written_later_is_for_those_who_follow() {
 }
 
 #[test]
-fn the_last_lines_are_counted_over_their_parts() {
+fn tail_counts_lines_over_their_parts() {
     let (entry, [stdout, stderr]) = logs(1 << 20);
     stdout.write(b"one\n");
     stdout.write(b"tw");
     stdout.write(b"o\n");
     stderr.write(b"three\n");
     for (lines, expected) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (9, "one\ntwo\nthree\n")] {
-        assert_eq!(text(&mut open(&entry, |wanted| wanted.tail = Some(lines))), expected);
+        assert_eq!(text(&mut open(&entry, |query| query.tail = Some(lines))), expected);
     }
-    let last_of_stdout = |wanted: &mut LogsQuery| (wanted.tail, wanted.stderr) = (Some(1), false);
+    let last_of_stdout = |query: &mut LogsQuery| (query.tail, query.stderr) = (Some(1), false);
     assert_eq!(text(&mut open(&entry, last_of_stdout)), "two\n");
 }
 
 #[test]
-fn times_stand_before_lines_and_bound_them() {
+fn timestamps_begin_lines_and_bound_them() {
     let (entry, [stdout, _]) = logs(1 << 20);
     for part in ["a", "b\n", "c\n"] {
         stdout.write(part.as_bytes());
     }
-    let stamped = text(&mut open(&entry, |wanted| wanted.timestamps = true));
+    let stamped = text(&mut open(&entry, |query| query.timestamps = true));
     let lines: Vec<_> = stamped.lines().map(|line| line.split_once(' ').unwrap()).collect();
     assert_eq!(lines.iter().map(|(_, text)| *text).collect::<Vec<_>>(), ["ab", "c"]);
     let [first, second] = [0, 1].map(|line| rfc3339::parse(lines[line].0));
-    assert_eq!(text(&mut open(&entry, |wanted| wanted.since = second)), "c\n");
-    assert_eq!(text(&mut open(&entry, |wanted| wanted.until = first)), "a");
+    assert_eq!(text(&mut open(&entry, |query| query.since = second)), "c\n");
+    assert_eq!(text(&mut open(&entry, |query| query.until = first)), "a");
 }
 
 #[test]
-fn much_comes_in_pieces_and_whole() {
+fn long_logs_come_in_bounded_parts_and_complete() {
     let (entry, [stdout, stderr]) = logs(64 << 20);
     let line = [vec![b'x'; 200_000], b"\n".to_vec()].concat();
     stdout.write(&line);
@@ -118,7 +118,7 @@ fn much_comes_in_pieces_and_whole() {
 }
 
 #[test]
-fn who_falls_behind_can_tell() {
+fn double_rotation_is_reported() {
     let (entry, [stdout, _]) = logs(10_000);
     let mut slow = LogFrames::from_now(entry.path()).unwrap();
     (0..100).for_each(|number| stdout.write(format!("line {number}\n").as_bytes()));

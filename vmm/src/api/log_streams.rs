@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clients of the control socket that get the output of a detached workload: `GET /v1/logs`, and the half of `POST /v1/attach`
-//! that leads to the client. Part of `main`'s event loop.
+//! Clients of the control socket that get the output of a detached workload: `GET /v1/logs`, and the
+//! output of `POST /v1/attach`. Part of `main`'s event loop.
 //!
-//! The log is the buffer between the workload and all of them: a client costs its place in it and what the socket has not
-//! taken, however slow it is. One that is so slow that the log was rotated twice meanwhile is cut, and told.
+//! The log is the buffer between the workload and all clients. A client costs its position in the
+//! log and its outbox, however slow it is. If the log is rotated twice before a client has read it,
+//! output is lost: the client gets an error as its last frame.
 
-use super::frame::{self, Over};
-use super::log_frames::{LogFrames, MOST as FRAMES_MOST, Next};
+use super::frame::{self, Exit};
+use super::log_frames::{LogFrames, MAX_FRAMES_SIZE, Next};
 use super::server::{ClientId, LogsQuery, Server};
 use crate::state::end::{End, STATUS_FAILED};
 use crate::state::logs::LogNotifier;
@@ -14,14 +15,13 @@ use std::io::Result;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Kept free for the last word.
-const LAST_WORD: usize = 16 << 10;
+/// Kept free in the outbox for the last frame.
+const EXIT_SIZE: usize = 16 << 10;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct LogStreams {
     entry: PathBuf,
-    bell: Arc<LogNotifier>,
+    notifier: Arc<LogNotifier>,
     streams: Vec<LogStream>,
 }
 
@@ -35,35 +35,35 @@ struct LogStream {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Something may be there to read.
+    /// The log may have more.
     Ready,
-    /// Nothing was, before the bell rings.
-    Quiet,
-    /// The client has had its last word, and takes it.
-    Over,
+    /// The log has nothing more until the notifier signals.
+    Waiting,
+    /// The channel is closed; its outbox drains.
+    Closed,
 }
 
 impl LogStreams {
-    /// Of the run whose entry this is and whose logs ring `bell`.
-    pub(super) fn new(entry: &Path, bell: Arc<LogNotifier>) -> Self {
-        Self { entry: entry.to_owned(), bell, streams: Vec::new() }
+    /// Logs in `entry`, whose writers use `notifier`.
+    pub(super) fn new(entry: &Path, notifier: Arc<LogNotifier>) -> Self {
+        Self { entry: entry.to_owned(), notifier, streams: Vec::new() }
     }
 
-    pub(super) fn bell(&self) -> &LogNotifier {
-        &self.bell
+    pub(super) fn notifier(&self) -> &LogNotifier {
+        &self.notifier
     }
 
-    /// Begins to send what is `wanted` to a client that was answered.
+    /// Adds a client that gets what `query` selects. The caller opens its channel.
     ///
     /// # Errors
     /// The logs cannot be read.
-    pub(super) fn open(&mut self, client: ClientId, wanted: LogsQuery) -> Result<()> {
-        let frames = LogFrames::open(&self.entry, wanted)?;
+    pub(super) fn open(&mut self, client: ClientId, query: LogsQuery) -> Result<()> {
+        let frames = LogFrames::open(&self.entry, query)?;
         self.streams.push(LogStream { client, frames, attached: false, state: State::Ready });
         Ok(())
     }
 
-    /// Begins to send what is written from now on.
+    /// Adds a client that gets what is written from now on, and the exit. The caller opens its channel.
     ///
     /// # Errors
     /// The logs cannot be read.
@@ -73,7 +73,6 @@ impl LogStreams {
         Ok(())
     }
 
-    /// A client is gone.
     pub(super) fn remove(&mut self, client: ClientId) {
         self.streams.retain(|stream| stream.client != client);
     }
@@ -82,17 +81,17 @@ impl LogStreams {
         self.streams.is_empty()
     }
 
-    /// Sends each client a piece of what there is for it. `end` is how the run ended, once it has: then all is written.
+    /// Sends each client a bounded part of the log. With the `end` of the run, the log is complete.
     pub(super) fn serve(&mut self, server: &mut Server, end: Option<&End>) {
-        // Whoever has to take something first stirs by himself.
-        self.bell.arm(self.streams.iter().any(|stream| stream.state != State::Over && stream.has_room(server)));
+        // A client without room causes an event itself once it has taken something.
+        let is_reading = |stream: &LogStream| stream.state != State::Closed && stream.has_room(server);
+        self.notifier.arm(self.streams.iter().any(is_reading));
         for stream in &mut self.streams {
             stream.serve(server, end);
         }
     }
 
-    /// Whether [`serve`](Self::serve) has something to do at once. Where a client has to take something first, the socket
-    /// will tell.
+    /// Whether [`serve`](Self::serve) has something to do without an event.
     pub(super) fn is_ready(&self, server: &Server) -> bool {
         self.streams.iter().any(|stream| stream.state == State::Ready && stream.has_room(server))
     }
@@ -100,59 +99,45 @@ impl LogStreams {
 
 impl LogStream {
     fn has_room(&self, server: &Server) -> bool {
-        server.room(self.client) >= FRAMES_MOST + LAST_WORD
+        server.room(self.client) >= MAX_FRAMES_SIZE + EXIT_SIZE
     }
 
     fn serve(&mut self, server: &mut Server, end: Option<&End>) {
-        if self.state == State::Over || !self.has_room(server) {
+        if self.state == State::Closed || !self.has_room(server) {
             return;
         }
         let next = self.frames.next();
         if self.frames.fell_behind() {
-            self.cut(server, "output is missing: the log was rotated twice before this client took what was in it");
-            return;
+            return self.fail(server, "output is missing: the log was rotated twice before this client read it");
         }
         match (next, end) {
             (Ok(Next::Frames(frames)), _) => {
                 self.state = State::Ready;
-                self.send(server, &frames);
+                server.send(self.client, &frames);
             }
             (Ok(Next::More), _) => self.state = State::Ready,
-            (Ok(Next::Later), None) => self.state = State::Quiet,
-            (Ok(Next::Later), Some(end)) if self.attached => self.finish(server, &over(end)),
+            (Ok(Next::Later), None) => self.state = State::Waiting,
+            (Ok(Next::Later), Some(end)) if self.attached => {
+                // The message that `run` prints in the foreground.
+                let message = end.is_printed().then(|| end.summary().to_owned());
+                self.close_with(server, &Exit { status: end.status, signal: end.signal, message });
+            }
             (Ok(Next::Later | Next::End), _) => self.close(server),
-            (Err(error), _) => self.cut(server, &format!("the log cannot be read: {error}")),
+            (Err(error), _) => self.fail(server, &format!("cannot read the logs: {error}")),
         }
     }
 
-    fn send(&self, server: &mut Server, frames: &[u8]) {
-        match self.attached {
-            true => server.send(self.client, frames),
-            false => server.push(self.client, frames),
-        }
+    fn fail(&mut self, server: &mut Server, message: &str) {
+        self.close_with(server, &Exit { status: STATUS_FAILED, signal: None, message: Some(message.to_owned()) });
     }
 
-    /// The client gets no more, and is told why.
-    fn cut(&mut self, server: &mut Server, message: &str) {
-        self.finish(server, &Over { status: STATUS_FAILED, signal: None, message: Some(message.to_owned()) });
-    }
-
-    fn finish(&mut self, server: &mut Server, over: &Over) {
-        self.send(server, &frame::encode_json(over));
+    fn close_with(&mut self, server: &mut Server, exit: &Exit) {
+        server.send(self.client, &frame::encode_json(exit));
         self.close(server);
     }
 
     fn close(&mut self, server: &mut Server) {
-        self.state = State::Over;
-        match self.attached {
-            true => server.close(self.client),
-            false => server.end_stream(self.client),
-        }
+        self.state = State::Closed;
+        server.close(self.client);
     }
-}
-
-/// What `run` itself would have said in the foreground.
-fn over(end: &End) -> Over {
-    let message = end.is_printed().then(|| end.summary().to_owned());
-    Over { status: end.status, signal: end.signal, message }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The control socket: its server, its clients, and the frames that they exchange.
 
-pub(crate) mod attached;
 pub(crate) mod client;
 pub(crate) mod control_socket;
 pub(crate) mod detach_keys;
 pub(crate) mod frame;
 mod log_frames;
 mod log_streams;
+pub(crate) mod outbox;
+pub(crate) mod relay;
 pub(crate) mod server;

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `exec`: another process in a running machine, for which this process stands.
+//! The verb `exec`: runs another process in a running machine, and stands for it: same streams, same
+//! signals, same exit status.
 
-use super::machines::{RunDirArgument, client_failure, connect};
-use crate::api::attached::{self, AttachedError, Left, Streams};
+use super::machines::{RunDirArgument, connect, machine_failure};
+use crate::api::relay::{RelayEnd, RelayError, Streams, relay};
 use crate::api::server::Exec;
 use crate::config::environment::{self, EnvVar};
 use crate::host::signals::Signals;
 use crate::host::terminal::{self, RawTerminal};
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
+use crate::state::machines::MachineInfo;
 use clap::{Args, ValueHint};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// What a shell makes of a program that nobody reads any more.
-pub(super) const STATUS_PIPE: u8 = 128 + 13;
+/// As a shell reports a program that SIGPIPE ended.
+const STATUS_PIPE: u8 = 128 + 13;
+/// From the end of a connection to the end of a process that was killed.
+const KILL_TIME: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Execute a command in a running machine, beside its workload: same streams, same signals, same exit status
+/// Run a command in a running machine, beside its workload: same streams, signals and exit status
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,33 +29,34 @@ Examples:
   coracle exec -it web sh
   echo SELECT 1 | coracle exec -i -u postgres db psql
 
-Exit status: the command's own; 128 + n if signal n ended it; 125 if coracle could not do it; 126 or 127 if the command
-could not be executed or was not found. If this process is killed, the command gets HUP.")]
+Exit status: the command's own; 128 + n if signal n ended it; 125 if coracle
+failed; 126 or 127 if the command could not be executed or was not found. If
+this process is killed, the command gets HUP.")]
 pub(super) struct ExecArguments {
-    /// Keep standard input open to the command
+    /// Pass standard input to the command
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Return once it was executed; it has no streams
+    /// Return once the command runs; it has no streams
     #[arg(short, long, conflicts_with_all = ["interactive", "tty"])]
     detach: bool,
-    /// Set a variable on top of the workload's; without a value, copy it from this environment
+    /// Set an environment variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<EnvVar>,
-    /// Set the variables in a file, one a line
+    /// Set the environment variables in a file, one per line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     env_file: Vec<PathBuf>,
     /// Working directory [default: the workload's]
     #[arg(short, long, value_name = "PATH")]
     workdir: Option<String>,
-    /// Name or number, with :GROUP if wanted [default: the workload's]
+    /// Name or number, optionally with :GROUP [default: the workload's]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     #[command(flatten)]
     run_dir: RunDirArgument,
-    /// Name of the machine, or a beginning of it that no other has
+    /// Name of the machine, or an unambiguous prefix of its name or ID
     #[arg(value_name = "MACHINE")]
     machine: String,
     /// The command and its arguments
@@ -57,14 +64,14 @@ pub(super) struct ExecArguments {
     command: Vec<String>,
 }
 
-/// Executes and returns the exit status.
+/// Returns the exit status.
 pub(super) fn exec(arguments: &ExecArguments) -> u8 {
     try_exec(arguments).unwrap_or_else(|failure| failure::fail(&failure))
 }
 
 fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
     if arguments.tty && arguments.interactive && !terminal::is_terminal(std::io::stdin()) {
-        return Err(Failure::new(EndReason::ConfigError, "-i with -t needs a terminal as standard input"));
+        return Err(Failure::new(EndReason::ConfigError, "-it: standard input is not a terminal"));
     }
     let files = environment::read_files(&arguments.env_file).fails_as(EndReason::ConfigError)?;
     let host = |name: &str| std::env::var(name).ok();
@@ -77,31 +84,45 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         terminal: arguments.tty.then(terminal::standard_window_size),
         detach: arguments.detach,
     };
-    let entry = arguments.run_dir.find(&arguments.machine)?;
+    let machine = arguments.run_dir.find(&arguments.machine)?;
+    let process = machine.status.as_ref().and_then(|status| status.process().open());
     let signals = Signals::block().fails_as(EndReason::HostError)?;
-    let stream = connect(&entry)?.upgrade("/v1/exec", &request).map_err(|error| client_failure(&entry, error))?;
+    let stream = connect(&machine)?.upgrade("/v1/exec", &request).map_err(|error| machine_failure(&machine, error))?;
     let terminal = match arguments.tty && arguments.interactive {
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,
     };
-    let mut streams = Streams {
-        input: arguments.interactive,
-        terminal,
-        shows_terminal: false,
-        detach_keys: None,
-        signals_go_on: true,
-    };
-    let left = match attached::relay(stream, &mut streams, &signals) {
-        Err(AttachedError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(STATUS_PIPE),
-        outcome => outcome.fails_as(EndReason::HostError)?,
-    };
-    // The terminal is the person's again before there is anything to read.
+    let mut streams =
+        Streams { input: arguments.interactive, terminal, redraw: false, detach_keys: None, forward_signals: true };
+    let relayed = relay(stream, &mut streams, &signals);
+    // The terminal is restored before messages are printed.
     drop(streams);
-    let Left::Over(over) = left else {
-        unreachable!("nothing else ends a relay without detach keys whose signals go on")
-    };
-    if let Some(message) = &over.message {
-        failure::print_error(message);
+    relayed.map(|end| finish(&machine, end)).map_err(|error| relay_failure(&machine, process.as_ref(), error))
+}
+
+/// Prints how a relay ended, if there is something to print. Returns the exit status.
+pub(super) fn finish(machine: &MachineInfo, end: RelayEnd) -> u8 {
+    match end {
+        RelayEnd::Exited(exit) => {
+            exit.message.iter().for_each(|message| failure::print_error(message));
+            exit.status
+        }
+        RelayEnd::Detached => {
+            failure::print_error(&format!("{}: detached, still running", machine.name));
+            0
+        }
+        RelayEnd::Signalled(signal) => 128_u8.saturating_add(signal),
+        RelayEnd::OutputClosed => STATUS_PIPE,
     }
-    Ok(over.status)
+}
+
+/// A connection that ended without an exit status: in most cases `process` was killed.
+pub(super) fn relay_failure(machine: &MachineInfo, process: Option<&OwnedFd>, error: RelayError) -> Failure {
+    let has_ended = |process: &OwnedFd| poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&KILL_TIME)) == Ok(1);
+    match error {
+        RelayError::Closed if process.is_some_and(has_ended) => {
+            machine_failure(machine, "exit status unknown: coracle was killed")
+        }
+        error => machine_failure(machine, error),
+    }
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the verbs for machines share: their arguments, the connection to a machine, one outcome for each of several machines.
 
-use crate::api::client::{Client, ClientError};
+use crate::api::client::Client;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
 use crate::state::machines::{self, MachineInfo};
 use clap::{Args, ValueHint};
+use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -99,18 +100,19 @@ pub(super) fn require_running(machine: &MachineInfo) -> Result<(), Failure> {
 
 pub(super) fn connect(machine: &MachineInfo) -> Result<Client, Failure> {
     require_running(machine)?;
-    Client::connect(&machine.path).map_err(|error| client_failure(machine, error))
+    Client::connect(&machine.path).map_err(|error| machine_failure(machine, error))
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{name}")]
 struct MachineError {
     name: String,
-    source: ClientError,
+    source: Box<dyn Error + Send + Sync>,
 }
 
-pub(super) fn client_failure(machine: &MachineInfo, source: ClientError) -> Failure {
-    Failure::new(EndReason::HostError, MachineError { name: machine.name.clone(), source })
+/// A failure that names the machine.
+pub(super) fn machine_failure(machine: &MachineInfo, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+    Failure::new(EndReason::HostError, MachineError { name: machine.name.clone(), source: source.into() })
 }
 
 /// Writes to standard output. It is no error if its reader has closed it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verbs `pause` and `resume`.
 
-use super::machines::{MachineArguments, client_failure, connect};
+use super::machines::{MachineArguments, connect, machine_failure};
 use crate::state::status::Status;
 use clap::Args;
 
@@ -39,7 +39,7 @@ pub(super) fn resume(arguments: &ResumeArguments) -> u8 {
 
 fn ask(machines: &MachineArguments, path: &str) -> u8 {
     machines.each(|entry| {
-        let asked = connect(entry)?.ask::<Status>("POST", path, &());
-        asked.map(drop).map_err(|error| client_failure(entry, error))
+        let asked = connect(entry)?.request::<Status>("POST", path, &());
+        asked.map(drop).map_err(|error| machine_failure(entry, error))
     })
 }

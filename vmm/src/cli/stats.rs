@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `stats`: what machines use, now and each second.
 
-use super::machines::{RunDirArgument, client_failure, connect, print};
+use super::machines::{RunDirArgument, connect, machine_failure, print};
 use super::{table, words};
 use crate::api::client::Client;
 use crate::api::control_socket::Stats;
@@ -88,7 +88,7 @@ pub(super) fn stats(arguments: &StatsArguments) -> u8 {
 }
 
 fn look(entry: &MachineInfo, client: &mut Client) -> Result<Stats, Failure> {
-    client.ask("GET", "/v1/stats", &()).map_err(|error| client_failure(entry, error))
+    client.request("GET", "/v1/stats", &()).map_err(|error| machine_failure(entry, error))
 }
 
 fn json(shown: &[(Stats, Stats)]) -> String {

@@ -33,7 +33,7 @@ fn show(arguments: &StatusArguments) -> Result<String, Failure> {
     let mut entry = arguments.machine.find()?;
     // One that does not answer is shown as it last said of itself.
     if !entry.has_ended()
-        && let Ok(status) = Client::connect(&entry.path).and_then(|mut client| client.ask("GET", "/v1/status", &()))
+        && let Ok(status) = Client::connect(&entry.path).and_then(|mut client| client.request("GET", "/v1/status", &()))
     {
         entry.status = Some(status);
     }

@@ -2,7 +2,7 @@
 //! The verbs `stop` and `kill`. Stopping what is over, or does not listen yet, works too: there the process is asked by
 //! signal.
 
-use super::machines::{MachineArguments, client_failure, print_each, require_running};
+use super::machines::{MachineArguments, machine_failure, print_each, require_running};
 use crate::api::client::{Client, ClientError};
 use crate::api::server::{Kill, Stop};
 use crate::config::number::seconds;
@@ -77,8 +77,8 @@ pub(super) fn kill(arguments: &KillArguments) -> u8 {
     arguments.machines.each(|entry| {
         require_running(entry)?;
         if !cuts_power {
-            let asked = Client::connect(&entry.path).and_then(|mut client| client.ask("POST", "/v1/kill", &body));
-            return asked.map(|_: Status| ()).map_err(|error| client_failure(entry, error));
+            let asked = Client::connect(&entry.path).and_then(|mut client| client.request("POST", "/v1/kill", &body));
+            return asked.map(|_: Status| ()).map_err(|error| machine_failure(entry, error));
         }
         // Before the workload runs, TERM ends a run at once, and in order.
         let signal = if entry.state() == MachineState::Reported(State::Starting) { Signal::TERM } else { Signal::KILL };
@@ -98,11 +98,11 @@ fn ask(entry: &MachineInfo, path: &str, body: &impl Serialize, signal: Signal) -
     if entry.has_ended() {
         return Ok(Some(process));
     }
-    match Client::connect(&entry.path).and_then(|mut client| client.ask::<Status>("POST", path, body)) {
+    match Client::connect(&entry.path).and_then(|mut client| client.request::<Status>("POST", path, body)) {
         Ok(_) => {}
-        Err(error @ ClientError::Refused(..)) => return Err(client_failure(entry, error)),
+        Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(entry, error)),
         // It does not listen yet, or it ended before it had answered, and then the signal meets nobody.
-        Err(ClientError::Connect(_) | ClientError::Answer(_)) => drop(pidfd_send_signal(&process, signal)),
+        Err(ClientError::Connect(_) | ClientError::Response(_)) => drop(pidfd_send_signal(&process, signal)),
     }
     Ok(Some(process))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `wait`: waits for the end of machines and prints their exit statuses.
 
-use super::machines::{MachineArguments, client_failure, print_each};
+use super::machines::{MachineArguments, machine_failure, print_each};
 use crate::api::client::{Client, ClientError};
 use crate::host::watch::{self, DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
@@ -55,9 +55,9 @@ fn end_of(base: &std::path::Path, mut entry: MachineInfo) -> Result<End, Failure
         // The machine's own word is there even if its entry goes away with it.
         match Client::connect(&entry.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
             Ok(status) => entry = MachineInfo { status: Some(status), ..entry },
-            Err(error @ ClientError::Refused(..)) => return Err(client_failure(&entry, error)),
+            Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(&entry, error)),
             // It does not listen yet, or no more: the next change tells.
-            Err(ClientError::Connect(_) | ClientError::Answer(_)) => {
+            Err(ClientError::Connect(_) | ClientError::Response(_)) => {
                 let woken = watch.wait(process.as_ref()).fails_as(EndReason::HostError)?;
                 let id = entry.name.clone();
                 let gone = || Failure::new(EndReason::HostError, UnknownEndError::Gone(id));

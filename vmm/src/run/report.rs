@@ -175,7 +175,7 @@ impl Recorder {
     ) -> Option<ControlSocket> {
         let path = self.run_directory.path();
         let listening = ControlSocket::listen(path, log_notifier).and_then(|mut socket| {
-            inherited.map_or(Ok(()), |inherited| socket.server.also_listen(inherited))?;
+            inherited.map_or(Ok(()), |inherited| socket.server.add_listener(inherited))?;
             Ok(socket)
         });
         listening.map_err(|error| log::warn!("no control socket in {}: {error}", path.display())).ok()

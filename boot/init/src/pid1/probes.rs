@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use guest_init::health::{HealthAction, HealthMonitor};
 use guest_init::sd_notify;
-use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec};
+use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, output_cost};
 use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload, SOCKET};
 use guest_protocol::protocol::{ToHost, WorkloadEnd};
@@ -221,7 +221,7 @@ impl Probes {
                 let room = MAX_OUTPUT_BYTES - self.output.len();
                 self.output.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 // The rest is read and lost, so that the check can end.
-                execs.obey(owner, ExecRequest::Credit(bytes.len() as u32));
+                execs.obey(owner, ExecRequest::Credit(output_cost(bytes.len())));
                 Ok(())
             }
             (Owner::Health, ExecReport::Ended(end)) => {

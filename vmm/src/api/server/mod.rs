@@ -1,28 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The control socket's transport: HTTP/1.1 for a bounded number of clients, on an epoll set of its own that `main`'s event
-//! loop waits for as for one descriptor. Nothing here waits, and nothing here knows what an operation does.
+//! The transport of the control socket: HTTP/1.1 for a bounded number of clients, on an epoll set of
+//! its own whose descriptor `main`'s event loop waits for. No call waits, and no operation is
+//! performed here.
 //!
-//! | limit | of | then |
+//! | limit | of | beyond it |
 //! |---|---|---|
-//! | 32 | clients at once | the next gets 503 |
-//! | 8 KiB, 64 KiB | head, body of a request | 431, 413 |
-//! | 10 s | until a request is complete | 408, or closed if nothing of one came |
-//! | 256 KiB, 30 s | what waits for a client, and how long it may take none of it | closed |
+//! | 32 | clients at one time | the next gets 503 |
+//! | 8 KiB, 64 KiB | head and body of a request | 431, 413 |
+//! | 10 s | until a request is complete | 408, or closed if none was begun |
+//! | 64 KiB | payload of a frame from a client | closed |
+//! | 256 KiB, 8192 frames | output that waits for a client | closed |
+//! | 30 s | without progress while output waits, but for `exec` and `attach` | closed |
 
-mod client;
-mod head;
+mod connection;
+mod http;
 mod logs_query;
-mod query;
-mod response;
 mod route;
 mod socket;
 
+pub(crate) use connection::Channel;
+pub(crate) use http::Response;
 pub(crate) use logs_query::LogsQuery;
-pub(crate) use response::Response;
-pub(crate) use route::{Exec, Kill, Operation, Stop};
+pub(crate) use route::{Command, Exec, Kill, Query, Stop};
 pub(crate) use socket::connect;
 
-use client::{Client, Input};
+use super::frame::ClientFrame;
+use super::outbox::OutboxFull;
+use connection::{Connection, Received};
+use route::Operation;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Result, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
@@ -31,75 +36,79 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// Most clients at once.
-pub(crate) const CLIENTS: usize = 32;
-/// Most connections that are taken or refused in one turn, so that the rest of the loop comes to its own.
-const ACCEPTS: usize = 64;
-/// How long nobody is accepted when the host has no more descriptors.
-const DEAF_TIME: Duration = Duration::from_secs(1);
-/// Most sockets that clients come from: the entry's own, and a service manager's.
-const LISTENERS: usize = 2;
-/// The first client's number in the set; listeners have those before it.
-const FIRST_CLIENT: u64 = LISTENERS as u64;
+pub(crate) const MAX_CLIENTS: usize = 32;
+/// Connections accepted or rejected in one turn, so that the rest of the loop gets its turn.
+const MAX_ACCEPTS: usize = 64;
+/// How long accepting pauses when the host has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// `control.sock`, and the socket of a service manager.
+const MAX_LISTENERS: usize = 2;
+/// The first client's number in the epoll set. Listeners have those before it.
+const FIRST_CLIENT: u64 = MAX_LISTENERS as u64;
 
-/// One client, for as long as it is connected. Numbers are not used again.
+/// One client, for as long as it is connected. Numbers are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ClientId(u64);
 
-/// What clients did.
+/// What a client did that concerns the machine.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Notice {
-    /// One asks for an operation; [`Server::answer`] or one of its likes is owed.
-    Call(ClientId, Operation),
-    /// One sent bytes after an upgrade.
-    Data(ClientId, Vec<u8>),
-    /// One will send no more after an upgrade.
-    InputEnded(ClientId),
-    /// One with a stream or an upgrade has taken some of what waited for it.
-    Room(ClientId),
-    /// One is gone.
-    Gone(ClientId),
+pub(crate) enum ClientEvent {
+    /// A request. [`Server::respond`] or [`Server::open`] is owed.
+    Command(Command),
+    /// A frame on a duplex channel.
+    Frame(ClientFrame),
+    /// The client sends no more on a duplex channel.
+    InputEnded,
+    /// The client has taken output that had to wait.
+    Writable,
+    Gone,
 }
 
-/// See the module.
+/// What clients did in one turn.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    /// Requests. [`Server::respond`] or [`Server::open`] is owed for each.
+    pub(crate) queries: Vec<(ClientId, Query)>,
+    pub(crate) events: Vec<(ClientId, ClientEvent)>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Server {
     listeners: Vec<UnixListener>,
     epoll: Epoll,
-    clients: BTreeMap<ClientId, Client>,
-    next: u64,
-    notices: Vec<Notice>,
-    /// Clients that had sent more than the request that was just answered.
-    ahead: Vec<ClientId>,
-    /// When to listen again after the host had no more descriptors.
-    deaf_until: Option<Instant>,
+    connections: BTreeMap<ClientId, Connection>,
+    next_client: u64,
+    served: Served,
+    /// Clients that sent more than the request that was just answered.
+    pipelined: Vec<ClientId>,
+    accept_paused_until: Option<Instant>,
 }
 
 impl Server {
     /// Listens in `entry` of the run directory, whose lock the caller holds.
     ///
     /// # Errors
-    /// The host refused.
+    /// The host refuses the socket.
     pub(crate) fn listen(entry: &Path) -> Result<Self> {
         let mut server = Self {
-            listeners: Vec::with_capacity(LISTENERS),
+            listeners: Vec::with_capacity(MAX_LISTENERS),
             epoll: Epoll::new()?,
-            clients: BTreeMap::new(),
-            next: FIRST_CLIENT,
-            notices: Vec::new(),
-            ahead: Vec::new(),
-            deaf_until: None,
+            connections: BTreeMap::new(),
+            next_client: FIRST_CLIENT,
+            served: Served::default(),
+            pipelined: Vec::new(),
+            accept_paused_until: None,
         };
-        server.also_listen(socket::listen(entry)?)?;
+        server.add_listener(socket::listen(entry)?)?;
         Ok(server)
     }
 
-    /// Takes clients from a socket that somebody else made, too; the same ones may use it. It must not block.
+    /// Also accepts clients from an inherited socket, which must not block. The same users are permitted.
     ///
     /// # Errors
-    /// The host refused, or there are enough.
-    pub(crate) fn also_listen(&mut self, listener: UnixListener) -> Result<()> {
-        if self.listeners.len() == LISTENERS {
+    /// The host refuses, or there are [`MAX_LISTENERS`].
+    pub(crate) fn add_listener(&mut self, listener: UnixListener) -> Result<()> {
+        if self.listeners.len() == MAX_LISTENERS {
             return Err(ErrorKind::InvalidInput.into());
         }
         let event = EpollEvent::new(EventSet::IN, self.listeners.len() as u64);
@@ -108,9 +117,9 @@ impl Server {
         Ok(())
     }
 
-    /// Does what can be done without waiting, and says what clients want.
-    pub(crate) fn serve(&mut self, now: Instant) -> Vec<Notice> {
-        let mut events = [EpollEvent::default(); CLIENTS + LISTENERS];
+    /// Does what is possible without waiting, and returns what clients want.
+    pub(crate) fn serve(&mut self, now: Instant) -> Served {
+        let mut events = [EpollEvent::default(); MAX_CLIENTS + MAX_LISTENERS];
         let count = self.epoll.wait(0, &mut events).unwrap_or_default();
         for event in &events[..count] {
             match event.data() {
@@ -118,184 +127,196 @@ impl Server {
                 number => self.serve_client(ClientId(number), event.event_set(), now),
             }
         }
-        for id in std::mem::take(&mut self.ahead) {
+        for id in std::mem::take(&mut self.pipelined) {
             self.serve_client(id, EventSet::empty(), now);
         }
         self.expire(now);
-        if self.deaf_until.is_some_and(|until| until <= now) {
-            self.deaf_until = None;
-            self.listen_for_clients(true);
+        if self.accept_paused_until.is_some_and(|until| until <= now) {
+            self.accept_paused_until = None;
+            self.set_accept_enabled(true);
         }
-        std::mem::take(&mut self.notices)
+        std::mem::take(&mut self.served)
     }
 
-    /// Waits for a client to stir, when there is nothing else to wait for. Whether one did in time.
+    /// Waits for an event of a client. Returns whether one came in time.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let milliseconds = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
         self.epoll.wait(milliseconds, &mut [EpollEvent::default()]).is_ok_and(|count| count > 0)
     }
 
-    /// From `now` until [`serve`](Self::serve) has something to do whether or not a client stirs; none while nobody is
-    /// connected.
+    /// From `now` until [`serve`](Self::serve) must be called even without an event of a client.
+    /// `None` if that is never, as without clients.
     #[must_use]
     pub(crate) fn until_next(&self, now: Instant) -> Option<Duration> {
-        if !self.ahead.is_empty() {
+        if !self.pipelined.is_empty() || !self.served.events.is_empty() {
             return Some(Duration::ZERO);
         }
-        let late = self.clients.values().filter_map(Client::deadline).chain(self.deaf_until);
-        Some(late.min()?.saturating_duration_since(now))
+        let deadlines = self.connections.values().filter_map(Connection::deadline);
+        Some(deadlines.chain(self.accept_paused_until).min()?.saturating_duration_since(now))
     }
 
-    /// Answers a call.
-    pub(crate) fn answer(&mut self, client: ClientId, response: &Response) {
-        self.with(client, |client, now| client.answer(response, now));
+    /// Answers a request.
+    pub(crate) fn respond(&mut self, client: ClientId, response: &Response) {
+        self.with(client, |connection, now| connection.respond(response, now));
     }
 
-    /// Begins an answer to a call that goes on.
-    pub(crate) fn begin_stream(&mut self, client: ClientId, content_type: &str) {
-        self.with(client, |client, now| client.begin_stream(content_type, now));
+    /// Answers a request with a channel, for [`send`](Self::send) and [`close`](Self::close).
+    pub(crate) fn open(&mut self, client: ClientId, channel: Channel) {
+        self.with(client, |connection, now| connection.open(channel, now));
     }
 
-    /// Goes on with it.
-    pub(crate) fn push(&mut self, client: ClientId, line: &[u8]) {
-        self.try_with(client, |client, now| client.push(line, now).map_err(|_| ErrorKind::TimedOut.into()));
+    /// Sends one frame, some of them, or a line on a channel. A client for which there is no
+    /// [`room`](Self::room) is dropped.
+    pub(crate) fn send(&mut self, client: ClientId, bytes: &[u8]) {
+        self.with(client, |connection, now| connection.send(bytes, now));
     }
 
-    /// Ends it.
-    pub(crate) fn end_stream(&mut self, client: ClientId) {
-        self.with(client, Client::end_stream);
-    }
-
-    /// Answers a call by making the connection one for bytes in both directions: see [`Notice::Data`] and [`Self::send`].
-    pub(crate) fn upgrade(&mut self, client: ClientId, content_type: &str) {
-        self.with(client, |client, now| client.upgrade(content_type, now));
-    }
-
-    /// Bytes that [`Self::push`] takes for a stream, or [`Self::send`] for an upgraded client, now; none if it is gone.
+    /// Bytes that [`send`](Self::send) accepts now; 0 for a client that is gone.
     #[must_use]
     pub(crate) fn room(&self, client: ClientId) -> usize {
-        self.clients.get(&client).map_or(0, Client::room)
+        self.connections.get(&client).map_or(0, Connection::room)
     }
 
-    /// Sends bytes to an upgraded client, no more than there is [`Self::room`] for.
-    pub(crate) fn send(&mut self, client: ClientId, bytes: &[u8]) {
-        self.with(client, |client, now| client.send(bytes, now));
+    /// Bytes that the client has not taken.
+    #[must_use]
+    pub(crate) fn unsent(&self, client: ClientId) -> usize {
+        self.connections.get(&client).map_or(0, Connection::unsent)
     }
 
-    /// Whether bytes of an upgraded client are to be read. Its own side fills up while they are not.
-    pub(crate) fn welcome_input(&mut self, client: ClientId, welcome: bool) {
-        self.with(client, |client, _| client.welcome_input(welcome));
+    /// Whether a duplex channel is read. While it is not, the client's own socket buffer fills up.
+    pub(crate) fn set_read_enabled(&mut self, client: ClientId, enabled: bool) {
+        self.with(client, |connection, _| {
+            connection.set_read_enabled(enabled);
+            Ok(())
+        });
     }
 
-    /// Ends a connection once all is sent.
+    /// Ends a channel once everything is written.
     pub(crate) fn close(&mut self, client: ClientId) {
-        self.with(client, |client, _| client.close());
+        self.with(client, Connection::close);
     }
 
     fn accept(&mut self, listener: usize, now: Instant) {
-        for _ in 0..ACCEPTS {
+        for _ in 0..MAX_ACCEPTS {
             let stream = match self.listeners[listener].accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    // Out of descriptors: who waits stays ready, and the loop must not spin.
-                    log::warn!("cannot accept a client of the control socket: {error}");
-                    self.listen_for_clients(false);
-                    self.deaf_until = Some(now + DEAF_TIME);
+                    // Out of descriptors. The listener stays readable, and the loop must not spin.
+                    log::warn!("control socket: cannot accept a client: {error}");
+                    self.set_accept_enabled(false);
+                    self.accept_paused_until = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             };
             if stream.set_nonblocking(true).is_err() || !socket::is_permitted(&stream).unwrap_or(false) {
                 continue;
             }
-            if self.clients.len() >= CLIENTS {
-                refuse(&stream);
+            if self.connections.len() >= MAX_CLIENTS {
+                reject(&stream);
                 continue;
             }
-            let mut client = Client::new(stream, now);
-            let id = ClientId(self.next);
-            self.next += 1;
-            let event = EpollEvent::new(client.new_interest().unwrap_or(EventSet::IN), id.0);
-            if self.epoll.ctl(ControlOperation::Add, client.as_raw_fd(), event).is_ok() {
-                self.clients.insert(id, client);
-                // Most have sent their request by now.
+            let mut connection = Connection::new(stream, now);
+            let id = ClientId(self.next_client);
+            self.next_client += 1;
+            let event = EpollEvent::new(connection.new_interest().unwrap_or(EventSet::IN), id.0);
+            if self.epoll.ctl(ControlOperation::Add, connection.as_raw_fd(), event).is_ok() {
+                self.connections.insert(id, connection);
+                // Most clients have sent their request by now.
                 self.serve_client(id, EventSet::IN, now);
             }
         }
     }
 
-    fn listen_for_clients(&self, listen: bool) {
-        let interest = if listen { EventSet::IN } else { EventSet::empty() };
+    fn set_accept_enabled(&self, enabled: bool) {
+        let interest = if enabled { EventSet::IN } else { EventSet::empty() };
         for (number, listener) in self.listeners.iter().enumerate() {
             let event = EpollEvent::new(interest, number as u64);
             let modified = self.epoll.ctl(ControlOperation::Modify, listener.as_raw_fd(), event);
-            modified.expect("the listener was added in `also_listen`");
+            modified.expect("the listener was added in `add_listener`");
         }
     }
 
     fn serve_client(&mut self, id: ClientId, ready: EventSet, now: Instant) {
         if ready.contains(EventSet::OUT) {
-            self.with(id, |_, _| {});
+            self.with(id, |_, _| Ok(()));
         }
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
         let hung_up = ready.intersects(EventSet::HANG_UP | EventSet::ERROR);
-        match client.read(now) {
-            Input::Request(request) => match route::operation(&request) {
-                Ok(operation) => self.notices.push(Notice::Call(id, operation)),
-                Err(response) => self.answer(id, &response),
+        match connection.read(now) {
+            Received::Request(request) => match route::route(&request) {
+                Ok(Operation::Query(query)) => self.served.queries.push((id, query)),
+                Ok(Operation::Command(command)) => self.push(id, ClientEvent::Command(command)),
+                Err(response) => self.respond(id, &response),
             },
-            Input::Data(bytes) => self.notices.push(Notice::Data(id, bytes)),
-            Input::End => self.notices.push(Notice::InputEnded(id)),
-            Input::Nothing if !hung_up => {}
-            Input::Nothing | Input::Gone => return self.drop_client(id),
+            Received::Frames(frames, error) => {
+                frames.into_iter().for_each(|frame| self.push(id, ClientEvent::Frame(frame)));
+                if let Some(error) = error {
+                    log::debug!("control socket: client dropped: {error}");
+                    return self.drop_client(id);
+                }
+            }
+            Received::InputEnded => self.push(id, ClientEvent::InputEnded),
+            Received::Nothing if !hung_up => {}
+            Received::Nothing | Received::Gone => return self.drop_client(id),
         }
-        self.with(id, |_, _| {});
+        self.with(id, |_, _| Ok(()));
     }
 
-    /// Lets `act` change a client, then writes what it takes. A client that is gone is dropped.
-    fn with(&mut self, id: ClientId, act: impl FnOnce(&mut Client, Instant)) {
-        self.try_with(id, |client, now| {
-            act(client, now);
-            Ok(())
-        });
+    fn push(&mut self, id: ClientId, event: ClientEvent) {
+        self.served.events.push((id, event));
     }
 
-    /// The same where `act` may give the client up.
-    fn try_with(&mut self, id: ClientId, act: impl FnOnce(&mut Client, Instant) -> Result<()>) {
+    /// Lets `act` change a connection, then writes what the client takes. Drops a client that is gone
+    /// or too slow for `act`.
+    fn with(
+        &mut self,
+        id: ClientId,
+        act: impl FnOnce(&mut Connection, Instant) -> std::result::Result<(), OutboxFull>,
+    ) {
         let now = Instant::now();
-        let Some(client) = self.clients.get_mut(&id) else { return };
-        match act(client, now).and_then(|()| client.write(now)) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if act(connection, now).is_err() {
+            return self.drop_client(id);
+        }
+        match connection.write(now) {
             Err(_) => return self.drop_client(id),
-            Ok(_) if client.is_done() => return self.drop_client(id),
-            Ok(true) => self.notices.push(Notice::Room(id)),
+            Ok(_) if connection.is_done() => return self.drop_client(id),
+            Ok(true) => self.served.events.push((id, ClientEvent::Writable)),
             Ok(false) => {}
         }
-        if client.has_read_ahead() && !self.ahead.contains(&id) {
-            self.ahead.push(id);
+        if connection.has_unread_input() && !self.pipelined.contains(&id) {
+            self.pipelined.push(id);
         }
-        if let Some(interest) = client.new_interest() {
+        if let Some(interest) = connection.new_interest() {
             let event = EpollEvent::new(interest, id.0);
-            let modified = self.epoll.ctl(ControlOperation::Modify, client.as_raw_fd(), event);
+            let modified = self.epoll.ctl(ControlOperation::Modify, connection.as_raw_fd(), event);
             modified.expect("the descriptor was added in `accept`");
         }
     }
 
     fn drop_client(&mut self, id: ClientId) {
-        if self.clients.remove(&id).is_some() {
-            self.notices.push(Notice::Gone(id));
+        if self.connections.remove(&id).is_some() {
+            self.push(id, ClientEvent::Gone);
         }
     }
 
     fn expire(&mut self, now: Instant) {
-        let is_late = |client: &Client| client.deadline().is_some_and(|deadline| deadline <= now);
-        let late: Vec<ClientId> =
-            self.clients.iter().filter(|(_, client)| is_late(client)).map(|(id, _)| *id).collect();
-        for id in late {
-            let is_in_request = self.clients.get(&id).is_some_and(Client::is_in_request);
+        let is_late = |connection: &Connection| connection.deadline().is_some_and(|deadline| deadline <= now);
+        let late: Vec<(ClientId, bool)> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| is_late(connection))
+            .map(|(id, connection)| (*id, connection.is_in_request()))
+            .collect();
+        for (id, is_in_request) in late {
             if is_in_request {
-                let response = Response::refusal(408, "the request is not complete after 10 s");
-                self.with(id, |client, now| client.close_with(&response, now));
+                let response = Response::error(408, "request not complete within 10 s");
+                self.with(id, |connection, now| {
+                    connection.respond_and_close(&response, now);
+                    Ok(())
+                });
             } else {
                 self.drop_client(id);
             }
@@ -303,11 +324,10 @@ impl Server {
     }
 }
 
-/// Tells a client that there are enough, as far as it hears that.
-fn refuse(mut stream: &UnixStream) {
-    let form = response::Form { keep_alive: false, chunked: true, upgrade: false };
-    let response = Response::refusal(503, &format!("{CLIENTS} clients are connected already"));
-    let _ = stream.write_all(&response.to_bytes(form));
+/// Answers a client that is one too many, as far as its socket takes it.
+fn reject(mut stream: &UnixStream) {
+    let response = Response::error(503, &format!("too many clients: the limit is {MAX_CLIENTS}"));
+    let _ = stream.write_all(&response.to_bytes(false));
 }
 
 impl AsRawFd for Server {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `vmm/openapi.json` says what the table of routes and the documents are.
+//! `vmm/openapi.json` describes the routes and the documents as they are.
 
 use super::*;
 use crate::api::control_socket::Stats;
@@ -17,7 +17,7 @@ fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().unwrap().keys().cloned().collect()
 }
 
-/// What a schema names, and which of it has to be there.
+/// Properties of a schema, and those that are required.
 fn schema(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let schema = &description()["components"]["schemas"][name];
     let required = schema["required"].as_array().into_iter().flatten();
@@ -25,7 +25,7 @@ fn schema(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn the_description_and_the_table_have_the_same_routes() {
+fn openapi_has_the_routes_of_the_table() {
     let description = description();
     let mut described = BTreeSet::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
@@ -36,18 +36,18 @@ fn the_description_and_the_table_have_the_same_routes() {
 }
 
 #[test]
-fn the_bodies_that_are_described_are_those_that_are_read() {
+fn openapi_has_the_parameters_of_bodies() {
     let object = |name| Value::from_iter(schema(name).0.into_iter().map(|key| (key, Value::Null)));
     assert_eq!(serde_json::from_value::<Stop>(object("Stop")).unwrap(), Stop::default());
     assert_eq!(serde_json::from_value::<Kill>(object("Kill")).unwrap(), Kill::default());
-    // Nor is anything read that is not described.
+    // And no parameter is missing in the description.
     assert_eq!(keys(&serde_json::to_value(Stop::default()).unwrap()), schema("Stop").0);
     assert_eq!(keys(&serde_json::to_value(Kill::default()).unwrap()), schema("Kill").0);
     assert_eq!(keys(&serde_json::to_value(Exec::default()).unwrap()), schema("Exec").0);
 }
 
 #[test]
-fn the_answers_that_are_described_are_those_that_are_given() {
+fn openapi_has_the_keys_of_responses() {
     let mut status = Status::sample();
     let optional = |name: &str| {
         let (all, required) = schema(name);

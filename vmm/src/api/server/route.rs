@@ -1,43 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which request is which operation: the table of routes, and the parameters of each. Pure. `vmm/openapi.json` describes the
-//! same for others, and a test holds the two together.
+//! Routing: the table of paths, the parameters of each, and whether it is a [`Query`] or a
+//! [`Command`]. Nothing after this dispatches on a path. Pure. `vmm/openapi.json` describes the same
+//! for users; a test compares the two.
 
-use super::head::Request;
+use super::http::{Request, Response};
 use super::logs_query::LogsQuery;
-use super::response::Response;
 use crate::config::signal::SignalNumber;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::run_spec::WindowSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What a client wants.
+/// A valid request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    /// The status now, with fresh counters.
+pub(super) enum Operation {
+    Query(Query),
+    Command(Command),
+}
+
+/// Answered from the state of the run, without the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    /// The status with fresh counters.
     Status,
-    /// A polite end.
-    Stop(Stop),
-    /// A signal to the workload; KILL cuts the power.
-    Kill(Kill),
-    /// The vCPUs held.
-    Pause,
-    /// And released.
-    Resume,
-    /// The end, when it comes.
-    Wait,
-    /// The counters; again and again with `stream`.
-    Stats {
-        /// Every second until the client leaves.
-        stream: bool,
-    },
-    /// Each change from now on, the present status first.
+    /// The counters, once or each second until the client leaves.
+    Stats { stream: bool },
+    /// The status now and at each change.
     Events,
-    /// What the workload has written.
+    /// Output of a detached workload.
     Logs(LogsQuery),
-    /// A process beside the workload, on an upgraded connection.
+    /// The status at the end of the run, once it comes.
+    Wait,
+}
+
+/// For the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Stop(Stop),
+    Kill(Kill),
+    /// Hold the vCPUs.
+    Pause,
+    /// Release the vCPUs.
+    Resume,
+    /// Start a process beside the workload; the connection becomes its streams.
     Exec(ExecSpec),
-    /// The streams of a detached workload, on an upgraded connection.
+    /// The connection becomes streams of a detached workload.
     Attach,
 }
 
@@ -45,9 +52,9 @@ pub(crate) enum Operation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Stop {
-    /// Seconds until power is cut, instead of `--stop-timeout`.
+    /// Seconds until the power cut, in place of `--stop-timeout`.
     pub(crate) timeout: Option<u32>,
-    /// Instead of the image's StopSignal.
+    /// In place of the image's StopSignal.
     pub(crate) signal: Option<SignalNumber>,
 }
 
@@ -55,7 +62,7 @@ pub(crate) struct Stop {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Kill {
-    /// KILL if none is given.
+    /// KILL by default.
     pub(crate) signal: Option<SignalNumber>,
 }
 
@@ -63,35 +70,34 @@ pub(crate) struct Kill {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Exec {
-    /// What to execute, and its arguments.
+    /// The program and its arguments.
     pub(crate) command: Vec<String>,
-    /// `NAME=VALUE` strings on top of the workload's.
+    /// `NAME=VALUE` strings that override the workload's.
     pub(crate) env: Vec<String>,
-    /// Instead of the workload's.
+    /// Empty means the workload's.
     pub(crate) workdir: String,
-    /// Instead of the workload's.
+    /// Empty means the workload's.
     pub(crate) user: String,
-    /// Input will come.
+    /// The client sends input.
     pub(crate) interactive: bool,
-    /// A terminal of this size.
+    /// A pty of this size in place of pipes.
     pub(crate) terminal: Option<WindowSize>,
-    /// Nobody waits for it.
+    /// No streams; the client leaves once the process was started.
     pub(crate) detach: bool,
 }
 
 impl Exec {
-    /// What PID 1 is told.
     fn spec(self) -> Result<ExecSpec, Response> {
         let Self { command, env, workdir, user, interactive, terminal, detach } = self;
         let texts = command.iter().chain(&env).chain([&workdir, &user]);
         if command.first().is_none_or(String::is_empty) {
-            return Err(Response::refusal(400, "the command is empty"));
+            return Err(Response::error(400, "command: empty"));
         }
         if texts.into_iter().any(|text| text.contains('\0')) {
-            return Err(Response::refusal(400, "a NUL byte cannot be part of a command or its surroundings"));
+            return Err(Response::error(400, "NUL byte in command, env, workdir or user"));
         }
         if let Some(variable) = env.iter().find(|variable| variable.find('=').is_none_or(|at| at == 0)) {
-            return Err(Response::refusal(400, &format!("env: `{variable}` is not NAME=VALUE")));
+            return Err(Response::error(400, &format!("env: `{variable}` is not NAME=VALUE")));
         }
         Ok(ExecSpec {
             arguments: command,
@@ -105,80 +111,84 @@ impl Exec {
     }
 }
 
-/// Body of `POST /v1/attach`: there is nothing to choose.
+/// Body of `POST /v1/attach`, which has no parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Attach {}
 
 /// One line of the table.
-pub(super) struct Route {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    /// Makes the operation of query and body.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    /// Makes the operation from query and body.
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-/// Everything that can be asked for.
-pub(super) const ROUTES: [Route; 11] = [
-    Route { method: "GET", path: "/v1/status", operation: |_| Ok(Operation::Status) },
-    Route { method: "POST", path: "/v1/stop", operation: |request| body(request).map(Operation::Stop) },
-    Route { method: "POST", path: "/v1/kill", operation: |request| body(request).map(Operation::Kill) },
-    Route { method: "POST", path: "/v1/pause", operation: |_| Ok(Operation::Pause) },
-    Route { method: "POST", path: "/v1/resume", operation: |_| Ok(Operation::Resume) },
-    Route { method: "GET", path: "/v1/wait", operation: |_| Ok(Operation::Wait) },
-    Route { method: "GET", path: "/v1/stats", operation: stats },
-    Route { method: "GET", path: "/v1/events", operation: |_| Ok(Operation::Events) },
+const ROUTES: [Route; 11] = [
+    Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
+    Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
+    Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
     Route {
         method: "GET",
         path: "/v1/logs",
-        operation: |request| LogsQuery::parse(&request.query).map(Operation::Logs),
+        operation: |request| query(Query::Logs(LogsQuery::parse(&request.query)?)),
     },
-    Route { method: "POST", path: "/v1/exec", operation: exec },
-    Route { method: "POST", path: "/v1/attach", operation: attach },
+    Route { method: "GET", path: "/v1/wait", operation: |_| query(Query::Wait) },
+    Route { method: "POST", path: "/v1/stop", operation: |request| command(Command::Stop(body(request)?)) },
+    Route { method: "POST", path: "/v1/kill", operation: |request| command(Command::Kill(body(request)?)) },
+    Route { method: "POST", path: "/v1/pause", operation: |_| command(Command::Pause) },
+    Route { method: "POST", path: "/v1/resume", operation: |_| command(Command::Resume) },
+    Route {
+        method: "POST",
+        path: "/v1/exec",
+        operation: |request| command(Command::Exec(upgrade_body::<Exec>(request)?.spec()?)),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/attach",
+        operation: |request| upgrade_body::<Attach>(request).and_then(|_| command(Command::Attach)),
+    },
 ];
 
-/// The operation that `request` is.
-pub(super) fn operation(request: &Request) -> Result<Operation, Response> {
-    let mut here = ROUTES.iter().filter(|route| route.path == request.path).peekable();
-    if here.peek().is_none() {
-        return Err(Response::refusal(404, &format!("there is no {}", request.path)));
+pub(super) fn route(request: &Request) -> Result<Operation, Response> {
+    let mut with_path = ROUTES.iter().filter(|route| route.path == request.path).peekable();
+    if with_path.peek().is_none() {
+        return Err(Response::error(404, &format!("{}: no such path", request.path)));
     }
-    match here.find(|route| route.method == request.method) {
+    match with_path.find(|route| route.method == request.method) {
         Some(route) => (route.operation)(request),
-        None => Err(Response::refusal(405, &format!("{} cannot be used with {}", request.method, request.path))),
+        None => Err(Response::error(405, &format!("{}: method {} is not supported", request.path, request.method))),
     }
 }
 
-fn stats(request: &Request) -> Result<Operation, Response> {
+fn query(query: Query) -> Result<Operation, Response> {
+    Ok(Operation::Query(query))
+}
+
+fn command(command: Command) -> Result<Operation, Response> {
+    Ok(Operation::Command(command))
+}
+
+fn stream(request: &Request) -> Result<bool, Response> {
     match &*request.query {
-        "" | "stream=false" => Ok(Operation::Stats { stream: false }),
-        "stream" | "stream=true" => Ok(Operation::Stats { stream: true }),
-        other => Err(Response::refusal(400, &format!("the query is `stream=true` or `stream=false`, not `{other}`"))),
+        "" | "stream=false" => Ok(false),
+        "stream" | "stream=true" => Ok(true),
+        other => Err(Response::error(400, &format!("query `{other}`: not stream=true or stream=false"))),
     }
 }
 
-fn exec(request: &Request) -> Result<Operation, Response> {
-    require_upgrade(request)?;
-    body::<Exec>(request)?.spec().map(Operation::Exec)
-}
-
-fn attach(request: &Request) -> Result<Operation, Response> {
-    require_upgrade(request)?;
-    body::<Attach>(request).map(|_| Operation::Attach)
-}
-
-fn require_upgrade(request: &Request) -> Result<(), Response> {
+fn upgrade_body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Response> {
     match request.form.upgrade {
-        true => Ok(()),
-        false => Err(Response::refusal(426, "the request has to say `Connection: Upgrade` and `Upgrade: tcp`")),
+        true => body(request),
+        false => Err(Response::error(426, "missing `Connection: Upgrade` and `Upgrade: tcp`")),
     }
 }
 
-/// The body as JSON; an empty one leaves everything as it is by default.
+/// The body as JSON. Without one, every parameter has its default.
 fn body<T: DeserializeOwned + Default>(request: &Request) -> Result<T, Response> {
     match request.body.trim_ascii() {
         b"" => Ok(T::default()),
-        bytes => serde_json::from_slice(bytes).map_err(|error| Response::refusal(400, &format!("the body: {error}"))),
+        bytes => serde_json::from_slice(bytes).map_err(|error| Response::error(400, &format!("body: {error}"))),
     }
 }
 
@@ -188,31 +198,57 @@ mod openapi_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::super::response::Form;
+    use super::super::http::Form;
     use super::*;
 
-    fn ask(method: &str, target: &str, body: &str) -> Result<Operation, u16> {
+    fn request(method: &str, target: &str, body: &str, upgrade: bool) -> Request {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request {
+        Request {
             method: method.into(),
             path: path.into(),
             query: query.into(),
             body: body.into(),
-            form: Form { keep_alive: true, chunked: true, upgrade: false },
-        };
-        operation(&request).map_err(|response| response.status)
+            form: Form { keep_alive: true, chunked: true, upgrade },
+        }
+    }
+
+    fn routed(method: &str, target: &str, body: &str) -> Result<Operation, u16> {
+        route(&request(method, target, body, false)).map_err(|response| response.status)
     }
 
     #[test]
-    fn parameters_come_as_query_or_body_and_may_be_missing() {
-        assert_eq!(ask("GET", "/v1/stats?stream=true", ""), Ok(Operation::Stats { stream: true }));
-        assert_eq!(ask("POST", "/v1/stop", ""), Ok(Operation::Stop(Stop::default())));
+    fn requests_that_only_read_are_queries() {
+        let logs = LogsQuery::parse("follow=1").unwrap();
+        for (target, query) in [
+            ("/v1/status", Query::Status),
+            ("/v1/stats", Query::Stats { stream: false }),
+            ("/v1/stats?stream=true", Query::Stats { stream: true }),
+            ("/v1/events", Query::Events),
+            ("/v1/logs?follow=1", Query::Logs(logs)),
+            ("/v1/wait", Query::Wait),
+        ] {
+            assert_eq!(routed("GET", target, ""), Ok(Operation::Query(query)), "{target}");
+        }
+    }
+
+    #[test]
+    fn requests_that_change_the_machine_are_commands() {
         let stop = Stop { timeout: Some(3), signal: Some("USR1".parse().unwrap()) };
-        assert_eq!(ask("POST", "/v1/stop", r#"{"timeout":3,"signal":"USR1"}"#), Ok(Operation::Stop(stop)));
+        for (path, body, command) in [
+            ("/v1/stop", "", Command::Stop(Stop::default())),
+            ("/v1/stop", r#"{"timeout":3,"signal":"USR1"}"#, Command::Stop(stop)),
+            ("/v1/kill", "", Command::Kill(Kill::default())),
+            ("/v1/pause", "", Command::Pause),
+            ("/v1/resume", "", Command::Resume),
+        ] {
+            assert_eq!(routed("POST", path, body), Ok(Operation::Command(command)), "{path} {body}");
+        }
+        let attach = route(&request("POST", "/v1/attach", "", true));
+        assert_eq!(attach, Ok(Operation::Command(Command::Attach)));
     }
 
     #[test]
-    fn what_is_not_in_the_table_is_refused() {
+    fn unknown_and_invalid_requests_are_rejected() {
         for (method, target, body, status) in [
             ("GET", "/", "", 404),
             ("GET", "/v2/status", "", 404),
@@ -226,20 +262,16 @@ mod tests {
             ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),
         ] {
-            assert_eq!(ask(method, target, body), Err(status), "{method} {target} {body}");
+            assert_eq!(routed(method, target, body), Err(status), "{method} {target} {body}");
         }
     }
 
     #[test]
-    fn a_process_that_cannot_be_is_refused() {
-        let ask = |body: &str| {
-            let form = Form { keep_alive: true, chunked: true, upgrade: true };
-            let (method, path) = ("POST".into(), "/v1/exec".into());
-            let request = Request { method, path, query: String::new(), body: body.into(), form };
-            operation(&request).map_err(|response| response.status)
-        };
+    fn exec_rejects_an_invalid_process() {
+        let routed = |body: &str| route(&request("POST", "/v1/exec", body, true)).map_err(|response| response.status);
         let spec = ExecSpec { arguments: vec!["true".into()], stdin: true, ..ExecSpec::default() };
-        assert_eq!(ask(r#"{"command":["true"],"interactive":true}"#), Ok(Operation::Exec(spec)));
+        let command = Operation::Command(Command::Exec(spec));
+        assert_eq!(routed(r#"{"command":["true"],"interactive":true}"#), Ok(command));
         for body in [
             "",
             r#"{"command":[]}"#,
@@ -248,7 +280,7 @@ mod tests {
             r#"{"command":["true"],"env":["=x"]}"#,
             r#"{"command":["true"],"env":["NAME"]}"#,
         ] {
-            assert_eq!(ask(body), Err(400), "{body}");
+            assert_eq!(routed(body), Err(400), "{body}");
         }
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `control.sock` in an entry of the run directory: its place, and who may use it. Used by `main`, on either side.
+//! `control.sock` in an entry of the run directory: its path, and which users may connect. Used by
+//! `main` of the server and of clients.
 //!
-//! The path of an entry may be longer than a socket address holds (108 bytes, unix(7)), so the folder is opened and the
-//! address leads through its descriptor.
+//! The path of an entry may be longer than a socket address (108 bytes, unix(7)), so the directory is
+//! opened and the address leads through its descriptor.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::sockopt::socket_peercred;
@@ -13,48 +14,47 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Its name.
 pub(crate) const SOCKET_FILE: &str = "control.sock";
-/// For this user only. The folder is, too.
+/// For this user only, like the directory.
 const MODE: u32 = 0o600;
 
-/// Listens in `entry`, whose lock the caller holds: a socket that is there already is left from before.
+/// Listens in `entry`, whose lock the caller holds: an existing socket is stale.
 ///
 /// # Errors
-/// The host refused.
+/// The host refuses the socket.
 pub(super) fn listen(entry: &Path) -> Result<UnixListener> {
     match fs::remove_file(entry.join(SOCKET_FILE)) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let (folder, address) = address(entry)?;
+    let (directory, address) = address(entry)?;
     let listener = UnixListener::bind(address)?;
-    drop(folder);
+    drop(directory);
     fs::set_permissions(entry.join(SOCKET_FILE), Permissions::from_mode(MODE))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Connects to whoever listens in `entry`.
+/// Connects to the process that listens in `entry`.
 ///
 /// # Errors
-/// Nobody does.
+/// No process listens.
 pub(crate) fn connect(entry: &Path) -> Result<UnixStream> {
-    let (_folder, address) = address(entry)?;
+    let (_directory, address) = address(entry)?;
     UnixStream::connect(address)
 }
 
 /// An address that is valid while the descriptor is open.
 fn address(entry: &Path) -> Result<(OwnedFd, PathBuf)> {
-    let folder = open(entry, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let address = format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd());
-    Ok((folder, address.into()))
+    let directory = open(entry, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let address = format!("/proc/self/fd/{}/{SOCKET_FILE}", directory.as_raw_fd());
+    Ok((directory, address.into()))
 }
 
-/// Whether this user or root is at the other end.
+/// Whether the peer is this user or root.
 ///
 /// # Errors
-/// The host does not say.
+/// The host does not know the peer.
 pub(super) fn is_permitted(stream: impl AsFd) -> Result<bool> {
     let peer = socket_peercred(stream)?.uid;
     Ok(peer.is_root() || peer == rustix::process::geteuid())
@@ -66,7 +66,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     #[test]
-    fn a_path_longer_than_an_address_is_no_obstacle() {
+    fn path_may_be_longer_than_a_socket_address() {
         let base = tempfile::tempdir().unwrap();
         let entry = base.path().join("x".repeat(200));
         fs::create_dir(&entry).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_left_is_reclaimed_and_nobody_behind_it_is_an_error() {
+    fn stale_socket_is_reclaimed() {
         let entry = tempfile::tempdir().unwrap();
         drop(listen(entry.path()).unwrap());
         assert_eq!(connect(entry.path()).unwrap_err().kind(), ErrorKind::ConnectionRefused);

@@ -4,14 +4,20 @@
 
 use super::Monitor;
 use super::operations::conflict;
-use crate::api::frame::{self, Frames, FromClient, Over};
-use crate::api::server::{ClientId, Response};
+use crate::api::frame::{self, ClientFrame, Exit};
+use crate::api::outbox::MAX_OUTBOX_BYTES;
+use crate::api::server::{Channel, ClientId, Response};
 use crate::machine::supervisor::Event;
 use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecEvent, ExecId};
 use crate::state::status::State;
-use guest_protocol::exec::ExecSpec;
+use guest_protocol::exec::{ExecSpec, OUTPUT_OVERHEAD, OUTPUT_WINDOW};
 use guest_protocol::protocol::WorkloadEnd;
 use std::collections::VecDeque;
+
+/// What PID 1 may send without more credit fits into the client's outbox, however short the frames
+/// are: a frame costs its header, too. The other half is for the last frame.
+const _: () = assert!(OUTPUT_WINDOW as usize <= MAX_OUTBOX_BYTES / 2);
+const _: () = assert!(OUTPUT_OVERHEAD as usize == frame::HEADER_SIZE);
 
 /// At most as many as the server has clients.
 #[derive(Debug, Default)]
@@ -22,14 +28,11 @@ struct ExecClient {
     client: ClientId,
     exec: ExecId,
     detached: bool,
-    frames: Frames,
     /// Bytes that the process has no room for yet. While there are any, the client is not read.
     input: VecDeque<u8>,
     input_ended: bool,
-    /// Frames that the client has no room for yet, at most one window of output.
-    output: VecDeque<Vec<u8>>,
-    /// `output` includes the last frame.
-    ended: bool,
+    /// Bytes of output frames that were sent, and not yet credited to PID 1 as taken by the client.
+    uncredited: usize,
 }
 
 impl ExecClients {
@@ -44,22 +47,20 @@ impl Monitor<'_> {
         let detached = spec.detached;
         let started = match self.context.lifecycle.status().state {
             State::Paused => Err(conflict(State::Paused, "execute a command")),
-            _ => self.supervisor.exec(spec).map_err(|error| Response::refusal(409, &error.to_string())),
+            _ => self.supervisor.exec(spec).map_err(|error| Response::error(409, &error.to_string())),
         };
         let Some(socket) = &mut self.context.socket else { return };
         match started {
-            Err(refusal) => socket.server.answer(client, &refusal),
+            Err(error) => socket.server.respond(client, &error),
             Ok((exec, actions)) => {
-                socket.server.upgrade(client, frame::CONTENT_TYPE);
+                socket.server.open(client, Channel::Duplex);
                 self.exec_clients.0.push(ExecClient {
                     client,
                     exec,
                     detached,
-                    frames: Frames::default(),
                     input: VecDeque::new(),
                     input_ended: false,
-                    output: VecDeque::new(),
-                    ended: false,
+                    uncredited: 0,
                 });
                 self.act(actions);
             }
@@ -67,55 +68,40 @@ impl Monitor<'_> {
     }
 
     pub(super) fn on_exec_event(&mut self, exec: ExecId, event: ExecEvent) {
+        let Some(socket) = &mut self.context.socket else { return };
         let Some(index) = self.exec_clients.position(|other| other.exec == exec) else { return };
-        let client = &mut self.exec_clients.0[index];
-        match event {
-            ExecEvent::Started if client.detached => {
-                client.output.push_back(frame::encode_json(&Over { status: 0, signal: None, message: None }));
-                client.ended = true;
-            }
-            ExecEvent::Started | ExecEvent::Room => {}
+        let exec_client = &mut self.exec_clients.0[index];
+        let client = exec_client.client;
+        let exit = match event {
+            ExecEvent::Started if exec_client.detached => Exit { status: 0, signal: None, message: None },
+            ExecEvent::Ended(end) => exit(&end),
             ExecEvent::Output { stderr, bytes } => {
-                let stream = if stderr { frame::STDERR } else { frame::STDOUT };
-                client.output.push_back(frame::encode(stream, &bytes));
+                let frame = frame::encode(if stderr { frame::STDERR } else { frame::STDOUT }, &bytes);
+                exec_client.uncredited += frame.len();
+                socket.server.send(client, &frame);
+                return self.pump_exec_client(client);
             }
-            ExecEvent::Ended(end) => {
-                client.output.push_back(frame::encode_json(&over(&end)));
-                client.ended = true;
-            }
-        }
-        let client = client.client;
-        self.pump_exec_client(client);
+            ExecEvent::Started | ExecEvent::Room => return self.pump_exec_client(client),
+        };
+        socket.server.send(client, &frame::encode_json(&exit));
+        socket.server.close(client);
+        self.exec_clients.0.swap_remove(index);
     }
 
-    pub(super) fn on_exec_data(&mut self, client: ClientId, bytes: &[u8]) {
+    pub(super) fn on_exec_frame(&mut self, client: ClientId, frame: ClientFrame) {
         let Some(index) = self.exec_clients.position(|other| other.client == client) else { return };
         let exec_client = &mut self.exec_clients.0[index];
-        let exec = exec_client.exec;
-        exec_client.frames.push(bytes);
-        let mut commands = Vec::new();
-        let intact = loop {
-            match exec_client.frames.next_from_client() {
-                Ok(None) => break true,
-                Ok(Some(FromClient::Input(bytes))) if bytes.is_empty() => exec_client.input_ended = true,
-                Ok(Some(FromClient::Input(bytes))) => exec_client.input.extend(bytes),
-                Ok(Some(FromClient::Signal(signal))) => commands.push(ExecCommand::Signal(signal)),
-                Ok(Some(FromClient::Resize(size))) => commands.push(ExecCommand::Resize(size)),
-                Err(_) => break false,
+        let command = match frame {
+            ClientFrame::Input(bytes) => {
+                exec_client.input_ended |= bytes.is_empty();
+                exec_client.input.extend(bytes);
+                return self.pump_exec_client(client);
             }
+            ClientFrame::Signal(signal) => ExecCommand::Signal(signal),
+            ClientFrame::Resize(size) => ExecCommand::Resize(size),
         };
-        for command in commands {
-            self.feed(Event::Exec(exec, command));
-        }
-        if intact {
-            self.pump_exec_client(client);
-        } else {
-            // A protocol error ends the connection.
-            if let Some(socket) = &mut self.context.socket {
-                socket.server.close(client);
-            }
-            self.on_exec_client_gone(client);
-        }
+        let exec = exec_client.exec;
+        self.feed(Event::Exec(exec, command));
     }
 
     pub(super) fn on_exec_input_ended(&mut self, client: ClientId) {
@@ -129,30 +115,21 @@ impl Monitor<'_> {
     pub(super) fn on_exec_client_gone(&mut self, client: ClientId) {
         if let Some(index) = self.exec_clients.position(|other| other.client == client) {
             let gone = self.exec_clients.0.swap_remove(index);
-            if !gone.ended {
-                self.feed(Event::Exec(gone.exec, ExecCommand::HangUp));
-            }
+            self.feed(Event::Exec(gone.exec, ExecCommand::HangUp));
         }
     }
 
-    /// Moves bytes both ways, as far as either side takes them.
+    /// Sends input as far as the process has room, and credits output as far as the client took it.
     pub(super) fn pump_exec_client(&mut self, client: ClientId) {
         let Some(socket) = &mut self.context.socket else { return };
         let Some(index) = self.exec_clients.position(|other| other.client == client) else { return };
         let exec_client = &mut self.exec_clients.0[index];
         let exec = exec_client.exec;
-        let mut taken = 0;
-        while let Some(frame) = exec_client.output.front() {
-            if socket.server.room(client) < frame.len() {
-                break;
-            }
-            taken += (frame.len() - frame::HEADER) as u32;
-            socket.server.send(client, frame);
-            exec_client.output.pop_front();
-        }
         let mut commands = Vec::new();
+        let taken = exec_client.uncredited.saturating_sub(socket.server.unsent(client));
         if taken > 0 {
-            commands.push(ExecCommand::Taken(taken));
+            exec_client.uncredited -= taken;
+            commands.push(ExecCommand::Taken(taken as u32));
         }
         let room = self.supervisor.exec_room(exec).min(exec_client.input.len());
         if room > 0 {
@@ -162,19 +139,14 @@ impl Monitor<'_> {
             exec_client.input_ended = false;
             commands.push(ExecCommand::InputEnd);
         }
-        socket.server.welcome_input(client, exec_client.input.is_empty());
-        let finished = exec_client.ended && exec_client.output.is_empty();
-        if finished {
-            socket.server.close(client);
-            self.exec_clients.0.swap_remove(index);
-        }
+        socket.server.set_read_enabled(client, exec_client.input.is_empty());
         for command in commands {
             self.feed(Event::Exec(exec, command));
         }
     }
 }
 
-fn over(end: &ExecEnd) -> Over {
+fn exit(end: &ExecEnd) -> Exit {
     let (signal, message) = match end {
         ExecEnd::Exited(WorkloadEnd::Signalled { signal, out_of_memory }) => {
             (Some(*signal), out_of_memory.then(|| "killed by the guest's kernel: out of memory".to_owned()))
@@ -183,5 +155,5 @@ fn over(end: &ExecEnd) -> Over {
         ExecEnd::Failed { message, .. } => (None, Some(message.clone())),
         ExecEnd::MachineEnded => (None, Some("the machine has ended".to_owned())),
     };
-    Over { status: end.status(), signal, message }
+    Exit { status: end.status(), signal, message }
 }

@@ -87,7 +87,7 @@ impl<'a> Monitor<'a> {
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
         let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
-        let bell = context.socket.as_ref().and_then(|socket| socket.bell());
+        let bell = context.socket.as_ref().and_then(|socket| socket.log_notifier());
         let bell = bell.map(|bell| (bell.as_raw_fd(), Source::Logs));
         for (descriptor, source) in sources.into_iter().chain(socket).chain(bell) {
             let event = EpollEvent::new(EventSet::IN, source as u64);

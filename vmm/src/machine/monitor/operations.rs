@@ -3,7 +3,7 @@
 //! loop.
 
 use super::Monitor;
-use crate::api::server::{ClientId, Kill, Notice, Operation, Response, Stop};
+use crate::api::server::{ClientEvent, ClientId, Command, Kill, Response, Stop};
 use crate::host::resident;
 use crate::machine::supervisor::Event;
 use crate::state::lifecycle::Lifecycle;
@@ -23,21 +23,16 @@ impl Monitor<'_> {
             return;
         }
         let counters = || machine.counters(totals.cpu_time + threads.cpu_time());
-        for notice in socket.serve(context.lifecycle, counters) {
-            match notice {
-                Notice::Call(client, Operation::Exec(spec)) => self.on_exec(client, spec),
-                Notice::Call(client, Operation::Attach) => self.on_attach(client),
-                Notice::Call(client, operation) => {
-                    let response = self.operate(operation);
-                    self.answer(client, &response);
+        for (client, event) in socket.serve(context.lifecycle, counters) {
+            match event {
+                ClientEvent::Command(command) => self.on_command(client, command),
+                ClientEvent::Frame(frame) if self.attached_clients.holds(client) => {
+                    self.on_attached_frame(frame);
                 }
-                Notice::Data(client, bytes) if self.attached_clients.holds(client) => {
-                    self.on_attached_data(client, &bytes);
-                }
-                Notice::Data(client, bytes) => self.on_exec_data(client, &bytes),
-                Notice::InputEnded(client) => self.on_exec_input_ended(client),
-                Notice::Room(client) => self.pump_exec_client(client),
-                Notice::Gone(client) => {
+                ClientEvent::Frame(frame) => self.on_exec_frame(client, frame),
+                ClientEvent::InputEnded => self.on_exec_input_ended(client),
+                ClientEvent::Writable => self.pump_exec_client(client),
+                ClientEvent::Gone => {
                     self.attached_clients.remove(client);
                     self.on_exec_client_gone(client);
                 }
@@ -45,40 +40,47 @@ impl Monitor<'_> {
         }
     }
 
-    fn operate(&mut self, operation: Operation) -> Response {
+    fn on_command(&mut self, client: ClientId, command: Command) {
         let state = self.context.lifecycle.status().state;
-        match operation {
-            Operation::Stop(Stop { timeout, signal }) => {
+        let done = match command {
+            // These two answer with a channel.
+            Command::Exec(spec) => return self.on_exec(client, spec),
+            Command::Attach => return self.on_attach(client),
+            Command::Stop(Stop { timeout, signal }) => {
                 let grace = timeout.map(|seconds| Duration::from_secs(seconds.into()));
                 self.release();
                 self.feed(Event::Stop { grace, signal: signal.map(|signal| signal.get()) });
+                Ok(())
             }
-            Operation::Kill(Kill { signal }) => match signal.map_or(SIGKILL, |signal| signal.get()) {
-                SIGKILL => self.feed(Event::Kill(SIGKILL)),
-                _ if state == State::Starting => return conflict(state, "take a signal"),
-                signal => self.feed(Event::Kill(signal)),
-            },
-            Operation::Pause if state == State::Running => {
-                if !self.threads.pause() {
-                    return Response::refusal(503, "a vCPU waits for a device that hangs");
+            Command::Kill(Kill { signal }) => match signal.map_or(SIGKILL, |signal| signal.get()) {
+                signal if signal != SIGKILL && state == State::Starting => Err(conflict(state, "take a signal")),
+                signal => {
+                    self.feed(Event::Kill(signal));
+                    Ok(())
                 }
-                self.enter(State::Paused);
+            },
+            Command::Pause => self.pause(state),
+            Command::Resume if matches!(state, State::Running | State::Paused) => {
+                self.release();
+                Ok(())
             }
-            Operation::Pause if state == State::Paused => {}
-            Operation::Pause => return conflict(state, "be paused"),
-            Operation::Resume if matches!(state, State::Running | State::Paused) => self.release(),
-            Operation::Resume => return conflict(state, "be resumed"),
-            Operation::Status | Operation::Wait | Operation::Stats { .. } | Operation::Events | Operation::Logs(_) => {
-                unreachable!("the control socket answers these itself")
-            }
-            Operation::Exec(_) | Operation::Attach => unreachable!("an upgrade has an answer of its own"),
+            Command::Resume => Err(conflict(state, "be resumed")),
+        };
+        let response = done.map_or_else(|error| error, |()| Response::json(self.context.lifecycle.status()));
+        if let Some(socket) = &mut self.context.socket {
+            socket.server.respond(client, &response);
         }
-        Response::json(self.context.lifecycle.status())
     }
 
-    fn answer(&mut self, client: ClientId, response: &Response) {
-        if let Some(socket) = &mut self.context.socket {
-            socket.server.answer(client, response);
+    fn pause(&mut self, state: State) -> Result<(), Response> {
+        match state {
+            State::Paused => Ok(()),
+            State::Running if self.threads.pause() => {
+                self.enter(State::Paused);
+                Ok(())
+            }
+            State::Running => Err(Response::error(503, "a vCPU waits for a device that hangs")),
+            _ => Err(conflict(state, "be paused")),
         }
     }
 
@@ -151,5 +153,5 @@ impl Monitor<'_> {
 }
 
 pub(super) fn conflict(state: State, wish: &str) -> Response {
-    Response::refusal(409, &format!("a machine that is {state} cannot {wish}"))
+    Response::error(409, &format!("a machine that is {state} cannot {wish}"))
 }

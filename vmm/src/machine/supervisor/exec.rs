@@ -8,7 +8,9 @@
 //! ```
 
 use crate::state::end::End;
-use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MAX_PROCESSES, OUTPUT_WINDOW};
+use guest_protocol::exec::{
+    ExecReport, ExecRequest, ExecSpec, INPUT_WINDOW, MAX_PROCESSES, OUTPUT_WINDOW, output_cost,
+};
 use guest_protocol::protocol::{FailureKind, ToGuest, WorkloadEnd};
 use guest_protocol::run_spec::WindowSize;
 use std::collections::BTreeMap;
@@ -35,7 +37,7 @@ pub(crate) enum ExecCommand {
     InputEnd,
     Signal(u8),
     Resize(WindowSize),
-    /// The client took so many bytes of output.
+    /// The client took frames of output of this [`output_cost`].
     Taken(u32),
     /// The client is gone.
     HangUp,
@@ -194,8 +196,8 @@ impl Execs {
             }
             ExecReport::Output { bytes, .. } if bytes.is_empty() => return Err(ExecFault::Empty(id)),
             ExecReport::Output { stderr, bytes } => {
-                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                exec.output_credit = exec.output_credit.checked_sub(length).ok_or(ExecFault::Credit(id))?;
+                let cost = output_cost(bytes.len());
+                exec.output_credit = exec.output_credit.checked_sub(cost).ok_or(ExecFault::Credit(id))?;
                 ExecEvent::Output { stderr, bytes }
             }
             ExecReport::Credit(bytes) => {

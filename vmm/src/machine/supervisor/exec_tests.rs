@@ -2,6 +2,7 @@
 //! Tests of [`super`]: credit in both directions, order of reports, protocol faults of PID 1.
 
 use super::*;
+use guest_protocol::exec::OUTPUT_OVERHEAD;
 
 fn running() -> (Execs, ExecId) {
     let mut execs = Execs::default();
@@ -10,8 +11,9 @@ fn running() -> (Execs, ExecId) {
     (execs, id)
 }
 
-fn output(length: u32) -> ExecReport {
-    ExecReport::Output { stderr: false, bytes: vec![b'x'; length as usize] }
+/// Output that costs `cost`.
+fn output(cost: u32) -> ExecReport {
+    ExecReport::Output { stderr: false, bytes: vec![b'x'; (cost - OUTPUT_OVERHEAD) as usize] }
 }
 
 #[test]
@@ -51,13 +53,13 @@ fn exec_status_is_that_of_a_shell() {
 fn output_is_credited_only_as_it_is_taken() {
     let (mut execs, id) = running();
     assert!(execs.on_report(id, output(OUTPUT_WINDOW)).is_ok());
-    assert_eq!(execs.on_report(id, output(1)), Err(ExecFault::Credit(id)));
+    assert_eq!(execs.on_report(id, output(9)), Err(ExecFault::Credit(id)));
     let (mut execs, id) = running();
     let _ = execs.on_report(id, output(OUTPUT_WINDOW)).unwrap();
     let credit = |bytes| Some(ToGuest::Exec { id, request: ExecRequest::Credit(bytes) });
     assert_eq!(execs.command(id, ExecCommand::Taken(1000)), credit(1000));
     assert!(execs.on_report(id, output(1000)).is_ok());
-    assert_eq!(execs.on_report(id, output(1)), Err(ExecFault::Credit(id)));
+    assert_eq!(execs.on_report(id, output(9)), Err(ExecFault::Credit(id)));
 }
 
 #[test]
@@ -99,10 +101,10 @@ fn unattended_exec_is_silent_and_counts_until_it_ends() {
     let (mut execs, id) = running();
     let hang_up = execs.command(id, ExecCommand::HangUp);
     assert_eq!(hang_up, Some(ToGuest::Exec { id, request: ExecRequest::HangUp }));
-    assert_eq!(execs.on_report(id, output(5)), Ok(None));
-    assert_eq!(execs.command(id, ExecCommand::Taken(5)), None);
+    assert_eq!(execs.on_report(id, output(13)), Ok(None));
+    assert_eq!(execs.command(id, ExecCommand::Taken(13)), None);
     assert_eq!(execs.on_report(id, ExecReport::Ended(WorkloadEnd::Exited(0))), Ok(None));
-    assert_eq!(execs.on_report(id, output(5)), Err(ExecFault::Unknown(id)));
+    assert_eq!(execs.on_report(id, output(13)), Err(ExecFault::Unknown(id)));
 }
 
 #[test]
@@ -123,7 +125,7 @@ fn reports_out_of_order_are_faults() {
     assert_eq!(execs.on_report(id, ExecReport::Started), Err(ExecFault::OutOfOrder(id)));
     let mut execs = Execs::default();
     let (id, _) = execs.start(ExecSpec::default()).unwrap();
-    for report in [output(1), ExecReport::Credit(1), ExecReport::Ended(WorkloadEnd::Exited(0))] {
+    for report in [output(9), ExecReport::Credit(1), ExecReport::Ended(WorkloadEnd::Exited(0))] {
         assert_eq!(execs.on_report(id, report), Err(ExecFault::OutOfOrder(id)));
     }
     assert_eq!(execs.on_report(99, ExecReport::Started), Err(ExecFault::Unknown(99)));
@@ -132,5 +134,12 @@ fn reports_out_of_order_are_faults() {
 #[test]
 fn output_without_bytes_is_a_fault() {
     let (mut execs, id) = running();
-    assert_eq!(execs.on_report(id, output(0)), Err(ExecFault::Empty(id)));
+    assert_eq!(execs.on_report(id, output(OUTPUT_OVERHEAD)), Err(ExecFault::Empty(id)));
+}
+
+#[test]
+fn short_output_is_bounded_by_the_cost_of_its_frames() {
+    let (mut execs, id) = running();
+    let frames = (0..).take_while(|_| execs.on_report(id, output(9)).is_ok()).count();
+    assert_eq!(frames, (OUTPUT_WINDOW / 9) as usize);
 }

@@ -11,7 +11,7 @@ use super::start::Started;
 use crate::freestanding::system_call::send_signal;
 use alloc::vec;
 use alloc::vec::Vec;
-use guest_protocol::exec::{ExecReport, ExecRequest, OUTPUT_WINDOW};
+use guest_protocol::exec::{ExecReport, ExecRequest, OUTPUT_OVERHEAD, OUTPUT_WINDOW, output_cost};
 use guest_protocol::protocol::WorkloadEnd;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
@@ -47,7 +47,7 @@ pub(super) struct Process {
     input_ended: bool,
     stdout: Option<End>,
     stderr: Option<End>,
-    /// Bytes of output that may still be sent.
+    /// Credit for output.
     credit: u32,
     end: Option<WorkloadEnd>,
 }
@@ -207,15 +207,15 @@ fn read_output(
 ) -> Result<(), Errno> {
     while let Some(source) = output
         && source.is_readable()
-        && *credit > 0
+        && *credit > OUTPUT_OVERHEAD
     {
-        let mut bytes = vec![0; PIECE.min(*credit as usize)];
+        let mut bytes = vec![0; PIECE.min((*credit - OUTPUT_OVERHEAD) as usize)];
         match read(&source.descriptor, &mut bytes[..]) {
             // The master of a terminal that nobody has open any more gives an error.
             Ok(0) | Err(Errno::IO) => *output = None,
             Ok(length) => {
                 bytes.truncate(length);
-                *credit -= length as u32;
+                *credit -= output_cost(length);
                 tell(ExecReport::Output { stderr, bytes });
             }
             Err(Errno::AGAIN) => source.drained(),

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One connection of a client: its phase, its buffers and its deadlines. All buffers are bounded, no
+//! call waits. Used by `main`'s event loop.
+
+use super::http::{self, Form, MAX_BODY_SIZE, MAX_HEAD_SIZE, Parsed, Request, Response};
+use crate::api::frame::{self, ClientFrame, ClientFrameError, FrameReader};
+use crate::api::outbox::{Outbox, OutboxFull};
+use std::io::{ErrorKind, Read as _, Result};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use vmm_sys_util::epoll::EventSet;
+
+/// From the end of one response, or from the connection, to the end of the next request.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Read in one turn, so that one client does not delay the others.
+const READ_BUF_SIZE: usize = 16 << 10;
+
+/// An answer whose end is not known when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// Lines of JSON to the client.
+    Lines,
+    /// Frames to the client.
+    Frames,
+    /// Frames in both directions: the connection is upgraded.
+    Duplex,
+}
+
+/// What the connection is used for.
+#[derive(Debug)]
+enum Phase {
+    /// A request is to come.
+    Request,
+    /// A response is owed.
+    Response(Form),
+    /// [`Channel::Lines`] or [`Channel::Frames`].
+    Stream { chunked: bool },
+    /// [`Channel::Duplex`].
+    Duplex { frames: FrameReader, read_enabled: bool, input_ended: bool },
+    /// The rest of the outbox is written, then the connection ends.
+    Closing,
+}
+
+/// What reading gave.
+#[derive(Debug)]
+pub(super) enum Received {
+    Request(Request),
+    /// Frames of a duplex channel, and what was wrong with the one after them.
+    Frames(Vec<ClientFrame>, Option<ClientFrameError>),
+    /// The client sends no more on a duplex channel.
+    InputEnded,
+    /// Nothing for now.
+    Nothing,
+    /// The client is gone.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: UnixStream,
+    phase: Phase,
+    /// Received and not parsed.
+    input: Vec<u8>,
+    /// `input` may hold a complete request.
+    has_pipelined: bool,
+    outbox: Outbox,
+    /// The last write left something in the outbox.
+    was_blocked: bool,
+    request_deadline: Instant,
+    /// As last registered with epoll.
+    interest: Option<EventSet>,
+}
+
+impl Connection {
+    /// `stream` must not block.
+    pub(super) fn new(stream: UnixStream, now: Instant) -> Self {
+        Self {
+            stream,
+            phase: Phase::Request,
+            input: Vec::new(),
+            has_pipelined: false,
+            outbox: Outbox::default(),
+            was_blocked: false,
+            request_deadline: now + REQUEST_TIMEOUT,
+            interest: None,
+        }
+    }
+
+    /// When the client must have sent its request, or taken something. `None` for a duplex channel:
+    /// what waits is bounded, and its reader may be a person.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Duplex { .. } => None,
+            Phase::Request if self.outbox.is_empty() => Some(self.request_deadline),
+            _ => self.outbox.deadline(),
+        }
+    }
+
+    /// The events to wait for, if they changed. epoll always reports the end of the connection.
+    pub(super) fn new_interest(&mut self) -> Option<EventSet> {
+        let mut interest = EventSet::empty();
+        interest.set(EventSet::IN, self.is_read());
+        interest.set(EventSet::OUT, !self.outbox.is_empty());
+        (self.interest.replace(interest) != Some(interest)).then_some(interest)
+    }
+
+    /// A client that does not take a response sends no further request: responses would pile up.
+    fn is_read(&self) -> bool {
+        match self.phase {
+            Phase::Request => self.outbox.is_empty(),
+            Phase::Duplex { read_enabled, input_ended, .. } => read_enabled && !input_ended,
+            Phase::Response(_) | Phase::Stream { .. } | Phase::Closing => false,
+        }
+    }
+
+    /// Whether [`read`](Self::read) has something to do although the socket may be empty: what came
+    /// together with the last request.
+    pub(super) fn has_unread_input(&self) -> bool {
+        let is_complete = self.has_pipelined || matches!(self.phase, Phase::Duplex { .. });
+        !self.input.is_empty() && is_complete && self.is_read()
+    }
+
+    /// Whether everything is written and nothing follows.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Closing) && self.outbox.is_empty()
+    }
+
+    /// Whether a request was begun and not completed, so that an error response is in order.
+    pub(super) fn is_in_request(&self) -> bool {
+        matches!(self.phase, Phase::Request) && !self.input.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Reads once, and returns what is complete.
+    pub(super) fn read(&mut self, now: Instant) -> Received {
+        match self.phase {
+            _ if !self.is_read() => Received::Nothing,
+            Phase::Duplex { .. } => self.read_frames(),
+            _ => self.read_request(now),
+        }
+    }
+
+    fn read_request(&mut self, now: Instant) -> Received {
+        if std::mem::take(&mut self.has_pipelined) {
+            let parsed = self.parse_request(now);
+            if !matches!(parsed, Received::Nothing) || !matches!(self.phase, Phase::Request) {
+                return parsed;
+            }
+        }
+        match self.fill() {
+            Ok(0) => Received::Gone,
+            Ok(_) => self.parse_request(now),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+            Err(_) => Received::Gone,
+        }
+    }
+
+    fn parse_request(&mut self, now: Instant) -> Received {
+        match http::parse(&self.input) {
+            Parsed::Partial => Received::Nothing,
+            Parsed::Request(request, length) => {
+                self.input.drain(..length);
+                self.has_pipelined = !self.input.is_empty();
+                if !self.has_pipelined {
+                    self.input = Vec::new();
+                }
+                self.phase = Phase::Response(request.form);
+                Received::Request(request)
+            }
+            Parsed::Invalid(response) => {
+                self.respond_and_close(&response, now);
+                Received::Nothing
+            }
+        }
+    }
+
+    fn read_frames(&mut self) -> Received {
+        if self.input.is_empty() {
+            match self.fill() {
+                Ok(0) => {
+                    if let Phase::Duplex { input_ended, .. } = &mut self.phase {
+                        *input_ended = true;
+                    }
+                    return Received::InputEnded;
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
+                Err(_) => return Received::Gone,
+            }
+        }
+        let Phase::Duplex { frames, .. } = &mut self.phase else { return Received::Nothing };
+        frames.push(&std::mem::take(&mut self.input));
+        let mut complete = Vec::new();
+        loop {
+            match frames.next_client_frame() {
+                Ok(Some(frame)) => complete.push(frame),
+                Ok(None) => return Received::Frames(complete, None),
+                Err(error) => return Received::Frames(complete, Some(error)),
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Result<usize> {
+        let mut bytes = [0; READ_BUF_SIZE];
+        let room = (MAX_HEAD_SIZE + MAX_BODY_SIZE).saturating_sub(self.input.len()).clamp(1, READ_BUF_SIZE);
+        let length = loop {
+            match self.stream.read(&mut bytes[..room]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        self.input.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    /// Answers the request. Without one it does nothing.
+    pub(super) fn respond(&mut self, response: &Response, now: Instant) -> std::result::Result<(), OutboxFull> {
+        let Phase::Response(Form { keep_alive, .. }) = self.phase else { return Ok(()) };
+        self.phase = if keep_alive { Phase::Request } else { Phase::Closing };
+        self.request_deadline = now + REQUEST_TIMEOUT;
+        self.outbox.push(&response.to_bytes(keep_alive), now)
+    }
+
+    /// Answers what is not a request, and ends the connection.
+    pub(super) fn respond_and_close(&mut self, response: &Response, now: Instant) {
+        self.phase = Phase::Closing;
+        self.input = Vec::new();
+        // Requests are read with an empty outbox only, so there is room.
+        let _ = self.outbox.push(&response.to_bytes(false), now);
+    }
+
+    /// Answers the request with a channel. Without a request it does nothing.
+    pub(super) fn open(&mut self, channel: Channel, now: Instant) -> std::result::Result<(), OutboxFull> {
+        let Phase::Response(Form { chunked, .. }) = self.phase else { return Ok(()) };
+        let (phase, head) = match channel {
+            Channel::Lines => (Phase::Stream { chunked }, http::stream_head("application/x-ndjson", chunked)),
+            Channel::Frames => (Phase::Stream { chunked }, http::stream_head(frame::CONTENT_TYPE, chunked)),
+            Channel::Duplex => (
+                Phase::Duplex { frames: FrameReader::default(), read_enabled: true, input_ended: false },
+                http::upgrade_head(frame::CONTENT_TYPE),
+            ),
+        };
+        self.phase = phase;
+        self.outbox.push(&head, now)
+    }
+
+    /// Sends one frame, some of them, or a line. Without a channel it does nothing.
+    pub(super) fn send(&mut self, bytes: &[u8], now: Instant) -> std::result::Result<(), OutboxFull> {
+        match self.phase {
+            Phase::Stream { chunked: true } => self.outbox.push(&http::chunk(bytes), now),
+            Phase::Stream { chunked: false } | Phase::Duplex { .. } => self.outbox.push(bytes, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that [`send`](Self::send) accepts now.
+    pub(super) fn room(&self) -> usize {
+        match self.phase {
+            Phase::Stream { .. } => self.outbox.room().saturating_sub(http::CHUNK_OVERHEAD),
+            Phase::Duplex { .. } => self.outbox.room(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes that the client has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether a duplex channel is read.
+    pub(super) fn set_read_enabled(&mut self, enabled: bool) {
+        if let Phase::Duplex { read_enabled, .. } = &mut self.phase {
+            *read_enabled = enabled;
+        }
+    }
+
+    /// Ends a channel once everything is written.
+    pub(super) fn close(&mut self, now: Instant) -> std::result::Result<(), OutboxFull> {
+        let is_chunked = matches!(self.phase, Phase::Stream { chunked: true });
+        self.phase = Phase::Closing;
+        self.outbox.restart_deadline(now);
+        if is_chunked { self.outbox.push(&http::chunk(b""), now) } else { Ok(()) }
+    }
+
+    /// Writes what the client takes. Whether a channel has room again that it lacked before.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) fn write(&mut self, now: Instant) -> Result<bool> {
+        let written = self.outbox.write_to(&mut self.stream, now)?;
+        if written > 0 && self.outbox.is_empty() {
+            self.request_deadline = now + REQUEST_TIMEOUT;
+        }
+        let was_blocked = std::mem::replace(&mut self.was_blocked, !self.outbox.is_empty());
+        let is_channel = matches!(self.phase, Phase::Stream { .. } | Phase::Duplex { .. });
+        Ok(is_channel && was_blocked && written > 0)
+    }
+}
+
+impl AsRawFd for Connection {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+}
