@@ -6,19 +6,16 @@
 //! What can end the run comes first in each turn. What the guest or a client can cause is bounded
 //! per turn: one read of the control port, one read per client.
 
-mod attached_clients;
+mod clients;
 mod control_port;
-mod exec_clients;
-mod operations;
 mod service_notifier;
 mod timers;
 mod workload_input;
 
 pub(crate) use service_notifier::ServiceNotifier;
 
-use self::attached_clients::AttachedClients;
+use self::clients::Clients;
 use self::control_port::{ControlPort, Received};
-use self::exec_clients::ExecClients;
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
 use super::build::Machine;
@@ -51,8 +48,7 @@ pub(super) struct Monitor<'a> {
     threads: VcpuThreads,
     totals: VcpuTotals,
     supervisor: Supervisor,
-    exec_clients: ExecClients,
-    attached_clients: AttachedClients,
+    clients: Clients,
     input: WorkloadInput,
     context: RunContext<'a>,
     timers: Timers,
@@ -87,9 +83,9 @@ impl<'a> Monitor<'a> {
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
         let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
-        let bell = context.socket.as_ref().and_then(|socket| socket.log_notifier());
-        let bell = bell.map(|bell| (bell.as_raw_fd(), Source::Logs));
-        for (descriptor, source) in sources.into_iter().chain(socket).chain(bell) {
+        let logs = context.socket.as_ref().and_then(|socket| socket.log_notifier());
+        let logs = logs.map(|notifier| (notifier.as_raw_fd(), Source::Logs));
+        for (descriptor, source) in sources.into_iter().chain(socket).chain(logs) {
             let event = EpollEvent::new(EventSet::IN, source as u64);
             epoll.ctl(ControlOperation::Add, descriptor, event)?;
         }
@@ -104,8 +100,7 @@ impl<'a> Monitor<'a> {
             threads,
             totals: VcpuTotals::default(),
             supervisor,
-            exec_clients: ExecClients::default(),
-            attached_clients: AttachedClients::default(),
+            clients: Clients::default(),
             input,
             context,
             timers: Timers::new(sample, heartbeat),
@@ -180,7 +175,7 @@ impl<'a> Monitor<'a> {
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Ready => self.on_ready(),
                 Action::Notify(notification) => self.context.notifier.pass_on(&notification),
-                Action::Health(report) => self.on_health(report),
+                Action::Health(report) => self.update(|lifecycle| lifecycle.be_healthy(report)),
                 Action::Exec(id, event) => self.on_exec_event(id, event),
                 Action::StageReached(stage) => self.on_stage(stage),
                 Action::Stopping => self.on_stopping(),
