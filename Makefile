@@ -71,6 +71,12 @@ install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/co
 	install -D -m 755 $(release)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
 	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/share/coracle/vmlinux
 	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/share/coracle/coracle-init
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(release)/coracle man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(release)/coracle completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/coracle
+	$(release)/coracle completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_coracle
+	$(release)/coracle completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/coracle.fish
 
 clean: ## what was built here; kernels and images stay in ~/.cache/coracle
 	cargo clean
