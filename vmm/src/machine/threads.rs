@@ -129,7 +129,8 @@ impl VcpuThreads {
     pub(super) fn stop(&mut self) -> VcpuTotals {
         self.control.stop();
         self.kick();
-        let all_ended = self.control.wait_until_paused(LEAVE_LIMIT);
+        // Once threads are left behind, later calls do not wait for them.
+        let all_ended = self.threads.is_empty() || self.control.wait_until_paused(LEAVE_LIMIT);
         let mut totals = VcpuTotals::default();
         for thread in self.threads.drain(..) {
             if all_ended || thread.is_finished() {

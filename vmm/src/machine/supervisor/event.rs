@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the supervisor is told and what it answers. Plain data; `main`'s event loop makes the
+//! What the supervisor receives and what it answers. Plain data; `main`'s event loop makes the
 //! events and performs the actions.
 
 use super::exec::{ExecCommand, ExecEvent, ExecId};
