@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `events`: the changes of a machine's status, from its entry.
+//! The verb `events`: prints the changes of a machine's status, read from its run directory.
 
 use super::machines::{self, MachineArgument};
 use crate::host::watch::{DirectoryWatch, WakeReason};
@@ -10,7 +10,7 @@ use crate::state::rotated_reader::RotatedReader;
 use clap::Args;
 use std::io::{self, Write as _};
 
-/// Show how a machine's status changed, one JSON object a line
+/// Print each change of a machine's status, one JSON object per line
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,24 +19,24 @@ Examples:
 pub(super) struct EventsArguments {
     #[command(flatten)]
     machine: MachineArgument,
-    /// Go on until the machine ends
+    /// Follow until the machine ends
     #[arg(short, long)]
     follow: bool,
 }
 
-/// Shows and returns the exit status.
+/// Returns the exit status.
 pub(super) fn events(arguments: &EventsArguments) -> u8 {
     machines::status(show(arguments))
 }
 
 fn show(arguments: &EventsArguments) -> Result<(), Failure> {
-    let entry = arguments.machine.find()?;
-    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
-    let process = entry.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
-    let mut reader = RotatedReader::new(&entry.path.join(EVENTS_FILE));
+    let machine = arguments.machine.find()?;
+    let watch = DirectoryWatch::new(&machine.path).fails_as(EndReason::HostError)?;
+    let process = machine.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
+    let mut reader = RotatedReader::new(&machine.path.join(EVENTS_FILE));
     loop {
-        let ended = process.is_none();
-        if copy(&mut reader).fails_as(EndReason::HostError)? == Reader::Left || ended {
+        let is_open = copy(&mut reader).fails_as(EndReason::HostError)?;
+        if !is_open || process.is_none() {
             return Ok(());
         }
         match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
@@ -50,20 +50,14 @@ fn show(arguments: &EventsArguments) -> Result<(), Failure> {
     }
 }
 
-/// Whoever reads standard output.
-#[derive(PartialEq, Eq)]
-enum Reader {
-    Reads,
-    Left,
-}
-
-fn copy(reader: &mut RotatedReader) -> io::Result<Reader> {
+/// Prints what is new. Returns whether standard output is still open.
+fn copy(reader: &mut RotatedReader) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     while let Some(line) = reader.peek()? {
         if stdout.write_all(line).is_err() {
-            return Ok(Reader::Left);
+            return Ok(false);
         }
         reader.take();
     }
-    Ok(Reader::Reads)
+    Ok(true)
 }

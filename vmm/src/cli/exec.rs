@@ -56,7 +56,7 @@ pub(super) struct ExecArguments {
     user: Option<String>,
     #[command(flatten)]
     run_dir: RunDirArgument,
-    /// Name of the machine, or an unambiguous prefix of its name or ID
+    /// Name or container ID of the machine, or an unambiguous beginning
     #[arg(value_name = "MACHINE")]
     machine: String,
     /// The command and its arguments

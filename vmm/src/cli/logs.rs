@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `logs`: what a detached workload wrote, from its entry.
+//! The verb `logs`: prints the output of a detached workload, read from its run directory.
 
 use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
@@ -13,7 +13,7 @@ use clap::Args;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write as _};
 
-/// Show what a detached workload wrote: its standard output and its standard error on ours
+/// Print the output of a detached workload, on standard output and standard error
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,44 +23,43 @@ Examples:
 pub(super) struct LogsArguments {
     #[command(flatten)]
     machine: MachineArgument,
-    /// Go on until the machine ends
+    /// Follow until the machine ends
     #[arg(short, long)]
     follow: bool,
-    /// Begin with this moment (2026-11-22T10:00:00Z) or so long ago (90s, 10m, 2h)
+    /// Start at a time (2026-11-22T10:00:00Z) or so long ago (90s, 10m, 2h)
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Begin with so many lines before the last, or with `all`
+    /// Start that many lines before the end; `all` means the beginning
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<Tail>,
-    /// Show when each line was begun
+    /// Begin each line with its time
     #[arg(short, long)]
     timestamps: bool,
 }
 
-/// The run keeps no output.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} has no logs: it was started without -d, and its output went where its user wanted")]
+#[error("{0}: no logs: the machine was started without -d")]
 struct NoLogsError(String);
 
-/// Shows and returns the exit status.
+/// Returns the exit status.
 pub(super) fn logs(arguments: &LogsArguments) -> u8 {
     machines::status(show(arguments))
 }
 
 fn show(arguments: &LogsArguments) -> Result<(), Failure> {
-    let entry = arguments.machine.find()?;
-    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
-    let process = entry.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
-    let mut reader = match LogReader::open(&entry.path) {
+    let machine = arguments.machine.find()?;
+    let watch = DirectoryWatch::new(&machine.path).fails_as(EndReason::HostError)?;
+    let process = machine.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
+    let mut reader = match LogReader::open(&machine.path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::new(EndReason::ConfigError, NoLogsError(entry.name)));
+            return Err(Failure::new(EndReason::ConfigError, NoLogsError(machine.name)));
         }
         other => other.fails_as(EndReason::HostError)?,
     };
     let mut printer = Printer { timestamps: arguments.timestamps, in_line: [false; 2] };
     let since = arguments.since.map(Moment::time);
     let mut kept = arguments.tail.and_then(Tail::lines).map(|lines| (lines, VecDeque::new()));
-    let mut over = process.is_none();
+    let mut has_ended = process.is_none();
     loop {
         while let Some(record) = reader.next().fails_as(EndReason::HostError)? {
             if since.is_some_and(|since| record.time < since) {
@@ -68,7 +67,7 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
             }
             match &mut kept {
                 Some((lines, records)) => keep(records, *lines, record),
-                // Whoever closed the stream has read enough.
+                // The reader of the stream closed it.
                 None if printer.print(&record).is_err() => return Ok(()),
                 None => {}
             }
@@ -78,10 +77,10 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
         {
             return Ok(());
         }
-        if over {
+        if has_ended {
             return Ok(());
         }
-        over = match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
+        has_ended = match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
             WakeReason::Changed => false,
             WakeReason::ProcessEnded => true,
             WakeReason::OutputClosed => return Ok(()),
@@ -89,7 +88,7 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
     }
 }
 
-/// Keeps the last `lines` lines; the parts of one count once.
+/// Keeps the last `lines` lines. The records of one line count once.
 fn keep(records: &mut VecDeque<Record>, lines: usize, record: Record) {
     records.push_back(record);
     let begun = |records: &VecDeque<Record>| {
@@ -101,7 +100,7 @@ fn keep(records: &mut VecDeque<Record>, lines: usize, record: Record) {
     }
 }
 
-/// Writes records to the streams that they came from.
+/// Writes records to the streams of this process that they came from.
 struct Printer {
     timestamps: bool,
     /// Of standard output and standard error: the last record had no line end.

@@ -5,10 +5,11 @@ use super::machines::{MachineArguments, connect, machine_failure};
 use crate::state::status::Status;
 use clap::Args;
 
-/// Hold machines: their vCPUs stand still until they are resumed
+/// Pause machines: stop their vCPUs until they are resumed
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Time goes on meanwhile: clocks in the guest are right afterwards, and --timeout counts on.
+Time goes on meanwhile: clocks in the guest are right afterwards, and --timeout
+is not extended.
 
 Example:
   coracle pause web && cp scratch.img copy.img; coracle resume web")]
@@ -17,7 +18,7 @@ pub(super) struct PauseArguments {
     machines: MachineArguments,
 }
 
-/// Let paused machines go on
+/// Resume paused machines
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -27,19 +28,19 @@ pub(super) struct ResumeArguments {
     machines: MachineArguments,
 }
 
-/// Pauses and returns the exit status.
+/// Returns the exit status.
 pub(super) fn pause(arguments: &PauseArguments) -> u8 {
-    ask(&arguments.machines, "/v1/pause")
+    request(&arguments.machines, "/v1/pause")
 }
 
-/// Resumes and returns the exit status.
+/// Returns the exit status.
 pub(super) fn resume(arguments: &ResumeArguments) -> u8 {
-    ask(&arguments.machines, "/v1/resume")
+    request(&arguments.machines, "/v1/resume")
 }
 
-fn ask(machines: &MachineArguments, path: &str) -> u8 {
-    machines.each(|entry| {
-        let asked = connect(entry)?.request::<Status>("POST", path, &());
-        asked.map(drop).map_err(|error| machine_failure(entry, error))
+fn request(machines: &MachineArguments, path: &str) -> u8 {
+    machines.each(|machine| {
+        let sent = connect(machine)?.request::<Status>("POST", path, &());
+        sent.map(drop).map_err(|error| machine_failure(machine, error))
     })
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `stats`: what machines use, now and each second.
+//! The verb `stats`: prints the resource use of machines, once or each second.
 
 use super::machines::{RunDirArgument, connect, machine_failure, print};
 use super::{table, words};
@@ -12,10 +12,10 @@ use rustix::termios::isatty;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Between two looks.
+/// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Show what machines use
+/// Show the resource use of machines
 #[derive(Debug, Args)]
 #[command(after_help = "\
 CPU % is of one processor: a machine with two busy vCPUs has 200 %.
@@ -24,83 +24,84 @@ Examples:
   coracle stats
   coracle stats --no-stream --json web")]
 pub(super) struct StatsArguments {
-    /// Names of machines, or beginnings of them that no other has [default: all that run]
+    /// Names or container IDs of machines, or unambiguous beginnings [default: all
+    /// running machines]
     #[arg(value_name = "MACHINE")]
     machines: Vec<String>,
-    /// Show it once
+    /// Show one sample
     #[arg(long)]
     no_stream: bool,
-    /// One JSON array a look instead of a table
+    /// Print one JSON array per sample in place of a table
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     run_dir: RunDirArgument,
 }
 
-/// A machine that is looked at.
-struct Looked {
-    entry: MachineInfo,
+/// A machine that is sampled.
+struct Sampled {
+    machine: MachineInfo,
     client: Client,
     last: Stats,
 }
 
-/// Shows and returns the exit status.
+/// Returns the exit status.
 pub(super) fn stats(arguments: &StatsArguments) -> u8 {
-    let wanted: Result<Vec<MachineInfo>, Failure> = if arguments.machines.is_empty() {
-        arguments.run_dir.machines().map(|entries| entries.into_iter().filter(|entry| !entry.has_ended()).collect())
+    let found: Result<Vec<MachineInfo>, Failure> = if arguments.machines.is_empty() {
+        arguments.run_dir.machines().map(|machines| machines.into_iter().filter(|one| !one.has_ended()).collect())
     } else {
         arguments.machines.iter().map(|machine| arguments.run_dir.find(machine)).collect()
     };
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
+    let machines = match found {
+        Ok(machines) => machines,
         Err(failure) => return failure::fail(&failure),
     };
     let mut status = 0;
-    let mut looked = Vec::new();
-    for entry in wanted {
-        let first = connect(&entry).and_then(|mut client| look(&entry, &mut client).map(|last| (client, last)));
+    let mut sampled = Vec::new();
+    for machine in machines {
+        let first = connect(&machine).and_then(|mut client| sample(&machine, &mut client).map(|last| (client, last)));
         match first {
-            Ok((client, last)) => looked.push(Looked { entry, client, last }),
-            // One of all that has ended meanwhile, or does not listen yet, is not among them.
+            Ok((client, last)) => sampled.push(Sampled { machine, client, last }),
+            // Unnamed machines may have ended meanwhile, or not listen yet.
             Err(_) if arguments.machines.is_empty() => {}
             Err(failure) => status = failure::fail(&failure),
         }
     }
-    // With nothing to show there is still the head of the table.
+    // Without machines, the head of the table is printed.
     loop {
-        if !looked.is_empty() {
+        if !sampled.is_empty() {
             sleep(INTERVAL);
         }
-        let mut shown = Vec::new();
-        looked.retain_mut(|one| match look(&one.entry, &mut one.client) {
+        let mut samples = Vec::new();
+        sampled.retain_mut(|one| match sample(&one.machine, &mut one.client) {
             Ok(now) => {
                 let last = std::mem::replace(&mut one.last, now.clone());
-                shown.push((last, now));
+                samples.push((last, now));
                 true
             }
             Err(_) => false,
         });
-        print(&if arguments.json { json(&shown) } else { screen(&shown, !arguments.no_stream) });
-        if arguments.no_stream || looked.is_empty() {
+        print(&if arguments.json { json(&samples) } else { screen(&samples, !arguments.no_stream) });
+        if arguments.no_stream || sampled.is_empty() {
             return status;
         }
     }
 }
 
-fn look(entry: &MachineInfo, client: &mut Client) -> Result<Stats, Failure> {
-    client.request("GET", "/v1/stats", &()).map_err(|error| machine_failure(entry, error))
+fn sample(machine: &MachineInfo, client: &mut Client) -> Result<Stats, Failure> {
+    client.request("GET", "/v1/stats", &()).map_err(|error| machine_failure(machine, error))
 }
 
-fn json(shown: &[(Stats, Stats)]) -> String {
-    let now: Vec<&Stats> = shown.iter().map(|(_, now)| now).collect();
-    serde_json::to_string(&now).expect("the keys are strings and the numbers finite") + "\n"
+fn json(samples: &[(Stats, Stats)]) -> String {
+    let now: Vec<&Stats> = samples.iter().map(|(_, now)| now).collect();
+    serde_json::to_string(&now).expect("keys are strings, numbers are finite") + "\n"
 }
 
-/// The table; on a terminal in the place of the last one.
-fn screen(shown: &[(Stats, Stats)], again: bool) -> String {
+/// The table. `repeats` replaces the last one on a terminal.
+fn screen(samples: &[(Stats, Stats)], repeats: bool) -> String {
     let titles = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
-    let rows: Vec<_> = shown.iter().map(|(last, now)| row(last, now)).collect();
-    let home = if again && isatty(std::io::stdout()) { "\x1b[H\x1b[2J" } else { "" };
+    let rows: Vec<_> = samples.iter().map(|(last, now)| row(last, now)).collect();
+    let home = if repeats && isatty(std::io::stdout()) { "\x1b[H\x1b[2J" } else { "" };
     format!("{home}{}", table::render(titles, &rows))
 }
 
@@ -122,7 +123,7 @@ fn row(last: &Stats, now: &Stats) -> [String; 8] {
         format!("{share:.2}%"),
         pair(nets.iter().map(|net| net.rx_bytes).sum(), nets.iter().map(|net| net.tx_bytes).sum()),
         pair(disks.iter().map(|disk| disk.read_bytes).sum(), disks.iter().map(|disk| disk.write_bytes).sum()),
-        // Processes of the guest are not the host's to count.
+        // The host does not see the processes of the guest.
         "--".to_owned(),
     ]
 }
@@ -134,7 +135,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     #[test]
-    fn a_row_has_the_rate_between_two_looks_and_the_sums_of_the_last() {
+    fn row_has_the_rate_between_samples_and_the_last_sums() {
         let stats = |seconds: u64, cpu: u64, read: u64| Stats {
             id: "web".into(),
             time: UNIX_EPOCH + Duration::from_secs(seconds),

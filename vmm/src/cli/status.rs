@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `status`: what is known of one machine. From the machine itself while it runs, so that the counters are of this
-//! moment; else from its entry.
+//! The verb `status`: prints the status of one machine: from the machine itself while it runs, so that
+//! the counters are fresh; else from its run directory.
 
 use super::machines::{self, MachineArgument, print};
 use super::{ps, words};
@@ -10,7 +10,7 @@ use crate::state::machines::MachineInfo;
 use clap::Args;
 use std::time::SystemTime;
 
-/// Show what is known of a machine
+/// Show the status of a machine
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,34 +19,35 @@ Examples:
 pub(super) struct StatusArguments {
     #[command(flatten)]
     machine: MachineArgument,
-    /// One JSON object instead of lines
+    /// Print one JSON object in place of lines
     #[arg(long)]
     json: bool,
 }
 
-/// Shows and returns the exit status.
+/// Returns the exit status.
 pub(super) fn status(arguments: &StatusArguments) -> u8 {
     machines::status(show(arguments).map(|text| print(&text)))
 }
 
 fn show(arguments: &StatusArguments) -> Result<String, Failure> {
-    let mut entry = arguments.machine.find()?;
-    // One that does not answer is shown as it last said of itself.
-    if !entry.has_ended()
-        && let Ok(status) = Client::connect(&entry.path).and_then(|mut client| client.request("GET", "/v1/status", &()))
+    let mut machine = arguments.machine.find()?;
+    // For a machine that does not answer, status.json is shown.
+    if !machine.has_ended()
+        && let Ok(status) =
+            Client::connect(&machine.path).and_then(|mut client| client.request("GET", "/v1/status", &()))
     {
-        entry.status = Some(status);
+        machine.status = Some(status);
     }
     Ok(if arguments.json {
-        serde_json::to_string_pretty(&ps::document(&entry)).expect("the keys are strings and the numbers finite") + "\n"
+        serde_json::to_string_pretty(&ps::document(&machine)).expect("keys are strings, numbers are finite") + "\n"
     } else {
-        lines(&entry)
+        lines(&machine)
     })
 }
 
-fn lines(entry: &MachineInfo) -> String {
-    let mut lines = vec![("name", entry.name.clone()), ("state", ps::state_words(entry, SystemTime::now()))];
-    if let Some(status) = &entry.status {
+fn lines(machine: &MachineInfo) -> String {
+    let mut lines = vec![("name", machine.name.clone()), ("state", ps::state_words(machine, SystemTime::now()))];
+    if let Some(status) = &machine.status {
         let counters = &status.counters;
         lines.extend([
             ("ready", status.ready.to_string()),
@@ -61,7 +62,7 @@ fn lines(entry: &MachineInfo) -> String {
         if let Some(health) = &status.health {
             let streak = format!("{:?}, {} failures in a row", health.status, health.failing_streak).to_lowercase();
             lines.push(("health", streak));
-            lines.push(("check said", health.output.clone()));
+            lines.push(("check output", health.output.clone()));
         }
         if let Some(end) = &status.end {
             lines.push(("end", format!("{}, status {}", end.reason, end.status)));
@@ -69,5 +70,5 @@ fn lines(entry: &MachineInfo) -> String {
         }
     }
     let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());
-    shown.map(|(name, value)| format!("{name:<10} {}\n", super::table::cell(&value, None))).collect()
+    shown.map(|(name, value)| format!("{name:<12} {}\n", super::table::cell(&value, None))).collect()
 }

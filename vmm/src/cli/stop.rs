@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verbs `stop` and `kill`. Stopping what is over, or does not listen yet, works too: there the process is asked by
-//! signal.
+//! The verbs `stop` and `kill`. A machine that has ended is stopped already; one that does not listen
+//! yet gets a signal.
 
 use super::machines::{MachineArguments, machine_failure, print_each, require_running};
 use crate::api::client::{Client, ClientError};
@@ -17,10 +17,10 @@ use rustix::process::{Signal, pidfd_send_signal};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
 
-/// Ask machines to end, and wait until they have
+/// Stop machines: send the stop signal, wait until they end
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A machine that has ended already is a success, as is one that another `stop` is ending.
+A machine that has already ended, or is being stopped, is a success.
 
 Examples:
   coracle stop web
@@ -29,15 +29,15 @@ Examples:
 pub(super) struct StopArguments {
     #[command(flatten)]
     machines: MachineArguments,
-    /// From now until power is cut [default: what the machine was started with]
+    /// Seconds until the power is cut [default: --stop-timeout of the machine]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, visible_alias = "timeout")]
     time: Option<u32>,
-    /// What to send instead of the image's StopSignal
+    /// Signal to send in place of the image's StopSignal
     #[arg(short, long, value_name = "SIGNAL", allow_hyphen_values = true)]
     signal: Option<SignalNumber>,
 }
 
-/// End machines at once, or send a signal to their workloads
+/// Cut the power of machines, or send a signal to their workloads
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,62 +46,69 @@ Examples:
 pub(super) struct KillArguments {
     #[command(flatten)]
     machines: MachineArguments,
-    /// What to send to the workload [default: KILL, which cuts the power]
+    /// Signal to send to the workload [default: KILL, which cuts the power]
     #[arg(short, long, value_name = "SIGNAL", allow_hyphen_values = true)]
     signal: Option<SignalNumber>,
 }
 
-/// Stops and returns the exit status.
+/// Returns the exit status.
 pub(super) fn stop(arguments: &StopArguments) -> u8 {
     let body = Stop { timeout: arguments.time, signal: arguments.signal };
     let (machines, run_dir) = arguments.machines.split();
-    // All are asked before the first is waited for.
-    let asked: Vec<Result<_, Failure>> = machines
+    // All get the request before the first is waited for.
+    let stopping: Vec<Result<_, Failure>> = machines
         .iter()
         .map(|machine| {
-            let entry = run_dir.find(machine)?;
-            Ok((entry.name.clone(), ask(&entry, "/v1/stop", &body, Signal::TERM)?))
+            let machine = run_dir.find(machine)?;
+            let process = request_end(&machine, "/v1/stop", &body, Signal::TERM)?;
+            Ok((machine.name, process))
         })
         .collect();
-    print_each(asked.into_iter().map(|asked| {
-        let (id, process) = asked?;
+    print_each(stopping.into_iter().map(|stopping| {
+        let (name, process) = stopping?;
         wait_for(process)?;
-        Ok(Some(id))
+        Ok(Some(name))
     }))
 }
 
-/// Kills and returns the exit status.
+/// Returns the exit status.
 pub(super) fn kill(arguments: &KillArguments) -> u8 {
     let body = Kill { signal: arguments.signal };
     let cuts_power = arguments.signal.is_none_or(|signal| signal.get() == 9);
-    arguments.machines.each(|entry| {
-        require_running(entry)?;
+    arguments.machines.each(|machine| {
+        require_running(machine)?;
         if !cuts_power {
-            let asked = Client::connect(&entry.path).and_then(|mut client| client.request("POST", "/v1/kill", &body));
-            return asked.map(|_: Status| ()).map_err(|error| machine_failure(entry, error));
+            let sent = Client::connect(&machine.path).and_then(|mut client| client.request("POST", "/v1/kill", &body));
+            return sent.map(|_: Status| ()).map_err(|error| machine_failure(machine, error));
         }
-        // Before the workload runs, TERM ends a run at once, and in order.
-        let signal = if entry.state() == MachineState::Reported(State::Starting) { Signal::TERM } else { Signal::KILL };
-        wait_for(ask(entry, "/v1/kill", &body, signal)?)
+        // Before the workload runs, TERM ends a run at once, with a result.
+        let signal =
+            if machine.state() == MachineState::Reported(State::Starting) { Signal::TERM } else { Signal::KILL };
+        wait_for(request_end(machine, "/v1/kill", &body, signal)?)
     })
 }
 
-/// Waits for the end of a process that [`ask`] returned.
+/// Waits for the end of a process from [`request_end`].
 fn wait_for(process: Option<OwnedFd>) -> Result<(), Failure> {
     process.map_or(Ok(()), |process| watch::wait_for_end(&process).fails_as(EndReason::HostError))
 }
 
-/// Asks for an end; returns the process whose end that will be, if it has not come yet. A process that does not listen gets
+/// Requests the end. Returns the process, unless it has ended. A process that does not listen gets
 /// `signal`.
-fn ask(entry: &MachineInfo, path: &str, body: &impl Serialize, signal: Signal) -> Result<Option<OwnedFd>, Failure> {
-    let Some(process) = entry.status.as_ref().and_then(|status| status.process().open()) else { return Ok(None) };
-    if entry.has_ended() {
+fn request_end(
+    machine: &MachineInfo,
+    path: &str,
+    body: &impl Serialize,
+    signal: Signal,
+) -> Result<Option<OwnedFd>, Failure> {
+    let Some(process) = machine.status.as_ref().and_then(|status| status.process().open()) else { return Ok(None) };
+    if machine.has_ended() {
         return Ok(Some(process));
     }
-    match Client::connect(&entry.path).and_then(|mut client| client.request::<Status>("POST", path, body)) {
+    match Client::connect(&machine.path).and_then(|mut client| client.request::<Status>("POST", path, body)) {
         Ok(_) => {}
-        Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(entry, error)),
-        // It does not listen yet, or it ended before it had answered, and then the signal meets nobody.
+        Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(machine, error)),
+        // It does not listen yet, or ended before it answered; then the signal has no effect.
         Err(ClientError::Connect(_) | ClientError::Response(_)) => drop(pidfd_send_signal(&process, signal)),
     }
     Ok(Some(process))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `wait`: waits for the end of machines and prints their exit statuses.
+//! The verb `wait`: waits until machines end, and prints their exit statuses.
 
 use super::machines::{MachineArguments, machine_failure, print_each};
 use crate::api::client::{Client, ClientError};
@@ -10,7 +10,7 @@ use crate::state::machines::MachineInfo;
 use crate::state::status::Status;
 use clap::Args;
 
-/// Wait until machines have ended, and print their exit statuses
+/// Wait until machines end, and print their exit statuses
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,16 +21,15 @@ pub(super) struct WaitArguments {
     machines: MachineArguments,
 }
 
-/// Nobody knows how it ended.
 #[derive(Debug, thiserror::Error)]
 enum UnknownEndError {
-    #[error("{0} was killed: nobody knows how its workload ended")]
+    #[error("{0}: exit status unknown: coracle was killed")]
     Dead(String),
-    #[error("{0} ended and its entry is gone: start it with --name to keep it")]
+    #[error("{0}: exit status unknown: run directory removed; `--name` keeps it")]
     Gone(String),
 }
 
-/// Waits and returns the exit status.
+/// Returns the exit status.
 pub(super) fn wait(arguments: &WaitArguments) -> u8 {
     let (machines, run_dir) = arguments.machines.split();
     print_each(machines.iter().map(|machine| {
@@ -39,31 +38,31 @@ pub(super) fn wait(arguments: &WaitArguments) -> u8 {
     }))
 }
 
-/// Waits until the process of `entry` has ended, and says how the run did.
-fn end_of(base: &std::path::Path, mut entry: MachineInfo) -> Result<End, Failure> {
-    let watch = DirectoryWatch::new(&entry.path).fails_as(EndReason::HostError)?;
+/// Waits until the process of the machine has ended, and returns how the run ended.
+fn end_of(base: &std::path::Path, mut machine: MachineInfo) -> Result<End, Failure> {
+    let watch = DirectoryWatch::new(&machine.path).fails_as(EndReason::HostError)?;
     loop {
-        let process = entry.status.as_ref().and_then(|status| status.process().open());
-        if entry.has_ended() {
+        let process = machine.status.as_ref().and_then(|status| status.process().open());
+        if machine.has_ended() {
             if let Some(process) = &process {
                 watch::wait_for_end(process).fails_as(EndReason::HostError)?;
             }
-            let MachineInfo { name, status, .. } = entry;
+            let MachineInfo { name, status, .. } = machine;
             let unknown = || Failure::new(EndReason::HostError, UnknownEndError::Dead(name));
             return status.and_then(|status| status.end).ok_or_else(unknown);
         }
-        // The machine's own word is there even if its entry goes away with it.
-        match Client::connect(&entry.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
-            Ok(status) => entry = MachineInfo { status: Some(status), ..entry },
-            Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(&entry, error)),
-            // It does not listen yet, or no more: the next change tells.
+        // The machine itself answers even if its run directory is removed at the end.
+        match Client::connect(&machine.path).and_then(|client| client.wait::<Status>("/v1/wait")) {
+            Ok(status) => machine = MachineInfo { status: Some(status), ..machine },
+            Err(error @ ClientError::Rejected(..)) => return Err(machine_failure(&machine, error)),
+            // It does not listen yet, or no more: wait for a change of the run directory.
             Err(ClientError::Connect(_) | ClientError::Response(_)) => {
                 let woken = watch.wait(process.as_ref()).fails_as(EndReason::HostError)?;
-                let id = entry.name.clone();
+                let id = machine.name.clone();
                 let gone = || Failure::new(EndReason::HostError, UnknownEndError::Gone(id));
-                entry = MachineInfo::read(base, &entry.name).ok_or_else(gone)?;
-                if woken != WakeReason::Changed && !entry.has_ended() {
-                    return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(entry.name)));
+                machine = MachineInfo::read(base, &machine.name).ok_or_else(gone)?;
+                if woken != WakeReason::Changed && !machine.has_ended() {
+                    return Err(Failure::new(EndReason::HostError, UnknownEndError::Gone(machine.name)));
                 }
             }
         }
