@@ -4,7 +4,7 @@
 //! | path below the cache | what |
 //! |---|---|
 //! | `images/v1/sha256-HEX/root.erofs` | the root disk |
-//! | `images/v1/sha256-HEX/image.json` | its digest and size, the image's configuration |
+//! | `images/v1/sha256-HEX/image.json` | its digest and size |
 //! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: each format but EROFS has its name there |
 //! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; its process holds a lock on the directory |
 //!
@@ -12,7 +12,6 @@
 //! has locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host
 //! a root disk with the wrong size is made anew.
 
-use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::root_disk::RootFormat;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -47,7 +46,6 @@ pub(crate) struct Stored {
     pub root_disk_digest: String,
     pub root_disk_bytes: u64,
     pub layer_bytes: u64,
-    pub config: ImageConfig,
 }
 
 /// Who makes a root disk that is missing.

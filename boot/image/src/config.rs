@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How the image is to be run: the part of its configuration that outlives the conversion. Kept beside the root
-//! disk, so that a second start need not read the image's own document.
+//! The part of an image's configuration that says how it runs. Read from the image at every start, so that a root disk in the
+//! cache does not depend on which fields are read.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The image's own defaults, as its author set them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageConfig {
     /// In front of the command.
     pub entrypoint: Vec<String>,
@@ -24,6 +24,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// For example `80/tcp`.
     pub exposed_ports: Vec<String>,
+    /// For commands in shell form; empty means `/bin/sh -c`.
+    pub shell: Vec<String>,
     /// As it stands in the configuration.
     pub healthcheck: Option<serde_json::Value>,
     /// Free text of the author.
@@ -47,6 +49,7 @@ pub(crate) struct ConfigObject {
     stop_signal: Option<String>,
     volumes: Option<BTreeMap<String, serde_json::Value>>,
     exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
+    shell: Option<Vec<String>>,
     healthcheck: Option<serde_json::Value>,
     labels: Option<BTreeMap<String, String>>,
 }
@@ -64,10 +67,12 @@ impl TryFrom<ConfigObject> for ImageConfig {
             stop_signal: object.stop_signal.filter(|signal| !signal.is_empty()),
             volumes: object.volumes.unwrap_or_default().into_keys().collect(),
             exposed_ports: object.exposed_ports.unwrap_or_default().into_keys().collect(),
+            shell: object.shell.unwrap_or_default(),
             healthcheck: object.healthcheck,
             labels: object.labels.unwrap_or_default(),
         };
-        let lists = [("Entrypoint", &config.entrypoint), ("Cmd", &config.cmd), ("Env", &config.env)];
+        let lists =
+            [("Entrypoint", &config.entrypoint), ("Cmd", &config.cmd), ("Env", &config.env), ("Shell", &config.shell)];
         for (field, list) in lists {
             if list.iter().any(|text| text.contains('\0')) {
                 return Err(ConfigError(field));
@@ -103,13 +108,14 @@ mod tests {
         let config = parse(
             r#"{"Hostname":"x","User":"app","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["c"],"Entrypoint":["e"],
                 "Volumes":{"/data":{}},"WorkingDir":"/w","StopSignal":"SIGQUIT","Labels":{"k":"v"},
-                "Healthcheck":{"Test":["CMD","true"]}}"#,
+                "Shell":["/bin/bash","-c"],"Healthcheck":{"Test":["CMD","true"]}}"#,
         )
         .unwrap();
         assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("app", "/w"));
         assert_eq!((config.volumes, config.exposed_ports), (vec!["/data".into()], vec!["80/tcp".into()]));
         assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
         assert_eq!(config.labels["k"], "v");
+        assert_eq!(config.shell, ["/bin/bash", "-c"]);
         assert_eq!(config.healthcheck.unwrap()["Test"][1], "true");
     }
 

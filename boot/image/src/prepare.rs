@@ -99,10 +99,10 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     let cache = Cache::new(request.cache, request.format);
 
     if let Some(found) = cache.find(&image.digest)? {
-        return Ok(prepared(found, true));
+        return Ok(prepared(found, image.config, true));
     }
     let directory = match cache.claim(&image.digest, || report(Progress::Waiting))? {
-        Claim::Found(found) => return Ok(prepared(*found, true)),
+        Claim::Found(found) => return Ok(prepared(*found, image.config, true)),
         Claim::Held(directory) => directory,
     };
     let mut disk = directory.create_root_disk()?;
@@ -120,19 +120,18 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         root_disk_digest: converted.root_disk_digest.to_string(),
         root_disk_bytes: converted.root_disk_bytes,
         layer_bytes: converted.layer_bytes,
-        config: image.config,
     };
-    Ok(prepared(directory.publish(stored)?, false))
+    Ok(prepared(directory.publish(stored)?, image.config, false))
 }
 
-fn prepared(entry: Entry, cached: bool) -> PreparedImage {
+fn prepared(entry: Entry, config: ImageConfig, cached: bool) -> PreparedImage {
     let Entry { root_disk, root_disk_file, stored } = entry;
     PreparedImage {
         root_disk,
         root_disk_file,
         image_digest: stored.image_digest,
         root_disk_digest: stored.root_disk_digest,
-        config: stored.config,
+        config,
         cached,
         layer_bytes: stored.layer_bytes,
     }
