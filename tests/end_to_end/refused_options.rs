@@ -42,7 +42,6 @@ const INVALID: &[(&[&str], &str)] = &[
     (&["-h", "-leading"], "-leading"),
     (&["--name", "a/b"], "a/b"),
     (&["--name", ".."], ".."),
-    (&["--name", ""], "name"),
     (&["--id", "../escape"], "../escape"),
     (&["--stop-signal", "SIGNOSUCH"], "SIGNOSUCH"),
     (&["--stop-signal", "0"], "0"),

@@ -105,7 +105,7 @@ impl RunArguments {
     pub(super) fn request(self) -> Result<Request, Failure> {
         let Self { words, request: options, config, .. } = self;
         let mut request = match &config {
-            None => options,
+            None => options.without_empty(),
             Some(path) => {
                 if path.as_os_str() == "-" && options.interactive {
                     let error = "--config -: cannot be used with -i, because both read standard input";

@@ -74,10 +74,10 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         return Err(Failure::new(EndReason::ConfigError, "-it: standard input is not a terminal"));
     }
     let files = environment::read_files(&arguments.env_file).fails_as(EndReason::ConfigError)?;
-    let host = |name: &str| std::env::var(name).ok();
     let request = Exec {
         command: arguments.command.clone(),
-        env: environment::complete(&[], &files, &arguments.env, host),
+        env: environment::complete(&[], &files, &arguments.env, environment::host_value)
+            .fails_as(EndReason::ConfigError)?,
         workdir: arguments.workdir.clone().unwrap_or_default(),
         user: arguments.user.clone().unwrap_or_default(),
         interactive: arguments.interactive,

@@ -100,11 +100,17 @@ impl Request {
         serde_json::from_slice(bytes).map_err(content)
     }
 
+    /// This request without options whose value is empty.
+    #[must_use]
+    pub(crate) fn without_empty(self) -> Self {
+        self.overridden_by(&Self::default()).unwrap_or(self)
+    }
+
     /// This request with those of `options` in place of its own; lists are added to.
     ///
     /// # Errors
     /// A path among the options is not UTF-8.
-    pub(crate) fn overridden_by(self, options: &Self) -> Result<Self, NotTextError> {
+    pub(crate) fn overridden_by(&self, options: &Self) -> Result<Self, NotTextError> {
         let mut merged = self.to_map()?;
         for (key, value) in options.to_map()? {
             match (merged.get_mut(&key), value) {
@@ -131,9 +137,11 @@ impl Request {
             unreachable!("a request is an object")
         };
         map.remove("version");
-        map.retain(|_, value| match value {
+        map.retain(|key, value| match value {
             Value::Null | Value::Bool(false) => false,
             Value::Array(list) => !list.is_empty(),
+            // An empty value is as if it were not given, but for the one that takes the image's Entrypoint away.
+            Value::String(text) => !text.is_empty() || key == "entrypoint",
             _ => true,
         });
         Ok(map)

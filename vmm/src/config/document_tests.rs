@@ -129,3 +129,33 @@ fn what_is_no_document_is_refused() {
     }
     assert!(Request::parse(b"{\"version\":1,\"image\":\"\xff\"}", Path::new("x")).is_err());
 }
+
+#[test]
+fn empty_values_are_not_given() {
+    let empty = [
+        "--name=",
+        "--hostname=",
+        "--user=",
+        "--workdir=",
+        "--stop-signal=",
+        "--mac-address=",
+        "--health-cmd=",
+        "--ready-exec=",
+        "--append=",
+        "--kernel=",
+        "--modules=",
+        "--init-binary=",
+        "--rootfs=",
+        "--run-dir=",
+        "--cidfile=",
+        "--result=",
+        "--events=",
+        "--console=",
+        "--profile=",
+    ];
+    assert_eq!(options(&empty).without_empty(), Request::default());
+    assert_eq!(options(&["--entrypoint="]).without_empty().entrypoint.as_deref(), Some(""));
+    let document = parse(r#"{"version":1,"name":"web","hostname":"","user":"app"}"#).unwrap();
+    let merged = document.overridden_by(&options(&["--name=", "--user="])).unwrap();
+    assert_eq!(merged, options(&["--name=web", "--user=app"]));
+}

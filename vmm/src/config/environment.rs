@@ -2,6 +2,7 @@
 //! The workload's environment: `-e`, `--env-file`, the image's variables, and what wins. Rules are docker's.
 
 use super::text_form::text_form;
+use std::env::VarError;
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
@@ -120,16 +121,36 @@ fn parse_lines(text: &str) -> Result<Vec<EnvVar>, (usize, VariableError)> {
     wanted.map(|(number, line)| line.parse().map_err(|error| (number, error))).collect()
 }
 
-/// What the workload gets: the image's variables, then those of files, then those of options; of two with one name the
-/// later counts, in the place of the earlier. `host` looks up the host's. As with docker, an option that names a variable
-/// which the host does not have takes it away, and a line of a file that does so has no effect.
-#[must_use]
-pub(crate) fn complete(
+/// A variable of this process that cannot be passed on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the value of {0}, which -e or --env-file copies from this environment, is not UTF-8 text")]
+pub(crate) struct HostValueError(String);
+
+#[cfg(test)]
+impl HostValueError {
+    pub(crate) fn of(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+/// The value that `name` has in the environment of this process.
+pub(crate) fn host_value(name: &str) -> Result<Option<String>, HostValueError> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(HostValueError(name.to_owned())),
+    }
+}
+
+/// The environment of the workload: the image's variables, then those of files, then those of options. A later one replaces an
+/// earlier one of the same name in its position. `host` looks up variables without a value. As in docker, an option removes a
+/// variable that the host does not have, and a line of a file then has no effect.
+pub(crate) fn complete<E>(
     image: &[String],
     files: &[EnvVar],
     options: &[EnvVar],
-    host: impl Fn(&str) -> Option<String>,
-) -> Vec<String> {
+    host: impl Fn(&str) -> Result<Option<String>, E>,
+) -> Result<Vec<String>, E> {
     let mut complete: Vec<String> = Vec::new();
     let mut set = |name: &str, value: Option<String>| {
         let is_it = |entry: &String| entry.split_once('=').is_some_and(|(other, _)| other == name);
@@ -145,14 +166,15 @@ pub(crate) fn complete(
         set(name, Some(value.to_owned()));
     }
     for EnvVar { name, value } in files {
-        if let Some(value) = value.clone().or_else(|| host(name)) {
-            set(name, Some(value));
+        let value = if value.is_some() { value.clone() } else { host(name)? };
+        if value.is_some() {
+            set(name, value);
         }
     }
     for EnvVar { name, value } in options {
-        set(name, value.clone().or_else(|| host(name)));
+        set(name, if value.is_some() { value.clone() } else { host(name)? });
     }
-    complete
+    Ok(complete)
 }
 
 #[cfg(test)]
@@ -189,8 +211,10 @@ mod tests {
         let image = ["PATH=/bin".to_owned(), "A=image".to_owned(), "B=image".to_owned(), "GONE=image".to_owned()];
         let files = variables(&["A=file", "C=file", "HOST", "NOT_THERE"]);
         let options = variables(&["C=option", "D=option", "GONE", "HOST_TOO"]);
-        let host = |name: &str| name.starts_with("HOST").then(|| "host".to_owned());
+        let host = |name: &str| Ok::<_, ()>(name.starts_with("HOST").then(|| "host".to_owned()));
         let expected = ["PATH=/bin", "A=file", "B=image", "C=option", "HOST=host", "D=option", "HOST_TOO=host"];
-        assert_eq!(complete(&image, &files, &options, host), expected);
+        assert_eq!(complete(&image, &files, &options, host).unwrap(), expected);
+        let error = complete(&image, &files, &options, |name| Err(name.to_owned()));
+        assert_eq!(error, Err("HOST".to_owned()), "a variable that cannot be passed on");
     }
 }

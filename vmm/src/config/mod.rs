@@ -17,5 +17,5 @@ pub(crate) mod rfc3339;
 pub(crate) mod root_format;
 pub(crate) mod signal;
 pub(crate) mod size;
-mod text_form;
+pub(crate) mod text_form;
 pub(crate) mod tmpfs;

@@ -13,7 +13,9 @@ use super::number::{port, seconds, times};
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
+use super::text_form::Given;
 use super::tmpfs::Tmpfs;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -66,7 +68,7 @@ pub(crate) struct Request {
     pub(crate) tty: bool,
     /// What TERM sends to the workload, instead of the image's StopSignal [default: TERM, RTMIN+4 with --system]
     #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
-    pub(crate) stop_signal: Option<SignalNumber>,
+    pub(crate) stop_signal: Option<Given<SignalNumber>>,
     /// From TERM until power is cut [default: 10, 90 with --system]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
     pub(crate) stop_timeout: Option<u32>,
@@ -112,20 +114,20 @@ pub(crate) struct Request {
     #[arg(long, value_name = "NUMBER", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) cpus: Option<CpuCount>,
     /// Guest kernel, vmlinux or bzImage [default: the one that came with coracle]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub(crate) kernel: Option<PathBuf>,
     /// Folder of the guest kernel's modules [default: lib/modules beside the kernel or its folder]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Machine")]
+    #[arg(long, value_name = "DIR", value_parser = path(), value_hint = ValueHint::DirPath, help_heading = "Machine")]
     pub(crate) modules: Option<PathBuf>,
     /// Program that is PID 1 of the guest [default: the one that came with coracle]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Machine")]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub(crate) init_binary: Option<PathBuf>,
     /// Words for the end of the guest kernel's command line
     #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
 
     /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "File systems")]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
     /// File system of the disk that an image is made into [default: auto, one that the kernel has]
     #[arg(long, value_name = "FORMAT", help_heading = "File systems")]
@@ -145,13 +147,13 @@ pub(crate) struct Request {
 
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
-    pub(crate) hostname: Option<HostName>,
+    pub(crate) hostname: Option<Given<HostName>>,
     /// `none`, or a tap: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
-    pub(crate) network: Vec<Network>,
+    pub(crate) network: Vec<Given<Network>>,
     /// Hardware address of the network device
     #[arg(long, value_name = "MAC", help_heading = "Network")]
-    pub(crate) mac_address: Option<MacAddress>,
+    pub(crate) mac_address: Option<Given<MacAddress>>,
     /// Name server, for the workload's /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub(crate) dns: Vec<IpAddr>,
@@ -164,18 +166,18 @@ pub(crate) struct Request {
     pub(crate) log_size: Option<LogSize>,
     /// Name of the machine; its entry in the run directory is then kept [default: a random one]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
-    pub(crate) name: Option<MachineName>,
+    pub(crate) name: Option<Given<MachineName>>,
     /// The same, for programs that choose identifiers
     #[arg(long, value_name = "ID", help_heading = "This run", conflicts_with = "name", allow_hyphen_values = true)]
-    pub(crate) id: Option<MachineName>,
+    pub(crate) id: Option<Given<MachineName>>,
     /// Remove the entry in the run directory even of a machine with a name
     #[arg(long, help_heading = "This run")]
     pub(crate) rm: bool,
     /// Folder of the machines' entries [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "This run")]
+    #[arg(long, value_name = "DIR", value_parser = path(), value_hint = ValueHint::DirPath, help_heading = "This run")]
     pub(crate) run_dir: Option<PathBuf>,
     /// Write the machine's identifier to a new file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run")]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run")]
     pub(crate) cidfile: Option<PathBuf>,
     /// Write how it ended, as one JSON object, to a file or an open descriptor
     #[arg(long, value_name = "FILE|fd:N", help_heading = "This run")]
@@ -193,16 +195,21 @@ pub(crate) struct Request {
     #[arg(long, value_name = "LEVEL", help_heading = "This run")]
     pub(crate) log_level: Option<LogLevel>,
     /// Sample the guest's call chains each millisecond, for `flamegraph`: folded stacks, to this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
     pub(crate) profile: Option<PathBuf>,
     /// Write the guest kernel's messages to this file instead of the machine's entry
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
     pub(crate) console: Option<PathBuf>,
 
     /// Print help
     #[arg(long, action = ArgAction::HelpShort)]
     #[serde(skip)]
     pub(crate) help: Option<bool>,
+}
+
+/// Reads a path that may be empty, as if it were not given; clap's own parser rejects it.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl Request {
@@ -231,7 +238,7 @@ impl Request {
     /// The machine's name, if it was given one.
     #[must_use]
     pub(crate) fn given_name(&self) -> Option<&MachineName> {
-        self.name.as_ref().or(self.id.as_ref())
+        self.name.as_ref().or(self.id.as_ref()).and_then(Given::get)
     }
 }
 

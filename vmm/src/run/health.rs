@@ -1,166 +1,217 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which health check is run: the image's Healthcheck, and what the options say instead. Docker's rules. Pure.
+//! Which health check runs: the image's Healthcheck, and what the options replace in it, by docker's rules. A Healthcheck that
+//! docker would ignore, or could not have written, is a warning. Pure.
 
-use crate::config::interval::{Interval, IntervalError};
+use crate::config::interval::Interval;
 use crate::config::request::Request;
 use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
-use serde::Deserialize;
+use serde_json::Value;
 
 const INTERVAL_MS: u64 = 30_000;
 const TIMEOUT_MS: u64 = 30_000;
 const START_INTERVAL_MS: u64 = 5_000;
 const RETRIES: u32 = 3;
 
-/// No health check can be made of it.
+/// Options that contradict each other, or have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HealthError {
-    /// Options without anything to run.
-    #[error("--health-{0} is of no use: neither --health-cmd nor the image says what to run")]
+pub(crate) enum OptionError {
+    #[error("--health-{0} has no effect: neither --health-cmd nor the image gives a command")]
     NoCommand(&'static str),
-    /// None, and one.
     #[error("--no-healthcheck contradicts --health-{0}")]
     Contradiction(&'static str),
-    /// The image's.
-    #[error("the image's Healthcheck: {0}")]
-    Image(String),
-    /// The image's.
-    #[error("the image's Healthcheck: Test begins with `{0}`, which is none of NONE, CMD and CMD-SHELL")]
-    Test(String),
-    /// The image's.
-    #[error("the image's Healthcheck")]
-    Interval(#[from] IntervalError),
 }
 
-/// As it stands in the configuration. Times are nanoseconds; 0 is the default.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct ImageHealthcheck {
-    test: Option<Vec<String>>,
-    interval: u64,
-    timeout: u64,
-    start_period: u64,
-    start_interval: u64,
-    retries: u32,
-}
-
-/// The check that image and request decide on together, if there is one.
-///
-/// # Errors
-/// See [`HealthError`].
-pub(crate) fn decide(image: &ImageConfig, request: &Request) -> Result<Option<HealthCheck>, HealthError> {
-    let given = [
-        ("cmd", request.health_cmd.is_some()),
+/// The check that options and image decide on together, if there is one. `shell` runs commands in shell form.
+pub(super) fn decide(
+    image: &ImageConfig,
+    request: &Request,
+    shell: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<Option<HealthCheck>, OptionError> {
+    let command = request.health_cmd.as_ref().filter(|command| !command.is_empty());
+    let options = [
+        ("cmd", command.is_some()),
         ("interval", request.health_interval.is_some()),
         ("timeout", request.health_timeout.is_some()),
         ("start-period", request.health_start_period.is_some()),
         ("start-interval", request.health_start_interval.is_some()),
         ("retries", request.health_retries.is_some()),
     ];
-    let option = given.iter().find(|(_, given)| *given).map(|(name, _)| *name);
+    let option = options.iter().find(|(_, given)| *given).map(|(name, _)| *name);
     if request.no_healthcheck {
-        return option.map_or(Ok(None), |name| Err(HealthError::Contradiction(name)));
+        return option.map_or(Ok(None), |name| Err(OptionError::Contradiction(name)));
     }
-    let own = match &image.healthcheck {
-        Some(value) => serde_json::from_value(value.clone()).map_err(|error| HealthError::Image(error.to_string()))?,
-        None => ImageHealthcheck::default(),
-    };
-    let arguments = match (&request.health_cmd, own.test.as_deref()) {
-        (Some(command), _) => shell(command),
-        (None, None | Some([])) => Vec::new(),
-        (None, Some([kind, words @ ..])) => match kind.as_str() {
-            "NONE" => Vec::new(),
-            "CMD" => words.to_vec(),
-            "CMD-SHELL" => shell(&words.join(" ")),
-            other => return Err(HealthError::Test(other.to_owned())),
-        },
+    let mut image = ImageHealthcheck { value: image.healthcheck.as_ref().unwrap_or(&Value::Null), warnings };
+    let arguments = match command {
+        Some(command) => in_shell(shell, std::slice::from_ref(command)),
+        None => image.arguments(shell),
     };
     if arguments.is_empty() {
-        return option.map_or(Ok(None), |name| Err(HealthError::NoCommand(name)));
+        return option.map_or(Ok(None), |name| Err(OptionError::NoCommand(name)));
     }
-    let choose = |given: Option<Interval>, own: u64, default: u64| -> Result<u64, IntervalError> {
-        let own = Interval::from_nanoseconds(own)?.milliseconds();
-        let chosen = given.map_or(own, Interval::milliseconds);
-        Ok(if chosen == 0 { default } else { chosen })
+    let mut choose = |option: Option<Interval>, key, default| match option {
+        Some(interval) if interval.milliseconds() > 0 => interval.milliseconds(),
+        _ => image.milliseconds(key).unwrap_or(default),
     };
     Ok(Some(HealthCheck {
         arguments,
-        interval_ms: choose(request.health_interval, own.interval, INTERVAL_MS)?,
-        timeout_ms: choose(request.health_timeout, own.timeout, TIMEOUT_MS)?,
-        start_period_ms: choose(request.health_start_period, own.start_period, 0)?,
-        start_interval_ms: choose(request.health_start_interval, own.start_interval, START_INTERVAL_MS)?,
-        retries: match request.health_retries.unwrap_or(own.retries) {
-            0 => RETRIES,
-            retries => retries,
+        interval_ms: choose(request.health_interval, "Interval", INTERVAL_MS),
+        timeout_ms: choose(request.health_timeout, "Timeout", TIMEOUT_MS),
+        start_period_ms: choose(request.health_start_period, "StartPeriod", 0),
+        start_interval_ms: choose(request.health_start_interval, "StartInterval", START_INTERVAL_MS),
+        retries: match request.health_retries {
+            Some(retries) if retries > 0 => retries,
+            _ => image.number("Retries", |retries| u32::try_from(retries).ok()).unwrap_or(RETRIES),
         },
     }))
 }
 
-/// A command line for the image's own shell.
-#[must_use]
-pub(crate) fn shell(command: &str) -> Vec<String> {
-    vec!["/bin/sh".into(), "-c".into(), command.into()]
+/// A command in shell form.
+pub(super) fn in_shell(shell: &[String], command: &[String]) -> Vec<String> {
+    [shell, command].concat()
+}
+
+/// The object of the image's configuration, whatever is in it.
+struct ImageHealthcheck<'a> {
+    value: &'a Value,
+    warnings: &'a mut Vec<String>,
+}
+
+impl ImageHealthcheck<'_> {
+    /// What runs; empty if nothing does.
+    fn arguments(&mut self, shell: &[String]) -> Vec<String> {
+        if !(self.value.is_null() || self.value.is_object()) {
+            self.warn("not an object");
+        }
+        let test = match self.value.get("Test") {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(test) => test.as_array().and_then(|words| words.iter().map(Value::as_str).collect::<Option<Vec<_>>>()),
+        };
+        let Some(test) = test else {
+            self.warn("Test is not a list of strings");
+            return Vec::new();
+        };
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        match &*test {
+            [] | ["NONE", ..] => Vec::new(),
+            ["CMD", command @ ..] => words(command),
+            ["CMD-SHELL", command @ ..] => in_shell(shell, &words(command)),
+            [other, ..] => {
+                self.warn(&format!("Test begins with `{other}`, not with NONE, CMD or CMD-SHELL"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A time, which the image gives in nanoseconds.
+    fn milliseconds(&mut self, key: &str) -> Option<u64> {
+        self.number(key, |nanoseconds| Some(Interval::from_nanoseconds(nanoseconds).ok()?.milliseconds()))
+    }
+
+    /// The number at `key`, unless it is 0, which stands for the default, or out of range.
+    fn number<T>(&mut self, key: &str, convert: impl Fn(u64) -> Option<T>) -> Option<T> {
+        let value = self.value.get(key).filter(|value| !value.is_null() && value.as_u64() != Some(0))?;
+        let number = value.as_u64().and_then(convert);
+        if number.is_none() {
+            self.warn(&format!("{key} {value} is out of range"));
+        }
+        number
+    }
+
+    fn warn(&mut self, what: &str) {
+        self.warnings.push(format!("the image's Healthcheck is ignored in part: {what}"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn image(healthcheck: Value) -> ImageConfig {
         ImageConfig { healthcheck: Some(healthcheck), ..ImageConfig::default() }
     }
 
-    #[test]
-    fn an_image_without_one_has_none() {
-        let none = [json!({}), json!({"Test": []}), json!({"Test": ["NONE"]}), json!({"Interval": 5})];
-        for healthcheck in none {
-            assert_eq!(decide(&image(healthcheck), &Request::default()).unwrap(), None);
-        }
-        assert_eq!(decide(&ImageConfig::default(), &Request::default()).unwrap(), None);
+    fn shell(command: &str) -> Vec<String> {
+        ["/bin/sh", "-c", command].map(str::to_owned).to_vec()
+    }
+
+    /// The check, and the warnings as one text.
+    fn decide_with(image: &ImageConfig, request: &Request) -> Result<(Option<HealthCheck>, String), OptionError> {
+        let mut warnings = Vec::new();
+        let check = decide(image, request, &shell("")[..2], &mut warnings)?;
+        Ok((check, warnings.join("\n")))
+    }
+
+    fn of_image(healthcheck: Value) -> (Option<HealthCheck>, String) {
+        decide_with(&image(healthcheck), &Request::default()).unwrap()
     }
 
     #[test]
-    fn the_images_own_is_kept_with_dockers_defaults() {
-        let check =
-            decide(&image(json!({"Test": ["CMD", "redis-cli", "ping"]})), &Request::default()).unwrap().unwrap();
+    fn image_without_a_test_has_no_check() {
+        let none = [json!(null), json!({}), json!({"Test": []}), json!({"Test": ["NONE"]}), json!({"Interval": 5})];
+        for healthcheck in none {
+            assert_eq!(of_image(healthcheck), (None, String::new()));
+        }
+        assert_eq!(decide_with(&ImageConfig::default(), &Request::default()), Ok((None, String::new())));
+    }
+
+    #[test]
+    fn image_check_has_dockers_defaults() {
+        let check = of_image(json!({"Test": ["CMD", "redis-cli", "ping"]})).0.unwrap();
         assert_eq!(check.arguments, ["redis-cli", "ping"]);
         let times = (check.interval_ms, check.timeout_ms, check.start_period_ms, check.start_interval_ms);
         assert_eq!((times, check.retries), ((30_000, 30_000, 0, 5_000), 3));
         let own = json!({"Test": ["CMD-SHELL", "a || b"], "Interval": 2_000_000_000_u64, "Retries": 1});
-        let check = decide(&image(own), &Request::default()).unwrap().unwrap();
+        let check = of_image(own).0.unwrap();
         assert_eq!((check.arguments, check.interval_ms, check.retries), (shell("a || b"), 2000, 1));
     }
 
     #[test]
-    fn options_replace_parts_of_it() {
+    fn options_replace_parts_of_the_check() {
         let own = image(json!({"Test": ["CMD", "x"], "Interval": 2_000_000_000_u64, "Timeout": 7_000_000_000_u64}));
         let request = Request {
             health_cmd: Some("y".into()),
             health_interval: Some("1s".parse().unwrap()),
+            health_timeout: Some("0".parse().unwrap()),
             ..Request::default()
         };
-        let check = decide(&own, &request).unwrap().unwrap();
+        let check = decide_with(&own, &request).unwrap().0.unwrap();
         assert_eq!((check.arguments, check.interval_ms, check.timeout_ms), (shell("y"), 1000, 7000));
         let none = Request { no_healthcheck: true, ..Request::default() };
-        assert_eq!(decide(&own, &none).unwrap(), None);
+        assert_eq!(decide_with(&own, &none), Ok((None, String::new())));
     }
 
     #[test]
-    fn contradictions_and_nonsense_are_named() {
+    fn contradicting_options_are_rejected() {
         let table = [
-            (Request { health_retries: Some(1), ..Request::default() }, json!({}), "--health-retries"),
-            (
-                Request { no_healthcheck: true, health_cmd: Some("x".into()), ..Request::default() },
-                json!({}),
-                "--no-healthcheck",
-            ),
-            (Request::default(), json!({"Test": ["RUN", "x"]}), "RUN"),
-            (Request::default(), json!({"Test": "x"}), "Healthcheck"),
+            (Request { health_retries: Some(1), ..Request::default() }, "--health-retries"),
+            (Request { no_healthcheck: true, health_cmd: Some("x".into()), ..Request::default() }, "--no-healthcheck"),
         ];
-        for (request, own, object) in table {
-            let error = decide(&image(own), &request).unwrap_err().to_string();
+        for (request, object) in table {
+            let error = decide_with(&image(json!({})), &request).unwrap_err().to_string();
             assert!(error.contains(object), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_forms_are_warnings() {
+        for (own, object) in [
+            (json!({"Test": ["RUN", "x"]}), "RUN"),
+            (json!({"Test": "x"}), "Healthcheck"),
+            (json!({"Test": ["CMD", 1]}), "Test"),
+            (json!("x"), "Healthcheck"),
+        ] {
+            let (check, warnings) = of_image(own);
+            assert_eq!(check, None);
+            assert!(warnings.contains(object), "{warnings}");
+        }
+        for odd in [json!(-1), json!(u64::MAX), json!(1.5), json!("1s")] {
+            let (check, warnings) = of_image(json!({"Test": ["CMD", "x"], "Interval": odd, "Retries": odd}));
+            let check = check.unwrap();
+            assert_eq!((check.interval_ms, check.retries), (INTERVAL_MS, RETRIES), "{odd}");
+            assert!(warnings.contains("Interval") && warnings.contains("Retries"), "{warnings}");
         }
     }
 }

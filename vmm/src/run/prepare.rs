@@ -9,7 +9,7 @@ use super::resolve::{InterfaceConfig, ResolvedRequest, RootSource, TapSource};
 use super::run_spec::run_spec;
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
-use crate::config::environment::EnvVar;
+use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::Scratch;
@@ -157,9 +157,9 @@ impl Preparation {
             let reason = if error.is_host() { EndReason::HostError } else { EndReason::ImageError };
             Failure::new(reason, error)
         })?;
-        let host = |name: &str| std::env::var(name).ok();
-        let workload = Workload::decide(&prepared.config, &self.request, &self.env_files, host)
+        let workload = Workload::decide(&prepared.config, &self.request, &self.env_files, environment::host_value)
             .fails_as(EndReason::ConfigError)?;
+        workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let disk = BlockConfig {
             file: prepared.root_disk_file,
             path: prepared.root_disk,

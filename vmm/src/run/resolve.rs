@@ -5,9 +5,10 @@
 
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
-use crate::config::environment::EnvVar;
+use crate::config::environment::{self, EnvVar};
 use crate::config::network::{Interface, MacAddress, Network, Tap};
 use crate::config::request::Request;
+use crate::config::text_form::Given;
 use crate::host::descriptor::{self, DescriptorError};
 use crate::host::terminal;
 use boot::CommandLine;
@@ -182,8 +183,7 @@ fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, Re
         (None, None) => Err(ResolveError::NoImage),
         (Some(image), None) => Ok(RootSource::Image(image.clone())),
         (None, Some(path)) => {
-            let workload =
-                Workload::decide(&ImageConfig::default(), request, env_files, |name| std::env::var(name).ok())?;
+            let workload = Workload::decide(&ImageConfig::default(), request, env_files, environment::host_value)?;
             let serial = ROOT_SERIAL.to_owned();
             let disk = match request.writes_in_place() {
                 true => open_disk(path, false, serial).map_err(in_place)?,
@@ -207,9 +207,10 @@ fn in_place(error: DiskError) -> ResolveError {
 
 fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::Interface>), ResolveError> {
     let requested = requested_interfaces(request)?;
+    let mac_address = request.mac_address.as_ref().and_then(Given::get).copied();
     let (mut interfaces, mut guest_interfaces) = (Vec::<InterfaceConfig>::new(), Vec::new());
     for Interface { tap, mac, address, gateway } in requested {
-        let mac = match mac.or(request.mac_address) {
+        let mac = match mac.or(mac_address) {
             Some(mac) => mac,
             None => MacAddress::random().map_err(ResolveError::Random)?,
         };
@@ -232,9 +233,10 @@ fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::
 
 fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, ResolveError> {
     let mut requested: Vec<Interface> = Vec::new();
-    for network in &request.network {
+    let networks: Vec<&Network> = request.network.iter().filter_map(Given::get).collect();
+    for &network in &networks {
         match network {
-            Network::None if request.network.len() > 1 => return Err(ResolveError::NoneAndNetwork),
+            Network::None if networks.len() > 1 => return Err(ResolveError::NoneAndNetwork),
             Network::None => {}
             Network::Interface(interface) => {
                 if requested.iter().any(|other| other.tap == interface.tap) {
@@ -244,7 +246,7 @@ fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, ResolveErro
             }
         }
     }
-    match (request.mac_address, &*requested) {
+    match (request.mac_address.as_ref().and_then(Given::get), &*requested) {
         (Some(_), [one]) if one.mac.is_some() => Err(ResolveError::TwoMacAddresses),
         (None, _) | (Some(_), [_]) => Ok(requested),
         (Some(_), _) => Err(ResolveError::MacAddress(requested.len())),
@@ -357,7 +359,8 @@ mod tests {
     fn a_lone_device_takes_the_address_and_one_without_gets_its_own() {
         let mac: MacAddress = "02:00:00:00:00:01".parse().unwrap();
         let network = |text: &str| vec![text.parse().unwrap()];
-        let given = Request { mac_address: Some(mac), network: network("tap=a,ip=10.0.0.2/24"), ..request("oci:x") };
+        let mac_address = Some(mac.to_string().parse().unwrap());
+        let given = Request { mac_address, network: network("tap=a,ip=10.0.0.2/24"), ..request("oci:x") };
         let resolved = ResolvedRequest::new(&given, &[]).unwrap();
         assert_eq!(resolved.interfaces[0].mac, mac.octets());
         let told = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };

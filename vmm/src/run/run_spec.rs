@@ -7,6 +7,7 @@ use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::Scratch;
+use crate::config::text_form::Given;
 use crate::config::tmpfs::Tmpfs;
 use guest_protocol::notification;
 use guest_protocol::run_spec::{Interface, Readiness, Root, RunSpec, System, Upper, WindowSize};
@@ -31,7 +32,8 @@ pub(crate) fn run_spec(
     made: Option<RootFormat>,
     watchdog: Option<Duration>,
 ) -> RunSpec {
-    let hostname = request.hostname.as_ref().map_or_else(|| id.to_string(), ToString::to_string);
+    let given_hostname = request.hostname.as_ref().and_then(Given::get);
+    let hostname = given_hostname.map_or_else(|| id.to_string(), ToString::to_string);
     let mut environment = workload.environment;
     // A system may change its name.
     if !request.system && !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
@@ -39,7 +41,7 @@ pub(crate) fn run_spec(
     }
     let readiness = match (request.ready_port, &request.ready_exec) {
         (Some(port), _) => Readiness::Port(port.get()),
-        (None, Some(command)) => Readiness::Command(health::shell(command)),
+        (None, Some(command)) => Readiness::Command(health::in_shell(&workload.shell, std::slice::from_ref(command))),
         (None, None) if request.ready_notify => Readiness::Notified,
         (None, None) => Readiness::Executed,
     };
@@ -66,7 +68,7 @@ pub(crate) fn run_spec(
         terminal,
         stdin: request.interactive,
         init: request.init,
-        system: request.system.then(|| System { explicit_hostname: request.hostname.is_some() }),
+        system: request.system.then(|| System { explicit_hostname: given_hostname.is_some() }),
         root: Root {
             disk_serial: ROOT_SERIAL.to_owned(),
             file_systems: file_systems.iter().map(|&name| name.to_owned()).collect(),
@@ -113,6 +115,8 @@ mod tests {
             user: "app".into(),
             stop_signal: SignalNumber::TERM,
             health: None,
+            shell: vec!["/bin/bash".into(), "-c".into()],
+            warnings: Vec::new(),
         };
         run_spec(request, Vec::new(), None, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
     }
@@ -170,7 +174,10 @@ mod tests {
         let port = Request { ready_port: "6379".parse().ok(), ..Request::default() };
         assert_eq!(build(&port, &[]).readiness, Readiness::Port(6379));
         let command = Request { ready_exec: Some("redis-cli ping".into()), ..Request::default() };
-        assert_eq!(build(&command, &[]).readiness, Readiness::Command(health::shell("redis-cli ping")));
+        assert_eq!(
+            build(&command, &[]).readiness,
+            Readiness::Command(["/bin/bash", "-c", "redis-cli ping"].map(str::to_owned).to_vec())
+        );
         let spec = build(&Request { ready_notify: true, ..Request::default() }, &["NOTIFY_SOCKET=/old"]);
         assert_eq!(spec.readiness, Readiness::Notified);
         assert!(spec.environment.contains(&"NOTIFY_SOCKET=@coracle-notify".to_owned()), "{:?}", spec.environment);

@@ -1,138 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which command runs, as whom, where: what the image wants and what the request says instead. Pure.
+//! What runs, as which user, where: docker's merge of the options with an image's configuration. An empty value is as if it
+//! were not given. What docker accepts from an image is at most a warning. Pure.
 
-use super::health::{self, HealthError};
-use crate::config::environment::{self, EnvVar};
+use super::health;
+use crate::config::environment::{self, EnvVar, HostValueError};
 use crate::config::request::Request;
-use crate::config::signal::{SignalError, SignalNumber};
+use crate::config::signal::SignalNumber;
+use crate::config::text_form::Given;
 use guest_protocol::health::HealthCheck;
 use oci_image::ImageConfig;
 
-/// Most bytes of arguments and environment together: what a Linux process with a default stack can have.
-const MOST_BYTES: usize = 2 << 20;
-
-/// The init of a system.
-const INIT: &str = "/sbin/init";
-/// Tells an init that it need not set up a machine (systemd's container interface).
+/// Bytes of arguments and environment together that a Linux process with a default stack can have.
+const MAX_BYTES: usize = 2 << 20;
+const SYSTEM_INIT: &str = "/sbin/init";
+/// Tells an init that there is no machine to set up (systemd's container interface).
 const CONTAINER: &str = "container=coracle";
+const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-/// No workload comes of image and request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WorkloadError {
-    /// Nothing to run.
-    #[error("no command: none is given{}", if *.rootfs { " after --rootfs" } else { ", and the image has neither Entrypoint nor Cmd" })]
-    NoCommand {
-        /// Whether a root file system takes an image's place.
-        rootfs: bool,
-    },
-    /// The empty name.
+    #[error("no command given{}", if *.rootfs { " after --rootfs" } else { ", and the image has neither Entrypoint nor Cmd" })]
+    NoCommand { rootfs: bool },
     #[error("the command is an empty string")]
     EmptyCommand,
-    /// The image's own.
-    #[error("the image's StopSignal")]
-    StopSignal(#[source] SignalError),
-    /// A request of the impossible.
-    #[error("arguments and environment have {0} bytes, and a process can have {MOST_BYTES}")]
+    #[error("arguments and environment have {0} bytes; the maximum is {MAX_BYTES}")]
     TooLong(usize),
-    /// A path that depends on where one is.
-    #[error("the working directory `{0}` is not an absolute path")]
+    #[error("--workdir {0}: not an absolute path")]
     WorkingDirectory(String),
-    /// How its health would be checked.
     #[error(transparent)]
-    Health(#[from] HealthError),
-    /// Processes cannot have it.
-    #[error("{0} holds a NUL byte")]
+    Health(#[from] health::OptionError),
+    #[error(transparent)]
+    Environment(#[from] HostValueError),
+    #[error("{0} has a NUL byte")]
     Nul(&'static str),
 }
 
-/// The part of a run that image and request decide together.
+/// What options and image decide together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Workload {
-    /// `argv`.
     pub(crate) arguments: Vec<String>,
     /// `NAME=value` strings.
     pub(crate) environment: Vec<String>,
     /// Absolute.
     pub(crate) working_directory: String,
-    /// As PID 1 resolves it.
+    /// PID 1 looks it up in the image's files; empty is root.
     pub(crate) user: String,
-    /// What a polite end begins with.
+    /// What a request to stop begins with.
     pub(crate) stop_signal: SignalNumber,
-    /// How it is found out whether it is well.
     pub(crate) health: Option<HealthCheck>,
+    /// Runs commands in shell form.
+    pub(crate) shell: Vec<String>,
+    /// Values of the image that are not used.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Workload {
-    /// Decides. `files` are the variables of `--env-file`, `host` looks up the host's.
-    ///
-    /// # Errors
-    /// There is no command, or a part of it is none that a process can have.
+    /// `env_files` are the variables of `--env-file`; `host` looks up a variable without a value.
     pub(crate) fn decide(
         image: &ImageConfig,
         request: &Request,
-        files: &[EnvVar],
-        host: impl Fn(&str) -> Option<String>,
+        env_files: &[EnvVar],
+        host: impl Fn(&str) -> Result<Option<String>, HostValueError>,
     ) -> Result<Self, WorkloadError> {
-        if request.system {
-            return Self::system(image, request, files, host);
-        }
-        let arguments = arguments(image, request);
+        let mut warnings = Vec::new();
+        let shell = shell(image);
+        let arguments = if request.system { system_command(request) } else { command(image, request) };
         match arguments.first().map(String::as_str) {
             None => return Err(WorkloadError::NoCommand { rootfs: request.rootfs.is_some() }),
             Some("") => return Err(WorkloadError::EmptyCommand),
             Some(_) => {}
         }
-        let own = |option: &Option<String>, image: &str| option.clone().unwrap_or_else(|| image.to_owned());
-        let mut working_directory = own(&request.workdir, &image.working_dir);
-        if working_directory.is_empty() {
-            working_directory.push('/');
-        }
-        if !working_directory.starts_with('/') {
-            return Err(WorkloadError::WorkingDirectory(working_directory));
-        }
-        let stop_signal = stop_signal(image, request, SignalNumber::TERM)?;
-        let environment = environment::complete(&image.env, files, &request.env, host);
-        let health = health::decide(image, request)?;
+        let mut environment = environment::complete(&image.env, env_files, &request.env, host)?;
+        let (working_directory, user) = if request.system {
+            prepare_system(&mut environment, request);
+            ("/".to_owned(), String::new())
+        } else {
+            (working_directory(image, request)?, given(&request.user).unwrap_or(&image.user).to_owned())
+        };
         let workload = Self {
-            health,
+            stop_signal: stop_signal(image, request, &mut warnings),
+            health: health::decide(image, request, &shell, &mut warnings)?,
             arguments,
             environment,
             working_directory,
-            user: own(&request.user, &image.user),
-            stop_signal,
+            user,
+            shell,
+            warnings,
         };
         workload.check(request)?;
         Ok(workload)
     }
 
-    /// The root's own init, or the command in its place: root's, as an init finds things when it is started in a container.
-    fn system(
-        image: &ImageConfig,
-        request: &Request,
-        files: &[EnvVar],
-        host: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, WorkloadError> {
-        let arguments = match request.command.first().map(String::as_str) {
-            None => vec![INIT.to_owned()],
-            Some("") => return Err(WorkloadError::EmptyCommand),
-            Some(_) => request.command.clone(),
-        };
-        let mut environment = environment::complete(&image.env, files, &request.env, host);
-        environment.retain(|variable| !variable.starts_with("container="));
-        environment.push(CONTAINER.to_owned());
-        // Colours and cursor movements are for terminals.
-        if !request.tty && !environment.iter().any(|variable| variable.starts_with("TERM=")) {
-            environment.push("TERM=dumb".to_owned());
-        }
-        let stop_signal = stop_signal(image, request, SignalNumber::POWER_OFF)?;
-        let (working_directory, user) = ("/".to_owned(), String::new());
-        let health = health::decide(image, request)?;
-        let workload = Self { arguments, environment, working_directory, user, stop_signal, health };
-        workload.check(request)?;
-        Ok(workload)
-    }
-
-    /// What options and documents may hold and processes may not.
+    /// Rejects what options and documents can hold but a process cannot.
     fn check(&self, request: &Request) -> Result<(), WorkloadError> {
         let nul = |text: &String| text.contains('\0');
         if self.arguments.iter().any(nul) {
@@ -145,33 +104,74 @@ impl Workload {
             return Err(WorkloadError::Nul("the working directory or the user"));
         }
         let bytes = self.arguments.iter().chain(&self.environment).map(|text| text.len() + 1).sum();
-        if bytes > MOST_BYTES { Err(WorkloadError::TooLong(bytes)) } else { Ok(()) }
+        if bytes > MAX_BYTES { Err(WorkloadError::TooLong(bytes)) } else { Ok(()) }
     }
 }
 
-/// The request's, else the image's, else `usual`.
-fn stop_signal(image: &ImageConfig, request: &Request, usual: SignalNumber) -> Result<SignalNumber, WorkloadError> {
-    match (request.stop_signal, &image.stop_signal) {
-        (Some(signal), _) => Ok(signal),
-        (None, Some(signal)) => signal.parse().map_err(WorkloadError::StopSignal),
-        (None, None) => Ok(usual),
-    }
+/// The value of an option, unless it is empty.
+fn given(option: &Option<String>) -> Option<&String> {
+    option.as_ref().filter(|value| !value.is_empty())
 }
 
-/// `--entrypoint` takes the place of Entrypoint *and* clears Cmd; a command takes the place of Cmd.
-fn arguments(image: &ImageConfig, request: &Request) -> Vec<String> {
-    let own_entrypoint = request.entrypoint.as_ref().map(|entrypoint| match entrypoint.as_str() {
-        // docker's way to do without the image's.
-        "" => Vec::new(),
-        entrypoint => vec![entrypoint.to_owned()],
-    });
-    let command = match (&own_entrypoint, request.command.is_empty()) {
-        (None, true) => &image.cmd,
-        _ => &request.command,
+/// A list of one empty string is docker's form of an empty list for Entrypoint.
+fn is_empty(entrypoint: &[String]) -> bool {
+    matches!(entrypoint, [] | [_]) && entrypoint.iter().all(String::is_empty)
+}
+
+/// `--entrypoint` replaces Entrypoint *and* clears Cmd; a command replaces Cmd.
+fn command(image: &ImageConfig, request: &Request) -> Vec<String> {
+    let entrypoint = match &request.entrypoint {
+        Some(entrypoint) => std::slice::from_ref(entrypoint),
+        None => &image.entrypoint,
     };
-    let mut arguments = own_entrypoint.unwrap_or_else(|| image.entrypoint.clone());
-    arguments.extend_from_slice(command);
-    arguments
+    let command = match request.entrypoint.is_none() && request.command.is_empty() {
+        true => &image.cmd,
+        false => &request.command,
+    };
+    let entrypoint = if is_empty(entrypoint) { &[] } else { entrypoint };
+    [entrypoint, command].concat()
+}
+
+/// The root's own init, or the command in its place.
+fn system_command(request: &Request) -> Vec<String> {
+    if request.command.is_empty() { vec![SYSTEM_INIT.to_owned()] } else { request.command.clone() }
+}
+
+/// What an init expects of the environment in a container.
+fn prepare_system(environment: &mut Vec<String>, request: &Request) {
+    environment.retain(|variable| !variable.starts_with("container="));
+    environment.push(CONTAINER.to_owned());
+    // Colours and cursor movements are for terminals.
+    if !request.tty && !environment.iter().any(|variable| variable.starts_with("TERM=")) {
+        environment.push("TERM=dumb".to_owned());
+    }
+}
+
+/// A relative path of the image's begins at the root; a relative option is rejected, as in docker.
+fn working_directory(image: &ImageConfig, request: &Request) -> Result<String, WorkloadError> {
+    match given(&request.workdir) {
+        Some(path) if path.starts_with('/') => Ok(path.clone()),
+        Some(path) => Err(WorkloadError::WorkingDirectory(path.clone())),
+        None if image.working_dir.starts_with('/') => Ok(image.working_dir.clone()),
+        None => Ok(format!("/{}", image.working_dir)),
+    }
+}
+
+fn shell(image: &ImageConfig) -> Vec<String> {
+    if image.shell.is_empty() { DEFAULT_SHELL.map(str::to_owned).to_vec() } else { image.shell.clone() }
+}
+
+/// The option's, else the image's, else the usual one.
+fn stop_signal(image: &ImageConfig, request: &Request, warnings: &mut Vec<String>) -> SignalNumber {
+    let usual = if request.system { SignalNumber::POWER_OFF } else { SignalNumber::TERM };
+    match (request.stop_signal.as_ref().and_then(Given::get), &image.stop_signal) {
+        (Some(signal), _) => *signal,
+        (None, Some(signal)) => signal.parse().unwrap_or_else(|error| {
+            warnings.push(format!("the image's StopSignal is ignored: {error}"));
+            usual
+        }),
+        (None, None) => usual,
+    }
 }
 
 #[cfg(test)]

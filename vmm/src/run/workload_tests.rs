@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of the precedence of what runs: the table of the contract.
+//! Tests of [`super`]: what docker does when it merges options with an image's configuration (`merge` in moby's
+//! `daemon/commit.go`, `getProbe` and `getShell` in `daemon/health.go`).
 
 use super::*;
 
 fn strings(words: &str) -> Vec<String> {
     words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The same, where `''` is an empty string.
+fn quoted(words: &str) -> Vec<String> {
+    strings(words).into_iter().map(|word| word.replace("''", "")).collect()
 }
 
 fn image() -> ImageConfig {
@@ -20,11 +26,11 @@ fn image() -> ImageConfig {
 }
 
 fn decide(image: &ImageConfig, request: &Request) -> Result<Workload, WorkloadError> {
-    Workload::decide(image, request, &[], |_| None)
+    Workload::decide(image, request, &[], |_| Ok(None))
 }
 
 #[test]
-fn entrypoint_and_command_take_the_place_of_the_images_as_docker_has_it() {
+fn entrypoint_and_command_replace_the_images() {
     // Image's Entrypoint and Cmd, --entrypoint, COMMAND: what runs.
     let table = [
         ("entry e1", "cmd c1", None, "", "entry e1 cmd c1"),
@@ -37,9 +43,11 @@ fn entrypoint_and_command_take_the_place_of_the_images_as_docker_has_it() {
         ("entry", "", None, "", "entry"),
         ("", "", None, "x", "x"),
         ("", "", Some("own"), "", "own"),
+        ("''", "cmd c1", None, "", "cmd c1"),
+        ("''", "cmd c1", None, "x y", "x y"),
     ];
     for (entrypoint, cmd, own, command, expected) in table {
-        let image = ImageConfig { entrypoint: strings(entrypoint), cmd: strings(cmd), ..image() };
+        let image = ImageConfig { entrypoint: quoted(entrypoint), cmd: strings(cmd), ..image() };
         let request = Request { entrypoint: own.map(str::to_owned), command: strings(command), ..Request::default() };
         let workload = decide(&image, &request).unwrap();
         assert_eq!(workload.arguments, strings(expected), "{entrypoint:?} {cmd:?} {own:?} {command:?}");
@@ -47,7 +55,7 @@ fn entrypoint_and_command_take_the_place_of_the_images_as_docker_has_it() {
 }
 
 #[test]
-fn nothing_to_run_is_an_error() {
+fn no_command_is_an_error() {
     let bare = ImageConfig { entrypoint: Vec::new(), cmd: Vec::new(), ..image() };
     assert_eq!(decide(&bare, &Request::default()), Err(WorkloadError::NoCommand { rootfs: false }));
     let cleared = Request { entrypoint: Some(String::new()), ..Request::default() };
@@ -57,7 +65,7 @@ fn nothing_to_run_is_an_error() {
 }
 
 #[test]
-fn the_image_decides_where_the_request_is_silent() {
+fn image_decides_what_no_option_does() {
     let workload = decide(&image(), &Request::default()).unwrap();
     assert_eq!((&*workload.working_directory, &*workload.user), ("/srv", "app"));
     assert_eq!(workload.stop_signal.to_string(), "SIGQUIT");
@@ -67,7 +75,7 @@ fn the_image_decides_where_the_request_is_silent() {
 }
 
 #[test]
-fn the_request_decides_where_it_speaks() {
+fn options_replace_the_images_values() {
     let request = Request {
         workdir: Some("/w".into()),
         user: Some("1:2".into()),
@@ -76,26 +84,24 @@ fn the_request_decides_where_it_speaks() {
         ..Request::default()
     };
     let files = ["A=file".parse().unwrap(), "B=file".parse().unwrap()];
-    let workload = Workload::decide(&image(), &request, &files, |_| None).unwrap();
+    let workload = Workload::decide(&image(), &request, &files, |_| Ok(None)).unwrap();
     assert_eq!((&*workload.working_directory, &*workload.user), ("/w", "1:2"));
     assert_eq!(workload.stop_signal.to_string(), "SIGUSR1");
     assert_eq!(workload.environment, strings("PATH=/bin A=option B=file"));
 }
 
 #[test]
-fn what_no_process_can_have_is_refused() {
+fn values_that_no_process_can_have_are_rejected() {
     let with = |request: Request| decide(&image(), &request).unwrap_err();
     let command = |command: &str| Request { command: vec![command.to_owned()], ..Request::default() };
     assert_eq!(with(command("a\0b")), WorkloadError::Nul("the command"));
     assert!(matches!(with(command(&"x".repeat(3 << 20))), WorkloadError::TooLong(_)));
     let relative = Request { workdir: Some("relative/path".into()), ..Request::default() };
     assert_eq!(with(relative), WorkloadError::WorkingDirectory("relative/path".into()));
-    let odd = ImageConfig { stop_signal: Some("NOSUCH".into()), ..image() };
-    assert!(matches!(decide(&odd, &Request::default()), Err(WorkloadError::StopSignal(_))));
 }
 
 #[test]
-fn a_system_is_its_own_init_whatever_the_image_runs() {
+fn system_runs_its_own_init() {
     let request = Request { system: true, env: vec!["container=lxc".parse().unwrap()], ..Request::default() };
     let workload = decide(&image(), &request).unwrap();
     assert_eq!(workload.arguments, ["/sbin/init"]);
@@ -110,7 +116,7 @@ fn a_system_is_its_own_init_whatever_the_image_runs() {
 }
 
 #[test]
-fn a_system_is_asked_to_power_off_unless_image_or_request_know_better() {
+fn system_stops_by_power_off_by_default() {
     let signal = |image: &ImageConfig, stop_signal: Option<&str>| {
         let stop_signal = stop_signal.map(|signal| signal.parse().unwrap());
         let request = Request { system: true, stop_signal, ..Request::default() };
@@ -119,4 +125,62 @@ fn a_system_is_asked_to_power_off_unless_image_or_request_know_better() {
     assert_eq!(signal(&ImageConfig::default(), None), "SIGRTMIN+4");
     assert_eq!(signal(&image(), None), "SIGQUIT");
     assert_eq!(signal(&image(), Some("PWR")), "SIGPWR");
+}
+
+#[test]
+fn empty_values_are_not_given() {
+    let empty = || Some(String::new());
+    let request = Request {
+        user: empty(),
+        workdir: empty(),
+        health_cmd: empty(),
+        stop_signal: Some("".parse().unwrap()),
+        ..Request::default()
+    };
+    assert_eq!(decide(&image(), &request), decide(&image(), &Request::default()));
+    // User, WorkingDir, StopSignal and Healthcheck of the image; --user and --workdir; user, directory and signal that count.
+    let table = [
+        ("", "", None, None, ("", "/", "SIGTERM")),
+        ("app", "/srv", None, None, ("app", "/srv", "SIGTERM")),
+        ("app", "/srv", Some(""), Some(""), ("app", "/srv", "SIGTERM")),
+        ("app", "/srv", Some("1:2"), Some("/w"), ("1:2", "/w", "SIGTERM")),
+        ("", "srv/x", None, None, ("", "/srv/x", "SIGTERM")),
+    ];
+    for (user, working_dir, option_user, option_workdir, expected) in table {
+        let image = ImageConfig { user: user.into(), working_dir: working_dir.into(), stop_signal: None, ..image() };
+        let request = Request {
+            user: option_user.map(str::to_owned),
+            workdir: option_workdir.map(str::to_owned),
+            ..Request::default()
+        };
+        let workload = decide(&image, &request).unwrap();
+        let signal = workload.stop_signal.to_string();
+        assert_eq!((&*workload.user, &*workload.working_directory, &*signal), expected);
+    }
+}
+
+#[test]
+fn invalid_stop_signal_of_the_image_is_a_warning() {
+    let odd = ImageConfig { stop_signal: Some("NOSUCH".into()), ..image() };
+    let workload = decide(&odd, &Request::default()).unwrap();
+    assert_eq!(workload.stop_signal.to_string(), "SIGTERM");
+    assert!(workload.warnings[0].contains("StopSignal") && workload.warnings[0].contains("NOSUCH"));
+}
+
+#[test]
+fn shell_form_runs_with_the_images_shell() {
+    let healthcheck = serde_json::json!({"Test": ["CMD-SHELL", "a || b"]});
+    let image = ImageConfig { healthcheck: Some(healthcheck), shell: strings("/bin/bash -ec"), ..image() };
+    let option = Request { health_cmd: Some("c".into()), ..Request::default() };
+    let arguments = |request: &Request| decide(&image, request).unwrap().health.unwrap().arguments;
+    assert_eq!(arguments(&Request::default()), ["/bin/bash", "-ec", "a || b"]);
+    assert_eq!(arguments(&option), ["/bin/bash", "-ec", "c"]);
+}
+
+#[test]
+fn host_variable_that_is_not_text_is_an_error() {
+    let request = Request { env: vec!["LATIN1".parse().unwrap()], ..Request::default() };
+    let host = |name: &str| Err(HostValueError::of(name));
+    let error = Workload::decide(&image(), &request, &[], host).unwrap_err().to_string();
+    assert!(error.contains("LATIN1") && error.contains("UTF-8"), "{error}");
 }
