@@ -6,6 +6,7 @@ use coracle_tests::{Case, TestDir, case, image};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Smoke, user_directory_environment_and_hostname_are_passed),
+        case!(Smoke, empty_values_are_as_if_not_given),
         case!(Smoke, read_only_root_takes_no_writes_but_a_tmpfs_does),
         case!(Full, scratch_on_tmpfs_takes_writes),
         case!(Full, scratch_none_makes_the_root_read_only),
@@ -51,6 +52,16 @@ fn user_directory_environment_and_hostname_are_passed() {
         .finish();
     run.assert_status(0);
     run.assert_stdout("1234\n4321\n/new/directory\nmade-up\nfile line a b from the host\n1\n");
+}
+
+fn empty_values_are_as_if_not_given() {
+    let dir = TestDir::new();
+    let empty =
+        ["-u", "", "-w", "", "--name", "", "--stop-signal", "", "--health-cmd", "", "--network", "", "--cidfile", ""];
+    let reference = image("busybox");
+    let rest = ["-h", "made-up", "--entrypoint", "", &reference, "sh", "-c", "id -u; pwd; hostname"];
+    let run = dir.run(&[&empty[..], &rest].concat());
+    run.assert_status(0).assert_stdout("0\n/\nmade-up\n");
 }
 
 fn read_only_root_takes_no_writes_but_a_tmpfs_does() {

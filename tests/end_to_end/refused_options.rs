@@ -2,6 +2,8 @@
 //! Invalid requests are rejected before anything else is done: status 125, and one line that names the fault.
 
 use coracle_tests::{Case, TestDir, case, image};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -9,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick, invalid_options_are_rejected_by_name),
         case!(Quick, result_in_a_missing_directory_is_rejected_before_the_run),
         case!(Quick, options_that_conflict_are_rejected),
+        case!(Quick, host_variable_that_is_not_text_is_rejected_by_name),
         case!(Quick, invalid_configuration_documents_are_rejected),
         case!(Quick, help_and_version_succeed),
         case!(Quick, closed_standard_input_and_error_do_no_harm),
@@ -104,6 +107,15 @@ fn options_that_conflict_are_rejected() {
     for (arguments, objects) in conflicts {
         dir.run(arguments).assert_status(125).assert_one_line_naming(objects);
     }
+}
+
+fn host_variable_that_is_not_text_is_rejected_by_name() {
+    let dir = TestDir::new();
+    let run = dir
+        .invocation(&["-e", "LATIN1", &image("busybox"), "true"])
+        .env("LATIN1", OsString::from_vec(vec![0xe9]))
+        .finish();
+    run.assert_status(125).assert_reason("config-error").assert_one_line_naming(&["LATIN1", "UTF-8"]);
 }
 
 fn invalid_configuration_documents_are_rejected() {

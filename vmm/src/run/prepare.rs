@@ -134,7 +134,7 @@ impl Preparation {
             RootSource::Disk(disk, workload) => {
                 return Ok(Root {
                     disk,
-                    workload,
+                    workload: *workload,
                     format: None,
                     exposed_ports: Vec::new(),
                     digests: Digests::default(),

@@ -98,7 +98,7 @@ pub(crate) enum RootSource {
     /// An image reference as it was given.
     Image(String),
     /// The user's own disk, open, and what runs from it.
-    Disk(BlockConfig, Workload),
+    Disk(BlockConfig, Box<Workload>),
 }
 
 /// A request without contradictions, with the disks and descriptors that it names open.
@@ -189,7 +189,7 @@ fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, Re
                 true => open_disk(path, false, serial).map_err(in_place)?,
                 false => open_disk(path, true, serial)?,
             };
-            Ok(RootSource::Disk(disk, workload))
+            Ok(RootSource::Disk(disk, Box::new(workload)))
         }
     }
 }
