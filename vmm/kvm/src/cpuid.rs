@@ -26,6 +26,7 @@ const LEAF_FEATURES: u32 = 0x1;
 const LEAF_CACHES: u32 = 0x4;
 const LEAF_EXTENDED_FEATURES: u32 = 0x7;
 const LEAF_TOPOLOGY: u32 = 0xb;
+const LEAF_XSTATE: u32 = 0xd;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
 const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
 const LEAF_AMD_FEATURES: u32 = 0x8000_0001;
@@ -39,6 +40,9 @@ const ECX_HYPERVISOR: u32 = 1 << 31;
 const EDX_HYPERTHREADING: u32 = 1 << 28;
 /// Leaf 7, ECX: five-level paging. The system-call gate needs a four-level table.
 const ECX_LA57: u32 = 1 << 16;
+/// Leaf 7: shadow stacks and indirect-branch tracking, whose state completions do not save.
+const ECX_SHADOW_STACK: u32 = 1 << 7;
+const EDX_BRANCH_TRACKING: u32 = 1 << 20;
 /// Leaf 0x80000001, ECX: the logical processors that leaf 1 counts are cores, not threads.
 const ECX_CMP_LEGACY: u32 = 1 << 1;
 
@@ -91,7 +95,12 @@ fn set_features(leaf: &mut kvm_cpuid_entry2, deadline: bool) {
 /// Hides from the kernel what does not work where its mode is emulated. User mode sees the CPU's own bits all the same.
 fn hide_unemulated_features(leaf: &mut kvm_cpuid_entry2) {
     match (leaf.function, leaf.index) {
-        (LEAF_EXTENDED_FEATURES, 0) => leaf.ecx &= !ECX_LA57,
+        (LEAF_EXTENDED_FEATURES, 0) => {
+            leaf.ecx &= !(ECX_LA57 | ECX_SHADOW_STACK);
+            leaf.edx &= !EDX_BRANCH_TRACKING;
+        }
+        // ECX and EDX: supervisor state components.
+        (LEAF_XSTATE, 1) => (leaf.ecx, leaf.edx) = (0, 0),
         (LEAF_KVM_FEATURES, _) => leaf.eax &= !KVM_FEATURES_BY_HYPERCALL,
         _ => {}
     }

@@ -154,3 +154,17 @@ fn async_page_faults_and_hypercalls_are_hidden() {
     hide_unemulated_features(&mut features);
     assert_eq!(features.eax & KVM_FEATURES_BY_HYPERCALL, 0);
 }
+
+#[test]
+fn supervisor_state_is_hidden_where_it_cannot_be_saved() {
+    let mut xstate = leaf(LEAF_XSTATE, 1, [0xf, 0x988, 0x1800, 0x1]);
+    hide_unemulated_features(&mut xstate);
+    assert_eq!((xstate.eax, xstate.ecx, xstate.edx), (0xf, 0, 0));
+    let mut standard = leaf(LEAF_XSTATE, 0, [0xe7, 0xa80, 0xa80, 0]);
+    hide_unemulated_features(&mut standard);
+    assert_eq!(standard.ecx, 0xa80);
+    let mut features = leaf(LEAF_EXTENDED_FEATURES, 0, [2, u32::MAX, u32::MAX, u32::MAX]);
+    hide_unemulated_features(&mut features);
+    assert_eq!(!features.ecx, ECX_LA57 | ECX_SHADOW_STACK);
+    assert_eq!(!features.edx, EDX_BRANCH_TRACKING);
+}

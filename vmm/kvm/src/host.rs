@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's `/dev/kvm`: opened, examined, and asked once what kind it is. Runs on `main`.
+//! The host's `/dev/kvm`: opened and examined, its kind detected once. Runs on `main`.
 
 use kvm_ioctls::{Cap, Kvm};
 use std::path::{Path, PathBuf};
 
-/// KVM API version that every Linux since 2.6.22 reports; the documentation asks to refuse any other.
+/// KVM API version of every Linux since 2.6.22. Its documentation requires to reject any other.
 const API_VERSION: i32 = 12;
 
-/// What the machine cannot do without, with the names of `linux/kvm.h`.
+/// The capabilities that a machine needs, with their names in `linux/kvm.h`.
 const REQUIRED: [(Cap, &str); 9] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
@@ -20,7 +20,7 @@ const REQUIRED: [(Cap, &str); 9] = [
     (Cap::MpState, "KVM_CAP_MP_STATE"),
 ];
 
-/// How the host runs guest kernel mode. Decided once; everything in `kvm/software` hangs on it.
+/// How the host runs guest kernel mode. Detected once; the directory `software` is for one of the kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvmKind {
     /// VMX or SVM: guest kernel mode runs on the processor.
@@ -30,7 +30,7 @@ pub enum KvmKind {
 }
 
 impl KvmKind {
-    /// As the result document spells it.
+    /// As in the result document.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,47 +40,24 @@ impl KvmKind {
     }
 }
 
-/// Why this host cannot run a microVM.
+/// This host cannot run a microVM.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// There is no such device.
-    #[error("{0} does not exist: load kvm_intel or kvm_amd, or switch virtualisation on in the firmware")]
+    #[error("{0} does not exist: load kvm_intel or kvm_amd, or enable virtualisation in the firmware")]
     Missing(PathBuf),
-    /// It is there and may not be opened.
     #[error("no permission to open {0}: add the user to the group that owns it (usually kvm)")]
     Permission(PathBuf),
-    /// Another hypervisor holds the processor's extensions, or the like.
+    /// For example: another hypervisor uses the processor's extensions.
     #[error("cannot open {path}")]
-    Open {
-        /// Device.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not a KVM device, or one of another age.
-    #[error("{path} speaks version {version} of the KVM interface, not {API_VERSION}")]
-    Version {
-        /// Device.
-        path: PathBuf,
-        /// What it said; -1 where the device knows no such question.
-        version: i32,
-    },
-    /// A capability is missing.
+    Open { path: PathBuf, source: std::io::Error },
+    /// The version is -1 for a device that does not have the ioctl.
+    #[error("{path}: KVM API version {version}, not {API_VERSION}")]
+    Version { path: PathBuf, version: i32 },
     #[error("{path} lacks {capability}")]
-    Capability {
-        /// Device.
-        path: PathBuf,
-        /// Name in `linux/kvm.h`.
-        capability: &'static str,
-    },
-    /// The probe that tells the kinds apart did not run.
-    #[error("cannot find out what kind of KVM {path} is")]
-    Probe {
-        /// Device.
-        path: PathBuf,
-        /// Why.
-        source: kvm_ioctls::Error,
-    },
+    Capability { path: PathBuf, capability: &'static str },
+    /// The modules do not decide the kind, and the probe guest failed to run.
+    #[error("cannot detect the kind of KVM of {path}")]
+    Probe { path: PathBuf, source: kvm_ioctls::Error },
 }
 
 /// The open device.
@@ -91,10 +68,10 @@ pub struct KvmHost {
 }
 
 impl KvmHost {
-    /// Opens `/dev/kvm` and examines it.
+    /// Opens `/dev/kvm`, checks its capabilities and detects its kind.
     ///
     /// # Errors
-    /// It is missing, may not be opened, or cannot do what a microVM needs.
+    /// See [`HostError`].
     pub fn open() -> Result<Self, HostError> {
         Self::open_at(Path::new("/dev/kvm"))
     }
@@ -124,7 +101,7 @@ impl KvmHost {
         self.kind
     }
 
-    /// Most vCPUs of one VM.
+    /// Maximum number of vCPUs of a VM.
     #[must_use]
     pub fn max_cpus(&self) -> usize {
         self.kvm.get_max_vcpus()
@@ -144,14 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_device_is_named() {
+    fn open_at_names_a_missing_device() {
         let error = KvmHost::open_at(Path::new("/nonexistent/kvm")).unwrap_err();
         assert!(matches!(error, HostError::Missing(_)), "{error}");
         assert!(error.to_string().contains("/nonexistent/kvm"));
     }
 
     #[test]
-    fn a_device_that_is_not_kvm_is_refused_by_its_version() {
+    fn open_at_rejects_a_device_that_is_not_kvm() {
         let error = KvmHost::open_at(Path::new("/dev/null")).unwrap_err();
         assert!(matches!(error, HostError::Version { .. }), "{error}");
     }

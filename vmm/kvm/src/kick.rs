@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Making a vCPU thread leave `KVM_RUN`: a signal whose handler sets `immediate_exit` in the thread's own `kvm_run`.
-//! Without the flag, a signal that arrives just before `KVM_RUN` would be lost (KVM API, `immediate_exit`).
-//! The handler runs on vCPU threads; [`kick`] on any.
+//! Makes a vCPU thread leave `KVM_RUN`: a signal whose handler sets `immediate_exit` in the thread's own `kvm_run`.
+//! Without the flag, a signal that arrives just before `KVM_RUN` would be lost (KVM API, `immediate_exit`). The handler runs
+//! on vCPU threads; any thread calls [`kick`].
 #![allow(unsafe_code)] // A signal handler, and a pointer into memory shared with the kernel.
 
 use kvm_bindings::kvm_run;
@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 thread_local! {
-    /// The `kvm_run` of the vCPU that this thread runs; null elsewhere.
+    /// The `kvm_run` of this thread's vCPU; null on other threads.
     static RUN: Cell<*mut kvm_run> = const { Cell::new(null_mut()) };
 }
 
-/// First real-time signal that the C library leaves free: `SIGRTMIN`.
+/// The first real-time signal that the C library does not use.
 fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
@@ -24,28 +24,28 @@ fn signal() -> libc::c_int {
 extern "C" fn handle(_: libc::c_int) {
     let run = RUN.get();
     if !run.is_null() {
-        // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the mapping goes; the kernel
+        // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the mapping is removed; the kernel
         // reads the byte at the next KVM_RUN. Volatile, because nothing in this program reads it.
         unsafe { addr_of_mut!((*run).immediate_exit).write_volatile(1) };
     }
 }
 
-/// Installs the handler; before the first vCPU thread starts.
+/// Installs the signal handler. Called before the first vCPU thread starts.
 ///
 /// # Errors
-/// The host refused the handler.
+/// `sigaction` failed.
 pub fn install_kick_handler() -> Result<(), std::io::Error> {
     // SAFETY: all-zero bytes are a valid `sigaction`: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handle as *const () as usize;
-    // SAFETY: `action` is initialised, and `handle` does only what a signal handler may do (one store).
+    // SAFETY: `action` is initialised, and `handle` is async-signal-safe: one store.
     if unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Lets the kick signal through on the calling thread, whatever mask it inherited.
+/// Unblocks the kick signal on the calling thread, which may have inherited a mask that blocks it.
 pub(super) fn unblock_signal() {
     // SAFETY: `set` is initialised by sigemptyset before it is used; both calls only read and write it.
     unsafe {
@@ -56,11 +56,11 @@ pub(super) fn unblock_signal() {
     }
 }
 
-/// While it lives, a kick reaches the vCPU whose `kvm_run` was given. Lives on the vCPU's thread.
+/// While it exists on a vCPU's thread, a kick of the thread reaches the vCPU.
 pub(super) struct Kickable(());
 
 impl Kickable {
-    /// `run` must stay mapped while the result lives.
+    /// `run` must stay mapped while the result exists.
     pub(super) fn new(run: *mut kvm_run) -> Self {
         RUN.set(run);
         Self(())
@@ -79,7 +79,7 @@ pub fn kick<T>(thread: &JoinHandle<T>) {
     unsafe { libc::pthread_kill(thread.as_pthread_t(), signal()) };
 }
 
-/// CPU time that `thread` has used; none if it has ended.
+/// CPU time that `thread` has used; `None` if it has ended.
 #[must_use]
 pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
     let mut clock = 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the guest spends its time (`--profile`): each time a vCPU is kicked, its call chain is noted. `main` kicks at a
-//! steady rate; the vCPU threads note; `main` writes when they are joined.
+//! Where the guest spends its time (`--profile`): each time a vCPU is kicked, its call chain is recorded. `main` kicks at a
+//! steady rate; the vCPU threads record; `main` writes the profile when they have ended.
 //!
-//! The chain is followed over frame pointers, so it is whole only for kernels built with `CONFIG_FRAME_POINTER`; of any
-//! other kernel the innermost function is right.
+//! The chain follows frame pointers, so it is complete only for kernels built with `CONFIG_FRAME_POINTER`. For any other
+//! kernel only the innermost function is right.
 
 use crate::GuestMemory;
 use kvm_ioctls::VcpuFd;
@@ -13,11 +13,11 @@ use std::sync::{Mutex, PoisonError};
 use vm_memory::{Bytes as _, GuestAddress};
 
 /// Frames of one sample.
-const DEPTH: usize = 32;
-/// The kernel's half of the address space begins here.
+const MAX_FRAMES: usize = 32;
+/// Start of the kernel's half of the address space.
 const KERNEL_HALF: u64 = 1 << 63;
 
-/// Samples of all vCPUs: how often each call chain was met, innermost frame first.
+/// Samples of all vCPUs: the number of samples with each call chain, innermost frame first.
 #[derive(Debug, Default)]
 pub struct Profile(Mutex<BTreeMap<Vec<u64>, u64>>);
 
@@ -27,7 +27,7 @@ impl Profile {
         let Ok(registers) = vcpu.get_regs() else { return };
         let mut frames = vec![registers.rip];
         let mut pointer = registers.rbp;
-        while registers.rip >= KERNEL_HALF && frames.len() < DEPTH && pointer >= KERNEL_HALF {
+        while registers.rip >= KERNEL_HALF && frames.len() < MAX_FRAMES && pointer >= KERNEL_HALF {
             let Some([next, caller]) = frame(vcpu, memory, pointer) else { break };
             if caller < KERNEL_HALF || next <= pointer {
                 break;
@@ -42,11 +42,11 @@ impl Profile {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(frames).or_default() += 1;
     }
 
-    /// Writes the samples as folded stacks, one `outer;...;inner count` a line, which flame-graph tools read.
-    /// `system_map` is the text of the kernel's `System.map`; without it frames are addresses.
+    /// Writes the samples as folded stacks for flame-graph tools: one `outer;...;inner count` per line. `system_map` is the text
+    /// of the kernel's `System.map`; without it frames are addresses.
     ///
     /// # Errors
-    /// `to` does not take it.
+    /// Writing to `to` failed.
     pub fn write(&self, system_map: Option<&str>, to: &mut dyn Write) -> std::io::Result<()> {
         let symbols = symbols(system_map.unwrap_or_default());
         let mut folded: BTreeMap<String, u64> = BTreeMap::new();
@@ -64,7 +64,7 @@ fn frame(vcpu: &VcpuFd, memory: &GuestMemory, pointer: u64) -> Option<[u64; 2]> 
     memory.read_obj(GuestAddress(translation.physical_address)).ok()
 }
 
-/// Addresses and names of a `System.map`, ascending.
+/// Addresses and names in a `System.map`, ascending.
 fn symbols(system_map: &str) -> Vec<(u64, &str)> {
     let mut all: Vec<(u64, &str)> = system_map
         .lines()
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_counted_by_the_symbols_that_precede_them() {
+    fn samples_are_counted_by_the_symbol_before_their_address() {
         let profile = Profile::default();
         profile.add(vec![0xffff_ffff_8100_0010, 0xffff_ffff_8100_0025]);
         profile.add(vec![0xffff_ffff_8100_001f, 0xffff_ffff_8100_0020]);

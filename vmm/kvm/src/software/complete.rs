@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The table of instructions that are completed here, and the frame around every completion: fetch, decode, do, commit.
-//! Runs on the thread of the vCPU whose KVM_RUN ended with an emulation error. The guest chooses every byte that is
-//! looked at.
-
-use std::fmt;
-
-use iced_x86::{Code, Instruction, Mnemonic};
-use vm_memory::GuestMemoryMmap;
+//! The table of instructions that are completed here, and the steps of every completion: fetch, decode, execute, commit.
+//! Runs on the thread of the vCPU whose KVM_RUN ended with an emulation error. Every byte of input is the guest's choice.
 
 use super::decode::{self, Fetched};
-use super::image::Image;
+use super::extended_state::ExtendedState;
 use super::registers::{CR4_PROTECTION_KEYS, FLAG_RESUME, FLAG_TRAP};
-use super::state::{Exception, VcpuState};
-use super::step::{Done, Step, Stop};
+use super::step::{Step, StepError, StepResult};
+use super::vcpu_state::{Exception, VcpuState};
 use super::walk::Paging;
 use super::{exchange, floating_point, scalar, segments, system, xrstor, xsave};
+use crate::GuestMemory;
+use iced_x86::{Code, Instruction, Mnemonic};
+use std::fmt;
 
-/// What one instruction does beyond advancing RIP.
-type Completion = fn(&mut Step<'_>) -> Done;
+/// The effect of one instruction beyond advancing RIP.
+type Completion = fn(&mut Step<'_>) -> StepResult;
 
 /// THE TABLE. An instruction that is not in it ends the VM.
 fn completion(mnemonic: Mnemonic) -> Option<Completion> {
@@ -72,7 +69,7 @@ fn completion(mnemonic: Mnemonic) -> Option<Completion> {
         Mnemonic::Movnti | Mnemonic::Movdiri => scalar::store,
         Mnemonic::Rdrand | Mnemonic::Rdseed => scalar::random,
 
-        // The system's.
+        // System.
         Mnemonic::Clac => system::clac,
         Mnemonic::Stac => system::stac,
         Mnemonic::Int3 => system::int3,
@@ -101,20 +98,19 @@ fn completion(mnemonic: Mnemonic) -> Option<Completion> {
 }
 
 /// Hints, and instructions of features that are off.
-fn nothing(_: &mut Step<'_>) -> Done {
+fn nothing(_: &mut Step<'_>) -> StepResult {
     Ok(())
 }
 
-/// An instruction that was dealt with; the vCPU may run on.
+/// A completed instruction: the vCPU can run again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
-    /// Which.
     pub mnemonic: Mnemonic,
-    /// The exception that the guest sees instead of, or after, its effect.
+    /// The exception that is delivered instead of, or after, the instruction's effect.
     pub exception: Option<Exception>,
 }
 
-/// An instruction that was not: the vCPU cannot go on.
+/// An instruction that could not be completed: the vCPU cannot run again.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}, bytes {}, at rip {rip:#x}: {reason}", Bytes(.bytes))]
 pub struct Incomplete {
@@ -122,46 +118,44 @@ pub struct Incomplete {
     pub text: String,
     /// Its bytes, as far as they could be fetched.
     pub bytes: Vec<u8>,
-    /// Where it is.
     pub rip: u64,
-    /// What stands against it.
     pub reason: String,
 }
 
-/// Does the instruction at RIP of `vcpu`, which KVM's emulator left undone.
+/// Completes the instruction at RIP of `vcpu`, which KVM's emulator does not know.
 ///
 /// # Errors
-/// The instruction is not one that this module knows, its operand is not memory, or the host refused something. The
-/// vCPU's registers are as they were.
-pub fn complete(vcpu: &mut dyn VcpuState, memory: &GuestMemoryMmap<()>) -> Result<Completed, Incomplete> {
-    let mut at = Position::default();
-    attempt(vcpu, memory, &mut at).map_err(|reason| Incomplete {
-        text: describe(&at.fetched.instruction),
-        bytes: at.fetched.bytes().to_vec(),
-        rip: at.rip,
+/// The instruction is not in the table, its operand is not in guest memory, or reading or writing the vCPU's state
+/// failed. The vCPU's registers are unchanged.
+pub fn complete(vcpu: &mut dyn VcpuState, memory: &GuestMemory) -> Result<Completed, Incomplete> {
+    let mut progress = Progress::default();
+    attempt(vcpu, memory, &mut progress).map_err(|reason| Incomplete {
+        text: describe(&progress.fetched.instruction),
+        bytes: progress.fetched.bytes().to_vec(),
+        rip: progress.rip,
         reason,
     })
 }
 
-/// How far a completion came, for the report.
+/// What a completion has read so far, for the report.
 #[derive(Default)]
-struct Position {
+struct Progress {
     rip: u64,
     fetched: Fetched,
 }
 
-fn attempt(vcpu: &mut dyn VcpuState, memory: &GuestMemoryMmap<()>, at: &mut Position) -> Result<Completed, String> {
+fn attempt(vcpu: &mut dyn VcpuState, memory: &GuestMemory, progress: &mut Progress) -> Result<Completed, String> {
     let mut step = match prepare(vcpu, memory) {
         Ok(step) => step,
-        Err(error) => return Err(format!("the host does not tell the registers: {error}")),
+        Err(error) => return Err(format!("cannot read the vCPU's registers: {error}")),
     };
     let before = step.registers;
-    at.rip = before.rip;
+    progress.rip = before.rip;
     let result = decode::fetch(memory, step.paging, &step.registers, &step.special).and_then(|fetched| {
-        at.fetched = fetched;
+        progress.fetched = fetched;
         step.instruction = fetched.instruction;
         let Some(completion) = completion(fetched.instruction.mnemonic()) else {
-            return Err(Stop::Unable("not an instruction that coracle completes".into()));
+            return Err(StepError::Unsupported("not an instruction that coracle completes".into()));
         };
         step.registers.rip = advance(&step, &fetched);
         step.registers.rflags &= !FLAG_RESUME;
@@ -170,42 +164,42 @@ fn attempt(vcpu: &mut dyn VcpuState, memory: &GuestMemoryMmap<()>, at: &mut Posi
     let exception = match result {
         Ok(()) if before.rflags & FLAG_TRAP != 0 => Some(Exception::SINGLE_STEP),
         Ok(()) => None,
-        Err(Stop::Trap(exception)) => Some(exception),
-        Err(Stop::Fault(exception)) => {
+        Err(StepError::Trap(exception)) => Some(exception),
+        Err(StepError::Fault(exception)) => {
             step.registers = before;
             Some(exception)
         }
-        Err(Stop::Retry) => {
+        Err(StepError::Retry) => {
             step.registers = before;
             None
         }
-        Err(Stop::Unable(reason)) => return Err(reason),
-        Err(Stop::Host(error)) => return Err(format!("the host refused its state: {error}")),
+        Err(StepError::Unsupported(reason)) => return Err(reason),
+        Err(StepError::Host(error)) => return Err(format!("cannot read or write the vCPU's state: {error}")),
     };
-    commit(step, exception).map_err(|error| format!("the host refused its result: {error}"))?;
-    Ok(Completed { mnemonic: at.fetched.instruction.mnemonic(), exception })
+    commit(step, exception).map_err(|error| format!("cannot store its result: {error}"))?;
+    Ok(Completed { mnemonic: progress.fetched.instruction.mnemonic(), exception })
 }
 
-fn prepare<'a>(vcpu: &'a mut dyn VcpuState, memory: &'a GuestMemoryMmap<()>) -> std::io::Result<Step<'a>> {
+fn prepare<'a>(vcpu: &'a mut dyn VcpuState, memory: &'a GuestMemory) -> std::io::Result<Step<'a>> {
     let registers = vcpu.registers()?;
     let special = vcpu.special_registers()?;
     let processor = vcpu.processor();
     let mut paging = Paging::new(&registers, &special, processor.physical_address_bits);
     if special.cr4 & CR4_PROTECTION_KEYS != 0 {
-        paging.pkru = Image::new(vcpu.load_extended_state()?, &processor.xstate).pkru();
+        paging.pkru = ExtendedState::new(vcpu.load_extended_state()?, &processor).pkru();
     }
     let instruction = Instruction::default();
     Ok(Step { vcpu, memory, processor, paging, registers, special, special_changed: false, instruction })
 }
 
-/// The instruction pointer behind the instruction; as wide as the code segment.
+/// The instruction pointer after the instruction, as wide as the code segment.
 fn advance(step: &Step<'_>, fetched: &Fetched) -> u64 {
     let next = step.registers.rip.wrapping_add(fetched.bytes().len() as u64);
     if step.is_64_bit() { next } else { next & 0xffff_ffff }
 }
 
-/// Makes the result the vCPU's state. The general registers come first: setting them takes back the #UD that KVM queued
-/// together with its error.
+/// Stores the result in the vCPU. The general registers come first: setting them cancels the #UD that KVM queued together
+/// with its error.
 fn commit(mut step: Step<'_>, exception: Option<Exception>) -> std::io::Result<()> {
     step.vcpu.set_registers(&step.registers)?;
     if let Some(address) = exception.and_then(|exception| exception.fault_address) {
@@ -224,18 +218,18 @@ fn commit(mut step: Step<'_>, exception: Option<Exception>) -> std::io::Result<(
 /// Name and form of an instruction, e.g. `paddb (Paddb_xmm_xmmm128)`.
 fn describe(instruction: &Instruction) -> String {
     match instruction.code() {
-        Code::INVALID => "no instruction".into(),
+        Code::INVALID => "not an instruction".into(),
         code => format!("{} ({code:?})", format!("{:?}", instruction.mnemonic()).to_lowercase()),
     }
 }
 
-/// Bytes in hexadecimal, apart.
+/// Bytes in hexadecimal, separated by spaces.
 struct Bytes<'a>(&'a [u8]);
 
 impl fmt::Display for Bytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("unread");
+            return f.write_str("not read");
         }
         self.0.iter().enumerate().try_for_each(|(index, byte)| {
             let space = if index == 0 { "" } else { " " };

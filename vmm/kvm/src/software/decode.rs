@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The instruction at RIP: fetched through the guest's page tables with the rights of a fetch, then decoded. Only the
-//! bytes that belong to the instruction are asked for, so that one at the end of a page does not fault on the next.
-
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
-use kvm_bindings::{kvm_regs, kvm_sregs};
-use vm_memory::GuestMemoryMmap;
+//! The instruction at RIP: fetched through the guest's page tables with the rights of a fetch, then decoded. Only bytes
+//! that belong to the instruction are fetched, so that one at the end of a page does not fault on the next page.
 
 use super::registers::{CR0_PROTECTED, EFER_LONG_MODE};
-use super::state::Exception;
-use super::step::{Done, Stop};
+use super::step::{StepError, StepResult};
+use super::vcpu_state::Exception;
 use super::walk::{Access, PAGE_SIZE, Paging};
 use super::window::Window;
+use crate::GuestMemory;
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use kvm_bindings::{kvm_regs, kvm_sregs};
 
-/// The longest instruction that a CPU accepts.
-const LONGEST: usize = 15;
+/// The architectural limit.
+const MAX_INSTRUCTION_SIZE: usize = 15;
 
-/// An instruction and the bytes that it was made of.
+/// An instruction and its bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fetched {
-    /// Decoded; invalid if the bytes are no instruction.
+    /// Decoded; invalid if the bytes are not an instruction.
     pub(super) instruction: Instruction,
-    bytes: [u8; LONGEST],
+    bytes: [u8; MAX_INSTRUCTION_SIZE],
     length: usize,
 }
 
 impl Fetched {
-    /// What was fetched: the instruction's bytes, or as many as were looked at if they are none.
+    /// The instruction's bytes; all fetched bytes if they are not an instruction.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
@@ -34,13 +33,13 @@ impl Fetched {
 /// Fetches and decodes the instruction at RIP.
 ///
 /// # Errors
-/// The bytes cannot be fetched, or no instruction is that long.
+/// The bytes cannot be fetched, or the instruction is too long.
 pub(super) fn fetch(
-    memory: &GuestMemoryMmap<()>,
+    memory: &GuestMemory,
     paging: Paging,
     registers: &kvm_regs,
     special: &kvm_sregs,
-) -> Done<Fetched> {
+) -> StepResult<Fetched> {
     let bitness = bitness(special);
     let (ip, linear) = match bitness {
         64 => (registers.rip, registers.rip),
@@ -48,15 +47,15 @@ pub(super) fn fetch(
     };
     let mut window = Window::new(memory, paging, linear, Access::Fetch);
     let mut fetched = Fetched::default();
-    let in_first_page = ((PAGE_SIZE - linear % PAGE_SIZE) as usize).min(LONGEST);
-    for available in [in_first_page, LONGEST] {
+    let in_first_page = ((PAGE_SIZE - linear % PAGE_SIZE) as usize).min(MAX_INSTRUCTION_SIZE);
+    for available in [in_first_page, MAX_INSTRUCTION_SIZE] {
         window.read(fetched.length, &mut fetched.bytes[fetched.length..available])?;
         fetched.length = available;
         let mut decoder = Decoder::with_ip(bitness, &fetched.bytes[..available], ip, DecoderOptions::NONE);
         decoder.decode_out(&mut fetched.instruction);
         match decoder.last_error() {
-            DecoderError::NoMoreBytes if available < LONGEST => continue,
-            DecoderError::NoMoreBytes => return Err(Stop::Fault(Exception::GENERAL_PROTECTION)),
+            DecoderError::NoMoreBytes if available < MAX_INSTRUCTION_SIZE => continue,
+            DecoderError::NoMoreBytes => return Err(StepError::Fault(Exception::GENERAL_PROTECTION)),
             DecoderError::None => fetched.length = fetched.instruction.len(),
             _ => {}
         }
@@ -65,7 +64,7 @@ pub(super) fn fetch(
     Ok(fetched)
 }
 
-/// How wide the code segment makes addresses and operands.
+/// Default width of addresses and operands in the code segment.
 fn bitness(special: &kvm_sregs) -> u32 {
     if special.efer & EFER_LONG_MODE != 0 && special.cs.l != 0 {
         64

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which kind of KVM this host has. The module's name tells nearly always; where it does not (a kernel with everything
-//! built in and nothing in `/sys/module`), a guest of two instructions does. Runs on `main`, once.
+//! Which kind of KVM this host has. The loaded module nearly always decides it; otherwise (everything built into the kernel,
+//! nothing in `/sys/module`) a guest of two instructions does. Runs on `main`, once.
 #![allow(unsafe_code)] // The probe guest needs one page of memory and its slot.
 
 use crate::host::KvmKind;
@@ -9,7 +9,7 @@ use kvm_ioctls::{Kvm, VcpuExit};
 use std::path::Path;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion as _};
 
-/// Kernel modules whose KVM runs guest kernel mode on the processor.
+/// Kernel modules whose KVM runs guest kernel mode on the processor, of both vendors.
 const NATIVE_MODULES: [&str; 2] = ["kvm_intel", "kvm_amd"];
 /// The module whose KVM emulates it.
 const SOFTWARE_MODULE: &str = "kvm_pvm";
@@ -17,7 +17,7 @@ const SOFTWARE_MODULE: &str = "kvm_pvm";
 /// The kind of `kvm`.
 ///
 /// # Errors
-/// The modules do not tell, and the probe guest could not be made.
+/// The modules do not decide it, and the probe guest failed to run.
 pub(crate) fn kind(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
     match by_modules(Path::new("/sys/module")) {
         Some(kind) => Ok(kind),
@@ -25,10 +25,10 @@ pub(crate) fn kind(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
     }
 }
 
-/// The kind that the loaded modules name, if they agree: one vendor module serves `/dev/kvm` at a time.
-fn by_modules(folder: &Path) -> Option<KvmKind> {
-    let software = folder.join(SOFTWARE_MODULE).exists();
-    let native = NATIVE_MODULES.iter().any(|module| folder.join(module).exists());
+/// The kind that the loaded modules stand for, if they agree: one module serves `/dev/kvm` at a time.
+fn by_modules(directory: &Path) -> Option<KvmKind> {
+    let software = directory.join(SOFTWARE_MODULE).exists();
+    let native = NATIVE_MODULES.iter().any(|module| directory.join(module).exists());
     match (software, native) {
         (true, false) => Some(KvmKind::Software),
         (false, true) => Some(KvmKind::Native),
@@ -36,16 +36,16 @@ fn by_modules(folder: &Path) -> Option<KvmKind> {
     }
 }
 
-/// `popcnt %eax, %eax; hlt`: a processor does both, an emulator of kernel mode stops at the first.
+/// `popcnt %eax, %eax; hlt`: a processor executes both, the emulator stops at the first.
 const PROBE: [u8; 5] = [0xf3, 0x0f, 0xb8, 0xc0, 0xf4];
 const PROBE_ADDRESS: u64 = 0x1000;
 
 fn by_probe(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(PROBE_ADDRESS), 0x1000)])
         .map_err(|_| kvm_ioctls::Error::new(libc::ENOMEM))?;
-    memory.write_slice(&PROBE, GuestAddress(PROBE_ADDRESS)).expect("the probe fits the page that was just made for it");
+    memory.write_slice(&PROBE, GuestAddress(PROBE_ADDRESS)).expect("the probe fits its page");
     let vm = kvm.create_vm()?;
-    let region = memory.iter().next().expect("one region was asked for");
+    let region = memory.iter().next().expect("one region was created");
     let slot = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,
@@ -84,25 +84,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_module_names_the_kind_and_silence_or_contradiction_names_none() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(by_modules(folder.path()), None);
-        std::fs::create_dir(folder.path().join("kvm_amd")).unwrap();
-        assert_eq!(by_modules(folder.path()), Some(KvmKind::Native));
-        std::fs::create_dir(folder.path().join("kvm_pvm")).unwrap();
-        assert_eq!(by_modules(folder.path()), None);
-        std::fs::remove_dir(folder.path().join("kvm_amd")).unwrap();
-        assert_eq!(by_modules(folder.path()), Some(KvmKind::Software));
+    fn by_modules_is_none_without_modules_and_with_both_kinds() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(by_modules(directory.path()), None);
+        std::fs::create_dir(directory.path().join("kvm_amd")).unwrap();
+        assert_eq!(by_modules(directory.path()), Some(KvmKind::Native));
+        std::fs::create_dir(directory.path().join("kvm_pvm")).unwrap();
+        assert_eq!(by_modules(directory.path()), None);
+        std::fs::remove_dir(directory.path().join("kvm_amd")).unwrap();
+        assert_eq!(by_modules(directory.path()), Some(KvmKind::Software));
     }
 
     #[test]
-    fn the_probe_agrees_with_the_modules_where_there_is_kvm() {
+    fn by_probe_agrees_with_by_modules() {
         let Ok(kvm) = Kvm::new() else {
             eprintln!("skipped: no /dev/kvm");
             return;
         };
         let Some(named) = by_modules(Path::new("/sys/module")) else {
-            eprintln!("skipped: the modules name no kind");
+            eprintln!("skipped: the modules do not decide the kind");
             return;
         };
         assert_eq!(by_probe(&kvm).unwrap(), named);

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `CMPXCHG16B` (Intel SDM volume 2), atomic against the other vCPUs: the CPU's own instruction does it, on the host's
-//! mapping of the guest's memory.
+//! `CMPXCHG16B` (Intel SDM volume 2), atomic against the other vCPUs: the CPU's own instruction is executed on the host's
+//! mapping of guest memory.
 #![allow(unsafe_code)] // A 16-byte atomic access has no safe form.
 
-use std::arch::asm;
-
 use super::registers::FLAG_ZERO;
-use super::state::Exception;
-use super::step::{Done, Step, Stop};
+use super::step::{Step, StepError, StepResult};
+use super::vcpu_state::Exception;
 use super::walk::Access;
+use std::arch::asm;
 
 const SIZE: usize = 16;
 
-/// Compares RDX:RAX with memory; stores RCX:RBX there if they are equal, loads them if not. The prefix `LOCK` makes no
-/// difference: the exchange is always atomic.
-pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> Done {
+/// Compares RDX:RAX with memory; if they are equal stores RCX:RBX, if not loads RDX:RAX. Atomic with and without `LOCK`.
+pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> StepResult {
     if !std::arch::is_x86_feature_detected!("cmpxchg16b") {
-        return Err(Stop::Unable("the host's CPU does not have it".into()));
+        return Err(StepError::Unsupported("the host's CPU lacks it".into()));
     }
     let linear = step.linear_address(0, SIZE)?;
     step.require(linear.is_multiple_of(SIZE as u64), Exception::GENERAL_PROTECTION)?;
@@ -24,7 +22,7 @@ pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> Done {
     let guard = operand.ptr_guard_mut();
     let pointer = guard.as_ptr().cast::<u128>();
     if !pointer.is_aligned() {
-        return Err(Stop::Unable("guest memory is not mapped by whole pages".into()));
+        return Err(StepError::Unsupported("guest memory is not mapped by whole pages".into()));
     }
     let (mut low, mut high) = (step.registers.rax, step.registers.rdx);
     let equal: u8;

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The system-call gate of hosts whose `SYSCALL` from user mode leaves CS and SS at the user's selectors. Runs on the
+//! The system-call gate of hosts whose `SYSCALL` from user mode leaves the user's selectors in CS and SS. Runs on the
 //! vCPU threads; its memory is written once, before they start.
 //!
-//! `SYSCALL` is right about RCX, R11, RFLAGS and RIP and wrong about the privilege level, so the fetch at the kernel's
-//! entry faults. The gate lets it land on a page that user mode *may* execute, whose only instruction stores to an
-//! address of ours. The store leaves the guest as an MMIO write, and the VMM finishes what `SYSCALL` began:
+//! `SYSCALL` sets RCX, R11, RFLAGS and RIP but not the privilege level, so the fetch at the kernel's entry faults. With
+//! the gate it lands on a page that user mode *may* execute, whose only instruction stores to an MMIO address. The store
+//! exits to user space, and the gate completes the system call:
 //!
-//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux leaves unused, a page of code and a
-//!    page of MMIO under it, in memory that the guest's map declares reserved, and asks KVM for the guest's accesses to
-//!    STAR, LSTAR and SFMASK.
-//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot enters the page table of that moment (the kernel copies its
-//!    half into every later one), and the processor's LSTAR is pointed at the code page.
-//! 3. [`Gate::enter_kernel`]: a system call arrived. CS and SS from STAR, RIP from the remembered LSTAR, and on.
+//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux does not use, with a page of code and
+//!    a page of MMIO, in memory that the guest's memory map declares reserved, and makes KVM exit for the guest's accesses
+//!    to STAR, LSTAR and SFMASK.
+//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot is entered in the current page table (the kernel copies its
+//!    half into every later one), and the CPU's LSTAR is set to the code page.
+//! 3. [`Gate::enter_kernel`]: a system call arrived. CS and SS are set from STAR, RIP from the guest's LSTAR.
 //!
-//! A user program can jump to the code page as well as get there by `SYSCALL`. It gains nothing: the flags that
-//! `SYSCALL` masks (the interrupt flag among them, which user mode cannot clear) give the jump away, and it gets the page
-//! fault that a jump into the kernel's half deserves.
+//! A user program can also jump to the code page. It gains nothing: the flags that `SYSCALL` masks (the interrupt flag
+//! among them, which user mode cannot clear) reveal the jump, and it gets the page fault of a jump into the kernel's half.
 
-use super::state::{Exception, VcpuState};
+use super::vcpu_state::{Exception, VcpuState};
 use crate::GuestMemory;
 use crate::vm::{ReservedPages, VmError, failed};
 use kvm_bindings::{KVM_CAP_X86_USER_SPACE_MSR, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
@@ -31,8 +30,8 @@ const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SFMASK: u32 = 0xc000_0084;
 
-/// Top-level slot 509, 0xfffffe80_00000000: unused by Linux (Documentation/arch/x86/x86_64/mm.rst leaves it as a hole
-/// above the ESP fixups), and one that the host lets user mode execute from.
+/// Top-level slot 509, 0xfffffe80_00000000: a hole above the ESP fixups (Linux, Documentation/arch/x86/x86_64/mm.rst) that
+/// the host permits user mode to execute from.
 const SLOT: u64 = 509;
 const SLOT_ADDRESS: u64 = 0xffff_0000_0000_0000 | (SLOT << 39);
 const CODE_ADDRESS: u64 = SLOT_ADDRESS + PAGE;
@@ -45,25 +44,24 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const NO_EXECUTE: u64 = 1 << 63;
 const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
-/// Bits of CR3 that are the table's address; the low ones are PCID and cache control.
+/// The address bits of CR3; the others are PCID and cache control.
 const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Bytes of `syscall`.
 const SYSCALL_LENGTH: u64 = 2;
 
-/// Page-fault error code of a user-mode instruction fetch from a page that is not there.
+/// Page-fault error code of an instruction fetch in user mode from a page that is not present.
 const FETCH_FAULT: u32 = (1 << 4) | (1 << 2);
 
-/// What a vCPU must do after the gate looked at an exit.
+/// What became of a write to an MSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MsrWrite {
-    /// The gate did it.
+    /// The gate has set it.
     Done,
-    /// Not an MSR of the gate.
+    /// The gate does not filter this MSR.
     Unknown,
 }
 
-/// One gate a VM.
+/// The gate of one VM.
 #[derive(Debug)]
 pub(crate) struct Gate {
     memory: GuestMemory,
@@ -71,20 +69,20 @@ pub(crate) struct Gate {
     pages: GuestAddress,
     /// The page that the gate's code stores to.
     mmio: GuestAddress,
-    /// What the guest believes to be in the MSRs. Linux gives every vCPU the same values.
+    /// The guest's view of the MSRs. Linux sets the same values on every vCPU.
     star: AtomicU64,
     lstar: AtomicU64,
     flag_mask: AtomicU64,
 }
 
 impl Gate {
-    /// Writes the gate's pages and asks for the guest's accesses to the MSRs.
+    /// Writes the gate's pages and filters the guest's accesses to the MSRs.
     pub(crate) fn install(vm: &VmFd, memory: &GuestMemory, reserved: &ReservedPages) -> Result<Self, VmError> {
         let reasons = u64::from(MsrExitReason::Filter.bits());
         let capability =
             kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
         vm.enable_cap(&capability).map_err(failed("KVM_CAP_X86_USER_SPACE_MSR"))?;
-        // A clear bit denies. STAR, LSTAR and SFMASK on writes (CSTAR between them stays), LSTAR on reads.
+        // A clear bit makes an access exit: STAR, LSTAR and SFMASK on writes (not CSTAR between them), LSTAR on reads.
         let writes =
             MsrFilterRange { flags: MsrFilterRangeFlags::WRITE, base: MSR_STAR, msr_count: 4, bitmap: &[0b1111_0100] };
         let reads =
@@ -106,7 +104,7 @@ impl Gate {
         }
     }
 
-    /// The guest writes `value` to `msr` on this vCPU.
+    /// Handles the guest's write of `value` to `msr` on this vCPU.
     pub(crate) fn write_msr(&self, vcpu: &VcpuFd, msr: u32, value: u64) -> Result<MsrWrite, VmError> {
         let (shadow, real) = match msr {
             MSR_STAR => (&self.star, value),
@@ -114,7 +112,7 @@ impl Gate {
             MSR_LSTAR => {
                 let special = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
                 let entry = GuestAddress((special.cr3 & CR3_ADDRESS) + SLOT * 8);
-                // A table outside memory is the guest's mistake; its first system call ends in a page fault.
+                // Fails if the table is outside guest memory. The guest's first system call then ends in a page fault.
                 let _ = self.memory.write_obj(self.pages.0 | TABLE, entry);
                 (&self.lstar, CODE_ADDRESS)
             }
@@ -127,40 +125,40 @@ impl Gate {
         Ok(MsrWrite::Done)
     }
 
-    /// What the guest reads from `msr`, if it is one of the gate's.
+    /// What the guest reads from `msr`; `None` unless the gate filters it.
     pub(crate) fn read_msr(&self, msr: u32) -> Option<u64> {
         (msr == MSR_LSTAR).then(|| self.lstar.load(Ordering::Relaxed))
     }
 
-    /// Whether an MMIO write to `address` is the gate's.
+    /// Whether an MMIO write to `address` comes from the gate's code.
     pub(crate) fn is_system_call(&self, address: u64) -> bool {
         address == self.mmio.0
     }
 
-    /// Finishes a system call that reached the code page.
+    /// Completes a system call that reached the code page.
     ///
     /// # Errors
-    /// The host does not tell the registers, or refuses them.
+    /// Reading or writing the vCPU's state failed.
     pub(crate) fn enter_kernel(&self, vcpu: &mut dyn VcpuState) -> io::Result<()> {
         let mut registers = vcpu.registers()?;
         let mut special = vcpu.special_registers()?;
-        let came_by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
-        if special.cs.dpl == 3 && came_by_syscall && vcpu.interrupt_is_on_its_way()? {
-            // While user mode runs, this host takes interrupts whatever the interrupt flag says. This one would hit the
-            // kernel's entry before it has a stack of its own: let it come before SYSCALL, which is executed again.
+        let by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
+        if special.cs.dpl == 3 && by_syscall && vcpu.interrupt_is_injected()? {
+            // While user mode runs, this host takes interrupts regardless of the interrupt flag. This one would arrive at
+            // the kernel's entry, which has no stack of its own yet. Deliver it before SYSCALL, which then executes again.
             registers.rip = registers.rcx.wrapping_sub(SYSCALL_LENGTH);
             registers.rflags = registers.r11;
             return vcpu.set_registers(&registers);
         }
-        if special.cs.dpl == 3 && came_by_syscall {
+        if special.cs.dpl == 3 && by_syscall {
             let selector = ((self.star.load(Ordering::Relaxed) >> 32) & 0xfffc) as u16;
             special.cs = code_segment(selector);
             special.ss = stack_segment(selector.wrapping_add(8));
             registers.rip = self.lstar.load(Ordering::Relaxed);
             vcpu.set_special_registers(&special)?;
             vcpu.set_registers(&registers)?;
-            // The same holds for one that comes before the guest is entered: until the first instruction of the kernel has
-            // been emulated, this host believes that user mode runs.
+            // The same applies to an interrupt that becomes pending before the guest is entered: until it has emulated the
+            // kernel's first instruction, this host treats the vCPU as one in user mode.
             return vcpu.begin_interrupt_shadow();
         }
         // A jump to the code page faults like one to any page of the kernel's half.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of the system-call gate, with a vCPU in memory.
+//! The system-call gate, with a vCPU in memory.
 
-use super::super::processor::Processor;
+use super::super::test_guest::PROCESSORS;
 use super::super::testing::MemoryVcpu;
 use super::*;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const PAGES: ReservedPages = ReservedPages {
 };
 
 #[test]
-fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
+fn code_is_in_the_kernel_half_and_stores_to_the_doorbell() {
     assert_eq!(SLOT_ADDRESS, 0xffff_fe80_0000_0000);
     let code = code_bytes();
     let displacement = u32::from_le_bytes(code[2..6].try_into().unwrap());
@@ -22,7 +22,7 @@ fn the_gate_lies_in_the_kernel_half_and_its_code_stores_to_the_doorbell() {
 }
 
 #[test]
-fn user_mode_may_execute_the_code_page_and_not_write_it() {
+fn code_page_is_executable_and_read_only_in_user_mode() {
     let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     Gate::new(&memory, &PAGES).write_pages();
     let entry: u64 = memory.read_obj(GuestAddress(PAGES.syscall_gate.0 + 2 * PAGE + 8)).unwrap();
@@ -40,7 +40,7 @@ fn after_syscall() -> (Gate, MemoryVcpu) {
     gate.star.store(0x0023_0010 << 32, Ordering::Relaxed);
     gate.lstar.store(KERNEL_ENTRY, Ordering::Relaxed);
     gate.flag_mask.store(INTERRUPT_FLAG | 0x100, Ordering::Relaxed);
-    let mut vcpu = MemoryVcpu::new(Arc::new(Processor::host()));
+    let mut vcpu = MemoryVcpu::new(Arc::clone(&PROCESSORS[0].1));
     vcpu.special.cs.dpl = 3;
     vcpu.registers.rip = CODE_ADDRESS + 6;
     vcpu.registers.rcx = 0x1002;
@@ -50,28 +50,28 @@ fn after_syscall() -> (Gate, MemoryVcpu) {
 }
 
 #[test]
-fn a_system_call_enters_the_kernel_with_the_segments_of_star() {
+fn system_call_enters_the_kernel_with_segments_from_star() {
     let (gate, mut vcpu) = after_syscall();
     gate.enter_kernel(&mut vcpu).unwrap();
     assert_eq!(vcpu.registers.rip, KERNEL_ENTRY);
     assert_eq!((vcpu.special.cs.selector, vcpu.special.cs.dpl, vcpu.special.cs.l), (0x10, 0, 1));
     assert_eq!((vcpu.special.ss.selector, vcpu.special.ss.dpl), (0x18, 0));
     assert_eq!((vcpu.registers.rcx, vcpu.raised), (0x1002, None));
-    assert!(vcpu.interrupt_shadow, "no interrupt finds the kernel without a stack of its own");
+    assert!(vcpu.interrupt_shadow, "no interrupt arrives before the kernel has its own stack");
 }
 
 #[test]
-fn an_interrupt_on_its_way_comes_before_the_system_call() {
+fn injected_interrupt_is_delivered_before_the_system_call() {
     let (gate, mut vcpu) = after_syscall();
-    vcpu.interrupt_is_on_its_way = true;
+    vcpu.interrupt_is_injected = true;
     gate.enter_kernel(&mut vcpu).unwrap();
     assert_eq!((vcpu.registers.rip, vcpu.registers.rflags), (0x1000, INTERRUPT_FLAG | 2));
-    assert_eq!(vcpu.special.cs.dpl, 3, "the interrupt finds user mode");
+    assert_eq!(vcpu.special.cs.dpl, 3, "the interrupt arrives in user mode");
     assert!(!vcpu.interrupt_shadow);
 }
 
 #[test]
-fn a_jump_to_the_gate_is_a_page_fault_like_any_into_the_kernel_half() {
+fn jump_to_the_gate_is_a_page_fault() {
     let (gate, mut vcpu) = after_syscall();
     vcpu.registers.rflags |= INTERRUPT_FLAG;
     gate.enter_kernel(&mut vcpu).unwrap();

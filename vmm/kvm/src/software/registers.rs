@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Names of register bits, and general registers by the names that the decoder gives them (Intel SDM volume 1,
-//! section 3.4; volume 3, section 2.5).
+//! Names of register bits, and access to general registers by the decoder's names (Intel SDM volume 1, section 3.4;
+//! volume 3, section 2.5).
 
 use iced_x86::Register;
 use kvm_bindings::kvm_regs;
@@ -63,20 +63,20 @@ pub(super) const EFER_LONG_MODE: u64 = 1 << 10;
 /// EFER.NXE.
 pub(super) const EFER_NO_EXECUTE: u64 = 1 << 11;
 
-/// `value` cut to `size` bytes.
+/// The low `size` bytes of `value`.
 pub(super) fn truncate(value: u64, size: usize) -> u64 {
     if size >= 8 { value } else { value & ((1 << (8 * size)) - 1) }
 }
 
-/// The value of a general register of any width, or `None` if the name is of another kind.
+/// The value of a general register of any width; `None` for other registers.
 pub(super) fn read(registers: &kvm_regs, name: Register) -> Option<u64> {
     let mut copy = *registers;
     let full = *full(&mut copy, name)?;
     Some(if is_high_byte(name) { full >> 8 & 0xff } else { truncate(full, name.size()) })
 }
 
-/// Sets a general register of any width as an instruction does: 32-bit results clear the upper half, narrower ones
-/// leave the rest. False if the name is of another kind.
+/// Sets a general register of any width as an instruction does: 32-bit results clear the upper half, narrower ones leave
+/// the rest unchanged. False for other registers.
 pub(super) fn write(registers: &mut kvm_regs, name: Register, value: u64) -> bool {
     let Some(full) = full(registers, name) else { return false };
     *full = match name.size() {

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Instructions that ask about a segment descriptor: `VERR`, `VERW`, `LAR`, `LSL` (Intel SDM volume 2; volume 3, section
-//! 3.4.5). Kernels use `VERW` against CPU bugs and `LSL` to learn which processor they run on. A selector that cannot
-//! be used is no fault: the zero flag tells.
+//! Instructions that examine a segment descriptor: `VERR`, `VERW`, `LAR`, `LSL` (Intel SDM volume 2; volume 3, section
+//! 3.4.5). Kernels use `VERW` against CPU bugs and `LSL` to find the number of the processor. A selector that cannot be
+//! used clears the zero flag and raises no fault.
 
 use super::registers::FLAG_ZERO;
-use super::step::{Done, Step, Stop};
+use super::step::{Step, StepError, StepResult};
 use super::walk::Access;
 use super::window::Window;
 
-/// In a selector: the table is the local one.
+/// Bit of a selector: the descriptor is in the local table.
 const LOCAL: u16 = 1 << 2;
 const REQUESTED_PRIVILEGE: u16 = 3;
 
 /// Type bits of a code or data segment.
 const CODE: u8 = 1 << 3;
 const CONFORMING: u8 = 1 << 2;
-/// Readable code, or writable data.
+/// Code: readable; data: writable.
 const READABLE_OR_WRITABLE: u8 = 1 << 1;
-/// Types of system segments that have a limit in long mode: LDT, available and busy TSS; a call gate has rights only.
+/// Types of system descriptors in long mode. LDT and TSS have a limit; a call gate has rights only.
 const LDT: u8 = 2;
 const TSS_AVAILABLE: u8 = 9;
 const TSS_BUSY: u8 = 11;
 const CALL_GATE: u8 = 12;
 
-/// Eight bytes of a descriptor table.
+/// An entry of a descriptor table.
 #[derive(Clone, Copy)]
 struct Descriptor(u64);
 
@@ -50,46 +50,46 @@ impl Descriptor {
     }
 }
 
-/// Whether a segment may be read.
-pub(super) fn verr(step: &mut Step<'_>) -> Done {
+/// Sets the zero flag if the segment is readable.
+pub(super) fn verr(step: &mut Step<'_>) -> StepResult {
     verify(step, |kind| kind & CODE == 0 || kind & READABLE_OR_WRITABLE != 0)
 }
 
-/// Whether a segment may be written.
-pub(super) fn verw(step: &mut Step<'_>) -> Done {
+/// Sets the zero flag if the segment is writable.
+pub(super) fn verw(step: &mut Step<'_>) -> StepResult {
     verify(step, |kind| kind & (CODE | READABLE_OR_WRITABLE) == READABLE_OR_WRITABLE)
 }
 
-/// The rights of a segment.
-pub(super) fn lar(step: &mut Step<'_>) -> Done {
+/// Loads the rights of a segment.
+pub(super) fn lar(step: &mut Step<'_>) -> StepResult {
     load(step, &[LDT, TSS_AVAILABLE, TSS_BUSY, CALL_GATE], |descriptor| descriptor.0 >> 32 & 0x00ff_ff00)
 }
 
-/// The limit of a segment, in bytes.
-pub(super) fn lsl(step: &mut Step<'_>) -> Done {
+/// Loads the limit of a segment, in bytes.
+pub(super) fn lsl(step: &mut Step<'_>) -> StepResult {
     load(step, &[LDT, TSS_AVAILABLE, TSS_BUSY], Descriptor::limit)
 }
 
-fn verify(step: &mut Step<'_>, allowed: impl Fn(u8) -> bool) -> Done {
+fn verify(step: &mut Step<'_>, allowed: impl Fn(u8) -> bool) -> StepResult {
     let descriptor = accessible(step, 0)?.filter(|found| !found.is_system() && allowed(found.kind()));
-    answer(step, descriptor.is_some());
+    set_zero_flag(step, descriptor.is_some());
     Ok(())
 }
 
-fn load(step: &mut Step<'_>, system: &[u8], value: impl Fn(Descriptor) -> u64) -> Done {
+fn load(step: &mut Step<'_>, system: &[u8], value: impl Fn(Descriptor) -> u64) -> StepResult {
     let descriptor = accessible(step, 1)?.filter(|found| !found.is_system() || system.contains(&found.kind()));
-    answer(step, descriptor.is_some());
+    set_zero_flag(step, descriptor.is_some());
     descriptor.map_or(Ok(()), |descriptor| step.write_operand(0, value(descriptor)))
 }
 
-fn answer(step: &mut Step<'_>, usable: bool) {
+fn set_zero_flag(step: &mut Step<'_>, usable: bool) {
     step.set_flags(FLAG_ZERO, if usable { FLAG_ZERO } else { 0 });
 }
 
-/// The descriptor that operand `number` selects, if there is one and the privilege levels allow its use.
-fn accessible(step: &mut Step<'_>, number: u32) -> Done<Option<Descriptor>> {
+/// The descriptor that operand `number` selects, if it exists and the privilege levels permit its use.
+fn accessible(step: &mut Step<'_>, number: u32) -> StepResult<Option<Descriptor>> {
     if !step.is_64_bit() {
-        return Err(Stop::Unable("descriptors outside 64-bit mode".into()));
+        return Err(StepError::Unsupported("descriptors outside 64-bit mode".into()));
     }
     let selector = step.read_operand(number)? as u16;
     let (base, limit) = if selector & LOCAL != 0 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Questions about segment descriptors.
+//! Instructions that examine a segment descriptor.
 
-use super::guest::{BASE, Guest};
 use super::registers::FLAG_ZERO;
+use super::test_guest::{BASE, Guest};
 
 const TABLE: u64 = 0x5000;
 const KERNEL_CODE: u64 = 0x00af_9b00_0000_ffff;
@@ -18,9 +18,9 @@ const VERW: &[u8] = &[0x0f, 0x00, 0xe9];
 const LAR: &[u8] = &[0x0f, 0x02, 0xc1];
 const LSL: &[u8] = &[0x0f, 0x03, 0xc1];
 
-/// The zero flag and EAX after asking about `descriptor` with a selector of privilege level `requested`.
-fn ask(code: &[u8], descriptor: u64, requested: u64) -> (bool, u64) {
-    let mut guest = Guest::about_to(code);
+/// The zero flag and EAX after `code` has examined `descriptor` through a selector of privilege level `requested`.
+fn examine(code: &[u8], descriptor: u64, requested: u64) -> (bool, u64) {
+    let mut guest = Guest::with_code(code);
     guest.poke(TABLE + 8, descriptor);
     guest.vcpu.special.gdt.base = BASE + TABLE;
     guest.vcpu.special.gdt.limit = 15;
@@ -31,31 +31,31 @@ fn ask(code: &[u8], descriptor: u64, requested: u64) -> (bool, u64) {
 }
 
 #[test]
-fn readable_and_writable_segments_are_told_apart() {
+fn verr_and_verw_check_type_and_privilege() {
     for (descriptor, readable, writable) in
         [(KERNEL_CODE, true, false), (KERNEL_DATA, true, true), (EXECUTE_ONLY, false, false), (BUSY_TSS, false, false)]
     {
-        assert_eq!(ask(VERR, descriptor, 0).0, readable, "{descriptor:#x}");
-        assert_eq!(ask(VERW, descriptor, 0).0, writable, "{descriptor:#x}");
+        assert_eq!(examine(VERR, descriptor, 0).0, readable, "{descriptor:#x}");
+        assert_eq!(examine(VERW, descriptor, 0).0, writable, "{descriptor:#x}");
     }
-    assert!(!ask(VERW, KERNEL_DATA, 3).0, "the selector asks for a user");
-    assert!(ask(VERW, USER_DATA, 3).0);
+    assert!(!examine(VERW, KERNEL_DATA, 3).0, "the selector has the user's privilege level");
+    assert!(examine(VERW, USER_DATA, 3).0);
 }
 
 #[test]
-fn rights_and_limits_are_loaded_only_where_there_are_any() {
-    assert_eq!(ask(LAR, KERNEL_CODE, 0), (true, 0x00af_9b00));
-    assert_eq!(ask(LSL, KERNEL_CODE, 0), (true, 0xffff_ffff));
-    assert_eq!(ask(LSL, NUMBER_7, 3), (true, 7));
-    assert_eq!(ask(LSL, BUSY_TSS, 0), (true, 0x2067));
-    assert_eq!(ask(LAR, INTERRUPT_GATE, 0), (false, 0x55));
-    assert_eq!(ask(LSL, KERNEL_DATA, 3), (false, 0x55));
+fn lar_and_lsl_load_rights_and_limits_that_exist() {
+    assert_eq!(examine(LAR, KERNEL_CODE, 0), (true, 0x00af_9b00));
+    assert_eq!(examine(LSL, KERNEL_CODE, 0), (true, 0xffff_ffff));
+    assert_eq!(examine(LSL, NUMBER_7, 3), (true, 7));
+    assert_eq!(examine(LSL, BUSY_TSS, 0), (true, 0x2067));
+    assert_eq!(examine(LAR, INTERRUPT_GATE, 0), (false, 0x55));
+    assert_eq!(examine(LSL, KERNEL_DATA, 3), (false, 0x55));
 }
 
 #[test]
-fn null_selectors_and_those_beyond_the_table_are_refused_without_a_fault() {
+fn unusable_selector_clears_the_zero_flag_without_fault() {
     for selector in [0, 3, 0x10, 0xfff8, 4, 0xc] {
-        let mut guest = Guest::about_to(VERW);
+        let mut guest = Guest::with_code(VERW);
         guest.vcpu.special.gdt.limit = 15;
         guest.vcpu.registers.rcx = selector;
         guest.vcpu.registers.rflags |= FLAG_ZERO;

@@ -1,18 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A vCPU in memory, for tests and the fuzzer: it remembers what was set and what was raised.
+//! A vCPU in memory and the properties of several CPUs, for tests and the fuzzer.
 
+use super::processor::Processor;
+use super::vcpu_state::{Exception, VcpuState};
+use super::xsave_layout::XstateLayout;
+use kvm_bindings::{kvm_regs, kvm_sregs};
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{kvm_regs, kvm_sregs};
+/// CPUID leaf 0xD of a CPU, and the rest of its properties.
+struct Model {
+    name: &'static str,
+    mxcsr_mask: u32,
+    physical_address_bits: u32,
+    /// Number, size, offset in the standard format, flags (ECX).
+    components: &'static [(u32, u32, u32, u32)],
+}
 
-use super::processor::Processor;
-use super::state::{Exception, VcpuState};
+const INTEL_MXCSR_MASK: u32 = 0xffff;
+/// With bit 17, misaligned SSE.
+const AMD_MXCSR_MASK: u32 = 0x2_ffff;
+/// Flags of a component.
+const SUPERVISOR: u32 = 1;
+const ALIGNED: u32 = 2;
 
-/// A virtual CPU without KVM.
+/// CPUs that differ in everything that completions depend on.
+const MODELS: [Model; 8] = [
+    Model {
+        name: "Intel Skylake-SP, with MPX, AVX-512 and PKRU",
+        mxcsr_mask: INTEL_MXCSR_MASK,
+        physical_address_bits: 46,
+        components: &[
+            (2, 256, 576, 0),
+            (3, 64, 960, 0),
+            (4, 64, 1024, 0),
+            (5, 64, 1088, 0),
+            (6, 512, 1152, 0),
+            (7, 1024, 1664, 0),
+            (8, 128, 0, SUPERVISOR),
+            (9, 8, 2688, 0),
+        ],
+    },
+    Model { name: "Intel without AVX", mxcsr_mask: INTEL_MXCSR_MASK, physical_address_bits: 36, components: &[] },
+    Model {
+        name: "Intel Sandy Bridge",
+        mxcsr_mask: INTEL_MXCSR_MASK,
+        physical_address_bits: 46,
+        components: &[(2, 256, 576, 0)],
+    },
+    Model {
+        name: "Intel Sapphire Rapids, with AMX",
+        mxcsr_mask: INTEL_MXCSR_MASK,
+        physical_address_bits: 52,
+        components: &[
+            (2, 256, 576, 0),
+            (5, 64, 1088, 0),
+            (6, 512, 1152, 0),
+            (7, 1024, 1664, 0),
+            (9, 8, 2688, 0),
+            (11, 16, 0, SUPERVISOR),
+            (12, 24, 0, SUPERVISOR),
+            (17, 64, 2752, ALIGNED),
+            (18, 8192, 2816, ALIGNED | 4),
+        ],
+    },
+    Model {
+        name: "AMD Bulldozer, with LWP",
+        mxcsr_mask: AMD_MXCSR_MASK,
+        physical_address_bits: 48,
+        components: &[(2, 256, 576, 0), (62, 128, 832, 0)],
+    },
+    Model {
+        name: "AMD EPYC, Zen 3, with PKRU",
+        mxcsr_mask: AMD_MXCSR_MASK,
+        physical_address_bits: 48,
+        components: &[(2, 256, 576, 0), (9, 8, 832, 0), (11, 16, 0, SUPERVISOR), (12, 24, 0, SUPERVISOR)],
+    },
+    Model {
+        name: "AMD EPYC, Zen 4, with AVX-512 and PKRU",
+        mxcsr_mask: AMD_MXCSR_MASK,
+        physical_address_bits: 52,
+        components: &[
+            (2, 256, 576, 0),
+            (5, 64, 832, 0),
+            (6, 512, 896, 0),
+            (7, 1024, 1408, 0),
+            (9, 8, 2432, 0),
+            (11, 16, 0, SUPERVISOR),
+            (12, 24, 0, SUPERVISOR),
+        ],
+    },
+    Model {
+        name: "AMD EPYC, Zen 4, in a VM without PKRU",
+        mxcsr_mask: AMD_MXCSR_MASK,
+        physical_address_bits: 48,
+        components: &[(2, 256, 576, 0), (5, 64, 832, 0), (6, 512, 896, 0), (7, 1024, 1408, 0)],
+    },
+];
+
+/// CPUs of both vendors, and the host's own last, each with a name.
+pub fn processors() -> Vec<(&'static str, Processor)> {
+    let known = MODELS.iter().map(|model| {
+        let component = |number| model.components.iter().find(|component| component.0 == number);
+        let xstate = XstateLayout::new(|number| component(number).map_or((0, 0, 0), |c| (c.1, c.2, c.3)));
+        let (mxcsr_mask, physical_address_bits) = (model.mxcsr_mask, model.physical_address_bits);
+        (model.name, Processor { xstate, mxcsr_mask, physical_address_bits })
+    });
+    known.chain([("the host's", Processor::host())]).collect()
+}
+
+/// A virtual CPU without KVM. It records what was set and raised.
 #[derive(Clone, Debug)]
 pub struct MemoryVcpu {
-    /// What is fixed about it.
+    /// The CPU that it has.
     pub processor: Arc<Processor>,
     /// General registers.
     pub registers: kvm_regs,
@@ -24,40 +124,39 @@ pub struct MemoryVcpu {
     pub supervisor_components: u64,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
-    /// The guest's time stamp counter.
     pub time_stamp_counter: u64,
-    /// How often all translations were forgotten.
+    /// How often all translations were invalidated.
     pub flushes: u64,
     /// The extended state, in standard format.
     pub extended_state: Vec<u8>,
-    /// A copy of `extended_state` on loan.
-    loan: Vec<u8>,
+    /// The copy of `extended_state` that callers change.
+    buffer: Vec<u8>,
     /// The last exception raised.
     pub raised: Option<Exception>,
     /// The guest is in the shadow of STI or MOV SS.
     pub interrupt_shadow: bool,
     /// An interrupt was taken from its controller.
-    pub interrupt_is_on_its_way: bool,
+    pub interrupt_is_injected: bool,
 }
 
 impl MemoryVcpu {
-    /// All registers zero, all extended state initial.
+    /// All registers are zero, all extended state is initial and enabled.
     pub fn new(processor: Arc<Processor>) -> Self {
-        let size = processor.xstate.standard_size();
+        let (size, enabled_components) = (processor.xstate.standard_size(), processor.xstate.user_components());
         Self {
             processor,
             registers: kvm_regs::default(),
             special: kvm_sregs::default(),
-            enabled_components: 1,
+            enabled_components,
             supervisor_components: 0,
             tsc_aux: 0,
             time_stamp_counter: 0,
             flushes: 0,
             extended_state: vec![0; size],
-            loan: Vec::new(),
+            buffer: Vec::new(),
             raised: None,
             interrupt_shadow: false,
-            interrupt_is_on_its_way: false,
+            interrupt_is_injected: false,
         }
     }
 }
@@ -107,17 +206,17 @@ impl VcpuState for MemoryVcpu {
     }
 
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]> {
-        self.loan.clone_from(&self.extended_state);
-        Ok(&mut self.loan)
+        self.buffer.clone_from(&self.extended_state);
+        Ok(&mut self.buffer)
     }
 
     fn store_extended_state(&mut self) -> io::Result<()> {
-        self.extended_state.clone_from(&self.loan);
+        self.extended_state.clone_from(&self.buffer);
         Ok(())
     }
 
-    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool> {
-        Ok(self.interrupt_is_on_its_way)
+    fn interrupt_is_injected(&mut self) -> io::Result<bool> {
+        Ok(self.interrupt_is_injected)
     }
 
     fn raise(&mut self, exception: Exception) -> io::Result<()> {

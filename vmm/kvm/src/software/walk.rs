@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The page walk of a vCPU in long mode (Intel SDM volume 3, chapter 5), 4 and 5 levels, with every check that the CPU
-//! makes. The tables are guest memory: other vCPUs change them meanwhile, so each entry is read once, and accessed
-//! and dirty bits are set by compare and exchange against the value that was read.
+//! The page walk of a vCPU in long mode (Intel SDM volume 3, chapter 5), with 4 or 5 levels and every check that the CPU
+//! makes. The tables are guest memory, which other vCPUs change concurrently: each entry is read once, and accessed and
+//! dirty bits are set by compare and exchange against the value that was read.
 //!
-//! Not supported: paging outside long mode (no guest of ours enters it), shadow stacks, supervisor protection keys.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use kvm_bindings::{kvm_regs, kvm_sregs};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory};
+//! Not supported: paging outside long mode (kernels for x86-64 enable both at once), shadow stacks, supervisor
+//! protection keys. Bit 8 of non-leaf entries is ignored, as on Intel; AMD reserves it in the upper levels.
 
 use super::registers::{CR0_PAGING, CR0_WRITE_PROTECT, EFER_LONG_MODE, EFER_NO_EXECUTE, FLAG_ALIGNMENT_CHECK};
 use super::registers::{CR4_5_LEVELS, CR4_PROTECTION_KEYS, CR4_SMAP, CR4_SMEP};
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory};
 
-/// Bytes of the smallest page, the unit in which an access is translated.
+/// Size of the smallest page, the unit of translation.
 pub(super) const PAGE_SIZE: u64 = 4096;
 
 const PRESENT: u64 = 1 << 0;
@@ -23,9 +22,9 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
-/// The address bits of an entry, as far as architecture has defined them.
+/// The address bits of an entry.
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-/// In a large page's entry this address bit is an attribute.
+/// In the entry of a large page this address bit is an attribute.
 const LARGE_PAT: u64 = 1 << 12;
 
 const ERROR_PRESENT: u32 = 1 << 0;
@@ -35,57 +34,50 @@ const ERROR_RESERVED: u32 = 1 << 3;
 const ERROR_FETCH: u32 = 1 << 4;
 const ERROR_KEY: u32 = 1 << 5;
 
-/// How often a walk starts again because another vCPU changed an entry under it.
-const ATTEMPTS: usize = 16;
+/// Bound on the repetitions of a walk whose entries another vCPU changes meanwhile.
+const MAX_ATTEMPTS: usize = 16;
 
-/// What an access wants to do.
+/// The kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Load data.
     Read,
-    /// Store data; includes loading it.
+    /// Includes a read.
     Write,
-    /// Fetch an instruction.
     Fetch,
 }
 
-/// Why a walk gave no address.
+/// Why a walk failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WalkError {
-    /// The guest's tables refuse the access: the error code of its #PF.
+    /// The guest's tables do not permit the access: the error code of the #PF.
     Fault(u32),
-    /// The address is not one: #GP.
+    /// #GP.
     NotCanonical,
-    /// The tables changed at each attempt; run the instruction again.
+    /// The tables changed at each attempt: the instruction must run again.
     Contended,
     /// A table is not in guest memory.
     TableOutside(GuestAddress),
-    /// The vCPU uses a paging mode that this walk does not know.
+    /// Paging outside long mode.
     Mode,
 }
 
-/// Everything that a walk depends on, taken from the vCPU's registers once for an instruction.
+/// The registers that a walk depends on, read once per instruction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paging {
-    /// Control register 0.
     pub(super) cr0: u64,
-    /// Control register 3.
     pub(super) cr3: u64,
-    /// Control register 4.
     pub(super) cr4: u64,
-    /// Extended features.
     pub(super) efer: u64,
-    /// The access is one of user mode (CPL 3).
+    /// The access is made in user mode (CPL 3).
     pub(super) user: bool,
-    /// RFLAGS.AC: a supervisor may touch user pages in spite of SMAP.
+    /// RFLAGS.AC: the supervisor may access user pages in spite of SMAP.
     pub(super) alignment_check: bool,
-    /// Rights by protection key; 0 forbids nothing.
+    /// Rights by protection key; 0 permits everything.
     pub(super) pkru: u32,
-    /// Width of a physical address.
     pub(super) physical_address_bits: u32,
 }
 
-/// One entry on the way, and where it was read.
+/// A table entry, and the guest-physical address that it was read from.
 #[derive(Clone, Copy, Default)]
 struct Entry {
     address: u64,
@@ -93,7 +85,6 @@ struct Entry {
 }
 
 impl Paging {
-    /// The paging that these registers set up.
     pub(super) fn new(registers: &kvm_regs, special: &kvm_sregs, physical_address_bits: u32) -> Self {
         Self {
             cr0: special.cr0,
@@ -107,26 +98,25 @@ impl Paging {
         }
     }
 
-    /// The same, for an access that the CPU makes by itself, to a descriptor table for one.
+    /// The same, for an implicit access of the CPU, for example to a descriptor table.
     pub(super) fn implicit(self) -> Self {
         Self { user: false, alignment_check: false, ..self }
     }
 
-    /// Levels of the page tables.
     fn levels(&self) -> usize {
         if self.cr4 & CR4_5_LEVELS != 0 { 5 } else { 4 }
     }
 
-    /// Whether the CPU accepts `linear` as an address in 64-bit mode.
+    /// Whether `linear` is a valid address in 64-bit mode.
     pub(super) fn is_canonical(&self, linear: u64) -> bool {
         let unused = 64 - (9 * self.levels() as u32 + 12);
         ((linear << unused) as i64 >> unused) as u64 == linear
     }
 
-    /// Guest-physical address of the byte at `linear`; good up to the end of its page.
+    /// Guest-physical address of the byte at `linear`; valid up to the end of its page.
     ///
     /// # Errors
-    /// The tables refuse the access, change too fast, or cannot be read.
+    /// The tables do not permit the access, change at each attempt, or are not in guest memory.
     pub(super) fn translate(
         &self,
         memory: &GuestMemoryMmap<()>,
@@ -142,7 +132,7 @@ impl Paging {
         if !self.is_canonical(linear) {
             return Err(WalkError::NotCanonical);
         }
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             match self.attempt(memory, linear, access) {
                 Err(WalkError::Contended) => continue,
                 result => return result,
@@ -200,25 +190,25 @@ impl Paging {
         (1 << self.physical_address_bits) - 1
     }
 
-    /// Whether the rights that all levels together give allow `access`.
+    /// Whether `rights`, the combined rights of all levels, permit `access`.
     fn check(&self, rights: u64, no_execute: bool, leaf: u64, access: Access) -> Result<(), WalkError> {
         let user_page = rights & USER != 0;
         let write = access == Access::Write;
         let fetch = access == Access::Fetch;
         let write_protect = self.user || self.cr0 & CR0_WRITE_PROTECT != 0;
-        let refused = match (self.user, user_page) {
+        let denied = match (self.user, user_page) {
             (true, false) => true,
             (false, true) if fetch => self.cr4 & CR4_SMEP != 0,
             (false, true) => self.cr4 & CR4_SMAP != 0 && !self.alignment_check,
             _ => false,
         };
-        if refused || fetch && no_execute || write && rights & WRITABLE == 0 && write_protect {
+        if denied || fetch && no_execute || write && rights & WRITABLE == 0 && write_protect {
             return Err(self.fault(access, ERROR_PRESENT));
         }
         if user_page && !fetch && self.cr4 & CR4_PROTECTION_KEYS != 0 {
             let key = leaf >> 59 & 0xf;
-            let denied = self.pkru >> (2 * key) & 3;
-            if denied & 1 != 0 || write && write_protect && denied & 2 != 0 {
+            let disabled = self.pkru >> (2 * key) & 3;
+            if disabled & 1 != 0 || write && write_protect && disabled & 2 != 0 {
                 return Err(self.fault(access, ERROR_PRESENT | ERROR_KEY));
             }
         }
@@ -254,7 +244,7 @@ fn mark(memory: &GuestMemoryMmap<()>, path: &[Entry], access: Access) -> Result<
     Ok(())
 }
 
-/// What `access` makes of the table entry at a guest-physical address that is a multiple of eight.
+/// Calls `access` with the table entry at a guest-physical address, a multiple of eight.
 fn entry<T>(memory: &GuestMemoryMmap<()>, address: u64, access: impl FnOnce(&AtomicU64) -> T) -> Result<T, WalkError> {
     let outside = WalkError::TableOutside(GuestAddress(address));
     let slice = memory.get_slice(GuestAddress(address), 8).map_err(|_| outside)?;

@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The page walk: rights, faults and their codes, accessed and dirty bits, large pages.
 
-use vm_memory::GuestAddress;
-
 use super::Exception;
-use super::guest::{BASE, CODE, DATA, DIRECTORY, Guest, NO_EXECUTE, POINTERS, PRESENT, ROOT, TABLE, USER, WRITABLE};
 use super::registers::{
     CR0_PAGING, CR0_WRITE_PROTECT, CR4_5_LEVELS, CR4_PROTECTION_KEYS, CR4_SMAP, CR4_SMEP, EFER_NO_EXECUTE,
     FLAG_ALIGNMENT_CHECK,
 };
+use super::test_guest::{
+    BASE, CODE, DATA, DIRECTORY, Guest, NO_EXECUTE, POINTERS, PRESENT, ROOT, TABLE, USER, WRITABLE,
+};
 use super::walk::{Access, Paging, WalkError};
+use vm_memory::GuestAddress;
 
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const PAGE: u64 = BASE + DATA;
 
-/// A guest whose data page has `entry`, and the paging that `change` made of its own.
+/// Translates an address in a data page with `entry`, after `change` was applied to the paging.
 fn walk(entry: u64, access: Access, change: impl FnOnce(&mut Paging)) -> Result<u64, WalkError> {
-    let guest = Guest::about_to(&[]);
+    let guest = Guest::with_code(&[]);
     guest.map(DATA, DATA | entry);
     translate(&guest, PAGE + 0x123, access, change)
 }
@@ -30,7 +31,7 @@ fn translate(guest: &Guest, linear: u64, access: Access, change: impl FnOnce(&mu
 }
 
 #[test]
-fn each_right_is_checked_with_its_error_code() {
+fn rights_are_checked_with_their_error_codes() {
     use Access::{Fetch, Read, Write};
     const DATA_OK: Result<u64, WalkError> = Ok(DATA + 0x123);
     let fault = |code| Err(WalkError::Fault(code));
@@ -51,7 +52,7 @@ fn each_right_is_checked_with_its_error_code() {
 }
 
 #[test]
-fn smap_smep_and_protection_keys_keep_the_supervisor_out() {
+fn smap_smep_and_protection_keys_apply_to_the_supervisor() {
     use Access::{Fetch, Read, Write};
     let fault = |code| Err(WalkError::Fault(code));
     let smap = |paging: &mut Paging| paging.cr4 |= CR4_SMAP;
@@ -77,8 +78,8 @@ fn smap_smep_and_protection_keys_keep_the_supervisor_out() {
 }
 
 #[test]
-fn a_right_missing_on_any_level_is_missing() {
-    let guest = Guest::about_to(&[]);
+fn right_missing_at_one_level_is_denied() {
+    let guest = Guest::with_code(&[]);
     let entry = DIRECTORY + 8 * (BASE >> 21 & 0x1ff);
     guest.poke(entry, TABLE | PRESENT | USER);
     assert_eq!(translate(&guest, PAGE, Access::Write, |_| {}), Err(WalkError::Fault(3)));
@@ -92,8 +93,8 @@ fn reserved_bits_fault() {
 }
 
 #[test]
-fn accessed_and_dirty_bits_appear_only_when_the_access_is_allowed() {
-    let guest = Guest::about_to(&[]);
+fn accessed_and_dirty_bits_are_set_by_permitted_accesses() {
+    let guest = Guest::with_code(&[]);
     let root = ROOT + 8 * (BASE >> 39 & 0x1ff);
     let pointers = POINTERS + 8 * (BASE >> 30 & 0x1ff);
 
@@ -113,11 +114,11 @@ fn accessed_and_dirty_bits_appear_only_when_the_access_is_allowed() {
 }
 
 #[test]
-fn large_pages_keep_the_rest_of_the_address() {
-    let guest = Guest::about_to(&[]);
+fn large_pages_take_their_offset_from_the_address() {
+    let guest = Guest::with_code(&[]);
     let directory = DIRECTORY + 8 * (BASE >> 21 & 0x1ff);
     let pointers = POINTERS + 8 * (BASE >> 30 & 0x1ff);
-    // The PAT bit is no address.
+    // The PAT bit is not an address bit.
     guest.poke(directory, 0x4020_0000 | 1 << 12 | LARGE | PRESENT);
     assert_eq!(translate(&guest, BASE + 0x12_3456, Access::Read, |_| {}), Ok(0x4032_3456));
     guest.poke(directory, 0x4020_2000 | LARGE | PRESENT);
@@ -130,8 +131,8 @@ fn large_pages_keep_the_rest_of_the_address() {
 }
 
 #[test]
-fn a_fifth_level_is_walked_when_it_is_on() {
-    let guest = Guest::about_to(&[]);
+fn fifth_level_is_walked_when_enabled() {
+    let guest = Guest::with_code(&[]);
     let top = 0x5000;
     let linear = 0xff11_0000_0000_0000_u64;
     guest.poke(top + 8 * (linear >> 48 & 0x1ff), ROOT | PRESENT | WRITABLE);
@@ -147,24 +148,24 @@ fn a_fifth_level_is_walked_when_it_is_on() {
 }
 
 #[test]
-fn without_paging_an_address_is_physical() {
-    let guest = Guest::about_to(&[]);
+fn address_is_physical_without_paging() {
+    let guest = Guest::with_code(&[]);
     let off = |paging: &mut Paging| paging.cr0 &= !CR0_PAGING;
     assert_eq!(translate(&guest, 0x1234, Access::Write, off), Ok(0x1234));
 }
 
 #[test]
-fn tables_outside_memory_end_the_walk() {
-    let guest = Guest::about_to(&[]);
+fn table_outside_memory_ends_the_walk() {
+    let guest = Guest::with_code(&[]);
     let outside = |paging: &mut Paging| paging.cr3 = 0x7fff_f000;
     let entry = GuestAddress(0x7fff_f000 + 8 * (BASE >> 39 & 0x1ff));
     assert_eq!(translate(&guest, BASE, Access::Read, outside), Err(WalkError::TableOutside(entry)));
 }
 
 #[test]
-fn a_fault_of_an_operand_reaches_the_guest_with_its_address() {
+fn operand_fault_is_raised_with_its_address() {
     // popcnt rax, [rbx]
-    let mut guest = Guest::about_to(&[0xf3, 0x48, 0x0f, 0xb8, 0x03]);
+    let mut guest = Guest::with_code(&[0xf3, 0x48, 0x0f, 0xb8, 0x03]);
     guest.map(DATA, DATA | PRESENT | USER);
     guest.vcpu.special.cr4 |= CR4_SMAP;
     assert_eq!(guest.fault(), Exception::page_fault(PAGE, 1));
@@ -174,19 +175,19 @@ fn a_fault_of_an_operand_reaches_the_guest_with_its_address() {
 }
 
 #[test]
-fn an_operand_faults_at_the_first_byte_that_cannot_be_accessed() {
+fn operand_faults_at_its_first_inaccessible_byte() {
     // movnti [rbx], rcx
-    let mut guest = Guest::about_to(&[0x48, 0x0f, 0xc3, 0x0b]);
+    let mut guest = Guest::with_code(&[0x48, 0x0f, 0xc3, 0x0b]);
     guest.vcpu.registers.rbx = PAGE + 0xffe;
     guest.vcpu.registers.rcx = u64::MAX;
     guest.map(DATA + 0x1000, 0);
     assert_eq!(guest.fault(), Exception::page_fault(PAGE + 0x1000, 2));
-    assert_eq!(guest.bytes(DATA + 0xffe, 2), [0, 0], "no byte is written before both pages are known");
+    assert_eq!(guest.bytes(DATA + 0xffe, 2), [0, 0], "no byte is written before both pages are checked");
 }
 
 #[test]
-fn the_page_behind_an_instruction_is_not_touched() {
-    let mut guest = Guest::about_to(&[]);
+fn page_after_an_instruction_is_not_accessed() {
+    let mut guest = Guest::with_code(&[]);
     guest.map(CODE + 0x1000, 0);
     // ud2 in the last two bytes of its page, then one whose second byte is on the next.
     guest.vcpu.registers.rip = BASE + CODE + 0xffe;

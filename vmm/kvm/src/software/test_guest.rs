@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! For tests: a small guest in memory: page tables, a page of code, pages of data, and a vCPU in the kernel's mode.
-
-#![allow(unsafe_code)] // XGETBV.
-
-use std::sync::{Arc, LazyLock};
-
-use kvm_bindings::kvm_segment;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+//! For tests: a small guest in memory, with page tables, a page of code, pages of data, and a vCPU in kernel mode.
 
 use super::registers::{
     CR0_PAGING, CR0_PROTECTED, CR0_WRITE_PROTECT, CR4_FS_GS_BASE, CR4_FXSR, CR4_XSAVE, EFER_LONG_MODE, EFER_NO_EXECUTE,
 };
-use super::testing::MemoryVcpu;
+use super::testing::{MemoryVcpu, processors};
 use super::{Completed, Exception, Incomplete, Processor, complete};
+use crate::GuestMemory;
+use kvm_bindings::kvm_segment;
+use std::sync::{Arc, LazyLock};
+use vm_memory::{Bytes, GuestAddress};
 
 pub(super) const MEMORY: u64 = 1 << 20;
 pub(super) const PRESENT: u64 = 1;
@@ -24,26 +21,37 @@ pub(super) const ROOT: u64 = 0x1000;
 pub(super) const POINTERS: u64 = 0x2000;
 pub(super) const DIRECTORY: u64 = 0x3000;
 pub(super) const TABLE: u64 = 0x4000;
-/// Linear addresses of the only 2 MiB that are mapped, page by page, onto guest-physical 0.
+/// Linear address of the only 2 MiB that are mapped, page by page, to guest-physical 0.
 pub(super) const BASE: u64 = 0xffff_8880_0000_0000;
 /// Guest-physical address of the code, and of four pages of data.
 pub(super) const CODE: u64 = 0x8000;
 pub(super) const DATA: u64 = 0x10000;
 
-/// CPUID is slow where this runs in a virtual machine.
-static PROCESSOR: LazyLock<Arc<Processor>> = LazyLock::new(|| Arc::new(Processor::host()));
+/// CPUs of both vendors and the host's. Created once: CPUID is slow in a virtual machine.
+pub(super) static PROCESSORS: LazyLock<Vec<(&str, Arc<Processor>)>> =
+    LazyLock::new(|| processors().into_iter().map(|(name, processor)| (name, Arc::new(processor))).collect());
+
+/// The host's CPU, for tests that also execute instructions on it.
+pub(super) fn host_processor() -> &'static Arc<Processor> {
+    &PROCESSORS.last().expect("the host's is the last").1
+}
 
 /// A vCPU and its memory.
 pub(super) struct Guest {
     pub(super) vcpu: MemoryVcpu,
-    pub(super) memory: GuestMemoryMmap<()>,
+    pub(super) memory: GuestMemory,
 }
 
 impl Guest {
-    /// A kernel that is about to execute `code`, with RBX at the data.
-    pub(super) fn about_to(code: &[u8]) -> Self {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
-        let mut vcpu = MemoryVcpu::new(Arc::clone(&PROCESSOR));
+    /// A kernel that is about to execute `code`, with RBX at the data, on a CPU that is the same in every run.
+    pub(super) fn with_code(code: &[u8]) -> Self {
+        Self::on(&PROCESSORS[0].1, code)
+    }
+
+    /// The same on `processor`, with all of its state components enabled.
+    pub(super) fn on(processor: &Arc<Processor>, code: &[u8]) -> Self {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY as usize)]).unwrap();
+        let mut vcpu = MemoryVcpu::new(Arc::clone(processor));
         vcpu.special.cr0 = CR0_PAGING | CR0_PROTECTED | CR0_WRITE_PROTECT;
         vcpu.special.cr3 = ROOT;
         vcpu.special.cr4 = CR4_FXSR | CR4_XSAVE | CR4_FS_GS_BASE;
@@ -52,7 +60,6 @@ impl Guest {
         vcpu.registers.rflags = 2;
         vcpu.registers.rip = BASE + CODE;
         vcpu.registers.rbx = BASE + DATA;
-        vcpu.enabled_components = host_components();
         let guest = Self { vcpu, memory };
         let index = |level: u64| 8 * (BASE >> (12 + 9 * (level - 1)) & 0x1ff);
         guest.poke(ROOT + index(4), POINTERS | PRESENT | WRITABLE | USER);
@@ -65,12 +72,12 @@ impl Guest {
         guest
     }
 
-    /// Sets the lowest-level entry of the page `offset` bytes behind `BASE`.
+    /// Sets the lowest-level entry of the page `offset` bytes above `BASE`.
     pub(super) fn map(&self, offset: u64, entry: u64) {
         self.poke(TABLE + 8 * (offset >> 12), entry);
     }
 
-    /// The lowest-level entry of the page `offset` bytes behind `BASE`.
+    /// The lowest-level entry of the page `offset` bytes above `BASE`.
     pub(super) fn entry(&self, offset: u64) -> u64 {
         self.peek(TABLE + 8 * (offset >> 12))
     }
@@ -93,7 +100,7 @@ impl Guest {
         complete(&mut self.vcpu, &self.memory)
     }
 
-    /// Completes an instruction that succeeds; RIP is behind it afterwards.
+    /// Completes an instruction that succeeds; RIP is after it then.
     pub(super) fn succeed(&mut self) {
         let before = self.vcpu.registers.rip;
         let completed = self.complete().unwrap();
@@ -101,7 +108,7 @@ impl Guest {
         assert!(self.vcpu.registers.rip > before);
     }
 
-    /// Completes an instruction that faults; RIP stays.
+    /// Completes an instruction that faults; the registers are unchanged.
     pub(super) fn fault(&mut self) -> Exception {
         let before = self.vcpu.registers;
         let exception = self.complete().unwrap().exception.expect("a fault");
@@ -109,15 +116,4 @@ impl Guest {
         assert_eq!(self.vcpu.registers, before);
         exception
     }
-}
-
-/// The state components that this host's programs use, but for two: AMX needs a permission, and with random protection
-/// keys (PKRU) a test that executes the instructions itself would lose its right to its own memory.
-pub(super) fn host_components() -> u64 {
-    const AMX: u64 = 3 << 17;
-    const PKRU: u64 = 1 << 9;
-    let (low, high): (u32, u32);
-    // SAFETY: XGETBV of XCR0 has no other effect; every kernel that runs these tests enables it.
-    unsafe { std::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high) };
-    (u64::from(high) << 32 | u64::from(low)) & !(AMX | PKRU)
 }

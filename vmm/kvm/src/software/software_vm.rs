@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a VM and its vCPUs keep where the host emulates guest kernel mode: the system-call gate, the
-//! buffers, the count of completions. Made on `main`, used by the vCPU threads.
+//! State of a VM and its vCPUs on a host that emulates guest kernel mode: the system-call gate, buffers, the count of
+//! completions. Created on `main`, used by the vCPU threads.
 
 use super::gate::{Gate, MsrWrite};
-use super::{CompletionCounts, CompletionState, Processor, complete};
+use super::{Completed, CompletionState, Processor, complete};
 use crate::GuestMemory;
 use crate::vm::{ReservedPages, VmError, failed};
+use iced_x86::Mnemonic;
 use kvm_ioctls::{VcpuFd, VmFd};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One a VM.
+/// State of a VM.
 #[derive(Debug)]
 pub(crate) struct Software {
     gate: Gate,
@@ -17,13 +20,13 @@ pub(crate) struct Software {
 }
 
 impl Software {
-    /// Prepares `vm` and its `memory`.
+    /// Installs the gate in `vm` and its `memory`.
     pub(crate) fn install(vm: &VmFd, memory: &GuestMemory, reserved: &ReservedPages) -> Result<Self, VmError> {
         Ok(Self { gate: Gate::install(vm, memory, reserved)?, processor: Arc::new(Processor::host()) })
     }
 }
 
-/// One a vCPU.
+/// State of a vCPU.
 pub(crate) struct SoftwareVcpu {
     vm: Arc<Software>,
     state: CompletionState,
@@ -47,32 +50,55 @@ impl SoftwareVcpu {
 
     /// Finishes a system call; an error is one line.
     pub(crate) fn enter_kernel(&mut self, vcpu: &mut VcpuFd) -> Result<(), String> {
-        let result = self.state.of(vcpu).and_then(|mut state| self.vm.gate.enter_kernel(&mut state));
-        result.map_err(|error| format!("the host does not let a system call in: {error}"))
+        let result = self.state.access(vcpu).and_then(|mut state| self.vm.gate.enter_kernel(&mut state));
+        result.map_err(|error| format!("cannot enter the guest's kernel for a system call: {error}"))
     }
 
-    /// The guest writes an MSR that the gate asked for.
+    /// Handles the guest's write to an MSR that the gate filters.
     pub(crate) fn write_msr(&self, vcpu: &VcpuFd, msr: u32, value: u64) -> Result<MsrWrite, VmError> {
         self.vm.gate.write_msr(vcpu, msr, value)
     }
 
-    /// What the guest reads from an MSR, if the gate has a say.
+    /// What the guest reads from an MSR; `None` unless the gate filters it.
     pub(crate) fn read_msr(&self, msr: u32) -> Option<u64> {
         self.vm.gate.read_msr(msr)
     }
 
-    /// What was completed so far.
     pub(crate) fn counts(&self) -> &CompletionCounts {
         &self.counts
     }
 
-    /// Does the instruction that the host's emulator left undone; an error is one line.
+    /// Completes the instruction at RIP, which the host's emulator does not know; an error is one line.
     pub(crate) fn complete(&mut self, vcpu: &mut VcpuFd, memory: &GuestMemory) -> Result<(), String> {
         let mut state =
-            self.state.of(vcpu).map_err(|error| format!("the host does not tell the registers: {error}"))?;
+            self.state.access(vcpu).map_err(|error| format!("cannot read the vCPU's registers: {error}"))?;
         let completed = complete(&mut state, memory)
-            .map_err(|incomplete| format!("the host's KVM cannot do an instruction of the guest: {incomplete}"))?;
+            .map_err(|incomplete| format!("the host's KVM cannot execute an instruction of the guest: {incomplete}"))?;
         self.counts.record(&completed);
         Ok(())
+    }
+}
+
+/// Completed instructions by mnemonic, for `--timings` and the result document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompletionCounts(BTreeMap<Mnemonic, u64>);
+
+impl CompletionCounts {
+    pub fn record(&mut self, completed: &Completed) {
+        *self.0.entry(completed.mnemonic).or_default() += 1;
+    }
+
+    /// Adds the counts of another vCPU.
+    pub fn add(&mut self, other: &Self) {
+        for (mnemonic, count) in &other.0 {
+            *self.0.entry(*mnemonic).or_default() += count;
+        }
+    }
+
+    /// Names in lower case, most frequent first.
+    pub fn by_name(&self) -> Vec<(String, u64)> {
+        let mut named: Vec<_> = self.0.iter().map(|(m, count)| (format!("{m:?}").to_lowercase(), *count)).collect();
+        named.sort_by_key(|(_, count)| Reverse(*count));
+        named
     }
 }

@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a completion needs of a virtual CPU, as a trait: the table and everything under it know nothing of KVM, so that
-//! they run in tests and under the fuzzer without `/dev/kvm`. Every method runs on the vCPU's own thread, between two
-//! runs of the guest.
+//! The state of a virtual CPU that completions access, as a trait: the table of instructions and everything below it do
+//! not depend on KVM, so they run in tests and under the fuzzer without `/dev/kvm`. Every method is called on the vCPU's
+//! own thread, between two runs of the guest.
 
+use super::processor::Processor;
+use kvm_bindings::{kvm_regs, kvm_sregs};
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{kvm_regs, kvm_sregs};
-
-use super::processor::Processor;
-
-/// The state of one stopped virtual CPU, read and written in pieces, because most instructions need few of them.
+/// The state of one stopped virtual CPU, read and written in parts, because most instructions need few of them.
 ///
-/// Errors are those of the host; a guest cannot cause them with anything but state that it was refused before.
+/// Errors are the host's: the guest's state was accepted by the host before, so a guest cannot cause them.
 pub trait VcpuState {
-    /// What is fixed about the CPU that the guest sees.
+    /// Fixed properties of the guest's CPU.
     fn processor(&self) -> Arc<Processor>;
 
     /// General registers, RIP and RFLAGS.
     fn registers(&mut self) -> io::Result<kvm_regs>;
 
-    /// Sets what [`registers`](Self::registers) reads. Takes back an exception that the host queued when it gave up.
+    /// Sets what [`registers`](Self::registers) reads. Cancels an exception that the host queued with its error.
     fn set_registers(&mut self, registers: &kvm_regs) -> io::Result<()>;
 
     /// Segments, control registers, EFER.
@@ -29,7 +27,7 @@ pub trait VcpuState {
     /// Sets what [`special_registers`](Self::special_registers) reads.
     fn set_special_registers(&mut self, special: &kvm_sregs) -> io::Result<()>;
 
-    /// XCR0: the state components that `XSAVE` and its kin manage.
+    /// XCR0: the state components that the XSAVE family manages.
     fn enabled_components(&mut self) -> io::Result<u64>;
 
     /// IA32_XSS: the components that only `XSAVES` and `XRSTORS` manage.
@@ -41,36 +39,35 @@ pub trait VcpuState {
     /// The guest's time stamp counter.
     fn time_stamp_counter(&mut self) -> io::Result<u64>;
 
-    /// Forgets all translations of linear addresses.
+    /// Invalidates all translations of linear addresses.
     fn flush_translations(&mut self) -> io::Result<()>;
 
-    /// Reads the extended state into a buffer of the implementation and lends it: an XSAVE area in standard format, as
-    /// long as the components that the host gives need it, and at least with a header.
+    /// Reads the extended state into a buffer of the implementation and returns it: an XSAVE area in standard format, as
+    /// long as the host's components require, and at least with a header.
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]>;
 
-    /// Makes the buffer that [`load_extended_state`](Self::load_extended_state) lent the CPU's extended state.
+    /// Sets the CPU's extended state from the buffer that [`load_extended_state`](Self::load_extended_state) returned.
     fn store_extended_state(&mut self) -> io::Result<()>;
 
-    /// Whether an interrupt has been taken from its controller and will be delivered when the guest runs next, whatever
-    /// RFLAGS.IF says by then.
-    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool>;
+    /// Whether an interrupt was taken from its controller, so that it is delivered when the guest runs next, regardless of
+    /// RFLAGS.IF.
+    fn interrupt_is_injected(&mut self) -> io::Result<bool>;
 
     /// Delivers `exception` when the guest runs next. Called after the registers were set.
     fn raise(&mut self, exception: Exception) -> io::Result<()>;
 
-    /// Keeps interrupts away for one instruction, as STI and MOV SS do. Called after the registers were set.
+    /// Inhibits interrupts for one instruction, as STI and MOV SS do. Called after the registers were set.
     fn begin_interrupt_shadow(&mut self) -> io::Result<()>;
 
-    /// Ends what holds for one instruction only: the shadow of STI or MOV SS. Called after the registers were set.
+    /// Ends the interrupt shadow of STI or MOV SS. Called after the registers were set.
     fn end_interrupt_shadow(&mut self) -> io::Result<()>;
 }
 
 /// An exception to deliver to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
-    /// Its number in the interrupt descriptor table.
     pub vector: u8,
-    /// What the CPU pushes beside the return address, for the vectors that have one.
+    /// Present for the vectors that have one.
     pub error_code: Option<u32>,
     /// The new value of CR2 (page faults).
     pub fault_address: Option<u64>,

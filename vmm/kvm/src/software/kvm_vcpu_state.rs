@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The state of a KVM vCPU as completions read and write it. Used on the vCPU's own thread, between two runs.
-#![allow(unsafe_code)] // The extended state is a structure with a tail, read and written as bytes.
+//! [`VcpuState`] for a KVM vCPU. Used on the vCPU's own thread, between two runs.
+#![allow(unsafe_code)] // The extended state is a structure with a flexible array, accessed as bytes.
 
-use std::io;
-use std::sync::Arc;
-
+use super::processor::Processor;
+use super::registers::CR4_GLOBAL_PAGES;
+use super::vcpu_state::{Exception, VcpuState};
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, Msrs, Xsave,
     kvm_msr_entry, kvm_regs, kvm_sregs, kvm_sync_regs, kvm_xsave,
 };
 use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
-
-use super::processor::Processor;
-use super::registers::CR4_GLOBAL_PAGES;
-use super::state::{Exception, VcpuState};
+use std::io;
+use std::sync::Arc;
 
 const MSR_IA32_TSC: u32 = 0x10;
 const MSR_IA32_XSS: u32 = 0xda0;
@@ -21,11 +19,11 @@ const MSR_TSC_AUX: u32 = 0xc000_0103;
 const DR6_SINGLE_STEP: u64 = 1 << 14;
 const SHADOW_OF_STI_AND_MOV_SS: u8 = (KVM_X86_SHADOW_INT_STI | KVM_X86_SHADOW_INT_MOV_SS) as u8;
 
-/// What completions keep for one vCPU from one to the next.
+/// What completions of one vCPU keep between runs.
 pub struct CompletionState {
     processor: Arc<Processor>,
     xsave: Xsave,
-    /// Components that IA32_XSS may hold, once the vCPU was asked. KVM refuses others than CPUID offers.
+    /// Components that IA32_XSS may hold, read from the vCPU's CPUID at the first completion.
     supervisor_components: Option<u64>,
 }
 
@@ -45,11 +43,11 @@ impl CompletionState {
         Ok(Self { processor, xsave, supervisor_components: None })
     }
 
-    /// The state of `vcpu`, always the same one, for a completion after its last run and before its next.
+    /// The state of `vcpu` between two runs. Every call is for the same vCPU.
     ///
     /// # Errors
-    /// The host does not tell the registers.
-    pub fn of<'a>(&'a mut self, vcpu: &'a mut VcpuFd) -> io::Result<KvmVcpuState<'a>> {
+    /// An ioctl failed.
+    pub fn access<'a>(&'a mut self, vcpu: &'a mut VcpuFd) -> io::Result<KvmVcpuState<'a>> {
         if self.supervisor_components.is_none() {
             self.supervisor_components = Some(offered_supervisor_components(vcpu)?);
             synchronize(vcpu)?;
@@ -57,22 +55,22 @@ impl CompletionState {
         Ok(KvmVcpuState { vcpu, kept: self })
     }
 
-    /// The extended state as bytes, tail included.
+    /// The extended state as bytes, flexible array included.
     fn bytes(&mut self) -> &mut [u8] {
         let length = size_of::<kvm_xsave>() + size_of_val(self.xsave.as_slice());
-        // SAFETY: only the pointer is taken, to the whole structure; the length behind it is read, not changed.
+        // SAFETY: only a pointer to the whole structure is taken; the length after it is read, not changed.
         let start = unsafe { std::ptr::from_mut(&mut self.xsave.as_mut_fam_struct().xsave).cast::<u8>() };
-        // SAFETY: the wrapper allocated the structure with its tail in one piece, whose length this is; all of it is
+        // SAFETY: the wrapper allocated the structure and its flexible array as one block of this length; all of it is
         // initialised and has no padding. The exclusive borrow of `self` lasts as long as the slice.
         unsafe { std::slice::from_raw_parts_mut(start, length) }
     }
 }
 
-/// From now on every KVM_RUN leaves the registers and events in the shared page, where they are read: on an emulating host
-/// each ioctl of a vCPU costs 8 µs, as much as an exit. The run before this one did not yet.
+/// Makes every later KVM_RUN store the registers and events in the shared page, from which they are read: on an emulating
+/// host each ioctl of a vCPU costs 8 µs, as much as an exit. The last run did not store them yet, so they are read here.
 ///
-/// They are *set* by ioctls all the same. What KVM_RUN would take from the page is lost where a signal ends that run
-/// before the guest is entered: seen under `--profile` as the gate's code run again in the kernel's name.
+/// They are *written* by ioctls all the same. What KVM_RUN would load from the page is lost if a signal ends that run
+/// before the guest is entered: seen under `--profile`, where the gate's code ran again in kernel mode.
 fn synchronize(vcpu: &mut VcpuFd) -> io::Result<()> {
     let (regs, sregs) = (vcpu.get_regs().map_err(errno)?, vcpu.get_sregs().map_err(errno)?);
     let events = vcpu.get_vcpu_events().map_err(errno)?;
@@ -83,14 +81,14 @@ fn synchronize(vcpu: &mut VcpuFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What CPUID offers to IA32_XSS.
+/// The components that CPUID permits in IA32_XSS.
 fn offered_supervisor_components(vcpu: &VcpuFd) -> io::Result<u64> {
     let leaves = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(errno)?;
     let leaf = leaves.as_slice().iter().find(|leaf| leaf.function == 0xd && leaf.index == 1);
     Ok(leaf.map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.ecx)))
 }
 
-/// A KVM vCPU together with what is kept for it.
+/// A KVM vCPU and its [`CompletionState`].
 pub struct KvmVcpuState<'a> {
     vcpu: &'a mut VcpuFd,
     kept: &'a mut CompletionState,
@@ -104,8 +102,8 @@ impl KvmVcpuState<'_> {
         Ok(msrs.as_slice()[..read].first().map(|entry| entry.data))
     }
 
-    /// Sets the events with `exception` as the only one: of what other threads may have changed meanwhile (pending NMIs,
-    /// SMM) nothing is set, and neither is the #UD that the host queued when it gave up.
+    /// Sets the events, with `exception` as the only exception. State that other threads may have changed meanwhile (pending
+    /// NMIs, SMM) is not set, nor is the #UD that the host queued with its error.
     fn set_events(&mut self, exception: Option<Exception>) -> io::Result<()> {
         let events = &mut self.vcpu.sync_regs_mut().events;
         events.flags = KVM_VCPUEVENT_VALID_SHADOW;
@@ -165,7 +163,7 @@ impl VcpuState for KvmVcpuState<'_> {
         Ok(self.msr(MSR_IA32_TSC)?.unwrap_or(0))
     }
 
-    /// KVM starts its shadow page tables anew when CR4.PGE changes.
+    /// KVM rebuilds its shadow page tables when CR4.PGE changes.
     fn flush_translations(&mut self) -> io::Result<()> {
         let special = self.vcpu.sync_regs_mut().sregs;
         let flipped = kvm_sregs { cr4: special.cr4 ^ CR4_GLOBAL_PAGES, ..special };
@@ -174,7 +172,7 @@ impl VcpuState for KvmVcpuState<'_> {
     }
 
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]> {
-        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 told; no feature is enabled by arch_prctl after that.
+        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 returned; no feature is enabled by arch_prctl after that.
         unsafe { self.vcpu.get_xsave2(&mut self.kept.xsave) }.map_err(errno)?;
         Ok(self.kept.bytes())
     }
@@ -184,7 +182,7 @@ impl VcpuState for KvmVcpuState<'_> {
         unsafe { self.vcpu.set_xsave2(&self.kept.xsave) }.map_err(errno)
     }
 
-    fn interrupt_is_on_its_way(&mut self) -> io::Result<bool> {
+    fn interrupt_is_injected(&mut self) -> io::Result<bool> {
         let events = &self.vcpu.sync_regs_mut().events;
         Ok(events.interrupt.injected != 0 || events.nmi.injected != 0)
     }

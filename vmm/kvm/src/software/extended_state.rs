@@ -1,38 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A vCPU's extended state as the host hands it over: an XSAVE area in standard format, whose header says which
-//! components are in use. Components that are not in use count as initial, whatever their bytes are.
+//! A vCPU's extended state as the host returns it: an XSAVE area in standard format, whose header tells which components
+//! are in use. The bytes of a component that is not in use have no meaning: it is initial.
+//!
+//! Which initial components count as in use differs between CPUs: on Intel x87 does after `FNINIT`, on AMD it does not.
 
+use super::processor::Processor;
+use super::xsave_layout::{
+    AVX, HEADER, MXCSR, MXCSR_INITIAL, PKRU_NUMBER, SSE, X87, X87_CONTROL, X87_CONTROL_INITIAL, X87_REGISTERS,
+    XMM_REGISTERS, XSTATE_BV, XstateLayout, extended,
+};
 use std::ops::Range;
 
-use super::layout::{
-    AVX, HEADER, MXCSR, MXCSR_INITIAL, MXCSR_MASK, PKRU_NUMBER, SSE, X87, X87_CONTROL, X87_CONTROL_INITIAL,
-    X87_REGISTERS, XMM_REGISTERS, XSTATE_BV, XstateLayout, extended,
-};
-
-/// What MXCSR_MASK means when it is zero.
-const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
-
-/// The state, to be read and changed.
-pub(super) struct Image<'a> {
+/// A view of the state, for reading and changing.
+pub(super) struct ExtendedState<'a> {
     bytes: &'a mut [u8],
-    layout: &'a XstateLayout,
+    processor: &'a Processor,
 }
 
-impl<'a> Image<'a> {
-    /// A view of `bytes`, which the host laid out as `layout` says.
-    pub(super) fn new(bytes: &'a mut [u8], layout: &'a XstateLayout) -> Self {
+impl<'a> ExtendedState<'a> {
+    /// A view of `bytes`, in the layout of `processor`.
+    pub(super) fn new(bytes: &'a mut [u8], processor: &'a Processor) -> Self {
         assert!(bytes.len() >= HEADER.end, "the host's extended state has a header");
-        Self { bytes, layout }
+        Self { bytes, processor }
     }
 
-    /// How the image is laid out.
     pub(super) fn layout(&self) -> &'a XstateLayout {
-        self.layout
+        &self.processor.xstate
     }
 
-    /// Whether every component in `set` is in the image.
+    /// Whether the bytes include every component in `set`.
     pub(super) fn holds(&self, set: u64) -> bool {
-        self.layout.holds(set) && extended(set).all(|number| self.layout.standard(number).end <= self.bytes.len())
+        self.layout().holds(set) && extended(set).all(|number| self.layout().standard(number).end <= self.bytes.len())
     }
 
     /// The components in use.
@@ -40,18 +38,18 @@ impl<'a> Image<'a> {
         u64::from_le_bytes(self.array(XSTATE_BV))
     }
 
-    /// Declares which components are in use, and the rest of the header as the standard format wants it.
+    /// Sets the components in use, and the rest of the header as the standard format requires.
     pub(super) fn set_in_use(&mut self, set: u64) {
         self.bytes[HEADER].fill(0);
         self.bytes[XSTATE_BV].copy_from_slice(&set.to_le_bytes());
     }
 
-    /// MXCSR. The host keeps it whenever XMM or YMM registers are in use.
+    /// MXCSR. The host keeps it while XMM or YMM registers are in use.
     pub(super) fn mxcsr(&self) -> u32 {
         if self.in_use() & (SSE | AVX) == 0 { MXCSR_INITIAL } else { u32::from_le_bytes(self.array(MXCSR)) }
     }
 
-    /// Sets MXCSR. A value that is not the initial one keeps the XMM registers in use, or the host would drop it.
+    /// Sets MXCSR. A value other than the initial one marks the XMM registers as in use, so that the host keeps it.
     pub(super) fn set_mxcsr(&mut self, value: u32) {
         if value != MXCSR_INITIAL {
             self.materialize(SSE);
@@ -61,20 +59,17 @@ impl<'a> Image<'a> {
 
     /// The bits of MXCSR that may be set.
     pub(super) fn mxcsr_mask(&self) -> u32 {
-        match u32::from_le_bytes(self.array(MXCSR_MASK)) {
-            0 => MXCSR_MASK_DEFAULT,
-            mask => mask,
-        }
+        self.processor.mxcsr_mask
     }
 
     /// PKRU; zero where the CPU has none.
     pub(super) fn pkru(&self) -> u32 {
-        let range = self.layout.standard(PKRU_NUMBER);
+        let range = self.layout().standard(PKRU_NUMBER);
         let in_use = self.in_use() & 1 << PKRU_NUMBER != 0 && range.len() >= 4 && range.end <= self.bytes.len();
         if in_use { u32::from_le_bytes(self.array(range.start..range.start + 4)) } else { 0 }
     }
 
-    /// Makes the bytes of the components in `set` say what the CPU holds, also of those that are not in use.
+    /// Marks the components in `set` as in use. Those that were not become their initial values, byte by byte.
     pub(super) fn materialize(&mut self, set: u64) {
         let unused = set & !self.in_use();
         if unused & X87 != 0 {
@@ -93,14 +88,15 @@ impl<'a> Image<'a> {
         self.set_in_use(self.in_use() | set);
     }
 
-    /// The bytes of an extended component that the image [`holds`](Self::holds).
+    /// The bytes of an extended component. Panics unless the state [`holds`](Self::holds) it.
     pub(super) fn component(&self, number: usize) -> &[u8] {
-        &self.bytes[self.layout.standard(number)]
+        &self.bytes[self.layout().standard(number)]
     }
 
-    /// The bytes of an extended component that the image [`holds`](Self::holds), to be replaced.
+    /// As [`component`](Self::component).
     pub(super) fn component_mut(&mut self, number: usize) -> &mut [u8] {
-        &mut self.bytes[self.layout.standard(number)]
+        let range = self.layout().standard(number);
+        &mut self.bytes[range]
     }
 
     /// Bytes of the legacy region.
@@ -108,7 +104,6 @@ impl<'a> Image<'a> {
         &self.bytes[..HEADER.start][range]
     }
 
-    /// Bytes of the legacy region, to be replaced.
     pub(super) fn legacy_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         &mut self.bytes[..HEADER.start][range]
     }
