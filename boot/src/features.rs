@@ -23,12 +23,6 @@ pub enum Feature {
     MmioOnCommandLine,
     /// virtio-mmio devices are found by ACPI (`CONFIG_VIRTIO_MMIO` and `CONFIG_ACPI`).
     MmioByAcpi,
-    /// The driver of virtio consoles (`CONFIG_VIRTIO_CONSOLE`).
-    VirtioConsole,
-    /// The driver of virtio disks (`CONFIG_VIRTIO_BLK`).
-    VirtioBlk,
-    /// The driver of virtio network devices (`CONFIG_VIRTIO_NET`).
-    VirtioNet,
     /// The file system EROFS.
     Erofs,
     /// The file system squashfs.
@@ -41,24 +35,30 @@ pub enum Feature {
 /// Each with the name under which it is remembered and the bytes that show it. The name of a driver or a file system
 /// stands alone, so that others which end alike do not count; the linker may fold it into a longer string that ends
 /// with it, which for these has never been seen.
-const FEATURES: [(Feature, &str, &[u8]); 11] = [
+const FEATURES: [(Feature, &str, &[u8]); 8] = [
     (Feature::Acpi, "acpi", b"RSD PTR "),
     (Feature::MpTable, "mp-table", b"MPTABLE: "),
     (Feature::MmioOnCommandLine, "mmio-on-command-line", b"virtio_mmio.device\0"),
     (Feature::MmioByAcpi, "mmio-by-acpi", b"LNRO0005\0"),
-    (Feature::VirtioConsole, "virtio-console", b"\0virtio_console\0"),
-    (Feature::VirtioBlk, "virtio-blk", b"\0virtio_blk\0"),
-    (Feature::VirtioNet, "virtio-net", b"\0virtio_net\0"),
     (Feature::Erofs, "erofs", b"\0erofs\0"),
     (Feature::Squashfs, "squashfs", b"\0squashfs\0"),
     (Feature::Ext4, "ext4", b"\0ext4\0"),
     (Feature::Overlay, "overlay", b"\0overlay\0"),
 ];
 
+/// Before the rest of a virtio driver's name, e.g. `virtio_blk`, which is a string like that of a file system.
+const DRIVER: &[u8] = b"\0virtio_";
+/// Bytes of a driver's name.
+const MAX_DRIVER_NAME: usize = 32;
+/// Names of drivers that are kept. Linux has about twenty.
+const MAX_DRIVERS: usize = 64;
+
 /// What was found in one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     found: Vec<Feature>,
+    /// Names of virtio drivers, sorted.
+    drivers: Vec<String>,
     release: Option<String>,
 }
 
@@ -69,7 +69,7 @@ impl Features {
     /// Reading fails.
     pub fn search(image: &mut (impl Read + Seek), length: u64) -> io::Result<Self> {
         let mut wanted: Vec<_> = FEATURES.iter().map(|(feature, _, bytes)| (*feature, Finder::new(bytes))).collect();
-        let banner = Finder::new(BANNER);
+        let (banner, driver) = (Finder::new(BANNER), Finder::new(DRIVER));
         let mut features = Self::default();
         // The end of a piece is searched again with the next one: something may lie across.
         let kept = BANNER.len() + LONGEST_RELEASE;
@@ -87,6 +87,7 @@ impl Features {
                 }
                 !found
             });
+            driver.find_iter(piece).for_each(|at| features.note_driver(&piece[at + 1..]));
             if features.release.is_none() {
                 let places = banner.find_iter(piece);
                 features.release = places.filter_map(|at| release(&piece[at + BANNER.len()..])).next();
@@ -100,6 +101,25 @@ impl Features {
         }
         features.found.sort_by_key(|feature| *feature as u8);
         Ok(features)
+    }
+
+    /// Notes the driver whose name `text` begins with, up to a zero byte.
+    fn note_driver(&mut self, text: &[u8]) {
+        let is_part = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+        let Some(length) = text.iter().take(MAX_DRIVER_NAME + 1).position(|byte| !is_part(byte)) else { return };
+        let name = String::from_utf8_lossy(&text[..length]).into_owned();
+        if text[length] == 0
+            && self.drivers.len() < MAX_DRIVERS
+            && let Err(place) = self.drivers.binary_search(&name)
+        {
+            self.drivers.insert(place, name);
+        }
+    }
+
+    /// Whether the virtio driver of this name, as its module is called, is part of the image.
+    #[must_use]
+    pub fn has_driver(&self, name: &str) -> bool {
+        self.drivers.iter().any(|driver| driver == name)
     }
 
     /// Whether the image shows `feature`.
@@ -126,7 +146,8 @@ impl Features {
     /// One line that [`from_line`](Self::from_line) reads.
     pub(crate) fn to_line(&self) -> String {
         let names = FEATURES.iter().filter(|(feature, ..)| self.has(*feature)).map(|(_, name, _)| *name);
-        std::iter::once(self.release().unwrap_or("-")).chain(names).collect::<Vec<_>>().join(" ") + "\n"
+        let drivers = self.drivers.iter().map(String::as_str);
+        std::iter::once(self.release().unwrap_or("-")).chain(names).chain(drivers).collect::<Vec<_>>().join(" ") + "\n"
     }
 
     /// What [`to_line`](Self::to_line) wrote; `None` for anything else.
@@ -134,8 +155,10 @@ impl Features {
         let mut words = line.strip_suffix('\n')?.split(' ');
         let release = words.next().filter(|word| !word.is_empty())?;
         let by_name = |name: &str| FEATURES.iter().find(|(_, known, _)| *known == name).map(|(feature, ..)| *feature);
-        let found = words.map(by_name).collect::<Option<_>>()?;
-        Some(Self { found, release: (release != "-").then(|| release.to_owned()) })
+        let (drivers, names): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with("virtio_"));
+        let found = names.into_iter().map(by_name).collect::<Option<_>>()?;
+        let drivers = drivers.into_iter().map(str::to_owned).collect();
+        Some(Self { found, drivers, release: (release != "-").then(|| release.to_owned()) })
     }
 }
 

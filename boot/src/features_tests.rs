@@ -35,6 +35,16 @@ fn a_string_is_found_across_the_border_of_two_pieces() {
 }
 
 #[test]
+fn virtio_drivers_are_known_by_their_whole_names() {
+    let features =
+        search(b"\0virtio_blk\0virtio_fs\0\0virtio_blk\0.virtio_net\0\0virtio_mmio.device\0\0virtio_Console\0");
+    let names = ["virtio_blk", "virtio_fs", "virtio_net", "virtio_mmio", "virtio_"];
+    assert_eq!(names.map(|name| features.has_driver(name)), [true, true, false, false, false]);
+    let many: Vec<u8> = (0..1000).flat_map(|number| format!("\0virtio_{number}").into_bytes()).chain([0]).collect();
+    assert_eq!(search(&many).drivers.len(), MAX_DRIVERS);
+}
+
+#[test]
 fn names_that_only_end_like_a_file_system_do_not_count() {
     assert_eq!(search(b"\0notext4\0 ext4.. zerofs\0"), Features::default());
     assert_eq!(search(b""), Features::default());
@@ -49,8 +59,8 @@ fn a_banner_with_a_format_in_the_place_of_the_release_is_passed_over() {
 
 #[test]
 fn features_survive_being_remembered_and_anything_else_is_not_taken_for_them() {
-    let features = search(b"LNRO0005\0RSD PTR \0squashfs\0Linux version 6.12-a ");
-    assert_eq!(features.to_line(), "6.12-a acpi mmio-by-acpi squashfs\n");
+    let features = search(b"LNRO0005\0RSD PTR \0squashfs\0Linux version 6.12-a \0virtio_net\0virtio_blk\0");
+    assert_eq!(features.to_line(), "6.12-a acpi mmio-by-acpi squashfs virtio_blk virtio_net\n");
     for features in [features, Features::default()] {
         assert_eq!(Features::from_line(&features.to_line()), Some(features));
     }

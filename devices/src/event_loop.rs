@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One named thread that runs workers: event-manager with a remote endpoint around it. Workers are added by the thread
-//! that activates a device (a vCPU) and taken back by the one that resets it; both calls wait until it is done, so that
-//! after a reset no thread touches that device's guest buffers any more.
+//! One named thread that runs workers: event-manager with a remote endpoint around it. The thread that activates a
+//! device (a vCPU) adds its workers, and the one that resets it takes them back. Both calls wait until it is done, so
+//! that no thread touches a device's guest buffers after a reset.
 
+use crate::turn::Turn;
 use crate::virtio::Worker;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps};
 use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
 
-/// An event loop could not be started, or does not run any more.
+/// An event loop cannot start, or cannot run a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum EventLoopError {
     /// The host has no thread left.
@@ -21,8 +24,16 @@ pub enum EventLoopError {
     Thread {
         /// Name of the thread.
         name: String,
-        /// Why.
+        /// Error of the operating system.
         source: std::io::Error,
+    },
+    /// A descriptor cannot be waited for (no kernel memory, `fs.epoll.max_user_watches` reached).
+    #[error("cannot wait for descriptor {descriptor}")]
+    Watch {
+        /// The descriptor.
+        descriptor: RawFd,
+        /// Error of the operating system.
+        source: event_manager::Error,
     },
     /// The host has no descriptor left, or the loop has ended.
     #[error(transparent)]
@@ -38,7 +49,6 @@ pub struct WorkerId(SubscriberId);
 pub struct EventLoop {
     thread: Option<JoinHandle<()>>,
     handle: EventLoopHandle,
-    stopping: Arc<AtomicBool>,
     /// Closed by the thread when it has dropped its workers.
     ended: Receiver<()>,
 }
@@ -50,34 +60,33 @@ impl EventLoop {
     /// The host is out of threads or descriptors.
     pub fn spawn(name: &str) -> Result<Self, EventLoopError> {
         let manager = EventManager::<Subscriber>::new_with_capacity(32)?;
-        let handle = EventLoopHandle { endpoint: manager.remote_endpoint() };
         let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
+        let handle = EventLoopHandle { endpoint: manager.remote_endpoint(), stopping: Arc::clone(&stopping) };
         let (alive, ended) = channel::<()>();
         let run = move || {
             // Declared before the manager is moved in, so that it is dropped after it.
             let _alive = alive;
             let mut manager = manager;
-            while !stop.load(Ordering::Acquire) {
+            while !stopping.load(Ordering::Acquire) {
                 // epoll_wait on a descriptor of our own fails only with EINTR, which the manager hides.
                 manager.run().expect("epoll waits on its own descriptor");
             }
-            // Dropping the manager retires the workers, on the thread that ran them.
+            // Dropping the manager drains the workers, on the thread that ran them.
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(run)
             .map_err(|source| EventLoopError::Thread { name: name.to_owned(), source })?;
-        Ok(Self { thread: Some(thread), handle, stopping, ended })
+        Ok(Self { thread: Some(thread), handle, ended })
     }
 
-    /// To add workers and take them back. Outlives the loop; then its calls fail.
+    /// Adds workers and takes them back. Outlives the loop; then its calls fail.
     #[must_use]
     pub fn handle(&self) -> EventLoopHandle {
         self.handle.clone()
     }
 
-    /// Ends the loop: retires and drops its workers, and joins the thread.
+    /// Ends the loop: ends the current turn, drains and drops the workers, and joins the thread.
     pub fn stop(mut self) {
         self.end();
     }
@@ -86,24 +95,24 @@ impl EventLoop {
     /// Returns whether it ended.
     #[must_use]
     pub fn stop_within(mut self, limit: Duration) -> bool {
-        self.ask_to_end();
+        self.request_end();
         // Nothing is ever sent: the channel closes when the thread ends.
         let ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
         if !ended {
-            // Detached: dropping what is left of this waits for nothing.
+            // Detached: the rest of this is dropped without waiting.
             self.thread = None;
         }
         ended
     }
 
-    fn ask_to_end(&self) {
-        self.stopping.store(true, Ordering::Release);
+    fn request_end(&self) {
+        self.handle.stopping.store(true, Ordering::Release);
         // It fails only if the loop has ended already.
         let _ = self.handle.endpoint.kick();
     }
 
     fn end(&mut self) {
-        self.ask_to_end();
+        self.request_end();
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
             && !std::thread::panicking()
         {
@@ -118,45 +127,57 @@ impl Drop for EventLoop {
     }
 }
 
-/// The way to an [`EventLoop`] from other threads. Must not be used on the loop itself: a call waits for its answer.
+/// Access to an [`EventLoop`] from other threads. Must not be used on the loop itself: each call waits for the loop.
 #[derive(Clone, Debug)]
 pub struct EventLoopHandle {
     endpoint: RemoteEndpoint<Subscriber>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl EventLoopHandle {
-    /// Puts `worker` on the loop. It has been started when this returns.
+    /// Puts `worker` on the loop. It has been started when this returns. After an error it has been dropped.
     ///
     /// # Errors
-    /// The loop has ended.
+    /// The loop has ended, or one of the worker's sources cannot be waited for.
     pub fn add(&self, worker: Box<dyn Worker>) -> Result<WorkerId, EventLoopError> {
-        let add = |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
-            Ok::<_, event_manager::Error>(WorkerId(ops.add_subscriber(Subscriber { worker: Some(worker) })))
+        let subscriber = Subscriber { worker: Some(worker), stopping: Arc::clone(&self.stopping), error: None };
+        let add = move |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
+            let id = ops.add_subscriber(subscriber);
+            match ops.subscriber_mut(id)?.error.take() {
+                None => Ok(WorkerId(id)),
+                Some(error) => {
+                    // The worker has not started, so there is nothing to drain.
+                    ops.remove_subscriber(id)?.worker = None;
+                    Err(error)
+                }
+            }
         };
-        Ok(self.endpoint.call_blocking(add)?)
+        self.endpoint.call_blocking(add)
     }
 
-    /// Takes a worker off the loop and drops it. When this returns it touches nothing any more.
+    /// Takes a worker off the loop and gives it back as it is, not drained. When this returns, the worker runs on no
+    /// thread. It can be drained, dropped, or put on a loop again.
     ///
     /// # Errors
     /// The loop has ended, and the worker with it.
-    pub fn remove(&self, id: WorkerId) -> Result<(), EventLoopError> {
-        let remove = move |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
-            // A reset is no orderly end: the worker is dropped without being retired.
-            let mut subscriber = ops.remove_subscriber(id.0)?;
-            subscriber.worker = None;
-            Ok::<_, event_manager::Error>(())
+    pub fn take(&self, id: WorkerId) -> Result<Box<dyn Worker>, EventLoopError> {
+        let take = move |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
+            let worker = ops.remove_subscriber(id.0)?.worker.take();
+            Ok::<_, EventLoopError>(worker.expect("a subscriber has its worker until it is taken"))
         };
-        Ok(self.endpoint.call_blocking(remove)?)
+        self.endpoint.call_blocking(take)
     }
 }
 
-/// A worker in the hands of event-manager.
+/// A worker as event-manager's subscriber.
 struct Subscriber {
     worker: Option<Box<dyn Worker>>,
+    stopping: Arc<AtomicBool>,
+    /// Set by `init`, which cannot return it.
+    error: Option<EventLoopError>,
 }
 
-/// event-manager's derives ask for it.
+/// Required by event-manager's derives.
 impl fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Subscriber")
@@ -166,19 +187,23 @@ impl fmt::Debug for Subscriber {
 impl MutEventSubscriber for Subscriber {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let Some(worker) = &mut self.worker else { return };
-        for source in worker.sources() {
-            // Regular files and the like cannot be waited for (EPERM): they are always ready, and a worker tries before
-            // it waits. Nothing else can fail but for want of kernel memory, and then the device stands still.
-            if let Err(error) = ops.add(Events::with_data_raw(source.descriptor, source.token, source.events)) {
-                log::debug!("descriptor {} is not waited for: {error}", source.descriptor);
+        for Source { descriptor, token, events } in worker.sources() {
+            match ops.add(Events::with_data_raw(descriptor, token, events)) {
+                Ok(()) => {}
+                // Regular files and the like are always ready, and a worker tries before it waits.
+                Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EPERM => {}
+                Err(source) => {
+                    self.error = Some(EventLoopError::Watch { descriptor, source });
+                    return;
+                }
             }
         }
-        worker.start();
+        worker.start(&mut Turn::new(&self.stopping));
     }
 
     fn process(&mut self, events: Events, _: &mut EventOps<'_>) {
         if let Some(worker) = &mut self.worker {
-            worker.process(events.data(), events.event_set());
+            worker.process(events.data(), events.event_set(), &mut Turn::new(&self.stopping));
         }
     }
 }
@@ -186,30 +211,32 @@ impl MutEventSubscriber for Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         if let Some(worker) = &mut self.worker {
-            worker.retire();
+            worker.drain();
         }
     }
 }
 
-/// A descriptor that a [`Worker`] waits for.
+/// A descriptor that a [`Worker`] waits for. All are edge-triggered: a worker never has to read an event descriptor to
+/// silence it, and a descriptor that hung up cannot make the loop spin.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    descriptor: std::os::fd::RawFd,
+    descriptor: RawFd,
     token: u32,
     events: EventSet,
 }
 
 impl Source {
-    /// The kick of a queue: `token` is handed to the worker as long as the event descriptor has not been read.
+    /// An event descriptor, e.g. of a queue or of [`commands`](crate::commands): each write to it is one call of the
+    /// worker with `token`, or shares a call with writes just before.
     #[must_use]
-    pub fn kick(descriptor: &impl std::os::fd::AsRawFd, token: u32) -> Self {
-        Self { descriptor: descriptor.as_raw_fd(), token, events: EventSet::IN }
+    pub fn event(event: &EventFd, token: u32) -> Self {
+        Self { descriptor: event.as_raw_fd(), token, events: EventSet::IN | EventSet::EDGE_TRIGGERED }
     }
 
-    /// A host descriptor of which the worker wants to hear *changes* in either direction (edge-triggered): it tries
-    /// first, and waits only after it was told that it would block.
+    /// A host descriptor whose changes the worker handles in both directions. The worker tries first, and waits only
+    /// after a call would have blocked.
     #[must_use]
-    pub fn changes(descriptor: &impl std::os::fd::AsRawFd, token: u32) -> Self {
+    pub fn changes(descriptor: &impl AsRawFd, token: u32) -> Self {
         let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         Self { descriptor: descriptor.as_raw_fd(), token, events }
     }

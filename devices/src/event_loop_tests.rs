@@ -1,78 +1,167 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The event loop: adding is synchronous, so is taking back, and stopping retires.
+//! The event loop: adding and taking back are synchronous, stopping drains, and no worker is silently left unwatched.
 
 use super::*;
 use std::sync::mpsc::{Sender, channel};
-use vmm_sys_util::eventfd::EventFd;
 
-/// Tells what happens to it.
-struct Teller {
-    kick: EventFd,
-    tell: Sender<&'static str>,
+/// Reports its calls.
+struct Reporter {
+    event: EventFd,
+    reports: Sender<&'static str>,
 }
 
-impl Worker for Teller {
+impl Worker for Reporter {
     fn sources(&self) -> Vec<Source> {
-        vec![Source::kick(&self.kick, 7)]
+        vec![Source::event(&self.event, 7)]
     }
 
-    fn start(&mut self) {
-        self.tell.send("start").unwrap();
+    fn start(&mut self, _: &mut Turn<'_>) {
+        self.reports.send("start").unwrap();
     }
 
-    fn process(&mut self, token: u32, _: EventSet) {
-        assert_eq!((token, self.kick.read().unwrap()), (7, 1));
-        self.tell.send("process").unwrap();
+    fn process(&mut self, token: u32, _: EventSet, _: &mut Turn<'_>) {
+        assert_eq!((token, self.event.read().unwrap()), (7, 1));
+        self.reports.send("process").unwrap();
     }
 
-    fn retire(&mut self) {
-        self.tell.send("retire").unwrap();
+    fn drain(&mut self) {
+        self.reports.send("drain").unwrap();
     }
 }
 
-impl Drop for Teller {
+impl Drop for Reporter {
     fn drop(&mut self) {
-        let _ = self.tell.send("drop");
+        let _ = self.reports.send("drop");
     }
 }
 
-fn teller() -> (Box<Teller>, EventFd, std::sync::mpsc::Receiver<&'static str>) {
-    let kick = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-    let (tell, told) = channel();
-    (Box::new(Teller { kick: kick.try_clone().unwrap(), tell }), kick, told)
+fn reporter() -> (Box<Reporter>, EventFd, std::sync::mpsc::Receiver<&'static str>) {
+    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let (reports, received) = channel();
+    (Box::new(Reporter { event: event.try_clone().unwrap(), reports }), event, received)
 }
 
 #[test]
-fn a_worker_is_started_kicked_and_gone_when_remove_returns() {
-    let (worker, kick, told) = teller();
+fn worker_is_started_called_and_off_the_loop_when_take_returns() {
+    let (worker, event, reports) = reporter();
     let events = EventLoop::spawn("test-loop").unwrap();
     let id = events.handle().add(worker).unwrap();
-    assert_eq!(told.try_recv(), Ok("start"));
-    kick.write(1).unwrap();
-    assert_eq!(told.recv(), Ok("process"));
-    events.handle().remove(id).unwrap();
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["drop"]);
-    kick.write(1).unwrap();
+    assert_eq!(reports.try_recv(), Ok("start"));
+    event.write(1).unwrap();
+    assert_eq!(reports.recv(), Ok("process"));
+    drop(events.handle().take(id).unwrap());
+    assert_eq!(reports.try_iter().collect::<Vec<_>>(), ["drop"]);
+    event.write(1).unwrap();
     events.stop();
-    assert_eq!(told.try_recv().ok(), None);
+    assert_eq!(reports.try_recv().ok(), None);
 }
 
 #[test]
-fn stopping_retires_the_workers_and_later_calls_fail() {
-    let (worker, _kick, told) = teller();
+fn worker_that_is_taken_can_be_drained_and_put_on_another_loop() {
+    let (worker, event, reports) = reporter();
+    let first = EventLoop::spawn("first").unwrap();
+    let id = first.handle().add(worker).unwrap();
+    let mut worker = first.handle().take(id).unwrap();
+    worker.drain();
+    first.stop();
+    // Not lost while the worker is on no loop.
+    event.write(1).unwrap();
+    let second = EventLoop::spawn("second").unwrap();
+    second.handle().add(worker).unwrap();
+    assert_eq!([(); 4].map(|()| reports.recv().unwrap()), ["start", "drain", "start", "process"]);
+}
+
+#[test]
+fn stop_drains_the_workers_and_later_calls_fail() {
+    let (worker, _event, reports) = reporter();
     let events = EventLoop::spawn("test-loop").unwrap();
     let handle = events.handle();
     let id = handle.add(worker).unwrap();
     events.stop();
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["start", "retire", "drop"]);
-    assert!(handle.remove(id).is_err());
-    assert!(handle.add(teller().0).is_err());
+    assert_eq!(reports.try_iter().collect::<Vec<_>>(), ["start", "drain", "drop"]);
+    assert!(handle.take(id).is_err());
+    assert!(handle.add(reporter().0).is_err());
 }
 
-/// Does not come back from its start until it is let go.
+/// Waits for one descriptor.
+struct Watcher(RawFd, Sender<&'static str>);
+
+impl Worker for Watcher {
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::changes(&self.0, 0)]
+    }
+
+    fn start(&mut self, _: &mut Turn<'_>) {
+        self.1.send("start").unwrap();
+    }
+
+    fn process(&mut self, _: u32, _: EventSet, _: &mut Turn<'_>) {}
+
+    fn drain(&mut self) {
+        let _ = self.1.send("drain");
+    }
+}
+
+#[test]
+fn worker_that_cannot_be_watched_is_an_error_and_not_started() {
+    let events = EventLoop::spawn("test-loop").unwrap();
+    let (reports, received) = channel();
+    let error = events.handle().add(Box::new(Watcher(-1, reports))).unwrap_err();
+    assert!(matches!(error, EventLoopError::Watch { descriptor: -1, .. }), "{error}");
+    assert_eq!(received.recv().ok(), None, "it is dropped, neither started nor drained");
+}
+
+#[test]
+fn regular_file_need_not_be_watched() {
+    let file = tempfile::tempfile().unwrap();
+    let events = EventLoop::spawn("test-loop").unwrap();
+    let (reports, received) = channel();
+    events.handle().add(Box::new(Watcher(file.as_raw_fd(), reports))).unwrap();
+    assert_eq!(received.recv(), Ok("start"));
+}
+
+/// Works in short steps until its turn is over, and wants more turns for ever.
+struct Busy {
+    event: EventFd,
+    turns: Sender<&'static str>,
+}
+
+impl Worker for Busy {
+    fn sources(&self) -> Vec<Source> {
+        vec![Source::event(&self.event, 0)]
+    }
+
+    fn start(&mut self, _: &mut Turn<'_>) {}
+
+    fn process(&mut self, _: u32, _: EventSet, turn: &mut Turn<'_>) {
+        while !turn.is_over() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let _ = self.turns.send("busy");
+        self.event.write(1).unwrap();
+    }
+}
+
+#[test]
+fn busy_worker_leaves_turns_to_others_and_does_not_delay_stop() {
+    let (worker, event, reports) = reporter();
+    let (turns, busy) = channel();
+    let events = EventLoop::spawn("test-loop").unwrap();
+    let busy_event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let wake = busy_event.try_clone().unwrap();
+    events.handle().add(Box::new(Busy { event: busy_event, turns })).unwrap();
+    events.handle().add(worker).unwrap();
+    wake.write(1).unwrap();
+    assert_eq!(busy.recv(), Ok("busy"));
+    event.write(1).unwrap();
+    assert_eq!([reports.recv(), reports.recv()], [Ok("start"), Ok("process")]);
+    assert!(events.stop_within(Duration::from_secs(10)));
+}
+
+/// Does not return from its start until it is released.
 struct Stuck {
     started: Sender<()>,
-    let_go: std::sync::mpsc::Receiver<()>,
+    release: std::sync::mpsc::Receiver<()>,
 }
 
 impl Worker for Stuck {
@@ -80,23 +169,23 @@ impl Worker for Stuck {
         Vec::new()
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, _: &mut Turn<'_>) {
         self.started.send(()).unwrap();
-        let _ = self.let_go.recv();
+        let _ = self.release.recv();
     }
 
-    fn process(&mut self, _: u32, _: EventSet) {}
+    fn process(&mut self, _: u32, _: EventSet, _: &mut Turn<'_>) {}
 }
 
 #[test]
-fn a_loop_that_hangs_is_left_behind_and_one_that_does_not_is_joined() {
-    let ((started, has_started), (let_go, wait)) = (channel(), channel());
+fn loop_that_hangs_is_left_behind_and_any_other_is_joined() {
+    let ((started, has_started), (release, wait)) = (channel(), channel());
     let events = EventLoop::spawn("test-loop").unwrap();
     let handle = events.handle();
-    let adding = std::thread::spawn(move || handle.add(Box::new(Stuck { started, let_go: wait })).is_ok());
+    let adding = std::thread::spawn(move || handle.add(Box::new(Stuck { started, release: wait })).is_ok());
     has_started.recv().unwrap();
     assert!(!events.stop_within(Duration::from_millis(20)));
-    let_go.send(()).unwrap();
+    release.send(()).unwrap();
     assert!(adding.join().unwrap());
     assert!(EventLoop::spawn("test-loop").unwrap().stop_within(Duration::from_secs(10)));
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The interrupt of one virtio device: the event descriptor that raises its line, the interrupt-status register, and
-//! the two facts about a device that go with a configuration interrupt. Raised by workers on their event loops, read
-//! and acknowledged by vCPU threads; all of it is atomic. Virtio 1.3, 2.9 and 4.2.2.
+//! The interrupt of one virtio device: the event descriptor of its line, the interrupt-status register, and the two
+//! facts that come with a configuration interrupt. Workers raise it on their event loops; vCPU threads read and
+//! acknowledge it. All of it is atomic. Virtio 1.3, 2.9 and 4.2.2.
 //!
-//! The line is edge-triggered: each write to the event descriptor is one pulse. The status bit is set before the pulse,
-//! and after the used ring was written, so a driver that acknowledges first and looks at the ring afterwards misses
-//! nothing.
+//! The line is edge-triggered: each write to the event descriptor is one pulse. The status bit is set before the pulse
+//! and after the used ring was written. A driver that acknowledges first and then looks at the ring misses nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -27,7 +26,7 @@ struct Shared {
 }
 
 impl Interrupt {
-    /// An interrupt on the line that `line` raises (an irqfd, non-blocking).
+    /// An interrupt whose line is the irqfd `line`, which must be non-blocking.
     #[must_use]
     pub fn new(line: EventFd) -> Self {
         Self {
@@ -40,26 +39,26 @@ impl Interrupt {
         }
     }
 
-    /// The device has used buffers of a queue.
-    pub fn queue(&self) {
+    /// Reports used buffers in a queue.
+    pub fn signal_queue(&self) {
         self.raise(VIRTIO_MMIO_INT_VRING);
     }
 
-    /// The device's configuration space has changed: moves the configuration generation and interrupts.
-    pub fn config(&self) {
+    /// Reports a change of the configuration space, and increments the configuration generation.
+    pub fn signal_config(&self) {
         self.shared.config_generation.fetch_add(1, Ordering::SeqCst);
         self.raise(VIRTIO_MMIO_INT_CONFIG);
     }
 
-    /// The device cannot go on until the driver resets it.
-    pub fn needs_reset(&self) {
+    /// Sets DEVICE_NEEDS_RESET: the device cannot go on until the driver resets it.
+    pub fn signal_needs_reset(&self) {
         self.shared.needs_reset.store(true, Ordering::SeqCst);
         self.raise(VIRTIO_MMIO_INT_CONFIG);
     }
 
     fn raise(&self, bit: u32) {
         self.shared.status.fetch_or(bit, Ordering::SeqCst);
-        // It fails only when the counter is at its limit, and then the line has been raised often enough.
+        // The write fails only when the counter is at its limit; a pulse is pending then.
         let _ = self.shared.line.write(1);
     }
 
@@ -81,7 +80,7 @@ impl Interrupt {
         self.shared.config_generation.load(Ordering::SeqCst)
     }
 
-    /// Forgets causes and needs-reset, as a device reset does. The generation goes on.
+    /// Clears causes and needs-reset, as a device reset does. The generation is kept.
     pub(crate) fn clear(&self) {
         self.shared.status.store(0, Ordering::SeqCst);
         self.shared.needs_reset.store(false, Ordering::SeqCst);
@@ -93,11 +92,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_bit_stays_until_acknowledged_and_each_cause_is_a_pulse() {
+    fn status_bit_stays_until_acknowledged_and_each_cause_pulses() {
         let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let interrupt = Interrupt::new(line.try_clone().unwrap());
-        interrupt.queue();
-        interrupt.config();
+        interrupt.signal_queue();
+        interrupt.signal_config();
         assert_eq!(line.read().unwrap(), 2);
         interrupt.acknowledge(VIRTIO_MMIO_INT_VRING);
         assert_eq!(interrupt.status(), VIRTIO_MMIO_INT_CONFIG);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the guest can touch: the bus, the virtio devices behind their MMIO transport, and a few legacy ports.
+//! What the guest can access: the bus, the virtio devices behind their MMIO transport, and a few legacy ports.
 //!
-//! The crate knows nothing of KVM. What it needs of it is handed in: an interrupt is an event descriptor (irqfd), so is
-//! the kick of a queue (ioeventfd), and a write to the bus *returns* what the machine has to do about it.
+//! The crate does not use KVM. Interrupts (irqfd) and queue notifications (ioeventfd) are event descriptors that the
+//! caller passes in, and a write to the bus *returns* what the machine has to do.
 //!
-//! Everything here is reachable by a hostile guest. Its mistakes are values (a status byte, a zero length, needs-reset),
-//! never a panic, an unbounded loop or allocation, or a flood of log lines.
+//! A hostile guest can reach everything here. Its mistakes are values (a status byte, a zero length, needs-reset), never
+//! a panic, an unbounded loop or allocation, or a flood of log lines.
 #![warn(missing_docs)]
 
 pub mod bus;
+pub mod commands;
 pub mod event_loop;
 pub mod guest_log;
 pub mod interrupt;
@@ -16,7 +17,8 @@ pub mod legacy;
 pub mod log_sink;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod turn;
 pub mod virtio;
 
-/// The guest's memory. Workers hold a clone; it stays mapped as long as one of them lives.
+/// The guest's memory. Queues hold a clone; it stays mapped as long as one of them exists.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

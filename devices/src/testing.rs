@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A driver in memory: builds chains, kicks, reads results, and brings a device up through its registers. For the tests
-//! of this crate, and under the feature `testing` for those of others and for fuzz targets. It panics where a real
-//! driver would hang.
+//! A driver in memory: builds chains, notifies, reads results, and brings a device up through its registers. For the
+//! tests of this crate, and with the feature `testing` for other packages and fuzz targets. It panics where a real driver
+//! would hang.
 //!
 //! Guest memory is one region. Each queue has 64 KiB of it for its rings; buffers come from the rest and are never reused.
 
@@ -12,6 +12,7 @@ use crate::virtio::mmio::MmioTransport;
 use crate::virtio::queue::Virtqueue;
 use crate::virtio::{Activation, TRANSPORT_FEATURES};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
@@ -24,11 +25,11 @@ pub const MEMORY_SIZE: usize = 4 << 20;
 /// First address of the buffers.
 const BUFFERS: u64 = 2 << 20;
 /// Bytes for the rings of one queue.
-const RINGS: u64 = 0x1_0000;
+const RINGS_SIZE: u64 = 0x1_0000;
 const AVAILABLE: u64 = 0x5000;
 const USED: u64 = 0x8000;
 
-/// Descriptor flag: another one follows.
+/// Descriptor flag: another descriptor follows.
 pub const NEXT: u16 = 1;
 /// Descriptor flag: for the device to write.
 pub const WRITE: u16 = 2;
@@ -39,9 +40,9 @@ pub const INDIRECT: u16 = 4;
 #[derive(Clone, Copy, Debug)]
 pub enum Buffer<'a> {
     /// For the device to read.
-    Send(&'a [u8]),
-    /// For the device to write: this many bytes.
-    Room(u32),
+    Readable(&'a [u8]),
+    /// This many bytes for the device to write.
+    Writable(u32),
 }
 
 /// A chain that was offered.
@@ -58,7 +59,7 @@ pub struct Offered {
 struct Rings {
     base: u64,
     size: u16,
-    kick: EventFd,
+    event: EventFd,
     next_descriptor: u16,
     offered: u16,
     returned: u16,
@@ -89,12 +90,12 @@ impl Driver {
     /// A driver for a device with queues of these sizes.
     #[must_use]
     pub fn new(sizes: &[u16]) -> Self {
-        assert!(sizes.len() as u64 * RINGS < BUFFERS, "too many queues");
+        assert!(sizes.len() as u64 * RINGS_SIZE < BUFFERS, "too many queues");
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_SIZE)]).expect("memory");
         let rings = |(index, &size): (usize, &u16)| Rings {
-            base: (index as u64 + 1) * RINGS,
+            base: (index as u64 + 1) * RINGS_SIZE,
             size,
-            kick: event(),
+            event: event(),
             next_descriptor: 0,
             offered: 0,
             returned: 0,
@@ -105,7 +106,7 @@ impl Driver {
         Self { memory, interrupt, line, queues, next_buffer: BUFFERS }
     }
 
-    /// The device's side of everything, as a transport would hand it over after this driver accepted `features`.
+    /// The device's side of everything, as a transport passes it on after this driver accepted `features`.
     #[must_use]
     pub fn activation(&self, features: u64) -> Activation {
         let features = features | TRANSPORT_FEATURES;
@@ -123,18 +124,28 @@ impl Driver {
         ring.set_used_ring_address(Some((rings.base + USED) as u32), None);
         ring.set_event_idx(features & 1 << 29 != 0);
         ring.set_ready(true);
-        let kick = rings.kick.try_clone().expect("an event descriptor");
-        Virtqueue::new(format!("test, queue {index}"), ring, kick, self.interrupt.clone(), features & 1 << 28 != 0)
+        let event = Arc::new(rings.event.try_clone().expect("an event descriptor"));
+        let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
+        Virtqueue::new(format!("test, queue {index}"), ring, event, memory, interrupt, features & 1 << 28 != 0)
     }
 
-    /// Kick descriptors for a transport.
+    /// Queue events for a transport.
     #[must_use]
-    pub fn kicks(&self) -> Vec<EventFd> {
-        self.queues.iter().map(|rings| rings.kick.try_clone().expect("an event descriptor")).collect()
+    pub fn queue_events(&self) -> Vec<EventFd> {
+        self.queues.iter().map(|rings| rings.event.try_clone().expect("an event descriptor")).collect()
     }
 
     /// Brings the device up through its registers, accepting `features` and those of the transport.
+    ///
+    /// # Panics
+    /// The host cannot activate the device.
     pub fn start(&self, transport: &MmioTransport, features: u64) {
+        assert_eq!(self.try_start(transport, features), Action::None);
+    }
+
+    /// Like [`start`](Self::start), and returns what the last write, that of DRIVER_OK, returned.
+    #[must_use]
+    pub fn try_start(&self, transport: &MmioTransport, features: u64) -> Action {
         let write = |offset: u64, value: u32| assert_eq!(transport.write(offset, &value.to_le_bytes()), Action::None);
         let features = features | TRANSPORT_FEATURES;
         for status in [0, 1, 3] {
@@ -154,63 +165,63 @@ impl Driver {
             }
             write(0x44, 1);
         }
-        write(0x70, 15);
+        transport.write(0x70, &15u32.to_le_bytes())
     }
 
     /// Forgets everything that was offered, as a driver does after a reset.
-    pub fn forget(&mut self) {
+    pub fn reset(&mut self) {
         for rings in &mut self.queues {
             (rings.next_descriptor, rings.offered, rings.returned) = (0, 0, 0);
-            self.memory.write_slice(&[0; RINGS as usize], GuestAddress(rings.base)).expect("rings are in memory");
+            self.memory.write_slice(&[0; RINGS_SIZE as usize], GuestAddress(rings.base)).expect("rings are in memory");
         }
     }
 
-    /// Offers one chain and kicks.
+    /// Offers one chain and notifies.
     pub fn offer(&mut self, queue: usize, buffers: &[Buffer<'_>]) -> Offered {
         let head = self.queues[queue].next_descriptor;
         let mut places = Vec::new();
         for (position, buffer) in buffers.iter().enumerate() {
             let (length, flags) = match buffer {
-                Buffer::Send(bytes) => (bytes.len() as u32, 0),
-                Buffer::Room(length) => (*length, WRITE),
+                Buffer::Readable(bytes) => (bytes.len() as u32, 0),
+                Buffer::Writable(length) => (*length, WRITE),
             };
-            let address = self.place(length);
-            if let Buffer::Send(bytes) = buffer {
+            let address = self.allocate(length);
+            if let Buffer::Readable(bytes) = buffer {
                 self.memory.write_slice(bytes, GuestAddress(address)).expect("buffers are in memory");
             }
             let index = self.queues[queue].next_descriptor;
             let next = (index + 1) % self.queues[queue].size;
             self.queues[queue].next_descriptor = next;
             let more = if position + 1 < buffers.len() { NEXT } else { 0 };
-            self.describe(queue, index, address, length, flags | more, next);
+            self.write_descriptor(queue, index, address, length, flags | more, next);
             places.push((address, length));
         }
         self.offer_head(queue, head);
-        self.kick(queue);
+        self.notify(queue);
         Offered { head, buffers: places }
     }
 
-    /// Room for a buffer.
-    pub fn place(&mut self, length: u32) -> u64 {
+    /// Allocates a buffer and returns its address.
+    pub fn allocate(&mut self, length: u32) -> u64 {
         let address = self.next_buffer;
         self.next_buffer += u64::from(length).next_multiple_of(16);
         assert!(self.next_buffer <= MEMORY_SIZE as u64, "out of buffers");
         address
     }
 
-    /// Writes one descriptor, right or wrong.
-    pub fn describe(&self, queue: usize, index: u16, address: u64, length: u32, flags: u16, next: u16) {
+    /// Writes one descriptor, valid or not.
+    pub fn write_descriptor(&self, queue: usize, index: u16, address: u64, length: u32, flags: u16, next: u16) {
         let table = self.queues[queue].base;
-        self.describe_at(table + 16 * u64::from(index), address, length, flags, next);
+        self.write_descriptor_at(table + 16 * u64::from(index), address, length, flags, next);
     }
 
     /// Writes one descriptor anywhere, for indirect tables.
-    pub fn describe_at(&self, place: u64, address: u64, length: u32, flags: u16, next: u16) {
+    pub fn write_descriptor_at(&self, place: u64, address: u64, length: u32, flags: u16, next: u16) {
         let descriptor = Descriptor::new(address, length, flags, next);
         self.memory.write_obj(descriptor, GuestAddress(place)).expect("tables are in memory");
     }
 
-    /// Puts a head into the available ring, right or wrong, without a kick.
+    /// Writes a head to the available ring, valid or not, without a notification.
     pub fn offer_head(&mut self, queue: usize, head: u16) {
         let rings = &mut self.queues[queue];
         let slot = rings.base + AVAILABLE + 4 + 2 * u64::from(rings.offered % rings.size);
@@ -220,7 +231,7 @@ impl Driver {
         self.set_available_index(queue, offered);
     }
 
-    /// Writes the available index, right or wrong.
+    /// Writes the available index, valid or not.
     pub fn set_available_index(&self, queue: usize, index: u16) {
         let place = GuestAddress(self.queues[queue].base + AVAILABLE + 2);
         self.memory.store(index.to_le(), place, Ordering::Release).expect("rings are in memory");
@@ -232,21 +243,21 @@ impl Driver {
         self.memory.store(flags.to_le(), place, Ordering::Release).expect("rings are in memory");
     }
 
-    /// Tells the device to look.
-    pub fn kick(&self, queue: usize) {
-        self.queues[queue].kick.write(1).expect("a kick");
+    /// Notifies the device.
+    pub fn notify(&self, queue: usize) {
+        self.queues[queue].event.write(1).expect("a notification");
     }
 
-    /// Whether the device waits for a kick (with event indices) of what is offered next.
+    /// Whether the device wants a notification (with event indices) of what is offered next.
     #[must_use]
-    pub fn is_kick_wanted(&self, queue: usize) -> bool {
+    pub fn is_notification_wanted(&self, queue: usize) -> bool {
         let rings = &self.queues[queue];
         let place = GuestAddress(rings.base + USED + 4 + 8 * u64::from(rings.size));
         let event: u16 = self.memory.load(place, Ordering::Acquire).expect("rings are in memory");
         u16::from_le(event) == rings.offered
     }
 
-    /// The next chain that came back: head and written bytes. Asks for an interrupt at the one after.
+    /// The next chain that was returned: head and written bytes. Requests an interrupt for the one after.
     pub fn returned(&mut self, queue: usize) -> Option<(u16, u32)> {
         let rings = &mut self.queues[queue];
         let index: u16 =
@@ -262,19 +273,19 @@ impl Driver {
         Some((u32::from_le(head) as u16, u32::from_le(length)))
     }
 
-    /// Waits for the next chain that comes back from a worker on an event loop.
+    /// Waits for the next chain that a worker on an event loop returns.
     ///
     /// # Panics
-    /// None does within ten seconds.
+    /// None is returned within ten seconds.
     pub fn wait_returned(&mut self, queue: usize) -> (u16, u32) {
         let epoll = Epoll::new().expect("an epoll descriptor");
         let line = EpollEvent::new(EventSet::IN, 0);
-        epoll.ctl(ControlOperation::Add, self.line.as_raw_fd(), line).expect("room on it");
+        epoll.ctl(ControlOperation::Add, self.line.as_raw_fd(), line).expect("a watch");
         for _ in 0..10_000 {
             if let Some(returned) = self.returned(queue) {
                 return returned;
             }
-            // The interrupt line wakes us; the time limit is for interrupts that were rightly suppressed.
+            // The interrupt line ends the wait; the time limit is for interrupts that were rightly suppressed.
             let _ = epoll.wait(1, &mut [EpollEvent::default()]);
             let _ = self.line.read();
         }

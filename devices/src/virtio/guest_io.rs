@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! System calls that move bytes between a descriptor and guest memory without a copy of ours in between. Runs on the
-//! event loop of the device that calls it.
+//! System calls that move bytes between a descriptor and guest memory without a copy in between. Runs on the event loop
+//! of the device that calls it.
 //!
-//! Unsafe because the kernel is handed raw pointers: a Rust slice must not be made of memory that the guest may change at
-//! any moment, so the safe vectored calls cannot be used.
+//! Unsafe because the kernel gets raw pointers: a Rust slice must not refer to memory that the guest may change at any
+//! moment, so the safe vectored calls cannot be used.
 #![allow(unsafe_code, reason = "guest memory can be passed to the kernel only as raw pointers")]
 
 use super::chain::{Reader, Writer};
@@ -11,10 +11,10 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::VolatileSlice;
 
-/// The kernel takes at most this many pieces at once (`UIO_MAXIOV`); more are moved by the next call.
-const PIECES_LIMIT: usize = 1024;
-/// How often in a row a disk may say that it would block before that counts as an error.
-const WOULD_BLOCK_LIMIT: u32 = 100;
+/// Vectors of one call. They are on the stack; a transfer with more takes several calls.
+const MAX_VECTORS: usize = 256;
+/// Times in a row that a disk may return `WouldBlock` before that is an error.
+const MAX_WOULD_BLOCK: u32 = 100;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,25 +25,25 @@ pub(super) enum Channel {
     Socket,
 }
 
-/// Fills `writer` from `file` at `offset`, however often that takes.
+/// Fills `writer` from `file` at `offset`, with as many calls as that takes.
 ///
 /// # Errors
 /// The file ends before, or cannot be read. Bytes may have been written to the guest.
 pub(super) fn read_exact_at(file: BorrowedFd<'_>, offset: u64, writer: &mut Writer<'_>) -> Result<()> {
     complete(offset, writer.remaining(), ErrorKind::UnexpectedEof, |at| {
-        let moved = transfer(file, Call::ReadAt(at), &mut pieces(writer.slices(), usize::MAX))?;
+        let moved = transfer(file, Call::ReadAt(at), &mut Vectors::new(writer.slices(), usize::MAX))?;
         writer.skip(moved);
         Ok(moved)
     })
 }
 
-/// Writes all of `reader` to `file` at `offset`, however often that takes.
+/// Writes all of `reader` to `file` at `offset`, with as many calls as that takes.
 ///
 /// # Errors
 /// The file cannot be written. Some of it may have been.
 pub(super) fn write_all_at(file: BorrowedFd<'_>, offset: u64, reader: &mut Reader<'_>) -> Result<()> {
     complete(offset, reader.remaining(), ErrorKind::WriteZero, |at| {
-        let moved = transfer(file, Call::WriteAt(at), &mut pieces(reader.slices(), usize::MAX))?;
+        let moved = transfer(file, Call::WriteAt(at), &mut Vectors::new(reader.slices(), usize::MAX))?;
         reader.skip(moved);
         Ok(moved)
     })
@@ -55,12 +55,12 @@ pub(super) fn write_all_at(file: BorrowedFd<'_>, offset: u64, reader: &mut Reade
 /// It would block, or cannot be read.
 pub(super) fn read_some(file: BorrowedFd<'_>, channel: Channel, writer: &mut Writer<'_>) -> Result<usize> {
     let call = if channel == Channel::Socket { Call::Receive } else { Call::Read };
-    let moved = retry(|| transfer(file, call, &mut pieces(writer.slices(), usize::MAX)))?;
+    let moved = retry(|| transfer(file, call, &mut Vectors::new(writer.slices(), usize::MAX)))?;
     writer.skip(moved);
     Ok(moved)
 }
 
-/// Writes up to `limit` bytes, as many as are taken, once.
+/// Writes up to `limit` bytes, as many as are accepted, once.
 ///
 /// # Errors
 /// It would block, or cannot be written.
@@ -71,12 +71,12 @@ pub(super) fn write_some(
     limit: usize,
 ) -> Result<usize> {
     let call = if channel == Channel::Socket { Call::Send } else { Call::Write };
-    let moved = retry(|| transfer(file, call, &mut pieces(reader.slices(), limit)))?;
+    let moved = retry(|| transfer(file, call, &mut Vectors::new(reader.slices(), limit)))?;
     reader.skip(moved);
     Ok(moved)
 }
 
-/// Repeats `step`, which is given an offset and moves some bytes there, until `length` bytes have been moved.
+/// Repeats `step`, which gets an offset and moves some bytes there, until `length` bytes have been moved.
 fn complete(offset: u64, length: usize, at_end: ErrorKind, mut step: impl FnMut(u64) -> Result<usize>) -> Result<()> {
     let mut done = 0;
     let mut would_block = 0;
@@ -84,7 +84,7 @@ fn complete(offset: u64, length: usize, at_end: ErrorKind, mut step: impl FnMut(
         match retry(|| step(offset + done as u64)) {
             Ok(0) => return Err(at_end.into()),
             Ok(moved) => (done, would_block) = (done + moved, 0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock && would_block < WOULD_BLOCK_LIMIT => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && would_block < MAX_WOULD_BLOCK => {
                 would_block += 1;
                 std::thread::yield_now();
             }
@@ -113,33 +113,43 @@ enum Call {
     Send,
 }
 
-/// The guest's buffers as the kernel wants them, `limit` bytes at most.
-fn pieces<'s, 'm: 's>(slices: impl Iterator<Item = &'s VolatileSlice<'m>>, mut limit: usize) -> Vec<libc::iovec> {
-    let mut pieces = Vec::new();
-    for slice in slices.take(PIECES_LIMIT) {
-        let length = slice.len().min(limit);
-        if length == 0 {
-            break;
-        }
-        limit -= length;
-        pieces.push(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length });
-    }
-    pieces
+/// The guest's buffers in the form that the kernel takes.
+struct Vectors {
+    vectors: [libc::iovec; MAX_VECTORS],
+    count: usize,
 }
 
-/// One system call. The pieces must come from [`pieces`] over slices that the caller still holds, and for the calls that
-/// fill them, from a [`Writer`].
-fn transfer(file: BorrowedFd<'_>, call: Call, pieces: &mut [libc::iovec]) -> Result<usize> {
-    // At most PIECES_LIMIT.
-    let (fd, vectors, count) = (file.as_raw_fd(), pieces.as_mut_ptr(), pieces.len() as libc::c_int);
+impl Vectors {
+    /// The first `limit` bytes of `slices`, or fewer if they are in too many places.
+    fn new<'m>(slices: impl Iterator<Item = VolatileSlice<'m>>, mut limit: usize) -> Self {
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut new = Self { vectors: [empty; MAX_VECTORS], count: 0 };
+        for (vector, slice) in new.vectors.iter_mut().zip(slices) {
+            let length = slice.len().min(limit);
+            if length == 0 {
+                break;
+            }
+            limit -= length;
+            *vector = libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length };
+            new.count += 1;
+        }
+        new
+    }
+}
+
+/// One system call. The vectors must come from slices of guest memory that stays mapped, and for the calls that fill
+/// them, from a [`Writer`].
+fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors) -> Result<usize> {
+    // At most MAX_VECTORS.
+    let (fd, count, vectors) = (file.as_raw_fd(), vectors.count as libc::c_int, vectors.vectors.as_mut_ptr());
     let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Error::from(ErrorKind::InvalidInput));
     // SAFETY: msghdr is plain data, for which all zeroes is "no address, no control data, no flags".
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vectors;
-    message.msg_iovlen = pieces.len() as _;
+    message.msg_iovlen = count as _;
     let (dont_wait, no_signal) = (libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL);
-    // SAFETY: each vector describes a slice of mapped guest memory that outlives the call, because the caller holds it;
-    // nothing on our side refers to that memory as a Rust reference, and it may be changed at any moment anyway.
+    // SAFETY: the first `count` vectors describe slices of guest memory. It stays mapped during the call, because the
+    // caller's reader or writer borrows it. No Rust reference points into it, and the guest may change it anyway.
     let moved = unsafe {
         match call {
             Call::ReadAt(offset) => libc::preadv(fd, vectors, count, at(offset)?),
@@ -158,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_interrupted_and_refused_transfers_are_continued_where_they_stopped() {
+    fn short_and_interrupted_transfers_continue_where_they_stopped() {
         let mut results = vec![
             Ok(3),
             Err(ErrorKind::Interrupted.into()),
@@ -177,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_and_a_disk_that_always_would_block_are_errors() {
+    fn early_end_and_a_disk_that_always_would_block_are_errors() {
         let end = complete(0, 10, ErrorKind::UnexpectedEof, |_| Ok(0));
         assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
         let stuck = complete(0, 10, ErrorKind::WriteZero, |_| Err(ErrorKind::WouldBlock.into()));

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The MMIO transport, version 2: one register window, the device behind it, its driver status and its queue
-//! configuration. Called by vCPU threads; the registers are locked, the two that are used while a device runs
-//! (interrupt status, queue notification) are not. Virtio 1.3, 4.2.2.
+//! configuration. Called by vCPU threads. The registers are locked, except the two that are used while a device runs
+//! (interrupt status, queue notification). Virtio 1.3, 4.2.2.
 //!
-//! Registers are four bytes wide and aligned; any other access to them reads all ones and writes nothing, and so do
-//! accesses in the wrong direction. The configuration space takes reads of any width. Everything that is fixed at activation
-//! is refused when it is written later, or before features were agreed upon.
+//! Registers are four bytes wide and aligned; any other access to them reads all ones and writes nothing, and so does an
+//! access in the wrong direction. The configuration space takes accesses of any width. A write to what is fixed at
+//! activation is ignored later, and before the features were accepted.
 
 use super::queue::Virtqueue;
 use super::queue_setup::QueueSetup;
 use super::status::{self, Transition, transition};
-use super::{Activation, TRANSPORT_FEATURES, VirtioDevice};
+use super::{Activation, DeviceIdentity, TRANSPORT_FEATURES, VirtioDevice};
 use crate::GuestMemory;
 use crate::bus::{Action, BusDevice};
 use crate::event_loop::{EventLoopHandle, WorkerId};
@@ -18,14 +18,14 @@ use crate::guest_warn;
 use crate::interrupt::Interrupt;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Least length of a register window, in bytes: the registers and as much configuration space.
-pub const WINDOW_MINIMUM: u64 = 0x200;
-/// Offset of the register that kicks a queue when its number is written (an ioeventfd listens there).
+/// Smallest register window, in bytes: the registers and as much configuration space.
+pub const MIN_WINDOW: u64 = 0x200;
+/// Offset of the register that notifies the queue whose number is written. An ioeventfd is connected to it.
 pub const QUEUE_NOTIFY: u64 = 0x50;
 
 const MAGIC_VALUE: u64 = 0x00;
@@ -56,26 +56,28 @@ const CONFIG: u64 = 0x100;
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// Not the legacy interface, which is version 1.
 const MMIO_VERSION: u32 = 2;
-/// "CRCL"; drivers show it and do nothing with it.
+/// "CRCL". Drivers show it, and do nothing else with it.
 const VENDOR: u32 = u32::from_le_bytes(*b"CRCL");
 
 /// One register window and what is behind it.
 pub struct MmioTransport {
+    /// The device's, which is fixed: readable without the lock.
+    identity: DeviceIdentity,
     interrupt: Interrupt,
-    kicks: Vec<EventFd>,
+    queue_events: Vec<Arc<EventFd>>,
     memory: GuestMemory,
-    event_loop: EventLoopHandle,
+    event_loops: Vec<EventLoopHandle>,
     registers: Mutex<Registers>,
     claimed: AtomicBool,
 }
 
 impl fmt::Debug for MmioTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MmioTransport").field("device", &self.lock().device.identity().name).finish_non_exhaustive()
+        f.debug_struct("MmioTransport").field("device", &self.identity.name).finish_non_exhaustive()
     }
 }
 
-/// What the driver negotiates. Locked for a register access at a time.
+/// What the driver negotiates. Locked for one register access at a time.
 struct Registers {
     device: Box<dyn VirtioDevice>,
     /// Without needs-reset, which is in the interrupt.
@@ -83,37 +85,59 @@ struct Registers {
     device_features_select: u32,
     driver_features_select: u32,
     driver_features: u64,
-    /// The driver set a feature above bit 63, which nobody offers.
-    driver_features_beyond: bool,
+    /// The driver set a feature above bit 63, where none is offered.
+    has_features_beyond: bool,
     queue_select: u32,
     queues: Vec<QueueSetup>,
-    worker: Option<WorkerId>,
+    /// Each with the number of its event loop.
+    workers: Vec<(usize, WorkerId)>,
+}
+
+/// Why a device is not activated.
+enum ActivationFailure {
+    /// The driver described a queue that cannot work.
+    Driver(String),
+    /// The host lacks something.
+    Host(String),
 }
 
 impl MmioTransport {
-    /// A window for `device`, whose workers run on `event_loop`. `kicks` has one non-blocking event descriptor for each
-    /// queue; whoever listens at [`QUEUE_NOTIFY`] in the kernel signals the same ones.
+    /// A window for `device`. Its workers run on `event_loops`, each on the next one in turn; there is at least one.
+    /// `queue_events` has one non-blocking event descriptor for each queue: the one that the kernel signals for a write
+    /// to [`QUEUE_NOTIFY`].
     #[must_use]
     pub fn new(
         device: Box<dyn VirtioDevice>,
         memory: GuestMemory,
         interrupt: Interrupt,
-        kicks: Vec<EventFd>,
-        event_loop: EventLoopHandle,
+        queue_events: Vec<EventFd>,
+        event_loops: Vec<EventLoopHandle>,
     ) -> Self {
-        let queues = device.identity().queue_sizes.iter().copied().map(QueueSetup::new).collect();
+        let identity = device.identity().clone();
+        let sizes = &identity.queue_sizes;
+        assert_eq!(sizes.len(), queue_events.len(), "one event descriptor for each queue");
+        assert!(!event_loops.is_empty(), "a device has an event loop");
+        let queues = sizes.iter().copied().map(QueueSetup::new).collect();
         let registers = Registers {
             device,
             status: 0,
             device_features_select: 0,
             driver_features_select: 0,
             driver_features: 0,
-            driver_features_beyond: false,
+            has_features_beyond: false,
             queue_select: 0,
             queues,
-            worker: None,
+            workers: Vec::new(),
         };
-        Self { interrupt, kicks, memory, event_loop, registers: Mutex::new(registers), claimed: AtomicBool::new(false) }
+        Self {
+            identity,
+            interrupt,
+            queue_events: queue_events.into_iter().map(Arc::new).collect(),
+            memory,
+            event_loops,
+            registers: Mutex::new(registers),
+            claimed: AtomicBool::new(false),
+        }
     }
 
     /// Whether a driver was ever ready to use the device.
@@ -122,16 +146,18 @@ impl MmioTransport {
         self.claimed.load(Ordering::Relaxed)
     }
 
-    /// Name of the device and the kernel option of its driver: for a hint when nothing ever drove it.
+    /// What is fixed about the device.
     #[must_use]
-    pub fn name_and_kernel_option(&self) -> (String, &'static str) {
-        let registers = self.lock();
-        let identity = registers.device.identity();
-        (identity.name.clone(), identity.kernel_option)
+    pub fn identity(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    fn offered_features(&self) -> u64 {
+        self.identity.features | TRANSPORT_FEATURES
     }
 
     fn lock(&self) -> MutexGuard<'_, Registers> {
-        // A panic of ours while it was held ends the machine in any case.
+        // A panic on a vCPU thread ends the machine in any case.
         self.registers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -143,28 +169,32 @@ impl MmioTransport {
         let value = match offset {
             MAGIC_VALUE => MAGIC,
             VERSION => MMIO_VERSION,
-            DEVICE_ID => registers.device.identity().device_id,
+            DEVICE_ID => self.identity.kind.device_id,
             VENDOR_ID => VENDOR,
-            DEVICE_FEATURES => half(registers.offered_features(), registers.device_features_select),
+            DEVICE_FEATURES => half(self.offered_features(), registers.device_features_select),
             QUEUE_SIZE_MAX => registers.selected().map_or(0, |queue| u32::from(queue.max_size)),
             QUEUE_READY => registers.selected().map_or(0, |queue| u32::from(queue.ready)),
             STATUS if self.interrupt.is_reset_needed() => registers.status | VIRTIO_CONFIG_S_NEEDS_RESET,
             STATUS => registers.status,
             CONFIG_GENERATION => self.interrupt.config_generation(),
-            // Write-only, reserved, or of a feature that is not offered; a shared-memory length of all ones means none.
+            // Write-only, reserved, or of a feature that is not offered. A shared-memory length of all ones means none.
             _ => return None,
         };
         Some(value)
     }
 
-    fn write_register(&self, offset: u64, value: u32) {
+    fn write_register(&self, offset: u64, value: u32) -> Action {
         match offset {
             QUEUE_NOTIFY => {
-                // The slow way of a kick, for when the kernel did not catch it. At the counter's limit it is pending.
-                let _ = self.kicks.get(value as usize).map(|kick| kick.write(1));
-                return;
+                // The slow path, for when the kernel did not intercept the write. A write to the event fails only when
+                // its counter is at its limit; an event is pending then.
+                let _ = self.queue_events.get(value as usize).map(|event| event.write(1));
+                return Action::None;
             }
-            INTERRUPT_ACKNOWLEDGE => return self.interrupt.acknowledge(value),
+            INTERRUPT_ACKNOWLEDGE => {
+                self.interrupt.acknowledge(value);
+                return Action::None;
+            }
             _ => {}
         }
         let mut registers = self.lock();
@@ -173,75 +203,100 @@ impl MmioTransport {
             DRIVER_FEATURES_SELECT => registers.driver_features_select = value,
             DRIVER_FEATURES => registers.set_driver_features(value),
             QUEUE_SELECT => registers.queue_select = value,
-            STATUS => self.write_status(&mut registers, value),
+            STATUS => return self.write_status(&mut registers, value),
             _ => registers.configure_queue(offset, value),
         }
+        Action::None
     }
 
-    fn write_status(&self, registers: &mut Registers, written: u32) {
-        // The driver writes back what it read, and needs-reset is not its to set or clear.
+    fn write_status(&self, registers: &mut Registers, written: u32) -> Action {
+        // The driver writes back what it read; it can neither set nor clear needs-reset.
         match transition(registers.status, written & !VIRTIO_CONFIG_S_NEEDS_RESET) {
             Transition::Reset if written == 0 => self.reset(registers),
             Transition::Advance | Transition::Fail => registers.status = written & !VIRTIO_CONFIG_S_NEEDS_RESET,
-            Transition::CheckFeatures if registers.features_are_acceptable() => registers.status |= status::FEATURES_OK,
-            Transition::Activate => self.activate(registers),
+            Transition::CheckFeatures if registers.features_are_acceptable(self.offered_features()) => {
+                registers.status |= status::FEATURES_OK
+            }
+            Transition::Activate => return self.activate(registers),
             Transition::Same => {}
-            Transition::CheckFeatures | Transition::Reset | Transition::Refused => {
+            Transition::CheckFeatures | Transition::Reset | Transition::Rejected => {
                 guest_warn!(
-                    "{}: driver status {written:#x} refused after {:#x}",
-                    registers.device.identity().name,
+                    "{}: driver status {written:#x} rejected after {:#x}",
+                    self.identity.name,
                     registers.status
                 );
             }
         }
+        Action::None
     }
 
     /// When this returns, no thread touches the guest's buffers for this device any more.
     fn reset(&self, registers: &mut Registers) {
-        if let Some(worker) = registers.worker.take() {
-            // It fails only when the loop has ended, and then the worker has too.
-            let _ = self.event_loop.remove(worker);
-        }
+        self.drop_workers(&mut registers.workers);
         registers.reset();
         self.interrupt.clear();
     }
 
-    fn activate(&self, registers: &mut Registers) {
-        registers.status |= status::DRIVER_OK;
-        match self.try_activate(registers) {
-            Ok(worker) => {
-                registers.worker = Some(worker);
-                self.claimed.store(true, Ordering::Relaxed);
-            }
-            Err(error) => {
-                let name = &registers.device.identity().name;
-                guest_warn!("{name}: cannot be activated, the device needs a reset: {error:#}");
-                self.interrupt.needs_reset();
-            }
+    fn drop_workers(&self, workers: &mut Vec<(usize, WorkerId)>) {
+        for (event_loop, worker) in workers.drain(..) {
+            // It fails only when the loop has ended, and the worker with it. A reset is no orderly stop: no drain.
+            drop(self.event_loops[event_loop].take(worker));
         }
     }
 
-    fn try_activate(&self, registers: &mut Registers) -> Result<WorkerId, Box<dyn std::error::Error>> {
+    fn activate(&self, registers: &mut Registers) -> Action {
+        registers.status |= status::DRIVER_OK;
+        let Err(failure) = self.try_activate(registers) else {
+            self.claimed.store(true, Ordering::Relaxed);
+            return Action::None;
+        };
+        self.interrupt.signal_needs_reset();
+        let name = &self.identity.name;
+        match failure {
+            ActivationFailure::Driver(error) => {
+                guest_warn!("{name}: cannot be activated, the device needs a reset: {error}");
+                Action::None
+            }
+            ActivationFailure::Host(error) => Action::HostError(format!("{name}: cannot activate the device: {error}")),
+        }
+    }
+
+    fn try_activate(&self, registers: &mut Registers) -> Result<(), ActivationFailure> {
         let features = registers.driver_features;
         let has = |bit: u32| features & 1 << bit != 0;
         let mut queues = Vec::with_capacity(registers.queues.len());
-        for ((index, setup), kick) in registers.queues.iter().enumerate().zip(&self.kicks) {
-            let name = format!("{}, queue {index}", registers.device.identity().name);
-            let ring = setup.build(&self.memory, has(VIRTIO_RING_F_EVENT_IDX)).map_err(|e| format!("{name}: {e}"))?;
-            let (kick, interrupt) = (kick.try_clone()?, self.interrupt.clone());
-            queues.push(Virtqueue::new(name, ring, kick, interrupt, has(VIRTIO_RING_F_INDIRECT_DESC)));
+        for ((index, setup), event) in registers.queues.iter().enumerate().zip(&self.queue_events) {
+            let ring = setup
+                .build(&self.memory, has(VIRTIO_RING_F_EVENT_IDX))
+                .map_err(|error| ActivationFailure::Driver(format!("queue {index}: {error}")))?;
+            let name = format!("{}, queue {index}", self.identity.name);
+            let (event, memory, interrupt) = (Arc::clone(event), self.memory.clone(), self.interrupt.clone());
+            queues.push(Virtqueue::new(name, ring, event, memory, interrupt, has(VIRTIO_RING_F_INDIRECT_DESC)));
         }
         let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
-        let worker = registers.device.activate(Activation { features, memory, queues, interrupt })?;
-        Ok(self.event_loop.add(worker)?)
+        let workers = registers.device.activate(Activation { features, memory, queues, interrupt });
+        let workers = workers.map_err(|error| ActivationFailure::Host(error.to_string()))?;
+        let event_loops = (0..self.event_loops.len()).cycle();
+        for (worker, event_loop) in workers.into_iter().zip(event_loops) {
+            match self.event_loops[event_loop].add(worker) {
+                Ok(worker) => registers.workers.push((event_loop, worker)),
+                Err(error) => {
+                    // A part of a device is of no use.
+                    self.drop_workers(&mut registers.workers);
+                    return Err(ActivationFailure::Host(error_line(&error)));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-impl Registers {
-    fn offered_features(&self) -> u64 {
-        self.device.identity().features | TRANSPORT_FEATURES
-    }
+/// An error and its source in one line.
+fn error_line(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
 
+impl Registers {
     fn selected(&self) -> Option<&QueueSetup> {
         self.queues.get(self.queue_select as usize)
     }
@@ -254,16 +309,16 @@ impl Registers {
         match self.driver_features_select {
             0 => self.driver_features = self.driver_features & !0xffff_ffff | value,
             1 => self.driver_features = self.driver_features & 0xffff_ffff | value << 32,
-            _ => self.driver_features_beyond |= value != 0,
+            _ => self.has_features_beyond |= value != 0,
         }
     }
 
-    fn features_are_acceptable(&self) -> bool {
-        let unoffered = self.driver_features & !self.offered_features() != 0 || self.driver_features_beyond;
+    fn features_are_acceptable(&self, offered: u64) -> bool {
+        let unoffered = self.driver_features & !offered != 0 || self.has_features_beyond;
         !unoffered && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
-    /// Queues are configured after features were agreed upon and before the driver is ready, and a ready one is fixed.
+    /// Queues are configured after the features were accepted and before the driver is ready. A ready queue is fixed.
     fn configure_queue(&mut self, offset: u64, value: u32) {
         let configurable = self.status == status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
         let Some(queue) = self.queues.get_mut(self.queue_select as usize).filter(|_| configurable) else { return };
@@ -286,13 +341,13 @@ impl Registers {
         }
     }
 
-    /// The worker is gone already.
+    /// The workers have been dropped before.
     fn reset(&mut self) {
         self.status = 0;
         self.device_features_select = 0;
         self.driver_features_select = 0;
         self.driver_features = 0;
-        self.driver_features_beyond = false;
+        self.has_features_beyond = false;
         self.queue_select = 0;
         self.queues.iter_mut().for_each(|queue| *queue = QueueSetup::new(queue.max_size));
     }
@@ -311,12 +366,12 @@ impl BusDevice for MmioTransport {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Action {
-        // No device here has configuration that a driver may write.
-        if let Ok(value) = <[u8; 4]>::try_from(data)
-            && offset < CONFIG
+        if let Some(offset) = offset.checked_sub(CONFIG) {
+            self.lock().device.write_config(offset, data);
+        } else if let Ok(value) = <[u8; 4]>::try_from(data)
             && offset.is_multiple_of(4)
         {
-            self.write_register(offset, u32::from_le_bytes(value));
+            return self.write_register(offset, u32::from_le_bytes(value));
         }
         Action::None
     }

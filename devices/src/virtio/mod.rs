@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Virtio devices (version 1, split rings) behind the MMIO transport. Virtio 1.3.
 //!
-//! A device lives twice: as a [`VirtioDevice`], held by its transport and asked by vCPU threads, and, once the driver is
-//! ready, as a [`Worker`] on an event loop, which owns the queues. Between the two there is no lock: what both need is
-//! an atomic. How to write one: read [`rng`], whole in one file.
+//! A device has two parts. The [`VirtioDevice`] is held by its transport and called by vCPU threads. Once the driver is
+//! ready it makes one or more [`Worker`]s, which own the queues and run on event loops. They share no lock; what both
+//! need is atomic. To write one, start from [`rng`].
 
 pub mod block;
 pub mod chain;
 pub mod console;
 mod guest_io;
+mod kind;
 pub mod mmio;
 pub mod net;
 pub mod queue;
@@ -18,42 +19,48 @@ mod status;
 
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod resource_tests;
+
+pub use kind::{DeviceCounters, DeviceKind, KINDS};
 
 use crate::GuestMemory;
 use crate::event_loop::Source;
 use crate::interrupt::Interrupt;
+use crate::turn::Turn;
 use queue::Virtqueue;
+use std::sync::Arc;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::epoll::EventSet;
 
-/// What the transport and the queues offer for every device.
+/// Features of the transport and the queues, offered for every device.
 pub const TRANSPORT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
-/// What is fixed about a device.
+/// What is fixed about one device.
 #[derive(Clone, Debug)]
 pub struct DeviceIdentity {
-    /// Number of the device type (virtio 1.3, section 5).
-    pub device_id: u32,
+    /// The device type and its driver.
+    pub kind: &'static DeviceKind,
     /// Name in messages, e.g. `rng` or `disk root`.
     pub name: String,
-    /// What the guest's kernel needs to drive it, e.g. `CONFIG_VIRTIO_BLK`.
-    pub kernel_option: &'static str,
-    /// Offered features of the device type; [`TRANSPORT_FEATURES`] come on top.
+    /// Offered features of the device type, without [`TRANSPORT_FEATURES`].
     pub features: u64,
     /// Largest size of each queue: powers of two, at most 1024.
     pub queue_sizes: Vec<u16>,
+    /// Listed in status documents under [`DeviceKind::counters`].
+    pub counters: Option<Arc<dyn DeviceCounters>>,
 }
 
-/// What the driver made available when it was ready. Moved into the worker.
+/// What the driver made available when it was ready. Moved into the workers.
 #[derive(Debug)]
 pub struct Activation {
     /// Features that both sides have.
     pub features: u64,
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// One for each of [`DeviceIdentity::queue_sizes`]. A queue that the driver left alone is here too, always empty.
+    /// One for each of [`DeviceIdentity::queue_sizes`]. A queue that the driver did not configure stays empty.
     pub queues: Vec<Virtqueue>,
     /// The device's interrupt; each queue holds a clone.
     pub interrupt: Interrupt,
@@ -67,48 +74,54 @@ impl Activation {
     }
 }
 
-/// The host could not make a worker (out of descriptors, a backend that is gone). The guest sees needs-reset.
+/// The host could not make a worker (a backend that is gone). The machine ends with a host error.
 #[derive(Debug, thiserror::Error)]
-#[error("{step}")]
+#[error("{step}: {source}")]
 pub struct ActivateError {
     /// What was tried.
     pub step: &'static str,
-    /// Why it failed.
-    #[source]
+    /// Error of the operating system.
     pub source: std::io::Error,
 }
 
-/// A virtio device before, and besides, its [`Worker`]. Called by vCPU threads under the transport's lock, so no method
-/// may block.
+/// A virtio device before, and besides, its [`Worker`]s. Called by vCPU threads under the transport's lock, so no method
+/// may block. Descriptors are made when the device is built: activation makes none.
 pub trait VirtioDevice: Send {
     /// What is fixed about it.
     fn identity(&self) -> &DeviceIdentity;
 
-    /// Fills `data` from the configuration space at `offset`. `data` is all ones before; what lies past the end stays so.
+    /// Fills `data` from the configuration space at `offset`. `data` is all ones before; bytes past the end of the space
+    /// stay so.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Makes the worker. Called again after each reset by the driver, when the worker before has been dropped.
+    /// Stores `data`, of any width, to the configuration space at `offset`. The driver may do this in every state, also
+    /// before features are accepted. Most devices have nothing to write.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// Makes the workers. Called again after each reset by the driver, when the workers before have been dropped. The
+    /// transport puts each on the next of its event loops.
     ///
     /// # Errors
-    /// The host cannot; the guest is told needs-reset.
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError>;
+    /// The host cannot; the machine ends.
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError>;
 }
 
-/// A device after activation, owned by one event loop and called on its thread only. `process` may be called without any
-/// loop too: tests and fuzz targets do.
+/// A device, or some of its queues, after activation. Owned by one event loop and called on its thread only. `process`
+/// needs no loop: tests and fuzz targets call it, too.
 pub trait Worker: Send {
-    /// What it waits for. Asked once, before `start`; closed only when the worker is dropped.
+    /// What it waits for. Called once, before `start`. Each descriptor stays open until the worker is dropped.
     fn sources(&self) -> Vec<Source>;
 
-    /// The first call: serve what the driver offered before its kicks were listened to.
-    fn start(&mut self);
+    /// The first call: serves what the driver offered before its notifications had a listener.
+    fn start(&mut self, turn: &mut Turn<'_>);
 
-    /// One of the sources, by its token, is ready.
-    fn process(&mut self, token: u32, ready: EventSet);
+    /// One of the sources, by its token, is ready. Returns when `turn` is over; what is left is rescheduled.
+    fn process(&mut self, token: u32, ready: EventSet, turn: &mut Turn<'_>);
 
-    /// The last call at an orderly stop, when no vCPU runs any more: finish what the guest was promised. Not called when
-    /// the driver resets the device.
-    fn retire(&mut self) {}
+    /// No vCPU runs: passes on what the guest has handed over, as far as it need not wait, and makes durable what was
+    /// acknowledged. Called at an orderly stop, not when the driver resets the device. A drained worker can be put on a
+    /// loop again; chains that it has not finished stay in flight.
+    fn drain(&mut self) {}
 }
 
 /// Copies what `config` has at `offset` to the start of `data`; bytes past its end are left alone.

@@ -11,19 +11,17 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 pub(super) struct QueueSetup {
     /// Largest size that the device offers.
     pub(super) max_size: u16,
-    /// Size that the driver chose, as it wrote it.
+    /// Size that the driver chose, unchecked.
     pub(super) size: u32,
-    /// Address of the descriptor table.
     pub(super) descriptor_table: u64,
-    /// Address of the available ring (the driver area).
+    /// The driver area.
     pub(super) available_ring: u64,
-    /// Address of the used ring (the device area).
+    /// The device area.
     pub(super) used_ring: u64,
-    /// The driver has configured it.
     pub(super) ready: bool,
 }
 
-/// A queue was configured in a way that cannot work.
+/// A queue that cannot work as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum QueueSetupError {
     #[error("size {0} is not a power of two within the device's limit")]
@@ -38,7 +36,7 @@ impl QueueSetup {
         Self { max_size, size, descriptor_table: 0, available_ring: 0, used_ring: 0, ready: false }
     }
 
-    /// The ring that the driver described, or an unusable one if it left the queue alone.
+    /// The ring that the driver described, or one that is not ready if it did not configure the queue.
     pub(super) fn build(&self, memory: &GuestMemory, event_idx: bool) -> Result<Queue, QueueSetupError> {
         let mut queue = Queue::new(self.max_size).expect("identities list powers of two");
         if !self.ready {
@@ -46,7 +44,7 @@ impl QueueSetup {
         }
         let size = u16::try_from(self.size).map_err(|_| QueueSetupError::Size(self.size))?;
         queue.try_set_size(size).map_err(|_| QueueSetupError::Size(self.size))?;
-        // The last two bytes of a ring are its event index, which is there even if it is not negotiated.
+        // The last two bytes of a ring are its event index. They exist even if it is not negotiated.
         let entries = usize::from(size);
         let parts = [
             ("descriptor table", self.descriptor_table, 16, 16 * entries),
@@ -54,7 +52,7 @@ impl QueueSetup {
             ("used ring", self.used_ring, 4, 6 + 8 * entries),
         ];
         for (part, address, alignment, length) in parts {
-            // Address 0 holds no ring: virtio-queue takes it for one that was never set.
+            // virtio-queue takes address 0 for one that was never set.
             let in_memory = address != 0 && memory.check_range(GuestAddress(address), length);
             if !in_memory || address % alignment != 0 {
                 return Err(QueueSetupError::Address { part, address });
@@ -82,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_in_memory_is_built_as_it_was_described() {
+    fn queue_in_memory_is_built_as_described() {
         let queue = setup(8, 0x1000, 0x2000, 0x20000).build(&memory(), true).unwrap();
         assert!(queue.ready() && queue.event_idx_enabled());
         assert_eq!((queue.size(), queue.desc_table(), queue.avail_ring()), (8, 0x1000, 0x2000));
@@ -90,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_are_zero_odd_too_large_or_truncated_are_refused() {
+    fn setup_rejects_sizes_that_are_zero_odd_or_too_large() {
         for size in [0, 3, 17, 32, 65535, 65536 + 8] {
             let result = setup(size, 0x1000, 0x2000, 0x3000).build(&memory(), false);
             assert_eq!(result, Err(QueueSetupError::Size(size)));
@@ -98,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_at_zero_misaligned_in_holes_or_past_the_end_are_refused() {
+    fn setup_rejects_rings_at_zero_misaligned_or_outside_memory() {
         let good = [0x1000, 0x2000, 0x3000];
         for part in 0..3 {
             for bad in [0, 0x1001, 0x18000, 0xfff0, 0x20ff0, u64::MAX - 15, u64::MAX] {
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_the_driver_left_alone_is_not_ready() {
+    fn queue_that_is_not_configured_is_not_ready() {
         assert!(!QueueSetup::new(16).build(&memory(), false).unwrap().ready());
     }
 }

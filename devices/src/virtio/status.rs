@@ -12,7 +12,7 @@ pub(super) const FEATURES_OK: u32 = VIRTIO_CONFIG_S_FEATURES_OK;
 pub(super) const DRIVER_OK: u32 = VIRTIO_CONFIG_S_DRIVER_OK;
 pub(super) const FAILED: u32 = VIRTIO_CONFIG_S_FAILED;
 
-/// Each step that a driver may take: from, to.
+/// The steps that a driver may take: from, to.
 const STEPS: [(u32, u32); 4] = [
     (0, ACKNOWLEDGE),
     (ACKNOWLEDGE, ACKNOWLEDGE | DRIVER),
@@ -20,14 +20,14 @@ const STEPS: [(u32, u32); 4] = [
     (ACKNOWLEDGE | DRIVER | FEATURES_OK, ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK),
 ];
 
-/// What a write of the status register means.
+/// Effect of a write to the status register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transition {
     /// Zero was written: reset the device.
     Reset,
     /// The driver found the device; no other effect.
     Advance,
-    /// The driver asks whether its features are accepted.
+    /// The driver asks for its features to be accepted.
     CheckFeatures,
     /// The driver is ready: activate the device.
     Activate,
@@ -36,10 +36,10 @@ pub(super) enum Transition {
     /// Nothing new was written.
     Same,
     /// The driver must not do that; the status stays.
-    Refused,
+    Rejected,
 }
 
-/// What it means that `written` is written while the status is `status` (without needs-reset, which is ours).
+/// The meaning of writing `written` while the status is `status`, without needs-reset, which only the device sets.
 pub(super) fn transition(status: u32, written: u32) -> Transition {
     if written == 0 {
         return Transition::Reset;
@@ -48,7 +48,7 @@ pub(super) fn transition(status: u32, written: u32) -> Transition {
         return Transition::Same;
     }
     if status & FAILED != 0 {
-        return Transition::Refused;
+        return Transition::Rejected;
     }
     if written == status | FAILED {
         return Transition::Fail;
@@ -57,7 +57,7 @@ pub(super) fn transition(status: u32, written: u32) -> Transition {
         Some(FEATURES_OK) => Transition::CheckFeatures,
         Some(DRIVER_OK) => Transition::Activate,
         Some(_) => Transition::Advance,
-        None => Transition::Refused,
+        None => Transition::Rejected,
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_all_transitions_only_the_four_steps_failure_and_reset_are_taken() {
+    fn status_accepts_only_the_four_steps_failure_and_reset() {
         for status in 0..=255 {
             for written in 0..=255 {
                 let expected = match (status, written) {
@@ -76,7 +76,7 @@ mod tests {
                     (3, 11) => Transition::CheckFeatures,
                     (11, 15) => Transition::Activate,
                     (s, w) if s < 128 && w == s + 128 => Transition::Fail,
-                    _ => Transition::Refused,
+                    _ => Transition::Rejected,
                 };
                 assert_eq!(transition(status, written), expected, "{status} -> {written}");
             }

@@ -113,16 +113,15 @@ fn row(last: &Stats, now: &Stats) -> [String; 8] {
     let memory = now.counters.memory_resident_bytes;
     let share = memory as f64 * 100.0 / now.memory_bytes.max(1) as f64;
     let pair = |one: u64, other: u64| format!("{} / {}", words::decimal_size(one), words::decimal_size(other));
-    let nets = &now.counters.nets;
-    let disks = &now.counters.disks;
+    let devices = &now.counters.devices;
     [
         now.id.clone(),
         now.id.clone(),
         format!("{cpu:.2}%"),
         format!("{} / {}", words::binary_size(memory), words::binary_size(now.memory_bytes)),
         format!("{share:.2}%"),
-        pair(nets.iter().map(|net| net.rx_bytes).sum(), nets.iter().map(|net| net.tx_bytes).sum()),
-        pair(disks.iter().map(|disk| disk.read_bytes).sum(), disks.iter().map(|disk| disk.write_bytes).sum()),
+        pair(devices.sum("nets", "rx_bytes"), devices.sum("nets", "tx_bytes")),
+        pair(devices.sum("disks", "read_bytes"), devices.sum("disks", "write_bytes")),
         // The host does not see the processes of the guest.
         "--".to_owned(),
     ]
@@ -131,7 +130,7 @@ fn row(last: &Stats, now: &Stats) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::counters::{Counters, DiskCounts};
+    use crate::state::counters::{Counters, DeviceLists};
     use std::time::UNIX_EPOCH;
 
     #[test]
@@ -145,8 +144,10 @@ mod tests {
                 cpu_vcpu_ns: cpu,
                 cpu_vmm_ns: 0,
                 memory_resident_bytes: 64 << 20,
-                disks: vec![DiskCounts { read_bytes: read, ..DiskCounts::default() }; 2],
-                nets: Vec::new(),
+                devices: (0..2).fold(DeviceLists::default(), |mut devices, _| {
+                    devices.push("disks", vec![("read_bytes", read)]);
+                    devices
+                }),
             },
         };
         let row = row(&stats(1, 1_000_000_000, 0), &stats(3, 4_000_000_000, 1_500_000));

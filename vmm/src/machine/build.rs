@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Putting a machine together: the list of steps. Runs on `main`; nothing of the guest runs before [`Machine::run`].
+//! Builds a machine: the list of steps. Runs on `main`; no guest code runs before [`Machine::run`].
 
-use super::attach::{AttachError, Sockets};
+use super::attach::{AttachContext, AttachError};
 use super::buses::Buses;
 use super::command_line;
 use super::config::MachineConfig;
@@ -9,16 +9,16 @@ use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
 use super::slots::Slots;
 use crate::host::memory::{self, MemoryError};
-use crate::state::counters::Counters;
+use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
 use boot::entry_state::{EntryState, SegmentState};
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
 use devices::legacy::{ExitStatusPort, PowerRegisters, ResetPort, Serial, power};
-use devices::virtio::block::{Block, BlockConfig, BlockError, DiskCounters};
+use devices::virtio::block::{Block, BlockError};
 use devices::virtio::mmio::MmioTransport;
-use devices::virtio::net::{Net, NetCounters};
+use devices::virtio::net::Net;
 use devices::virtio::rng::Rng;
 use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
 use std::sync::Arc;
@@ -32,34 +32,27 @@ const RESERVED_PAGES: ReservedPages = ReservedPages {
     syscall_gate_mmio: layout::SYSCALL_GATE_MMIO,
 };
 
-/// The machine could not be put together.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
-    /// The kernel, the memory or the number of vCPUs do not fit each other.
+    /// Kernel, memory and number of vCPUs do not fit together.
     #[error(transparent)]
     Boot(#[from] boot::Error),
-    /// No memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// KVM refused.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// A disk cannot be used.
     #[error(transparent)]
     Disk(#[from] BlockError),
-    /// A device could not be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// Threads or descriptors are used up.
+    /// No thread or descriptor is left.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
-    /// The workload's streams cannot be examined, or descriptors are used up.
+    /// A stream cannot be examined, or no descriptor is left.
     #[error("cannot set up the workload's streams")]
     Streams(#[source] std::io::Error),
-    /// The command line.
     #[error(transparent)]
     CommandLine(#[from] boot::cmdline::CommandLineError),
-    /// Two devices at one address.
     #[error(transparent)]
     Overlap(#[from] OverlapError),
 }
@@ -83,32 +76,34 @@ impl BuildError {
 pub(crate) struct Machine {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) buses: Arc<Buses>,
-    /// In the order in which they end: workers of disks last, so that what the guest wrote is on them.
+    /// In the order in which they end: the console's first, disks last, so that all that the guest wrote is on them.
     pub(super) loops: Vec<EventLoop>,
     pub(super) transports: Vec<Arc<MmioTransport>>,
     pub(super) ports: PortEnds,
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
-    pub(super) disks: Vec<Arc<DiskCounters>>,
-    pub(super) nets: Vec<Arc<NetCounters>>,
     pub(super) profile: Option<Arc<Profile>>,
     /// Last, so that it is closed last.
     _vm: KvmVm,
 }
 
 impl Machine {
-    /// What it has used, `vcpu` being the CPU time of its vCPUs.
+    /// What the machine has used so far; `vcpu` is the CPU time of its vCPUs.
     pub(super) fn counters(&self, vcpu: Duration) -> Counters {
-        let disks = self.disks.iter().map(|counters| (&**counters).into()).collect();
-        let nets = self.nets.iter().map(|counters| (&**counters).into()).collect();
-        Counters::of_this_process(vcpu, disks, nets)
+        let mut devices = DeviceLists::default();
+        for identity in self.transports.iter().map(|transport| transport.identity()) {
+            if let (Some(list), Some(counters)) = (identity.kind.counters, &identity.counters) {
+                devices.push(list, counters.snapshot());
+            }
+        }
+        Counters::of_this_process(vcpu, devices)
     }
 }
 
-/// Puts the machine together.
+/// Builds the machine.
 ///
 /// # Errors
-/// The parts do not fit each other, or the host cannot.
+/// Kernel, memory and vCPUs do not fit together, or the host lacks a resource.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
     // Where kernel mode is emulated a huge page is cleared for a guest that touches little of it.
     let memory = memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?;
@@ -117,25 +112,22 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     let serial = legacy(&vm, &mut ports, &config.console_log)?;
 
     let io = EventLoop::spawn("io")?;
-    let mut sockets = Sockets { vm: &vm, mmio: &mut mmio, slots: &mut slots };
+    let mut attach = AttachContext { vm: &vm, mmio: &mut mmio, slots: &mut slots, transports: Vec::new() };
     let (console, port_ends) =
         ports::console(config.streams, Arc::clone(&config.console_log)).map_err(BuildError::Streams)?;
-    let mut transports =
-        vec![sockets.attach(Box::new(console), io.handle())?, sockets.attach(Box::new(Rng::new()), io.handle())?];
-    let mut nets = Vec::new();
-    for net_config in config.nets {
-        let net = Net::new(net_config);
-        nets.push(net.counters());
-        transports.push(sockets.attach(Box::new(net), io.handle())?);
+    attach.attach(Box::new(console), vec![io.handle()])?;
+    attach.attach(Box::new(Rng::new()), vec![io.handle()])?;
+    for net in config.nets {
+        attach.attach(Box::new(Net::new(net)), vec![io.handle()])?;
     }
     let mut loops = vec![io];
-    let mut disks = Vec::new();
-    for (index, disk_config) in config.disks.into_iter().enumerate() {
-        let (disk_loop, transport, counters) = disk(&mut sockets, index, disk_config)?;
+    for (index, disk) in config.disks.into_iter().enumerate() {
+        // A loop for each disk, because file I/O blocks.
+        let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;
+        attach.attach(Box::new(Block::open(disk)?), vec![disk_loop.handle()])?;
         loops.push(disk_loop);
-        transports.push(transport);
-        disks.push(counters);
     }
+    let transports = attach.transports;
 
     let description = config.kernel.description();
     let command_line = command_line::build(host.kind(), config.cpus, description, slots.taken(), &config.append)?;
@@ -161,8 +153,6 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         ports: port_ends,
         serial,
         console_log: config.console_log,
-        disks,
-        nets,
         profile: config.profile,
         _vm: vm,
     })
@@ -186,7 +176,7 @@ fn kvm_entry_state(entry: &EntryState) -> kvm::EntryState {
     }
 }
 
-/// The ports that are left of a PC: a serial line, the reset line, ACPI's power registers, and one to end with a status.
+/// The legacy ports: serial line, reset line, ACPI's power registers, and exit-status port.
 fn legacy(vm: &KvmVm, ports: &mut BusBuilder, log: &Arc<ConsoleLog>) -> Result<Arc<Serial>, BuildError> {
     let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(AttachError::Event)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
@@ -197,17 +187,4 @@ fn legacy(vm: &KvmVm, ports: &mut BusBuilder, log: &Arc<ConsoleLog>) -> Result<A
     ports.insert(u64::from(layout::SLEEP_CONTROL), power::LENGTH, Arc::new(power))?;
     ports.insert(u64::from(layout::EXIT_STATUS), 1, Arc::new(ExitStatusPort))?;
     Ok(serial)
-}
-
-/// A disk on a loop of its own, because file I/O blocks.
-fn disk(
-    sockets: &mut Sockets<'_>,
-    index: usize,
-    config: BlockConfig,
-) -> Result<(EventLoop, Arc<MmioTransport>, Arc<DiskCounters>), BuildError> {
-    let block = Block::open(config)?;
-    let counters = block.counters();
-    let event_loop = EventLoop::spawn(&format!("disk-{index}"))?;
-    let transport = sockets.attach(Box::new(block), event_loop.handle())?;
-    Ok((event_loop, transport, counters))
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The console device's ports and the ends of them that `main` holds.
+//! The console device's ports, and the ends of them that `main` holds. Descriptors are made here, before the machine
+//! starts.
 
 use super::config::{StreamOutput, Streams};
 use super::console_log::ConsoleLog;
@@ -9,20 +10,20 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// What `main` keeps.
+/// The ends of the ports that `main` holds.
 #[derive(Debug)]
 pub(super) struct PortEnds {
-    /// The host's end of the control port; does not block.
+    /// The host's end of the control port; non-blocking.
     pub(super) control: UnixStream,
     /// Standard input and output of the workload.
     pub(super) stdio: Arc<PortMonitor>,
-    /// Its standard error.
+    /// Standard error of the workload.
     pub(super) stderr: Arc<PortMonitor>,
 }
 
-/// The console device with the ports of the protocol, in its order: kernel console, control, stdio, stderr.
+/// The console device with the ports of the guest protocol, in its order: kernel console, control, stdio, stderr.
 pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Console, PortEnds)> {
-    let (control, far_end) = UnixStream::pair()?;
+    let (control, device_end) = UnixStream::pair()?;
     control.set_nonblocking(true)?;
     let ends = PortEnds { control, stdio: Arc::new(PortMonitor::new()?), stderr: Arc::new(PortMonitor::new()?) };
     let [console, control, stdio, stderr] = PORT_NAMES;
@@ -38,8 +39,8 @@ pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Con
         PortConfig {
             name: control,
             is_console: false,
-            input: Some(input(far_end.try_clone()?.into())?),
-            output: Some(PortOutput::descriptor(far_end.into())?),
+            input: Some(input(device_end.try_clone()?.into())?),
+            output: Some(PortOutput::descriptor(device_end.into())?),
             monitor: Arc::new(PortMonitor::new()?),
         },
         PortConfig {

@@ -15,6 +15,7 @@ use crate::state::end::{End, EndReason};
 use crate::state::lifecycle::Lifecycle;
 use crate::state::stages::{Stage, Stages};
 use devices::event_loop::EventLoop;
+use devices::virtio::DeviceIdentity;
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 
@@ -25,8 +26,8 @@ pub(crate) struct Outcome {
     /// Instructions completed for a host that emulates guest kernel mode.
     pub(crate) completions: CompletionCounts,
     pub(crate) counters: Counters,
-    /// Devices that no driver of the guest claimed, with the kernel option of the driver.
-    pub(crate) unclaimed: Vec<(String, &'static str)>,
+    /// Devices that no driver of the guest claimed.
+    pub(crate) unclaimed: Vec<DeviceIdentity>,
     /// Number of virtio devices.
     pub(crate) devices: usize,
 }
@@ -68,7 +69,7 @@ impl Machine {
             end: end.with_console(&self.console_log.tail()),
             counters,
             completions: totals.completions,
-            unclaimed: unclaimed.map(|transport| transport.name_and_kernel_option()).collect(),
+            unclaimed: unclaimed.map(|transport| transport.identity().clone()).collect(),
             devices: self.transports.len(),
         }
     }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the next virtio device goes: its MMIO window and its interrupt line. Pure.
+//! Assigns each virtio device its MMIO window and its interrupt line. Pure.
 
 use boot::{MmioDevice, layout};
 use vm_memory::GuestAddress;
 
-/// Hands out places in order; the order is what the guest sees as `vda`, `vdb`, ...
+/// Assigns places in order. Disks appear in the guest in this order, as `vda`, `vdb`, ...
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     taken: Vec<MmioDevice>,
 }
 
 impl Slots {
-    /// The next place, or `None` when the interrupt lines are used up.
+    /// The next place; `None` if no interrupt line is left.
     pub(super) fn next_slot(&mut self) -> Option<MmioDevice> {
         let number = self.taken.len() as u32;
         let line = layout::FIRST_VIRTIO_IRQ + number;
@@ -24,7 +24,7 @@ impl Slots {
         Some(slot)
     }
 
-    /// The places that are taken, in order.
+    /// The assigned places, in order.
     pub(super) fn taken(&self) -> &[MmioDevice] {
         &self.taken
     }
@@ -36,7 +36,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn places_are_distinct_and_end_with_the_interrupt_lines() {
+    fn slots_are_distinct_and_end_with_the_interrupt_lines() {
         let mut slots = Slots::default();
         let places: Vec<MmioDevice> = std::iter::from_fn(|| slots.next_slot()).collect();
         let windows: HashSet<u64> = places.iter().map(|slot| slot.window.0).collect();

@@ -9,6 +9,7 @@ use crate::state::end::EndReason;
 use boot::initramfs::FileTooLarge;
 use boot::modules::{Module, WantedModule};
 use boot::{Description, Feature, Initramfs, Kernel};
+use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, net};
 use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use std::path::PathBuf;
@@ -44,10 +45,9 @@ pub(super) fn load(kernel: &Kernel, spec: &RunSpec) -> Result<Vec<Module>, Failu
 fn wanted(spec: &RunSpec) -> Vec<WantedModule<'_>> {
     let required = |name| WantedModule { name, required: true };
     let optional = |name| WantedModule { name, required: false };
-    let mut wanted =
-        vec![required("virtio_mmio"), required("virtio_console"), required("virtio_blk"), optional("virtio_rng")];
-    if !spec.interfaces.is_empty() {
-        wanted.push(required("virtio_net"));
+    let mut wanted = vec![required("virtio_mmio")];
+    for kind in KINDS.into_iter().filter(|kind| **kind != net::KIND || !spec.interfaces.is_empty()) {
+        wanted.push(WantedModule { name: kind.kernel_module, required: !kind.optional });
     }
     // The disk has one of several file systems, and only the guest finds out which.
     match &*spec.root.file_systems {
@@ -78,18 +78,10 @@ pub(super) fn initramfs(init: &[u8], modules: &[Module]) -> Result<Vec<u8>, File
     Ok(initramfs.finish())
 }
 
-/// The kernel option of a device's driver, what of it shows in a kernel image, and its module. A guest works without a driver
-/// for the entropy device.
-const DRIVERS: [(&str, Feature, &str); 3] = [
-    ("CONFIG_VIRTIO_CONSOLE", Feature::VirtioConsole, "virtio_console"),
-    ("CONFIG_VIRTIO_BLK", Feature::VirtioBlk, "virtio_blk"),
-    ("CONFIG_VIRTIO_NET", Feature::VirtioNet, "virtio_net"),
-];
-
 /// The drivers that a kernel has neither built in nor as a module, noted before it runs.
 #[derive(Clone, Debug)]
 pub(super) struct MissingDrivers {
-    options: Vec<&'static str>,
+    kinds: Vec<&'static DeviceKind>,
     description: Description,
 }
 
@@ -97,16 +89,15 @@ impl MissingDrivers {
     /// `None` if `kernel` is not a Linux kernel: nothing is known about others.
     pub(super) fn of(kernel: &Kernel) -> Option<Self> {
         kernel.features().release()?;
-        let has = |feature, module| {
-            kernel.features().has(feature) || kernel.modules().is_some_and(|modules| modules.has(module))
+        let has = |module| {
+            kernel.features().has_driver(module) || kernel.modules().is_some_and(|modules| modules.has(module))
         };
-        let missing = DRIVERS.into_iter().filter(|(_, feature, module)| !has(*feature, module));
-        Some(Self { options: missing.map(|(option, ..)| option).collect(), description: kernel.description() })
+        let missing = KINDS.into_iter().filter(|kind| !kind.optional && !has(kind.kernel_module));
+        Some(Self { kinds: missing.collect(), description: kernel.description() })
     }
 
-    /// A line for the user of a guest that ended for `reason` and left `unclaimed` of its `devices` unused, each with the
-    /// kernel option of its driver.
-    pub(super) fn hint(&self, reason: EndReason, unclaimed: &[(String, &str)], devices: usize) -> Option<String> {
+    /// A line for the user of a guest that ended for `reason` and left `unclaimed` of its `devices` unused.
+    pub(super) fn hint(&self, reason: EndReason, unclaimed: &[DeviceIdentity], devices: usize) -> Option<String> {
         // After any other reason PID 1 has printed what is wrong.
         let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);
         if silent && unclaimed.len() == devices && self.description == Description::Acpi {
@@ -115,8 +106,9 @@ impl MissingDrivers {
                     .to_owned(),
             );
         }
-        let missing = unclaimed.iter().filter(|(_, option)| self.options.contains(option));
-        let named: Vec<String> = missing.map(|(device, option)| format!("{device} ({option})")).collect();
+        let missing = unclaimed.iter().filter(|device| self.kinds.contains(&device.kind));
+        let named: Vec<String> =
+            missing.map(|device| format!("{} ({})", device.name, device.kind.kernel_option)).collect();
         (!named.is_empty()).then(|| format!("the guest's kernel has no driver for: {}", named.join(", ")))
     }
 }
@@ -124,12 +116,16 @@ impl MissingDrivers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use devices::virtio::{block, console};
+
+    fn device(kind: &'static DeviceKind, name: &str) -> DeviceIdentity {
+        DeviceIdentity { kind, name: name.to_owned(), features: 0, queue_sizes: Vec::new(), counters: None }
+    }
 
     #[test]
     fn hint_names_unclaimed_devices_without_a_driver() {
-        let missing = MissingDrivers { options: vec!["CONFIG_VIRTIO_BLK"], description: Description::CommandLine };
-        let unclaimed =
-            [("block root".to_owned(), "CONFIG_VIRTIO_BLK"), ("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
+        let missing = MissingDrivers { kinds: vec![&block::KIND], description: Description::CommandLine };
+        let unclaimed = [device(&block::KIND, "block root"), device(&console::KIND, "console")];
         let expected = "the guest's kernel has no driver for: block root (CONFIG_VIRTIO_BLK)";
         assert_eq!(missing.hint(EndReason::HostError, &unclaimed, 3).as_deref(), Some(expected));
         assert_eq!(missing.hint(EndReason::Timeout, &unclaimed[1..], 3), None, "the kernel has that driver");
@@ -138,8 +134,8 @@ mod tests {
 
     #[test]
     fn hint_names_acpi_if_no_device_is_claimed() {
-        let unclaimed = [("console".to_owned(), "CONFIG_VIRTIO_CONSOLE")];
-        let missing = |description| MissingDrivers { options: Vec::new(), description };
+        let unclaimed = [device(&console::KIND, "console")];
+        let missing = |description| MissingDrivers { kinds: Vec::new(), description };
         let hint = |description, reason| missing(description).hint(reason, &unclaimed, 1);
         assert!(hint(Description::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
         assert_eq!(hint(Description::Acpi, EndReason::HostError), None, "PID 1 printed why");

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What a run used, counted by the host alone: `counters` of the result document and of the status.
 
-use devices::virtio::block::DiskCounters;
-use devices::virtio::net::NetCounters;
+use devices::virtio::KINDS;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Counters of a run; each only ever grows, but for the memory.
+/// Counters of a run. They only grow, except the memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// CPU time of the vCPU threads, nanoseconds.
@@ -16,68 +15,40 @@ pub(crate) struct Counters {
     pub(crate) cpu_vmm_ns: u64,
     /// Memory of the process, the guest's pages included.
     pub(crate) memory_resident_bytes: u64,
-    /// In the order in which the guest sees them.
-    pub(crate) disks: Vec<DiskCounts>,
-    /// In the order in which the guest sees them.
-    pub(crate) nets: Vec<NetCounts>,
+    #[serde(flatten)]
+    pub(crate) devices: DeviceLists,
 }
 
-/// Counters of a disk.
-#[allow(missing_docs, reason = "the names are the contract's")]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DiskCounts {
-    pub(crate) read_bytes: u64,
-    pub(crate) write_bytes: u64,
-    pub(crate) read_requests: u64,
-    pub(crate) write_requests: u64,
-    pub(crate) flushes: u64,
-    pub(crate) errors: u64,
-}
+/// `disks`, `nets` and the like: a list for each type of device that has counters, in the order in which the guest sees the
+/// devices. The names are those of `devices`, and part of the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DeviceLists(BTreeMap<String, Vec<BTreeMap<String, u64>>>);
 
-/// Counters of a network interface, seen from the guest.
-#[allow(missing_docs, reason = "the names are the contract's")]
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct NetCounts {
-    pub(crate) rx_bytes: u64,
-    pub(crate) tx_bytes: u64,
-    pub(crate) rx_packets: u64,
-    pub(crate) tx_packets: u64,
-    pub(crate) rx_dropped: u64,
-    pub(crate) tx_dropped: u64,
-}
-
-impl From<&DiskCounters> for DiskCounts {
-    /// As they are now.
-    fn from(counters: &DiskCounters) -> Self {
-        Self {
-            read_bytes: counters.read_bytes.load(Ordering::Relaxed),
-            write_bytes: counters.write_bytes.load(Ordering::Relaxed),
-            read_requests: counters.read_requests.load(Ordering::Relaxed),
-            write_requests: counters.write_requests.load(Ordering::Relaxed),
-            flushes: counters.flushes.load(Ordering::Relaxed),
-            errors: counters.errors.load(Ordering::Relaxed),
-        }
+impl Default for DeviceLists {
+    /// Every list, without a device.
+    fn default() -> Self {
+        let names = KINDS.iter().filter_map(|kind| kind.counters);
+        Self(names.map(|name| (name.to_owned(), Vec::new())).collect())
     }
 }
 
-impl From<&NetCounters> for NetCounts {
-    /// As they are now.
-    fn from(counters: &NetCounters) -> Self {
-        Self {
-            rx_bytes: counters.rx_bytes.load(Ordering::Relaxed),
-            tx_bytes: counters.tx_bytes.load(Ordering::Relaxed),
-            rx_packets: counters.rx_packets.load(Ordering::Relaxed),
-            tx_packets: counters.tx_packets.load(Ordering::Relaxed),
-            rx_dropped: counters.rx_dropped.load(Ordering::Relaxed),
-            tx_dropped: counters.tx_dropped.load(Ordering::Relaxed),
-        }
+impl DeviceLists {
+    /// Adds the counters of one device.
+    pub(crate) fn push(&mut self, list: &str, counters: Vec<(&str, u64)>) {
+        let counters = counters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        self.0.entry(list.to_owned()).or_default().push(counters);
+    }
+
+    /// Sum of one counter over the devices of a list.
+    pub(crate) fn sum(&self, list: &str, counter: &str) -> u64 {
+        self.0.get(list).into_iter().flatten().filter_map(|device| device.get(counter)).sum()
     }
 }
 
 impl Counters {
-    /// The counters of this process now, `vcpu` of whose CPU time went to the vCPU threads.
+    /// The counters of this process now, with `vcpu` as the part of its CPU time that went to the vCPU threads.
     #[must_use]
-    pub(crate) fn of_this_process(vcpu: Duration, disks: Vec<DiskCounts>, nets: Vec<NetCounts>) -> Self {
+    pub(crate) fn of_this_process(vcpu: Duration, devices: DeviceLists) -> Self {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let all = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let all = Duration::new(all.tv_sec.unsigned_abs(), u32::try_from(all.tv_nsec).unwrap_or_default());
@@ -85,8 +56,7 @@ impl Counters {
             cpu_vcpu_ns: nanoseconds(vcpu),
             cpu_vmm_ns: nanoseconds(all.saturating_sub(vcpu)),
             memory_resident_bytes: resident_bytes(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
-            disks,
-            nets,
+            devices,
         }
     }
 
@@ -118,7 +88,19 @@ mod tests {
 
     #[test]
     fn this_process_has_used_time_and_memory() {
-        let counters = Counters::of_this_process(Duration::ZERO, Vec::new(), Vec::new());
+        let counters = Counters::of_this_process(Duration::ZERO, DeviceLists::default());
         assert!(counters.cpu_vmm_ns > 0 && counters.memory_resident_bytes > 0, "{counters:?}");
+    }
+
+    #[test]
+    fn counters_of_devices_are_lists_in_the_document() {
+        let mut counters = Counters::default();
+        counters.devices.push("disks", vec![("read_bytes", 1), ("errors", 2)]);
+        counters.devices.push("disks", vec![("read_bytes", 3)]);
+        let json = serde_json::to_value(&counters).unwrap();
+        assert_eq!(json["disks"][0], serde_json::json!({ "read_bytes": 1, "errors": 2 }));
+        assert_eq!(json["nets"], serde_json::json!([]));
+        assert_eq!(serde_json::from_value::<Counters>(json).unwrap(), counters);
+        assert_eq!((counters.devices.sum("disks", "read_bytes"), counters.devices.sum("nets", "rx_bytes")), (4, 0));
     }
 }

@@ -7,12 +7,21 @@ use zerocopy::{Immutable, IntoBytes};
 
 /// Requests in flight.
 pub(super) const QUEUE_SIZE: u16 = 256;
+/// Bytes of one data buffer.
+pub(super) const MAX_SEGMENT_BYTES: u32 = 128 << 10;
+/// Data buffers of one request: header and status take a descriptor each.
+pub(super) const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
+/// Bytes of data in one request: what a driver can send within the two limits above. Larger requests are made of buffers
+/// that overlap, or ignore the limits; they fail.
+pub(super) const MAX_REQUEST_BYTES: u64 = MAX_SEGMENT_BYTES as u64 * MAX_SEGMENTS as u64;
 /// Ranges in one discard or write-zeroes request.
-pub(super) const RANGES_LIMIT: u32 = 16;
+pub(super) const MAX_RANGES: usize = 16;
 /// Sectors in one range of a discard: 2 GiB.
-pub(super) const DISCARD_SECTORS_LIMIT: u32 = 1 << 22;
+pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 22;
 /// Sectors in one range of a write-zeroes: 32 MiB, because the host may have to write them.
-pub(super) const WRITE_ZEROES_SECTORS_LIMIT: u32 = 1 << 16;
+pub(super) const MAX_WRITE_ZEROES_SECTORS: u32 = 1 << 16;
+/// Bytes of the smallest discard that is worth sending, and its alignment: file systems punch no smaller holes.
+const MIN_DISCARD_ALIGNMENT: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
 #[repr(C)]
@@ -41,20 +50,19 @@ pub(super) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// For a disk of `size` bytes.
-    pub(super) fn new(size: u64) -> Self {
+    /// For a disk of `size` bytes whose host device allocates in units of `alignment` bytes.
+    pub(super) fn new(size: u64, alignment: u64) -> Self {
         Self {
             capacity: (size / SECTOR_SIZE).into(),
-            // Header and status take a descriptor each.
-            seg_max: u32::from(QUEUE_SIZE - 2).into(),
+            size_max: MAX_SEGMENT_BYTES.into(),
+            seg_max: MAX_SEGMENTS.into(),
             blk_size: (SECTOR_SIZE as u32).into(),
             num_queues: 1.into(),
-            max_discard_sectors: DISCARD_SECTORS_LIMIT.into(),
-            max_discard_seg: RANGES_LIMIT.into(),
-            // 4 KiB: smaller holes are not punched by file systems.
-            discard_sector_alignment: 8.into(),
-            max_write_zeroes_sectors: WRITE_ZEROES_SECTORS_LIMIT.into(),
-            max_write_zeroes_seg: RANGES_LIMIT.into(),
+            max_discard_sectors: MAX_DISCARD_SECTORS.into(),
+            max_discard_seg: (MAX_RANGES as u32).into(),
+            discard_sector_alignment: ((alignment.max(MIN_DISCARD_ALIGNMENT) / SECTOR_SIZE) as u32).into(),
+            max_write_zeroes_sectors: MAX_WRITE_ZEROES_SECTORS.into(),
+            max_write_zeroes_seg: (MAX_RANGES as u32).into(),
             write_zeroes_may_unmap: 1,
             ..Self::default()
         }

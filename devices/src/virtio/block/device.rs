@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The block device before activation: its checks of the host's file, its identity and configuration space. Opened on
-//! `main`, then asked by vCPU threads.
+//! `main`, then called by vCPU threads.
 
-use super::super::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker, read_config_bytes};
+use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::config::{ConfigSpace, QUEUE_SIZE};
 use super::disk::{Disk, DiskCounters};
 use super::worker::BlockWorker;
 use super::{ID_SIZE, SECTOR_SIZE, lock};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, ioctl_blksszget};
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
@@ -16,30 +16,39 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 use zerocopy::IntoBytes;
 
-/// A disk as the machine is asked to have it.
+/// The block device as a type.
+pub const KIND: DeviceKind = DeviceKind {
+    device_id: VIRTIO_ID_BLOCK,
+    kernel_option: "CONFIG_VIRTIO_BLK",
+    kernel_module: "virtio_blk",
+    optional: false,
+    counters: Some("disks"),
+};
+
+/// A disk of the machine.
 #[derive(Debug)]
 pub struct BlockConfig {
     /// A regular file or a block device, open for reading, and for writing unless `read_only`.
     pub file: File,
-    /// Its path, for messages; it may be gone already.
+    /// Its path, for messages only: the file may have been unlinked.
     pub path: PathBuf,
-    /// The guest cannot write it, and others may read it at the same time.
+    /// The guest cannot write it, and other processes may read it at the same time.
     pub read_only: bool,
-    /// Its contents need not outlive the machine: flushes have nothing to do.
+    /// Its contents need not outlive the machine, so that flushes have nothing to do.
     pub scratch: bool,
-    /// How the guest tells it apart: at most 20 bytes.
+    /// Identifies the disk in the guest: at most 20 bytes.
     pub serial: String,
 }
 
 /// A file cannot serve as a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
-    /// Its type or size cannot be found out.
+    /// Its type or size cannot be determined.
     #[error("cannot examine disk {path}")]
     Examine {
         /// The disk.
@@ -47,7 +56,7 @@ pub enum BlockError {
         /// Why.
         source: std::io::Error,
     },
-    /// A folder, pipe, socket or the like.
+    /// A directory, pipe, socket or the like.
     #[error("disk {path} is neither a regular file nor a block device")]
     Type {
         /// The disk.
@@ -69,13 +78,13 @@ pub enum BlockError {
         /// `reading` or `writing`.
         needed: &'static str,
     },
-    /// Another machine, or another program, has it.
-    #[error("disk {path} is locked by another")]
+    /// Another process holds a lock that excludes this one.
+    #[error("disk {path}: in use by another process")]
     Locked {
         /// The disk.
         path: PathBuf,
     },
-    /// Its file system has no locks, or has run out of them.
+    /// Its file system supports no locks, or no lock is left.
     #[error("cannot lock disk {path}")]
     Lock {
         /// The disk.
@@ -93,54 +102,56 @@ pub enum BlockError {
 pub struct Block {
     identity: DeviceIdentity,
     config: ConfigSpace,
-    disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
 }
 
 impl Block {
     /// Checks and locks the file. The lock is held as long as the device or its worker lives.
     ///
     /// # Errors
-    /// It cannot serve as a disk, or another has it.
+    /// It cannot serve as a disk, or another process uses it.
     pub fn open(config: BlockConfig) -> Result<Self, BlockError> {
         let BlockConfig { mut file, path, read_only, scratch, serial } = config;
         if serial.len() > ID_SIZE {
             return Err(BlockError::Serial(serial));
         }
         check_access(&file, &path, read_only)?;
-        let size = size_of_disk(&mut file, &path)?;
+        let (size, alignment) = size_and_alignment(&mut file, &path)?;
         match lock::lock(&file, read_only) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(BlockError::Locked { path }),
             Err(source) => return Err(BlockError::Lock { path, source }),
         }
-        let mut features = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
+        let mut features = 1 << VIRTIO_BLK_F_SIZE_MAX | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
         features |= if read_only {
             1 << VIRTIO_BLK_F_RO
         } else {
             1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES
         };
         let name = if serial.is_empty() { path.display().to_string() } else { serial.clone() };
+        let counters = Arc::<DiskCounters>::default();
         let identity = DeviceIdentity {
-            device_id: VIRTIO_ID_BLOCK,
+            kind: &KIND,
             name: format!("disk {name}"),
-            kernel_option: "CONFIG_VIRTIO_BLK",
             features,
             queue_sizes: vec![QUEUE_SIZE],
+            counters: Some(Arc::clone(&counters) as _),
         };
         let disk = Disk {
             file,
             size,
+            alignment,
             read_only,
             scratch,
             serial,
-            counters: Arc::default(),
+            counters,
             dirty: AtomicBool::new(false),
             flush_failed: AtomicBool::new(false),
         };
-        Ok(Self { identity, config: ConfigSpace::new(size), disk: Arc::new(disk) })
+        Ok(Self { identity, config: ConfigSpace::new(size, alignment), disk: Arc::new(disk) })
     }
 
-    /// What the disk has done so far, and will do.
+    /// Counters that stay up to date.
     #[must_use]
     pub fn counters(&self) -> Arc<DiskCounters> {
         Arc::clone(&self.disk.counters)
@@ -166,19 +177,22 @@ fn check_access(file: &File, path: &Path, read_only: bool) -> Result<(), BlockEr
     }
 }
 
-fn size_of_disk(file: &mut File, path: &Path) -> Result<u64, BlockError> {
+/// Size, and the unit in which the host allocates.
+fn size_and_alignment(file: &mut File, path: &Path) -> Result<(u64, u64), BlockError> {
     let examine = |source| BlockError::Examine { path: path.to_owned(), source };
     let metadata = file.metadata().map_err(examine)?;
-    let size = match metadata.file_type() {
-        kind if kind.is_file() => metadata.len(),
-        // The end of a block device is where its size is found without asking its driver.
-        kind if kind.is_block_device() => file.seek(SeekFrom::End(0)).map_err(examine)?,
+    let (size, alignment) = match metadata.file_type() {
+        kind if kind.is_file() => (metadata.len(), SECTOR_SIZE),
+        kind if kind.is_block_device() => {
+            let logical_block = ioctl_blksszget(&*file).map_err(|error| examine(error.into()))?;
+            (file.seek(SeekFrom::End(0)).map_err(examine)?, u64::from(logical_block).max(SECTOR_SIZE))
+        }
         _ => return Err(BlockError::Type { path: path.to_owned() }),
     };
     if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
         return Err(BlockError::Size { path: path.to_owned(), size });
     }
-    Ok(size)
+    Ok((size, alignment))
 }
 
 impl VirtioDevice for Block {
@@ -190,7 +204,7 @@ impl VirtioDevice for Block {
         read_config_bytes(self.config.as_bytes(), offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        Ok(Box::new(BlockWorker::new(activation, Arc::clone(&self.disk))))
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        Ok(vec![Box::new(BlockWorker::new(activation, Arc::clone(&self.disk)))])
     }
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on the device's event
-//! loop; shared with the device half, which keeps it over a reset.
+//! loop; shared with the device, which keeps it over a reset.
 
+use super::super::DeviceCounters;
 use super::super::chain::{Reader, Writer};
 use super::super::guest_io;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -12,6 +13,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Bytes of zeroes that are written at once.
+const ZEROES_BUF_SIZE: usize = 64 << 10;
 
 /// What a disk has done since the start. Monotonic, relaxed: for statistics.
 #[derive(Debug, Default)]
@@ -30,20 +34,37 @@ pub struct DiskCounters {
     pub errors: AtomicU64,
 }
 
+impl DeviceCounters for DiskCounters {
+    fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let counters = [
+            ("read_bytes", &self.read_bytes),
+            ("write_bytes", &self.write_bytes),
+            ("read_requests", &self.read_requests),
+            ("write_requests", &self.write_requests),
+            ("flushes", &self.flushes),
+            ("errors", &self.errors),
+        ];
+        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+    }
+}
+
 /// An open, locked disk.
 #[derive(Debug)]
 pub(super) struct Disk {
     pub(super) file: File,
     /// Multiple of the sector size; never changes.
     pub(super) size: u64,
+    /// Unit in bytes in which the host allocates and deallocates. More than a sector on a block device with larger
+    /// logical blocks (4Kn); a file system takes any range.
+    pub(super) alignment: u64,
     pub(super) read_only: bool,
-    /// Its contents need not outlive the machine, so a flush has nothing to do.
+    /// Its contents need not outlive the machine, so that a flush has nothing to do.
     pub(super) scratch: bool,
     pub(super) serial: String,
     pub(super) counters: Arc<DiskCounters>,
     /// Data was written since the last flush that succeeded.
     pub(super) dirty: AtomicBool,
-    /// A flush failed: the host may have forgotten data, and no later flush can bring it back.
+    /// A flush failed: the host may have lost data, and no later flush can bring it back.
     pub(super) flush_failed: AtomicBool,
 }
 
@@ -52,7 +73,6 @@ impl Disk {
         let length = data.remaining() as u64;
         guest_io::read_exact_at(self.file.as_fd(), offset, data)?;
         self.counters.read_bytes.fetch_add(length, Ordering::Relaxed);
-        self.counters.read_requests.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -61,20 +81,22 @@ impl Disk {
         self.dirty.store(true, Ordering::Relaxed);
         guest_io::write_all_at(self.file.as_fd(), offset, data)?;
         self.counters.write_bytes.fetch_add(length, Ordering::Relaxed);
-        self.counters.write_requests.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Everything that was written before is on the medium when this returns.
+    /// [`sync`](Self::sync) as a request of the guest's.
     pub(super) fn flush(&self) -> Result<()> {
-        if !self.scratch && !self.read_only {
-            self.flush_with(|| self.file.sync_data())?;
-        }
+        self.sync()?;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn flush_with(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Everything that was written before is on the medium when this returns, unless the disk is scratch.
+    pub(super) fn sync(&self) -> Result<()> {
+        if self.scratch || self.read_only { Ok(()) } else { self.sync_with(|| self.file.sync_data()) }
+    }
+
+    fn sync_with(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.flush_failed.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("an earlier flush failed"));
         }
@@ -84,21 +106,37 @@ impl Disk {
         sync().inspect_err(|_| self.flush_failed.store(true, Ordering::Relaxed))
     }
 
-    /// The contents of the range do not matter any more. Where the host cannot give the space back, nothing happens.
+    /// Gives up the contents of the range. Does nothing where the host cannot deallocate, as at the ends of a range that is
+    /// not aligned.
     pub(super) fn discard(&self, offset: u64, length: u64) -> Result<()> {
-        match self.allocate(FallocateFlags::PUNCH_HOLE, offset, length) {
+        let Some((start, end)) = self.aligned_part(offset, length) else { return Ok(()) };
+        match self.allocate(FallocateFlags::PUNCH_HOLE, start, end - start) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             result => Ok(result?),
         }
     }
 
-    /// The range reads as zeroes afterwards. With `unmap` the host may give the space back.
+    /// The range reads as zeroes afterwards. With `unmap` the host may deallocate the space.
     pub(super) fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> Result<()> {
         let flag = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        match self.allocate(flag, offset, length) {
+        let Some((start, end)) = self.aligned_part(offset, length) else {
+            return self.write_zero_bytes(offset, length);
+        };
+        match self.allocate(flag, start, end - start) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zero_bytes(offset, length),
-            result => Ok(result?),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                self.write_zero_bytes(offset, start - offset)?;
+                self.write_zero_bytes(end, offset + length - end)
+            }
         }
+    }
+
+    /// Start and end of the part of a range that the host can allocate or deallocate; `None` if there is none.
+    fn aligned_part(&self, offset: u64, length: u64) -> Option<(u64, u64)> {
+        let start = offset.next_multiple_of(self.alignment);
+        let end = (offset + length) / self.alignment * self.alignment;
+        (start < end).then_some((start, end))
     }
 
     fn allocate(&self, flag: FallocateFlags, offset: u64, length: u64) -> rustix::io::Result<()> {
@@ -107,12 +145,13 @@ impl Disk {
     }
 
     fn write_zero_bytes(&self, offset: u64, length: u64) -> Result<()> {
-        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROES: [u8; ZEROES_BUF_SIZE] = [0; ZEROES_BUF_SIZE];
+        self.dirty.store(true, Ordering::Relaxed);
         let mut done = 0;
         while done < length {
-            let step = (length - done).min(ZEROES.len() as u64);
-            self.file.write_all_at(&ZEROES[..step as usize], offset + done)?;
-            done += step;
+            let count = (length - done).min(ZEROES.len() as u64);
+            self.file.write_all_at(&ZEROES[..count as usize], offset + done)?;
+            done += count;
         }
         Ok(())
     }
@@ -120,6 +159,7 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SECTOR_SIZE;
     use super::*;
 
     fn disk(scratch: bool) -> Disk {
@@ -128,6 +168,7 @@ mod tests {
         Disk {
             file,
             size: 8192,
+            alignment: SECTOR_SIZE,
             read_only: false,
             scratch,
             serial: String::new(),
@@ -144,30 +185,30 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_that_failed_once_fails_for_ever() {
+    fn flush_that_failed_once_fails_for_ever() {
         let disk = disk(false);
-        assert!(disk.flush_with(|| Err(std::io::ErrorKind::StorageFull.into())).is_err());
+        assert!(disk.sync_with(|| Err(std::io::ErrorKind::StorageFull.into())).is_err());
         disk.dirty.store(true, Ordering::Relaxed);
         assert!(disk.flush().is_err());
         assert_eq!(disk.counters.flushes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn a_clean_disk_is_not_synced_again() {
+    fn clean_disk_is_not_synced_again() {
         let disk = disk(false);
         disk.flush().unwrap();
-        disk.flush_with(|| panic!("nothing was written")).unwrap();
+        disk.sync_with(|| panic!("nothing was written")).unwrap();
     }
 
     #[test]
-    fn a_scratch_disk_is_never_synced() {
+    fn scratch_disk_is_never_synced() {
         let disk = disk(true);
         disk.flush_failed.store(true, Ordering::Relaxed);
         disk.flush().unwrap();
     }
 
     #[test]
-    fn zeroes_are_written_exactly_where_asked_for_in_each_of_the_three_ways() {
+    fn write_zeroes_changes_its_range_only_in_each_of_three_ways() {
         let expected: Vec<u8> = (0..8192).map(|i| if (512..4608).contains(&i) { 0 } else { 0xaa }).collect();
         for way in 0..3 {
             let disk = disk(true);
@@ -178,6 +219,25 @@ mod tests {
             }
             assert_eq!(contents(&disk), expected, "way {way}");
             assert_eq!(disk.file.metadata().unwrap().len(), 8192);
+        }
+    }
+
+    #[test]
+    fn disk_with_large_blocks_discards_whole_blocks_and_zeroes_all() {
+        for (offset, length, discarded) in [(512, 7168, None), (512, 7680, Some(4096..8192)), (0, 4608, Some(0..4096))]
+        {
+            let large_blocks = || Disk { alignment: 4096, ..disk(true) };
+            let zeroes = |range: std::ops::Range<usize>| {
+                (0..8192).map(|i| if range.contains(&i) { 0 } else { 0xaa }).collect::<Vec<u8>>()
+            };
+            let disk = large_blocks();
+            disk.discard(offset, length).unwrap();
+            assert_eq!(contents(&disk), zeroes(discarded.unwrap_or_default()));
+            for unmap in [true, false] {
+                let disk = large_blocks();
+                disk.write_zeroes(offset, length, unmap).unwrap();
+                assert_eq!(contents(&disk), zeroes(offset as usize..(offset + length) as usize));
+            }
         }
     }
 }

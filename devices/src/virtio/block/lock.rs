@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The lock on a disk's file, so that no two machines write it, or one writes what another reads. Runs on `main`.
+//! The lock on a disk's file, so that no two machines write it, and none reads what another writes. Runs on `main`.
 //!
-//! It is an open-file-description lock (`fcntl(2)`, `F_OFD_SETLK`): it belongs to the open file, is seen by other machines
-//! whatever process holds it, works on network file systems, and ends with the last descriptor, however that ends.
+//! It is an open-file-description lock (`fcntl(2)`, `F_OFD_SETLK`): it belongs to the open file, excludes other open files
+//! in any process, works on network file systems, and ends with the last descriptor, also when a process is killed.
 #![allow(unsafe_code, reason = "no safe wrapper offers open-file-description locks")]
 
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 /// Locks all of `file`, shared if `read_only`.
 ///
 /// # Errors
-/// `WouldBlock` if another holds a lock that excludes this one; else the file cannot be locked at all.
+/// `WouldBlock` if another open file has a lock that excludes this one; any other if the file cannot be locked at all.
 pub(super) fn lock(file: &File, read_only: bool) -> Result<()> {
     let kind = if read_only { libc::F_RDLCK } else { libc::F_WRLCK };
     // SAFETY: flock is plain data; all zeroes is a range from the start to the end, and no process id, as this lock wants.
@@ -22,7 +22,7 @@ pub(super) fn lock(file: &File, read_only: bool) -> Result<()> {
     // SAFETY: the descriptor is open, and `range` is what the command reads.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } {
         -1 => Err(match Error::last_os_error() {
-            // The manual allows either for a lock that is held.
+            // fcntl(2) allows either error for a lock that is held.
             error if error.raw_os_error() == Some(libc::EACCES) => std::io::ErrorKind::WouldBlock.into(),
             error => error,
         }),

@@ -6,8 +6,8 @@
 //! |---|---|---|
 //! | 0 | both | requests: header, data, status byte |
 //!
-//! A request is acknowledged when it is done, never before. A flush that failed stays failed until the machine ends,
-//! because the host forgets which pages it could not write.
+//! A request is acknowledged when it is done, never before; without the feature FLUSH a write is done when it is durable.
+//! A flush that failed fails until the machine ends, because the host's kernel forgets which pages it could not write.
 //!
 //! Not supported: several queues, geometry, secure erase, zones, a cache mode that the driver can switch, disk formats other
 //! than raw (they are never probed), and resizing.
@@ -19,7 +19,7 @@ mod lock;
 mod request;
 mod worker;
 
-pub use device::{Block, BlockConfig, BlockError};
+pub use device::{Block, BlockConfig, BlockError, KIND};
 pub use disk::DiskCounters;
 
 /// Unit of addresses and capacities, whatever the host's block size is.

@@ -1,26 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Serves the requests of one disk, one after the other, each wholly done before it is acknowledged. Runs on the disk's
-//! own event loop.
+//! Executes the requests of one disk, one after the other, in steps of at most [`MAX_STEP_BYTES`]. A request that is not
+//! done when a turn is over stays in flight and goes on in the next turn. Runs on the disk's own event loop.
 
-use super::super::chain::Chain;
-use super::super::queue::{Served, Virtqueue};
+use super::super::queue::{Taken, Virtqueue};
 use super::super::{Activation, Worker};
 use super::ID_SIZE;
 use super::disk::Disk;
-use super::request::{Limits, Operation, Request, Status};
-use crate::GuestMemory;
+use super::request::{Header, Limits, Operation, Status};
 use crate::event_loop::Source;
 use crate::guest_warn;
+use crate::turn::{MAX_STEP_BYTES, Turn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES};
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 use vmm_sys_util::epoll::EventSet;
 
 pub(super) struct BlockWorker {
-    memory: GuestMemory,
     requests: Virtqueue,
     disk: Arc<Disk>,
     limits: Limits,
+    /// The driver cannot flush, so that each write must be durable before it is acknowledged.
+    write_through: bool,
+    /// Begun in an earlier turn.
+    current: Option<Request>,
+}
+
+/// A request in flight.
+struct Request {
+    taken: Taken,
+    operation: Operation,
+    /// Bytes of its data or its ranges that are done.
+    done: u64,
 }
 
 impl BlockWorker {
@@ -31,63 +41,145 @@ impl BlockWorker {
             discard: activation.has_feature(VIRTIO_BLK_F_DISCARD),
             write_zeroes: activation.has_feature(VIRTIO_BLK_F_WRITE_ZEROES),
         };
-        Self { requests: activation.queues.remove(0), memory: activation.memory, disk, limits }
+        let write_through = !activation.has_feature(VIRTIO_BLK_F_FLUSH);
+        Self { requests: activation.queues.remove(0), disk, limits, write_through, current: None }
+    }
+
+    /// Reads a new request, and answers it if it is invalid.
+    fn begin(&mut self, taken: Taken) {
+        let chain = taken.chain();
+        if chain.writable.remaining() == 0 {
+            // No space for a status.
+            return self.requests.finish(taken, 0);
+        }
+        match Operation::parse(chain, self.limits) {
+            Ok(operation) => self.current = Some(Request { taken, operation, done: 0 }),
+            Err(status) => self.answer(taken, status, 0),
+        }
+    }
+
+    /// Does the next step of a request, and answers it if that was the last.
+    fn advance(&mut self, mut request: Request, turn: &mut Turn<'_>) {
+        let outcome = self.step(&request).and_then(|bytes| {
+            turn.spend(bytes);
+            request.done += bytes;
+            let is_done = request.done == request.operation.bytes();
+            if is_done { self.complete(&request.operation).map(Some) } else { Ok(None) }
+        });
+        match outcome {
+            Ok(None) => self.current = Some(request),
+            Ok(Some(written)) => self.answer(request.taken, Status::Ok, written),
+            Err(error) => {
+                guest_warn!("disk {}: {error}", self.disk.serial);
+                self.answer(request.taken, Status::IoError, 0);
+            }
+        }
+    }
+
+    /// Returns how many bytes of the operation were done.
+    fn step(&self, request: &Request) -> std::io::Result<u64> {
+        let (disk, done, mut chain) = (&*self.disk, request.done, request.taken.chain());
+        match &request.operation {
+            Operation::Read { offset, length } => {
+                let (mut data, count) = (chain.writable, (length - done).min(MAX_STEP_BYTES));
+                data.skip(done as usize);
+                let _ = data.split_off(count as usize);
+                disk.read(offset + done, &mut data)?;
+                Ok(count)
+            }
+            Operation::Write { offset, length } => {
+                let (mut data, count) = (chain.readable, (length - done).min(MAX_STEP_BYTES));
+                data.skip(size_of::<Header>() + done as usize);
+                let _ = data.split_off(count as usize);
+                disk.write(offset + done, &mut data)?;
+                Ok(count)
+            }
+            Operation::Discard(ranges) => {
+                let range = ranges.step(done, MAX_STEP_BYTES);
+                disk.discard(range.offset, range.length)?;
+                Ok(range.length)
+            }
+            Operation::WriteZeroes(ranges) => {
+                let range = ranges.step(done, MAX_STEP_BYTES);
+                disk.write_zeroes(range.offset, range.length, range.unmap)?;
+                Ok(range.length)
+            }
+            Operation::Flush => disk.flush().map(|()| 0),
+            Operation::GetId => {
+                let mut id = [0; ID_SIZE];
+                id[..disk.serial.len()].copy_from_slice(disk.serial.as_bytes());
+                chain.writable.write_all(&id).expect("the space for an id was checked");
+                Ok(0)
+            }
+        }
+    }
+
+    /// All bytes are done. Returns how many were written to the guest.
+    fn complete(&self, operation: &Operation) -> std::io::Result<u64> {
+        let counters = &self.disk.counters;
+        match operation {
+            Operation::Read { length, .. } => {
+                counters.read_requests.fetch_add(1, Ordering::Relaxed);
+                return Ok(*length);
+            }
+            Operation::Write { .. } => {
+                self.write_through()?;
+                counters.write_requests.fetch_add(1, Ordering::Relaxed);
+            }
+            Operation::WriteZeroes(_) => self.write_through()?,
+            Operation::GetId => return Ok(ID_SIZE as u64),
+            Operation::Flush | Operation::Discard(_) => {}
+        }
+        Ok(0)
+    }
+
+    fn write_through(&self) -> std::io::Result<()> {
+        if self.write_through { self.disk.sync() } else { Ok(()) }
+    }
+
+    /// Writes the status and returns the chain, whose first `written` bytes have been filled.
+    fn answer(&mut self, taken: Taken, status: Status, written: u64) {
+        if status == Status::IoError {
+            self.disk.counters.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut place = taken.chain().writable;
+        let space = place.remaining() as u64 - 1;
+        place.skip(space as usize);
+        place.write_all(&[status as u8]).expect("one byte is left");
+        // The used length counts bytes from the start of the buffers: the status belongs to it only if all the space
+        // before it was filled (virtio 1.3, 2.7.8.2).
+        let written = if written == space { written + 1 } else { written };
+        // A chain is shorter than 4 GiB.
+        self.requests.finish(taken, written as u32);
     }
 }
 
 impl Worker for BlockWorker {
     fn sources(&self) -> Vec<Source> {
-        vec![Source::kick(self.requests.kick(), 0)]
+        vec![Source::event(self.requests.queue_event(), 0)]
     }
 
-    fn start(&mut self) {
-        let Self { memory, requests, disk, limits } = self;
-        requests.serve(memory, |chain| serve(chain, disk, *limits));
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        while !turn.is_over() {
+            if let Some(request) = self.current.take() {
+                self.advance(request, turn);
+            } else if let Some(taken) = self.requests.take() {
+                self.begin(taken);
+            } else {
+                return;
+            }
+        }
+        self.requests.reschedule();
     }
 
-    fn process(&mut self, _: u32, _: EventSet) {
-        self.start();
+    fn process(&mut self, _: u32, _: EventSet, turn: &mut Turn<'_>) {
+        self.start(turn);
     }
 
-    /// What the guest was told is written stays written even if the host goes down next.
-    fn retire(&mut self) {
+    /// What was acknowledged as written stays written even if the host goes down next.
+    fn drain(&mut self) {
         if let Err(error) = self.disk.flush() {
             guest_warn!("disk {}: cannot be flushed: {error}", self.disk.serial);
-        }
-    }
-}
-
-fn serve(chain: &mut Chain<'_>, disk: &Disk, limits: Limits) -> Served {
-    let Some(mut request) = Request::parse(chain, limits) else { return Served::Done(0) };
-    let room = chain.writable.remaining() as u32;
-    let status = request.operation.and_then(|operation| {
-        execute(operation, disk).map_err(|error| {
-            guest_warn!("disk {}: {error}", disk.serial);
-            Status::IoError
-        })
-    });
-    let status = status.map_or_else(|refused| refused, |()| Status::Ok);
-    if status == Status::IoError {
-        disk.counters.errors.fetch_add(1, Ordering::Relaxed);
-    }
-    request.status.write_all(&[status as u8]).expect("the status writer was split off with one byte");
-    // After an error only the status was written, and a driver that looks at the length must not take more for data.
-    Served::Done(if status == Status::Ok { room } else { 1 })
-}
-
-fn execute(operation: Operation<'_>, disk: &Disk) -> std::io::Result<()> {
-    match operation {
-        Operation::Read { offset, mut data } => disk.read(offset, &mut data),
-        Operation::Write { offset, mut data } => disk.write(offset, &mut data),
-        Operation::Flush => disk.flush(),
-        Operation::GetId { mut data } => {
-            let mut id = [0; ID_SIZE];
-            id[..disk.serial.len()].copy_from_slice(disk.serial.as_bytes());
-            data.write_all(&id).map_err(|_| std::io::ErrorKind::InvalidInput.into())
-        }
-        Operation::Discard(ranges) => ranges.iter().try_for_each(|range| disk.discard(range.offset, range.length)),
-        Operation::WriteZeroes(ranges) => {
-            ranges.iter().try_for_each(|range| disk.write_zeroes(range.offset, range.length, range.unmap))
         }
     }
 }

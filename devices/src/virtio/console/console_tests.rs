@@ -65,7 +65,8 @@ fn bench(input: Option<PortInput>, output: Option<PortOutput>, error: Option<Por
     let driver = Driver::new(&console.identity().queue_sizes);
     let events = EventLoop::spawn("io").unwrap();
     let (memory, interrupt) = (driver.memory.clone(), driver.interrupt.clone());
-    let transport = MmioTransport::new(Box::new(console), memory, interrupt, driver.kicks(), events.handle());
+    let transport =
+        MmioTransport::new(Box::new(console), memory, interrupt, driver.queue_events(), vec![events.handle()]);
     driver.start(&transport, MULTIPORT);
     Bench { driver, _transport: transport, events, log, control, monitors }
 }
@@ -81,13 +82,13 @@ fn writing(descriptor: impl Into<std::os::fd::OwnedFd>) -> Option<PortOutput> {
 impl Bench {
     fn tell(&mut self, port: u32, event: u16, value: u16) {
         let message = [&port.to_le_bytes()[..], &event.to_le_bytes(), &value.to_le_bytes()].concat();
-        let offered = self.driver.offer(CONTROL_FROM_DRIVER, &[Buffer::Send(&message)]);
+        let offered = self.driver.offer(CONTROL_FROM_DRIVER, &[Buffer::Readable(&message)]);
         assert_eq!(self.driver.wait_returned(CONTROL_FROM_DRIVER).0, offered.head);
     }
 
     /// The next control message: port, event, value, name.
     fn hear(&mut self) -> (u32, u16, u16, String) {
-        let offered = self.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Room(64)]);
+        let offered = self.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Writable(64)]);
         let (_, length) = self.driver.wait_returned(CONTROL_TO_DRIVER);
         let bytes = &self.driver.contents(&offered, 0)[..length as usize];
         let half = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
@@ -96,12 +97,12 @@ impl Bench {
     }
 
     fn send(&mut self, queue: usize, bytes: &[u8]) -> Offered {
-        self.driver.offer(queue, &[Buffer::Send(bytes)])
+        self.driver.offer(queue, &[Buffer::Readable(bytes)])
     }
 
     /// What arrives in the next buffer of a port.
     fn receive(&mut self, queue: usize, room: u32) -> Vec<u8> {
-        let offered = self.driver.offer(queue, &[Buffer::Room(room)]);
+        let offered = self.driver.offer(queue, &[Buffer::Writable(room)]);
         let (_, length) = self.driver.wait_returned(queue);
         let mut bytes = self.driver.contents(&offered, 0);
         bytes.truncate(length as usize);
@@ -142,7 +143,7 @@ fn a_driver_that_asks_without_listening_or_for_ports_that_are_not_there_is_bound
     }
     let answers = (0..256).map(|_| bench.hear().0).filter(|&port| port == 1).count();
     assert_eq!(answers, 256);
-    bench.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Room(64)]);
+    bench.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Writable(64)]);
     bench.tell(0, 9, 9);
     assert_eq!(bench.driver.returned(CONTROL_TO_DRIVER), None);
 }
@@ -167,10 +168,10 @@ fn console_output_and_error_come_out_apart_and_are_counted() {
 fn what_is_in_the_ring_when_the_machine_stops_is_passed_on() {
     let mut bench = bench(None, None, None);
     // Without a kick, as when the last vCPU stopped between the two.
-    let place = bench.driver.place(5);
+    let place = bench.driver.allocate(5);
 
     bench.driver.memory.write_slice(b"panic", GuestAddress(place)).unwrap();
-    bench.driver.describe(CONSOLE, 0, place, 5, 0, 0);
+    bench.driver.write_descriptor(CONSOLE, 0, place, 5, 0, 0);
     bench.driver.offer_head(CONSOLE, 0);
     bench.events.stop();
     assert_eq!(*bench.log.0.lock().unwrap(), b"panic");
@@ -195,18 +196,18 @@ fn input_is_read_only_for_a_port_that_is_open_and_into_buffers_that_were_given()
     let original = stdin.try_clone().unwrap();
     let mut bench = bench(reading(stdin), None, None);
     typed.write_all(b"hello world").unwrap();
-    let first = bench.driver.offer(STDIN, &[Buffer::Room(5)]);
+    let first = bench.driver.offer(STDIN, &[Buffer::Writable(5)]);
     bench.tell(1, 6, 1);
     assert_eq!(bench.driver.returned(STDIN), None);
     bench.tell(2, 6, 1);
     assert_eq!(bench.driver.wait_returned(STDIN), (first.head, 5));
     assert_eq!(bench.driver.contents(&first, 0), b"hello");
     assert_eq!(bench.receive(STDIN, 64), b" world");
-    let last = bench.driver.offer(STDIN, &[Buffer::Room(64)]);
+    let last = bench.driver.offer(STDIN, &[Buffer::Writable(64)]);
     typed.write_all(b"!").unwrap();
     assert_eq!(bench.driver.wait_returned(STDIN), (last.head, 1));
     assert!(!bench.monitors[2].input_ended.load(SeqCst));
-    bench.driver.offer(STDIN, &[Buffer::Room(64)]);
+    bench.driver.offer(STDIN, &[Buffer::Writable(64)]);
     drop(typed);
     bench.wait_signal(2);
     assert!(bench.monitors[2].input_ended.load(SeqCst));
@@ -227,11 +228,11 @@ fn a_regular_file_and_an_empty_device_are_input_too() {
         received.extend(bench.receive(STDIN, 4096));
     }
     assert_eq!(received, bytes);
-    bench.driver.offer(STDIN, &[Buffer::Room(1)]);
+    bench.driver.offer(STDIN, &[Buffer::Writable(1)]);
     bench.wait_signal(2);
 
     let mut bench = self::bench(reading(File::open("/dev/null").unwrap()), None, None);
-    bench.driver.offer(STDIN, &[Buffer::Room(1)]);
+    bench.driver.offer(STDIN, &[Buffer::Writable(1)]);
     bench.tell(2, 6, 1);
     bench.wait_signal(2);
     assert_eq!(bench.monitors[2].to_guest.load(SeqCst), 0);
@@ -298,9 +299,9 @@ fn the_monitor_signals_when_as_much_came_out_as_was_asked_for() {
 #[test]
 fn more_than_a_port_passes_on_at_once_is_refused() {
     let mut bench = bench(None, None, None);
-    bench.driver.describe(STDOUT, 0, 0x20_0000, (1 << 20) + 1, 0, 0);
+    bench.driver.write_descriptor(STDOUT, 0, 0x20_0000, (1 << 20) + 1, 0, 0);
     bench.driver.offer_head(STDOUT, 0);
-    bench.driver.kick(STDOUT);
+    bench.driver.notify(STDOUT);
     assert_eq!(bench.driver.wait_returned(STDOUT), (0, 0));
     assert_eq!(bench.monitors[2].to_host.load(SeqCst), 0);
 }

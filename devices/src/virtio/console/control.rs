@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the feature of several ports brings: control messages of the console device. Pure. Virtio 1.3, 5.3.3 and 5.3.6.2
+//! The feature of several ports and its control messages. Pure. Virtio 1.3, 5.3.3 and 5.3.6.2
 //! (`struct virtio_console_control`).
 
 use zerocopy::little_endian::{U16, U32};
@@ -10,9 +10,9 @@ pub(super) const FEATURE_MULTIPORT: u32 = 1;
 
 /// The driver is ready for messages (1), or is not (0).
 pub(super) const DEVICE_READY: u16 = 0;
-/// There is a port.
+/// Announces a port.
 pub(super) const PORT_ADD: u16 = 1;
-/// The driver has made the port its own (1), or could not (0).
+/// The driver has set up the port (1), or could not (0).
 pub(super) const PORT_READY: u16 = 3;
 /// The port is a console.
 pub(super) const CONSOLE_PORT: u16 = 4;
@@ -21,7 +21,7 @@ pub(super) const PORT_OPEN: u16 = 6;
 /// The name of the port follows.
 pub(super) const PORT_NAME: u16 = 7;
 
-/// A message, but for the name that may follow.
+/// A message without the name that may follow.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Message {

@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The console device before activation: its ports, identity and configuration space. Built on `main`, then asked by vCPU
+//! The console device before activation: its ports, identity and configuration space. Built on `main`, then called by vCPU
 //! threads.
 
-use super::super::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker, read_config_bytes};
+use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::control::FEATURE_MULTIPORT;
-use super::port::{PortConfig, PortInput, PortOutput, PortStream};
+use super::port::PortConfig;
 use super::worker::ConsoleWorker;
-use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
-/// A driver fills the whole of these with buffers of a page each, whether they are needed or not, so they are small.
-const TO_DRIVER: u16 = 16;
-/// The same, of a port that never has input.
-const TO_DRIVER_UNUSED: u16 = 2;
-const FROM_DRIVER: u16 = 32;
+/// The console device as a type.
+pub const KIND: DeviceKind = DeviceKind {
+    device_id: VIRTIO_ID_CONSOLE,
+    kernel_option: "CONFIG_VIRTIO_CONSOLE",
+    kernel_module: "virtio_console",
+    optional: false,
+    counters: None,
+};
 
-/// `struct virtio_console_config`; only the number of ports is of a negotiated feature.
+/// Linux fills the whole queue with buffers of a page each, whether they are needed or not, so it is small.
+const TO_DRIVER_QUEUE_SIZE: u16 = 16;
+/// The same, for a port that never has input.
+const NO_INPUT_QUEUE_SIZE: u16 = 2;
+const FROM_DRIVER_QUEUE_SIZE: u16 = 32;
+
+/// `struct virtio_console_config`. Only the number of ports belongs to a feature that is offered.
 #[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]
 #[repr(C)]
 struct ConfigSpace {
@@ -41,17 +49,18 @@ impl Console {
     pub fn new(ports: Vec<PortConfig>) -> Self {
         let mut queue_sizes = Vec::new();
         for (number, port) in ports.iter().enumerate() {
-            queue_sizes.extend([if port.input.is_some() { TO_DRIVER } else { TO_DRIVER_UNUSED }, FROM_DRIVER]);
+            let to_driver = if port.input.is_some() { TO_DRIVER_QUEUE_SIZE } else { NO_INPUT_QUEUE_SIZE };
+            queue_sizes.extend([to_driver, FROM_DRIVER_QUEUE_SIZE]);
             if number == 0 {
-                queue_sizes.extend([TO_DRIVER, FROM_DRIVER]);
+                queue_sizes.extend([TO_DRIVER_QUEUE_SIZE, FROM_DRIVER_QUEUE_SIZE]);
             }
         }
         let identity = DeviceIdentity {
-            device_id: VIRTIO_ID_CONSOLE,
+            kind: &KIND,
             name: "console".to_owned(),
-            kernel_option: "CONFIG_VIRTIO_CONSOLE",
             features: 1 << FEATURE_MULTIPORT,
             queue_sizes,
+            counters: None,
         };
         let config = ConfigSpace { max_nr_ports: (ports.len() as u32).into(), ..ConfigSpace::default() };
         Self { identity, config, ports }
@@ -67,20 +76,8 @@ impl VirtioDevice for Console {
         read_config_bytes(self.config.as_bytes(), offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        // The worker is gone after a reset, the ports are not: it gets handles of its own.
-        let ports = self.ports.iter().map(try_clone).collect::<std::io::Result<Vec<_>>>();
-        let ports = ports.map_err(|source| ActivateError { step: "cannot share the ports' descriptors", source })?;
-        Ok(Box::new(ConsoleWorker::new(activation, ports)))
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        // The host's ends outlive the worker: the next activation uses the same descriptors.
+        Ok(vec![Box::new(ConsoleWorker::new(activation, self.ports.clone()))])
     }
-}
-
-fn try_clone(port: &PortConfig) -> std::io::Result<PortConfig> {
-    let input = port.input.as_ref().map(|input| input.0.try_clone().map(PortInput)).transpose()?;
-    let output = match &port.output {
-        Some(PortOutput::Stream(stream)) => Some(PortOutput::Stream(PortStream(stream.0.try_clone()?))),
-        Some(PortOutput::Log(log)) => Some(PortOutput::Log(Arc::clone(log))),
-        None => None,
-    };
-    Ok(PortConfig { name: port.name, is_console: port.is_console, input, output, monitor: Arc::clone(&port.monitor) })
 }

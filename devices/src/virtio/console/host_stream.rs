@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A descriptor of the host's that is read or written without ever blocking, whatever it is and whoever shares it. Opened
-//! on `main`, used on the `io` event loop.
+//! A host descriptor of any type that is read or written without blocking and without changing its open file. Opened on
+//! `main`, used on the `io` event loop.
 //!
-//! `O_NONBLOCK` must not be set on a descriptor that we inherited: it belongs to the open file, which the parent and its
-//! other children use too. Hence, by type:
+//! `O_NONBLOCK` must not be set on an inherited descriptor: it belongs to the open file, which the parent and its other
+//! children use too. Hence, by type:
 //!
 //! | type | how |
 //! |---|---|
 //! | socket | a flag of each call |
-//! | regular file, block device, memory device, already non-blocking | as it is; it does not block for long |
-//! | pipe, FIFO, terminal | the same file opened again through `/proc`, non-blocking; a new open file of our own |
-//! | the same where that is not permitted, anything else | asked with `poll` before each small step |
+//! | regular file, block device, memory device, already non-blocking | unchanged; it does not block for long |
+//! | pipe, FIFO, terminal | opened again through `/proc`, non-blocking: a new open file that is not shared |
+//! | the same where that is not permitted, anything else | `poll` before each call, which moves little |
 
 use super::super::chain::{Reader, Writer};
 use super::super::guest_io::{self, Channel};
@@ -20,11 +20,11 @@ use rustix::termios::isatty;
 use std::io::{ErrorKind, Result};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-/// A pipe that is ready for writing takes this many bytes at once (`PIPE_BUF`).
-const PIPE_STEP: usize = 4096;
-/// A terminal that is ready for writing takes at least this many, in practice.
-const TERMINAL_STEP: usize = 64;
-/// Device number of `/dev/null`, `/dev/zero`, `/dev/full` and the like.
+/// A pipe that is ready for writing accepts this many bytes at once (`PIPE_BUF`).
+const MAX_PIPE_BYTES: usize = 4096;
+/// A terminal that is ready for writing accepts at least this many, in practice.
+const MAX_TERMINAL_BYTES: usize = 64;
+/// Major device number of `/dev/null`, `/dev/zero`, `/dev/full` and the like.
 const MEMORY_DEVICES: u32 = 1;
 /// Device number of `/dev/ptmx`: opening it again makes another terminal.
 const PTY_MASTER: (u32, u32) = (5, 2);
@@ -33,8 +33,8 @@ const PTY_MASTER: (u32, u32) = (5, 2);
 pub(super) struct HostStream {
     descriptor: OwnedFd,
     channel: Channel,
-    /// Ask before each call, and move at most this much.
-    step: Option<usize>,
+    /// Calls `poll` before each call, which moves at most this many bytes.
+    max_bytes: Option<usize>,
 }
 
 impl HostStream {
@@ -50,7 +50,7 @@ impl HostStream {
         let status = fstat(&descriptor)?;
         let device = (major(status.st_rdev), minor(status.st_rdev));
         let kind = FileType::from_raw_mode(status.st_mode);
-        let free = |descriptor, channel| Ok(Self { descriptor, channel, step: None });
+        let free = |descriptor, channel| Ok(Self { descriptor, channel, max_bytes: None });
         match kind {
             FileType::Socket => return free(descriptor, Channel::Socket),
             FileType::RegularFile | FileType::BlockDevice | FileType::Directory => {
@@ -67,43 +67,38 @@ impl HostStream {
         match reopen.then(|| open(path, flags, Mode::empty())) {
             Some(Ok(own)) => free(own, Channel::Stream),
             _ => {
-                let step = Some(if terminal { TERMINAL_STEP } else { PIPE_STEP });
-                Ok(Self { descriptor, channel: Channel::Stream, step })
+                let max_bytes = Some(if terminal { MAX_TERMINAL_BYTES } else { MAX_PIPE_BYTES });
+                Ok(Self { descriptor, channel: Channel::Stream, max_bytes })
             }
         }
     }
 
-    /// Another handle to the same open file.
-    pub(super) fn try_clone(&self) -> Result<Self> {
-        Ok(Self { descriptor: self.descriptor.try_clone()?, channel: self.channel, step: self.step })
-    }
-
-    /// Puts into `writer` what there is. 0 is the end.
+    /// Reads what there is into `writer`. 0 is the end.
     ///
     /// # Errors
     /// `WouldBlock`, or it cannot be read.
     pub(super) fn read(&self, writer: &mut Writer<'_>) -> Result<usize> {
-        self.ask(PollFlags::IN)?;
+        self.poll(PollFlags::IN)?;
         guest_io::read_some(self.descriptor.as_fd(), self.channel, writer)
     }
 
-    /// Takes from `reader` what there is room for.
+    /// Writes as much of `reader` as is accepted.
     ///
     /// # Errors
     /// `WouldBlock`, or it cannot be written.
     pub(super) fn write(&self, reader: &mut Reader<'_>) -> Result<usize> {
-        self.ask(PollFlags::OUT)?;
-        guest_io::write_some(self.descriptor.as_fd(), self.channel, reader, self.step.unwrap_or(usize::MAX))
+        self.poll(PollFlags::OUT)?;
+        guest_io::write_some(self.descriptor.as_fd(), self.channel, reader, self.max_bytes.unwrap_or(usize::MAX))
     }
 
-    fn ask(&self, direction: PollFlags) -> Result<()> {
-        if self.step.is_none() {
+    fn poll(&self, direction: PollFlags) -> Result<()> {
+        if self.max_bytes.is_none() {
             return Ok(());
         }
         let mut descriptors = [PollFd::new(&self.descriptor, direction)];
         match rustix::io::retry_on_intr(|| poll(&mut descriptors, Some(&Timespec::default())))? {
             0 => Err(ErrorKind::WouldBlock.into()),
-            // Ready, or hung up, which the call will tell.
+            // Ready, or hung up, which the call returns.
             _ => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::testing::{Buffer, Driver};
+use crate::turn::Turn;
 use crate::virtio::queue::Served;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::io::{Read, Write, pipe};
@@ -11,9 +12,9 @@ use std::io::{Read, Write, pipe};
 fn write_until_full(stream: &HostStream, length: usize) -> usize {
     let mut driver = Driver::new(&[8]);
     let mut queue = driver.virtqueue(0, 0);
-    driver.offer(0, &[Buffer::Send(&vec![0; length])]);
+    driver.offer(0, &[Buffer::Readable(&vec![0; length])]);
     let mut taken = 0;
-    queue.serve(&driver.memory, |chain| {
+    queue.serve(&mut Turn::unlimited(), |chain| {
         loop {
             match stream.write(&mut chain.readable) {
                 Ok(count) => taken += count,
@@ -30,7 +31,7 @@ fn write_until_full(stream: &HostStream, length: usize) -> usize {
 #[test]
 fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() {
     let (_reader, writer) = pipe().unwrap();
-    let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, step: Some(PIPE_STEP) };
+    let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, max_bytes: Some(MAX_PIPE_BYTES) };
     assert_eq!(write_until_full(&stream, 200_000), 65536);
 }
 
@@ -38,13 +39,13 @@ fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() 
 fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
     let (reader, writer) = pipe().unwrap();
     let stream = HostStream::for_writing(writer.into()).unwrap();
-    assert!(stream.step.is_none());
+    assert!(stream.max_bytes.is_none());
     assert!(fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
     assert_eq!(write_until_full(&stream, 200_000), 65536);
-    assert!(HostStream::for_reading(reader.into()).unwrap().step.is_none());
+    assert!(HostStream::for_reading(reader.into()).unwrap().max_bytes.is_none());
     let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     let stream = HostStream::for_writing(socket.into()).unwrap();
-    assert_eq!((stream.channel, stream.step), (Channel::Socket, None));
+    assert_eq!((stream.channel, stream.max_bytes), (Channel::Socket, None));
     assert!(!fcntl_getfl(&stream.descriptor).unwrap().contains(OFlags::NONBLOCK));
     assert!(write_until_full(&stream, 1_000_000) > 0);
 }
@@ -61,14 +62,14 @@ fn terminal() -> (std::fs::File, OwnedFd) {
 
 #[test]
 fn a_terminal_that_nobody_reads_is_filled_without_blocking_whether_it_can_be_opened_again_or_not() {
-    for step in [None, Some(TERMINAL_STEP)] {
+    for step in [None, Some(MAX_TERMINAL_BYTES)] {
         let (mut master, terminal) = terminal();
         let original = terminal.try_clone().unwrap();
         let stream = match step {
             None => HostStream::for_writing(terminal).unwrap(),
-            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, step },
+            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, max_bytes: step },
         };
-        assert_eq!(stream.step, step);
+        assert_eq!(stream.max_bytes, step);
         let taken = write_until_full(&stream, 200_000);
         assert!((1..200_000).contains(&taken), "{taken}");
         let mut shown = vec![0xff; taken];
@@ -80,18 +81,18 @@ fn a_terminal_that_nobody_reads_is_filled_without_blocking_whether_it_can_be_ope
 
 #[test]
 fn what_is_typed_is_read_and_nothing_typed_does_not_block() {
-    for step in [None, Some(TERMINAL_STEP)] {
+    for step in [None, Some(MAX_TERMINAL_BYTES)] {
         let (mut master, terminal) = terminal();
         let stream = match step {
             None => HostStream::for_reading(terminal).unwrap(),
-            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, step },
+            Some(_) => HostStream { descriptor: terminal, channel: Channel::Stream, max_bytes: step },
         };
         let mut driver = Driver::new(&[8]);
         let mut queue = driver.virtqueue(0, 0);
-        let offered = driver.offer(0, &[Buffer::Room(64)]);
+        let offered = driver.offer(0, &[Buffer::Writable(64)]);
         let mut read = || {
             let mut result = None;
-            queue.serve(&driver.memory, |chain| {
+            queue.serve(&mut Turn::unlimited(), |chain| {
                 result = Some(stream.read(&mut chain.writable));
                 Served::Later
             });
@@ -108,7 +109,7 @@ fn what_is_typed_is_read_and_nothing_typed_does_not_block() {
 fn the_showing_end_of_a_terminal_is_not_opened_again_because_that_would_make_another_terminal() {
     let (master, _terminal) = terminal();
     let stream = HostStream::for_writing(master.into()).unwrap();
-    assert_eq!(stream.step, Some(TERMINAL_STEP));
+    assert_eq!(stream.max_bytes, Some(MAX_TERMINAL_BYTES));
 }
 
 #[test]
@@ -118,8 +119,8 @@ fn a_pipe_whose_reader_is_gone_says_so_when_it_is_written() {
     let stream = HostStream::for_writing(writer.into()).unwrap();
     let mut driver = Driver::new(&[8]);
     let mut queue = driver.virtqueue(0, 0);
-    driver.offer(0, &[Buffer::Send(b"x")]);
-    queue.serve(&driver.memory, |chain| {
+    driver.offer(0, &[Buffer::Readable(b"x")]);
+    queue.serve(&mut Turn::unlimited(), |chain| {
         assert_eq!(stream.write(&mut chain.readable).unwrap_err().kind(), ErrorKind::BrokenPipe);
         Served::Done(0)
     });

@@ -5,15 +5,15 @@
 //! | queue | direction | carries |
 //! |---|---|---|
 //! | 0, 1 | to, from the driver | bytes of port 0 |
-//! | 2, 3 | to, from the driver | control messages: which ports there are, what they are called, who has opened them |
+//! | 2, 3 | to, from the driver | control messages: which ports there are, their names, whether they are open |
 //! | 2n+2, 2n+3 | to, from the driver | bytes of port n, from 1 on |
 //!
-//! Host side and guest side keep each other's pace without ever blocking: a port whose output is full keeps its buffers in
-//! the queue, so that the guest's writer waits as at a pipe; input is read only into buffers that the guest gave, of a
-//! port that it has opened. What comes out of a port, and when its input ended, is in its [`PortMonitor`].
+//! No side blocks the other: a port whose output is full keeps its buffers in the queue, so that the guest's writer waits
+//! as at a pipe. Input is read only into buffers of a port that the guest has opened. The [`PortMonitor`] of a port has what
+//! went through it and whether its input has ended.
 //!
-//! Not supported: the size of a console and the emergency write in the configuration space (sizes of terminals travel over
-//! a port), and adding and removing ports while the guest runs.
+//! Not supported: the size of a console and the emergency write in the configuration space (terminal sizes are sent over the
+//! control port), and adding and removing ports while the guest runs.
 
 mod control;
 mod device;
@@ -22,7 +22,7 @@ mod port;
 mod transfer;
 mod worker;
 
-pub use device::Console;
+pub use device::{Console, KIND};
 pub use port::{PortConfig, PortInput, PortMonitor, PortOutput};
 
 #[cfg(test)]

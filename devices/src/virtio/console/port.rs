@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the machine says about a port, and what it can learn about one while it is used. Built on `main`; the monitor is
-//! shared between `main` and the `io` event loop.
+//! The configuration of a port, and the monitor of what goes through it. Built on `main`; the monitor is shared between
+//! `main` and the `io` event loop.
 
 use super::host_stream::HostStream;
 use crate::log_sink::LogSink;
@@ -11,24 +11,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
-/// One port. Its number is its place in the list that the console is made from.
-#[derive(Debug)]
+/// One port. Its number is its place in the list that the console is made from. A clone shares descriptors and monitor.
+#[derive(Clone, Debug)]
 pub struct PortConfig {
-    /// As the driver shows it.
+    /// Name in the guest (`/sys/class/virtio-ports/*/name`).
     pub name: &'static str,
     /// The guest's kernel may use it as a console.
     pub is_console: bool,
-    /// Where the guest's input comes from; none means that there never is any.
+    /// Source of the guest's input; `None` if there never is any.
     pub input: Option<PortInput>,
-    /// Where the guest's output goes; none means that it is dropped.
+    /// Destination of the guest's output; `None` drops it.
     pub output: Option<PortOutput>,
-    /// Tells what went through.
+    /// Counts what goes through.
     pub monitor: Arc<PortMonitor>,
 }
 
 /// The source of a port's input.
-#[derive(Debug)]
-pub struct PortInput(pub(super) HostStream);
+#[derive(Clone, Debug)]
+pub struct PortInput(pub(super) Arc<HostStream>);
 
 impl PortInput {
     /// Any descriptor that can be read: pipe, terminal, socket, file, device. Its file status flags are not changed.
@@ -36,22 +36,23 @@ impl PortInput {
     /// # Errors
     /// It cannot be examined.
     pub fn new(descriptor: OwnedFd) -> Result<Self> {
-        HostStream::for_reading(descriptor).map(Self)
+        Ok(Self(Arc::new(HostStream::for_reading(descriptor)?)))
     }
 }
 
 /// The destination of a port's output.
+#[derive(Clone)]
 pub enum PortOutput {
     /// Made by [`PortOutput::descriptor`].
     #[doc(hidden)]
     Stream(PortStream),
-    /// A log, which takes everything at once.
+    /// A log, which never makes the guest wait.
     Log(Arc<dyn LogSink>),
 }
 
 /// A descriptor that is written without blocking.
-#[derive(Debug)]
-pub struct PortStream(pub(super) HostStream);
+#[derive(Clone, Debug)]
+pub struct PortStream(pub(super) Arc<HostStream>);
 
 impl PortOutput {
     /// Any descriptor that can be written: pipe, terminal, socket, file, device. Its file status flags are not changed.
@@ -60,7 +61,7 @@ impl PortOutput {
     /// # Errors
     /// It cannot be examined.
     pub fn descriptor(descriptor: OwnedFd) -> Result<Self> {
-        Ok(Self::Stream(PortStream(HostStream::for_writing(descriptor)?)))
+        Ok(Self::Stream(PortStream(Arc::new(HostStream::for_writing(descriptor)?))))
     }
 }
 
@@ -76,13 +77,13 @@ impl fmt::Debug for PortOutput {
 /// What went through a port. Written on the `io` event loop, read anywhere; counts survive a reset of the device.
 #[derive(Debug)]
 pub struct PortMonitor {
-    /// Bytes that left the guest: taken by the host side, or dropped because it has none any more.
+    /// Bytes that left the guest: accepted by the host side, or dropped because that has closed.
     pub to_host: AtomicU64,
-    /// Bytes that were put into the guest's buffers.
+    /// Bytes that were written to the guest's buffers.
     pub to_guest: AtomicU64,
-    /// The input has ended: `to_guest` does not change any more.
+    /// The input has ended; `to_guest` is final.
     pub input_ended: AtomicBool,
-    /// The reader of the output went away, or it cannot be written: what the guest sends on is dropped.
+    /// The output has no reader any more or cannot be written: what the guest sends from now on is dropped.
     pub output_closed: AtomicBool,
     /// Signalled when the input ends, the output is closed, or the count of [`announce_at`](Self::announce_at) is reached.
     pub event: EventFd,
@@ -90,7 +91,7 @@ pub struct PortMonitor {
 }
 
 impl PortMonitor {
-    /// A monitor that has seen nothing.
+    /// A monitor of an unused port.
     ///
     /// # Errors
     /// The host has no descriptor left.
@@ -105,9 +106,9 @@ impl PortMonitor {
         })
     }
 
-    /// Asks for a signal once `to_host` is at least `bytes`. Returns whether it is already.
+    /// Requests a signal once `to_host` is at least `bytes`. Returns whether it is already.
     pub fn announce_at(&self, bytes: u64) -> bool {
-        // Either this store is seen by the worker's load, or the worker's count is seen by this load.
+        // Either the worker's load sees this store, or this load sees the worker's count.
         self.announce_at.store(bytes, Ordering::SeqCst);
         self.to_host.load(Ordering::SeqCst) >= bytes
     }
@@ -137,7 +138,7 @@ impl PortMonitor {
     }
 
     fn signal(&self) {
-        // It fails only when the counter is at its limit; then it is readable.
+        // The write fails only when the counter is at its limit; a signal is pending then.
         let _ = self.event.write(1);
     }
 }

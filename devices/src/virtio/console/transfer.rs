@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One port at work: its two queues, its host descriptors, and whether they were ready when last tried. Runs on the `io`
+//! One port in use: its two queues, its host descriptors, and whether they were ready when last tried. Runs on the `io`
 //! event loop.
 
 use super::super::chain::{Chain, Reader};
 use super::super::queue::{Served, Virtqueue};
+use super::host_stream::HostStream;
 use super::port::{PortConfig, PortInput, PortMonitor, PortOutput};
-use crate::GuestMemory;
 use crate::guest_warn;
 use crate::log_sink::LogSink;
+use crate::turn::{MAX_STEP_BYTES, Turn};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use vmm_sys_util::epoll::EventSet;
 
-/// Bytes of one chain that are passed on. Drivers send a few pages at most; more would hold up the other ports.
-const TRANSMIT_LIMIT: usize = 1 << 20;
+/// Bytes of one chain that are passed on. Drivers send a few pages at most.
+const MAX_TRANSMIT_BYTES: usize = MAX_STEP_BYTES as usize;
+/// Bytes that a log is given at once.
+const LOG_BUF_SIZE: usize = 1024;
 
 pub(super) struct Port {
     pub(super) name: &'static str,
@@ -23,11 +26,11 @@ pub(super) struct Port {
     pub(super) transmit: Virtqueue,
     pub(super) input: Option<PortInput>,
     pub(super) output: Option<PortOutput>,
-    /// A process in the guest has the port open: input is welcome.
+    /// A process in the guest has the port open.
     pub(super) guest_open: bool,
-    /// The input did not say that it would block when it was last read.
+    /// The input did not return `WouldBlock` when it was last read.
     readable: bool,
-    /// Bytes of the first chain that the output has taken.
+    /// Bytes of the first chain that the output has accepted.
     passed_on: usize,
     monitor: Arc<PortMonitor>,
 }
@@ -40,35 +43,35 @@ impl Port {
     }
 
     /// Input came, or ended.
-    pub(super) fn input_changed(&mut self, memory: &GuestMemory) {
+    pub(super) fn input_changed(&mut self, turn: &mut Turn<'_>) {
         self.readable = !self.monitor.input_ended.load(Ordering::SeqCst);
-        self.receive(memory);
+        self.receive(turn);
     }
 
-    /// There is room in the output again, or nobody reads it any more.
-    pub(super) fn output_changed(&mut self, memory: &GuestMemory, ready: EventSet) {
+    /// The output accepts bytes again, or has no reader any more.
+    pub(super) fn output_changed(&mut self, ready: EventSet, turn: &mut Turn<'_>) {
         if ready.contains(EventSet::ERROR) {
             self.monitor.close_output();
         }
-        self.transmit(memory);
+        self.transmit(turn);
     }
 
     /// Fills the guest's buffers with input, as long as there are both.
-    pub(super) fn receive(&mut self, memory: &GuestMemory) {
+    pub(super) fn receive(&mut self, turn: &mut Turn<'_>) {
         let Self { input, readable, guest_open, monitor, name, .. } = self;
-        self.receive.serve(memory, |chain| match input {
+        self.receive.serve(turn, |chain| match input {
             Some(input) if *readable && *guest_open => receive_into(chain, input, readable, monitor, name),
             _ => Served::Later,
         });
     }
 
-    /// Passes on what the guest sent, as far as the output takes it.
-    pub(super) fn transmit(&mut self, memory: &GuestMemory) {
+    /// Passes on what the guest sent, as far as the output accepts it.
+    pub(super) fn transmit(&mut self, turn: &mut Turn<'_>) {
         let Self { output, passed_on, monitor, name, .. } = self;
-        self.transmit.serve(memory, |chain| {
+        self.transmit.serve(turn, |chain| {
             let sent = &mut chain.readable;
-            if sent.remaining() > TRANSMIT_LIMIT {
-                guest_warn!("console port {name}: {} bytes at once are too many", sent.remaining());
+            if sent.remaining() > MAX_TRANSMIT_BYTES {
+                guest_warn!("console port {name}: {} bytes at once exceed {MAX_TRANSMIT_BYTES}", sent.remaining());
                 return Served::Done(0);
             }
             sent.skip(*passed_on);
@@ -99,7 +102,7 @@ fn receive_into(
     monitor: &PortMonitor,
     name: &str,
 ) -> Served {
-    // Reading into no room would look like the end.
+    // Reading zero bytes would look like the end.
     if chain.writable.remaining() == 0 {
         return Served::Done(0);
     }
@@ -112,7 +115,7 @@ fn receive_into(
         }
         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
         Err(error) => {
-            // A terminal that hung up says EIO, a folder EISDIR: for the guest it is the end.
+            // EIO of a terminal that hung up, EISDIR of a directory: for the guest it is the end.
             guest_warn!("console port {name}: input ends: {error}");
             monitor.end_input();
         }
@@ -128,29 +131,24 @@ fn drop_rest(sent: &mut Reader<'_>, monitor: &PortMonitor) -> bool {
 }
 
 fn write_to_log(sent: &mut Reader<'_>, log: &dyn LogSink, monitor: &PortMonitor) -> bool {
-    let mut text = [0; 1024];
+    let mut text = [0; LOG_BUF_SIZE];
     while sent.remaining() > 0 {
         let length = sent.remaining().min(text.len());
-        sent.read_exact(&mut text[..length]).expect("no more is asked for than remains");
+        sent.read_exact(&mut text[..length]).expect("the length was limited to what remains");
         log.write(&text[..length]);
         monitor.add_to_host(length);
     }
     true
 }
 
-/// Whether all was taken, or dropped because nobody takes it any more.
-fn write_to_stream(
-    sent: &mut Reader<'_>,
-    stream: &super::host_stream::HostStream,
-    monitor: &PortMonitor,
-    name: &str,
-) -> bool {
+/// Whether all was accepted, or dropped because the output is closed.
+fn write_to_stream(sent: &mut Reader<'_>, stream: &HostStream, monitor: &PortMonitor, name: &str) -> bool {
     while sent.remaining() > 0 {
         match stream.write(sent) {
             Ok(length) if length > 0 => monitor.add_to_host(length),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             result => {
-                // A reader that went away is everyday life; a full disk is worth a line.
+                // A reader that has closed is normal; a full disk gets a line.
                 if let Err(error) = result
                     && error.kind() != ErrorKind::BrokenPipe
                 {

@@ -9,9 +9,9 @@ use super::control::{
 };
 use super::port::{PortConfig, PortInput, PortOutput};
 use super::transfer::Port;
-use crate::GuestMemory;
 use crate::event_loop::Source;
 use crate::guest_warn;
+use crate::turn::Turn;
 use std::collections::VecDeque;
 use vmm_sys_util::epoll::EventSet;
 use zerocopy::IntoBytes;
@@ -21,11 +21,10 @@ const CONTROL_TO_DRIVER: u32 = 2;
 const CONTROL_FROM_DRIVER: u32 = 3;
 /// Tokens of host descriptors: this, plus twice the port's number, plus one for an output.
 const STREAM_TOKENS: u32 = 1 << 16;
-/// Control messages that wait for a buffer of the driver's. It needs less than five a port.
-const MESSAGES_LIMIT: usize = 256;
+/// Control messages that wait for a buffer. A driver needs fewer than five for each port.
+const MAX_MESSAGES: usize = 256;
 
 pub(super) struct ConsoleWorker {
-    memory: GuestMemory,
     ports: Vec<Port>,
     to_driver: Virtqueue,
     from_driver: Virtqueue,
@@ -42,27 +41,27 @@ impl ConsoleWorker {
         let mut ports = Vec::new();
         for config in configs {
             let (receive, transmit) = (next(), next());
-            // Without the feature, port 0 is all there is, and nobody says that it is open.
+            // Without the feature there is only port 0, and no message that it is open.
             ports.push(Port::new(config, receive, transmit, !multiport && ports.is_empty()));
             control.get_or_insert_with(|| (next(), next()));
         }
         let (to_driver, from_driver) = control.expect("a console has a port");
-        Self { memory: activation.memory, ports, to_driver, from_driver, messages: VecDeque::new() }
+        Self { ports, to_driver, from_driver, messages: VecDeque::new() }
     }
 
-    /// Takes the driver's messages, and sends the answers to them.
-    fn exchange_messages(&mut self) {
+    /// Receives the driver's messages, and sends the answers.
+    fn exchange_messages(&mut self, turn: &mut Turn<'_>) {
         let mut received = Vec::new();
-        self.from_driver.serve(&self.memory, |chain| {
+        self.from_driver.serve(turn, |chain| {
             let mut message = Message::default();
             if chain.readable.read_exact(message.as_mut_bytes()).is_ok() {
                 received.push(message);
             }
             Served::Done(0)
         });
-        received.into_iter().for_each(|message| self.take_message(message));
+        received.into_iter().for_each(|message| self.handle_message(message, turn));
         let messages = &mut self.messages;
-        self.to_driver.serve(&self.memory, |chain| {
+        self.to_driver.serve(turn, |chain| {
             let Some(message) = messages.pop_front() else { return Served::Later };
             match chain.writable.write_all(&message) {
                 Ok(()) => Served::Done(message.len() as u32),
@@ -74,7 +73,7 @@ impl ConsoleWorker {
         });
     }
 
-    fn take_message(&mut self, message: Message) {
+    fn handle_message(&mut self, message: Message, turn: &mut Turn<'_>) {
         let (number, event, value) = (message.port.get(), message.event.get(), message.value.get());
         if (event, value) == (DEVICE_READY, 1) {
             (0..self.ports.len() as u32).for_each(|number| self.send(Message::new(number, PORT_ADD, 1), ""));
@@ -88,38 +87,38 @@ impl ConsoleWorker {
                     self.send(Message::new(number, CONSOLE_PORT, 1), "");
                 }
                 self.send(Message::new(number, PORT_NAME, 1), name);
-                // The host's side is open from the start: what the guest sends is never refused.
+                // The host's side is open from the start, so that the guest can always send.
                 self.send(Message::new(number, PORT_OPEN, 1), "");
             }
             (PORT_OPEN, open) => {
                 port.guest_open = open == 1;
-                port.receive(&self.memory);
+                port.receive(turn);
             }
             _ => {}
         }
     }
 
     fn send(&mut self, message: Message, name: &str) {
-        if self.messages.len() < MESSAGES_LIMIT {
+        if self.messages.len() < MAX_MESSAGES {
             self.messages.push_back([message.as_bytes(), name.as_bytes()].concat());
         } else {
-            guest_warn!("console: the driver asks for more than it takes; a control message was dropped");
+            guest_warn!("console: {MAX_MESSAGES} control messages wait for a buffer; one more was dropped");
         }
     }
 
-    fn serve_queue(&mut self, queue: u32) {
+    fn serve_queue(&mut self, queue: u32, turn: &mut Turn<'_>) {
         match queue {
-            CONTROL_TO_DRIVER | CONTROL_FROM_DRIVER => self.exchange_messages(),
+            CONTROL_TO_DRIVER | CONTROL_FROM_DRIVER => self.exchange_messages(turn),
             _ => {
                 let number = if queue < CONTROL_TO_DRIVER { 0 } else { queue / 2 - 1 };
                 let Some(port) = self.ports.get_mut(number as usize) else { return };
-                if queue.is_multiple_of(2) { port.receive(&self.memory) } else { port.transmit(&self.memory) }
+                if queue.is_multiple_of(2) { port.receive(turn) } else { port.transmit(turn) }
             }
         }
     }
 }
 
-/// Number of the queue to the driver of a port; the one from it comes next.
+/// Number of a port's queue to the driver. The one from the driver is next.
 fn first_queue(port: u32) -> u32 {
     if port == 0 { 0 } else { 2 * port + 2 }
 }
@@ -127,43 +126,43 @@ fn first_queue(port: u32) -> u32 {
 impl Worker for ConsoleWorker {
     fn sources(&self) -> Vec<Source> {
         let mut sources = vec![
-            Source::kick(self.to_driver.kick(), CONTROL_TO_DRIVER),
-            Source::kick(self.from_driver.kick(), CONTROL_FROM_DRIVER),
+            Source::event(self.to_driver.queue_event(), CONTROL_TO_DRIVER),
+            Source::event(self.from_driver.queue_event(), CONTROL_FROM_DRIVER),
         ];
         for (number, port) in (0..).zip(&self.ports) {
-            let (kicks, streams) = (first_queue(number), STREAM_TOKENS + 2 * number);
-            sources.push(Source::kick(port.receive.kick(), kicks));
-            sources.push(Source::kick(port.transmit.kick(), kicks + 1));
+            let (queue, stream) = (first_queue(number), STREAM_TOKENS + 2 * number);
+            sources.push(Source::event(port.receive.queue_event(), queue));
+            sources.push(Source::event(port.transmit.queue_event(), queue + 1));
             if let Some(PortInput(input)) = &port.input {
-                sources.push(Source::changes(input, streams));
+                sources.push(Source::changes(&**input, stream));
             }
             if let Some(PortOutput::Stream(output)) = &port.output {
-                sources.push(Source::changes(&output.0, streams + 1));
+                sources.push(Source::changes(&*output.0, stream + 1));
             }
         }
         sources
     }
 
-    fn start(&mut self) {
-        self.exchange_messages();
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        self.exchange_messages(turn);
         for port in &mut self.ports {
-            port.transmit(&self.memory);
-            port.receive(&self.memory);
+            port.transmit(turn);
+            port.receive(turn);
         }
     }
 
-    fn process(&mut self, token: u32, ready: EventSet) {
-        let Some(stream) = token.checked_sub(STREAM_TOKENS) else { return self.serve_queue(token) };
+    fn process(&mut self, token: u32, ready: EventSet, turn: &mut Turn<'_>) {
+        let Some(stream) = token.checked_sub(STREAM_TOKENS) else { return self.serve_queue(token, turn) };
         let Some(port) = self.ports.get_mut(stream as usize / 2) else { return };
         if stream.is_multiple_of(2) {
-            port.input_changed(&self.memory);
+            port.input_changed(turn);
         } else {
-            port.output_changed(&self.memory, ready);
+            port.output_changed(ready, turn);
         }
     }
 
-    /// What the guest has sent is passed on, as far as it can be without waiting.
-    fn retire(&mut self) {
-        self.ports.iter_mut().for_each(|port| port.transmit(&self.memory));
+    /// Passes on what the guest has sent, as far as that is possible without waiting.
+    fn drain(&mut self) {
+        self.ports.iter_mut().for_each(|port| port.transmit(&mut Turn::unlimited()));
     }
 }

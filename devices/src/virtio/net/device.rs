@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The network device before activation: identity and configuration space. Built on `main`, then asked by vCPU threads.
+//! The network device before activation: identity and configuration space. Built on `main`, then called by vCPU
+//! threads.
 
-use super::super::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker, read_config_bytes};
+use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::tap::Tap;
 use super::worker::{NetCounters, NetWorker};
 use std::sync::Arc;
@@ -12,12 +13,21 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
+/// The network device as a type.
+pub const KIND: DeviceKind = DeviceKind {
+    device_id: VIRTIO_ID_NET,
+    kernel_option: "CONFIG_VIRTIO_NET",
+    kernel_module: "virtio_net",
+    optional: false,
+    counters: Some("nets"),
+};
+
 const QUEUE_SIZE: u16 = 256;
 
-/// A network interface as the machine is asked to have it.
+/// A network interface of the machine.
 #[derive(Debug)]
 pub struct NetConfig {
-    /// The host's end of the cable.
+    /// The host's end.
     pub tap: Tap,
     /// Address of the guest's end.
     pub mac: [u8; 6],
@@ -44,18 +54,19 @@ impl Net {
         if tap.leaves_checksums {
             features |= 1 << VIRTIO_NET_F_GUEST_CSUM;
         }
+        let counters = Arc::<NetCounters>::default();
         let identity = DeviceIdentity {
-            device_id: VIRTIO_ID_NET,
+            kind: &KIND,
             name: "net".to_owned(),
-            kernel_option: "CONFIG_VIRTIO_NET",
             features,
             queue_sizes: vec![QUEUE_SIZE; 2],
+            counters: Some(Arc::clone(&counters) as _),
         };
         let link_up = Arc::new(AtomicBool::new(true));
-        Self { identity, mac, tap: Arc::new(tap), link_up, counters: Arc::default() }
+        Self { identity, mac, tap: Arc::new(tap), link_up, counters }
     }
 
-    /// What went through the device so far, and will.
+    /// Counters that stay up to date.
     #[must_use]
     pub fn counters(&self) -> Arc<NetCounters> {
         Arc::clone(&self.counters)
@@ -76,13 +87,14 @@ impl VirtioDevice for Net {
         read_config_bytes(&config, offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
         if self.tap.leaves_checksums {
             let leave = activation.has_feature(VIRTIO_NET_F_GUEST_CSUM);
             let step = "cannot set the tap's offloads";
             self.tap.leave_checksums(leave).map_err(|source| ActivateError { step, source })?;
         }
         let (tap, link_up, counters) = (&self.tap, &self.link_up, &self.counters);
-        Ok(Box::new(NetWorker::new(activation, Arc::clone(tap), Arc::clone(link_up), Arc::clone(counters))))
+        let worker = NetWorker::new(activation, Arc::clone(tap), Arc::clone(link_up), Arc::clone(counters));
+        Ok(vec![Box::new(worker)])
     }
 }

@@ -6,19 +6,19 @@
 //! | 0 | to the driver | frames, each behind a header of 12 bytes |
 //! | 1 | from the driver | the same |
 //!
-//! Frames are copied once each way: what the host's kernel sees is what was checked. A frame that is too short, too long,
-//! or has a header that was not negotiated is dropped and counted. While the guest gives no buffers the tap is not read,
-//! and the host's kernel drops what exceeds its queue.
+//! Frames are copied once each way: the host's kernel gets the bytes that were checked. A frame that is too short, too
+//! long, or has a header that was not negotiated is dropped and counted. While the guest offers no buffers the tap is not
+//! read, and the host's kernel drops what exceeds its queue.
 //!
 //! Not supported: merged receive buffers and therefore segments larger than a frame *to* the guest, several queues, the
-//! control queue (filters, announcements), and a policy on addresses: the guest may send from any, as a machine on a cable.
+//! control queue (filters, announcements), and a policy on addresses: the guest may send from any address.
 
 mod device;
 mod packet;
 mod tap;
 mod worker;
 
-pub use device::{Net, NetConfig};
+pub use device::{KIND, Net, NetConfig};
 pub use tap::{Tap, TapError};
 pub use worker::NetCounters;
 

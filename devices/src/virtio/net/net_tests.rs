@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::testing::{Buffer, Driver};
+use crate::turn::Turn;
 use crate::virtio::{VirtioDevice, Worker};
 use std::net::UdpSocket;
 use std::process::Command;
@@ -63,15 +64,15 @@ fn bench(features: u64) -> Bench {
     while !is_up() {
         std::thread::yield_now();
     }
-    let mut worker = net.activate(driver.activation(features)).unwrap();
-    worker.start();
+    let mut worker = net.activate(driver.activation(features)).unwrap().remove(0);
+    worker.start(&mut Turn::unlimited());
     let counters = net.counters();
     Bench { net, driver, worker, counters }
 }
 
 impl Bench {
     fn tap_changed(&mut self) {
-        self.worker.process(TAP_TOKEN, vmm_sys_util::epoll::EventSet::IN);
+        self.worker.process(TAP_TOKEN, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
     }
 
     /// Length of the next packet that arrives. Frames of the host's take their time under load.
@@ -88,8 +89,8 @@ impl Bench {
 
     /// Sends one packet, and tells how many the host has taken and dropped so far.
     fn send(&mut self, packet: &[u8]) -> (u64, u64) {
-        let offered = self.driver.offer(TRANSMIT, &[Buffer::Send(packet)]);
-        self.worker.process(TRANSMIT as u32, vmm_sys_util::epoll::EventSet::IN);
+        let offered = self.driver.offer(TRANSMIT, &[Buffer::Readable(packet)]);
+        self.worker.process(TRANSMIT as u32, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
         assert_eq!(self.driver.returned(TRANSMIT), Some((offered.head, 0)));
         (self.counters.tx_packets.load(Relaxed), self.counters.tx_dropped.load(Relaxed))
     }
@@ -129,8 +130,8 @@ fn datagrams_pass_in_both_directions_and_are_counted() {
     let length = socket.recv(&mut received).unwrap();
     assert_eq!(&received[..length], b"from the guest");
 
-    let buffer = bench.driver.offer(RECEIVE, &[Buffer::Room(1526)]);
-    bench.worker.start();
+    let buffer = bench.driver.offer(RECEIVE, &[Buffer::Writable(1526)]);
+    bench.worker.start(&mut Turn::unlimited());
     assert_eq!(bench.driver.returned(RECEIVE), None);
     socket.send_to(b"from the host", "10.0.0.2:7").unwrap();
     let length = bench.wait_received();
@@ -152,7 +153,7 @@ fn frames_that_come_without_buffers_wait_and_those_that_do_not_fit_are_dropped()
     socket.send_to(&[1; 1400], "10.0.0.2:7").unwrap();
     socket.send_to(b"small", "10.0.0.2:7").unwrap();
     bench.tap_changed();
-    let small = bench.driver.offer(RECEIVE, &[Buffer::Room(100)]);
+    let small = bench.driver.offer(RECEIVE, &[Buffer::Writable(100)]);
     let length = bench.wait_received();
     assert_eq!(&bench.driver.contents(&small, 0)[54..length], b"small");
     assert_eq!(bench.counters.rx_dropped.load(Relaxed), 1);
@@ -202,8 +203,8 @@ fn a_tap_that_is_deleted_takes_the_link_down_and_the_worker_lives() {
     let mut status = [0xff; 2];
     bench.net.read_config(6, &mut status);
     assert_eq!(status, [1, 0]);
-    bench.driver.offer(RECEIVE, &[Buffer::Room(1526)]);
-    bench.worker.start();
+    bench.driver.offer(RECEIVE, &[Buffer::Writable(1526)]);
+    bench.worker.start(&mut Turn::unlimited());
     assert!(ip("link delete t0"));
     bench.tap_changed();
     bench.net.read_config(6, &mut status);

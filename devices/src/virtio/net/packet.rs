@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The header before each frame, and what a driver may write there. Pure. Virtio 1.3, 5.1.6 (`struct virtio_net_hdr`).
+//! The header before each frame, and what each side may write there. Pure. Virtio 1.3, 5.1.6 (`struct virtio_net_hdr`).
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_HDR_F_NEEDS_CSUM,
-    VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
+    VIRTIO_NET_HDR_GSO_TCPV6,
 };
 use zerocopy::little_endian::U16;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Bytes of the header.
 pub(super) const HEADER_SIZE: usize = size_of::<Header>();
-/// Least bytes of a frame: two addresses and a type.
-pub(super) const FRAME_MINIMUM: usize = 14;
-/// Most bytes of a frame: a segmented one of the largest IP packet, and an Ethernet header with a VLAN tag.
-pub(super) const FRAME_MAXIMUM: usize = 65_535 + 18;
+/// Two addresses and a type.
+pub(super) const MIN_FRAME_BYTES: usize = 14;
+/// A segmented frame: the largest IP packet, and an Ethernet header with a VLAN tag.
+pub(super) const MAX_FRAME_BYTES: usize = 65_535 + 18;
 
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Header {
+struct Header {
     flags: u8,
     segmentation: u8,
     header_length: U16,
@@ -25,14 +25,31 @@ pub(super) struct Header {
     checksum_start: U16,
     checksum_offset: U16,
     /// Only to the driver; always 1 there, because buffers are not merged.
-    pub(super) buffers: U16,
+    buffers: U16,
+}
+
+/// Completes the header of `packet`, header and frame, which came from the host's kernel, for a driver that accepted
+/// `features`. `false` if the driver cannot handle the frame: the kernel queued it before its offloads were set.
+pub(super) fn prepare_received(packet: &mut [u8], features: u64) -> bool {
+    let Ok((header, _)) = Header::mut_from_prefix(packet) else { return false };
+    // The kernel does not write this field.
+    header.buffers = 1.into();
+    if u32::from(header.segmentation) != VIRTIO_NET_HDR_GSO_NONE {
+        return false;
+    }
+    if features & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
+        // The kernel sets DATA_VALID whatever the offloads are.
+        header.flags &= !(VIRTIO_NET_HDR_F_DATA_VALID as u8);
+        return u32::from(header.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0;
+    }
+    true
 }
 
 /// Whether a driver that accepted `features` may send `packet`, header and frame. The host's kernel checks again; this
-/// keeps the nonsense off it, and holds the driver to what it negotiated.
+/// check rejects invalid packets early, and everything that was not negotiated.
 pub(super) fn may_be_sent(packet: &[u8], features: u64) -> bool {
     let Ok((header, frame)) = Header::read_from_prefix(packet) else { return false };
-    if !(FRAME_MINIMUM..=FRAME_MAXIMUM).contains(&frame.len()) {
+    if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len()) {
         return false;
     }
     let has = |bit: u32| features & 1 << bit != 0;
@@ -71,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_frame_is_sent_if_its_length_is_possible() {
+    fn plain_frame_is_sent_if_its_length_is_possible() {
         let may = |length| may_be_sent(&packet([0; 5], length), 0);
         assert_eq!([0, 13, 14, 65_553, 65_554].map(may), [false, false, true, true, false]);
         assert!((0..HEADER_SIZE).all(|length| !may_be_sent(&vec![0; length], CSUM)));
     }
 
     #[test]
-    fn a_checksum_is_asked_for_only_if_negotiated_and_inside_the_frame() {
+    fn checksum_request_must_be_negotiated_and_inside_the_frame() {
         let checksum = |start, offset| packet([1, 0, 0, start, offset], 60);
         assert!(may_be_sent(&checksum(34, 24), CSUM));
         assert!(!may_be_sent(&checksum(34, 24), 0));
@@ -100,10 +117,25 @@ mod tests {
         assert_eq!(kinds, [0, 1, 4]);
     }
 
+    #[test]
+    fn received_header_has_only_what_was_negotiated() {
+        const GUEST_CSUM: u64 = 1 << 1;
+        let received = |flags: u16, segmentation: u16, features| {
+            let mut packet = packet([flags | segmentation << 8, 0, 0, 0, 0], 60);
+            prepare_received(&mut packet, features).then(|| (packet[0], [packet[10], packet[11]]))
+        };
+        assert_eq!(received(0, 0, 0), Some((0, [1, 0])));
+        assert_eq!(received(2, 0, 0), Some((0, [1, 0])), "no DATA_VALID without GUEST_CSUM");
+        assert_eq!(received(2, 0, GUEST_CSUM), Some((2, [1, 0])));
+        assert_eq!(received(1, 0, GUEST_CSUM), Some((1, [1, 0])));
+        assert_eq!(received(1, 0, 0), None, "the checksum is missing");
+        assert_eq!(received(0, 1, GUEST_CSUM), None, "segments are never offered");
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_make_the_check_panic_or_pass_without_their_features(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let plain = bytes.len() >= HEADER_SIZE + FRAME_MINIMUM && bytes[0] == 0 && bytes[1] == 0;
+        fn check_passes_no_bytes_without_their_features(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let plain = bytes.len() >= HEADER_SIZE + MIN_FRAME_BYTES && bytes[0] == 0 && bytes[1] == 0;
             prop_assert_eq!(may_be_sent(&bytes, 0), plain);
             may_be_sent(&bytes, u64::MAX);
         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A tap of the host's: found by name or inherited, checked, and set to the header that virtio wants. Opened on `main`,
-//! used on the `io` event loop. Linux, `include/uapi/linux/if_tun.h`.
+//! A tap of the host: found by name or inherited, checked, and set to the header of virtio. Opened on `main`, used on the
+//! `io` event loop. Linux, `include/uapi/linux/if_tun.h`.
 //!
-//! A tap by name must exist: making one is the business of who lays the network. The attachment ends with the descriptor.
+//! A tap by name must exist; this never creates one. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
 
 use super::packet::HEADER_SIZE;
@@ -17,31 +17,31 @@ use std::os::unix::fs::OpenOptionsExt;
 
 /// A frame device, no extra packet information, and virtio's header.
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-/// Flags that make a difference to us.
-const FLAGS_THAT_MATTER: c_int = FLAGS | libc::IFF_TUN | libc::IFF_MULTI_QUEUE;
+/// Flags that are compared; the others make no difference.
+const COMPARED_FLAGS: c_int = FLAGS | libc::IFF_TUN | libc::IFF_MULTI_QUEUE;
 
 /// A tap cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// There is no interface of this name.
+    /// No interface has this name.
     #[error("tap {0} does not exist")]
     Missing(String),
     /// Empty, longer than 15 bytes, or with a slash or a zero byte.
     #[error("{0:?} cannot be the name of a tap")]
     Name(String),
-    /// Somebody has attached to it.
+    /// Another process is attached to it.
     #[error("tap {0} is busy")]
     Busy(String),
     /// It belongs to another user.
     #[error("no permission to use tap {0}")]
     Permission(String),
-    /// It exists as a tun, with several queues, or is no tap at all.
+    /// A tun, a tap with several queues, or another kind of interface.
     #[error("{0} is not a tap with one queue, without packet information and with virtio headers")]
     Flags(String),
-    /// The device file of all taps.
+    /// The device file of all taps cannot be opened.
     #[error("cannot open /dev/net/tun")]
     Open(#[source] Error),
-    /// Anything else that the host's kernel refuses.
+    /// Any other refusal of the host's kernel.
     #[error("cannot set up tap {name}")]
     Setup {
         /// Its name, or `fd N`.
@@ -55,7 +55,7 @@ pub enum TapError {
 #[derive(Debug)]
 pub struct Tap {
     file: File,
-    /// The host's kernel can leave checksums of frames to the guest to the guest.
+    /// The host's kernel can pass on frames whose checksum the guest completes.
     pub(super) leaves_checksums: bool,
 }
 
@@ -63,12 +63,12 @@ impl Tap {
     /// Attaches to the existing tap `name`.
     ///
     /// # Errors
-    /// There is none, or it cannot be had.
+    /// There is none, or it cannot be attached to.
     pub fn open(name: &str) -> std::result::Result<Self, TapError> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
             return Err(TapError::Name(name.to_owned()));
         }
-        // Attaching would make one, where that is permitted.
+        // TUNSETIFF would create one, where that is permitted.
         if !exists(name) {
             return Err(TapError::Missing(name.to_owned()));
         }
@@ -84,15 +84,15 @@ impl Tap {
         Self::set_up(file, name.to_owned())
     }
 
-    /// Takes over a tap that was attached by somebody else.
+    /// Takes over a tap that another process has attached to.
     ///
     /// # Errors
-    /// It is none, or not of the kind that is needed.
+    /// It is not a tap, or not of the required kind.
     pub fn inherit(descriptor: OwnedFd) -> std::result::Result<Self, TapError> {
         let name = format!("fd {}", descriptor.as_raw_fd());
         let file = File::from(descriptor);
         match attached_flags(&file) {
-            Ok(flags) if flags & FLAGS_THAT_MATTER == FLAGS => {}
+            Ok(flags) if flags & COMPARED_FLAGS == FLAGS => {}
             _ => return Err(TapError::Flags(name)),
         }
         let non_blocking = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::NONBLOCK));
@@ -101,16 +101,21 @@ impl Tap {
     }
 
     fn set_up(file: File, name: String) -> std::result::Result<Self, TapError> {
-        let size = HEADER_SIZE as c_int;
-        // SAFETY: the command reads an int from the pointer.
-        let result = check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) });
-        result.map_err(|source| TapError::Setup { name, source })?;
+        let set = |command, value: c_int| {
+            // SAFETY: both commands read an int from the pointer.
+            let result = check(unsafe { libc::ioctl(file.as_raw_fd(), command, &value) });
+            result.map_err(|source| TapError::Setup { name: name.clone(), source })
+        };
+        set(libc::TUNSETVNETHDRSZ, HEADER_SIZE as c_int)?;
+        // The kernel's default. A smaller buffer may be set on an inherited tap: its frames would wait for the network that
+        // the tap is connected to, and hold up all that the guest sends.
+        set(libc::TUNSETSNDBUF, c_int::MAX)?;
         let mut tap = Self { file, leaves_checksums: false };
         tap.leaves_checksums = tap.leave_checksums(true).is_ok();
         Ok(tap)
     }
 
-    /// Whether frames to the guest may come with the checksum left to the guest.
+    /// Sets whether frames to the guest may come without their checksum.
     pub(super) fn leave_checksums(&self, leave: bool) -> Result<()> {
         let offloads = libc::c_ulong::from(if leave { libc::TUN_F_CSUM } else { 0 });
         // SAFETY: the command takes its argument by value.
@@ -166,7 +171,7 @@ fn check(result: c_int) -> Result<()> {
 
 #[cfg(any(test, feature = "testing"))]
 impl Tap {
-    /// A cable with nothing at its other end, for tests and fuzz targets that have no tap.
+    /// A tap without an interface, for tests and fuzz targets.
     ///
     /// # Panics
     /// The host has no `/dev/null`.
@@ -179,7 +184,7 @@ impl Tap {
 
 #[cfg(test)]
 impl Tap {
-    /// Another descriptor of the same attachment, as one that was inherited.
+    /// Another descriptor of the same attachment, like an inherited one.
     pub(super) fn descriptor(&self) -> OwnedFd {
         self.file.try_clone().expect("a descriptor").into()
     }
