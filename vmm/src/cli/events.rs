@@ -2,6 +2,7 @@
 //! The verb `events`: prints the changes of a machine's status, read from its run directory.
 
 use super::machines::{self, MachineArgument};
+use crate::host::system_error::Cannot as _;
 use crate::host::watch::{DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
@@ -33,16 +34,17 @@ fn show(arguments: &EventsArguments) -> Result<(), Failure> {
     let machine = arguments.machine.find()?;
     let watch = DirectoryWatch::new(&machine.path).fails_as(EndReason::HostError)?;
     let process = machine.status.as_ref().filter(|_| arguments.follow).and_then(|status| status.process().open());
-    let mut reader = RotatedReader::new(&machine.path.join(EVENTS_FILE));
+    let path = machine.path.join(EVENTS_FILE);
+    let mut reader = RotatedReader::new(&path);
     loop {
-        let is_open = copy(&mut reader).fails_as(EndReason::HostError)?;
+        let is_open = copy(&mut reader).cannot(format!("read {}", path.display())).fails_as(EndReason::HostError)?;
         if !is_open || process.is_none() {
             return Ok(());
         }
         match watch.wait(process.as_ref()).fails_as(EndReason::HostError)? {
             WakeReason::Changed => {}
             WakeReason::ProcessEnded => {
-                copy(&mut reader).fails_as(EndReason::HostError)?;
+                copy(&mut reader).cannot(format!("read {}", path.display())).fails_as(EndReason::HostError)?;
                 return Ok(());
             }
             WakeReason::OutputClosed => return Ok(()),

@@ -5,6 +5,7 @@ use super::machines::{self, MachineArgument};
 use crate::config::moment::Moment;
 use crate::config::number::Tail;
 use crate::config::rfc3339;
+use crate::host::system_error::Cannot as _;
 use crate::host::watch::{DirectoryWatch, WakeReason};
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
@@ -54,14 +55,14 @@ fn show(arguments: &LogsArguments) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Failure::new(EndReason::ConfigError, NoLogsError(machine.name)));
         }
-        other => other.fails_as(EndReason::HostError)?,
+        other => other.cannot("read the logs").fails_as(EndReason::HostError)?,
     };
     let mut printer = Printer { timestamps: arguments.timestamps, in_line: [false; 2] };
     let since = arguments.since.map(Moment::time);
     let mut kept = arguments.tail.and_then(Tail::lines).map(|lines| (lines, VecDeque::new()));
     let mut has_ended = process.is_none();
     loop {
-        while let Some(record) = reader.next().fails_as(EndReason::HostError)? {
+        while let Some(record) = reader.next().cannot("read the logs").fails_as(EndReason::HostError)? {
             if since.is_some_and(|since| record.time < since) {
                 continue;
             }

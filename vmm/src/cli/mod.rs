@@ -22,7 +22,7 @@ mod table;
 mod wait;
 mod words;
 
-use crate::host::panics;
+use crate::host::{panics, signals};
 use crate::run::failure::{self, Failure};
 use crate::state::end::STATUS_FAILED;
 use crate::state::stages::Stages;
@@ -36,6 +36,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Executes the command line `words`, whose first word is the program's name, and returns the exit status. `stages` started with
 /// the process. A panic is one line, too.
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
+    signals::reset_inherited();
     panics::install_hook();
     let dispatch = AssertUnwindSafe(|| dispatch(words, stages));
     catch_unwind(dispatch).unwrap_or_else(|_| failure::fail(&Failure::from_panic()))

@@ -2,6 +2,7 @@
 //! Names that become names of folders (`--name`, `--id`) or of the guest (`--hostname`).
 
 use super::text_form::text_form;
+use crate::host::random::{RandomError, random_id};
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,11 +23,9 @@ impl MachineName {
     /// A name that nothing else has: 12 hexadecimal digits.
     ///
     /// # Errors
-    /// The host has no random numbers.
-    pub(crate) fn random() -> std::io::Result<Self> {
-        let mut bytes = [0; 6];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    /// The kernel's random number generator failed.
+    pub(crate) fn random() -> Result<Self, RandomError> {
+        random_id().map(Self)
     }
 
     /// The name as text.

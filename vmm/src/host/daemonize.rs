@@ -5,10 +5,11 @@
 //! error stays the parent's until the workload runs, so that a start that fails is reported there. The first line on the pipe
 //! says that the workload runs; then the child lets go of all three streams.
 
+use super::system_error::{Cannot as _, SystemError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::File;
-use std::io::{Read as _, Result, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 /// Outcome of a start, in the parent.
@@ -25,7 +26,11 @@ pub(crate) enum Spawned {
 ///
 /// # Errors
 /// The process cannot be created.
-pub(crate) fn spawn(arguments: &[&str], document: &str) -> Result<Spawned> {
+pub(crate) fn spawn(arguments: &[&str], document: &str) -> Result<Spawned, SystemError> {
+    try_spawn(arguments, document).cannot("start a process for --detach")
+}
+
+fn try_spawn(arguments: &[&str], document: &str) -> io::Result<Spawned> {
     let program = Command::new("/proc/self/exe").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = program?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -57,9 +62,9 @@ impl Daemon {
     ///
     /// # Errors
     /// It leads a process group already.
-    pub(crate) fn detach() -> Result<Self> {
-        rustix::process::setsid()?;
-        dup2_stdin(dev_null()?)?;
+    pub(crate) fn detach() -> Result<Self, SystemError> {
+        rustix::process::setsid().cannot("create a session for --detach")?;
+        dev_null().and_then(|file| Ok(dup2_stdin(file)?)).cannot("open /dev/null as standard input")?;
         Ok(Self { log: None })
     }
 
@@ -72,7 +77,7 @@ impl Daemon {
     ///
     /// # Errors
     /// The parent is gone, so no user knows of this machine.
-    pub(crate) fn notify_parent(self, name: &str) -> Result<()> {
+    pub(crate) fn notify_parent(self, name: &str) -> io::Result<()> {
         let written = std::io::stdout().write_all(format!("{name}\n").as_bytes());
         let written = written.and_then(|()| std::io::stdout().flush());
         let dev_null = dev_null()?;
@@ -82,6 +87,6 @@ impl Daemon {
     }
 }
 
-fn dev_null() -> Result<File> {
+fn dev_null() -> io::Result<File> {
     Ok(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?.into())
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Directories of the host that coracle keeps things in, by the environment. Pure but for the two that look.
+//! The directories that coracle uses on the host, by the environment (XDG base directories) and, without HOME, by the user.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What of the environment decides.
+/// What decides about the directories.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directories {
     /// `$XDG_CACHE_HOME`.
@@ -12,48 +13,51 @@ pub(crate) struct Directories {
     pub(crate) runtime: Option<PathBuf>,
     /// `$XDG_DATA_HOME`.
     pub(crate) data_home: Option<PathBuf>,
-    /// `$HOME`.
+    /// `$HOME`, or the passwd entry's of a user other than root.
     pub(crate) home: Option<PathBuf>,
     /// `$TMPDIR`.
     pub(crate) temporary: Option<PathBuf>,
-    /// Effective user id.
+    /// Effective user ID.
     pub(crate) user: u32,
 }
 
-/// No folder for a purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DirectoryError {
-    /// Of root disks and templates.
-    #[error("no folder for the image cache: set XDG_CACHE_HOME or HOME")]
-    Cache,
+    #[error("no directory for the image cache: user {0} has no home directory; set XDG_CACHE_HOME or HOME")]
+    Cache(u32),
 }
 
 impl Directories {
-    /// Reads the environment. Empty and relative values count as unset, as the XDG specification wants.
+    /// Reads the environment. Empty and relative values count as unset, as the XDG specification requires.
     #[must_use]
     pub(crate) fn from_environment() -> Self {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let user = rustix::process::geteuid().as_raw();
+        // A system service has no HOME. Root's home is not for services.
+        let passwd_home = || (user != 0).then(|| home_in(&fs::read("/etc/passwd").unwrap_or_default(), user)).flatten();
         Self {
             cache_home: absolute("XDG_CACHE_HOME"),
             runtime: absolute("XDG_RUNTIME_DIR"),
             data_home: absolute("XDG_DATA_HOME"),
-            home: absolute("HOME"),
+            home: absolute("HOME").or_else(passwd_home),
             temporary: std::env::var_os("TMPDIR").filter(|path| !path.is_empty()).map(PathBuf::from),
-            user: rustix::process::geteuid().as_raw(),
+            user,
         }
     }
 
-    /// What can be made anew: root disks, templates.
+    /// Root disks, kernels and templates, all of which can be created again.
     ///
     /// # Errors
-    /// The environment names no place.
+    /// There is no home directory, and the user is not root.
     pub(crate) fn cache(&self) -> Result<PathBuf, DirectoryError> {
-        let base = self.cache_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".cache")));
-        base.map(|base| base.join("coracle")).ok_or(DirectoryError::Cache)
+        let home = || self.home.as_ref().map(|home| home.join(".cache"));
+        let system = || (self.user == 0).then(|| "/var/cache".into());
+        let base = self.cache_home.clone().or_else(home).or_else(system);
+        base.map(|base| base.join("coracle")).ok_or(DirectoryError::Cache(self.user))
     }
 
-    /// Entries of machines. A user without a session has one in the temporary folder, which must be his alone; whoever
-    /// uses it checks that.
+    /// Base of the run directories. A user without a session has one in `/tmp`, where its owner has to be checked before it is
+    /// used.
     #[must_use]
     pub(crate) fn run(&self) -> PathBuf {
         match (&self.runtime, self.user) {
@@ -63,18 +67,29 @@ impl Directories {
         }
     }
 
-    /// Large files that end with the process. Not `/tmp`, which is memory on many hosts.
+    /// Large files that end with the process. Not `/tmp`, which is in memory on many hosts.
     #[must_use]
     pub(crate) fn large_temporary(&self) -> PathBuf {
         self.temporary.clone().unwrap_or_else(|| "/var/tmp".into())
     }
 
-    /// The user's own data.
+    /// The user's data.
     #[must_use]
     pub(crate) fn data(&self) -> Option<PathBuf> {
         let base = self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));
         base.map(|base| base.join("coracle"))
     }
+}
+
+/// The home directory of `user` in the text of passwd(5). The C library's look-up would need its plug-ins, which a static binary cannot
+/// load.
+fn home_in(passwd: &[u8], user: u32) -> Option<PathBuf> {
+    String::from_utf8_lossy(passwd).lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let id = fields.next()?.parse::<u32>().ok()?;
+        let home = Path::new(fields.nth(2)?);
+        (id == user && home.is_absolute()).then(|| home.to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specific_variable_counts_before_the_general_one() {
+    fn xdg_variables_come_before_home() {
         let home = Directories { home: path("/h"), user: 7, ..Directories::default() };
         assert_eq!(home.cache(), Ok("/h/.cache/coracle".into()));
         assert_eq!(home.data(), path("/h/.local/share/coracle"));
@@ -98,11 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn without_any_variable_only_the_cache_has_no_place() {
-        let nothing = Directories::default();
-        assert_eq!(nothing.cache(), Err(DirectoryError::Cache));
-        assert_eq!(nothing.run(), Path::new("/run/coracle"), "root's");
-        assert_eq!(nothing.large_temporary(), Path::new("/var/tmp"));
-        assert_eq!(nothing.data(), None);
+    fn without_variables_root_uses_the_systems_directories() {
+        let root = Directories::default();
+        assert_eq!(root.cache(), Ok("/var/cache/coracle".into()));
+        assert_eq!(root.run(), Path::new("/run/coracle"));
+        assert_eq!(root.large_temporary(), Path::new("/var/tmp"));
+        assert_eq!(root.data(), None);
+    }
+
+    #[test]
+    fn without_a_home_a_user_has_no_cache() {
+        let user = Directories { user: 7, ..Directories::default() };
+        assert_eq!(user.cache(), Err(DirectoryError::Cache(7)));
+    }
+
+    #[test]
+    fn home_is_found_in_passwd_by_user_id() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n# a comment\nshort:x\nsvc:x:990:990:A \xff service:/var/lib/svc:/bin/false\n\
+                       odd:x:991:991::relative:/bin/sh\n";
+        assert_eq!(home_in(passwd, 990), path("/var/lib/svc"));
+        assert_eq!(home_in(passwd, 0), path("/root"));
+        assert_eq!((home_in(passwd, 991), home_in(passwd, 5), home_in(b"", 0)), (None, None, None));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Listening sockets that a service manager made before it started this process (`sd_listen_fds(3)`): a socket unit that owns the
-//! control socket. Read by `main` before it opens anything itself.
+//! The control socket of a socket unit: a listening socket that a service manager created before it started this process
+//! (`sd_listen_fds(3)`). Read by `main` before it opens anything itself.
 
 use super::descriptor::{self, DescriptorError};
 use rustix::io::Errno;
@@ -9,44 +9,30 @@ use rustix::net::{AddressFamily, SocketType};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-/// The descriptor of the first one (`SD_LISTEN_FDS_START`).
+/// `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
-/// The only name that means something here, as `FileDescriptorName=` of the socket unit gives it.
+/// The only supported name, from `FileDescriptorName=` of the socket unit.
 const CONTROL: &str = "control";
 
-/// What was handed over is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InheritedSocketError {
-    /// No number, or one that no process can have been given.
-    #[error("LISTEN_FDS={0} is no number of sockets")]
+    #[error("LISTEN_FDS={0}: not a number of sockets")]
     Count(String),
-    /// A list of another length.
-    #[error("LISTEN_FDNAMES={names} does not name the sockets of LISTEN_FDS={count} one by one")]
-    Names {
-        /// The list.
-        names: String,
-        /// How many there are.
-        count: RawFd,
-    },
-    /// Not ours to serve.
-    #[error("the inherited socket `{0}` means nothing to coracle, only one with FileDescriptorName=control does")]
+    #[error("LISTEN_FDNAMES={names}: not a name for each socket of LISTEN_FDS={count}")]
+    Names { names: String, count: RawFd },
+    #[error("inherited socket `{0}`: only one with FileDescriptorName=control is supported")]
     Unknown(String),
-    /// Two of them.
     #[error("two inherited sockets have the name `control`")]
     Twice,
-    /// Nothing is open there.
-    #[error("the inherited socket `control`")]
+    #[error("inherited socket `control`")]
     Descriptor(#[from] DescriptorError),
-    /// Something else than what clients can connect to.
-    #[error("the inherited socket `control` is no listening Unix stream socket (ListenStream=PATH, Accept=no)")]
+    #[error("inherited socket `control`: not a listening Unix stream socket (ListenStream=PATH, Accept=no)")]
     Kind,
-    /// The host refused.
     #[error("cannot prepare the inherited socket `control`")]
     Host(#[source] std::io::Error),
 }
 
-/// The control socket, if this process was given one; closed when another program is executed. What was meant for another process,
-/// as `LISTEN_PID` says, is left alone.
+/// The inherited control socket, closed on exec, if there is one. Sockets for another process (`LISTEN_PID`) are ignored.
 ///
 /// # Errors
 /// See [`InheritedSocketError`].
@@ -60,11 +46,11 @@ pub(crate) fn control() -> Result<Option<UnixListener>, InheritedSocketError> {
     listener(descriptor::inherited(number)?).map(Some)
 }
 
-/// The number of the control socket's descriptor.
+/// The control socket's descriptor.
 fn find(count: &str, names: Option<&str>) -> Result<Option<RawFd>, InheritedSocketError> {
-    let wrong = || InheritedSocketError::Count(count.to_owned());
+    let invalid = || InheritedSocketError::Count(count.to_owned());
     let count =
-        count.parse::<RawFd>().ok().filter(|count| (0..=RawFd::MAX - FIRST).contains(count)).ok_or_else(wrong)?;
+        count.parse::<RawFd>().ok().filter(|count| (0..=RawFd::MAX - FIRST).contains(count)).ok_or_else(invalid)?;
     if count == 0 {
         return Ok(None);
     }
@@ -81,12 +67,12 @@ fn find(count: &str, names: Option<&str>) -> Result<Option<RawFd>, InheritedSock
 }
 
 fn listener(socket: OwnedFd) -> Result<UnixListener, InheritedSocketError> {
-    let is_fit = || -> Result<bool, Errno> {
+    let is_listening_unix_stream = || -> Result<bool, Errno> {
         Ok(socket_domain(&socket)? == AddressFamily::UNIX
             && socket_type(&socket)? == SocketType::STREAM
             && socket_acceptconn(&socket)?)
     };
-    match is_fit() {
+    match is_listening_unix_stream() {
         Ok(true) => {}
         Ok(false) | Err(Errno::NOTSOCK) => return Err(InheritedSocketError::Kind),
         Err(error) => return Err(InheritedSocketError::Host(error.into())),
@@ -103,14 +89,14 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     #[test]
-    fn the_control_socket_is_found_and_what_else_was_given_is_refused() {
+    fn find_takes_the_control_socket_and_rejects_others() {
         assert!(matches!(find("1", Some("control")), Ok(Some(3))));
         assert!(matches!(find("0", None), Ok(None)));
         for (count, names, error) in [
-            ("x", Some("control"), "LISTEN_FDS=x is no number of sockets"),
-            ("-1", None, "LISTEN_FDS=-1 is no number of sockets"),
-            ("2147483647", Some("control"), "LISTEN_FDS=2147483647 is no number of sockets"),
-            ("2", Some("control"), "LISTEN_FDNAMES=control does not name the sockets of LISTEN_FDS=2 one by one"),
+            ("x", Some("control"), "LISTEN_FDS=x: not a number of sockets"),
+            ("-1", None, "LISTEN_FDS=-1: not a number of sockets"),
+            ("2147483647", Some("control"), "LISTEN_FDS=2147483647: not a number of sockets"),
+            ("2", Some("control"), "LISTEN_FDNAMES=control: not a name for each socket of LISTEN_FDS=2"),
             ("2", Some("control:control"), "two inherited sockets have the name `control`"),
         ] {
             assert_eq!(find(count, names).unwrap_err().to_string(), error);
@@ -124,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listening_unix_stream_socket_will_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let listening = UnixListener::bind(folder.path().join("socket")).unwrap();
+    fn listener_takes_listening_unix_stream_sockets_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let listening = UnixListener::bind(directory.path().join("socket")).unwrap();
         assert!(listener(listening.into()).is_ok());
         let others: [OwnedFd; 4] = [
             TcpListener::bind("127.0.0.1:0").unwrap().into(),

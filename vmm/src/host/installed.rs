@@ -1,32 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Files that came with coracle, the guest kernel and PID 1: by option, by environment, beside the binary, in a data folder.
+//! The files that are installed with coracle, guest kernel and PID 1: by option, by environment, beside the binary, in a data
+//! directory.
 
 use super::directories::Directories;
 use std::path::{Path, PathBuf};
 
-/// One of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Installed {
-    /// Its name in all of the folders.
+    /// File name in each directory.
     pub(crate) file: &'static str,
-    /// What it is, for messages.
+    /// For messages.
     pub(crate) what: &'static str,
-    /// The option that names another.
+    /// Option that names another file.
     pub(crate) option: &'static str,
-    /// The variable that does.
+    /// Environment variable that names another file.
     pub(crate) variable: &'static str,
 }
 
-/// The guest's kernel.
 pub(crate) const KERNEL: Installed =
     Installed { file: "vmlinux", what: "guest kernel", option: "--kernel", variable: "CORACLE_KERNEL" };
-/// The guest's first program.
 pub(crate) const INIT: Installed =
     Installed { file: "coracle-init", what: "PID 1", option: "--init-binary", variable: "CORACLE_INIT" };
 
-/// A file is in none of its places.
 #[derive(Debug, thiserror::Error)]
-#[error("no {} ({}) in {}; {} or {} names one", installed.what, installed.file, list(places), installed.option, installed.variable)]
+#[error("no {} ({}) in {}; name one with {} or {}", installed.what, installed.file, list(places), installed.option, installed.variable)]
 pub(crate) struct NotInstalledError {
     installed: Installed,
     places: Vec<PathBuf>,
@@ -37,16 +34,16 @@ fn list(places: &[PathBuf]) -> String {
 }
 
 impl Installed {
-    /// Where it is. One that is named is not looked for: opening it tells what is wrong with it.
+    /// Path of the file. A `named` file is not looked for: opening it will report the error.
     ///
     /// # Errors
-    /// It is in none of the folders.
+    /// It is in none of the directories.
     pub(crate) fn find(self, named: Option<&Path>, folders: &Directories) -> Result<PathBuf, NotInstalledError> {
-        let by_environment = || std::env::var_os(self.variable).filter(|path| !path.is_empty()).map(PathBuf::from);
-        if let Some(path) = named.map(Path::to_owned).or_else(by_environment) {
+        let from_environment = || std::env::var_os(self.variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = named.map(Path::to_owned).or_else(from_environment) {
             return Ok(path);
         }
-        // Through links: what came with the binary lies beside the file itself.
+        // Symbolic links are followed: the files are beside the binary itself.
         let binary = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
         self.find_in(places(binary.as_deref(), folders))
     }
@@ -75,9 +72,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_beside_the_binary_counts_before_those_in_data_folders() {
-        let folder = tempfile::tempdir().unwrap();
-        let (beside, shared) = (folder.path().join("bin"), folder.path().join("share/coracle"));
+    fn find_prefers_the_file_beside_the_binary() {
+        let directory = tempfile::tempdir().unwrap();
+        let (beside, shared) = (directory.path().join("bin"), directory.path().join("share/coracle"));
         for place in [&beside, &shared] {
             std::fs::create_dir_all(place).unwrap();
         }
@@ -89,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nowhere_is_reported_with_every_place() {
+    fn a_missing_file_is_reported_with_every_directory() {
         let folders = Directories { home: Some("/nowhere/home".into()), ..Directories::default() };
         let places = places(Some(Path::new("/nowhere/bin/coracle")), &folders);
         let error = Installed { file: "no-such-file", ..KERNEL }.find_in(places).unwrap_err().to_string();
@@ -108,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_is_taken_as_it_is() {
+    fn find_takes_a_named_file_as_it_is() {
         let path = KERNEL.find(Some(Path::new("/nowhere/k")), &Directories::default()).unwrap();
         assert_eq!(path, Path::new("/nowhere/k"));
     }

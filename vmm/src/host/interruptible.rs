@@ -1,47 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Long work before the machine runs, such as an image's conversion, that a signal can end: it goes to a thread of its own
-//! (`prepare`) while `main` listens. Work that is left behind ends with the process, which the caller lets end at once.
+//! Long work before the machine runs, such as the conversion of an image, that a signal can interrupt: a thread of its own
+//! (`prepare`) does it while `main` waits for signals. Interrupted work ends with the process, which the caller ends at once.
 
 use super::signals::Signals;
+use super::system_error::{Cannot as _, SystemError};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::channel;
 use std::thread::Builder;
 
-/// What came first.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome<T> {
-    /// The work is done.
     Done(T),
-    /// This signal asks for the end. The work goes on until the process ends.
+    /// This signal ends the run. The work goes on until the process ends.
     Interrupted(u8),
 }
 
-/// Does `work`, unless a signal that ends a run comes first. A panic of it goes on in the caller.
+/// Does `work`, unless a signal that ends a run comes first. A panic of the work continues in the caller.
 ///
 /// # Errors
 /// The host has no more threads or descriptors.
 pub(crate) fn interruptible<T: Send + 'static>(
     signals: &Signals,
     work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<Outcome<T>> {
+) -> Result<Outcome<T>, SystemError> {
     let ending = signals.ending()?;
     let (result, from_thread) = channel();
-    // The thread's end closes the pipe, whatever it ends by.
-    let (done, open) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Builder::new().name("prepare".into()).spawn(move || {
+    // The end of the thread closes the pipe, even after a panic.
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (done, open) = pipe.cannot("create a pipe to the thread `prepare`")?;
+    let thread = Builder::new().name("prepare".into()).spawn(move || {
         let _open = open;
-        // Nobody waits any more if a signal came.
+        // The receiver is gone after a signal.
         let _ = result.send(catch_unwind(AssertUnwindSafe(work)));
-    })?;
+    });
+    thread.cannot("start the thread `prepare`")?;
     loop {
         let mut sources = [PollFd::new(&done, PollFlags::IN), PollFd::new(&ending, PollFlags::IN)];
-        match poll(&mut sources, None) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        rustix::io::retry_on_intr(|| poll(&mut sources, None)).cannot("wait for the thread `prepare`")?;
         let is_done = !sources[0].revents().is_empty();
         if let Some(signal) = ending.read().and_then(|signal| u8::try_from(signal).ok()) {
             return Ok(Outcome::Interrupted(signal));
@@ -59,7 +55,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn work_without_a_signal_gives_its_result() {
+    fn work_without_a_signal_returns_its_result() {
         let signals = Signals::block().unwrap();
         assert_eq!(interruptible(&signals, || 7).unwrap(), Outcome::Done(7));
     }
@@ -75,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_work_is_the_callers() {
+    fn a_panic_of_the_work_continues_in_the_caller() {
         let signals = Signals::block().unwrap();
         let outcome = catch_unwind(AssertUnwindSafe(|| interruptible(&signals, || panic!("of the work"))));
         assert!(outcome.is_err());

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Guest memory: anonymous, private, reserved nowhere (`MAP_NORESERVE`), so that it costs what the guest touches. Runs
-//! on `main`.
-
+//! Guest memory: anonymous, private and not reserved (`MAP_NORESERVE`), so that it costs what the guest touches. Runs on `main`.
 #![allow(unsafe_code, reason = "madvise on guest memory, for which there is no safe wrapper")]
 
 use boot::{GuestMemory, layout};
 use rustix::mm::{Advice, madvise};
 use vm_memory::{GuestMemoryBackend as _, GuestRegionMmap};
 
-/// The host cannot give the guest its memory.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot map {mib} MiB of guest memory")]
 pub(crate) struct MemoryError {

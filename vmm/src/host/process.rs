@@ -1,40 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Processes by number and start time: together they name one process for as long as the host is up, because numbers are
-//! used again. Pure but for reading `/proc`.
+//! Processes by process ID and start time, which together identify one process until the host reboots: process IDs are used again.
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::OwnedFd;
 
-/// One process of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessId {
-    /// Its number.
     pub(crate) pid: u32,
-    /// When it started: clock ticks since the host's boot, `starttime` of proc_pid_stat(5).
+    /// Clock ticks since the host's boot: `starttime` of proc_pid_stat(5).
     pub(crate) started: u64,
 }
 
 impl ProcessId {
-    /// The calling process.
     #[must_use]
     pub(crate) fn own() -> Self {
         let pid = std::process::id();
-        // Without /proc nobody can look whether it lives either.
+        // Without /proc no process can examine this one.
         Self { pid, started: started(pid).unwrap_or_default() }
     }
 
-    /// Whether it runs. One that has ended and was not waited for does not.
+    /// False for a zombie, too.
     #[must_use]
     pub(crate) fn is_alive(self) -> bool {
         started(self.pid) == Some(self.started)
     }
 
-    /// A handle that becomes readable when it ends, and through which it can be signalled; `None` if it has ended.
+    /// A pidfd: readable when the process ends, and usable to signal it. `None` if it has ended.
     #[must_use]
     pub(crate) fn open(self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // The handle was taken by number: only now is it sure whose it is.
+        // The process ID may have been used again before the pidfd was opened.
         self.is_alive().then_some(handle)
     }
 }
@@ -43,8 +39,7 @@ fn started(pid: u32) -> Option<u64> {
     start_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Field 22, unless field 3 says that the process is only waited for. The name, field 2, may hold anything but ends with
-/// the last parenthesis.
+/// Field 22, unless field 3 is the state of a zombie. The name, field 2, may hold any character but ends with the last parenthesis.
 fn start_of(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
@@ -56,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_time_is_found_behind_any_name() {
+    fn start_time_is_found_after_any_name() {
         let rest = "1 1 1 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 8765 2000 300";
         assert_eq!(start_of(&format!("7 (a) b) S {rest}")), Some(8765));
         assert_eq!(start_of(&format!("7 (ended) Z {rest}")), None);
@@ -64,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_lives_under_its_own_start_time_only() {
+    fn a_process_is_alive_with_its_own_start_time_only() {
         let own = ProcessId::own();
         assert!(own.is_alive() && own.open().is_some());
         let other = ProcessId { started: own.started + 1, ..own };

@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Giving back what the start needed and the rest of a run does not: the pages of the code that parsed, converted and
-//! assembled, and of its constants. Called once, on `main`.
-#![allow(unsafe_code)] // madvise(2).
+//! Drops the pages of code and constants that only the start needs: parsing, conversion, assembly. Called once, on `main`.
+#![allow(unsafe_code, reason = "madvise(2) on the process's own code")]
 
 use rustix::mm::{Advice, madvise};
 use std::fs;
 use std::ops::Range;
 
-/// Takes code and constants of this program and its libraries out of the resident set. What still runs comes back from
-/// the page cache by itself, in some tens of minor faults; the code of the start does not. A failure costs nothing but
-/// the memory.
-pub(crate) fn give_back_code() {
+/// Removes code and constants of this program and its libraries from the resident set. Code that still runs comes back from the page
+/// cache by some tens of minor faults. A failure costs only memory.
+pub(crate) fn drop_code_pages() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for range in maps.lines().filter_map(code) {
-        // SAFETY: the pages are those of a private mapping of a file without the right to write, so that they were never
-        // written to: what the kernel drops it reads again from the same file.
+        // SAFETY: the pages belong to a private, read-only mapping of a file and were never written, so the kernel reads the
+        // same content again from the file.
         let _ = unsafe { madvise(range.start as *mut _, range.len(), Advice::LinuxDontNeed) };
     }
 }
 
-/// The range of a line of `/proc/self/maps`, if it is code or constants of a file. What is read-only further on in a file was
-/// relocated first, and written to.
+/// The range of a line of `/proc/self/maps` if it is code or constants of a file. Read-only ranges at another offset than 0 may have
+/// been relocated, that is, written.
 fn code(line: &str) -> Option<Range<usize>> {
     let mut words = line.split_ascii_whitespace();
     let (range, rights, offset, _device, inode, path) =
@@ -39,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_that_comes_from_a_file_and_was_never_written_is_given_back() {
+    fn only_unwritten_code_and_constants_of_files_are_dropped() {
         let text = "55e0a000-55e0b000 r-xp 00001000 fe:00 42   /usr/bin/coracle";
         assert_eq!(code(text), Some(0x55e0_a000..0x55e0_b000));
         let constants = "55e0a000-55e0b000 r--p 00000000 fe:00 42   /usr/bin/coracle";
@@ -56,8 +54,8 @@ mod tests {
     }
 
     #[test]
-    fn a_program_goes_on_without_its_code_in_memory() {
-        give_back_code();
+    fn a_program_continues_without_its_code_in_memory() {
+        drop_code_pages();
         assert_eq!(format!("{:?}", vec![1, 2]), "[1, 2]");
     }
 }

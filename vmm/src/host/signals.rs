@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Signals to this process as a descriptor. `main` blocks them before it starts the first thread, so that every thread
-//! inherits the mask and no handler ever runs; the descriptor is read by `main`'s event loop. The kick of the vCPU threads
-//! (`SIGRTMIN`) is not among them.
+//! Signals to this process, read from a descriptor. `main` blocks them before it starts the first thread, so that every thread
+//! inherits the mask and no handler runs; `main`'s event loop reads the descriptor. The kick of the vCPU threads (`SIGRTMIN`) is not
+//! among them.
 //!
-//! HUP is left alone where it is ignored at the start: that is how `nohup` asks a program to outlive its terminal. INT and QUIT
-//! are handled even then, because shells start every job in the background with them ignored, and a driver that sends them
-//! from a script means them. PIPE is ignored by the Rust runtime. XFSZ is blocked and never read: a file that reaches its limit
-//! (`RLIMIT_FSIZE`) is an error of `write`, not the end of the process.
-#![allow(unsafe_code)] // Signal masks and signalfd(2) have no safe wrapper here.
+//! HUP is not handled if it is ignored at the start: that is how `nohup` makes a program outlive its terminal. INT and QUIT are
+//! handled even then, because shells start every background job with them ignored. PIPE is ignored by the Rust runtime.
+#![allow(unsafe_code, reason = "signal dispositions, masks and signalfd(2) have no safe wrapper here")]
 
+use super::system_error::{Cannot as _, SystemError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// What the contract gives a meaning, WINCH for the terminal's size, and CONT for its modes.
+/// The signals of the contract, WINCH for the terminal's size, CONT for its modes.
 const HANDLED: [libc::c_int; 8] = [
     libc::SIGHUP,
     libc::SIGINT,
@@ -23,10 +22,24 @@ const HANDLED: [libc::c_int; 8] = [
     libc::SIGWINCH,
     libc::SIGCONT,
 ];
-/// What ends a run whose workload has not been executed yet.
+/// The signals that end a run whose workload was not executed yet.
 const ENDING: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// Blocked signals, to be read one by one.
+/// Undoes what a caller left in this process: a blocked signal would never arrive, and with CHLD ignored the exit status of a child
+/// is lost. A file that reaches its limit (`RLIMIT_FSIZE`) is an error of `write`, not the end of the process. Called first of all by
+/// `main`.
+pub(crate) fn reset_inherited() {
+    // SAFETY: sets dispositions without handlers, and an empty mask.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Blocked signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     descriptor: OwnedFd,
@@ -38,31 +51,27 @@ impl Signals {
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub(crate) fn block() -> io::Result<Self> {
-        let nohup = is_ignored(libc::SIGHUP)?;
+    pub(crate) fn block() -> Result<Self, SystemError> {
+        let nohup = is_ignored(libc::SIGHUP).cannot("examine the disposition of SIGHUP")?;
         let set = set_of(&HANDLED, nohup);
-        let mut blocked = set;
-        // SAFETY: `blocked` is initialised; no old mask is asked for.
-        let result = unsafe {
-            libc::sigaddset(&raw mut blocked, libc::SIGXFSZ);
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, std::ptr::null_mut())
-        };
+        // SAFETY: `set` is initialised; the old mask is not requested.
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if result != 0 {
-            return Err(io::Error::from_raw_os_error(result));
+            return Err(io::Error::from_raw_os_error(result)).cannot("block signals");
         }
         Ok(Self { descriptor: signalfd(&set)?, nohup })
     }
 
-    /// Another descriptor, for those signals only that end a run before its workload runs. The others stay pending
-    /// while nobody reads [`Signals`] itself.
+    /// Another descriptor, only for the signals that end a run before its workload runs. The others stay pending until
+    /// [`Signals`] itself is read.
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub(crate) fn ending(&self) -> io::Result<Self> {
+    pub(crate) fn ending(&self) -> Result<Self, SystemError> {
         Ok(Self { descriptor: signalfd(&set_of(&ENDING, self.nohup))?, nohup: self.nohup })
     }
 
-    /// The next signal that has arrived; never waits.
+    /// The next pending signal; never waits.
     #[must_use]
     pub(crate) fn read(&self) -> Option<i32> {
         const LENGTH: usize = size_of::<libc::signalfd_siginfo>();
@@ -79,7 +88,7 @@ impl Signals {
 }
 
 impl AsFd for Signals {
-    /// Readable while a signal waits.
+    /// Readable while a signal is pending.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
@@ -113,17 +122,17 @@ fn set_of(signals: &[libc::c_int], nohup: bool) -> libc::sigset_t {
     }
 }
 
-fn signalfd(set: &libc::sigset_t) -> io::Result<OwnedFd> {
-    // SAFETY: makes a new descriptor from an initialised set.
+fn signalfd(set: &libc::sigset_t) -> Result<OwnedFd, SystemError> {
+    // SAFETY: creates a new descriptor from an initialised set.
     let descriptor = unsafe { libc::signalfd(-1, std::ptr::from_ref(set), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
     if descriptor < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(io::Error::last_os_error()).cannot("create a signalfd");
     }
-    // SAFETY: the call above made it, and nobody else knows it.
+    // SAFETY: the call above returned it, and nothing else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Sends a signal to the calling thread, which has it blocked: the test runner's other threads do not.
+/// Sends a signal to the calling thread, where it is blocked; the test runner's other threads do not block it.
 #[cfg(test)]
 pub(super) fn raise(signal: libc::c_int) {
     // SAFETY: the signal is blocked, so no handler runs.

@@ -16,7 +16,7 @@ fn a_blocked_signal_is_read_once() {
 }
 
 #[test]
-fn signals_that_do_not_end_a_run_stay_pending_for_later() {
+fn signals_that_do_not_end_a_run_stay_pending() {
     let signals = Signals::block().unwrap();
     let ending = signals.ending().unwrap();
     raise(libc::SIGUSR2);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The terminal of the user: raw while the guest's terminal does the work (`-t`), and given back as it was. Runs on
-//! `main`.
+//! The user's terminal: in raw mode while the guest has a terminal (`-t`), and restored afterwards. Runs on `main`.
 //!
-//! Restoring hangs on `drop`, which unwinding reaches too. No signal ends the process in between but KILL, because
-//! [`super::signals`] blocks the others.
+//! `drop` restores it, after a panic, too. Only SIGKILL can end the process in between, because [`super::signals`] blocks the other
+//! signals.
 
+use super::system_error::{Cannot as _, SystemError};
 use guest_protocol::run_spec::WindowSize;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
@@ -18,11 +18,15 @@ pub(crate) struct RawTerminal {
 }
 
 impl RawTerminal {
-    /// Makes `terminal` raw: every byte goes through as it is, and no key makes a signal.
+    /// Puts `terminal` into raw mode: every byte is passed on, and no key sends a signal.
     ///
     /// # Errors
-    /// It is no terminal.
-    pub(crate) fn enter(terminal: impl AsFd) -> io::Result<Self> {
+    /// It is not a terminal.
+    pub(crate) fn enter(terminal: impl AsFd) -> Result<Self, SystemError> {
+        Self::try_enter(terminal).cannot("set the terminal to raw mode")
+    }
+
+    fn try_enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let before = tcgetattr(&terminal)?;
         let entered = Self { terminal, before };
@@ -30,8 +34,7 @@ impl RawTerminal {
         Ok(entered)
     }
 
-    /// Makes it raw again, after somebody else may have had it (CONT: a shell that had stopped this process has restored
-    /// its own modes).
+    /// Sets raw mode again after CONT: the shell that stopped this process has restored its own modes.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -44,7 +47,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // Without waiting for the output: somebody may have stopped it. A terminal that is gone has no modes.
+        // Without waiting for output, which a user may have stopped. A terminal that is gone has no modes.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
@@ -52,19 +55,18 @@ impl Drop for RawTerminal {
 /// Size of `terminal` in characters.
 ///
 /// # Errors
-/// It is no terminal.
+/// It is not a terminal.
 pub(crate) fn window_size(terminal: impl AsFd) -> io::Result<WindowSize> {
     let size = tcgetwinsize(terminal)?;
     Ok(WindowSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-/// Whether `file` is a terminal.
 #[must_use]
 pub(crate) fn is_terminal(file: impl AsFd) -> bool {
     isatty(file)
 }
 
-/// Size of the first of the standard streams that is a terminal and knows it; else that of a terminal of old.
+/// Size of the first standard stream that is a terminal with a size; else 24 rows by 80 columns.
 #[must_use]
 pub(crate) fn standard_window_size() -> WindowSize {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];

@@ -5,7 +5,7 @@ use super::*;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcsetwinsize};
 
-/// Both ends of a new terminal; the second is the one a program sees.
+/// Both ends of a new pseudoterminal; the second is the program's.
 fn terminal() -> (OwnedFd, OwnedFd) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let outer = openpt(flags).unwrap();
@@ -28,7 +28,7 @@ fn a_terminal_is_raw_until_the_value_is_dropped() {
 }
 
 #[test]
-fn a_panic_gives_the_terminal_back() {
+fn a_panic_restores_the_terminal() {
     let (_outer, inner) = terminal();
     let panicked = std::panic::catch_unwind(|| {
         let _raw = RawTerminal::enter(&inner).unwrap();
@@ -38,7 +38,7 @@ fn a_panic_gives_the_terminal_back() {
 }
 
 #[test]
-fn reapplying_does_not_forget_the_first_modes() {
+fn reapply_keeps_the_original_modes() {
     let (_outer, inner) = terminal();
     let raw = RawTerminal::enter(&inner).unwrap();
     tcsetattr(&inner, OptionalActions::Now, &raw.before).unwrap();
@@ -49,14 +49,14 @@ fn reapplying_does_not_forget_the_first_modes() {
 }
 
 #[test]
-fn the_size_is_rows_by_columns() {
+fn window_size_is_rows_by_columns() {
     let (outer, inner) = terminal();
     tcsetwinsize(&outer, Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     assert_eq!(window_size(&inner).unwrap(), WindowSize { rows: 50, columns: 132 });
 }
 
 #[test]
-fn a_file_is_no_terminal() {
+fn a_file_is_not_a_terminal() {
     let file = tempfile::tempfile().unwrap();
     assert!(RawTerminal::enter(&file).is_err());
     assert!(window_size(&file).is_err());

@@ -2,9 +2,9 @@
 //! Waiting for a change in a directory or for the end of a process: inotify(7), pidfd_open(2). Used by the verbs that follow a
 //! machine from outside.
 
+use super::system_error::{Cannot as _, SystemError};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -27,10 +27,11 @@ impl DirectoryWatch {
     ///
     /// # Errors
     /// The directory does not exist, or a limit of inotify is reached.
-    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
-        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    pub(crate) fn new(directory: &Path) -> Result<Self, SystemError> {
+        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).cannot("create an inotify instance")?;
         let events = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::DELETE;
-        add_watch(&inotify, directory, events | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR)?;
+        add_watch(&inotify, directory, events | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR)
+            .cannot(format!("watch {}", directory.display()))?;
         Ok(Self(inotify))
     }
 
@@ -39,7 +40,7 @@ impl DirectoryWatch {
     ///
     /// # Errors
     /// poll(2) failed.
-    pub(crate) fn wait(&self, process: Option<&OwnedFd>) -> io::Result<WakeReason> {
+    pub(crate) fn wait(&self, process: Option<&OwnedFd>) -> Result<WakeReason, SystemError> {
         let Some(process) = process else { return Ok(WakeReason::ProcessEnded) };
         let stdout = std::io::stdout();
         let mut sources = [
@@ -48,7 +49,7 @@ impl DirectoryWatch {
             // For POLLERR, which is always reported.
             PollFd::new(&stdout, PollFlags::empty()),
         ];
-        rustix::io::retry_on_intr(|| poll(&mut sources, None))?;
+        rustix::io::retry_on_intr(|| poll(&mut sources, None)).cannot("wait for the machine")?;
         if !sources[1].revents().is_empty() {
             return Ok(WakeReason::ProcessEnded);
         }
@@ -66,9 +67,9 @@ impl DirectoryWatch {
 ///
 /// # Errors
 /// poll(2) failed.
-pub(crate) fn wait_for_end(process: &OwnedFd) -> io::Result<()> {
+pub(crate) fn wait_for_end(process: &OwnedFd) -> Result<(), SystemError> {
     let mut source = [PollFd::new(process, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| poll(&mut source, None))?;
+    rustix::io::retry_on_intr(|| poll(&mut source, None)).cannot("wait for the end of the process")?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ use crate::host::interruptible::{self, interruptible};
 use crate::host::panics;
 use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
+use crate::host::system_error::Cannot as _;
 use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
@@ -156,7 +157,9 @@ impl Run {
         })?;
         let document = request.to_document().fails_as(EndReason::ConfigError)?;
         let mut file = run_directory.create("config.json").fails_as(EndReason::HostError)?;
-        file.write_all(document.as_bytes()).fails_as(EndReason::HostError)?;
+        let path = run_directory.path().join("config.json");
+        let written = file.write_all(document.as_bytes()).cannot(format!("write {}", path.display()));
+        written.fails_as(EndReason::HostError)?;
         Ok(run_directory)
     }
 
@@ -293,7 +296,7 @@ fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocke
     }
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
     let words = ["run", "--detached", "--config", "-"];
-    match daemonize::spawn(&words, &document).map_err(DetachError::Start).fails_as(EndReason::HostError)? {
+    match daemonize::spawn(&words, &document).fails_as(EndReason::HostError)? {
         Spawned::Running(name) => {
             // A closed standard output is not an error.
             let _ = writeln!(std::io::stdout(), "{name}");
@@ -305,8 +308,6 @@ fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocke
 
 #[derive(Debug, thiserror::Error)]
 enum DetachError {
-    #[error("cannot start a process for --detach")]
-    Start(#[source] std::io::Error),
     #[error("--detach contradicts LISTEN_FDS: the process that was given sockets is the one that serves them")]
     Sockets,
 }

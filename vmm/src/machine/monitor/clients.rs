@@ -289,7 +289,7 @@ impl Monitor<'_> {
         }
         self.enter(State::Running);
         self.notify_parent();
-        resident::give_back_code();
+        resident::drop_code_pages();
     }
 
     pub(super) fn on_ready(&mut self) {
