@@ -27,7 +27,7 @@ def show(path):
 for top in ['/usr', '/srv', '/bin', '/lib', '/var']:
     show(top)
     for directory, directories, files in os.walk(top):
-        directorys.sort()
+        directories.sort()
         for name in sorted(directories + files): show(os.path.join(directory, name))
 ";
 
