@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full, driver_deploys_polls_shuts_down_and_cancels),
-        case!(Quick, help_of_every_verb_has_an_example),
+        case!(Quick, help_of_every_verb_has_an_example_in_80_columns),
         case!(Quick, completion_scripts_are_read_by_their_shells),
     ]
 }
@@ -45,10 +45,15 @@ fn driver_deploys_polls_shuts_down_and_cancels() {
     assert_eq!(script("shutdown", "one-8"), "", "what is gone is a success");
 }
 
-fn help_of_every_verb_has_an_example() {
+fn help_of_every_verb_has_an_example_in_80_columns() {
     let dir = TestDir::new();
+    let main = dir.invocation::<&str>(&[]).verb("--help").finish();
+    assert!(main.stdout_text().lines().all(|line| line.chars().count() <= 80), "{}", main.report());
     for verb in [
         "run",
+        "check",
+        "exec",
+        "attach",
         "ps",
         "status",
         "logs",
@@ -66,6 +71,7 @@ fn help_of_every_verb_has_an_example() {
         help.assert_status(0).assert_stderr("");
         let text = help.stdout_text();
         assert!(text.contains(&format!("\n  coracle {verb} ")), "no example\n{}", help.report());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "wider than 80 columns\n{}", help.report());
         assert!(!text.contains('\u{1b}'), "colours are for terminals\n{}", help.report());
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// hlt; jmp back.
+// hlt; jmp back.
 const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd];
 
 /// A run with this 32-bit code as its kernel.

@@ -52,8 +52,10 @@ fn crashed_workload_ends_with_128_and_its_signal() {
 
 fn entrypoint_option_drops_the_images_command() {
     let dir = TestDir::new();
-    let run = dir.run(&["--entrypoint", "/bin/sh", &image("python"), "-c", "echo $0 $#"]);
-    run.assert_status(0).assert_stdout("/bin/sh 0\n");
+    // An empty option is as if it were not given: the user is the image's.
+    let script = "echo $0 $#; id -u";
+    let run = dir.run(&["-u", "", "--entrypoint", "/bin/sh", &image("python"), "-c", script]);
+    run.assert_status(0).assert_stdout("/bin/sh 0\n1000\n");
     let alone = dir.run(&["--entrypoint", "/bin/true", &image("python")]);
     alone.assert_status(0).assert_stdout("");
 }

@@ -13,6 +13,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], missing_guest_kernel_is_named_with_the_places),
         case!(Quick[Kvm], missing_temporary_directory_is_named),
         case!(Quick[Kvm], limit_on_open_files_is_named),
+        case!(Smoke, few_open_files_are_enough_or_named),
+        case!(Full, environment_with_a_path_alone_is_enough),
         case!(Quick[Kvm, Root], check_prints_what_is_missing),
     ]
 }
@@ -77,6 +79,26 @@ fn limit_on_open_files_is_named() {
     let limited = ["sh", "-c", "ulimit -n 8; exec \"$@\"", "sh"];
     let run = dir.invocation(&[&image("busybox"), "true"]).wrapped(&limited).finish();
     run.assert_status(125).assert_one_line_naming(&["open files"]);
+}
+
+/// Descriptors may run out at any point of a start, but never leave a machine that hangs.
+fn few_open_files_are_enough_or_named() {
+    let dir = TestDir::new();
+    let limited = ["sh", "-c", "ulimit -n 54; exec \"$@\"", "sh"];
+    let run = dir.invocation(&[&image("busybox"), "true"]).wrapped(&limited).finish();
+    if run.status.success() {
+        run.assert_stderr("");
+    } else {
+        run.assert_status(125).assert_one_line_naming(&["open files"]);
+    }
+}
+
+fn environment_with_a_path_alone_is_enough() {
+    let dir = TestDir::new();
+    let bare = ["sh", "-c", "exec env -i PATH=\"$PATH\" \"$@\"", "sh"];
+    let run = dir.invocation(&[&image("busybox"), "env"]).wrapped(&bare).finish();
+    run.assert_status(0);
+    assert!(run.stdout_text().lines().any(|line| line == "HOME=/root"), "{}", run.report());
 }
 
 fn check_prints_what_is_missing() {

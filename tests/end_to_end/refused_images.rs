@@ -36,8 +36,8 @@ fn missing_images_are_rejected() {
         refuse(&dir.run(&[&reference, "true"]), &[object]);
     }
     // Not a missing image, but a request that this version does not support.
-    for reference in ["docker://registry.example/name:tag", "name-in-no-store"] {
-        dir.run(&[reference, "true"]).assert_status(125).assert_one_line_naming(&[reference]);
+    for reference in ["docker://registry.example/name:tag", "alpine"] {
+        dir.run(&[reference, "true"]).assert_status(125).assert_one_line_naming(&[reference, "skopeo copy"]);
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick, options_that_conflict_are_rejected),
         case!(Quick, host_variable_that_is_not_text_is_rejected_by_name),
         case!(Quick, invalid_configuration_documents_are_rejected),
+        case!(Quick, misspelled_words_get_a_tip),
         case!(Quick, help_and_version_succeed),
         case!(Quick, closed_standard_input_and_error_do_no_harm),
     ]
@@ -137,6 +138,14 @@ fn invalid_configuration_documents_are_rejected() {
         dir.run(&["--config", &file]).assert_status(125).assert_one_line_naming(&[name]);
     }
     dir.run(&["--config", "/nowhere/config.json"]).assert_status(125).assert_one_line_naming(&["/nowhere/config.json"]);
+}
+
+fn misspelled_words_get_a_tip() {
+    let dir = TestDir::new();
+    let option = dir.run(&["--memroy", "1g", "oci:/nowhere"]);
+    option.assert_status(125).assert_one_line_naming(&["'--memroy'", "'--memory'"]);
+    let verb = dir.invocation::<&str>(&[]).verb("runn").finish();
+    verb.assert_status(125).assert_one_line_naming(&["'runn'", "'run'"]);
 }
 
 fn help_and_version_succeed() {

@@ -32,7 +32,6 @@ pub enum Need {
     Kernels,
 }
 
-/// One test.
 pub struct Case {
     name: &'static str,
     level: Level,

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 /// A call that has ended.
 pub struct Finished {
-    /// The command line.
     pub command: String,
     pub status: ExitStatus,
     pub stdout: Vec<u8>,

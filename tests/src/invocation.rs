@@ -12,7 +12,6 @@ use std::time::Duration;
 
 /// What the binary gets as standard input.
 pub enum Stdin {
-    /// `/dev/null`.
     Null,
     /// A pipe that the test writes to and closes.
     Pipe,
@@ -105,7 +104,6 @@ impl Invocation {
         self
     }
 
-    /// Standard input.
     #[must_use]
     pub fn stdin(mut self, stdin: Stdin) -> Invocation {
         self.stdin = stdin;
@@ -133,7 +131,6 @@ impl Invocation {
         self
     }
 
-    /// Starts it.
     #[must_use]
     pub fn start(self) -> Running {
         let mut words = self.wrapper;

@@ -8,7 +8,6 @@ use std::fmt::Write;
 struct Row {
     name: String,
     unit: Unit,
-    /// Of each subject.
     samples: Vec<Vec<u64>>,
 }
 

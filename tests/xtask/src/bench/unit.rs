@@ -13,7 +13,6 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// `value` as text.
     pub(crate) fn show(self, value: u64) -> String {
         let value = value as f64;
         match self {

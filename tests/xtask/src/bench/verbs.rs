@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
-/// Goals, in microseconds.
+// Goals, in microseconds.
 const EXEC_OVERHEAD: u64 = 30_000;
 const PS: u64 = 50_000;
 const STOP: u64 = 150_000;

@@ -4,7 +4,6 @@
 use crate::repository::cargo;
 use anyhow::{Context, Result};
 
-/// `rustfmt` changes nothing.
 pub(crate) fn format() -> Result<Vec<String>> {
     succeed(&["fmt", "--all", "--check"])
 }

@@ -76,7 +76,6 @@ fn unused(manifest: &Path, dependencies: &[Dependency], sources: &[Source]) -> V
     unused.map(|dependency| format!("{}: {} is not used", manifest.display(), dependency.package)).collect()
 }
 
-/// Names under `[workspace.dependencies]`.
 fn listed(manifest: &str) -> impl Iterator<Item = &str> {
     let lines = manifest.lines().skip_while(|line| *line != "[workspace.dependencies]").skip(1);
     let lines = lines.take_while(|line| !line.starts_with('['));

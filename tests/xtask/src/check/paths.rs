@@ -7,7 +7,6 @@ use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Paths in READMEs.
 pub(crate) fn readmes() -> Result<Vec<String>> {
     check("md", code_spans)
 }

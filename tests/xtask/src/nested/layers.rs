@@ -18,7 +18,7 @@ pub(super) struct Layers {
     pub(super) emulator: PathBuf,
     pub(super) kernel: PathBuf,
     pub(super) initramfs: PathBuf,
-    /// The uppermost first.
+    /// From the uppermost to the lowest.
     pub(super) disks: Vec<PathBuf>,
     /// Holds the first disk and what else the run needs. Deleted with this.
     pub(super) directory: TempDir,

@@ -18,7 +18,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// Files of this machine to bring along, each with the variable that names it in the outer Linux.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
-    /// Never empty.
+    /// Program and arguments; never empty.
     pub(crate) command: Vec<String>,
 }
 

@@ -19,7 +19,6 @@ const MAX_CONTINUATIONS: usize = 4;
 /// Tests of each world that are named at the end, with their times.
 const SLOWEST: usize = 10;
 
-/// Where tests run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum World {
     /// Unit and documentation tests; most need no KVM.

@@ -15,7 +15,6 @@ const JOBS: [(&str, &str, &str); 4] = [
     ("random write, 4 KiB", "randwrite", "4k"),
 ];
 
-/// One job's result.
 pub(super) struct Job {
     pub(super) name: String,
     pub(super) bytes_per_second: u64,

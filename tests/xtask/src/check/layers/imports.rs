@@ -25,7 +25,7 @@ pub(super) fn imports(text: &str, module: &[String]) -> Vec<Import> {
 
 struct Parser<'a> {
     tokens: &'a [Token<'a>],
-    /// Inline modules included.
+    /// The current module, which may be an inline one.
     module: Vec<String>,
     /// For each open brace, whether it opened an inline module.
     open: Vec<bool>,
