@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The instruction completions of emulating hosts, with input that a guest can choose: the bytes at RIP, all registers, the
-//! page tables, memory, the extended state. The CPU is one of several, of both vendors.
+//! The instruction completions of emulating hosts, with input that a guest can choose: the bytes at
+//! RIP, all registers, the page tables, memory, the extended state. The CPU is one of several, of
+//! both vendors.
 #![no_main]
 
 use kvm::software::testing::{MemoryVcpu, processors};
@@ -58,7 +59,8 @@ struct Input {
     control_0: u32,
     control_4: u32,
     features: u16,
-    /// Bit 0: user mode; bit 1: compatibility or legacy mode; bit 2: 32 bits in it; bit 3: a random CR3.
+    /// Bit 0: user mode; bit 1: compatibility or legacy mode; bit 2: 32 bits in it; bit 3: a random
+    /// CR3.
     mode: u8,
     bases: [u64; 2],
     enabled: u64,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! CPUID of a vCPU: the leaves that the host supports, with the topology of this VM and the vCPU's APIC id (Intel SDM
-//! vol. 2A, CPUID; AMD64 APM vol. 3, appendix E; KVM API, `KVM_GET_SUPPORTED_CPUID`). Pure, but for one ioctl. Runs on `main`.
+//! CPUID of a vCPU: the leaves that the host supports, with the topology of this VM and the vCPU's
+//! APIC id (Intel SDM vol. 2A, CPUID; AMD64 APM vol. 3, appendix E; KVM API,
+//! `KVM_GET_SUPPORTED_CPUID`). Pure, except for one ioctl. Runs on `main`.
 //!
-//! The topology is one package, one thread per core, APIC id = index of the vCPU. It is in several leaves, of which a
-//! kernel reads those of its vendor:
+//! The topology is one package, one thread per core, APIC id = index of the vCPU. It is in several
+//! leaves, of which a kernel reads those of its vendor:
 //!
 //! | leaf | vendor | holds |
 //! |---|---|---|
@@ -51,8 +52,9 @@ const KVM_FEATURE_ASYNC_PF: u32 = 1 << 4;
 const KVM_FEATURE_ASYNC_PF_VMEXIT: u32 = 1 << 10;
 const KVM_FEATURE_ASYNC_PF_INT: u32 = 1 << 14;
 
-/// Features that a guest uses by hypercalls (`KVM_FEATURE_PV_UNHALT`, `_PV_SEND_IPI`, `_PV_SCHED_YIELD`,
-/// `_HC_MAP_GPA_RANGE`, `_MIGRATION_CONTROL`): on a host that emulates guest kernel mode a hypercall never returns.
+/// Features that a guest uses by hypercalls (`KVM_FEATURE_PV_UNHALT`, `_PV_SEND_IPI`,
+/// `_PV_SCHED_YIELD`, `_HC_MAP_GPA_RANGE`, `_MIGRATION_CONTROL`): on a host that emulates guest
+/// kernel mode a hypercall never returns.
 const KVM_FEATURES_BY_HYPERCALL: u32 = 1 << 7 | 1 << 11 | 1 << 13 | 1 << 16 | 1 << 17;
 
 /// The leaves that the host supports.
@@ -92,7 +94,8 @@ fn set_features(leaf: &mut kvm_cpuid_entry2, deadline: bool) {
     }
 }
 
-/// Hides from the kernel what does not work where its mode is emulated. User mode sees the CPU's own bits all the same.
+/// Hides from the kernel what does not work where its mode is emulated. User mode sees the CPU's
+/// own bits all the same.
 fn hide_unemulated_features(leaf: &mut kvm_cpuid_entry2) {
     match (leaf.function, leaf.index) {
         (LEAF_EXTENDED_FEATURES, 0) => {
@@ -146,14 +149,15 @@ impl Topology {
         let cache_level = leaf.eax >> 5 & 0x7;
         match leaf.function {
             LEAF_FEATURES => {
-                // EBX: brand index and cache line unchanged, number of logical processors, initial APIC id. Intel counts the ids
-                // that are set aside, AMD the processors.
+                // EBX: brand index and cache line unchanged, number of logical processors, initial
+                // APIC id. Intel counts the ids that are set aside, AMD the processors.
                 let count = if self.amd { self.cpus } else { self.ids() };
                 leaf.ebx = leaf.ebx & 0xffff | count << 16 | self.id << 24;
                 set_bit(&mut leaf.edx, EDX_HYPERTHREADING, self.cpus > 1);
             }
             LEAF_CACHES if leaf.eax & 0x1f != 0 => {
-                // EAX[25:14]: ids that share the cache, less one; EAX[31:26]: ids of cores in the package, less one.
+                // EAX[25:14]: ids that share the cache, less one; EAX[31:26]: ids of cores in the
+                // package, less one.
                 let sharing = if cache_level >= 3 { self.ids() - 1 } else { 0 };
                 leaf.eax = leaf.eax & 0x3fff | sharing << 14 | (self.ids() - 1) << 26;
             }
@@ -168,23 +172,26 @@ impl Topology {
                 leaf.eax = leaf.eax & !(0xfff << 14) | sharing << 14;
             }
             LEAF_AMD_TOPOLOGY => {
-                // EAX: APIC id; EBX[7:0]: core id, EBX[15:8]: threads of the core less one; ECX: node id.
+                // EAX: APIC id; EBX[7:0]: core id, EBX[15:8]: threads of the core less one; ECX:
+                // node id.
                 (leaf.eax, leaf.ebx, leaf.ecx) = (self.id, self.id, 0);
             }
             _ => {}
         }
     }
 
-    /// Replaces the leaves that list the levels of the topology. Since Linux 6.2 KVM's own are one empty level: with that
-    /// alone every vCPU is a package of its own to the guest. Before, they were the host's.
+    /// Replaces the leaves that list the levels of the topology. Since Linux 6.2 KVM's own are one
+    /// empty level: with that alone every vCPU is a package of its own to the guest. Before, they
+    /// were the host's.
     fn replace_levels(self, leaves: &mut CpuId) {
         let has = |function| leaves.as_slice().iter().any(|leaf| leaf.function == function);
         let maximum = leaves.as_slice().iter().find(|leaf| leaf.function == LEAF_VENDOR).map_or(0, |leaf| leaf.eax);
-        let functions = [(LEAF_TOPOLOGY, maximum >= LEAF_TOPOLOGY), (LEAF_TOPOLOGY_V2, has(LEAF_TOPOLOGY_V2))];
+        let listed = [(LEAF_TOPOLOGY, maximum >= LEAF_TOPOLOGY), (LEAF_TOPOLOGY_V2, has(LEAF_TOPOLOGY_V2))];
         leaves.retain(|leaf| !matches!(leaf.function, LEAF_TOPOLOGY | LEAF_TOPOLOGY_V2 | LEAF_AMD_TOPOLOGY_V2));
-        for (function, _) in functions.into_iter().filter(|(_, wanted)| *wanted) {
+        for (function, _) in listed.into_iter().filter(|(_, present)| *present) {
             for index in 0..2 {
-                // A table that is full lacks them: the kernel then takes the ids of the MP table or of ACPI.
+                // A table that is full lacks them: the kernel then takes the ids of the MP table or
+                // of ACPI.
                 let _ = leaves.push(self.level(function, index));
             }
         }
@@ -194,7 +201,8 @@ impl Topology {
     fn level(self, function: u32, index: u32) -> kvm_cpuid_entry2 {
         const THREAD: u32 = 1 << 8;
         const CORE: u32 = 2 << 8;
-        // EAX: shift to the next level's id; EBX: logical processors at this level; ECX: number and kind of the level.
+        // EAX: shift to the next level's id; EBX: logical processors at this level; ECX: number and
+        // kind of the level.
         let (eax, ebx, kind) = if index == 0 { (0, 1, THREAD) } else { (self.id_bits(), self.cpus, CORE) };
         kvm_cpuid_entry2 {
             function,

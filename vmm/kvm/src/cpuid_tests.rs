@@ -17,7 +17,8 @@ fn vendor(maximum: u32, name: &[u8; 12]) -> kvm_cpuid_entry2 {
     leaf(LEAF_VENDOR, 0, [maximum, word(0), word(8), word(4)])
 }
 
-/// As on a host with 2 threads a core and 64 processors that share a cache; the level leaves as since Linux 6.2.
+/// As on a host with 2 threads a core and 64 processors that share a cache; the level leaves as
+/// since Linux 6.2.
 fn intel() -> CpuId {
     CpuId::from_entries(&[
         vendor(0x24, b"GenuineIntel"),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The first vCPU's registers at the guest's entry, as plain data, and their form as KVM's register structures. Pure.
+//! The first vCPU's registers at the guest's entry, as plain data, and their form as KVM's register
+//! structures. Pure.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
@@ -17,8 +18,8 @@ pub struct EntryState {
     pub task: Segment,
     pub gdt_base: u64,
     pub gdt_limit: u16,
-    /// Interrupts of the PIC reach the CPUs (LINT0 in mode ExtINT). Off for kernels that never set up a PIC: a vector
-    /// that it delivers before that is one of an exception.
+    /// Interrupts of the PIC reach the CPUs (LINT0 in mode ExtINT). Off for kernels that never set
+    /// up a PIC: a vector that it delivers before that is one of an exception.
     pub external_interrupts: bool,
 }
 

@@ -20,7 +20,8 @@ const REQUIRED: [(Cap, &str); 9] = [
     (Cap::MpState, "KVM_CAP_MP_STATE"),
 ];
 
-/// How the host runs guest kernel mode. Detected once; the directory `software` is for one of the kinds.
+/// How the host runs guest kernel mode. Detected once; the directory `software` is for one of the
+/// kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvmKind {
     /// VMX or SVM: guest kernel mode runs on the processor.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Makes a vCPU thread leave `KVM_RUN`: a signal whose handler sets `immediate_exit` in the thread's own `kvm_run`.
-//! Without the flag, a signal that arrives just before `KVM_RUN` would be lost (KVM API, `immediate_exit`). The handler runs
-//! on vCPU threads; any thread calls [`kick`].
+//! Makes a vCPU thread leave `KVM_RUN`: a signal whose handler sets `immediate_exit` in the
+//! thread's own `kvm_run`. Without the flag, a signal that arrives just before `KVM_RUN` would be
+//! lost (KVM API, `immediate_exit`). The handler runs on vCPU threads; any thread calls [`kick`].
 #![allow(unsafe_code)] // A signal handler, and a pointer into memory shared with the kernel.
 
 use kvm_bindings::kvm_run;
@@ -24,8 +24,9 @@ fn signal() -> libc::c_int {
 extern "C" fn handle(_: libc::c_int) {
     let run = RUN.get();
     if !run.is_null() {
-        // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the mapping is removed; the kernel
-        // reads the byte at the next KVM_RUN. Volatile, because nothing in this program reads it.
+        // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the
+        // mapping is removed; the kernel reads the byte at the next KVM_RUN. Volatile, because
+        // nothing in this program reads it.
         unsafe { addr_of_mut!((*run).immediate_exit).write_volatile(1) };
     }
 }
@@ -47,7 +48,8 @@ pub fn install_kick_handler() -> Result<(), std::io::Error> {
 
 /// Unblocks the kick signal on the calling thread, which may have inherited a mask that blocks it.
 pub(super) fn unblock_signal() {
-    // SAFETY: `set` is initialised by sigemptyset before it is used; both calls only read and write it.
+    // SAFETY: `set` is initialised by sigemptyset before it is used; both calls only read and write
+    // it.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -83,7 +85,8 @@ pub fn kick<T>(thread: &JoinHandle<T>) {
 #[must_use]
 pub fn cpu_time<T>(thread: &JoinHandle<T>) -> Option<Duration> {
     let mut clock = 0;
-    // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended; `clock` is ours.
+    // SAFETY: the handle is not joined, so the thread's id is valid even if the thread has ended;
+    // `clock` is ours.
     if unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) } != 0 {
         return None;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The only KVM ioctls of the project: the host's device, the VM, its vCPUs. Devices, guest layout and threads belong to
-//! the callers.
+//! The only KVM ioctls of the project: the host's device, the VM, its vCPUs. Devices, guest layout
+//! and threads belong to the callers.
 
 mod cpuid;
 mod entry_state;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the guest spends its time (`--profile`): each time a vCPU is kicked, its call chain is recorded. `main` kicks at a
-//! steady rate; the vCPU threads record; `main` writes the profile when they have ended.
+//! Where the guest spends its time (`--profile`): each time a vCPU is kicked, its call chain is
+//! recorded. `main` kicks at a steady rate; the vCPU threads record; `main` writes the profile when
+//! they have ended.
 //!
-//! The chain follows frame pointers, so it is complete only for kernels built with `CONFIG_FRAME_POINTER`. For any other
-//! kernel only the innermost function is right.
+//! The chain follows frame pointers, so it is complete only for kernels built with
+//! `CONFIG_FRAME_POINTER`. For any other kernel only the innermost function is right.
 
 use crate::GuestMemory;
 use kvm_ioctls::VcpuFd;
@@ -42,8 +43,9 @@ impl Profile {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(frames).or_default() += 1;
     }
 
-    /// Writes the samples as folded stacks for flame-graph tools: one `outer;...;inner count` per line. `system_map` is the text
-    /// of the kernel's `System.map`; without it frames are addresses.
+    /// Writes the samples as folded stacks for flame-graph tools: one `outer;...;inner count` per
+    /// line. `system_map` is the text of the kernel's `System.map`; without it frames are
+    /// addresses.
     ///
     /// # Errors
     /// Writing to `to` failed.

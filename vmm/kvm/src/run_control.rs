@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `main` requests of all vCPU threads: to run, to pause, to stop. A thread reads it each time it leaves `KVM_RUN`,
-//! which a kick forces.
+//! What `main` requests of all vCPU threads: to run, to pause, to stop. A thread reads it each time
+//! it leaves `KVM_RUN`, which a kick forces.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,8 @@ struct Shared {
 pub struct VcpuSlot(RunControl);
 
 impl RunControl {
-    /// Registers a thread that will run a vCPU. Called before the thread starts, so that a pause waits for it.
+    /// Registers a thread that will run a vCPU. Called before the thread starts, so that a pause
+    /// waits for it.
     #[must_use]
     pub fn register(&self) -> VcpuSlot {
         *self.lock() += 1;
@@ -60,13 +61,15 @@ impl RunControl {
         *active += 1;
     }
 
-    /// Requests a pause. The caller kicks the threads, then calls [`wait_until_paused`](Self::wait_until_paused).
+    /// Requests a pause. The caller kicks the threads, then calls
+    /// [`wait_until_paused`](Self::wait_until_paused).
     pub fn pause(&self) {
         self.set(RunRequest::Pause);
     }
 
-    /// Blocks until no thread is in the guest, but no longer than `limit`: a thread may wait for a device whose backend
-    /// hangs. Returns whether none is. After [`stop`](Self::stop), threads that have ended do not count.
+    /// Blocks until no thread is in the guest, at most for `limit`: a thread may wait for a device
+    /// whose backend hangs. True if no thread is in the guest. Threads that have ended after
+    /// [`stop`](Self::stop) do not count.
     #[must_use]
     pub fn wait_until_paused(&self, limit: Duration) -> bool {
         let waited = self.0.changed.wait_timeout_while(self.lock(), limit, |active| *active > 0);
@@ -78,7 +81,8 @@ impl RunControl {
         self.set(RunRequest::Run);
     }
 
-    /// Requests that every thread ends, paused or not. The caller kicks the threads. Final: later requests are ignored.
+    /// Requests that every thread ends, paused or not. The caller kicks the threads. Final: later
+    /// requests are ignored.
     pub fn stop(&self) {
         self.set(RunRequest::Stop);
     }

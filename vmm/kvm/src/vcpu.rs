@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One virtual CPU: its state before the first instruction, and its run loop. Created on `main`, runs on `vcpu-N`.
+//! One virtual CPU: its state before the first instruction, and its run loop. Created on `main`,
+//! runs on `vcpu-N`.
 #![allow(unsafe_code)] // Reads two fields of `kvm_run` that kvm-ioctls does not return.
 
 use crate::GuestMemory;
@@ -20,8 +21,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::ptr::addr_of;
 use std::sync::Arc;
 
-/// `IA32_MISC_ENABLE` with fast strings, as Intel's firmware leaves it (Intel SDM vol. 4). KVM emulates it for guests on
-/// AMD, too, whose kernels do not read it.
+/// `IA32_MISC_ENABLE` with fast strings, as Intel's firmware leaves it (Intel SDM vol. 4). KVM
+/// emulates it for guests on AMD, too, whose kernels do not read it.
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 
@@ -35,7 +36,8 @@ const APIC_MODE_EXTINT: u32 = 0x700;
 /// `suberror` of `KVM_EXIT_INTERNAL_ERROR`: the emulator does not know the instruction.
 const SUBERROR_EMULATION: u32 = 1;
 
-/// The devices of the machine, by address. A vCPU thread calls it for every port and MMIO exit; several at once.
+/// The devices of the machine, by address. A vCPU thread calls it for every port and MMIO exit;
+/// several at once.
 pub trait IoBus {
     /// Reads one access of 1, 2 or 4 bytes from a port.
     fn port_read(&self, port: u16, data: &mut [u8]);
@@ -58,7 +60,8 @@ pub struct Vcpu {
     profile: Option<Arc<Profile>>,
 }
 
-// SAFETY: `run` points into a mapping that `fd` owns and moves with it; one thread at a time has the `Vcpu`.
+// SAFETY: `run` points into a mapping that `fd` owns and moves with it; one thread at a time has
+// the `Vcpu`.
 unsafe impl Send for Vcpu {}
 
 impl std::fmt::Debug for Vcpu {
@@ -106,7 +109,8 @@ impl Vcpu {
         self.index
     }
 
-    /// Instructions completed in user space; `None` where the host runs guest kernel mode on the processor.
+    /// Instructions completed in user space; `None` where the host runs guest kernel mode on the
+    /// processor.
     #[must_use]
     pub fn completions(&self) -> Option<&CompletionCounts> {
         self.software.as_ref().map(SoftwareVcpu::counts)
@@ -117,7 +121,8 @@ impl Vcpu {
         self.profile = Some(profile);
     }
 
-    /// Runs the guest until it stops the machine. `None` once `control` requests a stop and the thread is kicked.
+    /// Runs the guest until it stops the machine. `None` once `control` requests a stop and the
+    /// thread is kicked.
     pub fn run(&mut self, bus: &impl IoBus, control: &RunControl) -> Option<ExitReason> {
         unblock_signal();
         let _kickable = Kickable::new(self.run);
@@ -130,8 +135,8 @@ impl Vcpu {
                 }
                 RunRequest::Pause => {
                     control.wait_while_paused();
-                    // Prevents false reports of the guest's watchdogs (KVM API, KVM_KVMCLOCK_CTRL). Fails in guests that
-                    // do not use kvmclock, which is harmless.
+                    // Prevents false reports of the guest's watchdogs (KVM API, KVM_KVMCLOCK_CTRL).
+                    // Fails in guests that do not use kvmclock, which is harmless.
                     let _ = self.fd.kvmclock_ctrl();
                 }
                 RunRequest::Stop => return None,
@@ -214,7 +219,8 @@ impl Vcpu {
 
     /// The emulator failed: completes the instruction where the host emulates guest kernel mode.
     fn internal_error(&mut self) -> Option<ExitReason> {
-        // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, which fills this member of the union; the mapping lives.
+        // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, which fills this member of the union;
+        // the mapping lives.
         let suberror = unsafe { addr_of!((*self.run).__bindgen_anon_1.internal.suberror).read() };
         if suberror == SUBERROR_EMULATION
             && let Some(software) = &mut self.software
@@ -246,7 +252,8 @@ impl Vcpu {
 
 /// Bytes of one access of a port exit: string instructions deliver several accesses in one exit.
 fn port_width(run: *const kvm_run, length: usize) -> usize {
-    // SAFETY: the exit reason is KVM_EXIT_IO, which fills this member of the union; the mapping lives.
+    // SAFETY: the exit reason is KVM_EXIT_IO, which fills this member of the union; the mapping
+    // lives.
     let width = unsafe { addr_of!((*run).__bindgen_anon_1.io.size).read() };
     usize::from(width).clamp(1, length.max(1))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The kernel's VM: memory slots, the interrupt controllers, and the event descriptors that the kernel serves.
-//! Runs on `main` while the machine is built.
+//! The kernel's VM: memory slots, the interrupt controllers, and the event descriptors that the
+//! kernel serves. Runs on `main` while the machine is built.
 #![allow(unsafe_code)] // KVM_SET_USER_MEMORY_REGION passes host addresses to the kernel.
 
 use crate::GuestMemory;
@@ -33,8 +33,8 @@ pub struct ReservedPages {
     pub identity_map: GuestAddress,
     /// Three pages that Intel hosts need for real mode. Outside guest memory.
     pub tss: GuestAddress,
-    /// Four pages of guest memory for the system-call gate of hosts that emulate guest kernel mode; reserved in the
-    /// guest's memory map.
+    /// Four pages of guest memory for the system-call gate of hosts that emulate guest kernel mode;
+    /// reserved in the guest's memory map.
     pub syscall_gate: GuestAddress,
     /// The page that the gate stores to. Outside guest memory and every device.
     pub syscall_gate_mmio: GuestAddress,
@@ -69,8 +69,8 @@ impl KvmVm {
                 memory_size: region.len(),
                 userspace_addr: region.as_ptr() as u64,
             };
-            // SAFETY: the range is a mapping that `memory` owns; `self` keeps it alive until the VM is closed, and
-            // regions of one `GuestMemoryMmap` do not overlap.
+            // SAFETY: the range is a mapping that `memory` owns; `self` keeps it alive until the VM
+            // is closed, and regions of one `GuestMemoryMmap` do not overlap.
             unsafe { fd.set_user_memory_region(region) }.map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
         }
         let software = match host.kind() {
@@ -85,7 +85,8 @@ impl KvmVm {
         &self.memory
     }
 
-    /// State of a new vCPU for hosts that emulate guest kernel mode. The vCPU's CPUID must be set before.
+    /// State of a new vCPU for hosts that emulate guest kernel mode. The vCPU's CPUID must be set
+    /// before.
     pub(super) fn software_vcpu(&self) -> Result<Option<SoftwareVcpu>, VmError> {
         self.software.as_ref().map(|software| SoftwareVcpu::new(Arc::clone(software), &self.fd)).transpose()
     }
@@ -102,8 +103,8 @@ impl KvmVm {
         self.fd.register_irqfd(event, line).map_err(failed("KVM_IRQFD"))
     }
 
-    /// The guest's 32-bit write of `value` to the MMIO `address` signals `event` from now on, without an exit to user
-    /// space.
+    /// The guest's 32-bit write of `value` to the MMIO `address` signals `event` from now on,
+    /// without an exit to user space.
     ///
     /// # Errors
     /// `KVM_IOEVENTFD` failed.

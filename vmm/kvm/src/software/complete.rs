@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The table of instructions that are completed here, and the steps of every completion: fetch, decode, execute, commit.
-//! Runs on the thread of the vCPU whose KVM_RUN ended with an emulation error. Every byte of input is the guest's choice.
+//! The table of instructions that are completed here, and the steps of every completion: fetch,
+//! decode, execute, commit. Runs on the thread of the vCPU whose KVM_RUN ended with an emulation
+//! error. Every byte of input is the guest's choice.
 
 use super::decode::{self, Fetched};
 use super::extended_state::ExtendedState;
@@ -125,8 +126,8 @@ pub struct Incomplete {
 /// Completes the instruction at RIP of `vcpu`, which KVM's emulator does not know.
 ///
 /// # Errors
-/// The instruction is not in the table, its operand is not in guest memory, or reading or writing the vCPU's state
-/// failed. The vCPU's registers are unchanged.
+/// The instruction is not in the table, its operand is not in guest memory, or reading or writing
+/// the vCPU's state failed. The vCPU's registers are unchanged.
 pub fn complete(vcpu: &mut dyn VcpuState, memory: &GuestMemory) -> Result<Completed, Incomplete> {
     let mut progress = Progress::default();
     attempt(vcpu, memory, &mut progress).map_err(|reason| Incomplete {
@@ -198,8 +199,8 @@ fn advance(step: &Step<'_>, fetched: &Fetched) -> u64 {
     if step.is_64_bit() { next } else { next & 0xffff_ffff }
 }
 
-/// Stores the result in the vCPU. The general registers come first: setting them cancels the #UD that KVM queued together
-/// with its error.
+/// Stores the result in the vCPU. The general registers come first: setting them cancels the #UD
+/// that KVM queued together with its error.
 fn commit(mut step: Step<'_>, exception: Option<Exception>) -> std::io::Result<()> {
     step.vcpu.set_registers(&step.registers)?;
     if let Some(address) = exception.and_then(|exception| exception.fault_address) {

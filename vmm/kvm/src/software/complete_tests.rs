@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The steps of a completion, and the instructions that are neither arithmetic nor of the XSAVE family.
+//! The steps of a completion, and the instructions that are neither arithmetic nor of the XSAVE
+//! family.
 
 use super::Exception;
 use super::registers::{

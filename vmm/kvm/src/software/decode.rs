@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The instruction at RIP: fetched through the guest's page tables with the rights of a fetch, then decoded. Only bytes
-//! that belong to the instruction are fetched, so that one at the end of a page does not fault on the next page.
+//! The instruction at RIP: fetched through the guest's page tables with the rights of a fetch, then
+//! decoded. Only bytes that belong to the instruction are fetched, so that one at the end of a page
+//! does not fault on the next page.
 
 use super::registers::{CR0_PROTECTED, EFER_LONG_MODE};
 use super::step::{StepError, StepResult};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which kind of KVM this host has. The loaded module nearly always decides it; otherwise (everything built into the kernel,
-//! nothing in `/sys/module`) a guest of two instructions does. Runs on `main`, once.
+//! Which kind of KVM this host has. The loaded module nearly always decides it; otherwise
+//! (everything built into the kernel, nothing in `/sys/module`) a guest of two instructions does.
+//! Runs on `main`, once.
 #![allow(unsafe_code)] // The probe guest needs one page of memory and its slot.
 
 use crate::host::KvmKind;
@@ -25,7 +26,7 @@ pub(crate) fn kind(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
     }
 }
 
-/// The kind that the loaded modules stand for, if they agree: one module serves `/dev/kvm` at a time.
+/// The kind of the loaded modules, if they agree: one module serves `/dev/kvm` at a time.
 fn by_modules(directory: &Path) -> Option<KvmKind> {
     let software = directory.join(SOFTWARE_MODULE).exists();
     let native = NATIVE_MODULES.iter().any(|module| directory.join(module).exists());
@@ -53,11 +54,13 @@ fn by_probe(kvm: &Kvm) -> Result<KvmKind, kvm_ioctls::Error> {
         memory_size: region.len(),
         userspace_addr: region.as_ptr() as u64,
     };
-    // SAFETY: `memory` owns the mapping and outlives the VM, which is closed when this function returns.
+    // SAFETY: `memory` owns the mapping and outlives the VM, which is closed when this function
+    // returns.
     unsafe { vm.set_user_memory_region(slot) }?;
     let mut vcpu = vm.create_vcpu(0)?;
     let mut special = vcpu.get_sregs()?;
-    // Flat protected mode without paging: processors without "unrestricted guest" would emulate real mode.
+    // Flat protected mode without paging: processors without "unrestricted guest" would emulate
+    // real mode.
     special.cr0 |= 1;
     special.cs.base = 0;
     special.cs.limit = u32::MAX;

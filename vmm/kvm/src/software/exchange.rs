@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `CMPXCHG16B` (Intel SDM volume 2), atomic against the other vCPUs: the CPU's own instruction is executed on the host's
-//! mapping of guest memory.
+//! `CMPXCHG16B` (Intel SDM volume 2), atomic against the other vCPUs: the CPU's own instruction is
+//! executed on the host's mapping of guest memory.
 #![allow(unsafe_code)] // A 16-byte atomic access has no safe form.
 
 use super::registers::FLAG_ZERO;
@@ -11,7 +11,8 @@ use std::arch::asm;
 
 const SIZE: usize = 16;
 
-/// Compares RDX:RAX with memory; if they are equal stores RCX:RBX, if not loads RDX:RAX. Atomic with and without `LOCK`.
+/// Compares RDX:RAX with memory; if they are equal stores RCX:RBX, if not loads RDX:RAX. Atomic
+/// with and without `LOCK`.
 pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> StepResult {
     if !std::arch::is_x86_feature_detected!("cmpxchg16b") {
         return Err(StepError::Unsupported("the host's CPU lacks it".into()));
@@ -26,9 +27,10 @@ pub(super) fn cmpxchg16b(step: &mut Step<'_>) -> StepResult {
     }
     let (mut low, mut high) = (step.registers.rax, step.registers.rdx);
     let equal: u8;
-    // SAFETY: the CPU has the instruction; `operand` is 16 bytes of mapped guest memory, `guard` keeps them mapped, and
-    // their alignment was checked. Guest memory is only accessed through raw pointers and atomics: no reference
-    // aliases it. The compiler keeps RBX for itself, so it is exchanged around the instruction.
+    // SAFETY: the CPU has the instruction; `operand` is 16 bytes of mapped guest memory, `guard`
+    // keeps them mapped, and their alignment was checked. Guest memory is only accessed through raw
+    // pointers and atomics: no reference aliases it. The compiler keeps RBX for itself, so it is
+    // exchanged around the instruction.
     unsafe {
         asm!(
             "xchg rbx, {replacement}",

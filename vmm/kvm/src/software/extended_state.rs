@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A vCPU's extended state as the host returns it: an XSAVE area in standard format, whose header tells which components
-//! are in use. The bytes of a component that is not in use have no meaning: it is initial.
+//! A vCPU's extended state as the host returns it: an XSAVE area in standard format, whose header
+//! tells which components are in use. The bytes of a component that is not in use have no meaning:
+//! it is initial.
 //!
-//! Which initial components count as in use differs between CPUs: on Intel x87 does after `FNINIT`, on AMD it does not.
+//! Which initial components count as in use differs between CPUs: on Intel x87 does after `FNINIT`,
+//! on AMD it does not.
 
 use super::processor::Processor;
 use super::xsave_layout::{
@@ -49,7 +51,8 @@ impl<'a> ExtendedState<'a> {
         if self.in_use() & (SSE | AVX) == 0 { MXCSR_INITIAL } else { u32::from_le_bytes(self.array(MXCSR)) }
     }
 
-    /// Sets MXCSR. A value other than the initial one marks the XMM registers as in use, so that the host keeps it.
+    /// Sets MXCSR. A value other than the initial one marks the XMM registers as in use, so that
+    /// the host keeps it.
     pub(super) fn set_mxcsr(&mut self, value: u32) {
         if value != MXCSR_INITIAL {
             self.materialize(SSE);
@@ -69,7 +72,8 @@ impl<'a> ExtendedState<'a> {
         if in_use { u32::from_le_bytes(self.array(range.start..range.start + 4)) } else { 0 }
     }
 
-    /// Marks the components in `set` as in use. Those that were not become their initial values, byte by byte.
+    /// Marks the components in `set` as in use. Those that were not become their initial values,
+    /// byte by byte.
     pub(super) fn materialize(&mut self, set: u64) {
         let unused = set & !self.in_use();
         if unused & X87 != 0 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Control instructions of the x87, MMX and vector units (Intel SDM volume 2). They change a few bytes of the vCPU's
-//! extended state.
+//! Control instructions of the x87, MMX and vector units (Intel SDM volume 2). They change a few
+//! bytes of the vCPU's extended state.
 
 use super::extended_state::ExtendedState;
 use super::registers::{CR0_EMULATION, CR0_MONITOR, CR0_TASK_SWITCHED, CR4_FXSR, CR4_XSAVE};

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The system-call gate of hosts whose `SYSCALL` from user mode leaves the user's selectors in CS and SS. Runs on the
-//! vCPU threads; its memory is written once, before they start.
+//! The system-call gate of hosts whose `SYSCALL` from user mode leaves the user's selectors in CS
+//! and SS. Runs on the vCPU threads; its memory is written once, before they start.
 //!
-//! `SYSCALL` sets RCX, R11, RFLAGS and RIP but not the privilege level, so the fetch at the kernel's entry faults. With
-//! the gate it lands on a page that user mode *may* execute, whose only instruction stores to an MMIO address. The store
-//! exits to user space, and the gate completes the system call:
+//! `SYSCALL` sets RCX, R11, RFLAGS and RIP but not the privilege level, so the fetch at the
+//! kernel's entry faults. With the gate it lands on a page that user mode *may* execute, whose only
+//! instruction stores to an MMIO address. The store exits to user space, and the gate completes the
+//! system call:
 //!
-//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux does not use, with a page of code and
-//!    a page of MMIO, in memory that the guest's memory map declares reserved, and makes KVM exit for the guest's accesses
-//!    to STAR, LSTAR and SFMASK.
-//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot is entered in the current page table (the kernel copies its
-//!    half into every later one), and the CPU's LSTAR is set to the code page.
-//! 3. [`Gate::enter_kernel`]: a system call arrived. CS and SS are set from STAR, RIP from the guest's LSTAR.
+//! 1. [`Gate::install`] builds page-table levels for one top-level slot that Linux does not use,
+//!    with a page of code and a page of MMIO, in memory that the guest's memory map declares
+//!    reserved, and makes KVM exit for the guest's accesses to STAR, LSTAR and SFMASK.
+//! 2. [`Gate::write_msr`]: when a vCPU sets LSTAR, the slot is entered in the current page table
+//!    (the kernel copies its half into every later one), and the CPU's LSTAR is set to the code
+//!    page.
+//! 3. [`Gate::enter_kernel`]: a system call arrived. CS and SS are set from STAR, RIP from the
+//!    guest's LSTAR.
 //!
-//! A user program can also jump to the code page. It gains nothing: the flags that `SYSCALL` masks (the interrupt flag
-//! among them, which user mode cannot clear) reveal the jump, and it gets the page fault of a jump into the kernel's half.
+//! A user program can also jump to the code page. It gains nothing: the flags that `SYSCALL` masks
+//! (the interrupt flag among them, which user mode cannot clear) reveal the jump, and it gets the
+//! page fault of a jump into the kernel's half.
 
 use super::vcpu_state::{Exception, VcpuState};
 use crate::GuestMemory;
@@ -30,8 +34,8 @@ const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SFMASK: u32 = 0xc000_0084;
 
-/// Top-level slot 509, 0xfffffe80_00000000: a hole above the ESP fixups (Linux, Documentation/arch/x86/x86_64/mm.rst) that
-/// the host permits user mode to execute from.
+/// Top-level slot 509, 0xfffffe80_00000000: a hole above the ESP fixups (Linux,
+/// Documentation/arch/x86/x86_64/mm.rst) that the host permits user mode to execute from.
 const SLOT: u64 = 509;
 const SLOT_ADDRESS: u64 = 0xffff_0000_0000_0000 | (SLOT << 39);
 const CODE_ADDRESS: u64 = SLOT_ADDRESS + PAGE;
@@ -82,7 +86,8 @@ impl Gate {
         let capability =
             kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, args: [reasons, 0, 0, 0], ..Default::default() };
         vm.enable_cap(&capability).map_err(failed("KVM_CAP_X86_USER_SPACE_MSR"))?;
-        // A clear bit makes an access exit: STAR, LSTAR and SFMASK on writes (not CSTAR between them), LSTAR on reads.
+        // A clear bit makes an access exit: STAR, LSTAR and SFMASK on writes (not CSTAR between
+        // them), LSTAR on reads.
         let writes =
             MsrFilterRange { flags: MsrFilterRangeFlags::WRITE, base: MSR_STAR, msr_count: 4, bitmap: &[0b1111_0100] };
         let reads =
@@ -112,7 +117,8 @@ impl Gate {
             MSR_LSTAR => {
                 let special = vcpu.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
                 let entry = GuestAddress((special.cr3 & CR3_ADDRESS) + SLOT * 8);
-                // Fails if the table is outside guest memory. The guest's first system call then ends in a page fault.
+                // Fails if the table is outside guest memory. The guest's first system call then
+                // ends in a page fault.
                 let _ = self.memory.write_obj(self.pages.0 | TABLE, entry);
                 (&self.lstar, CODE_ADDRESS)
             }
@@ -144,8 +150,9 @@ impl Gate {
         let mut special = vcpu.special_registers()?;
         let by_syscall = registers.rflags & self.flag_mask.load(Ordering::Relaxed) == 0;
         if special.cs.dpl == 3 && by_syscall && vcpu.interrupt_is_injected()? {
-            // While user mode runs, this host takes interrupts regardless of the interrupt flag. This one would arrive at
-            // the kernel's entry, which has no stack of its own yet. Deliver it before SYSCALL, which then executes again.
+            // While user mode runs, this host takes interrupts regardless of the interrupt flag.
+            // This one would arrive at the kernel's entry, which has no stack of its own yet.
+            // Deliver it before SYSCALL, which then executes again.
             registers.rip = registers.rcx.wrapping_sub(SYSCALL_LENGTH);
             registers.rflags = registers.r11;
             return vcpu.set_registers(&registers);
@@ -157,8 +164,9 @@ impl Gate {
             registers.rip = self.lstar.load(Ordering::Relaxed);
             vcpu.set_special_registers(&special)?;
             vcpu.set_registers(&registers)?;
-            // The same applies to an interrupt that becomes pending before the guest is entered: until it has emulated the
-            // kernel's first instruction, this host treats the vCPU as one in user mode.
+            // The same applies to an interrupt that becomes pending before the guest is entered:
+            // until it has emulated the kernel's first instruction, this host treats the vCPU as
+            // one in user mode.
             return vcpu.begin_interrupt_shadow();
         }
         // A jump to the code page faults like one to any page of the kernel's half.

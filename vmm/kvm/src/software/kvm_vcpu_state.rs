@@ -31,7 +31,8 @@ impl CompletionState {
     /// For one vCPU of `vm`.
     ///
     /// # Errors
-    /// The host's KVM has no `KVM_GET_XSAVE2` (Linux 5.17) or no synchronised registers (Linux 4.17).
+    /// The host's KVM has no `KVM_GET_XSAVE2` (Linux 5.17) or no synchronised registers (Linux
+    /// 4.17).
     pub fn new(vm: &VmFd, processor: Arc<Processor>) -> io::Result<Self> {
         let size = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
         let fixed = size_of::<kvm_xsave>();
@@ -58,19 +59,23 @@ impl CompletionState {
     /// The extended state as bytes, flexible array included.
     fn bytes(&mut self) -> &mut [u8] {
         let length = size_of::<kvm_xsave>() + size_of_val(self.xsave.as_slice());
-        // SAFETY: only a pointer to the whole structure is taken; the length after it is read, not changed.
+        // SAFETY: only a pointer to the whole structure is taken; the length after it is read, not
+        // changed.
         let start = unsafe { std::ptr::from_mut(&mut self.xsave.as_mut_fam_struct().xsave).cast::<u8>() };
-        // SAFETY: the wrapper allocated the structure and its flexible array as one block of this length; all of it is
-        // initialised and has no padding. The exclusive borrow of `self` lasts as long as the slice.
+        // SAFETY: the wrapper allocated the structure and its flexible array as one block of this
+        // length; all of it is initialised and has no padding. The exclusive borrow of `self` lasts
+        // as long as the slice.
         unsafe { std::slice::from_raw_parts_mut(start, length) }
     }
 }
 
-/// Makes every later KVM_RUN store the registers and events in the shared page, from which they are read: on an emulating
-/// host each ioctl of a vCPU costs 8 µs, as much as an exit. The last run did not store them yet, so they are read here.
+/// Makes every later KVM_RUN store the registers and events in the shared page, from which they are
+/// read: on an emulating host each ioctl of a vCPU costs 8 µs, as much as an exit. The last run did
+/// not store them yet, so they are read here.
 ///
-/// They are *written* by ioctls all the same. What KVM_RUN would load from the page is lost if a signal ends that run
-/// before the guest is entered: seen under `--profile`, where the gate's code ran again in kernel mode.
+/// They are *written* by ioctls all the same. What KVM_RUN would load from the page is lost if a
+/// signal ends that run before the guest is entered: seen under `--profile`, where the gate's code
+/// ran again in kernel mode.
 fn synchronize(vcpu: &mut VcpuFd) -> io::Result<()> {
     let (regs, sregs) = (vcpu.get_regs().map_err(errno)?, vcpu.get_sregs().map_err(errno)?);
     let events = vcpu.get_vcpu_events().map_err(errno)?;
@@ -102,8 +107,9 @@ impl KvmVcpuState<'_> {
         Ok(msrs.as_slice()[..read].first().map(|entry| entry.data))
     }
 
-    /// Sets the events, with `exception` as the only exception. State that other threads may have changed meanwhile (pending
-    /// NMIs, SMM) is not set, nor is the #UD that the host queued with its error.
+    /// Sets the events, with `exception` as the only exception. State that other threads may have
+    /// changed meanwhile (pending NMIs, SMM) is not set, nor is the #UD that the host queued with
+    /// its error.
     fn set_events(&mut self, exception: Option<Exception>) -> io::Result<()> {
         let events = &mut self.vcpu.sync_regs_mut().events;
         events.flags = KVM_VCPUEVENT_VALID_SHADOW;
@@ -172,7 +178,8 @@ impl VcpuState for KvmVcpuState<'_> {
     }
 
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]> {
-        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 returned; no feature is enabled by arch_prctl after that.
+        // SAFETY: the buffer has the size that KVM_CAP_XSAVE2 returned; no feature is enabled by
+        // arch_prctl after that.
         unsafe { self.vcpu.get_xsave2(&mut self.kept.xsave) }.map_err(errno)?;
         Ok(self.kept.bytes())
     }

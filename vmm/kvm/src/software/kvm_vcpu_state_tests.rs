@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A KVM vCPU runs a program of instructions that emulating hosts do not know. Where KVM executes them all, nothing is
-//! completed, and the same results are expected: the guest cannot tell a completion from the CPU.
+//! A KVM vCPU runs a program of instructions that emulating hosts do not know. Where KVM executes
+//! them all, nothing is completed, and the same results are expected: the guest cannot tell a
+//! completion from the CPU.
 #![allow(unsafe_code)] // The guest's memory, and its program, which the assembler produces.
 
 use super::registers::CR4_FS_GS_BASE;
@@ -20,7 +21,7 @@ const NOWHERE: u64 = BASE + (2 << 20);
 /// Bound on the completions of a run.
 const MAX_COMPLETIONS: u64 = 200;
 
-/// Tells the program, at `DATA + FEATURES`, which of the instructions are there that not every CPU has.
+/// Offset in the data of the flags by which the program skips instructions that not every CPU has.
 const FEATURES: u64 = 0x3100;
 const FEATURE_XSAVEC: u64 = 1 << 0;
 const FEATURE_RDTSCP: u64 = 1 << 1;
@@ -40,7 +41,8 @@ std::arch::global_asm!(
     "mov [rbx + 8], rax",
     "fninit",
     "fnstcw [rbx + 16]",
-    // Saves everything, changes the x87 control word, XMM0 and the upper half of YMM0 in memory, restores them.
+    // Saves everything, changes the x87 control word, XMM0 and the upper half of YMM0 in memory,
+    // restores them.
     "mov eax, -1",
     "mov edx, -1",
     "xsave64 [rbx + 0x40]",
@@ -116,13 +118,14 @@ fn offset(label: *const u8) -> usize {
     label.addr() - (&raw const PROGRAM).addr()
 }
 
-/// A VM with the memory of a test guest and one vCPU in its state, and the features that the program finds. Or the reason
-/// why this host cannot run it.
+/// A VM with the memory of a test guest and one vCPU in its state, and the features that the
+/// program finds. Or the reason why this host cannot run it.
 fn start(guest: &Guest) -> Result<(VmFd, VcpuFd, u64), String> {
     let kvm = Kvm::new().map_err(|error| format!("/dev/kvm: {error}"))?;
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap();
     let software = detect::kind(&kvm).unwrap() == KvmKind::Software;
-    // The emulating host does not list all that is completed for it. User mode has the CPU's own features.
+    // The emulating host does not list all that is completed for it. User mode has the CPU's own
+    // features.
     let has = |function, index, register: fn(&kvm_cpuid_entry2) -> u32, bit: u32| {
         let leaf = supported.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == index);
         software || leaf.is_some_and(|leaf| register(leaf) >> bit & 1 != 0)
@@ -156,12 +159,12 @@ fn start(guest: &Guest) -> Result<(VmFd, VcpuFd, u64), String> {
     vcpu.set_cpuid2(&supported).unwrap();
 
     let mut special = vcpu.get_sregs().unwrap();
-    let wanted = &guest.vcpu.special;
-    (special.cr0, special.cr3, special.efer) = (wanted.cr0, wanted.cr3, wanted.efer | 1 << 8);
-    special.cr4 = wanted.cr4 & !CR4_FS_GS_BASE | 1 << 5;
+    let initial = &guest.vcpu.special;
+    (special.cr0, special.cr3, special.efer) = (initial.cr0, initial.cr3, initial.efer | 1 << 8);
+    special.cr4 = initial.cr4 & !CR4_FS_GS_BASE | 1 << 5;
     let data =
         kvm_segment { present: 1, s: 1, type_: 3, limit: u32::MAX, g: 1, db: 1, selector: 0x18, ..Default::default() };
-    special.cs = kvm_segment { limit: u32::MAX, g: 1, ..wanted.cs };
+    special.cs = kvm_segment { limit: u32::MAX, g: 1, ..initial.cs };
     for segment in [&mut special.ds, &mut special.es, &mut special.fs, &mut special.gs, &mut special.ss] {
         *segment = data;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Hosts whose KVM emulates guest kernel mode instruction by instruction: instructions that their emulator does not know
-//! are completed here. Nothing in this directory runs on any other host.
+//! Hosts whose KVM emulates guest kernel mode instruction by instruction: instructions that their
+//! emulator does not know are completed here. Nothing in this directory runs on any other host.
 
 mod complete;
 mod decode;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What differs between CPUs by vendor and model, as far as completions depend on it. On a host that emulates guest
-//! kernel mode, guest user mode runs on the host's CPU, so the guest's CPU has the host's values. Read once, shared by
-//! the vCPUs.
+//! What differs between CPUs by vendor and model, as far as completions depend on it. On a host
+//! that emulates guest kernel mode, guest user mode runs on the host's CPU, so the guest's CPU has
+//! the host's values. Read once, shared by the vCPUs.
 #![allow(unsafe_code)] // FXSAVE.
 
 use super::xsave_layout::{MXCSR_MASK, XstateLayout};
@@ -19,7 +19,8 @@ const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
 pub struct Processor {
     /// Sizes and offsets of the components of an XSAVE area.
     pub(super) xstate: XstateLayout,
-    /// The bits of MXCSR that may be set: 0xffff on Intel, 0x2ffff (with bit 17, misaligned SSE) on AMD.
+    /// The bits of MXCSR that may be set: 0xffff on Intel, 0x2ffff (with bit 17, misaligned SSE) on
+    /// AMD.
     pub mxcsr_mask: u32,
     /// Page-table bits above are reserved.
     pub physical_address_bits: u32,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Names of register bits, and access to general registers by the decoder's names (Intel SDM volume 1, section 3.4;
-//! volume 3, section 2.5).
+//! Names of register bits, and access to general registers by the decoder's names (Intel SDM volume
+//! 1, section 3.4; volume 3, section 2.5).
 
 use iced_x86::Register;
 use kvm_bindings::kvm_regs;
@@ -75,8 +75,8 @@ pub(super) fn read(registers: &kvm_regs, name: Register) -> Option<u64> {
     Some(if is_high_byte(name) { full >> 8 & 0xff } else { truncate(full, name.size()) })
 }
 
-/// Sets a general register of any width as an instruction does: 32-bit results clear the upper half, narrower ones leave
-/// the rest unchanged. False for other registers.
+/// Sets a general register of any width as an instruction does: 32-bit results clear the upper
+/// half, narrower ones leave the rest unchanged. False for other registers.
 pub(super) fn write(registers: &mut kvm_regs, name: Register, value: u64) -> bool {
     let Some(full) = full(registers, name) else { return false };
     *full = match name.size() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Arithmetic on general registers (Intel SDM volume 2): bit counting, BMI1, BMI2, ADX, CRC32, MOVBE, random numbers.
-//! Each function takes one or two operands. Flags that the manual leaves undefined are cleared.
+//! Arithmetic on general registers (Intel SDM volume 2): bit counting, BMI1, BMI2, ADX, CRC32,
+//! MOVBE, random numbers. Each function takes one or two operands. Flags that the manual leaves
+//! undefined are cleared.
 
 use super::registers::{
     FLAG_ADJUST, FLAG_CARRY, FLAG_OVERFLOW, FLAG_PARITY, FLAG_SIGN, FLAG_ZERO, FLAGS_ARITHMETIC, truncate,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Each arithmetic completion against the instruction itself: the same bytes are executed by the CPU that runs the test
-//! and completed in a guest, with the same operands; results and defined flags are compared. Instructions that this CPU
-//! does not have are skipped.
+//! Each arithmetic completion against the instruction itself: the same bytes are executed by the
+//! CPU that runs the test and completed in a guest, with the same operands; results and defined
+//! flags are compared. Instructions that this CPU does not have are skipped.
 #![allow(unsafe_code)] // Executes instructions with operands in registers.
 
 use super::registers::{FLAG_CARRY, FLAG_OVERFLOW, FLAG_SIGN, FLAG_ZERO, FLAGS_ARITHMETIC};
@@ -39,13 +39,15 @@ unsafe impl Sync for Instruction {}
 
 impl Instruction {
     fn bytes(&self) -> &'static [u8] {
-        // SAFETY: both point into the code of one function of this program, which lives as long as it does.
+        // SAFETY: both point into the code of one function of this program, which lives as long as
+        // it does.
         unsafe { std::slice::from_raw_parts(self.start, self.end.offset_from_unsigned(self.start)) }
     }
 
     /// The CPU's result.
     fn executed(&self, mut operands: Operands) -> Operands {
-        // SAFETY: the function touches the operands and the registers that the calling convention gives it.
+        // SAFETY: the function touches the operands and the registers that the calling convention
+        // gives it.
         unsafe { (self.run)(&raw mut operands) };
         operands
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Instructions that examine a segment descriptor: `VERR`, `VERW`, `LAR`, `LSL` (Intel SDM volume 2; volume 3, section
-//! 3.4.5). Kernels use `VERW` against CPU bugs and `LSL` to find the number of the processor. A selector that cannot be
-//! used clears the zero flag and raises no fault.
+//! Instructions that examine a segment descriptor: `VERR`, `VERW`, `LAR`, `LSL` (Intel SDM volume
+//! 2; volume 3, section 3.4.5). Kernels use `VERW` against CPU bugs and `LSL` to find the number of
+//! the processor. A selector that cannot be used clears the zero flag and raises no fault.
 
 use super::registers::FLAG_ZERO;
 use super::step::{Step, StepError, StepResult};
@@ -86,7 +86,8 @@ fn set_zero_flag(step: &mut Step<'_>, usable: bool) {
     step.set_flags(FLAG_ZERO, if usable { FLAG_ZERO } else { 0 });
 }
 
-/// The descriptor that operand `number` selects, if it exists and the privilege levels permit its use.
+/// The descriptor that operand `number` selects, if it exists and the privilege levels permit its
+/// use.
 fn accessible(step: &mut Step<'_>, number: u32) -> StepResult<Option<Descriptor>> {
     if !step.is_64_bit() {
         return Err(StepError::Unsupported("descriptors outside 64-bit mode".into()));

@@ -18,7 +18,8 @@ const VERW: &[u8] = &[0x0f, 0x00, 0xe9];
 const LAR: &[u8] = &[0x0f, 0x02, 0xc1];
 const LSL: &[u8] = &[0x0f, 0x03, 0xc1];
 
-/// The zero flag and EAX after `code` has examined `descriptor` through a selector of privilege level `requested`.
+/// The zero flag and EAX after `code` has examined `descriptor` through a selector of privilege
+/// level `requested`.
 fn examine(code: &[u8], descriptor: u64, requested: u64) -> (bool, u64) {
     let mut guest = Guest::with_code(code);
     guest.poke(TABLE + 8, descriptor);

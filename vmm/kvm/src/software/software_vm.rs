@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! State of a VM and its vCPUs on a host that emulates guest kernel mode: the system-call gate, buffers, the count of
-//! completions. Created on `main`, used by the vCPU threads.
+//! State of a VM and its vCPUs on a host that emulates guest kernel mode: the system-call gate,
+//! buffers, the count of completions. Created on `main`, used by the vCPU threads.
 
 use super::gate::{Gate, MsrWrite};
 use super::{Completed, CompletionState, Processor, complete};
@@ -68,7 +68,8 @@ impl SoftwareVcpu {
         &self.counts
     }
 
-    /// Completes the instruction at RIP, which the host's emulator does not know; an error is one line.
+    /// Completes the instruction at RIP, which the host's emulator does not know; an error is one
+    /// line.
     pub(crate) fn complete(&mut self, vcpu: &mut VcpuFd, memory: &GuestMemory) -> Result<(), String> {
         let mut state =
             self.state.access(vcpu).map_err(|error| format!("cannot read the vCPU's registers: {error}"))?;

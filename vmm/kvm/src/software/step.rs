@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One instruction while it is completed: the registers, the decoded instruction, and the accesses that it may make. A
-//! completion changes `registers`, and `special` together with `special_changed`; the caller commits them.
+//! One instruction while it is completed: the registers, the decoded instruction, and the accesses
+//! that it may make. A completion changes `registers`, and `special` together with
+//! `special_changed`; the caller commits them.
 
 use super::processor::Processor;
 use super::registers::{self, CR0_EMULATION, CR0_TASK_SWITCHED};
@@ -82,7 +83,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The value of operand `number`: a general register, memory of up to eight bytes, or an immediate.
+    /// The value of operand `number`: a general register, memory of up to eight bytes, or an
+    /// immediate.
     pub(super) fn read_operand(&mut self, number: u32) -> StepResult<u64> {
         match self.instruction.op_kind(number) {
             OpKind::Register => {
@@ -130,7 +132,8 @@ impl<'a> Step<'a> {
         Ok(Window::new(self.memory, self.paging, linear, access))
     }
 
-    /// Linear address of memory operand `number`, whose `size` bytes must be canonical or within the segment's limit.
+    /// Linear address of memory operand `number`, whose `size` bytes must be canonical or within
+    /// the segment's limit.
     pub(super) fn linear_address(&self, number: u32, size: usize) -> StepResult<u64> {
         let segment = self.instruction.memory_segment();
         let of_registers = |name: Register| match name {

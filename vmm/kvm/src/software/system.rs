@@ -55,7 +55,8 @@ pub(super) fn rdtscp(step: &mut Step<'_>) -> StepResult {
     Ok(())
 }
 
-/// Invalidates translations. Every type invalidates all of them here, which the architecture permits.
+/// Invalidates translations. Every type invalidates all of them here, which the architecture
+/// permits.
 pub(super) fn invpcid(step: &mut Step<'_>) -> StepResult {
     const ONE_ADDRESS: u64 = 0;
     const ONE_CONTEXT: u64 = 1;
@@ -109,7 +110,8 @@ pub(super) fn fence(_: &mut Step<'_>) -> StepResult {
     Ok(())
 }
 
-/// Writes a cache line back. Guest memory is ordinary, coherent memory of the host, so only the access is checked.
+/// Writes a cache line back. Guest memory is ordinary, coherent memory of the host, so only the
+/// access is checked.
 pub(super) fn flush_line(step: &mut Step<'_>) -> StepResult {
     step.window(0, 1, Access::Read)?.require(0..1)?;
     memory_fence(Ordering::SeqCst);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! For tests: a small guest in memory, with page tables, a page of code, pages of data, and a vCPU in kernel mode.
+//! For tests: a small guest in memory, with page tables, a page of code, pages of data, and a vCPU
+//! in kernel mode.
 
 use super::registers::{
     CR0_PAGING, CR0_PROTECTED, CR0_WRITE_PROTECT, CR4_FS_GS_BASE, CR4_FXSR, CR4_XSAVE, EFER_LONG_MODE, EFER_NO_EXECUTE,
@@ -43,7 +44,8 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// A kernel that is about to execute `code`, with RBX at the data, on a CPU that is the same in every run.
+    /// A kernel that is about to execute `code`, with RBX at the data, on a CPU that is the same in
+    /// every run.
     pub(super) fn with_code(code: &[u8]) -> Self {
         Self::on(&PROCESSORS[0].1, code)
     }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The state of a virtual CPU that completions access, as a trait: the table of instructions and everything below it do
-//! not depend on KVM, so they run in tests and under the fuzzer without `/dev/kvm`. Every method is called on the vCPU's
-//! own thread, between two runs of the guest.
+//! The state of a virtual CPU that completions access, as a trait: the table of instructions and
+//! everything below it do not depend on KVM, so they run in tests and under the fuzzer without
+//! `/dev/kvm`. Every method is called on the vCPU's own thread, between two runs of the guest.
 
 use super::processor::Processor;
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use std::io;
 use std::sync::Arc;
 
-/// The state of one stopped virtual CPU, read and written in parts, because most instructions need few of them.
+/// The state of one stopped virtual CPU, read and written in parts, because most instructions need
+/// few of them.
 ///
-/// Errors are the host's: the guest's state was accepted by the host before, so a guest cannot cause them.
+/// Errors are the host's: the guest's state was accepted by the host before, so a guest cannot
+/// cause them.
 pub trait VcpuState {
     /// Fixed properties of the guest's CPU.
     fn processor(&self) -> Arc<Processor>;
@@ -18,7 +20,8 @@ pub trait VcpuState {
     /// General registers, RIP and RFLAGS.
     fn registers(&mut self) -> io::Result<kvm_regs>;
 
-    /// Sets what [`registers`](Self::registers) reads. Cancels an exception that the host queued with its error.
+    /// Sets what [`registers`](Self::registers) reads. Cancels an exception that the host queued
+    /// with its error.
     fn set_registers(&mut self, registers: &kvm_regs) -> io::Result<()>;
 
     /// Segments, control registers, EFER.
@@ -42,21 +45,23 @@ pub trait VcpuState {
     /// Invalidates all translations of linear addresses.
     fn flush_translations(&mut self) -> io::Result<()>;
 
-    /// Reads the extended state into a buffer of the implementation and returns it: an XSAVE area in standard format, as
-    /// long as the host's components require, and at least with a header.
+    /// Reads the extended state into a buffer of the implementation and returns it: an XSAVE area
+    /// in standard format, as long as the host's components require, and at least with a header.
     fn load_extended_state(&mut self) -> io::Result<&mut [u8]>;
 
-    /// Sets the CPU's extended state from the buffer that [`load_extended_state`](Self::load_extended_state) returned.
+    /// Sets the CPU's extended state from the buffer that
+    /// [`load_extended_state`](Self::load_extended_state) returned.
     fn store_extended_state(&mut self) -> io::Result<()>;
 
-    /// Whether an interrupt was taken from its controller, so that it is delivered when the guest runs next, regardless of
-    /// RFLAGS.IF.
+    /// Whether an interrupt was taken from its controller, so that it is delivered when the guest
+    /// runs next, regardless of RFLAGS.IF.
     fn interrupt_is_injected(&mut self) -> io::Result<bool>;
 
     /// Delivers `exception` when the guest runs next. Called after the registers were set.
     fn raise(&mut self, exception: Exception) -> io::Result<()>;
 
-    /// Inhibits interrupts for one instruction, as STI and MOV SS do. Called after the registers were set.
+    /// Inhibits interrupts for one instruction, as STI and MOV SS do. Called after the registers
+    /// were set.
     fn begin_interrupt_shadow(&mut self) -> io::Result<()>;
 
     /// Ends the interrupt shadow of STI or MOV SS. Called after the registers were set.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The page walk of a vCPU in long mode (Intel SDM volume 3, chapter 5), with 4 or 5 levels and every check that the CPU
-//! makes. The tables are guest memory, which other vCPUs change concurrently: each entry is read once, and accessed and
-//! dirty bits are set by compare and exchange against the value that was read.
+//! The page walk of a vCPU in long mode (Intel SDM volume 3, chapter 5), with 4 or 5 levels and
+//! every check that the CPU makes. The tables are guest memory, which other vCPUs change
+//! concurrently: each entry is read once, and accessed and dirty bits are set by compare and
+//! exchange against the value that was read.
 //!
-//! Not supported: paging outside long mode (kernels for x86-64 enable both at once), shadow stacks, supervisor
-//! protection keys. Bit 8 of non-leaf entries is ignored, as on Intel; AMD reserves it in the upper levels.
+//! Not supported: paging outside long mode (kernels for x86-64 enable both at once), shadow stacks,
+//! supervisor protection keys. Bit 8 of non-leaf entries is ignored, as on Intel; AMD reserves it
+//! in the upper levels.
 
 use super::registers::{CR0_PAGING, CR0_WRITE_PROTECT, EFER_LONG_MODE, EFER_NO_EXECUTE, FLAG_ALIGNMENT_CHECK};
 use super::registers::{CR4_5_LEVELS, CR4_PROTECTION_KEYS, CR4_SMAP, CR4_SMEP};
@@ -233,8 +235,8 @@ impl Paging {
 /// Sets the accessed bit along `path`, leaf first, and the leaf's dirty bit for a write.
 fn mark(memory: &GuestMemoryMmap<()>, path: &[Entry], access: Access) -> Result<(), WalkError> {
     for (depth, Entry { address, value }) in path.iter().copied().enumerate().rev() {
-        let wanted = if depth == 0 && access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
-        let marked = value | wanted;
+        let bits = if depth == 0 && access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+        let marked = value | bits;
         if marked != value {
             let exchange =
                 |entry: &AtomicU64| entry.compare_exchange(value, marked, Ordering::AcqRel, Ordering::Relaxed);

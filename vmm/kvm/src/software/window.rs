@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The memory operand of an instruction: a range of linear addresses, each page translated once, and all of it checked
-//! before the first byte is written.
+//! The memory operand of an instruction: a range of linear addresses, each page translated once,
+//! and all of it checked before the first byte is written.
 
 use super::step::{StepError, StepResult};
 use super::vcpu_state::Exception;
@@ -27,7 +27,8 @@ impl<'a> Window<'a> {
         Self { memory, paging, linear, access, pages: [None; MAX_PAGES] }
     }
 
-    /// Checks that all bytes of `range` can be accessed, and stops with the fault of the first that cannot.
+    /// Checks that all bytes of `range` can be accessed, and stops with the fault of the first that
+    /// cannot.
     pub(super) fn require(&mut self, range: Range<usize>) -> StepResult {
         for (offset, length) in self.split_by_page(range) {
             self.slice(offset, length)?;
@@ -46,8 +47,8 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// Stores `bytes` from `offset` on. The caller has called [`require`](Self::require) for every range that the instruction
-    /// writes: after a fault no byte is written.
+    /// Stores `bytes` from `offset` on. The caller has called [`require`](Self::require) for every
+    /// range that the instruction writes: after a fault no byte is written.
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) -> StepResult {
         let mut rest = bytes;
         for (offset, length) in self.split_by_page(offset..offset + rest.len()) {

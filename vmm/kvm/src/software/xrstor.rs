@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `XRSTOR`, `XRSTORS` and `FXRSTOR` (Intel SDM volume 1, chapter 13; volume 2). An area is guest memory: each part is
-//! copied once, then checked, and the vCPU's state is replaced only after all of it was accepted.
+//! `XRSTOR`, `XRSTORS` and `FXRSTOR` (Intel SDM volume 1, chapter 13; volume 2). An area is guest
+//! memory: each part is copied once, then checked, and the vCPU's state is replaced only after all
+//! of it was accepted.
 //!
 //! Not supported: as in `xsave.rs`.
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `XSAVE`, `XSAVEOPT`, `XSAVEC`, `XSAVES`, `FXSAVE` and `XGETBV` (Intel SDM volume 1, chapter 13; volume 2).
+//! `XSAVE`, `XSAVEOPT`, `XSAVEC`, `XSAVES`, `FXSAVE` and `XGETBV` (Intel SDM volume 1, chapter 13;
+//! volume 2).
 //!
 //! | instruction | format | writes |
 //! |---|---|---|
@@ -7,11 +8,12 @@
 //! | `XSAVEOPT` | standard | requested components in use; the optional skip of unmodified ones is not implemented |
 //! | `XSAVEC`, `XSAVES` | compacted | requested components in use |
 //!
-//! Error pointers (opcode, instruction and data pointer) are always saved and restored, as on Intel and on AMD since Zen.
-//! Older AMD CPUs do so only while an exception is pending, and their kernels clear the pointers themselves.
+//! Error pointers (opcode, instruction and data pointer) are always saved and restored, as on Intel
+//! and on AMD since Zen. Older AMD CPUs do so only while an exception is pending, and their kernels
+//! clear the pointers themselves.
 //!
-//! Not supported: supervisor components (IA32_XSS is zero: `cpuid.rs` offers none), modes other than 64-bit, AMD's fast
-//! FXSAVE (EFER.FFXSR, which Linux does not set).
+//! Not supported: supervisor components (IA32_XSS is zero: `cpuid.rs` offers none), modes other
+//! than 64-bit, AMD's fast FXSAVE (EFER.FFXSR, which Linux does not set).
 
 use super::extended_state::ExtendedState;
 use super::registers::{CR0_TASK_SWITCHED, CR4_XSAVE};

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The XSAVE family against the CPU that runs the tests: the same state, memory and mask, and every byte compared. Where
-//! CPUs differ, the expectation is what this CPU does by itself: which components it tracks as in use is read back from
-//! it, and [`Traits`] are measured with its own instructions. `xsave_tests.rs` covers CPUs other than this one.
+//! The XSAVE family against the CPU that runs the tests: the same state, memory and mask, and every
+//! byte compared. Where CPUs differ, the expectation is what this CPU does by itself: which
+//! components it tracks as in use is read back from it, and [`Traits`] are measured with its own
+//! instructions. `xsave_tests.rs` covers CPUs other than this one.
 //!
-//! The instructions that need CPL 0 share all code but their checks with those that are executed here.
+//! The instructions that need CPL 0 share all code but their checks with those that are executed
+//! here.
 #![allow(unsafe_code)] // Executes the instructions under test.
 
 use super::test_guest::{BASE, DATA, Guest, host_processor};
@@ -24,7 +26,7 @@ const SIZE: usize = 0x1000;
 const OPERAND: u64 = DATA + 0xdc0;
 /// Opcode, instruction and data pointer of the x87 unit.
 const ERROR_POINTERS: Range<usize> = 6..24;
-/// Behind the registers of the legacy region.
+/// After the registers of the legacy region.
 const LEGACY_END: Range<usize> = XMM_REGISTERS.end..512;
 const HEADER_END: Range<usize> = XCOMP_BV.start..576;
 
@@ -91,13 +93,15 @@ static AVAILABLE: LazyLock<Option<Available>> = LazyLock::new(|| {
     Some(Available { xsaveopt: extensions & 1 != 0, xsavec: extensions & 2 != 0 })
 });
 
-/// The components that are compared: those with registers whose every value is valid, as far as the CPU has them and the
-/// kernel enables them. Without AMX, which needs a permission, and PKRU, with which a test would lose access to its memory.
+/// The components that are compared: those with registers whose every value is valid, as far as the
+/// CPU has them and the kernel enables them. Without AMX, which needs a permission, and PKRU, with
+/// which a test would lose access to its memory.
 static COMPONENTS: LazyLock<u64> = LazyLock::new(|| {
     const OPMASK: u64 = 1 << 5;
     const ZMM_16_TO_31: u64 = 1 << 7;
     let (low, high): (u32, u32);
-    // SAFETY: reading XCR0 has no side effect; `AVAILABLE` was checked, so the instruction is enabled.
+    // SAFETY: reading XCR0 has no side effect; `AVAILABLE` was checked, so the instruction is
+    // enabled.
     unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high) };
     (u64::from(high) << 32 | u64::from(low)) & (X87 | SSE | AVX | OPMASK | ZMM_HIGH | ZMM_16_TO_31)
 });
@@ -125,8 +129,8 @@ macro_rules! instruction {
                 let all = *COMPONENTS;
                 let mask = mask & all;
                 let (mut own, mut before, mut after) = (Area::filled(0), Area::filled(0), Area::filled(0));
-                // SAFETY: the CPU's own state is saved first and restored last; the areas have the size and alignment
-                // that these components need, and contents that the CPU accepts.
+                // SAFETY: the CPU's own state is saved first and restored last; the areas have the
+                // size and alignment that these components need, and contents that the CPU accepts.
                 unsafe {
                     asm!(
                         "mov eax, {all:e}", "mov rdx, {all}", "shr rdx, 32",
@@ -172,15 +176,16 @@ fn saves(available: Available) -> Vec<Instruction> {
     saves
 }
 
-/// What the manuals leave to the CPU, or describe for some CPUs only. Measured on the CPU alone: what a completion does is
-/// compared wherever the CPU does what the manual of Intel says.
+/// What the manuals leave to the CPU, or describe for some CPUs only. Measured on the CPU alone:
+/// what a completion does is compared wherever the CPU behaves as Intel's manual describes.
 struct Traits {
-    /// x87 error pointers are saved and restored without a pending exception. Not on AMD before Zen.
+    /// x87 error pointers are saved and restored without a pending exception. Not on AMD before
+    /// Zen.
     error_pointers: bool,
     /// Reserved bytes of the legacy region are written as zero or left alone as on Intel.
     reserved_bytes: bool,
-    /// MXCSR is saved and restored with AVX requested alone, restored in standard format without SSE in the header, and
-    /// counts as state of SSE in compacted format.
+    /// MXCSR is saved and restored with AVX requested alone, restored in standard format without
+    /// SSE in the header, and counts as state of SSE in compacted format.
     mxcsr: bool,
 }
 
@@ -274,7 +279,8 @@ struct Case {
 }
 
 impl Case {
-    /// From random values, without the special cases of MXCSR if this CPU has rules of its own for them.
+    /// From random values, without the special cases of MXCSR if this CPU has rules of its own for
+    /// them.
     fn new((seed, in_use): (u64, u64), (other, held): (u64, u64), room: Option<u64>, mask: u64) -> Self {
         let components = *COMPONENTS;
         let (mut in_use, mut held, mut mask) = (in_use & components, held & components, mask);
@@ -292,7 +298,8 @@ impl Case {
         Self { state: Area::random_state(seed, in_use), operand, mask }
     }
 
-    /// A guest on this CPU with the state `before`, about to execute `instruction` on a copy of the operand.
+    /// A guest on this CPU with the state `before`, about to execute `instruction` on a copy of the
+    /// operand.
     fn guest(&self, instruction: &Instruction, before: &Area) -> Guest {
         guest(instruction.bytes, before, &self.operand, self.mask)
     }
@@ -341,7 +348,8 @@ fn compare_restore(instruction: &Instruction, case: &Case) -> Option<(usize, u8,
     difference(&execution.after.0, &found)
 }
 
-/// A task switch between two instructions of an execution may mark components as in use: repeats a comparison that fails.
+/// A task switch between two instructions of an execution may mark components as in use: repeats a
+/// comparison that fails.
 fn compare(compare: impl Fn() -> Option<(usize, u8, u8)>) -> Result<(), TestCaseError> {
     const ATTEMPTS: usize = 3;
     let mut differences = (0..ATTEMPTS).map(|_| compare());

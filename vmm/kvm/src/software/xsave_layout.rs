@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where the components of an XSAVE area are (Intel SDM volume 1, chapter 13; AMD64 APM volume 2, 11.5). The legacy
-//! region and the header are fixed; the rest differs between CPUs and comes from CPUID leaf 0xD. Plain data.
+//! Where the components of an XSAVE area are (Intel SDM volume 1, chapter 13; AMD64 APM volume 2,
+//! 11.5). The legacy region and the header are fixed; the rest differs between CPUs and comes from
+//! CPUID leaf 0xD. Plain data.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ pub(super) const ZMM_HIGH: u64 = 1 << 6;
 /// Number of the state component that holds the rights by protection key. Not every CPU has it.
 pub(super) const PKRU_NUMBER: usize = 9;
 
-/// Size of the legacy region and the header: the first extended component of a compacted area is behind them.
+/// Size of the legacy region and the header. The extended components of a compacted area follow.
 pub(super) const FIXED_SIZE: usize = 576;
 pub(super) const AREA_ALIGNMENT: u64 = 64;
 /// Bound of an area's size; components beyond it are ignored. AMX ends at 11,008.
@@ -43,7 +44,8 @@ pub(super) const X87_CONTROL_INITIAL: u16 = 0x37f;
 /// One extended component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Component {
-    /// Offset in the standard format; 0 for a supervisor component, which that format does not hold.
+    /// Offset in the standard format; 0 for a supervisor component, which that format does not
+    /// hold.
     pub(super) standard_offset: usize,
     /// 0 if the CPU does not have it.
     pub(super) size: usize,
@@ -96,7 +98,8 @@ impl XstateLayout {
         component.standard_offset..component.standard_offset + component.size
     }
 
-    /// Where the extended component `number` is in an area that is compacted to the components in `set`.
+    /// Where the extended component `number` is in an area that is compacted to the components in
+    /// `set`.
     pub(super) fn compacted(&self, number: usize, set: u64) -> Range<usize> {
         let mut start = FIXED_SIZE;
         for before in extended(set) {

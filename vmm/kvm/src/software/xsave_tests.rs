@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The XSAVE family on CPUs of both vendors, against a model of the manual: the same state, memory and mask, and every
-//! byte compared. Checks and faults are tested by hand. `xsave_cpu_tests.rs` compares with the CPU that runs the tests.
+//! The XSAVE family on CPUs of both vendors, against a model of the manual: the same state, memory
+//! and mask, and every byte compared. Checks and faults are tested by hand. `xsave_cpu_tests.rs`
+//! compares with the CPU that runs the tests.
 
 use super::extended_state::ExtendedState;
 use super::registers::{CR0_TASK_SWITCHED, CR4_XSAVE};
@@ -58,7 +59,8 @@ fn random_state(seed: u64, in_use: u64) -> Vec<u8> {
     random_area(seed, SIZE, in_use, 0)
 }
 
-/// A guest on `processor` with this state, about to execute `code` with `mask` on a copy of `operand`.
+/// A guest on `processor` with this state, about to execute `code` with `mask` on a copy of
+/// `operand`.
 fn guest(processor: &Arc<Processor>, code: &[u8], state: &[u8], operand: &[u8], mask: u64) -> Guest {
     let mut guest = Guest::on(processor, code);
     let size = guest.vcpu.extended_state.len();
@@ -181,7 +183,7 @@ impl Registers {
     }
 }
 
-/// Offsets of components in an area that is compacted to those in `room`, one behind the other.
+/// Offset of a component in an area that is compacted to those in `room`.
 fn compacted_offset(processor: &Processor, room: u64, number: usize) -> usize {
     // Only AMX is aligned.
     let aligned = |offset: usize, number| if number == 17 || number == 18 { offset.div_ceil(64) * 64 } else { offset };
