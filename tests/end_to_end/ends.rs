@@ -128,7 +128,7 @@ fn init_that_breaks_the_protocol_ends_with_guest_fault() {
 fn guest_panic_prints_its_line_and_keeps_the_console() {
     let dir = TestDir::new();
     let script = "echo before; echo 1 > /proc/sys/vm/panic_on_oom; tail /dev/zero";
-    let run = dir.run(&["-m", "128m", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["-m", "128m", "--privileged", &image("busybox"), "sh", "-c", script]);
     run.assert_status(125).assert_reason("guest-panic").assert_stdout("before\n");
     assert!(run.stderr.starts_with("coracle: Kernel panic - not syncing: Out of memory"), "{}", run.report());
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.report());

@@ -54,7 +54,8 @@ fn panic_and_power_off_go_through_acpi() {
     let run = |script: &str| {
         let image = image("busybox");
         // The other kernel has no sysrq trigger.
-        dir.run(&["--kernel", &debian(), "-m", "256m", "--timeout", "60", &image, "sh", "-c", script])
+        let options = ["--kernel", &debian(), "-m", "256m", "--timeout", "60", "--privileged"];
+        dir.run(&[&options[..], &[&image, "sh", "-c", script]].concat())
     };
     // The kernel's own power-off, without PID 1, writes \_S5 to the sleep control register.
     run("echo o > /proc/sysrq-trigger; sleep 20").assert_status(0).assert_reason("guest-poweroff");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Contents of the files in `/etc` that belong to the machine and not to the image.
+//! Contents of the files in `/etc` that describe the machine rather than the image.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use guest_protocol::run_spec::RunSpec;
 
-/// Path and content of every file that `spec` asks for. An empty resolver configuration leaves the image's file alone, and
-/// a system's own files are left alone unless something in them was asked for: they stay when the machine ends.
+/// Returns path and content of each file to write for `spec`. An empty resolver configuration
+/// leaves the image's file alone. The files of a system outlive the machine, so they are left alone
+/// unless the user gave their content.
 #[must_use]
-pub fn of(spec: &RunSpec) -> Vec<(&'static str, String)> {
+pub fn contents(spec: &RunSpec) -> Vec<(&'static str, String)> {
     let mut files = Vec::with_capacity(3);
     if spec.system.is_none() || !spec.extra_hosts.is_empty() {
         files.push(("/etc/hosts", hosts(spec)));
@@ -24,9 +25,18 @@ pub fn of(spec: &RunSpec) -> Vec<(&'static str, String)> {
     files
 }
 
-/// The host name stands for the machine's first address, or for a loopback address of its own if it has none.
+/// The same lines as in docker.
+const LOCAL_HOSTS: &str = "127.0.0.1\tlocalhost\n\
+    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+    fe00::\tip6-localnet\n\
+    ff00::\tip6-mcastprefix\n\
+    ff02::1\tip6-allnodes\n\
+    ff02::2\tip6-allrouters\n";
+
+/// The host name resolves to the machine's first address, or to a loopback address of its own if it
+/// has none.
 fn hosts(spec: &RunSpec) -> String {
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut hosts = String::from(LOCAL_HOSTS);
     if !spec.hostname.is_empty() {
         let address = spec.interfaces.iter().find_map(|interface| interface.address);
         let [a, b, c, d] = address.map_or([127, 0, 1, 1], |(address, _)| address);
@@ -45,7 +55,7 @@ mod tests {
     use guest_protocol::run_spec::{Interface, System};
 
     #[test]
-    fn the_host_name_stands_for_the_first_address() {
+    fn host_name_resolves_to_the_first_address() {
         let interfaces =
             [None, Some(([10, 0, 2, 15], 24))].map(|address| Interface { address, ..Interface::default() }).to_vec();
         let spec = RunSpec {
@@ -54,21 +64,19 @@ mod tests {
             extra_hosts: ["10.0.0.9\tdb".into()].to_vec(),
             ..RunSpec::default()
         };
-        assert_eq!(
-            of(&spec)[0].1,
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.2.15\tbox\n10.0.0.9\tdb\n"
-        );
+        let expected = [LOCAL_HOSTS, "10.0.2.15\tbox\n10.0.0.9\tdb\n"].concat();
+        assert_eq!(contents(&spec)[0].1, expected);
     }
 
     #[test]
-    fn a_machine_without_addresses_still_knows_its_own_name() {
+    fn host_name_without_an_interface_resolves_to_loopback() {
         let spec = RunSpec { hostname: "box".into(), ..RunSpec::default() };
         assert!(hosts(&spec).ends_with("127.0.1.1\tbox\n"));
     }
 
     #[test]
-    fn only_what_is_asked_for_is_written() {
-        let names = |spec: &RunSpec| of(spec).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    fn contents_lists_only_the_requested_files() {
+        let names = |spec: &RunSpec| contents(spec).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
         assert_eq!(names(&RunSpec::default()), ["/etc/hosts"]);
         let spec = RunSpec { hostname: "a".into(), resolv_conf: "nameserver 1.1.1.1\n".into(), ..RunSpec::default() };
         assert_eq!(names(&spec), ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"]);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which file a command means, as `execvp` and the shells decide it, and which kind of failure it is if none runs.
-//! The attempt itself is the caller's: usually `execve`, so that looking and executing are one system call.
+//! The file that a command resolves to, as in `execvp` and shells, and the kind of failure if none
+//! can be executed. The caller makes each attempt, usually by `execve`, so that lookup and
+//! execution are one system call.
 
 use alloc::format;
 use alloc::string::String;
 use guest_protocol::protocol::FailureKind;
 
-/// Where a command is looked for if the environment has no `PATH`; docker's default.
+/// `PATH` if the environment has none: docker's default.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 // Linux error numbers, the same on every architecture.
@@ -14,28 +15,24 @@ const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
 const ENOTDIR: i32 = 20;
 
-/// No file of that name could be executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotExecuted {
-    /// Whether it was missing or refused.
+pub struct ExecuteError {
     pub kind: FailureKind,
-    /// What was wrong, naming the command.
+    /// The fault, naming the command.
     pub detail: String,
-    /// Linux error number of the attempt that decided.
+    /// Linux error number of the decisive attempt.
     pub errno: i32,
 }
 
-/// Calls `attempt` with each file that `command` may mean, in order, until one succeeds: the command itself if it holds
-/// a slash, else one candidate in each folder of `path`. A candidate that is not there or not permitted leads to the
-/// next one; any other error ends the search.
-///
-/// # Errors
-/// None of them succeeded; `attempt` fails with a Linux error number.
-pub fn find<T>(command: &str, path: &str, mut attempt: impl FnMut(&str) -> Result<T, i32>) -> Result<T, NotExecuted> {
+/// Calls `attempt` with each candidate for `command`, in order, until one succeeds: the command
+/// itself if it contains a slash, else one file in each directory of `path`. A candidate that is
+/// missing or not permitted leads to the next one; any other error ends the search. `attempt` fails
+/// with a Linux error number.
+pub fn find<T>(command: &str, path: &str, mut attempt: impl FnMut(&str) -> Result<T, i32>) -> Result<T, ExecuteError> {
     if command.contains('/') {
-        return attempt(command).map_err(|errno| refusal(command, errno));
+        return attempt(command).map_err(|errno| error_of(command, errno));
     }
-    let not_found = NotExecuted {
+    let not_found = ExecuteError {
         kind: FailureKind::NotFound,
         detail: format!("{command}: executable file not found in PATH ({path})"),
         errno: ENOENT,
@@ -44,28 +41,28 @@ pub fn find<T>(command: &str, path: &str, mut attempt: impl FnMut(&str) -> Resul
         return Err(not_found);
     }
     let mut denied = None;
-    for folder in path.split(':') {
+    for directory in path.split(':') {
         // POSIX: an empty element is the working directory.
-        let file = format!("{}/{command}", if folder.is_empty() { "." } else { folder });
+        let file = format!("{}/{command}", if directory.is_empty() { "." } else { directory });
         match attempt(&file) {
             Ok(success) => return Ok(success),
             Err(ENOENT | ENOTDIR) => {}
-            Err(EACCES) => denied = denied.or(Some(refusal(&file, EACCES))),
-            Err(errno) => return Err(refusal(&file, errno)),
+            Err(EACCES) => denied = denied.or(Some(error_of(&file, EACCES))),
+            Err(errno) => return Err(error_of(&file, errno)),
         }
     }
     Err(denied.unwrap_or(not_found))
 }
 
-fn refusal(file: &str, errno: i32) -> NotExecuted {
+fn error_of(file: &str, errno: i32) -> ExecuteError {
     let (kind, reason) = match errno {
-        ENOENT | ENOTDIR => (FailureKind::NotFound, "no such file, or the interpreter it names is missing"),
+        ENOENT | ENOTDIR => (FailureKind::NotFound, "no such file, or its interpreter is missing"),
         EACCES => (FailureKind::NotExecutable, "not an executable file, or permission denied"),
         8 => (FailureKind::NotExecutable, "neither a program for this machine nor a script with an interpreter line"),
         7 => (FailureKind::NotExecutable, "arguments and environment are too long"),
         _ => (FailureKind::NotExecutable, "cannot be executed"),
     };
-    NotExecuted { kind, detail: format!("{file}: {reason}"), errno }
+    ExecuteError { kind, detail: format!("{file}: {reason}"), errno }
 }
 
 #[cfg(test)]
@@ -75,53 +72,53 @@ mod tests {
     use std::string::ToString;
     extern crate std;
 
-    /// Attempts that find these files, each with the result of executing it; all others are missing.
-    fn run(command: &str, files: &[(&str, Result<(), i32>)]) -> (Result<(), NotExecuted>, Vec<String>) {
-        let mut asked = Vec::new();
+    /// Runs `find` where these files exist, each with the result of executing it.
+    fn run(command: &str, files: &[(&str, Result<(), i32>)]) -> (Result<(), ExecuteError>, Vec<String>) {
+        let mut attempts = Vec::new();
         let outcome = find(command, "/a::/b", |file| {
-            asked.push(file.to_string());
+            attempts.push(file.to_string());
             files.iter().find(|(name, _)| *name == file).map_or(Err(ENOENT), |(_, result)| *result)
         });
-        (outcome, asked)
+        (outcome, attempts)
     }
 
     #[test]
-    fn folders_are_asked_in_order_and_an_empty_one_is_the_working_directory() {
+    fn find_tries_directories_in_order_and_empty_as_working() {
         assert_eq!(run("x", &[("/b/x", Ok(()))]), (Ok(()), ["/a/x", "./x", "/b/x"].map(String::from).to_vec()));
     }
 
     #[test]
-    fn a_command_with_a_slash_is_not_looked_up() {
-        let (outcome, asked) = run("./x", &[]);
-        assert_eq!((outcome.unwrap_err().kind, asked), (FailureKind::NotFound, [String::from("./x")].to_vec()));
+    fn command_with_a_slash_is_not_looked_up() {
+        let (outcome, attempts) = run("./x", &[]);
+        assert_eq!((outcome.unwrap_err().kind, attempts), (FailureKind::NotFound, [String::from("./x")].to_vec()));
     }
 
     #[test]
-    fn a_file_that_may_not_be_executed_does_not_hide_a_later_one() {
+    fn non_executable_file_does_not_hide_a_later_one() {
         assert_eq!(run("x", &[("/a/x", Err(EACCES)), ("/b/x", Ok(()))]).0, Ok(()));
     }
 
     #[test]
-    fn a_file_that_may_not_be_executed_decides_if_there_is_no_other() {
+    fn non_executable_file_alone_returns_eacces() {
         let error = run("x", &[("/a/x", Err(EACCES))]).0.unwrap_err();
         assert_eq!((error.kind, error.errno), (FailureKind::NotExecutable, EACCES));
         assert!(error.detail.starts_with("/a/x: "), "{}", error.detail);
     }
 
     #[test]
-    fn a_file_of_an_unknown_format_ends_the_search() {
-        let (outcome, asked) = run("x", &[("/a/x", Err(8)), ("/b/x", Ok(()))]);
-        assert_eq!((outcome.unwrap_err().kind, asked.len()), (FailureKind::NotExecutable, 1));
+    fn file_of_unknown_format_ends_the_search() {
+        let (outcome, attempts) = run("x", &[("/a/x", Err(8)), ("/b/x", Ok(()))]);
+        assert_eq!((outcome.unwrap_err().kind, attempts.len()), (FailureKind::NotExecutable, 1));
     }
 
     #[test]
-    fn an_empty_command_is_not_found_and_never_attempted() {
-        let (outcome, asked) = run("", &[("/a/", Ok(()))]);
-        assert_eq!((outcome.unwrap_err().kind, asked.len()), (FailureKind::NotFound, 0));
+    fn empty_command_is_not_found_without_an_attempt() {
+        let (outcome, attempts) = run("", &[("/a/", Ok(()))]);
+        assert_eq!((outcome.unwrap_err().kind, attempts.len()), (FailureKind::NotFound, 0));
     }
 
     #[test]
-    fn what_is_nowhere_is_named_together_with_the_path() {
+    fn missing_command_is_named_together_with_the_path() {
         assert!(
             run("nosuch", &[]).0.unwrap_err().detail.contains("nosuch: executable file not found in PATH (/a::/b)")
         );

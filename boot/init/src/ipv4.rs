@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! IPv4 arithmetic for interface configuration.
+//! IPv4 arithmetic for the configuration of interfaces.
 
-/// The network mask of a prefix length; lengths above 32 are treated as 32.
+/// Returns the network mask of a prefix length. Lengths above 32 count as 32.
 #[must_use]
 pub fn mask(prefix: u8) -> [u8; 4] {
     u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefix))).unwrap_or(0).to_be_bytes()
@@ -12,7 +12,7 @@ mod tests {
     use super::mask;
 
     #[test]
-    fn masks_have_as_many_leading_ones_as_the_prefix_says() {
+    fn mask_has_as_many_leading_ones_as_the_prefix() {
         assert_eq!(mask(0), [0, 0, 0, 0]);
         assert_eq!(mask(1), [128, 0, 0, 0]);
         assert_eq!(mask(20), [255, 255, 240, 0]);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Decisions of PID 1 that need no system call and can therefore be tested on any machine. PID 1 itself is `main.rs`.
-//! Needs `alloc` only.
+//! Decisions of PID 1 that need no system call, and so can be tested on any machine. PID 1 itself
+//! is `main.rs`. Needs `alloc` only.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod defaults;
 pub mod environment;
 pub mod etc_files;
 pub mod executable;

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Line ends of a terminal as those of a pipe. A terminal writes a carriage return before each line feed, and systemd one more
-//! for terminals that do not; whoever reads a system's console through a pipe or in a file wants lines. The terminal's own
-//! setting cannot be relied on: what opens a console resets it.
+//! Converts the line ends of a terminal to those of a pipe. A terminal writes a carriage return
+//! before each line feed, and systemd one more for terminals that do not; readers of a system's
+//! console through a pipe or in a file expect plain lines. The terminal's own setting cannot be
+//! relied on, because programs that open a console reset it.
 
 use core::ops::Range;
 
-/// Takes away the carriage returns before each line feed, and all but one of several elsewhere, across the pieces in which
-/// the bytes come.
+/// Removes carriage returns before a line feed, and all but one of a series elsewhere, across read
+/// boundaries.
 #[derive(Debug, Default)]
 pub struct LineEnds {
-    /// The last piece ended in a carriage return.
+    /// The previous read ended in a carriage return.
     held: bool,
 }
 
 impl LineEnds {
-    /// Rewrites `bytes`, of which the first is free for what the last piece left, and the rest was just read. Returns where
-    /// the bytes are that can be passed on. A carriage return at the very end of everything is never passed on.
+    /// Rewrites `bytes` in place: the first byte is free for a carriage return held back from the
+    /// previous call, the rest was just read. Returns the range of the result. A carriage return at
+    /// the end of the stream is dropped.
     pub fn rewrite(&mut self, bytes: &mut [u8]) -> Range<usize> {
         let start = usize::from(!self.held);
         if let Some(free) = bytes.first_mut() {
@@ -41,31 +43,31 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    fn rewritten(pieces: &[&[u8]]) -> Vec<u8> {
+    fn rewritten(reads: &[&[u8]]) -> Vec<u8> {
         let mut ends = LineEnds::default();
-        let mut passed = Vec::new();
-        for piece in pieces {
-            let mut bytes = [b"?", *piece].concat();
+        let mut output = Vec::new();
+        for read in reads {
+            let mut bytes = [b"?", *read].concat();
             let range = ends.rewrite(&mut bytes);
-            passed.extend_from_slice(&bytes[range]);
+            output.extend_from_slice(&bytes[range]);
         }
-        passed
+        output
     }
 
     #[test]
-    fn only_carriage_returns_of_line_ends_go() {
+    fn rewrite_removes_carriage_returns_of_line_ends_only() {
         assert_eq!(rewritten(&[b"one\r\ntwo\r\r\n"]), b"one\ntwo\n");
         assert_eq!(rewritten(&[b"\r50 %\r\r100 %\r\r\n"]), b"\r50 %\r100 %\n");
         assert_eq!(rewritten(&[b"", b"\n", b"no end"]), b"\nno end");
     }
 
     #[test]
-    fn it_does_not_matter_where_the_bytes_are_cut() {
+    fn rewrite_does_not_depend_on_read_boundaries() {
         let whole = b"a\r\n\r\r\nb\rc\n\r\n";
         for first in 0..whole.len() {
             for second in first..whole.len() {
-                let pieces = [&whole[..first], &whole[first..second], &whole[second..]];
-                assert_eq!(rewritten(&pieces), b"a\n\nb\rc\n\n", "{first} {second}");
+                let reads = [&whole[..first], &whole[first..second], &whole[second..]];
+                assert_eq!(rewritten(&reads), b"a\n\nb\rc\n\n", "{first} {second}");
             }
         }
     }

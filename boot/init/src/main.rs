@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! PID 1 of the guest: asks the host what to run, prepares its surroundings, runs it, says how it ended, and resets the
-//! machine. A static program without a C library; one thread.
+//! PID 1 of the guest: asks the host what to run, sets up its environment, runs it, reports how it
+//! ended, and resets the machine. A static program without a C library; one thread.
 //!
-//! The order of a life is [`pid1::live`]. The same file under the name [`between::NAME`] is the small init that
-//! `--init` puts between PID 1 and the workload.
+//! [`pid1::run`] lists the steps. Under the name [`tini::NAME`] the same file is the small init of
+//! `--init`.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-mod between;
 mod freestanding;
 mod pid1;
+mod tini;
 
 use core::ffi::CStr;
+use freestanding::system_call::exit;
+use rustix::process::{Pid, getpid};
 
 /// Called by the entry point with the arguments of the process.
 fn main(arguments: &[&'static CStr]) -> ! {
     match arguments {
-        [name, program, command @ ..] if *name == between::NAME => between::run(program, command),
-        _ => pid1::live(),
+        [name, program, command @ ..] if *name == tini::NAME => tini::run(program, command),
+        _ if getpid() == Pid::INIT => pid1::run(),
+        // The kernel was made to run this file as a helper, through `core_pattern` for example.
+        _ => exit(126),
     }
 }

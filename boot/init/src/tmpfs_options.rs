@@ -1,26 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The options of `--tmpfs PATH[:OPTIONS]`, parted into what `mount` takes as flags and what the file system takes as
-//! text. As with docker, a tmpfs is `nosuid,nodev,noexec` unless the options say otherwise.
+//! The options of `--tmpfs PATH[:OPTIONS]`, split into mount flags and the file system's own
+//! options. As in docker, a tmpfs is `nosuid,nodev,noexec` unless the options override that.
 
 use alloc::string::String;
 
-/// What to mount a tmpfs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TmpfsOptions {
-    /// `ro`.
     pub read_only: bool,
-    /// `nosuid`.
     pub no_suid: bool,
-    /// `nodev`.
     pub no_devices: bool,
-    /// `noexec`.
     pub no_execute: bool,
-    /// For the file system: `size=`, `mode=`, `nr_inodes=` and so on, as given.
+    /// Options of the file system, as given: `size=`, `mode=`, `nr_inodes=` and so on.
     pub data: String,
 }
 
 impl TmpfsOptions {
-    /// Never fails: what is no flag is the file system's to judge.
+    /// Cannot fail: the kernel checks all options that are not flags.
     #[must_use]
     pub fn parse(options: &str) -> Self {
         let mut parsed =
@@ -52,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_options_a_tmpfs_is_writable_and_otherwise_closed() {
+    fn parse_defaults_to_a_writable_restricted_tmpfs() {
         let options = TmpfsOptions::parse("");
         assert_eq!(
             (options.read_only, options.no_suid, options.no_devices, options.no_execute, &*options.data),
@@ -61,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_text_are_parted_and_the_last_flag_wins() {
+    fn parse_splits_flags_from_data_and_the_last_flag_wins() {
         let options = TmpfsOptions::parse("ro,size=64m,exec,,noexec,exec,mode=1770,rw,suid,dev");
         assert_eq!(
             (options.read_only, options.no_suid, options.no_devices, options.no_execute, &*options.data),

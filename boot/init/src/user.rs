@@ -1,34 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The `User` of an image, resolved in the image's own `/etc/passwd` and `/etc/group` with the rules of docker:
-//! a numeric user is always a user id, the first matching line wins, supplementary groups count only if no group is
-//! named, and a number without a line is taken as it is, with group 0.
+//! The `User` of an image, resolved in the image's own `/etc/passwd` and `/etc/group` by docker's
+//! rules: a numeric user is always a user id, the first matching line wins, supplementary groups
+//! apply only if no group is named, and an id without a line is used as it is, with group 0.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Whom the workload runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// User id.
     pub user: u32,
-    /// Primary group id.
     pub group: u32,
-    /// Supplementary group ids; the primary group is the first, so that no file is more open to the workload for
-    /// *not* being a member.
+    /// Supplementary group ids. The primary group is the first, so that the workload has no more
+    /// access for *not* being a member.
     pub groups: Vec<u32>,
-    /// Home folder; `/` without a line in `/etc/passwd`.
+    /// Home directory; `/` without a line in `/etc/passwd`.
     pub home: String,
 }
 
-/// The image does not know whom the configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserError {
-    /// No such line in `/etc/passwd`, and not a number.
+    /// Not in `/etc/passwd`, and not a number.
     UnknownUser(String),
-    /// No such line in `/etc/group`, and not a number.
+    /// Not in `/etc/group`, and not a number.
     UnknownGroup(String),
-    /// A number that cannot be an id: ids are 0 to 2^31 - 1, as for docker.
+    /// Not an id: those are 0 to 2^31 - 1, as in docker.
     OutOfRange(String),
 }
 
@@ -42,7 +38,7 @@ impl core::fmt::Display for UserError {
     }
 }
 
-/// What one half of `user:group` says.
+/// One half of `user:group`.
 enum Name<'a> {
     Unset,
     Id(u32),
@@ -57,7 +53,7 @@ impl<'a> Name<'a> {
                 _ => Err(UserError::OutOfRange(text.to_owned())),
             },
             Err(_) if text.is_empty() => Ok(Self::Unset),
-            // All digits and yet no i64: a number all the same.
+            // Digits only, but beyond an i64.
             Err(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => Err(UserError::OutOfRange(text.to_owned())),
             Err(_) => Ok(Self::Text(text)),
         }
@@ -72,11 +68,14 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Resolves `specification` (`name`, `uid`, `name:group`, `uid:gid`, or empty for root) in the contents of the image's
-/// `/etc/passwd` and `/etc/group`; a missing file is an empty one.
-///
-/// # Errors
-/// A name that is not there, or a number that is no id.
+/// Whether `specification` contains a name, which only the image's files can resolve.
+#[must_use]
+pub fn has_name(specification: &str) -> bool {
+    specification.split(':').any(|half| matches!(Name::parse(half), Ok(Name::Text(_))))
+}
+
+/// Resolves `specification` (`name`, `uid`, `name:group`, `uid:gid`, or empty for root) in the
+/// contents of the image's `/etc/passwd` and `/etc/group`. A missing file counts as empty.
 pub fn resolve(specification: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
     let (user, primary) = specification.split_once(':').unwrap_or((specification, ""));
     let (user, primary) = (Name::parse(user)?, Name::parse(primary)?);
@@ -130,7 +129,7 @@ struct GroupLine<'a> {
     members: &'a str,
 }
 
-/// `name:password:uid:gid:comment:home:shell`; a line that is not so is passed over.
+/// `name:password:uid:gid:comment:home:shell`; other lines are ignored.
 fn users(passwd: &[u8]) -> impl Iterator<Item = UserLine<'_>> {
     lines(passwd).filter_map(|line| {
         let mut fields = line.split(':');
@@ -140,7 +139,7 @@ fn users(passwd: &[u8]) -> impl Iterator<Item = UserLine<'_>> {
     })
 }
 
-/// `name:password:gid:member,member`; a line that is not so is passed over.
+/// `name:password:gid:member,member`; other lines are ignored.
 fn groups(group: &[u8]) -> impl Iterator<Item = GroupLine<'_>> {
     lines(group).filter_map(|line| {
         let mut fields = line.split(':');

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Frames of the control port: a little-endian `u32` length, then that many bytes of postcard. Both
-//! directions are byte streams over one virtio-console port. A frame longer than [`MAX_FRAME`] is a
-//! protocol error.
+//! directions are byte streams over one virtio-console port. A frame longer than [`MAX_TO_GUEST`]
+//! or [`MAX_TO_HOST`] is a protocol error.
 //!
 //! ```text
 //!  PID 1                                  host
@@ -27,10 +27,13 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 6;
-/// Maximum payload of a frame, in bytes. Environment and arguments of a Linux process are at most 2
-/// MiB by default.
-pub const MAX_FRAME: u32 = 4 << 20;
+pub const VERSION: u32 = 7;
+/// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
+/// are at most 2 MiB by default.
+pub const MAX_TO_GUEST: u32 = 4 << 20;
+/// Maximum payload of a frame to the host, in bytes. The largest message is a buffer of 16 KiB of
+/// output.
+pub const MAX_TO_HOST: u32 = 64 << 10;
 /// Names of the console ports, as in `/sys/class/virtio-ports/*/name`. The port number is the index
 /// in this list; port 0 is the kernel's console.
 pub const PORT_NAMES: [&str; 4] = ["console", "control", "stdio", "stderr"];
@@ -153,7 +156,7 @@ pub enum FailureKind {
 /// An invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// Its length is over [`MAX_FRAME`].
+    /// Its length is above the maximum of its direction.
     TooLong(u32),
     /// Its payload is not a message of this version.
     Malformed,
@@ -170,12 +173,19 @@ pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
 }
 
 /// Assembles messages from the bytes of a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameReader {
+    max: u32,
     bytes: Vec<u8>,
 }
 
 impl FrameReader {
+    /// Accepts frames of at most `max` bytes of payload: [`MAX_TO_GUEST`] or [`MAX_TO_HOST`].
+    #[must_use]
+    pub fn new(max: u32) -> Self {
+        Self { max, bytes: Vec::new() }
+    }
+
     /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -189,7 +199,7 @@ impl FrameReader {
     pub fn next<M: serde::de::DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(length) = self.bytes.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length);
-        if length > MAX_FRAME {
+        if length > self.max {
             return Err(FrameError::TooLong(length));
         }
         let end = 4 + length as usize;

@@ -83,7 +83,7 @@ proptest! {
         read_size in 1_usize..100,
     ) {
         let stream: Vec<u8> = messages.iter().flat_map(encode).collect();
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(MAX_TO_GUEST);
         let mut arrived = Vec::new();
         for bytes in stream.chunks(read_size) {
             reader.push(bytes);
@@ -96,7 +96,7 @@ proptest! {
 
     #[test]
     fn reader_accepts_any_bytes_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(MAX_TO_GUEST);
         reader.push(&bytes);
         while let Ok(Some(_)) = reader.next::<ToGuest>() {}
     }
@@ -105,7 +105,7 @@ proptest! {
     fn frame_with_a_surplus_or_missing_byte_is_malformed(message in to_guest(), longer in any::<bool>()) {
         let mut payload = encode(&message).split_off(4);
         if longer { payload.push(0); } else { payload.pop(); }
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(MAX_TO_GUEST);
         reader.push(&(payload.len() as u32).to_le_bytes());
         reader.push(&payload);
         prop_assert_eq!(reader.next::<ToGuest>(), Err(FrameError::Malformed));
@@ -113,15 +113,15 @@ proptest! {
 }
 
 #[test]
-fn length_above_max_frame_is_rejected_before_the_payload() {
-    let mut reader = FrameReader::default();
-    reader.push(&(MAX_FRAME + 1).to_le_bytes());
-    assert_eq!(reader.next::<ToHost>(), Err(FrameError::TooLong(MAX_FRAME + 1)));
+fn length_above_the_maximum_is_rejected_before_the_payload() {
+    let mut reader = FrameReader::new(MAX_TO_GUEST);
+    reader.push(&(MAX_TO_GUEST + 1).to_le_bytes());
+    assert_eq!(reader.next::<ToHost>(), Err(FrameError::TooLong(MAX_TO_GUEST + 1)));
 }
 
 #[test]
 fn empty_frame_is_malformed() {
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::new(MAX_TO_GUEST);
     reader.push(&[0; 4]);
     assert_eq!(reader.next::<ToHost>(), Err(FrameError::Malformed));
 }
@@ -138,7 +138,7 @@ fn every_message_to_the_host_survives_a_round_trip() {
         end(WorkloadEnd::Reboot),
         end(WorkloadEnd::Poweroff),
     ];
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::new(MAX_TO_GUEST);
     messages.iter().for_each(|message| reader.push(&encode(message)));
     for message in messages {
         assert_eq!(reader.next::<ToHost>(), Ok(Some(message)));

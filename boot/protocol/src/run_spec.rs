@@ -46,6 +46,9 @@ pub struct RunSpec {
     pub readiness: Readiness,
     /// The check that decides whether the workload is healthy.
     pub health: Option<HealthCheck>,
+    /// `/proc` and `/sys` are complete and writable (`--privileged`). Otherwise they are restricted
+    /// as in docker.
+    pub privileged: bool,
 }
 
 /// What makes a workload ready.

@@ -48,6 +48,7 @@ const EVERYTHING: &[&str] = &[
     "--root-format=squashfs",
     "--scratch=16m",
     "--read-only",
+    "--privileged",
     "--tmpfs=/t:size=1m",
     "--disk=path=d,ro",
     "--hostname=h",

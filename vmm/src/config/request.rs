@@ -59,6 +59,9 @@ pub(crate) struct Request {
     /// Put a small init between coracle and the workload, so that one without signal handlers ends on TERM
     #[arg(long, help_heading = "What runs")]
     pub(crate) init: bool,
+    /// Leave /proc and /sys complete and writable, as --system does; without it they are restricted as in docker
+    #[arg(long, help_heading = "What runs")]
+    pub(crate) privileged: bool,
 
     /// Keep standard input open to the workload; with -d, to `coracle attach`
     #[arg(short, long, help_heading = "Streams and signals")]

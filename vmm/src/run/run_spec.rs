@@ -86,6 +86,7 @@ pub(crate) fn run_spec(
         interfaces,
         readiness,
         health: workload.health,
+        privileged: request.privileged || request.system,
     }
 }
 
@@ -141,6 +142,13 @@ mod tests {
         assert_eq!(upper(Some("1g")), Upper::Disk("scratch".into()));
         assert_eq!(upper(Some("tmpfs")), Upper::Tmpfs);
         assert_eq!(upper(Some("none")), Upper::None);
+    }
+
+    #[test]
+    fn privileged_is_set_by_its_option_and_by_system() {
+        assert!(!build(&Request::default(), &[]).privileged);
+        assert!(build(&Request { privileged: true, ..Request::default() }, &[]).privileged);
+        assert!(build(&Request { system: true, ..Request::default() }, &[]).privileged);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The first instruction of PID 1. The kernel enters with `argc`, `argv` and `envp` on the stack (System V ABI, AMD64
-//! supplement, "Initial Stack and Register State").
-// Reason for unsafe code: the stack that the kernel wrote is raw memory.
+//! The entry point of the program. The kernel enters with `argc`, `argv` and `envp` on the stack
+//! (System V ABI, AMD64 supplement, "Initial Stack and Register State").
+// Reason for unsafe code: the initial stack is raw memory.
 #![allow(unsafe_code)]
 
 use alloc::ffi::CString;
@@ -22,14 +22,14 @@ global_asm!(
     enter = sym enter,
 );
 
-/// Where the kernel put the environment: pointers to strings, the last one null.
+/// The environment: pointers to strings, the last one null.
 static ENVIRONMENT: AtomicPtr<*const c_char> = AtomicPtr::new(null_mut());
 
 /// # Safety
 /// `stack` is the stack pointer that the kernel entered with.
 unsafe extern "C" fn enter(stack: *mut usize) -> ! {
-    // SAFETY: the stack starts with `argc`, then that many pointers to strings that live as long as the process, a null
-    // pointer, and the environment.
+    // SAFETY: the stack starts with `argc`, then that many pointers to strings that live as long as
+    // the process, a null pointer, and the environment.
     let arguments: Vec<&'static CStr> = unsafe {
         let count = *stack;
         ENVIRONMENT.store(stack.add(count + 2).cast(), Ordering::Relaxed);
@@ -38,12 +38,12 @@ unsafe extern "C" fn enter(stack: *mut usize) -> ! {
     crate::main(&arguments)
 }
 
-/// A copy of the environment that this process was executed with.
+/// Copies the environment that this process was executed with.
 pub(crate) fn environment() -> Vec<CString> {
     let mut next = ENVIRONMENT.load(Ordering::Relaxed);
     let mut strings = Vec::new();
-    // SAFETY: `enter` stored the address of an array of pointers to strings with a null pointer at its end, which the
-    // kernel wrote for the life of the process.
+    // SAFETY: `enter` stored the address of an array of pointers to strings with a null pointer at
+    // its end, which lives as long as the process.
     unsafe {
         while !(*next).is_null() {
             strings.push(CStr::from_ptr(*next).into());

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The memory functions that compiled Rust calls by name. String instructions: the smallest form, and fast in user
-//! mode wherever the guest runs.
-// Reason for unsafe code: these are the definitions that raw pointers are given to.
+//! The memory functions that compiled Rust calls by name. String instructions are the smallest
+//! form, and fast in user mode on every host.
+// Reason for unsafe code: the functions take raw pointers.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
 
 /// # Safety
-/// As in C: `length` bytes at `source` can be read, at `destination` written, and they do not overlap.
+/// As in C: `length` bytes at `source` can be read, at `destination` written, and they do not
+/// overlap.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(destination: *mut u8, source: *const u8, length: usize) -> *mut u8 {
-    // SAFETY: the caller's promise; the direction flag is clear by the calling convention.
+    // SAFETY: guaranteed by the caller; the direction flag is clear by the calling convention.
     unsafe {
         asm!("rep movsb", inout("rcx") length => _, inout("rdi") destination => _, inout("rsi") source => _,
             options(nostack, preserves_flags));
@@ -23,7 +24,8 @@ unsafe extern "C" fn memcpy(destination: *mut u8, source: *const u8, length: usi
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(destination: *mut u8, source: *const u8, length: usize) -> *mut u8 {
     if (destination as usize).wrapping_sub(source as usize) >= length {
-        // SAFETY: the caller's promise; copying upwards reads each byte before it is overwritten.
+        // SAFETY: guaranteed by the caller; copying upwards reads each byte before it is
+        // overwritten.
         return unsafe { memcpy(destination, source, length) };
     }
     // SAFETY: as above, downwards; the direction flag is clear again afterwards.
@@ -39,7 +41,7 @@ unsafe extern "C" fn memmove(destination: *mut u8, source: *const u8, length: us
 /// As in C: `length` bytes at `destination` can be written.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(destination: *mut u8, value: i32, length: usize) -> *mut u8 {
-    // SAFETY: the caller's promise; the direction flag is clear by the calling convention.
+    // SAFETY: guaranteed by the caller; the direction flag is clear by the calling convention.
     unsafe {
         asm!("rep stosb", inout("rcx") length => _, inout("rdi") destination => _, in("al") value as u8,
             options(nostack, preserves_flags));
@@ -53,7 +55,8 @@ unsafe extern "C" fn memset(destination: *mut u8, value: i32, length: usize) -> 
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
     let mut index = 0;
     while index < length {
-        // SAFETY: the caller's promise. Volatile, or the compiler makes a call of memcmp of this loop.
+        // SAFETY: guaranteed by the caller. Volatile, or the compiler turns this loop into a call
+        // of memcmp.
         let (a, b) = unsafe { (left.add(index).read_volatile(), right.add(index).read_volatile()) };
         if a != b {
             return i32::from(a) - i32::from(b);
@@ -67,16 +70,17 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, length: usize) ->
 /// As [`memcmp`].
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, length: usize) -> i32 {
-    // SAFETY: the same promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { memcmp(left, right, length) }
 }
 
 /// # Safety
-/// As in C: `string` points to bytes of which one is zero.
+/// As in C: `string` points to a zero-terminated string.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn strlen(string: *const u8) -> usize {
     let mut length = 0;
-    // SAFETY: the caller's promise. Volatile, or the compiler makes a call of strlen of this loop.
+    // SAFETY: guaranteed by the caller. Volatile, or the compiler turns this loop into a call of
+    // strlen.
     while unsafe { string.add(length).read_volatile() } != 0 {
         length += 1;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a C library would have brought: the entry point, memory functions, a heap, the panic handler, the standard
-//! descriptors, and the few system calls that rustix does not wrap. All of the unsafe code of PID 1 but its network
-//! ioctls is in this folder.
+//! The parts of a C library that PID 1 needs: the entry point, memory functions, a heap, the panic
+//! handler, the standard descriptors, and the few system calls that rustix does not wrap. All
+//! unsafe code of PID 1 but its network ioctls is in this directory.
 
 mod entry;
 mod heap;
@@ -11,4 +11,4 @@ mod standard;
 pub(crate) mod system_call;
 
 pub(crate) use entry::environment;
-pub(crate) use standard::{Line, occupy, replace_standard_descriptors, stderr, stdin};
+pub(crate) use standard::{Line, open_missing_descriptors, replace_standard_descriptors, stderr, stdin};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The end of a PID 1 with a broken invariant: one line on the kernel's console, and the machine is reset.
+//! A broken invariant of PID 1: one line on the kernel's console, then a reset of the machine. In a
+//! child, only the child ends.
 
 // Reason for unsafe code: two symbols with fixed names.
 #![allow(unsafe_code)]
@@ -7,15 +8,22 @@
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
     super::Line::new(format_args!("{information}")).to_console();
+    end()
+}
+
+fn end() -> ! {
+    if super::system_call::is_child() {
+        super::system_call::exit(127)
+    }
     crate::pid1::reset()
 }
 
-/// Named by the precompiled `alloc`, which could unwind; with `panic = "abort"` nothing ever does.
+/// Referenced by the precompiled `alloc`. With `panic = "abort"` nothing unwinds.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
-/// As above.
+/// Like `rust_eh_personality`.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
-    crate::pid1::reset()
+    end()
 }

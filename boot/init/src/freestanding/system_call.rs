@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! System calls that rustix does not wrap, or not without its C-library-like runtime: starting and executing processes
-//! and waiting for signals. Numbers and structures are Linux' for x86-64 (`asm/unistd_64.h`, `linux/sched.h`).
-// Reason for unsafe code: system calls take raw pointers, and a new process needs a stack of its own.
+//! System calls that rustix does not wrap, or only in its runtime that replaces a C library:
+//! starting and executing processes, signals, the clock. Numbers and structures are those of Linux
+//! for x86-64 (`asm/unistd_64.h`, `linux/sched.h`).
+// Reason for unsafe code: system calls take raw pointers.
 #![allow(unsafe_code)]
 
 use alloc::ffi::CString;
@@ -9,10 +10,11 @@ use alloc::vec::Vec;
 use core::arch::asm;
 use core::ffi::{CStr, c_char};
 use core::ptr::null;
+use core::sync::atomic::{AtomicBool, Ordering};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const RT_SIGPROCMASK: usize = 14;
 const EXECVE: usize = 59;
@@ -22,32 +24,27 @@ const CLOCK_GETTIME: usize = 228;
 const EXECVEAT: usize = 322;
 const PIDFD_SEND_SIGNAL: usize = 424;
 const CLONE3: usize = 435;
+const CLOSE_RANGE: usize = 436;
 
 const SIGCHLD: u64 = 17;
 const AT_EMPTY_PATH: usize = 0x1000;
-const SIGNAL_SET_BYTES: usize = 8;
-/// Bytes of the stack of a child before it executes; untouched pages cost nothing.
-const CHILD_STACK: usize = 64 << 10;
+const SIGNAL_SET_SIZE: usize = 8;
 
-/// Namespaces and shared resources of a child, for [`run_in_child`].
+/// Namespaces of a new process, for [`fork`].
 pub(crate) mod clone_flags {
-    /// A mount namespace of its own.
-    pub(crate) const NEW_MOUNTS: u64 = 0x0002_0000;
-    /// A host name of its own.
-    pub(crate) const NEW_HOST_NAME: u64 = 0x0400_0000;
-    /// System V IPC and POSIX message queues of its own.
+    pub(crate) const NEW_MOUNT: u64 = 0x0002_0000;
+    pub(crate) const NEW_UTS: u64 = 0x0400_0000;
     pub(crate) const NEW_IPC: u64 = 0x0800_0000;
-    /// The child is PID 1 of a new PID namespace.
-    pub(crate) const NEW_PIDS: u64 = 0x2000_0000;
-    /// One table of file descriptors for both, until the child leaves it.
-    pub(crate) const SHARED_FILES: u64 = 0x0000_0400;
+    /// The child is PID 1 of the new namespace.
+    pub(crate) const NEW_PID: u64 = 0x2000_0000;
 }
-const CLONE_VM: u64 = 0x0000_0100;
 const CLONE_PIDFD: u64 = 0x0000_1000;
-const CLONE_VFORK: u64 = 0x0000_4000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// `struct clone_args`, up to and with `cgroup`.
+/// Whether this process came from [`fork`].
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// `struct clone_args`, up to and including `cgroup`.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArguments {
@@ -65,76 +62,50 @@ struct CloneArguments {
 }
 
 /// # Safety
-/// As the system call of that number demands.
+/// The arguments are valid for the system call of that number.
 unsafe fn call(number: usize, arguments: [usize; 5]) -> Result<usize, Errno> {
     let value: isize;
-    // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point to; the caller vouches for the latter.
+    // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point to; the caller vouches
+    // for the latter.
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => value, in("rdi") arguments[0], in("rsi") arguments[1],
             in("rdx") arguments[2], in("r10") arguments[3], in("r8") arguments[4], out("rcx") _, out("r11") _,
             options(nostack));
     }
-    outcome(value)
-}
-
-fn outcome(value: isize) -> Result<usize, Errno> {
     usize::try_from(value).map_err(|_| Errno::from_raw_os_error(-value as i32))
 }
 
-/// Runs `body` in a new process with the namespaces of `flags`, in the control group that `cgroup` is a folder of, and
-/// returns once that process has executed a program or ended. `body` returns only if it could not execute one; the
-/// process ends then.
-///
-/// The child shares the caller's memory (`CLONE_VM | CLONE_VFORK`): no page table is copied and no page faults follow,
-/// and what `body` writes, such as why it failed, is there for the caller until it starts another child. That the
-/// caller is suspended meanwhile is what makes the exclusive borrow in `body` true.
-///
-/// # Errors
-/// There is no such process.
-pub(crate) fn run_in_child(
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    body: &mut dyn FnMut(),
-) -> Result<(Pid, OwnedFd), Errno> {
-    let mut stack: Vec<u128> = Vec::with_capacity(CHILD_STACK / size_of::<u128>());
+/// Starts a process with the namespaces of `flags`, in the control group whose directory `cgroup`
+/// is. The child runs `body` on its own copy of the memory and of the descriptor table, and ends
+/// with status 127 if `body` returns.
+pub(crate) fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce()) -> Result<(Pid, OwnedFd), Errno> {
     let mut pidfd = -1_i32;
-    let mut body = body;
     let arguments = CloneArguments {
-        flags: flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        flags: flags | CLONE_PIDFD | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: SIGCHLD,
-        stack: stack.as_mut_ptr() as u64,
-        stack_size: CHILD_STACK as u64,
-        cgroup: cgroup.map_or(0, |folder| folder.as_raw_fd() as u64),
+        cgroup: cgroup.map_or(0, |directory| directory.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
-    super::heap::begin_child();
-    let value: isize;
-    // SAFETY: the child starts on the stack reserved above, 16-byte aligned as the calling convention wants it before
-    // the call, and leaves this block only by ending; the parent goes on behind it, with its registers as they were.
-    unsafe {
-        asm!("syscall", "test rax, rax", "jnz 2f", "xor ebp, ebp", "mov rdi, r12", "call r13", "ud2", "2:",
-            inlateout("rax") CLONE3 as isize => value, in("rdi") &raw const arguments,
-            in("rsi") size_of::<CloneArguments>(), in("r12") &raw mut body,
-            in("r13") child_main as unsafe extern "C" fn(*mut &mut dyn FnMut()) -> !, out("rcx") _, out("r11") _);
+    // SAFETY: reads a structure of the stated size and writes one descriptor number. The child
+    // shares no memory with this process, so it may return here as well; there is one thread and no
+    // lock that it could have copied.
+    let pid = unsafe { call(CLONE3, [(&raw const arguments) as usize, size_of::<CloneArguments>(), 0, 0, 0]) }? as i32;
+    if pid == 0 {
+        IS_CHILD.store(true, Ordering::Relaxed);
+        body();
+        exit(127)
     }
-    super::heap::end_child();
-    let pid = outcome(value)? as i32;
-    drop(stack);
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just opened this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok((Pid::from_raw(pid).expect("the kernel gives children positive numbers"), pidfd))
 }
 
-/// # Safety
-/// `body` points to a closure that nobody else uses meanwhile.
-unsafe extern "C" fn child_main(body: *mut &mut dyn FnMut()) -> ! {
-    // SAFETY: the caller's promise.
-    unsafe { (*body)() };
-    exit(127)
+/// Whether this process came from [`fork`] and has not executed a program yet.
+pub(crate) fn is_child() -> bool {
+    IS_CHILD.load(Ordering::Relaxed)
 }
 
-/// Ends this process.
 pub(crate) fn exit(status: u8) -> ! {
     loop {
         // SAFETY: takes no pointer.
@@ -142,46 +113,63 @@ pub(crate) fn exit(status: u8) -> ! {
     }
 }
 
-/// Strings with the array of pointers that `execve` wants.
+/// Closes all descriptors but 0 to 2 and those of `kept`.
+pub(crate) fn close_all_but(kept: &mut [i32]) -> Result<(), Errno> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for &descriptor in kept.iter().filter(|&&descriptor| descriptor >= 3) {
+        if descriptor > first {
+            close_range(first, descriptor - 1)?;
+        }
+        first = descriptor + 1;
+    }
+    close_range(first, i32::MAX)
+}
+
+fn close_range(first: i32, last: i32) -> Result<(), Errno> {
+    // SAFETY: takes no pointer. Descriptors are closed behind the back of their owners in this
+    // process, which is a child that executes a program or ends, and uses none of them.
+    unsafe { call(CLOSE_RANGE, [first as usize, last as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Strings with the array of pointers that `execve` takes.
 pub(crate) struct StringArray {
     strings: Vec<CString>,
     pointers: Vec<*const c_char>,
 }
 
 impl StringArray {
-    /// `strings` in their order.
     pub(crate) fn new(strings: Vec<CString>) -> Self {
         let pointers = strings.iter().map(|string| string.as_ptr()).chain([null()]).collect();
         Self { strings, pointers }
     }
 
-    /// The strings.
     pub(crate) fn strings(&self) -> &[CString] {
         &self.strings
     }
 }
 
-/// Executes `file`; returns only to say why not.
+/// Executes `file`. Returns only if that fails.
 pub(crate) fn execute(file: &CStr, arguments: &StringArray, environment: &StringArray) -> Errno {
     let addresses =
         [file.as_ptr() as usize, arguments.pointers.as_ptr() as usize, environment.pointers.as_ptr() as usize];
-    // SAFETY: a string and two arrays of strings with a null at the end, all alive.
+    // SAFETY: a string and two null-terminated arrays of strings, all alive.
     let result = unsafe { call(EXECVE, [addresses[0], addresses[1], addresses[2], 0, 0]) };
     result.expect_err("execve returns only with an error")
 }
 
-/// Executes the file that `program` is open on; returns only to say why not.
+/// Executes the file that `program` is open on. Returns only if that fails.
 pub(crate) fn execute_descriptor(program: BorrowedFd<'_>, arguments: &StringArray, environment: &StringArray) -> Errno {
     let arrays = [arguments.pointers.as_ptr() as usize, environment.pointers.as_ptr() as usize];
     let program = program.as_raw_fd() as usize;
-    // SAFETY: an empty string and two arrays of strings with a null at the end, all alive.
+    // SAFETY: an empty string and two null-terminated arrays of strings, all alive.
     let result = unsafe { call(EXECVEAT, [program, c"".as_ptr() as usize, arrays[0], arrays[1], AT_EMPTY_PATH]) };
     result.expect_err("execveat returns only with an error")
 }
 
-/// Sends any signal, real-time ones too, to the process of `pidfd`.
+/// Sends a signal, including real-time signals, to the process of `pidfd`.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: u8) -> Result<(), Errno> {
-    // SAFETY: the one pointer, to further information, is null.
+    // SAFETY: the only pointer, to further information, is null.
     unsafe { call(PIDFD_SEND_SIGNAL, [pidfd.as_raw_fd() as usize, signal as usize, 0, 0, 0]) }.map(drop)
 }
 
@@ -189,29 +177,35 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: u8) -> Result<(), Errno
 pub(crate) fn block_signals(all: bool) {
     const SIG_SETMASK: usize = 2;
     let set: u64 = if all { !0 } else { 0 };
-    // SAFETY: reads a set of the stated size and writes nothing. It fails for wrong arguments only.
-    let _ = unsafe { call(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, 0, SIGNAL_SET_BYTES, 0]) };
+    // SAFETY: reads a set of the stated size and writes nothing. It fails only for invalid
+    // arguments.
+    let _ = unsafe { call(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, 0, SIGNAL_SET_SIZE, 0]) };
 }
 
-/// Waits for one of the blocked signals and takes it.
-pub(crate) fn wait_for_signal() -> Result<u8, Errno> {
+/// Takes one of the blocked signals. Without `wait`, fails with `EAGAIN` if none is pending.
+pub(crate) fn take_signal(wait: bool) -> Result<u8, Errno> {
     let set = !0_u64;
-    // SAFETY: reads a set of the stated size; the pointers to what else it could tell are null.
-    unsafe { call(RT_SIGTIMEDWAIT, [(&raw const set) as usize, 0, 0, SIGNAL_SET_BYTES, 0]) }.map(|signal| signal as u8)
+    let no_time = [0_u64; 2];
+    let timeout = if wait { null() } else { &raw const no_time };
+    // SAFETY: reads a set of the stated size and, unless null, a `struct timespec`; the pointer to
+    // further information is null.
+    unsafe { call(RT_SIGTIMEDWAIT, [(&raw const set) as usize, 0, timeout as usize, SIGNAL_SET_SIZE, 0]) }
+        .map(|signal| signal as u8)
 }
 
-/// The monotonic clock. rustix would look for the kernel's own code for it, whose place is in a file that is not mounted.
+/// The monotonic clock. rustix would look for the vDSO, whose address it reads from a file that is
+/// not mounted.
 pub(crate) fn milliseconds_since_boot() -> u64 {
     const CLOCK_MONOTONIC: usize = 1;
     let mut time = [0_u64; 2];
-    // SAFETY: writes a `struct timespec`, two 64-bit numbers. It fails for wrong arguments only.
+    // SAFETY: writes a `struct timespec`, two 64-bit numbers. It fails only for invalid arguments.
     let _ = unsafe { call(CLOCK_GETTIME, [CLOCK_MONOTONIC, (&raw mut time) as usize, 0, 0, 0]) };
     time[0] * 1000 + time[1] / 1_000_000
 }
 
-/// Stops sharing this with other processes, and goes on with a copy or a new one of its own.
-pub(crate) fn leave(shared: UnshareFlags) -> Result<(), Errno> {
-    // SAFETY: of what can be left, the table of descriptors is the one that could matter: descriptors keep their numbers
-    // and stay open here, whoever closes them elsewhere.
-    unsafe { rustix::thread::unshare_unsafe(shared) }
+/// Makes the control group of this process the root of a new control group namespace, which
+/// therefore cannot be created by [`fork`]. A kernel without control groups has no such namespace.
+pub(crate) fn unshare_cgroup_namespace() {
+    // SAFETY: only the separation of descriptor tables could matter.
+    let _ = unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) };
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The ports of the virtio console: `/dev/vportNpM`, where N counts the machine's consoles and M is the number of the
-//! port. The driver adds them in the course of a conversation with the host, so they may be missing at first.
+//! The ports of the virtio console: `/dev/vportNpM`, console N, port M. The driver adds them one by
+//! one as it exchanges messages with the host, so they may be missing at first.
 
 use super::failure::{Failure, Step};
 use super::files::read_file;
@@ -14,12 +14,12 @@ use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 const STEP: &str = "open console ports";
-/// Consoles that are searched for ours if the first one is not it.
-const CONSOLES: u32 = 8;
-/// Multicast group of the kernel's own messages on devices.
+/// Consoles that are searched for the control port.
+const MAX_CONSOLES: u32 = 8;
+/// Multicast group of the kernel's uevents.
 const KERNEL_GROUP: u32 = 1;
 
-/// The open ports. The stream ports never block; the control port does at first.
+/// The open ports. The stream ports never block, the control port does at first.
 pub(crate) struct ConsolePorts {
     pub(crate) control: OwnedFd,
     pub(crate) stdio: OwnedFd,
@@ -27,9 +27,9 @@ pub(crate) struct ConsolePorts {
 }
 
 impl ConsolePorts {
-    /// Opens the ports, waiting for those that are not there yet.
+    /// Opens the ports, waiting for those that do not exist yet.
     pub(crate) fn open() -> Result<Self, Failure> {
-        let mut readiness = Readiness { messages: None };
+        let mut readiness = Readiness { events: None };
         let (console, control) = loop {
             match find_control()? {
                 Some(found) => break found,
@@ -46,17 +46,17 @@ impl ConsolePorts {
     }
 }
 
-/// The console whose port 1 is the control port, and that port. The first console that has a port 1 is nearly always
-/// it; its name is asked for only where there is another.
+/// Returns the console whose port 1 is the control port, and that port. This is nearly always the
+/// first console with a port 1, so the name is checked only for the others.
 fn find_control() -> Result<Option<(u32, OwnedFd)>, Failure> {
-    for console in 0..CONSOLES {
+    for console in 0..MAX_CONSOLES {
         if console > 0 && !is_control(console) {
             continue;
         }
         match open_port(console, PORT_CONTROL, OFlags::empty()) {
             Ok(port) => return Ok(Some((console, port))),
             Err(Errno::NOENT | Errno::NXIO) => {}
-            Err(errno) => return Err(Failure::surroundings(STEP, PORT_NAMES[PORT_CONTROL as usize], errno)),
+            Err(errno) => return Err(Failure::setup(STEP, PORT_NAMES[PORT_CONTROL as usize], errno)),
         }
     }
     Ok(None)
@@ -71,32 +71,33 @@ fn open_port(console: u32, port: u32, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, format!("/dev/vport{console}p{port}"), OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty())
 }
 
-/// Waiting for the driver to have made a port ready.
+/// Waits for the driver to make a port ready.
 ///
-/// That a node appears in `/dev` says too little: the driver makes it before it would let anybody open it, and answers
-/// `ENXIO` in between. What it tells last is a change of the port's device, when the host has named the port.
+/// A node in `/dev` is not enough: the driver creates it before it accepts an open, and fails with
+/// `ENXIO` in between. Its last uevent is a change of the port's device, when the host has named
+/// the port.
 struct Readiness {
-    /// The kernel's messages on devices (`lib/kobject_uevent.c`).
-    messages: Option<OwnedFd>,
+    /// The kernel's uevents (`lib/kobject_uevent.c`).
+    events: Option<OwnedFd>,
 }
 
 impl Readiness {
-    /// Returns at once the first time, when listening begins: what became ready before must be tried again. Later, when
-    /// the kernel has told of any device.
+    /// Returns at once the first time, after subscribing: a port that became ready before must be
+    /// tried again. Later, returns at the next uevent of any device.
     fn wait(&mut self) -> Result<(), Failure> {
-        if let Some(messages) = &self.messages {
-            let mut message = [MaybeUninit::<u8>::uninit(); 2048];
-            return match read(messages, &mut message) {
-                // Messages were lost: so there were some.
+        if let Some(events) = &self.events {
+            let mut event = [MaybeUninit::<u8>::uninit(); 2048];
+            return match read(events, &mut event) {
+                // Events were lost, so there were some.
                 Ok(_) | Err(Errno::NOBUFS) => Ok(()),
-                Err(errno) => Err(Failure::surroundings(STEP, "wait for devices", errno)),
+                Err(errno) => Err(Failure::setup(STEP, "wait for devices", errno)),
             };
         }
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::KOBJECT_UEVENT))
                 .step(STEP, "listen for devices")?;
         bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP)).step(STEP, "listen for devices")?;
-        self.messages = Some(socket);
+        self.events = Some(socket);
         Ok(())
     }
 }

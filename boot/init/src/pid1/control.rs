@@ -2,7 +2,7 @@
 //! The control port: messages of [`guest_protocol::protocol`] in both directions.
 
 use super::failure::{Failure, Step};
-use guest_protocol::protocol::{FrameReader, ToGuest, ToHost, encode};
+use guest_protocol::protocol::{FrameReader, MAX_TO_GUEST, ToGuest, ToHost, encode};
 use guest_protocol::run_spec::RunSpec;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,20 +10,21 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read, write};
 
 const STEP: &str = "talk to the host";
+/// The driver returns at most one buffer of a page at a time.
+const READ_BUF_SIZE: usize = 4096;
 
-/// The open port and what has arrived of the next message.
 pub(crate) struct Control {
     port: OwnedFd,
     reader: FrameReader,
 }
 
 impl Control {
-    /// `port` blocks until the host has opened its side: the first `send` waits for that.
+    /// `port` is blocking: the first `send` waits until the host has opened its side.
     pub(crate) fn new(port: OwnedFd) -> Self {
-        Self { port, reader: FrameReader::default() }
+        Self { port, reader: FrameReader::new(MAX_TO_GUEST) }
     }
 
-    /// Sends `message`, waiting for room if it must.
+    /// Sends `message`, waiting for free space if necessary.
     pub(crate) fn send(&mut self, message: &ToHost) -> Result<(), Failure> {
         let frame = encode(message);
         let mut rest = &frame[..];
@@ -31,24 +32,24 @@ impl Control {
             match write(&self.port, rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT)?,
-                Err(errno) => return Err(Failure::surroundings(STEP, "write to the control port", errno)),
+                Err(errno) => return Err(Failure::setup(STEP, "write to the control port", errno)),
             }
         }
         Ok(())
     }
 
-    /// The answer to `Hello`. From here on the port does not block.
+    /// Receives the answer to `Hello`, and makes the port non-blocking.
     pub(crate) fn receive_spec(&mut self) -> Result<RunSpec, Failure> {
         match self.receive()? {
             ToGuest::Spec(spec) => {
                 fcntl_setfl(&self.port, OFlags::NONBLOCK).step(STEP, "control port")?;
                 Ok(spec)
             }
-            _ => Err(Failure::conversation("the first message is not the specification of the workload")),
+            _ => Err(Failure::protocol("the first message of the host is not a RunSpec")),
         }
     }
 
-    /// The next message, waiting for it.
+    /// Waits for the next message.
     pub(crate) fn receive(&mut self) -> Result<ToGuest, Failure> {
         loop {
             if let Some(message) = self.next()? {
@@ -60,15 +61,14 @@ impl Control {
         }
     }
 
-    /// The next message if it has arrived whole.
+    /// Returns the next message if it is complete.
     pub(crate) fn next(&mut self) -> Result<Option<ToGuest>, Failure> {
-        self.reader.next().map_err(|_| Failure::conversation("a message of the host cannot be read"))
+        self.reader.next().map_err(|_| Failure::protocol("invalid message from the host"))
     }
 
-    /// Takes what has arrived, one piece of it; false if nothing has.
+    /// Reads once; returns false if nothing has arrived.
     pub(crate) fn fill(&mut self) -> Result<bool, Failure> {
-        // What the driver gives out at once: one buffer of a page.
-        let mut bytes = [core::mem::MaybeUninit::<u8>::uninit(); 4096];
+        let mut bytes = [core::mem::MaybeUninit::<u8>::uninit(); READ_BUF_SIZE];
         match read(&self.port, &mut bytes) {
             Ok((bytes, _)) if !bytes.is_empty() => {
                 self.reader.push(bytes);
@@ -76,7 +76,7 @@ impl Control {
             }
             Ok(_) => Err(closed()),
             Err(Errno::AGAIN) => Ok(false),
-            Err(errno) => Err(Failure::surroundings(STEP, "read from the control port", errno)),
+            Err(errno) => Err(Failure::setup(STEP, "read from the control port", errno)),
         }
     }
 
@@ -88,7 +88,7 @@ impl Control {
 }
 
 fn closed() -> Failure {
-    Failure::conversation("the host has closed the control port")
+    Failure::protocol("the host has closed the control port")
 }
 
 impl AsFd for Control {

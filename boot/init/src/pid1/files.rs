@@ -1,25 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Whole files and chains of folders. Paths are absolute; inside the workload's root (after `chroot`) no symbolic link
-//! leads out of it.
+//! Complete files and chains of directories. Paths are absolute; inside the workload's root (after
+//! `chroot`) no symbolic link leads out of it.
 
 use alloc::vec::Vec;
-use rustix::fs::{CWD, Mode, OFlags, mkdir, openat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdir, openat, unlink};
 use rustix::io::{Errno, read, write};
 
-/// The content of a small file.
+/// Bound for files of the kernel's and of the initramfs.
+const MAX_OWN_FILE_SIZE: usize = 64 << 10;
+
+/// Reads a small file of the kernel's or of the initramfs.
 pub(crate) fn read_file(path: &str) -> Result<Vec<u8>, Errno> {
     let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    read_all(&file, MAX_OWN_FILE_SIZE)
+}
+
+/// Reads a file of the image, which may be anything: opening never blocks, only a regular file is
+/// read (else `EINVAL`), and at most `max` bytes (else `EFBIG`).
+pub(crate) fn read_image_file(path: &str, max: usize) -> Result<Vec<u8>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty())?;
+    if !is_regular(&file)? {
+        return Err(Errno::INVAL);
+    }
+    read_all(&file, max)
+}
+
+fn read_all(file: &OwnedFd, max: usize) -> Result<Vec<u8>, Errno> {
     let mut content = Vec::with_capacity(1024);
     loop {
         if content.len() == content.capacity() {
             content.reserve(content.capacity());
         }
-        let room = content.capacity() - content.len();
-        // Neither the kernel's files nor those of an image give less than there is room for before their end.
-        if read(&file, rustix::buffer::spare_capacity(&mut content))? < room {
+        let free = content.capacity() - content.len();
+        let length = read(file, rustix::buffer::spare_capacity(&mut content))?;
+        if content.len() > max {
+            return Err(Errno::FBIG);
+        }
+        // A regular file and the kernel's files return less than was asked for only at their end.
+        if length < free {
             return Ok(content);
         }
     }
+}
+
+fn is_regular(file: &OwnedFd) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode).is_file())
 }
 
 /// Writes `content` to `path`, which must exist (files of the kernel's file systems).
@@ -28,15 +55,15 @@ pub(crate) fn write_file(path: &str, content: &[u8]) -> Result<(), Errno> {
     write_all(&file, content)
 }
 
-/// Makes `path` a regular file with this content, readable by all. Whatever is there that is not a regular file, a
-/// symbolic link for example, is replaced and never followed.
+/// Makes `path` a regular file with this content, readable by all. An existing file of another
+/// type, such as a symbolic link, is replaced and never followed.
 pub(crate) fn replace_file(path: &str, content: &[u8]) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o644);
     let file = match openat(CWD, path, flags, mode) {
-        Ok(file) if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() => file,
+        Ok(file) if is_regular(&file)? => file,
         Ok(_) | Err(Errno::LOOP | Errno::NXIO) => {
-            rustix::fs::unlink(path)?;
+            unlink(path)?;
             openat(CWD, path, flags | OFlags::EXCL, mode)?
         }
         Err(errno) => return Err(errno),
@@ -44,7 +71,7 @@ pub(crate) fn replace_file(path: &str, content: &[u8]) -> Result<(), Errno> {
     write_all(&file, content)
 }
 
-fn write_all(file: &rustix::fd::OwnedFd, mut content: &[u8]) -> Result<(), Errno> {
+fn write_all(file: &OwnedFd, mut content: &[u8]) -> Result<(), Errno> {
     while !content.is_empty() {
         match write(file, content)? {
             0 => return Err(Errno::IO),
@@ -54,15 +81,15 @@ fn write_all(file: &rustix::fd::OwnedFd, mut content: &[u8]) -> Result<(), Errno
     Ok(())
 }
 
-/// Makes the folder `path` and those above it, as far as they are missing, for root and readable by all.
-pub(crate) fn make_folders(path: &str) -> Result<(), Errno> {
-    match make_folder(path) {
+/// Creates the directory `path` and its missing parents, owned by root and readable by all.
+pub(crate) fn make_directories(path: &str) -> Result<(), Errno> {
+    match make_directory(path) {
         Err(Errno::NOENT) => {
-            if let Some((above, _)) = path.trim_end_matches('/').rsplit_once('/')
-                && !above.is_empty()
+            if let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/')
+                && !parent.is_empty()
             {
-                make_folders(above)?;
-                return make_folder(path);
+                make_directories(parent)?;
+                return make_directory(path);
             }
             Err(Errno::NOENT)
         }
@@ -70,8 +97,8 @@ pub(crate) fn make_folders(path: &str) -> Result<(), Errno> {
     }
 }
 
-/// Makes one folder; one that is there already is right.
-pub(crate) fn make_folder(path: &str) -> Result<(), Errno> {
+/// Creates one directory. An existing one is not an error.
+pub(crate) fn make_directory(path: &str) -> Result<(), Errno> {
     match mkdir(path, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => Ok(()),
         outcome => outcome,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Static configuration of network interfaces, by the ioctls of `netdevice(7)` and `linux/route.h`.
-// Reason for unsafe code: ioctls with structures of the kernel.
+// Reason for unsafe code: ioctls with kernel structures.
 #![allow(unsafe_code)]
 
 use super::failure::{Failure, Step};
@@ -26,7 +26,7 @@ const IFF_UP: u16 = 0x1;
 const RTF_UP: u16 = 0x1;
 const RTF_GATEWAY: u16 = 0x2;
 /// Interface numbers that are searched for a hardware address.
-const LAST_INDEX: i32 = 64;
+const MAX_INDEX: i32 = 64;
 
 /// `struct ifreq`: a name and a union of addresses, flags and numbers.
 #[repr(C)]
@@ -55,20 +55,20 @@ struct Route {
     initial_round_trip: u16,
 }
 
-/// Brings up the loopback interface, which gives itself its addresses, and those of `interfaces`.
+/// Brings up the loopback interface, which configures its own addresses, and `interfaces`.
 pub(crate) fn configure(interfaces: &[Interface]) -> Result<(), Failure> {
     let socket = match socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None) {
         Ok(socket) => socket,
-        // A kernel without IPv4 is right for a machine without interfaces.
+        // A machine without interfaces needs no IPv4.
         Err(Errno::AFNOSUPPORT) if interfaces.is_empty() => return Ok(()),
-        Err(errno) => return Err(Failure::surroundings(STEP, "IPv4", errno)),
+        Err(errno) => return Err(Failure::setup(STEP, "IPv4", errno)),
     };
     bring_up(&socket, *b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0").step(STEP, "lo")?;
     for interface in interfaces {
         let Some(name) = find(&socket, interface.mac) else {
             let [a, b, c, d, e, f] = interface.mac;
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-            return Err(Failure::surroundings(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
+            return Err(Failure::setup(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
         };
         if let Some((address, prefix)) = interface.address {
             set::<SIOCSIFADDR>(&socket, name, &socket_address(address)).step(STEP, "address")?;
@@ -87,14 +87,14 @@ fn socket_address([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [AF_INET[0], AF_INET[1], 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// Name of the interface with the hardware address `mac`.
+/// Returns the name of the interface with the hardware address `mac`.
 fn find(socket: &OwnedFd, mac: [u8; 6]) -> Option<[u8; 16]> {
-    (1..=LAST_INDEX).find_map(|index: i32| {
+    (1..=MAX_INDEX).find_map(|index: i32| {
         let mut request = Request::default();
         request.value[..4].copy_from_slice(&index.to_ne_bytes());
         update::<SIOCGIFNAME>(socket, &mut request).ok()?;
         update::<SIOCGIFHWADDR>(socket, &mut request).ok()?;
-        // The union holds a `struct sockaddr` now: two bytes of family, then the address.
+        // The union now holds a `struct sockaddr`: two bytes of family, then the address.
         (request.value[2..8] == mac).then_some(request.name)
     })
 }
@@ -110,7 +110,7 @@ fn set<const OPCODE: Opcode>(socket: &OwnedFd, name: [u8; 16], value: &[u8]) -> 
 }
 
 fn update<const OPCODE: Opcode>(socket: &OwnedFd, request: &mut Request) -> Result<(), Errno> {
-    // SAFETY: all opcodes used with it take a `struct ifreq`, read or written within its size.
+    // SAFETY: all opcodes in use take a `struct ifreq`, read or written within its size.
     unsafe { ioctl(socket, Updater::<OPCODE, Request>::new(request)) }
 }
 
@@ -122,6 +122,7 @@ fn add_default_route(socket: &OwnedFd, gateway: [u8; 4]) -> Result<(), Errno> {
         flags: RTF_UP | RTF_GATEWAY,
         ..Route::default()
     };
-    // SAFETY: the opcode takes a `struct rtentry`, whose one pointer, the device's name, may be null.
+    // SAFETY: the opcode takes a `struct rtentry`, whose one pointer, the device's name, may be
+    // null.
     unsafe { ioctl(socket, Updater::<SIOCADDRT, Route>::new(&mut route)) }
 }

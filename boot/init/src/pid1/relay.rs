@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The time between the workload's start and its end: an event loop that moves its streams, obeys the host's messages,
-//! and notices the end.
+//! The event loop between the workload's start and its end: it moves streams, handles the host's
+//! messages, runs probes, and detects the end. Every turn does a bounded amount of each.
 //!
-//! Reaping: every process of the workload is in its PID namespace, where what loses its parent becomes a child of that
-//! namespace's PID 1, and the kernel ends them all with it. So PID 1 has one child, and one for each process that the host
-//! starts beside it; the workload's own end is complete only when those were reaped.
+//! Every process of the workload is in its PID namespace, where orphans become children of the
+//! namespace's PID 1, and the kernel ends them all with it. So PID 1 of the machine has the
+//! workload as its only child, and one more for each process that it starts beside it. The
+//! workload's end is complete only when those are reaped.
 
+use super::child::winsize;
 use super::control::Control;
-use super::enter::window;
-use super::exec::{Execs, Owner};
+use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
-use super::probes::{Probes, Surroundings};
-use super::streams::{End, Input, Output};
-use super::workload::{Streams, Workload, ran_out_of_memory};
-use crate::freestanding::system_call::send_signal;
+use super::launch::{Pipes, Streams, timespec};
+use super::probes::Probes;
+use super::streams::{Input, Output, PolledFd, Turn};
+use super::workload::{Workload, ran_out_of_memory};
+use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
 use core::mem::MaybeUninit;
 use guest_protocol::exec::{ExecReport, ExecRequest};
 use guest_protocol::protocol::{ToGuest, ToHost, WorkloadEnd};
 use guest_protocol::run_spec::RunSpec;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -39,13 +40,13 @@ const NOTIFY: u64 = 7;
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGKILL: i32 = 9;
-const LAST_SIGNAL: u8 = 64;
+const MAX_SIGNAL: u8 = 64;
 
-/// What the loop watches besides the workload and the control port.
+/// Descriptors of the loop besides those of the workload and the control port.
 pub(crate) struct Ports {
     pub(crate) stdio: OwnedFd,
     pub(crate) stderr: OwnedFd,
-    /// Where the workload talks to its service manager.
+    /// The socket of `NOTIFY_SOCKET`.
     pub(crate) notify: Option<OwnedFd>,
 }
 
@@ -56,8 +57,8 @@ struct Relay<'a> {
     pid: Pid,
     pidfd: OwnedFd,
     terminal: bool,
-    stdio_port: End,
-    stderr_port: End,
+    stdio_port: PolledFd,
+    stderr_port: PolledFd,
     input: Option<Input>,
     output: Output,
     error: Option<Output>,
@@ -66,20 +67,20 @@ struct Relay<'a> {
     probes: Probes,
 }
 
-/// Returns how the workload ended, once every byte that it wrote is on its way.
+/// Returns how the workload ended, once all of its output is written to the ports.
 pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, ports: Ports) -> Result<ToHost, Failure> {
     let mut relay = Relay::new(workload, spec, control, ports).step(STEP, "event loop")?;
-    // What came together with an earlier message, and will not make the port readable again.
-    relay.obey()?;
+    // Messages that arrived together with an earlier one cause no further event.
+    relay.handle_messages()?;
     loop {
-        relay.pump().step(STEP, "streams")?;
-        relay.attend()?;
+        let turn = relay.pump().step(STEP, "streams")?;
+        let turn = turn.and(relay.pump_execs()?);
         if let Some(end) = relay.finished() {
             relay.execs.finish(&relay.epoll, relay.control)?;
             let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
             return Ok(ToHost::Ended { end, stdout_bytes: relay.output.bytes, stderr_bytes });
         }
-        relay.wait()?;
+        relay.wait(turn)?;
     }
 }
 
@@ -89,24 +90,27 @@ impl<'a> Relay<'a> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
         epoll::add(&epoll, &workload.pidfd, EventData::new_u64(WORKLOAD), EventFlags::IN)?;
-        let end = |descriptor, token, interest| End::new(descriptor, token, interest, &epoll);
-        let into = |descriptor| end(descriptor, STDIN, EventFlags::OUT);
-        let terminal = matches!(workload.streams, Streams::Terminal { .. });
+        let polled = |descriptor, token, interest| PolledFd::new(descriptor, token, interest, &epoll);
+        let sink = |descriptor| polled(descriptor, STDIN, EventFlags::OUT);
+        let terminal = matches!(workload.streams, Streams::Terminal(_));
         let (input, output, error) = match workload.streams {
-            Streams::Pipes { stdin, stdout, stderr } => (
-                stdin.map(into).transpose()?,
-                Output::of_pipe(end(stdout, STDOUT, EventFlags::IN)?),
-                Some(Output::of_pipe(end(stderr, STDERR, EventFlags::IN)?)),
+            Streams::Pipes(Pipes { stdin, stdout, stderr }) => (
+                stdin.map(sink).transpose()?,
+                Output::from_pipe(polled(stdout, STDOUT, EventFlags::IN)?),
+                Some(Output::from_pipe(polled(stderr, STDERR, EventFlags::IN)?)),
             ),
-            Streams::Terminal { master, input, lines } => {
-                let input = if input { Some(into(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
-                (input, Output::of_terminal(end(master, STDOUT, EventFlags::IN)?, lines), None)
+            Streams::Terminal(master) => {
+                let input = if spec.stdin { Some(sink(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
+                // The console of a system is a terminal even if the host's streams are pipes.
+                let lines = spec.terminal.is_none();
+                (input, Output::from_terminal(polled(master, STDOUT, EventFlags::IN)?, lines), None)
             }
+            Streams::None => return Err(Errno::BADF),
         };
         let interest = if input.is_some() { EventFlags::IN } else { EventFlags::empty() };
         Ok(Self {
-            stdio_port: end(stdio, STDIO_PORT, interest)?,
-            stderr_port: end(stderr, STDERR_PORT, EventFlags::empty())?,
+            stdio_port: polled(stdio, STDIO_PORT, interest)?,
+            stderr_port: polled(stderr, STDERR_PORT, EventFlags::empty())?,
             input: input.map(|sink| Input::new(sink, terminal)),
             output,
             error,
@@ -122,88 +126,87 @@ impl<'a> Relay<'a> {
         })
     }
 
-    /// Moves what can be moved.
-    fn pump(&mut self) -> Result<(), Errno> {
-        self.output.pump(&mut self.stdio_port, &self.epoll)?;
+    fn pump(&mut self) -> Result<Turn, Errno> {
+        let mut turn = self.output.pump(&mut self.stdio_port, &self.epoll)?;
         if let Some(error) = &mut self.error {
-            error.pump(&mut self.stderr_port, &self.epoll)?;
+            turn = turn.and(error.pump(&mut self.stderr_port, &self.epoll)?);
         }
         if let Some(input) = &mut self.input {
-            input.pump(&mut self.stdio_port, &self.epoll)?;
+            turn = turn.and(input.pump(&mut self.stdio_port, &self.epoll)?);
         }
-        Ok(())
+        Ok(turn)
     }
 
-    /// Moves what can be moved of the processes beside the workload, and asks what is to be known of it.
-    fn attend(&mut self) -> Result<(), Failure> {
-        // What is heard may give a process credit, and its readiness is told only once.
-        loop {
-            let reports = self.execs.pump(&self.epoll, self.control)?;
-            if reports.is_empty() {
-                break;
-            }
-            for (owner, report) in reports {
-                self.probes.hear(owner, report, &mut self.execs, self.control)?;
-            }
+    /// Moves the streams of the processes beside the workload, and runs the probes that are due.
+    fn pump_execs(&mut self) -> Result<Turn, Failure> {
+        let reports = self.execs.pump(&self.epoll, self.control)?;
+        // A report may grant its process credit for more output.
+        let turn = if reports.is_empty() { Turn::Done } else { Turn::More };
+        for (owner, report) in reports {
+            self.probes.on_report(owner, report, &mut self.execs, self.control)?;
         }
-        if self.end.is_some() {
-            return Ok(());
+        if self.end.is_none() {
+            let context = ExecContext { spec: self.spec, workload: Some(self.pidfd.as_fd()), epoll: &self.epoll };
+            self.probes.poll(&mut self.execs, &context, self.control)?;
         }
-        let surroundings = Surroundings { spec: self.spec, workload: Some(self.pidfd.as_fd()), epoll: &self.epoll };
-        self.probes.turn(&mut self.execs, &surroundings, self.control)
+        Ok(turn)
     }
 
-    /// How it ended, if it did and all of its output is written.
+    /// The end of the workload, once all of its output is written.
     fn finished(&self) -> Option<WorkloadEnd> {
         let drained = |output: &Output| output.source.is_none();
         self.end.filter(|_| drained(&self.output) && self.error.as_ref().is_none_or(drained))
     }
 
-    /// Waits for something to happen, and takes note of it.
-    fn wait(&mut self) -> Result<(), Failure> {
+    /// Waits for events and handles them. After an incomplete turn it does not wait.
+    fn wait(&mut self, turn: Turn) -> Result<(), Failure> {
         let mut events = [MaybeUninit::<Event>::uninit(); 8];
-        let due = self.probes.due().filter(|_| self.end.is_none());
-        let timeout = due.map(|milliseconds| Timespec {
-            tv_sec: (milliseconds / 1000) as i64,
-            tv_nsec: (milliseconds % 1000 * 1_000_000) as i64,
-        });
+        let timeout = match turn {
+            Turn::More => Some(timespec(0)),
+            Turn::Done => {
+                let probes = self.probes.due().filter(|_| self.end.is_none());
+                let due = probes.into_iter().chain(self.execs.due()).min();
+                due.map(|due| timespec(due.saturating_sub(milliseconds_since_boot())))
+            }
+        };
         let (events, _) = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Err(Errno::INTR) => return Ok(()),
             outcome => outcome.step(STEP, "event loop")?,
         };
         for event in events {
             let (token, flags) = (event.data.u64(), event.flags);
-            let note = |end: Option<&mut End>| {
-                if let Some(end) = end {
-                    end.note(flags);
+            let on_event = |polled: Option<&mut PolledFd>| {
+                if let Some(polled) = polled {
+                    polled.on_event(flags);
                 }
             };
             match token {
                 CONTROL => {
                     self.control.fill()?;
-                    self.obey()?;
+                    self.handle_messages()?;
                 }
-                WORKLOAD => self.collect().step(STEP, "status of the workload")?,
-                STDIO_PORT => note(Some(&mut self.stdio_port)),
-                STDERR_PORT => note(Some(&mut self.stderr_port)),
-                STDIN => note(self.input.as_mut().and_then(|input| input.sink.as_mut())),
-                STDOUT => note(self.output.source.as_mut()),
-                NOTIFY => self.probes.hear_workload(),
-                Execs::FIRST_TOKEN.. => self.execs.note(token, flags, &self.epoll)?,
-                _ => note(self.error.as_mut().and_then(|error| error.source.as_mut())),
+                WORKLOAD => self.reap().step(STEP, "status of the workload")?,
+                STDIO_PORT => on_event(Some(&mut self.stdio_port)),
+                STDERR_PORT => on_event(Some(&mut self.stderr_port)),
+                STDIN => on_event(self.input.as_mut().and_then(|input| input.sink.as_mut())),
+                STDOUT => on_event(self.output.source.as_mut()),
+                NOTIFY => self.probes.read_notifications(),
+                Execs::FIRST_TOKEN.. => self.execs.on_event(token, flags, &self.epoll)?,
+                _ => on_event(self.error.as_mut().and_then(|error| error.source.as_mut())),
             }
         }
         Ok(())
     }
 
     /// Takes the status of the workload's process.
-    fn collect(&mut self) -> Result<(), Errno> {
+    fn reap(&mut self) -> Result<(), Errno> {
         let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::empty())? else { return Ok(()) };
         epoll::delete(&self.epoll, &self.pidfd)?;
         self.output.expect_end();
         self.end = Some(match (status.exit_status(), status.terminating_signal()) {
             (Some(status), _) => WorkloadEnd::Exited(status as u8),
-            // PID 1 of a namespace ignores these two, so nothing but reboot(2) in the namespace ends it like this.
+            // PID 1 of a namespace ignores these two signals: only reboot(2) in the namespace ends
+            // it this way.
             (None, Some(SIGHUP)) => WorkloadEnd::Reboot,
             (None, Some(SIGINT)) => WorkloadEnd::Poweroff,
             (None, signal) => {
@@ -215,17 +218,17 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    /// Does what the host's messages say, those that have arrived.
-    fn obey(&mut self) -> Result<(), Failure> {
+    /// Handles the host's messages that are complete.
+    fn handle_messages(&mut self) -> Result<(), Failure> {
         while let Some(message) = self.control.next()? {
             match message {
-                ToGuest::Signal(signal @ 1..=LAST_SIGNAL) => {
-                    // It may have ended a moment ago.
+                ToGuest::Signal(signal @ 1..=MAX_SIGNAL) => {
+                    // The workload may have ended already.
                     let _ = send_signal(self.pidfd.as_fd(), signal);
                 }
                 ToGuest::Resize(size) if self.terminal => {
                     if let Some(master) = &self.output.source {
-                        let _ = tcsetwinsize(&master.descriptor, window(size));
+                        let _ = tcsetwinsize(&master.descriptor, winsize(size));
                     }
                 }
                 ToGuest::StdinEnd { bytes } => {
@@ -240,32 +243,30 @@ impl<'a> Relay<'a> {
                 }
                 ToGuest::OutputClosed { stderr: false } => {
                     self.output.source = None;
-                    // A terminal is hung up when its master is closed altogether.
+                    // A terminal is hung up when all descriptors of its master are closed.
                     if let Some(input) = self.input.as_mut().filter(|_| self.terminal) {
                         input.sink = None;
                     }
                 }
-                ToGuest::Exec { id, request } => {
-                    self.obey_for_process(id, request)?;
-                }
-                // Nothing of the kind can be meant now, or for a workload of this kind.
+                ToGuest::Exec { id, request } => self.handle_exec_request(id, request)?,
+                // Invalid at this time or for this workload.
                 ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Does what the host wants of a process beside the workload.
-    fn obey_for_process(&mut self, id: u32, request: ExecRequest) -> Result<(), Failure> {
+    fn handle_exec_request(&mut self, id: u32, request: ExecRequest) -> Result<(), Failure> {
+        let owner = Owner::Host(id);
         let ExecRequest::Start(spec) = request else {
-            self.execs.obey(Owner::Host(id), request);
+            self.execs.handle_request(owner, request);
             return Ok(());
         };
         let workload = self.end.is_none().then(|| self.pidfd.as_fd());
-        let report = match self.execs.start(Owner::Host(id), &spec, self.spec, workload, &self.epoll) {
-            Ok(()) => ExecReport::Started,
-            Err(failure) => failure.into(),
-        };
-        self.control.send(&ToHost::Exec { id, report })
+        let context = ExecContext { spec: self.spec, workload, epoll: &self.epoll };
+        match self.execs.start(owner, &spec, &context) {
+            Ok(()) => Ok(()),
+            Err(failure) => self.control.send(&ToHost::Exec { id, report: ExecReport::from(failure) }),
+        }
     }
 }

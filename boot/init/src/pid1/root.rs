@@ -1,46 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The root file system of the workload, mounted at [`PATH`]: the root disk, and an overlay over it that takes the
-//! writes.
+//! The root file system of the workload, mounted at [`PATH`]: the root disk, and an overlay on it
+//! that takes the writes.
+//!
+//! Programs that the kernel starts itself (`core_pattern`, `modprobe`, `uevent_helper`) run in PID
+//! 1's mount namespace. So nothing in it can be executed but `/init`: layers are mounted `noexec`,
+//! and the root is detached once the workload has its own mount of it.
 
-use super::disks::Disks;
 use super::failure::{Failure, Step};
-use super::files::make_folder;
+use super::files::{make_directory, read_file};
+use super::mounts::RESTRICTED;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use guest_protocol::run_spec::{Root, Upper};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, chown, mkdir, open, stat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount as mount_file_system, mount_remount};
-
-/// No thread in the background that zeroes inode tables or reads the bitmaps of all groups: the disk is new and sparse.
-const SCRATCH_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps";
+use rustix::mount::{
+    FsPickFlags, MountFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount as mount_file_system,
+    unmount,
+};
+use rustix::process::{Gid, Uid};
 
 /// Where PID 1 sees the workload's root.
 pub(crate) const PATH: &str = "/root";
-/// The image's file system, if an overlay lies over it.
+/// The image's file system beneath an overlay.
 const LOWER: &str = "/lower";
-/// What takes the writes.
 const SCRATCH: &str = "/scratch";
-/// `redirect_dir`: folders of the image can be renamed. `volatile`: nothing of the upper layer outlives the machine, so
-/// no `fsync` need wait for it. `index` and `metacopy` are of use only to layers that are mounted again.
-const OVERLAY: &core::ffi::CStr =
-    c"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,redirect_dir=on,index=off,metacopy=off,volatile";
+/// No background thread that zeroes inode tables or reads the bitmaps of all groups: the disk is
+/// new and sparse.
+const SCRATCH_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps";
+/// Parent of the overlay's two directories. ext4 puts each directory of the file system's root into
+/// a block group of its own, and setting up a group costs 0.3 s where the host emulates guest
+/// kernel mode; directories further down share one.
+const LAYERS: &str = "/scratch/overlay";
+const UPPER: &str = "/scratch/overlay/upper";
+const WORK: &str = "/scratch/overlay/work";
+/// `redirect_dir`: directories of the image can be renamed. `volatile`: nothing of the upper layer
+/// outlives the machine, so `fsync` need not wait for it. `index` and `metacopy` only help layers
+/// that are mounted again.
+const OVERLAY_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/overlay/upper,\
+    workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off,volatile";
 
 /// Mounts what `root` describes at [`PATH`].
 pub(crate) fn mount(root: &Root) -> Result<(), Failure> {
+    const STEP: &str = "prepare root";
     let mut disks = Disks::default();
-    make_folder(PATH).step("prepare root", PATH)?;
+    make_directory(PATH).step(STEP, PATH)?;
     match &root.upper {
         Upper::None => mount_image(root, &mut disks, PATH, MountFlags::RDONLY),
         Upper::InPlace => mount_image(root, &mut disks, PATH, MountFlags::empty()),
         Upper::Tmpfs => {
-            make_folder(SCRATCH).step("prepare root", SCRATCH)?;
-            mount_file_system("tmpfs", SCRATCH, "tmpfs", MountFlags::empty(), c"mode=700")
+            make_directory(SCRATCH).step(STEP, SCRATCH)?;
+            mount_file_system("tmpfs", SCRATCH, "tmpfs", RESTRICTED, c"mode=700")
                 .step("mount scratch layer", "tmpfs")?;
             mount_overlay(root, &mut disks)
         }
         Upper::Disk(serial) => {
-            make_folder(SCRATCH).step("prepare root", SCRATCH)?;
+            make_directory(SCRATCH).step(STEP, SCRATCH)?;
             let disk = disks.find(serial, "find scratch disk")?;
-            mount_file_system(&*disk, SCRATCH, "ext4", MountFlags::NOATIME, SCRATCH_OPTIONS)
+            mount_file_system(&*disk, SCRATCH, "ext4", RESTRICTED | MountFlags::NOATIME, SCRATCH_OPTIONS)
                 .step("mount scratch disk", &disk)?;
             mount_overlay(root, &mut disks)
         }
@@ -51,58 +70,105 @@ pub(crate) fn mount(root: &Root) -> Result<(), Failure> {
 fn mount_image(root: &Root, disks: &mut Disks, path: &str, flags: MountFlags) -> Result<(), Failure> {
     const STEP: &str = "mount root disk";
     let disk = disks.find(&root.disk_serial, "find root disk")?;
-    let mut is_known = false;
+    let mut is_supported = false;
     for file_system in &root.file_systems {
         match mount_file_system(&*disk, path, &**file_system, flags, None) {
             Ok(()) => return Ok(()),
-            // Not this file system, or not one that the kernel knows: the next.
-            Err(Errno::INVAL) => is_known = true,
+            // The disk holds another file system.
+            Err(Errno::INVAL) => is_supported = true,
+            // The kernel does not have this one.
             Err(Errno::NODEV) => {}
-            Err(errno) => return Err(Failure::surroundings(STEP, alloc::format!("{disk} as {file_system}"), errno)),
+            Err(errno) => return Err(Failure::setup(STEP, format!("{disk} as {file_system}"), errno)),
         }
     }
     let tried = root.file_systems.join(", ");
-    if !is_known {
-        return Err(Failure::refused(STEP, alloc::format!("the guest's kernel has none of: {tried}"), Errno::NODEV));
+    if !is_supported {
+        let detail = format!("the guest's kernel has none of: {tried}");
+        return Err(Failure::configuration(STEP, detail).with_errno(Errno::NODEV));
     }
-    let cure =
-        if root.upper == Upper::InPlace { "; to write elsewhere than to the disk itself, use --scratch" } else { "" };
-    Err(Failure::refused(STEP, alloc::format!("{disk} holds none of: {tried}{cure}"), Errno::INVAL))
+    let hint = if root.upper == Upper::InPlace { "; --scratch writes elsewhere than to the disk itself" } else { "" };
+    Err(Failure::configuration(STEP, format!("{disk} holds none of: {tried}{hint}")).with_errno(Errno::INVAL))
 }
 
 fn mount_overlay(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
-    const STEP: &str = "lay scratch over root disk";
-    make_folder(LOWER).step("prepare root", LOWER)?;
-    mount_image(root, disks, LOWER, MountFlags::RDONLY)?;
-    // The upper layer's top folder is the one that the workload sees: owner and mode are the image's.
+    const STEP: &str = "mount overlay";
+    make_directory(LOWER).step(STEP, LOWER)?;
+    make_directory(LAYERS).step(STEP, LAYERS)?;
+    mount_image(root, disks, LOWER, MountFlags::RDONLY | RESTRICTED)?;
+    // The workload sees the upper layer's top directory, so owner and mode are those of the
+    // image's.
     let top = stat(LOWER).step(STEP, LOWER)?;
-    mkdir("/scratch/upper", Mode::from_raw_mode(top.st_mode & 0o7777)).step(STEP, "/scratch/upper")?;
+    mkdir(UPPER, Mode::from_raw_mode(top.st_mode & 0o7777)).step(STEP, UPPER)?;
     if (top.st_uid, top.st_gid) != (0, 0) {
-        let owner = rustix::process::Uid::from_raw(top.st_uid);
-        let group = rustix::process::Gid::from_raw(top.st_gid);
-        chown("/scratch/upper", Some(owner), Some(group)).step(STEP, "/scratch/upper")?;
+        let (owner, group) = (Uid::from_raw(top.st_uid), Gid::from_raw(top.st_gid));
+        chown(UPPER, Some(owner), Some(group)).step(STEP, UPPER)?;
     }
-    mkdir("/scratch/work", Mode::RWXU).step(STEP, "/scratch/work")?;
-    mount_file_system("overlay", PATH, "overlay", MountFlags::empty(), OVERLAY).step(STEP, "overlay")
+    mkdir(WORK, Mode::RWXU).step(STEP, WORK)?;
+    mount_file_system("overlay", PATH, "overlay", MountFlags::empty(), OVERLAY_OPTIONS).step(STEP, "overlay")
 }
 
-/// Brings to the disk what must outlive the machine, after the workload and all its mounts are gone. That is a root
-/// written in place only: the scratch layer ends with the machine, and other disks were unmounted or closed, and thereby
-/// written, when the last process of the workload ended.
-pub(crate) fn settle(root: &Root) -> Result<(), Failure> {
-    match root.upper {
-        Upper::InPlace => match mount_remount(PATH, MountFlags::RDONLY, c"") {
-            // A mount of the workload's that the kernel still takes down, of an image on the disk for example. With
-            // everything written, all that is missing is the mark that nothing is left to recover.
-            Err(Errno::BUSY) => sync_root(),
-            outcome => outcome,
+/// PID 1's reference to the root after the workload has its own mount of it.
+pub(crate) struct DetachedRoot(OwnedFd);
+
+/// Removes the root from PID 1's mount namespace. The reference keeps the file systems mounted, so
+/// that the end of the workload does not wait for their unmounting.
+pub(crate) fn detach() -> Result<DetachedRoot, Failure> {
+    const STEP: &str = "detach root";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(PATH, flags, Mode::empty()).step(STEP, PATH)?;
+    unmount(PATH, UnmountFlags::DETACH).step(STEP, PATH)?;
+    Ok(DetachedRoot(root))
+}
+
+impl DetachedRoot {
+    /// Writes to the disk what outlives the machine, after the workload and all its mounts are
+    /// gone. That is only a root written in place: the scratch layer ends with the machine, and
+    /// other disks were unmounted or closed, and thereby written, when the last process of the
+    /// workload ended.
+    pub(crate) fn finish(&self, root: &Root) -> Result<(), Failure> {
+        match root.upper {
+            Upper::InPlace => match self.make_read_only() {
+                // The kernel is still removing a mount of the workload's, such as an image on the
+                // disk. Everything is written, only the mark for a clean file system is missing.
+                Err(Errno::BUSY) => self.sync(),
+                outcome => outcome,
+            }
+            .step("make root disk read-only", PATH),
+            Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
         }
-        .step("make root disk read-only", PATH),
-        Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
+    }
+
+    fn make_read_only(&self) -> Result<(), Errno> {
+        let file_system = fspick(&self.0, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+        fsconfig_set_flag(file_system.as_fd(), "ro")?;
+        fsconfig_reconfigure(file_system.as_fd())
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::syncfs(rustix::fs::openat(&self.0, ".", flags, Mode::empty())?)
     }
 }
 
-fn sync_root() -> Result<(), Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::syncfs(open(PATH, flags, Mode::empty())?)
+/// Virtio disks by serial. Reading a serial is a request to the device, so each disk is read once.
+#[derive(Default)]
+struct Disks {
+    /// Serials read so far, in the order of the disks' names.
+    serials: Vec<Vec<u8>>,
+}
+
+impl Disks {
+    /// Returns the path of the disk with `serial`; `step` is what it is needed for.
+    fn find(&mut self, serial: &str, step: &'static str) -> Result<String, Failure> {
+        for (index, letter) in ('a'..='z').enumerate() {
+            if index == self.serials.len() {
+                let Ok(found) = read_file(&format!("/sys/block/vd{letter}/serial")) else { break };
+                self.serials.push(found);
+            }
+            if self.serials[index].trim_ascii() == serial.as_bytes() {
+                return Ok(format!("/dev/vd{letter}"));
+            }
+        }
+        Err(Failure::configuration(step, format!("no disk has the serial {serial}")))
+    }
 }

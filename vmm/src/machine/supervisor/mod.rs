@@ -123,7 +123,7 @@ impl Supervisor {
         Self {
             settings,
             state: State::Booting,
-            reader: FrameReader::default(),
+            reader: FrameReader::new(protocol::MAX_TO_HOST),
             outputs: Outputs::default(),
             stop: StopRequest::default(),
             execs: Execs::default(),

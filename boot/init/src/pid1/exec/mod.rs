@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Processes beside the workload: `coracle exec`. Part of PID 1's one event loop (`relay.rs`), which hands over the host's
-//! requests and the events that are theirs.
+//! Processes beside the workload: `coracle exec`, health checks, readiness commands. Part of PID
+//! 1's event loop (`relay.rs`), which passes requests and events to them.
 
 mod process;
 mod start;
 
 use super::control::Control;
 use super::failure::{Failure, Step};
-use super::files::{make_folder, read_file};
-use alloc::borrow::ToOwned;
+use super::files::{make_directory, read_file};
 use alloc::format;
 use alloc::vec::Vec;
 use guest_init::memory_events;
@@ -21,143 +20,156 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 const STEP: &str = "start process";
-/// One group for all of them, next to the workload's: what the kernel kills here is not counted there.
+/// One control group for all of them, beside the workload's: a process killed here does not count
+/// there.
 const CGROUP: &str = "/sys/fs/cgroup/exec";
+/// Health check and readiness command, besides the host's processes.
+const MAX_OWN_PROCESSES: usize = 2;
 const SIGKILL: u8 = 9;
 
-/// The processes that are running.
 #[derive(Default)]
 pub(crate) struct Execs {
     list: Vec<Exec>,
-    /// How many there were.
-    serial: u64,
+    last_serial: u64,
     cgroup: Option<OwnedFd>,
 }
 
-/// Whose a process is.
+/// Who started a process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// The host's, with its number.
+    /// The host, with its number for the process.
     Host(u32),
-    /// The health check.
     Health,
-    /// The command that says whether the workload is ready.
     Readiness,
 }
 
+/// What a process inherits from the workload.
+pub(crate) struct ExecContext<'a> {
+    pub(crate) spec: &'a RunSpec,
+    /// The workload's pidfd, `None` once it has ended.
+    pub(crate) workload: Option<BorrowedFd<'a>>,
+    pub(crate) epoll: &'a OwnedFd,
+}
+
 struct Exec {
-    owner: Owner,
+    /// `None` once its end was reported. It is kept until it is reaped.
+    owner: Option<Owner>,
     serial: u64,
     process: Process,
-    /// How many the kernel had killed for want of memory in the group when it was started.
-    kills: u64,
+    /// The control group's count of out-of-memory kills at the start.
+    oom_kills: u64,
 }
 
 impl Execs {
-    /// The first token that is not the event loop's own.
+    /// The lowest token of these processes' events.
     pub(crate) const FIRST_TOKEN: u64 = 1 << 8;
 
-    /// Does what is asked of the process of `owner`; a process that ended a moment ago needs no more.
-    pub(crate) fn obey(&mut self, owner: Owner, request: ExecRequest) {
-        if let Some(exec) = self.list.iter_mut().find(|exec| exec.owner == owner) {
-            exec.process.obey(request);
+    /// Passes a request to the process of `owner`. It may have ended already.
+    pub(crate) fn handle_request(&mut self, owner: Owner, request: ExecRequest) {
+        if let Some(exec) = self.list.iter_mut().find(|exec| exec.owner == Some(owner)) {
+            exec.process.handle_request(request);
         }
     }
 
-    /// Starts a process for `owner`. `workload` is the workload's pidfd, `None` once it has ended.
-    pub(crate) fn start(
-        &mut self,
-        owner: Owner,
-        spec: &ExecSpec,
-        defaults: &RunSpec,
-        workload: Option<BorrowedFd<'_>>,
-        epoll: &OwnedFd,
-    ) -> Result<(), Failure> {
-        let workload = workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
-        // The number is the host's to choose, and the limit its to keep: this is against a host that does neither.
-        if self.list.len() > MAX_PROCESSES + 1 || self.list.iter().any(|exec| exec.owner == owner) {
-            return Err(Failure::configuration(
-                STEP,
-                format!("{MAX_PROCESSES} processes are running beside the workload"),
-            ));
+    /// Forks a process for `owner`. Whether it was executed is reported later.
+    pub(crate) fn start(&mut self, owner: Owner, spec: &ExecSpec, context: &ExecContext<'_>) -> Result<(), Failure> {
+        let workload = context.workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
+        // The host keeps numbers and limit. Processes that were killed and cannot die count as
+        // well.
+        let is_full = self.list.len() >= MAX_PROCESSES + MAX_OWN_PROCESSES;
+        if is_full || self.list.iter().any(|exec| exec.owner == Some(owner)) {
+            return Err(Failure::configuration(STEP, format!("{MAX_PROCESSES} processes run beside the workload")));
         }
         if self.cgroup.is_none() && read_file("/sys/fs/cgroup/cgroup.procs").is_ok() {
-            make_folder(CGROUP).step(STEP, CGROUP)?;
+            make_directory(CGROUP).step(STEP, CGROUP)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             self.cgroup = Some(openat(CWD, CGROUP, flags, Mode::empty()).step(STEP, CGROUP)?);
         }
-        let kills = self.kills();
-        let started = start::start(spec, defaults, workload, self.cgroup.as_ref().map(AsFd::as_fd))?;
-        self.serial += 1;
-        let token = Self::FIRST_TOKEN + (self.serial << TOKEN_BITS);
-        let process = Process::new(started, token, epoll).step(STEP, "streams")?;
-        self.list.push(Exec { owner, serial: self.serial, process, kills });
+        let oom_kills = self.oom_kills();
+        let (pid, pidfd, launch) = start::start(spec, context.spec, workload, self.cgroup.as_ref().map(AsFd::as_fd))?;
+        self.last_serial += 1;
+        let token = Self::FIRST_TOKEN + (self.last_serial << TOKEN_BITS);
+        let process = Process::new(pid, pidfd, launch, spec, token, context.epoll).step(STEP, "event loop")?;
+        self.list.push(Exec { owner: Some(owner), serial: self.last_serial, process, oom_kills });
         Ok(())
     }
 
-    /// How many the kernel has killed for want of memory.
-    fn kills(&self) -> u64 {
-        read_file("/sys/fs/cgroup/exec/memory.events").map_or(0, |events| memory_events::kills(&events))
+    /// Kills the process of `owner`, which gets no further reports of it.
+    pub(crate) fn abandon(&mut self, owner: Owner) {
+        if let Some(exec) = self.list.iter_mut().find(|exec| exec.owner == Some(owner)) {
+            exec.owner = None;
+            exec.process.abandon();
+        }
     }
 
-    /// Takes note of an event of the loop.
-    pub(crate) fn note(&mut self, token: u64, flags: EventFlags, epoll: &OwnedFd) -> Result<(), Failure> {
+    /// Out-of-memory kills in the control group.
+    fn oom_kills(&self) -> u64 {
+        read_file("/sys/fs/cgroup/exec/memory.events").map_or(0, |events| memory_events::oom_kills(&events))
+    }
+
+    pub(crate) fn on_event(&mut self, token: u64, flags: EventFlags, epoll: &OwnedFd) -> Result<(), Failure> {
         let serial = (token - Self::FIRST_TOKEN) >> TOKEN_BITS;
         match self.list.iter_mut().find(|exec| exec.serial == serial) {
-            Some(exec) => exec.process.note(token, flags, epoll).step("relay streams", "process beside the workload"),
-            // Of a descriptor that was closed in this round.
+            Some(exec) => {
+                exec.process.on_event(token, flags, epoll).step("relay streams", "process beside the workload")
+            }
+            // The descriptor was closed earlier in this turn.
             None => Ok(()),
         }
     }
 
-    /// Moves what can be moved. Reports for the host go there; the others are returned.
+    /// The earliest deadline of a start.
+    pub(crate) fn due(&self) -> Option<u64> {
+        self.list.iter().filter_map(|exec| exec.process.deadline()).min()
+    }
+
+    /// Moves streams, and sends the host its reports. The other reports are returned.
     pub(crate) fn pump(&mut self, epoll: &OwnedFd, control: &mut Control) -> Result<Vec<(Owner, ExecReport)>, Failure> {
-        let mut own = Vec::new();
+        let mut own_reports = Vec::new();
         let mut index = 0;
         while let Some(exec) = self.list.get_mut(index) {
-            let mut reports = Vec::new();
-            let pumped = exec.process.pump(epoll, |report| reports.push(report));
-            pumped.step("relay streams", "process beside the workload")?;
-            let (owner, kills) = (exec.owner, exec.kills);
-            let mut ended = false;
-            for mut report in reports {
-                if let ExecReport::Ended(end) = &mut report {
-                    self.blame_memory(end, kills);
-                    ended = true;
+            if let Some(owner) = exec.owner {
+                let mut reports = Vec::new();
+                exec.process
+                    .pump(epoll, |report| reports.push(report))
+                    .step("relay streams", "process beside the workload")?;
+                let oom_kills = exec.oom_kills;
+                if matches!(reports.last(), Some(ExecReport::Failed { .. } | ExecReport::Ended(_))) {
+                    exec.owner = None;
                 }
-                match owner {
-                    Owner::Host(id) => control.send(&ToHost::Exec { id, report })?,
-                    Owner::Health | Owner::Readiness => own.push((owner, report)),
+                for mut report in reports {
+                    if let ExecReport::Ended(end) = &mut report {
+                        self.detect_oom_kill(end, oom_kills);
+                    }
+                    match owner {
+                        Owner::Host(id) => control.send(&ToHost::Exec { id, report })?,
+                        Owner::Health | Owner::Readiness => own_reports.push((owner, report)),
+                    }
                 }
             }
-            if ended {
+            let exec = &self.list[index];
+            if exec.owner.is_none() && exec.process.is_reaped() {
                 drop(self.list.swap_remove(index));
             } else {
                 index += 1;
             }
         }
-        Ok(own)
+        Ok(own_reports)
     }
 
-    /// A process that died of SIGKILL while the kernel killed one of the group was killed for want of memory.
-    fn blame_memory(&self, end: &mut WorkloadEnd, kills: u64) {
+    /// A process that was killed while the kernel counted an out-of-memory kill in the group died
+    /// of that.
+    fn detect_oom_kill(&self, end: &mut WorkloadEnd, oom_kills: u64) {
         if let WorkloadEnd::Signalled { signal: SIGKILL, out_of_memory } = end {
-            *out_of_memory = self.kills() > kills;
+            *out_of_memory = self.oom_kills() > oom_kills;
         }
     }
 
-    /// The workload has ended, and with its namespace all of these: what was not told yet is told now, without waiting for
-    /// readers on the host.
+    /// The workload has ended, and all of these with its namespace: sends the remaining reports,
+    /// without waiting for credit.
     pub(crate) fn finish(&mut self, epoll: &OwnedFd, control: &mut Control) -> Result<(), Failure> {
         self.pump(epoll, control)?;
-        self.list.iter_mut().filter(|exec| exec.process.has_ended()).for_each(|exec| exec.process.abandon_output());
+        self.list.iter_mut().filter(|exec| exec.process.is_reaped()).for_each(|exec| exec.process.discard_output());
         self.pump(epoll, control).map(drop)
-    }
-}
-
-impl From<Failure> for ExecReport {
-    fn from(failure: Failure) -> Self {
-        let Failure { kind, step, detail, errno } = failure;
-        Self::Failed { kind, step: step.to_owned(), detail, errno }
     }
 }

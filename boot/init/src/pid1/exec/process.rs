@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One process beside the workload, and its streams. Output is read only as far as the host has given credit for it, input is
-//! kept only as far as the host was given credit: so neither can fill PID 1's memory or hold up anything but itself.
+//! One process beside the workload, and its streams. Output is read only as far as the host has
+//! granted credit for it, and input is kept only as far as the host was granted credit, so a
+//! process cannot fill PID 1's memory or stop anything but itself.
 //!
-//! Its end is the end of that one process. What its pipes hold then still goes out; what descendants write later finds nobody.
+//! Its end is the end of that one process. What its pipes hold then is still sent; descendants that
+//! write later get `EPIPE`.
 
-use super::super::enter::window;
-use super::super::streams::End;
-use super::super::workload::Streams;
-use super::start::Started;
-use crate::freestanding::system_call::send_signal;
+use super::super::child::winsize;
+use super::super::launch::{Launch, Pipes, Streams};
+use super::super::streams::{END_OF_FILE, PolledFd};
+use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
 use alloc::vec;
 use alloc::vec::Vec;
-use guest_protocol::exec::{ExecReport, ExecRequest, OUTPUT_OVERHEAD, OUTPUT_WINDOW, output_cost};
+use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, OUTPUT_OVERHEAD, OUTPUT_WINDOW, output_cost};
 use guest_protocol::protocol::WorkloadEnd;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
@@ -20,109 +21,121 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::termios::tcsetwinsize;
 
-/// Most bytes of one message.
-const PIECE: usize = 16 << 10;
-/// The end-of-file character of a terminal (Ctrl-D).
-const END_OF_FILE: u8 = 4;
+/// Bytes per `Output` message.
+const OUTPUT_BUF_SIZE: usize = 16 << 10;
 const SIGHUP: u8 = 1;
+const SIGKILL: u8 = 9;
 const SIGCONT: u8 = 18;
-const LAST_SIGNAL: u8 = 64;
+const MAX_SIGNAL: u8 = 64;
 
-/// What an event of the loop concerns, in the low bits of its token.
-pub(super) const TOKEN_BITS: u32 = 2;
-const PROCESS: u64 = 0;
+/// The low bits of a token select the descriptor.
+pub(super) const TOKEN_BITS: u32 = 3;
+const PIDFD: u64 = 0;
 const STDIN: u64 = 1;
 const STDOUT: u64 = 2;
 const STDERR: u64 = 3;
+const LAUNCH: u64 = 4;
 
-/// See the module.
 pub(super) struct Process {
     pid: Pid,
     pidfd: OwnedFd,
+    token: u64,
+    /// Until the program is executed.
+    launch: Option<Launch>,
+    /// Signals to deliver once the program is executed: bit n - 1 is signal n.
+    pending_signals: u64,
+    has_input: bool,
+    /// The client is gone: streams are not connected any more.
+    hung_up: bool,
     terminal: bool,
-    stdin: Option<End>,
-    /// What arrived for it and was not taken yet.
+    stdin: Option<PolledFd>,
+    /// Received and not yet written.
     input: Vec<u8>,
-    /// The host has no more input.
+    /// The host sends no more input.
     input_ended: bool,
-    stdout: Option<End>,
-    stderr: Option<End>,
+    stdout: Option<PolledFd>,
+    stderr: Option<PolledFd>,
     /// Credit for output.
     credit: u32,
     end: Option<WorkloadEnd>,
 }
 
 impl Process {
-    /// Adds a process that was started to the event loop; the tokens of its events are `token` and the next three.
-    pub(super) fn new(started: Started, token: u64, epoll: &OwnedFd) -> Result<Self, Errno> {
-        let Started { pid, pidfd, streams } = started;
-        epoll::add(epoll, &pidfd, EventData::new_u64(token | PROCESS), EventFlags::IN)?;
-        let terminal = matches!(streams, Some(Streams::Terminal { .. }));
-        let reading = |descriptor: OwnedFd, kind| {
-            fcntl_setfl(&descriptor, OFlags::NONBLOCK)?;
-            End::new(descriptor, token | kind, EventFlags::IN, epoll)
-        };
-        let writing = |descriptor| End::new(descriptor, token | STDIN, EventFlags::OUT, epoll);
-        let (stdin, stdout, stderr) = match streams {
-            None => (None, None, None),
-            Some(Streams::Pipes { stdin, stdout, stderr }) => {
-                (stdin.map(writing).transpose()?, Some(reading(stdout, STDOUT)?), Some(reading(stderr, STDERR)?))
-            }
-            Some(Streams::Terminal { master, input, .. }) => {
-                let stdin = if input { Some(writing(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
-                (stdin, Some(reading(master, STDOUT)?), None)
-            }
-        };
-        let (input, input_ended) = (Vec::new(), false);
-        Ok(Self { pid, pidfd, terminal, stdin, input, input_ended, stdout, stderr, credit: OUTPUT_WINDOW, end: None })
+    /// Adds a forked process to the event loop. Its tokens are `token` with the low bits set.
+    pub(super) fn new(
+        pid: Pid,
+        pidfd: OwnedFd,
+        launch: Launch,
+        spec: &ExecSpec,
+        token: u64,
+        epoll: &OwnedFd,
+    ) -> Result<Self, Errno> {
+        epoll::add(epoll, &pidfd, EventData::new_u64(token | PIDFD), EventFlags::IN)?;
+        epoll::add(epoll, launch.socket(), EventData::new_u64(token | LAUNCH), EventFlags::IN)?;
+        Ok(Self {
+            pid,
+            pidfd,
+            token,
+            launch: Some(launch),
+            pending_signals: 0,
+            has_input: spec.stdin,
+            hung_up: false,
+            terminal: spec.terminal.is_some(),
+            stdin: None,
+            input: Vec::new(),
+            input_ended: false,
+            stdout: None,
+            stderr: None,
+            credit: OUTPUT_WINDOW,
+            end: None,
+        })
     }
 
-    /// Takes note of an event of the loop.
-    pub(super) fn note(&mut self, token: u64, flags: EventFlags, epoll: &OwnedFd) -> Result<(), Errno> {
-        let end = match token & ((1 << TOKEN_BITS) - 1) {
-            PROCESS => return self.collect(epoll),
+    pub(super) fn on_event(&mut self, token: u64, flags: EventFlags, epoll: &OwnedFd) -> Result<(), Errno> {
+        let polled = match token & ((1 << TOKEN_BITS) - 1) {
+            PIDFD => return self.reap(epoll),
             STDIN => &mut self.stdin,
             STDOUT => &mut self.stdout,
-            _ => &mut self.stderr,
+            STDERR => &mut self.stderr,
+            // `pump` reads the outcome of the launch.
+            _ => return Ok(()),
         };
-        if let Some(end) = end {
-            end.note(flags);
+        if let Some(polled) = polled {
+            polled.on_event(flags);
         }
         Ok(())
     }
 
-    /// Takes its status.
-    fn collect(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
+    fn reap(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
         let Some((_, status)) = waitpid(Some(self.pid), WaitOptions::empty())? else { return Ok(()) };
         epoll::delete(epoll, &self.pidfd)?;
         self.end = Some(match (status.exit_status(), status.terminating_signal()) {
             (Some(status), _) => WorkloadEnd::Exited(status as u8),
             (None, signal) => WorkloadEnd::Signalled { signal: signal.unwrap_or(0) as u8, out_of_memory: false },
         });
-        // What it wrote last is there, whether its event has come or not.
+        // Its last output is in the pipes, whether the event has arrived or not.
         for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
-            output.note(EventFlags::IN);
+            output.on_event(EventFlags::IN);
         }
         Ok(())
     }
 
-    /// Does what the host asks.
-    pub(super) fn obey(&mut self, request: ExecRequest) {
+    pub(super) fn handle_request(&mut self, request: ExecRequest) {
         match request {
             ExecRequest::Input(bytes) => self.input.extend_from_slice(&bytes),
             ExecRequest::InputEnd => self.input_ended = true,
-            ExecRequest::Signal(signal @ 1..=LAST_SIGNAL) => self.signal(signal),
+            ExecRequest::Signal(signal @ 1..=MAX_SIGNAL) => self.signal(signal),
             ExecRequest::Resize(size) => {
                 if let Some(master) = self.stdout.as_ref().filter(|_| self.terminal) {
-                    let _ = tcsetwinsize(&master.descriptor, window(size));
+                    let _ = tcsetwinsize(&master.descriptor, winsize(size));
                 }
             }
             ExecRequest::Credit(bytes) => self.credit = self.credit.saturating_add(bytes),
             ExecRequest::HangUp => {
-                (self.stdin, self.stdout, self.stderr) = (None, None, None);
-                self.input.clear();
+                self.hung_up = true;
+                self.close_streams();
                 self.signal(SIGHUP);
-                // A stopped one would not hear it.
+                // A stopped process would not handle it.
                 self.signal(SIGCONT);
             }
             // No such signal; or it is running already.
@@ -130,31 +143,97 @@ impl Process {
         }
     }
 
-    /// Sends it a signal.
-    pub(super) fn signal(&self, signal: u8) {
-        // It may have ended a moment ago.
-        if self.end.is_none() {
+    fn signal(&mut self, signal: u8) {
+        if self.launch.is_some() && signal != SIGKILL {
+            self.pending_signals |= 1 << (signal - 1);
+        } else if self.end.is_none() {
+            // The process may have ended already.
             let _ = send_signal(self.pidfd.as_fd(), signal);
         }
     }
 
-    /// Moves what can be moved. What becomes known is handed to `tell`; after an `Ended` the process is to be dropped.
-    pub(super) fn pump(&mut self, epoll: &OwnedFd, mut tell: impl FnMut(ExecReport)) -> Result<(), Errno> {
-        self.pump_input(epoll, &mut tell)?;
-        for (output, stderr) in [(&mut self.stdout, false), (&mut self.stderr, true)] {
-            read_output(output, stderr, &mut self.credit, &mut tell)?;
+    fn close_streams(&mut self) {
+        (self.stdin, self.stdout, self.stderr) = (None, None, None);
+        self.input.clear();
+    }
+
+    /// Kills the process; nothing more of it is reported.
+    pub(super) fn abandon(&mut self) {
+        self.launch = None;
+        self.close_streams();
+        self.signal(SIGKILL);
+    }
+
+    /// When the launch must have succeeded.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.launch.as_ref().map(Launch::deadline)
+    }
+
+    /// Moves bytes and passes reports to `report`. After `Failed` or `Ended` the process must not
+    /// be pumped again.
+    pub(super) fn pump(&mut self, epoll: &OwnedFd, mut report: impl FnMut(ExecReport)) -> Result<(), Errno> {
+        if let Some(launch) = &mut self.launch {
+            let late = milliseconds_since_boot() >= launch.deadline();
+            match launch.outcome().or_else(|| late.then(|| Err(launch.timed_out()))) {
+                None => return Ok(()),
+                Some(Err(failure)) => {
+                    epoll::delete(epoll, launch.socket())?;
+                    self.abandon();
+                    report(failure.into());
+                    return Ok(());
+                }
+                Some(Ok(())) => {
+                    self.on_executed(epoll)?;
+                    report(ExecReport::Started);
+                }
+            }
         }
-        let drained = |output: &Option<End>| output.as_ref().is_none_or(|output| !output.is_readable());
+        self.pump_input(epoll, &mut report)?;
+        for (output, stderr) in [(&mut self.stdout, false), (&mut self.stderr, true)] {
+            read_output(output, stderr, &mut self.credit, &mut report)?;
+        }
+        let drained = |output: &Option<PolledFd>| output.as_ref().is_none_or(|output| !output.is_readable());
         if let Some(end) = self.end
             && drained(&self.stdout)
             && drained(&self.stderr)
         {
-            tell(ExecReport::Ended(end));
+            report(ExecReport::Ended(end));
         }
         Ok(())
     }
 
-    fn pump_input(&mut self, epoll: &OwnedFd, tell: &mut impl FnMut(ExecReport)) -> Result<(), Errno> {
+    /// Adds the streams of the executed program to the event loop, and delivers the pending
+    /// signals.
+    fn on_executed(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
+        let Some(launch) = self.launch.take() else { return Ok(()) };
+        // Children that were forked meanwhile hold copies of it until they close them.
+        epoll::delete(epoll, launch.socket())?;
+        let source = |descriptor: OwnedFd, kind| {
+            fcntl_setfl(&descriptor, OFlags::NONBLOCK)?;
+            PolledFd::new(descriptor, self.token | kind, EventFlags::IN, epoll)
+        };
+        let sink = |descriptor| PolledFd::new(descriptor, self.token | STDIN, EventFlags::OUT, epoll);
+        match launch.into_streams() {
+            _ if self.hung_up => {}
+            Streams::None => {}
+            Streams::Pipes(Pipes { stdin, stdout, stderr }) => {
+                let streams = (stdin.map(sink).transpose()?, source(stdout, STDOUT)?, source(stderr, STDERR)?);
+                (self.stdin, self.stdout, self.stderr) = (streams.0, Some(streams.1), Some(streams.2));
+            }
+            Streams::Terminal(master) => {
+                let stdin = if self.has_input { Some(sink(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
+                (self.stdin, self.stdout) = (stdin, Some(source(master, STDOUT)?));
+            }
+        }
+        for signal in 1..=MAX_SIGNAL {
+            if self.pending_signals & (1 << (signal - 1)) != 0 {
+                self.signal(signal);
+            }
+        }
+        Ok(())
+    }
+
+    fn pump_input(&mut self, epoll: &OwnedFd, report: &mut impl FnMut(ExecReport)) -> Result<(), Errno> {
         while let Some(sink) = &mut self.stdin {
             if self.input.is_empty() {
                 if self.input_ended {
@@ -173,52 +252,51 @@ impl Process {
             match write(&sink.descriptor, &self.input) {
                 Ok(written) => {
                     self.input.drain(..written);
-                    tell(ExecReport::Credit(written as u32));
+                    report(ExecReport::Credit(written as u32));
                 }
-                Err(Errno::AGAIN) => sink.full(epoll)?,
+                Err(Errno::AGAIN) => sink.clear_writable(epoll)?,
                 Err(Errno::PIPE | Errno::IO) => self.stdin = None,
                 Err(errno) => return Err(errno),
             }
         }
-        // Nobody reads it any more: the rest is thrown away.
+        // Without a reader the rest is discarded.
         if !self.input.is_empty() {
-            tell(ExecReport::Credit(self.input.len() as u32));
+            report(ExecReport::Credit(self.input.len() as u32));
             self.input.clear();
         }
         Ok(())
     }
 
-    /// Whether it has ended.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(super) fn is_reaped(&self) -> bool {
         self.end.is_some()
     }
 
-    /// Gives up on output that the host does not take: the machine is about to go.
-    pub(super) fn abandon_output(&mut self) {
+    /// Drops output that the host does not take: the machine is about to end.
+    pub(super) fn discard_output(&mut self) {
         (self.stdout, self.stderr) = (None, None);
     }
 }
 
 fn read_output(
-    output: &mut Option<End>,
+    output: &mut Option<PolledFd>,
     stderr: bool,
     credit: &mut u32,
-    tell: &mut impl FnMut(ExecReport),
+    report: &mut impl FnMut(ExecReport),
 ) -> Result<(), Errno> {
     while let Some(source) = output
         && source.is_readable()
         && *credit > OUTPUT_OVERHEAD
     {
-        let mut bytes = vec![0; PIECE.min((*credit - OUTPUT_OVERHEAD) as usize)];
+        let mut bytes = vec![0; OUTPUT_BUF_SIZE.min((*credit - OUTPUT_OVERHEAD) as usize)];
         match read(&source.descriptor, &mut bytes[..]) {
-            // The master of a terminal that nobody has open any more gives an error.
+            // A terminal's master reads EIO once no process has the terminal open.
             Ok(0) | Err(Errno::IO) => *output = None,
             Ok(length) => {
                 bytes.truncate(length);
                 *credit -= output_cost(length);
-                tell(ExecReport::Output { stderr, bytes });
+                report(ExecReport::Output { stderr, bytes });
             }
-            Err(Errno::AGAIN) => source.drained(),
+            Err(Errno::AGAIN) => source.clear_readable(),
             Err(errno) => return Err(errno),
         }
     }

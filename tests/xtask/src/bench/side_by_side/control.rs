@@ -4,7 +4,7 @@
 
 use super::guest::Guest;
 use anyhow::{Context, Result, bail};
-use guest_protocol::protocol::{FrameReader, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
+use guest_protocol::protocol::{FrameReader, MAX_TO_HOST, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Root, RunSpec, Upper};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
@@ -78,7 +78,7 @@ fn spec(guest: &Guest) -> RunSpec {
 }
 
 fn serve_control_port(mut control: UnixStream, spec: RunSpec, monitor: Pid, counts: &Receiver<usize>) -> Result<()> {
-    let mut reader = FrameReader::default();
+    let mut reader = FrameReader::new(MAX_TO_HOST);
     let mut bytes = [0; 4096];
     let mut spec = Some(spec);
     loop {

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Starting a process: PID 1 forks, and the child sets up its environment and executes a program.
+//! The files that the child meets belong to the image and may block for ever, on a file system in
+//! user space that does not answer for example. PID 1 therefore never waits for the child without a
+//! deadline.
+//!
+//! A Unix socket carries the outcome from the child to PID 1: a failure, or, once the program is
+//! executed, the end of the stream, because `execve` closes the child's end. The master of a
+//! terminal, which can only be opened inside the workload's `/dev/pts`, is passed over it as a
+//! descriptor.
+
+use super::failure::{Failure, Step};
+use crate::freestanding::system_call::{close_all_but, fork, milliseconds_since_boot, send_signal};
+use alloc::format;
+use alloc::vec::Vec;
+use core::convert::Infallible;
+use core::mem::MaybeUninit;
+use guest_protocol::exec::ExecReport;
+use guest_protocol::protocol::{FailureKind, FrameReader, MAX_TO_HOST, encode};
+use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+const STEP: &str = "start process";
+/// A failure, encoded.
+const MESSAGE_BUF_SIZE: usize = 8 << 10;
+/// The message that carries the terminal. An encoded failure is longer.
+const TERMINAL: &[u8] = b"T";
+const SIGKILL: u8 = 9;
+
+/// PID 1's ends of a process's pipes. The one that is written to does not block.
+pub(crate) struct Pipes {
+    /// `None` if the host has no input to relay.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// The process's ends of its pipes. `None` is `/dev/null`, unless the process has a terminal.
+#[derive(Default)]
+pub(crate) struct ChildPipes {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// PID 1's side of a process's standard streams.
+pub(crate) enum Streams {
+    None,
+    Pipes(Pipes),
+    /// The master of its terminal.
+    Terminal(OwnedFd),
+}
+
+pub(crate) fn make_pipes(input: bool) -> Result<(Pipes, ChildPipes), Failure> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).step(STEP, "pipe");
+    let ((stdout, child_stdout), (stderr, child_stderr)) = (pipe()?, pipe()?);
+    let (mut stdin, mut child_stdin) = (None, None);
+    if input {
+        let (read_end, write_end) = pipe()?;
+        fcntl_setfl(&write_end, OFlags::NONBLOCK).step(STEP, "pipe")?;
+        (stdin, child_stdin) = (Some(write_end), Some(read_end));
+    }
+    let child = ChildPipes { stdin: child_stdin, stdout: Some(child_stdout), stderr: Some(child_stderr) };
+    Ok((Pipes { stdin, stdout, stderr }, child))
+}
+
+/// The child's end of the socket.
+pub(crate) struct Channel(OwnedFd);
+
+impl Channel {
+    /// Passes the master of the child's terminal to PID 1.
+    pub(crate) fn send_terminal(&self, master: &OwnedFd) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [master.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(&self.0, &[IoSlice::new(TERMINAL)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    fn send_failure(&self, failure: Failure) {
+        let frame = encode(&ExecReport::from(failure));
+        // It fails only if PID 1 has given up on this child.
+        let _ = sendmsg(&self.0, &[IoSlice::new(&frame)], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+    }
+}
+
+/// A process between fork and `execve`.
+pub(crate) struct Launch {
+    socket: OwnedFd,
+    pipes: Option<Pipes>,
+    master: Option<OwnedFd>,
+    timeout_ms: u64,
+    deadline: u64,
+}
+
+/// Forks a process with the namespaces of `flags` in the control group `cgroup`. `pipes` are PID
+/// 1's ends, and `body` gets the child's. The child keeps only those, `kept` and the channel open,
+/// since the workload's processes can see it and, as root, take its descriptors: the ports must not
+/// be among them.
+pub(crate) fn launch(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    pipes: Option<(Pipes, ChildPipes)>,
+    kept: &[BorrowedFd<'_>],
+    timeout_ms: u64,
+    body: impl FnOnce(&Channel, &ChildPipes) -> Result<Infallible, Failure>,
+) -> Result<(Pid, OwnedFd, Launch), Failure> {
+    let (socket, channel) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step(STEP, "socket")?;
+    let (channel, deadline) = (Channel(channel), milliseconds_since_boot() + timeout_ms);
+    let (pipes, child_pipes) = pipes.map_or((None, ChildPipes::default()), |(ours, child)| (Some(ours), child));
+    let (pid, pidfd) = fork(flags, cgroup, || {
+        let ChildPipes { stdin, stdout, stderr } = &child_pipes;
+        let pipes = [stdin, stdout, stderr].into_iter().flatten().map(AsFd::as_fd);
+        let open = pipes.chain(kept.iter().copied()).chain([channel.0.as_fd()]);
+        let mut open: Vec<i32> = open.map(|descriptor| descriptor.as_raw_fd()).collect();
+        let closed = close_all_but(&mut open).step(STEP, "descriptors of PID 1");
+        let Err(failure) = closed.and_then(|()| body(&channel, &child_pipes));
+        channel.send_failure(failure);
+    })
+    .step(STEP, "new process")?;
+    Ok((pid, pidfd, Launch { socket, pipes, master: None, timeout_ms, deadline }))
+}
+
+impl Launch {
+    /// Becomes readable when there is an outcome.
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    pub(crate) fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// Whether the child has executed its program; `None` while that is undecided. A child that was
+    /// killed counts as executed: its status follows.
+    pub(crate) fn outcome(&mut self) -> Option<Result<(), Failure>> {
+        loop {
+            let mut bytes = [0; MESSAGE_BUF_SIZE];
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let length = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+                Ok(message) => message.bytes,
+                Err(Errno::AGAIN) => return None,
+                Err(errno) => return Some(Err(Failure::setup(STEP, "socket", errno))),
+            };
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    self.master = descriptors.next();
+                }
+            }
+            match &bytes[..length] {
+                [] => return Some(Ok(())),
+                TERMINAL => {}
+                frame => return Some(Err(decode(frame))),
+            }
+        }
+    }
+
+    /// Blocks until there is an outcome, or kills the child of `pidfd` at the deadline.
+    pub(crate) fn wait(mut self, pidfd: &OwnedFd) -> Result<Streams, Failure> {
+        loop {
+            if let Some(outcome) = self.outcome() {
+                return outcome.map(|()| self.into_streams());
+            }
+            let left = self.deadline.saturating_sub(milliseconds_since_boot());
+            if left == 0 {
+                let _ = send_signal(pidfd.as_fd(), SIGKILL);
+                return Err(self.timed_out());
+            }
+            let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+            poll(&mut socket, Some(&timespec(left))).step(STEP, "socket")?;
+        }
+    }
+
+    /// PID 1's side of the streams, once the program was executed.
+    pub(crate) fn into_streams(self) -> Streams {
+        match (self.pipes, self.master) {
+            (Some(pipes), _) => Streams::Pipes(pipes),
+            (None, Some(master)) => Streams::Terminal(master),
+            (None, None) => Streams::None,
+        }
+    }
+
+    pub(crate) fn timed_out(&self) -> Failure {
+        let detail = format!("the command was not executed within {} s", self.timeout_ms / 1000);
+        Failure::new(FailureKind::Setup, STEP, detail)
+    }
+}
+
+pub(crate) fn timespec(milliseconds: u64) -> Timespec {
+    Timespec { tv_sec: (milliseconds / 1000) as i64, tv_nsec: (milliseconds % 1000 * 1_000_000) as i64 }
+}
+
+fn decode(frame: &[u8]) -> Failure {
+    let mut reader = FrameReader::new(MAX_TO_HOST);
+    reader.push(frame);
+    match reader.next() {
+        Ok(Some(ExecReport::Failed { kind, step, detail, errno })) => {
+            Failure { errno, ..Failure::new(kind, step, detail) }
+        }
+        _ => Failure::setup(STEP, "socket", Errno::PROTO),
+    }
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The kernel's file systems: the two that PID 1 needs itself, and those that a workload expects.
+
+use super::failure::{Failure, Step};
+use super::files::{make_directories, make_directory, write_file};
+use crate::freestanding::open_missing_descriptors;
+use alloc::format;
+use core::ffi::CStr;
+use guest_init::defaults::{MASKED_PATHS, READ_ONLY_PATHS, SYSCTLS};
+use guest_init::tmpfs_options::TmpfsOptions;
+use guest_protocol::run_spec::TmpfsMount;
+use rustix::fs::{Mode, symlink};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount};
+use rustix::process::{chdir, chroot, umask};
+
+/// No programs, no devices, no set-user-id bits.
+pub(crate) const RESTRICTED: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// A mount of a file system without a disk.
+struct Mount {
+    file_system: &'static str,
+    path: &'static str,
+    flags: MountFlags,
+    data: &'static CStr,
+    /// The kernel may lack it.
+    optional: bool,
+}
+
+/// The mounts of every workload, in this order. `/proc` shows the PID namespace of the process that
+/// mounts it.
+const WORKLOAD_MOUNTS: [Mount; 7] = [
+    Mount { file_system: "proc", path: "/proc", flags: RESTRICTED, data: c"", optional: false },
+    Mount { file_system: "sysfs", path: "/sys", flags: RESTRICTED, data: c"", optional: false },
+    Mount { file_system: "cgroup2", path: "/sys/fs/cgroup", flags: RESTRICTED, data: c"", optional: true },
+    // All devices of the machine: the machine is the boundary.
+    Mount { file_system: "devtmpfs", path: "/dev", flags: MountFlags::NOSUID, data: c"", optional: false },
+    Mount {
+        file_system: "devpts",
+        path: "/dev/pts",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        data: c"gid=5,mode=620,ptmxmode=666",
+        optional: false,
+    },
+    Mount { file_system: "tmpfs", path: "/dev/shm", flags: RESTRICTED, data: c"mode=1777", optional: false },
+    Mount { file_system: "mqueue", path: "/dev/mqueue", flags: RESTRICTED, data: c"", optional: true },
+];
+
+/// Mounts `/dev` and `/sys` for PID 1 itself.
+pub(crate) fn prepare_pid1() -> Result<(), Failure> {
+    const STEP: &str = "prepare PID 1";
+    // Modes are used as given.
+    umask(Mode::empty());
+    for (file_system, path) in [("devtmpfs", "/dev"), ("sysfs", "/sys")] {
+        make_directory(path).step(STEP, path)?;
+        match mount(file_system, path, file_system, RESTRICTED - MountFlags::NODEV, None) {
+            // Some kernels mount /dev themselves.
+            Ok(()) | Err(Errno::BUSY) => {}
+            Err(errno) => return Err(Failure::setup(STEP, path, errno)),
+        }
+    }
+    open_missing_descriptors().step(STEP, "/dev/null")
+}
+
+/// Makes the mount point `root` the root of this process and of its mount namespace. An initramfs
+/// cannot be pivoted away, so the new root is moved over it.
+pub(crate) fn move_root(root: &str) -> Result<(), Failure> {
+    const STEP: &str = "enter root";
+    chdir(root).step(STEP, root)?;
+    mount_move(".", "/").step(STEP, root)?;
+    chroot(".").step(STEP, root)?;
+    chdir("/").step(STEP, root)
+}
+
+/// Mounts what every workload expects. Called in its namespaces, in its root.
+pub(crate) fn mount_for_workload(privileged: bool) -> Result<(), Failure> {
+    for Mount { file_system, path, mut flags, data, optional } in WORKLOAD_MOUNTS {
+        flags.set(MountFlags::RDONLY, path == "/sys" && !privileged);
+        match mount_on_directory(file_system, path, flags, data) {
+            Ok(()) => {}
+            Err(Errno::NODEV | Errno::NOENT | Errno::PERM) if optional => {}
+            Err(errno) => return Err(Failure::setup("mount", path, errno)),
+        }
+        match path {
+            "/proc" => set_sysctls(),
+            "/dev" => complete_dev()?,
+            _ => {}
+        }
+    }
+    if privileged { Ok(()) } else { restrict_kernel_files() }
+}
+
+/// Sets the kernel parameters that docker sets, where the kernel has them.
+fn set_sysctls() {
+    for (name, value) in SYSCTLS {
+        let _ = write_file(&format!("/proc/sys/{name}"), value.as_bytes());
+    }
+}
+
+/// Adds the links and mount points that programs expect in `/dev`. The machine has one devtmpfs,
+/// and this is the only time that it is mounted for a workload.
+fn complete_dev() -> Result<(), Failure> {
+    const STEP: &str = "prepare /dev";
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        symlink(target, link).step(STEP, link)?;
+    }
+    for directory in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        make_directory(directory).step(STEP, directory)?;
+    }
+    Ok(())
+}
+
+/// Hides or write-protects the files of `/proc` and `/sys` that docker does, as far as the kernel
+/// has them.
+fn restrict_kernel_files() -> Result<(), Failure> {
+    const STEP: &str = "restrict /proc and /sys";
+    for path in READ_ONLY_PATHS {
+        match mount_bind(path, path) {
+            Err(Errno::NOENT) => {}
+            outcome => outcome
+                .and_then(|()| mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | RESTRICTED, c""))
+                .step(STEP, path)?,
+        }
+    }
+    for path in MASKED_PATHS {
+        match mount_bind("/dev/null", path) {
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR) => {
+                mount("tmpfs", path, "tmpfs", MountFlags::RDONLY | RESTRICTED, c"").step(STEP, path)?;
+            }
+            outcome => outcome.step(STEP, path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Mounts an empty `/run`, which an init expects in a container.
+pub(crate) fn mount_for_system() -> Result<(), Failure> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_on_directory("tmpfs", "/run", flags, c"mode=755").step("mount", "/run")
+}
+
+/// Lets the mounts of a system reach the mount namespaces of its services, as inits set it outside
+/// of containers.
+pub(crate) fn share_mounts() -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).step("share mounts", "/")
+}
+
+/// Mounts a tmpfs of `--tmpfs`.
+pub(crate) fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
+    const STEP: &str = "mount tmpfs";
+    let options = TmpfsOptions::parse(&tmpfs.options);
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, options.read_only);
+    flags.set(MountFlags::NOSUID, options.no_suid);
+    flags.set(MountFlags::NODEV, options.no_devices);
+    flags.set(MountFlags::NOEXEC, options.no_execute);
+    let data = alloc::ffi::CString::new(options.data).map_err(|_| Failure::configuration(STEP, &*tmpfs.path))?;
+    mount_on_directory("tmpfs", &tmpfs.path, flags, &data).map_err(|errno| {
+        let detail = format!("{} with options \"{}\"", tmpfs.path, tmpfs.options);
+        Failure::configuration(STEP, detail).with_errno(errno)
+    })
+}
+
+/// Creates the mount point if it is missing. An existing one keeps the image's owner and mode.
+fn mount_on_directory(file_system: &str, path: &str, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
+    match mount(file_system, path, file_system, flags, data) {
+        Err(Errno::NOENT) => {
+            make_directories(path)?;
+            mount(file_system, path, file_system, flags, data)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Makes the workload's root read-only, but not the mounts on it.
+pub(crate) fn make_root_read_only() -> Result<(), Failure> {
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"").step("make root read-only", "/")
+}
