@@ -91,11 +91,11 @@ impl ControlSocket {
         for (client, query) in served.queries {
             match query {
                 Query::Status => {
-                    lifecycle.count(counters());
+                    lifecycle.set_counters(counters());
                     self.server.respond(client, &Response::json(lifecycle.status()));
                 }
                 Query::Stats { stream: false } => {
-                    lifecycle.count(counters());
+                    lifecycle.set_counters(counters());
                     self.server.respond(client, &Response::json(&Stats::of(lifecycle.status())));
                 }
                 Query::Stats { stream: true } => {
@@ -170,7 +170,7 @@ impl ControlSocket {
             return;
         }
         self.next_stats = Some(now + STATS_INTERVAL);
-        lifecycle.count(counters());
+        lifecycle.set_counters(counters());
         let line = Response::json(&Stats::of(lifecycle.status())).body;
         self.stats_streams.iter().for_each(|client| self.server.send(*client, &line));
     }

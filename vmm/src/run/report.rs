@@ -21,7 +21,6 @@ use crate::state::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::state::run_dir::RunDirectory;
 use crate::state::stages::Stages;
 use crate::state::status::{self, State, Status, container_id};
-use crate::state::timings;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -120,7 +119,7 @@ impl Report {
             }
         }
         if let Some(stages) = timings {
-            let table = timings::table(&stages, &completions);
+            let table = stages.table(&completions);
             let _ = std::io::stderr().write_all(table.as_bytes());
         }
         status

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a run used, counted by the host alone: `counters` of the result document and of the status.
+//! What a machine used, counted by the host alone: `counters` of the result document and of the status.
 
 use devices::virtio::KINDS;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use std::time::Duration;
 pub(crate) struct Counters {
     /// CPU time of the vCPU threads, nanoseconds.
     pub(crate) cpu_vcpu_ns: u64,
-    /// CPU time of all other threads.
+    /// CPU time of all other threads, nanoseconds.
     pub(crate) cpu_vmm_ns: u64,
-    /// Memory of the process, the guest's pages included.
+    /// Resident memory of the process, the guest's pages included.
     pub(crate) memory_resident_bytes: u64,
     #[serde(flatten)]
     pub(crate) devices: DeviceLists,
@@ -81,13 +81,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_memory_is_taken_from_its_line() {
+    fn resident_memory_is_read_from_its_line() {
         assert_eq!(resident_bytes("VmSize:\t  900 kB\nVmRSS:\t    12 kB\nRssAnon:\t 5 kB\n"), 12 * 1024);
         assert_eq!(resident_bytes(""), 0);
     }
 
     #[test]
-    fn this_process_has_used_time_and_memory() {
+    fn counters_of_this_process_are_not_zero() {
         let counters = Counters::of_this_process(Duration::ZERO, DeviceLists::default());
         assert!(counters.cpu_vmm_ns > 0 && counters.memory_resident_bytes > 0, "{counters:?}");
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How a machine ended: the reasons, and the exit status of `coracle run` that goes with each. Plain data.
 //!
-//! To add a reason: one row of [`EndReason`], whatever constructs it, `vmm/openapi.json` (a test compares the two), and the guide.
+//! To add a reason: one row of [`EndReason`], the code that returns it, `vmm/openapi.json` (a test compares the two), and the guide.
 
 use guest_protocol::protocol::{FailureKind, WorkloadEnd};
 use kvm::ExitReason;

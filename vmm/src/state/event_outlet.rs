@@ -1,44 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--events`: a file or an inherited descriptor that gets each event as a line. Used by `main`, which a reader that does
-//! not read must not hold up: what a pipe does not take waits for the next event, and past a limit lines are left out, as the
-//! sequence numbers then show.
+//! `--events`: writes each event as a line to a file or an inherited descriptor. Used by `main`, which must not wait for a slow reader:
+//! what does not fit into a pipe is buffered until the next event, and lines beyond the buffer are dropped, which shows in the sequence
+//! numbers.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{ErrorKind, Result, Write as _};
 
-/// Most bytes that wait for the reader.
-const WAITING: usize = 256 << 10;
-/// A pipe that is ready takes this many at once (`PIPE_BUF`).
-const STEP: usize = 4096;
+/// Bytes that wait for the reader.
+const MAX_PENDING: usize = 256 << 10;
+/// `PIPE_BUF`: a pipe that is ready takes so many bytes at once.
+const WRITE_SIZE: usize = 4096;
 
-/// Takes lines.
 #[derive(Debug)]
 pub(crate) struct EventOutlet {
     file: File,
-    waiting: Vec<u8>,
+    pending: Vec<u8>,
 }
 
 impl EventOutlet {
-    /// Writes to `file`, whatever that is. Its flags, which the parent may share, stay as they are.
+    /// Writes to a file of any kind. Its flags, which the parent may share, are not changed.
     #[must_use]
     pub(crate) fn new(file: File) -> Self {
-        Self { file, waiting: Vec::new() }
+        Self { file, pending: Vec::new() }
     }
 
-    /// Passes on `line`, or leaves it out whole.
+    /// Writes or buffers `line`, or drops it as a whole.
     ///
     /// # Errors
-    /// Nobody reads any more, or the host cannot write.
+    /// The reader closed the pipe, or a write failed.
     pub(super) fn push(&mut self, line: &[u8]) -> Result<()> {
-        if self.waiting.len() + line.len() <= WAITING {
-            self.waiting.extend_from_slice(line);
+        if self.pending.len() + line.len() <= MAX_PENDING {
+            self.pending.extend_from_slice(line);
         }
-        while !self.waiting.is_empty() && self.is_ready()? {
-            let step = self.waiting.len().min(STEP);
-            match self.file.write(&self.waiting[..step]) {
+        while !self.pending.is_empty() && self.is_ready()? {
+            let length = self.pending.len().min(WRITE_SIZE);
+            match self.file.write(&self.pending[..length]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => drop(self.waiting.drain(..written)),
+                Ok(written) => drop(self.pending.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -60,14 +59,14 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     #[test]
-    fn a_reader_that_does_not_read_holds_up_nobody_and_gets_whole_lines_later() {
+    fn push_does_not_wait_for_a_slow_reader() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let mut outlet = EventOutlet::new(OwnedFd::from(writer).into());
         let line = |number: usize| format!("{number:09} {}\n", "x".repeat(989));
         (0..500).for_each(|number| outlet.push(line(number).as_bytes()).unwrap());
         let mut text = String::new();
         let mut bytes = [0; 64 << 10];
-        while !outlet.waiting.is_empty() {
+        while !outlet.pending.is_empty() {
             let length = reader.read(&mut bytes).unwrap();
             text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
             outlet.push(b"").unwrap();
@@ -80,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_an_error() {
+    fn push_fails_once_the_reader_is_gone() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut outlet = EventOutlet::new(OwnedFd::from(writer).into());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The life of a run as others see it: each change becomes the new `status.json`, a line of `events.jsonl`, and a line of
-//! `--events`. Used by `main`. A full disk costs documents, never the run.
+//! Publishes the status: each change becomes the new `status.json`, a line of `events.jsonl` and a line of `--events`. Used by
+//! `main`. A full disk costs documents, never the machine.
 
 use super::counters::Counters;
 use super::end::End;
@@ -15,16 +15,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Name of the status document in an entry.
+/// In the run directory, as [`EVENTS_FILE`].
 pub(crate) const STATUS_FILE: &str = "status.json";
-/// Name of the list of events.
 pub(crate) const EVENTS_FILE: &str = "events.jsonl";
-/// Bytes of events that are kept: at least the last five hundred.
-const EVENTS_LIMIT: u64 = 1 << 20;
+/// Bytes of `events.jsonl`: at least the last five hundred events.
+const MAX_EVENTS_BYTES: u64 = 1 << 20;
 /// Of an image's exposed ports.
 const MAX_PORTS: usize = 64;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     status: Status,
@@ -35,14 +33,14 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Begins in `entry`, with `status` as the first event.
+    /// Starts in `run_directory`, with `status` as the first event.
     #[must_use]
-    pub(crate) fn begin(entry: &Path, status: Status, outlet: Option<EventOutlet>) -> Self {
-        let (events, refused) = match RotatedFile::create(&entry.join(EVENTS_FILE), EVENTS_LIMIT) {
+    pub(crate) fn begin(run_directory: &Path, status: Status, outlet: Option<EventOutlet>) -> Self {
+        let (events, refused) = match RotatedFile::create(&run_directory.join(EVENTS_FILE), MAX_EVENTS_BYTES) {
             Ok(events) => (Some(events), None),
             Err(error) => (None, Some(error)),
         };
-        let mut lifecycle = Self { status, path: entry.join(STATUS_FILE), events, outlet, warned: false };
+        let mut lifecycle = Self { status, path: run_directory.join(STATUS_FILE), events, outlet, warned: false };
         if let Some(error) = refused {
             lifecycle.warn(EVENTS_FILE, &error);
         }
@@ -50,13 +48,12 @@ impl Lifecycle {
         lifecycle
     }
 
-    /// As it is now.
     #[must_use]
     pub(crate) fn status(&self) -> &Status {
         &self.status
     }
 
-    /// Changes the status and tells everybody. What is told is in [`status`](Self::status) afterwards.
+    /// Changes the status and publishes it.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status);
         self.status.sequence += 1;
@@ -68,7 +65,7 @@ impl Lifecycle {
             self.warn(EVENTS_FILE, &error);
         }
         if let Some(Err(error)) = self.outlet.as_mut().map(|outlet| outlet.push(line.as_bytes())) {
-            // A reader that went away has read enough.
+            // The reader of a pipe has closed it.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.warn("the events of --events", &error);
             }
@@ -85,7 +82,6 @@ impl Lifecycle {
         self.status.addresses = addresses.map(|(address, _)| Ipv4Addr::from(address).to_string()).collect();
     }
 
-    /// The run is in `state` from now on.
     pub(crate) fn enter(&mut self, state: State, counters: Counters) {
         self.change(|status| {
             status.counters = counters.not_before(&status.counters);
@@ -94,36 +90,35 @@ impl Lifecycle {
         });
     }
 
-    /// The workload is ready. If it is not running yet, that is told together with it.
-    pub(crate) fn be_ready(&mut self) {
+    /// The workload is ready. Before it runs, this is published together with [`State::Running`].
+    pub(crate) fn set_ready(&mut self) {
         self.status.ready = true;
         if self.status.state != State::Starting {
             self.change(|_| {});
         }
     }
 
-    /// A health check ended.
-    pub(crate) fn be_healthy(&mut self, report: HealthReport) {
+    pub(crate) fn set_health(&mut self, report: HealthReport) {
         self.change(|status| status.health = Some(report));
     }
 
-    /// The counters are these now. Told with the next change, or to whoever asks.
-    pub(crate) fn count(&mut self, counters: Counters) {
+    /// Published with the next change; a query of the status has them at once.
+    pub(crate) fn set_counters(&mut self, counters: Counters) {
         self.status.counters = counters.not_before(&self.status.counters);
     }
 
-    /// The run is over.
+    /// The machine has ended.
     pub(crate) fn end(&mut self, end: &End, counters: Counters) {
         self.status.end = Some(end.clone());
         self.status.ready = false;
         self.enter(if end.is_failure() { State::Failed } else { State::Exited }, counters);
     }
 
-    /// Once: what comes after it would say the same.
+    /// Logs only the first error: the next ones have the same cause.
     fn warn(&mut self, what: &str, error: &io::Error) {
         if !self.warned {
-            let folder = self.path.parent().unwrap_or(&self.path).display();
-            log::warn!("cannot write {what} in {folder}: {error}");
+            let directory = self.path.parent().unwrap_or(&self.path).display();
+            log::warn!("cannot write {what} in {directory}: {error}");
         }
         self.warned = true;
     }

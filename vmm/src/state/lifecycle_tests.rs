@@ -5,21 +5,21 @@ use super::super::end::EndReason;
 use super::*;
 use std::fs;
 
-fn read(entry: &Path) -> Status {
-    serde_json::from_slice(&fs::read(entry.join(STATUS_FILE)).unwrap()).unwrap()
+fn read(directory: &Path) -> Status {
+    serde_json::from_slice(&fs::read(directory.join(STATUS_FILE)).unwrap()).unwrap()
 }
 
 #[test]
-fn each_change_is_the_document_and_an_event() {
-    let entry = tempfile::tempdir().unwrap();
-    let mut lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
-    assert_eq!(read(entry.path()).state, State::Starting);
+fn each_change_updates_the_document_and_is_an_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lifecycle = Lifecycle::begin(directory.path(), Status::sample(), None);
+    assert_eq!(read(directory.path()).state, State::Starting);
     lifecycle.enter(State::Running, Counters { cpu_vcpu_ns: 9, ..Counters::default() });
     lifecycle.end(&End::killed("power was cut"), Counters::default());
-    let last = read(entry.path());
+    let last = read(directory.path());
     assert_eq!((last.state, last.sequence, last.counters.cpu_vcpu_ns), (State::Exited, 3, 9), "counters only grow");
     assert_eq!(last.end.unwrap().reason, EndReason::Killed);
-    let events = fs::read_to_string(entry.path().join(EVENTS_FILE)).unwrap();
+    let events = fs::read_to_string(directory.path().join(EVENTS_FILE)).unwrap();
     let events: Vec<Status> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(
@@ -29,15 +29,15 @@ fn each_change_is_the_document_and_an_event() {
 }
 
 #[test]
-fn a_reader_never_sees_half_a_document() {
-    let entry = tempfile::tempdir().unwrap();
-    let mut lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
+fn readers_never_see_a_partial_document() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lifecycle = Lifecycle::begin(directory.path(), Status::sample(), None);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut last = 0;
             while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                let now = read(entry.path()).sequence;
+                let now = read(directory.path()).sequence;
                 assert!(now >= last);
                 last = now;
             }
@@ -51,17 +51,17 @@ fn a_reader_never_sees_half_a_document() {
 }
 
 #[test]
-fn a_failure_of_ours_is_told_from_an_end() {
-    let entry = tempfile::tempdir().unwrap();
-    let mut lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
+fn a_failure_is_a_state_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut lifecycle = Lifecycle::begin(directory.path(), Status::sample(), None);
     lifecycle.end(&End::failed(EndReason::KernelError, "no kernel"), Counters::default());
-    assert_eq!(read(entry.path()).state, State::Failed);
+    assert_eq!(read(directory.path()).state, State::Failed);
 }
 
 #[test]
-fn a_folder_that_takes_no_documents_does_not_end_the_run() {
-    let entry = tempfile::tempdir().unwrap();
-    let gone = entry.path().join("gone");
+fn a_directory_that_cannot_be_written_does_not_end_the_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let gone = directory.path().join("gone");
     let mut lifecycle = Lifecycle::begin(&gone, Status::sample(), None);
     lifecycle.enter(State::Running, Counters::default());
     assert_eq!(lifecycle.status().state, State::Running);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a machine leaves on disk: the run directory with its status, events, logs and result, and how a run ended. Any
-//! process may read it without the machine.
+//! What a machine leaves on disk: its run directory with status, events, logs and result, and how it ended. Any process can read it
+//! without the machine. The formats are in `README.md`.
 
 pub(crate) mod counters;
 pub(crate) mod end;
@@ -14,4 +14,3 @@ pub(crate) mod rotated_reader;
 pub(crate) mod run_dir;
 pub(crate) mod stages;
 pub(crate) mod status;
-pub(crate) mod timings;

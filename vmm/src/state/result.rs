@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The result document: one JSON object that is there whole or not at all. Written by `main` just before the process
-//! ends.
+//! The result document: one JSON object, written atomically by `main` just before the process ends.
 
 use super::counters::Counters;
 use super::end::End;
@@ -15,16 +14,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// Changes when a reader of the old document would misunderstand the new one.
+/// Increased when a reader of the old document would misunderstand the new one.
 const VERSION: u32 = 1;
 
-/// What is known of a run at its end.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ResultDocument {
     version: u32,
-    /// Of the run.
+    /// Name of the machine.
     pub(crate) id: String,
-    /// How it ended.
     pub(crate) end: End,
     #[serde(with = "rfc3339")]
     started: SystemTime,
@@ -32,42 +29,35 @@ pub(crate) struct ResultDocument {
     ended: SystemTime,
     /// When each stage was reached.
     pub(crate) boot: Stages,
-    /// What it used.
     pub(crate) counters: Counters,
-    /// What it was made of.
     pub(crate) digests: Digests,
-    /// On what it ran.
     pub(crate) host: Host,
     /// Layers of confinement and their state.
     pub(crate) sandbox: BTreeMap<String, String>,
 }
 
-/// `sha256:...` of what the run was made of, where known.
+/// `sha256:...`, where known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Digests {
-    /// The image.
     pub(crate) image: Option<String>,
-    /// The root disk.
     pub(crate) root_disk: Option<String>,
-    /// The guest's kernel.
     pub(crate) kernel: Option<String>,
 }
 
-/// The host's side of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Host {
-    /// Kind of KVM; none if the run did not get that far.
+    /// Kind of KVM; none if the run failed earlier.
     pub(crate) kvm: Option<String>,
-    /// Instructions completed for it, by mnemonic.
+    /// Instructions that coracle completed for KVM, by mnemonic.
     pub(crate) completions: BTreeMap<String, u64>,
 }
 
 impl ResultDocument {
-    /// The document of a run that ends now, as `end`; the rest is filled in by whoever knows it.
+    /// The document of a machine that ends now. The caller sets counters, digests and host.
     #[must_use]
     pub(crate) fn new(id: &str, end: End, boot: Stages) -> Self {
         let ended = SystemTime::now();
-        // The wall clock may have been set meanwhile; the run's length may not depend on it.
+        // From the monotonic clock: the wall clock may have been set during the run.
         let started = ended.checked_sub(boot.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         Self {
             version: VERSION,
@@ -83,10 +73,10 @@ impl ResultDocument {
         }
     }
 
-    /// Writes it to each of `destinations`, as far as possible.
+    /// Writes it to all of `destinations`.
     ///
     /// # Errors
-    /// The first that failed; the others have been tried.
+    /// The first error; the other destinations were tried, too.
     pub(crate) fn write(&self, destinations: &[ResultDestination]) -> Result<(), ResultError> {
         let mut text = serde_json::to_vec_pretty(self).expect("the document's keys are strings and its numbers finite");
         text.push(b'\n');
@@ -98,16 +88,14 @@ impl ResultDocument {
     }
 }
 
-/// Where the document goes.
 #[derive(Debug)]
 pub(crate) enum ResultDestination {
-    /// A file that is replaced as a whole.
+    /// A file, which is replaced atomically.
     File(PathBuf),
-    /// A descriptor, and its number for messages.
+    /// A descriptor, with its number for messages.
     Descriptor(OwnedFd, i32),
 }
 
-/// The document could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the result to {destination}")]
 pub(crate) struct ResultError {

@@ -12,7 +12,7 @@ fn document() -> ResultDocument {
 }
 
 #[test]
-fn the_document_has_every_field_of_the_contract() {
+fn document_has_every_field_of_the_contract() {
     let value = serde_json::to_value(document()).unwrap();
     let pointers = [
         ("/version", Value::from(1)),
@@ -37,22 +37,22 @@ fn the_document_has_every_field_of_the_contract() {
 }
 
 #[test]
-fn a_file_is_replaced_and_nothing_is_left_beside_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("result.json");
+fn write_replaces_a_file_and_leaves_nothing_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("result.json");
     fs::write(&path, "old").unwrap();
     document().write(&[ResultDestination::File(path.clone())]).unwrap();
     let value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(value["id"], "0123456789ab");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]
-fn every_destination_gets_the_same_document_though_another_fails() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("result.json");
+fn write_serves_all_destinations_though_one_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("result.json");
     let (mut reader, writer) = io::pipe().unwrap();
-    let missing = folder.path().join("missing/result.json");
+    let missing = directory.path().join("missing/result.json");
     let destinations = [
         ResultDestination::File(missing.clone()),
         ResultDestination::File(path.clone()),
@@ -67,7 +67,7 @@ fn every_destination_gets_the_same_document_though_another_fails() {
 }
 
 #[test]
-fn a_device_is_written_to_and_not_replaced() {
+fn write_does_not_replace_a_device() {
     document().write(&[ResultDestination::File("/dev/null".into())]).unwrap();
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
     let full = document().write(&[ResultDestination::File("/dev/full".into())]).unwrap_err();

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A file of lines that never takes more than it may: at half of that it becomes `NAME.1`, in place of the one before, and a
-//! new one begins. Written by one thread.
+//! A file of lines with a limit: at half of it the file is renamed to `NAME.1`, which replaces the previous one, and a new file begins.
+//! Written by one thread.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Result, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// For this user only.
 const FILE_MODE: u32 = 0o600;
 
-/// A file that is written at its end.
 #[derive(Debug)]
 pub(crate) struct RotatedFile {
     path: PathBuf,
@@ -20,22 +18,22 @@ pub(crate) struct RotatedFile {
 }
 
 impl RotatedFile {
-    /// Begins the file anew; it and its predecessor together take up to `limit` bytes, and one line more where lines are long.
+    /// Replaces the file at `path`. It and its predecessor take up to `limit` bytes together, more only for a line above half of that.
     ///
     /// # Errors
-    /// The host refused.
+    /// The file cannot be created.
     pub(crate) fn create(path: &Path, limit: u64) -> Result<Self> {
         Ok(Self { path: path.to_owned(), file: open(path)?, length: 0, half: limit / 2 })
     }
 
-    /// Writes `lines` behind what is there. What the host did not take whole is taken back, so that no line is half.
+    /// Appends `lines`. A partial write is truncated, so that no line is incomplete.
     ///
     /// # Errors
-    /// The host refused; nothing was written.
+    /// Nothing was written.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<()> {
         if self.length > 0 && self.length + lines.len() as u64 > self.half {
             match fs::rename(&self.path, predecessor(&self.path)) {
-                // The host had no room for the new file the last time.
+                // The new file could not be created the last time.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 other => other?,
             }
@@ -50,7 +48,7 @@ impl RotatedFile {
     }
 }
 
-/// What a rotated file was before.
+/// Path of the previous file.
 #[must_use]
 pub(crate) fn predecessor(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -59,7 +57,7 @@ pub(crate) fn predecessor(path: &Path) -> PathBuf {
 }
 
 fn open(path: &Path) -> Result<File> {
-    // Appending: what was taken back leaves no hole.
+    // O_APPEND: after a truncation the next write leaves no hole.
     let _ = fs::remove_file(path);
     File::options().append(true).create_new(true).mode(FILE_MODE).open(path)
 }
@@ -69,22 +67,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept_within_the_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn the_last_lines_within_the_limit_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let mut file = RotatedFile::create(&path, 40).unwrap();
         for number in 100..120 {
             file.append(format!("line {number}\n").as_bytes()).unwrap();
         }
         let text = [predecessor(&path), path].map(|path| fs::read_to_string(path).unwrap()).concat();
         assert_eq!(text, "line 116\nline 117\nline 118\nline 119\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
-    fn a_line_longer_than_the_limit_is_kept_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn a_line_above_the_limit_is_kept_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let mut file = RotatedFile::create(&path, 4).unwrap();
         file.append(b"a long line\n").unwrap();
         file.append(b"another one\n").unwrap();

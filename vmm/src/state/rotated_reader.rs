@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reading what a [`RotatedFile`](super::rotated_file::RotatedFile) holds, line by line, while it may be written: from its
-//! predecessor on, through every rotation. Used by the verbs, and by whoever follows a log.
+//! Reads a [`RotatedFile`](super::rotated_file::RotatedFile) line by line while it is written, from its predecessor on and through every
+//! rotation. Used by the verbs and by clients of the control socket that follow a log.
 
 use super::rotated_file::predecessor;
 use std::fs::File;
@@ -8,30 +8,29 @@ use std::io::{ErrorKind, Read as _, Result, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Bytes read at once.
-const STEP: usize = 64 << 10;
+const READ_SIZE: usize = 64 << 10;
 
-/// A place in a rotated file.
+/// A position in a rotated file.
 #[derive(Debug)]
 pub(crate) struct RotatedReader {
     path: PathBuf,
     file: Option<File>,
-    /// What was read and not given out: from `begin` on.
+    /// Bytes from `begin` on were read and not taken yet.
     buffer: Vec<u8>,
     begin: usize,
-    /// Where the next line ends, if that was read.
+    /// End of the next line, if it was read.
     end: Option<usize>,
     fell_behind: bool,
 }
 
 impl RotatedReader {
-    /// Begins with the oldest line that is there.
+    /// Starts with the oldest line.
     #[must_use]
     pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), file: None, buffer: Vec::new(), begin: 0, end: None, fell_behind: false }
     }
 
-    /// Begins with the line that is written next.
+    /// Starts with the next line to be written.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -43,7 +42,7 @@ impl RotatedReader {
         Ok(reader)
     }
 
-    /// The next whole line with its end, without taking it; none if there is none now.
+    /// The next complete line with its end, without taking it; none if there is none yet.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -56,13 +55,13 @@ impl RotatedReader {
         Ok(self.peek_read())
     }
 
-    /// The same among what was read already.
+    /// The same, without reading the file.
     #[must_use]
     pub(crate) fn peek_read(&self) -> Option<&[u8]> {
         self.end.map(|end| &self.buffer[self.begin..end])
     }
 
-    /// Takes the line that [`peek`](Self::peek) gave.
+    /// Takes the line that [`peek`](Self::peek) returned.
     pub(crate) fn take(&mut self) {
         if let Some(end) = self.end {
             self.begin = end;
@@ -70,19 +69,19 @@ impl RotatedReader {
         }
     }
 
-    /// Whether the file was rotated twice while it was read: lines between may be missing.
+    /// Whether the file was rotated twice between two reads, so that lines may be missing.
     #[must_use]
     pub(crate) fn fell_behind(&self) -> bool {
         self.fell_behind
     }
 
-    /// Looks for the next line's end from here on; there is none before.
+    /// Looks for the end of the next line from `start` on; there is none before.
     fn find_end(&mut self, start: usize) {
         let length = self.buffer[start..].iter().position(|byte| *byte == b'\n');
         self.end = length.map(|length| start + length + 1);
     }
 
-    /// Reads on where no line is left of what was read, and says whether there was more.
+    /// Reads more if no complete line is left. Returns whether there was more.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -99,22 +98,22 @@ impl RotatedReader {
         Ok(start.is_some())
     }
 
-    /// Where in the buffer that begins which was read now, if there was more.
+    /// Returns the position in the buffer of what was read, if there was more.
     fn read_more(&mut self) -> Result<Option<usize>> {
         loop {
             let before = self.buffer.len();
             if let Some(file) = &mut self.file {
-                file.take(STEP as u64).read_to_end(&mut self.buffer)?;
+                file.take(READ_SIZE as u64).read_to_end(&mut self.buffer)?;
                 if self.buffer.len() > before {
                     return Ok(Some(before));
                 }
             }
             let Some(next) = self.next_file()? else { return Ok(None) };
-            // Between the last read and the rotation more may have been written.
+            // More may have been written between the last read and the rotation.
             if let Some(mut last) = self.file.replace(next) {
                 last.read_to_end(&mut self.buffer)?;
             }
-            // A line that was never completed is none.
+            // An incomplete line of the old file is dropped.
             self.buffer.truncate(self.buffer.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1));
             if !self.buffer.is_empty() {
                 return Ok(Some(before));
@@ -122,7 +121,7 @@ impl RotatedReader {
         }
     }
 
-    /// The file after the one that is read, if there is one.
+    /// The file after the current one, if there is one.
     fn next_file(&mut self) -> Result<Option<File>> {
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         let Some(file) = &self.file else {
@@ -134,7 +133,7 @@ impl RotatedReader {
             return Ok(None);
         }
         match open(&predecessor(&self.path))? {
-            // A whole file was written and rotated since.
+            // A complete file was written and rotated meanwhile.
             Some(middle) if identity(&middle)? != own => {
                 self.fell_behind = true;
                 Ok(Some(middle))
@@ -167,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_read_from_the_oldest_on_and_then_as_they_come() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn lines_are_read_from_the_oldest_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let mut reader = RotatedReader::new(&path);
         assert_eq!(rest(&mut reader), "");
         let mut file = RotatedFile::create(&path, 40).unwrap();
@@ -185,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_rotation_cut_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn a_line_cut_by_a_rotation_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         std::fs::write(&path, "one\ntorn").unwrap();
         let mut reader = RotatedReader::new(&path);
         assert_eq!(rest(&mut reader), "one\n");
@@ -197,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_lost_at_a_rotation_and_the_rest_after_two() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+    fn no_line_is_lost_by_one_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let mut file = RotatedFile::create(&path, 40).unwrap();
         let mut reader = RotatedReader::new(&path);
         let mut append = |numbers: std::ops::Range<u32>| {
@@ -208,7 +207,7 @@ mod tests {
                 .inspect(|line| file.append(line.as_bytes()).unwrap())
                 .collect::<String>()
         };
-        // Two lines a file: with four, the reader is one file behind.
+        // Two lines per file: after four, the reader is one file behind.
         for begin in (100..200).step_by(4) {
             let written = append(begin..begin + 4);
             assert_eq!(rest(&mut reader), written);

@@ -1,18 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The run directory's entry of one run. Used by `main`.
+//! The run directory of a machine: claimed by its process, removed at the end or kept. Used by `main`. Its files are in `README.md`.
 //!
-//! | file | what |
-//! |---|---|
-//! | `lock` | locked (flock) by the process that runs, for as long as it lives; holds its number |
-//! | `config.json` | the request |
-//! | `status.json`, `events.jsonl` | the status, and all of its changes |
-//! | `control.sock` | where a running machine is asked |
-//! | `console.log` | what the guest's kernel and init said |
-//! | `stdout.log`, `stderr.log`, `coracle.log` | of a detached run: what the workload wrote, and what coracle said |
-//! | `result.json` | the result document, from the end on |
-//!
-//! The lock decides, not the folder: an entry that nobody has locked is left from before and is taken over. Whoever gets the
-//! lock looks whether its path still leads to it, because a run that ends takes its entry away while it holds the lock.
+//! The lock file decides, not the directory: a directory whose lock is free is stale and taken over. A process that gets the lock
+//! checks that its path still leads to it, because a machine that ends removes its directory while it holds the lock.
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -22,58 +12,44 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
-/// Only the user who runs it has to do with a run.
-const FOLDER_MODE: u32 = 0o700;
+/// Logs and control socket are for the machine's user alone.
+const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// The entry cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunDirectoryError {
-    /// A live process has it.
+    /// With the process ID in the lock file.
     #[error("the name {id} is in use by process {pid}")]
-    InUse {
-        /// Of the run.
-        id: String,
-        /// As the lock file says.
-        pid: String,
-    },
-    /// Somebody else could meddle with what is in it.
+    InUse { id: String, pid: String },
+    /// Its owner could change the files in it.
     #[error("the run directory {0} belongs to another user; name one with --run-dir")]
     Foreign(PathBuf),
-    /// The host refused.
     #[error("cannot {action} {path}")]
-    Host {
-        /// What failed.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Host { action: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// The entry of this process. Without `keep` it vanishes when dropped.
+/// The run directory of this process. Without `keep`, `drop` removes it.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     path: PathBuf,
     keep: bool,
-    /// Ends with the process, however that ends.
+    /// The kernel releases it with the process.
     _lock: File,
 }
 
 impl RunDirectory {
-    /// Makes the entry `id` (a checked name) below `base`, which is made if missing, or takes a stale one over.
+    /// Creates the directory `id` (a valid name) below `base`, which is created if it is missing, or takes over a stale one.
     ///
     /// # Errors
-    /// A live process has the name, or the host refused.
+    /// A live process has the name, `base` is not trusted, or a system call failed.
     pub(crate) fn claim(base: &Path, id: &str, keep: bool) -> Result<Self, RunDirectoryError> {
         let host = |action, path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| RunDirectoryError::Host { action, path, source }
         };
         let mut builder = DirBuilder::new();
-        builder.mode(FOLDER_MODE);
-        builder.recursive(true).create(base).map_err(host("make the run directory", base))?;
+        builder.mode(DIRECTORY_MODE);
+        builder.recursive(true).create(base).map_err(host("create the run directory", base))?;
         if !is_trusted(base).map_err(host("examine", base))? {
             return Err(RunDirectoryError::Foreign(base.to_owned()));
         }
@@ -81,21 +57,21 @@ impl RunDirectory {
         loop {
             match builder.recursive(false).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(host("make the run directory", &path)(error));
+                    return Err(host("create the run directory", &path)(error));
                 }
                 _ => {}
             }
             let lock_path = path.join(LOCK);
             let mut lock = match options().open(&lock_path) {
                 Ok(lock) => lock,
-                // Its owner took the entry away between the two calls, and another start may have made it again since. A
-                // link to nowhere would look the same for ever.
+                // Its process removed the directory between the two calls. Another start may have created it again. A dangling
+                // link would look the same for ever.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
                 Err(error) => return Err(host("open", &lock_path)(error)),
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                // Somebody who only looks ([`is_locked`]) lets others look, too, and is gone at once.
+                // Only [`is_locked`] holds a shared lock, and only for a moment.
                 Err(Errno::WOULDBLOCK) if flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() => continue,
                 Err(Errno::WOULDBLOCK) => {
                     let pid = fs::read_to_string(&lock_path).unwrap_or_default();
@@ -107,33 +83,32 @@ impl RunDirectory {
                 continue;
             }
             clear(&path).map_err(host("clear", &path))?;
-            let own_number = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-            own_number.map_err(host("write", &lock_path))?;
+            let pid_written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            pid_written.map_err(host("write", &lock_path))?;
             return Ok(Self { path, keep, _lock: lock });
         }
     }
 
-    /// The folder of this run.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes an empty file in it, for this user only.
+    /// Creates an empty file in it, for this user only.
     ///
     /// # Errors
-    /// The host refused.
+    /// The file cannot be created.
     pub(crate) fn create(&self, name: &str) -> Result<File, RunDirectoryError> {
         let path = self.path.join(name);
         let created = options().truncate(true).open(&path);
-        created.map_err(|source| RunDirectoryError::Host { action: "make", path, source })
+        created.map_err(|source| RunDirectoryError::Host { action: "create", path, source })
     }
 }
 
-/// Whether somebody has the entry at `path`.
+/// Whether a process holds the lock of the run directory at `path`.
 ///
 /// # Errors
-/// There is no entry, or it is not ours to look at.
+/// It has no lock file, or the lock file cannot be opened.
 pub(crate) fn is_locked(path: &Path) -> io::Result<bool> {
     let lock = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path.join(LOCK))?;
     match flock(&lock, FlockOperation::NonBlockingLockShared) {
@@ -143,10 +118,10 @@ pub(crate) fn is_locked(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes the entry `id` below `base`, unless somebody has it.
+/// Removes the run directory `id` below `base`.
 ///
 /// # Errors
-/// Somebody has, or the host refused.
+/// Its process is alive, or a system call failed.
 pub(crate) fn remove(base: &Path, id: &str) -> Result<(), RunDirectoryError> {
     RunDirectory::claim(base, id, false).map(drop)
 }
@@ -154,7 +129,7 @@ pub(crate) fn remove(base: &Path, id: &str) -> Result<(), RunDirectoryError> {
 impl Drop for RunDirectory {
     fn drop(&mut self) {
         if !self.keep {
-            // The lock file goes last of all, and the lock itself after that.
+            // The lock file is removed last; the lock is released after that.
             let _ = clear(&self.path);
             let _ = fs::remove_file(self.path.join(LOCK));
             let _ = fs::remove_dir(&self.path);
@@ -169,16 +144,16 @@ fn options() -> fs::OpenOptions {
     options
 }
 
-/// Whether the folder is ours or root's, and so is the link that may lead to it: the default one may be in `/tmp`.
-fn is_trusted(folder: &Path) -> io::Result<bool> {
+/// Whether the directory, and a link that leads to it, belong to this user or root: the default may be in `/tmp`.
+fn is_trusted(directory: &Path) -> io::Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     let trusted = |metadata: fs::Metadata| [own, 0].contains(&metadata.uid());
-    Ok(trusted(fs::symlink_metadata(folder)?) && trusted(fs::metadata(folder)?))
+    Ok(trusted(fs::symlink_metadata(directory)?) && trusted(fs::metadata(directory)?))
 }
 
-/// Removes everything but the lock file.
-fn clear(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+/// Removes everything in it but the lock file.
+fn clear(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_name() == LOCK {
             continue;

@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 
 #[test]
-fn an_entry_vanishes_with_its_run_unless_it_is_kept() {
+fn drop_removes_the_directory_unless_it_is_kept() {
     let base = tempfile::tempdir().unwrap();
     for keep in [false, true] {
         let run = RunDirectory::claim(base.path(), "a", keep).unwrap();
@@ -19,7 +19,7 @@ fn an_entry_vanishes_with_its_run_unless_it_is_kept() {
 }
 
 #[test]
-fn a_name_in_use_is_refused_with_the_process_that_has_it() {
+fn claim_names_the_process_that_has_the_name() {
     let base = tempfile::tempdir().unwrap();
     let _run = RunDirectory::claim(base.path(), "a", false).unwrap();
     let error = RunDirectory::claim(base.path(), "a", false).unwrap_err();
@@ -28,11 +28,11 @@ fn a_name_in_use_is_refused_with_the_process_that_has_it() {
 }
 
 #[test]
-fn a_stale_entry_is_taken_over_without_what_was_in_it() {
+fn claim_empties_a_stale_directory() {
     let base = tempfile::tempdir().unwrap();
     let killed = RunDirectory::claim(base.path(), "a", true).unwrap();
     fs::write(killed.path().join("result.json"), "old").unwrap();
-    fs::create_dir(killed.path().join("folder")).unwrap();
+    fs::create_dir(killed.path().join("directory")).unwrap();
     drop(killed);
     let run = RunDirectory::claim(base.path(), "a", true).unwrap();
     let names: Vec<_> = fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -40,7 +40,7 @@ fn a_stale_entry_is_taken_over_without_what_was_in_it() {
 }
 
 #[test]
-fn of_many_starts_at_once_exactly_one_has_the_name_at_a_time() {
+fn claim_gives_a_name_to_one_process_at_a_time() {
     let base = tempfile::tempdir().unwrap();
     let held = std::sync::atomic::AtomicU32::new(0);
     let wins = std::sync::atomic::AtomicU32::new(0);
@@ -54,7 +54,7 @@ fn of_many_starts_at_once_exactly_one_has_the_name_at_a_time() {
                     match RunDirectory::claim(base.path(), "a", false) {
                         Ok(run) => {
                             assert_eq!(held.fetch_add(1, order), 0, "two have the name");
-                            assert!(run.path().join(LOCK).exists(), "the entry is the winner's");
+                            assert!(run.path().join(LOCK).exists(), "the directory is the winner's");
                             wins.fetch_add(1, order);
                             held.fetch_sub(1, order);
                         }
@@ -70,7 +70,7 @@ fn of_many_starts_at_once_exactly_one_has_the_name_at_a_time() {
 }
 
 #[test]
-fn a_link_to_nowhere_in_the_place_of_an_entry_is_an_error() {
+fn claim_rejects_a_dangling_link() {
     let base = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("nowhere", base.path().join("a")).unwrap();
     let error = RunDirectory::claim(base.path(), "a", false).unwrap_err();
@@ -78,7 +78,7 @@ fn a_link_to_nowhere_in_the_place_of_an_entry_is_an_error() {
 }
 
 #[test]
-fn an_entry_is_private() {
+fn run_directory_is_private() {
     let base = tempfile::tempdir().unwrap();
     let run = RunDirectory::claim(&base.path().join("made"), "a", false).unwrap();
     assert_eq!(fs::metadata(run.path()).unwrap().mode() & 0o777, 0o700);
@@ -87,20 +87,20 @@ fn an_entry_is_private() {
 }
 
 #[test]
-fn a_base_that_is_no_folder_is_named() {
+fn claim_names_a_base_that_is_not_a_directory() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = RunDirectory::claim(file.path(), "a", false).unwrap_err();
     assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
 }
 
 #[test]
-fn a_base_of_another_user_is_not_used_even_through_a_link_of_his() {
+fn claim_rejects_a_base_or_link_of_another_user() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root can make files of another user");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let (ours, link, foreign) = ["ours", "link", "foreign"].map(|name| folder.path().join(name)).into();
+    let directory = tempfile::tempdir().unwrap();
+    let (ours, link, foreign) = ["ours", "link", "foreign"].map(|name| directory.path().join(name)).into();
     fs::create_dir(&ours).unwrap();
     fs::create_dir(&foreign).unwrap();
     std::os::unix::fs::symlink(&ours, &link).unwrap();
@@ -108,7 +108,7 @@ fn a_base_of_another_user_is_not_used_even_through_a_link_of_his() {
     for path in [&link, &foreign] {
         std::os::unix::fs::lchown(path, Some(12345), None).unwrap();
     }
-    // Root's own trust in root's folders is not what is tested: the owner here is neither.
+    // The owner is neither this user nor root.
     for path in [&link, &foreign] {
         let error = RunDirectory::claim(path, "a", false).unwrap_err();
         assert!(matches!(error, RunDirectoryError::Foreign(_)), "{error}");

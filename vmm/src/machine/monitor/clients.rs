@@ -294,7 +294,7 @@ impl Monitor<'_> {
 
     pub(super) fn on_ready(&mut self) {
         self.context.notifier.ready();
-        self.update(Lifecycle::be_ready);
+        self.update(Lifecycle::set_ready);
         self.notify_parent();
     }
 

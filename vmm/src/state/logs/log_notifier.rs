@@ -1,47 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tells `main` that a log has grown, if it wants to know: rung by the `io` event loop, heard by `main`'s.
+//! An eventfd that wakes `main` when a log has grown, if it is armed. The `io` event loop notifies; `main`'s waits.
 
 use std::io::Result;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct LogNotifier {
     event: EventFd,
-    wanted: AtomicBool,
+    armed: AtomicBool,
 }
 
 impl LogNotifier {
-    /// A notifier that nobody listens to.
+    /// Not armed.
     ///
     /// # Errors
-    /// The host has no descriptor left.
+    /// The limit of descriptors is reached.
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?, wanted: AtomicBool::new(false) })
+        Ok(Self { event: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?, armed: AtomicBool::new(false) })
     }
 
-    /// Silences the descriptor. If it is `wanted`, it will be readable once something is written after this call: look at the
-    /// logs after it, not before.
-    pub(crate) fn arm(&self, wanted: bool) {
-        // An earlier ring is answered by the look that follows; one after this line is heard.
+    /// Resets the descriptor. If it is `armed`, it becomes readable once something is written after this call: read the logs
+    /// after it, not before.
+    pub(crate) fn arm(&self, armed: bool) {
+        // A notification before this line is covered by the caller's read, one after the store wakes again.
         let _ = self.event.read();
-        self.wanted.store(wanted, Ordering::SeqCst);
+        self.armed.store(armed, Ordering::SeqCst);
     }
 
-    /// Something was written.
+    /// A log has grown.
     pub(super) fn notify(&self) {
-        // Cheap while nobody listens, and once for a listener however much is written.
-        if self.wanted.load(Ordering::SeqCst) && self.wanted.swap(false, Ordering::SeqCst) {
-            // It fails only when the counter is at its limit; then it is readable.
+        // One load while it is not armed, one write each time it is.
+        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
+            // Fails only if the counter is at its maximum; then it is readable.
             let _ = self.event.write(1);
         }
     }
 }
 
 impl AsRawFd for LogNotifier {
-    /// Readable from a ring until the next [`arm`](LogNotifier::arm).
+    /// Readable from a notification until the next [`arm`](LogNotifier::arm).
     fn as_raw_fd(&self) -> RawFd {
         self.event.as_raw_fd()
     }
@@ -52,10 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rings_once_for_whoever_listens() {
+    fn notify_wakes_once_each_time_it_is_armed() {
         let notifier = LogNotifier::new().unwrap();
         notifier.notify();
-        assert!(notifier.event.read().is_err(), "nobody listened");
+        assert!(notifier.event.read().is_err(), "not armed");
         notifier.arm(true);
         notifier.notify();
         notifier.notify();
@@ -64,6 +63,6 @@ mod tests {
         assert!(notifier.event.read().is_err(), "nothing was written since");
         notifier.arm(false);
         notifier.notify();
-        assert!(notifier.event.read().is_err(), "nobody listens any more");
+        assert!(notifier.event.read().is_err(), "disarmed");
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The output of a detached workload: `stdout.log` and `stderr.log` in its entry, written by the `io` event loop, read by
-//! `logs`.
+//! The output of a detached workload: `stdout.log` and `stderr.log` in the run directory, written by the `io` event loop, read by the
+//! verb `logs` and by clients of the control socket.
 //!
-//! Each holds records in the form that container runtimes use for Kubernetes (CRI), so that log shippers know it:
+//! The records have the form of Kubernetes' container runtimes (CRI), which log shippers read:
 //!
 //! ```text
 //! 2026-11-22T10:00:00.123456Z stdout F a line
@@ -10,8 +10,8 @@
 //! 2026-11-22T10:00:01.000000Z stdout F et
 //! ```
 //!
-//! `F` ends a line, `P` does not: together they are the bytes of the stream, exactly. Times grow strictly over both files, so
-//! that the order between the streams can be told.
+//! `F` ends a line, `P` does not: together they are exactly the bytes of the stream. Times increase strictly over both files, which
+//! orders the records of the two streams.
 
 mod log_notifier;
 mod reader;

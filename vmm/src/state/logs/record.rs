@@ -4,17 +4,14 @@
 use crate::config::rfc3339;
 use std::time::SystemTime;
 
-/// A stream of the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
 impl Stream {
-    /// Its file in the entry.
+    /// In the run directory.
     #[must_use]
     pub(crate) fn file_name(self) -> &'static str {
         match self {
@@ -31,21 +28,19 @@ impl Stream {
     }
 }
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// When it came out of the guest.
+    /// When it arrived from the guest.
     pub(crate) time: SystemTime,
-    /// Where it came out.
     pub(crate) stream: Stream,
-    /// It ends a line.
+    /// Whether it ends a line.
     pub(crate) full: bool,
-    /// Without the line's end.
+    /// Without the line end.
     pub(crate) text: Vec<u8>,
 }
 
 impl Record {
-    /// Writes a record to the end of `out`. `text` has no line end.
+    /// Appends a record to `out`. `text` has no line end.
     pub(super) fn write(time: SystemTime, stream: Stream, full: bool, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(rfc3339::format(time).as_bytes());
         out.extend_from_slice(format!(" {} {} ", stream.tag(), if full { 'F' } else { 'P' }).as_bytes());
@@ -53,7 +48,7 @@ impl Record {
         out.push(b'\n');
     }
 
-    /// Reads a line of a log.
+    /// Parses a line of a log.
     #[must_use]
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.strip_suffix(b"\n")?.splitn(4, |byte| *byte == b' ');
@@ -71,7 +66,7 @@ impl Record {
         Some(Self { time, stream, full, text: fields.next()?.to_owned() })
     }
 
-    /// What the workload wrote.
+    /// The bytes that the workload wrote.
     #[must_use]
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let end: &[u8] = if self.full { b"\n" } else { b"" };
@@ -86,7 +81,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     #[test]
-    fn what_is_no_record_is_none() {
+    fn parse_rejects_invalid_records() {
         for line in [
             &b""[..],
             b"\n",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The writing side: what comes out of a detached workload goes to its log at once. Used by the `io` event loop. A disk that
-//! is full costs records, never the workload its progress.
+//! Writes the output of a detached workload to its logs. Used by the `io` event loop. A full disk costs records; it never stops the
+//! workload.
 
 use super::log_notifier::LogNotifier;
 use super::record::{Record, Stream};
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Longest text of a record.
-const TEXT_BYTES: usize = 16 << 10;
+/// Text of a record.
+const MAX_TEXT_BYTES: usize = 16 << 10;
 
 /// The log of one stream.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Inner {
     warned: bool,
 }
 
-/// Gives each record of a run a time of its own.
+/// Gives each record of both streams a time of its own.
 #[derive(Debug, Default)]
 struct Clock(AtomicU64);
 
@@ -45,15 +45,14 @@ impl Clock {
 }
 
 impl StreamLog {
-    /// The logs of standard output and standard error in `entry`, each of which keeps up to `limit` bytes
-    /// and notifies `notifier`.
+    /// Creates the logs of standard output and standard error in `run_directory`. Each keeps up to `limit` bytes.
     ///
     /// # Errors
-    /// The host refused.
-    pub(crate) fn create(entry: &Path, limit: u64, notifier: &Arc<LogNotifier>) -> Result<[Arc<Self>; 2]> {
+    /// A file cannot be created.
+    pub(crate) fn create(run_directory: &Path, limit: u64, notifier: &Arc<LogNotifier>) -> Result<[Arc<Self>; 2]> {
         let clock = Arc::<Clock>::default();
         let create = |stream: Stream| -> Result<Arc<Self>> {
-            let file = RotatedFile::create(&entry.join(stream.file_name()), limit)?;
+            let file = RotatedFile::create(&run_directory.join(stream.file_name()), limit)?;
             let inner = Mutex::new(Inner { file, warned: false });
             Ok(Arc::new(Self { stream, inner, clock: Arc::clone(&clock), notifier: Arc::clone(notifier) }))
         };
@@ -69,7 +68,7 @@ impl LogSink for StreamLog {
                 Some(text) => (text, true),
                 None => (line, false),
             };
-            let mut parts = text.chunks(TEXT_BYTES).peekable();
+            let mut parts = text.chunks(MAX_TEXT_BYTES).peekable();
             if parts.peek().is_none() {
                 Record::write(self.clock.next(), self.stream, full, b"", &mut records);
             }
@@ -93,13 +92,13 @@ mod tests {
     use super::super::LogReader;
     use super::*;
 
-    fn create(entry: &Path, limit: u64) -> [Arc<StreamLog>; 2] {
-        StreamLog::create(entry, limit, &Arc::new(LogNotifier::new().unwrap())).unwrap()
+    fn create(directory: &Path, limit: u64) -> [Arc<StreamLog>; 2] {
+        StreamLog::create(directory, limit, &Arc::new(LogNotifier::new().unwrap())).unwrap()
     }
 
-    /// What `logs` would show: each stream's bytes, and the order of the streams.
-    fn read(entry: &Path) -> (Vec<u8>, Vec<u8>, Vec<Stream>) {
-        let mut reader = LogReader::open(entry).unwrap();
+    /// The bytes of each stream, and the stream of each record.
+    fn read(directory: &Path) -> (Vec<u8>, Vec<u8>, Vec<Stream>) {
+        let mut reader = LogReader::open(directory).unwrap();
         let (mut stdout, mut stderr, mut order) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(record) = reader.next().unwrap() {
             match record.stream {
@@ -112,40 +111,40 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_come_back_exactly_and_in_their_order() {
-        let entry = tempfile::tempdir().unwrap();
-        let [stdout, stderr] = create(entry.path(), 1 << 20);
+    fn bytes_are_read_exactly_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let [stdout, stderr] = create(directory.path(), 1 << 20);
         let long = [vec![b'x'; 40_000], b"\n\n\xff\0".to_vec()].concat();
         stdout.write(b"a prompt> ");
         stderr.write(b"oops\n");
         stdout.write(b"answer\n");
         stdout.write(&long);
-        let (out, err, order) = read(entry.path());
+        let (out, err, order) = read(directory.path());
         assert_eq!(out, [b"a prompt> answer\n", &*long].concat());
         assert_eq!(err, b"oops\n");
         assert_eq!(order[..3], [Stream::Stdout, Stream::Stderr, Stream::Stdout]);
-        let text = std::fs::read_to_string(entry.path().join("stderr.log")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("stderr.log")).unwrap();
         assert!(text.ends_with("Z stderr F oops\n"), "{text}");
     }
 
     #[test]
-    fn the_order_between_the_streams_holds_however_fast_they_are() {
-        let entry = tempfile::tempdir().unwrap();
-        let [stdout, stderr] = create(entry.path(), 1 << 20);
+    fn order_of_the_streams_holds_at_any_rate() {
+        let directory = tempfile::tempdir().unwrap();
+        let [stdout, stderr] = create(directory.path(), 1 << 20);
         for _ in 0..1000 {
             stdout.write(b"o\n");
             stderr.write(b"e\n");
         }
-        let order = read(entry.path()).2;
+        let order = read(directory.path()).2;
         assert!(order.chunks(2).all(|pair| pair == [Stream::Stdout, Stream::Stderr]));
     }
 
     #[test]
-    fn the_log_is_bounded_and_ends_with_the_last_line() {
-        let entry = tempfile::tempdir().unwrap();
-        let [stdout, _] = create(entry.path(), 10_000);
+    fn log_is_bounded_and_ends_with_the_last_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let [stdout, _] = create(directory.path(), 10_000);
         (0..1000).for_each(|number| stdout.write(format!("line {number}\n").as_bytes()));
-        let (out, ..) = read(entry.path());
+        let (out, ..) = read(directory.path());
         assert!(out.ends_with(b"line 998\nline 999\n") && out.len() < 10_000, "{}", out.len());
     }
 }
