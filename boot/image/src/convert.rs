@@ -6,9 +6,10 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{LayerError, with_layers};
 use crate::progress::Progress;
-use crate::root_disk::{self, RootDiskError, RootFormat, Volume};
-use crate::spool::Spool;
-use crate::tree::{Merge, MergeError};
+use crate::root_disk::{RootDiskError, RootFormat, Volume, Written};
+use crate::spool::{Spool, SpoolFile};
+use crate::tree::{Merge, MergeError, Tree};
+use crate::{erofs, squashfs};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -89,6 +90,21 @@ pub(crate) fn convert(
     let spool = spool.into_file().map_err(RootDiskError::Spool)?;
     let volume = Volume { uuid: image.digest.first_bytes(), name: VOLUME_NAME };
     let writing = |bytes, total| report(Progress::Writing { bytes, total });
-    let written = root_disk::write(format, &tree, &spool, &volume, disk, &writing)?;
+    let written = write_root_disk(format, &tree, &spool, &volume, disk, &writing)?;
     Ok(Converted { root_disk_digest: written.digest, root_disk_bytes: written.bytes, layer_bytes })
+}
+
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
+pub(crate) fn write_root_disk(
+    format: RootFormat,
+    tree: &Tree,
+    spool: &SpoolFile,
+    volume: &Volume,
+    file: &File,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Written, RootDiskError> {
+    match format {
+        RootFormat::Erofs => erofs::write(tree, spool, volume, file, progress),
+        RootFormat::Squashfs => squashfs::write(tree, spool, file, progress),
+    }
 }

@@ -43,3 +43,5 @@ pub(crate) const UNCOMPRESSED_BYTES: u64 = 128 << 30;
 pub(crate) const RATIO_FREE_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 1 << 30 };
 /// Beyond that, uncompressed bytes for one compressed byte.
 pub(crate) const RATIO: u64 = 200;
+/// Most bytes of all sparse files, holes counted: each block of 128 KiB is four bytes in a list.
+pub(crate) const SQUASHFS_SPARSE_BYTES: u64 = 1 << 40;

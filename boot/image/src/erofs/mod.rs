@@ -20,7 +20,6 @@ mod plan;
 mod xattr;
 
 pub(crate) use emit::write;
-pub(crate) use xattr::namespace as xattr_namespace;
 
 /// Block size; the guest's page size.
 const BLOCK: u64 = 4096;

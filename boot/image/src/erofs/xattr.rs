@@ -2,20 +2,8 @@
 //! Extended attributes, kept beside their inode.
 
 use super::format::{XattrEntry, XattrHeader};
-use crate::tree::Xattrs;
+use crate::tree::{Xattrs, xattr_namespace as namespace};
 use zerocopy::IntoBytes as _;
-
-/// Number of the namespace and what follows its prefix. `None` for a namespace that EROFS has no number for.
-pub(crate) fn namespace(name: &[u8]) -> Option<(u8, &[u8])> {
-    const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
-    match name {
-        b"system.posix_acl_access" => Some((2, b"")),
-        b"system.posix_acl_default" => Some((3, b"")),
-        _ => PREFIXES.iter().find_map(|(prefix, index)| {
-            name.strip_prefix(*prefix).filter(|rest| !rest.is_empty()).map(|rest| (*index, rest))
-        }),
-    }
-}
 
 /// Bytes that [`encode`] will write; a multiple of 4.
 pub(super) fn size(xattrs: &Xattrs) -> u64 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The root disk: which formats there are, what is common to writing them.
+//! The root disk: its formats, and what writing them has in common.
 
 mod chunks;
 mod output;
@@ -8,10 +8,8 @@ pub(crate) use chunks::Chunks;
 pub(crate) use output::{Output, write as write_output};
 
 use crate::digest::Digest;
+use crate::limits;
 use crate::spool::SpoolFile;
-use crate::tree::Tree;
-use crate::{erofs, limits, squashfs};
-use std::fs::File;
 use std::io;
 
 /// The file system of a root disk made from an image. EROFS is what coracle's own kernel has; squashfs is for kernels of
@@ -64,7 +62,7 @@ pub enum RootDiskError {
     #[error("the image's files have more than {} owners and groups, which squashfs cannot hold", u16::MAX)]
     Owners,
     /// Squashfs lists every block of a file, holes too.
-    #[error("the image has sparse files of more than {} GiB in all, which squashfs cannot hold", squashfs::SPARSE_BYTES >> 30)]
+    #[error("the image has sparse files of more than {} GiB in all, which squashfs cannot hold", limits::SQUASHFS_SPARSE_BYTES >> 30)]
     Sparse,
 }
 
@@ -82,21 +80,6 @@ impl RootDiskError {
 impl From<io::Error> for RootDiskError {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
-    }
-}
-
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
-pub(crate) fn write(
-    format: RootFormat,
-    tree: &Tree,
-    spool: &SpoolFile,
-    volume: &Volume,
-    file: &File,
-    progress: &dyn Fn(u64, u64),
-) -> Result<Written, RootDiskError> {
-    match format {
-        RootFormat::Erofs => erofs::write(tree, spool, volume, file, progress),
-        RootFormat::Squashfs => squashfs::write(tree, spool, file, progress),
     }
 }
 

@@ -22,7 +22,6 @@ mod table;
 mod xattr;
 
 pub(crate) use emit::write;
-pub(crate) use plan::SPARSE_BYTES;
 
 #[cfg(test)]
 #[path = "squashfs_tests.rs"]

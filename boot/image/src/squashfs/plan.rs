@@ -6,9 +6,6 @@ use crate::limits;
 use crate::root_disk::{Chunks, RootDiskError};
 use crate::tree::{Content, Data, NodeId, Tree};
 
-/// Most bytes of all sparse files, holes counted: each block of 128 KiB is four bytes in a list.
-pub(crate) const SPARSE_BYTES: u64 = 1 << 40;
-
 /// What is known of an inode before the tables are made.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Inode {
@@ -89,7 +86,7 @@ impl Plan {
             Data::Whole(_) => size,
             Data::Sparse(extents) => {
                 *sparse_bytes = size.saturating_add(*sparse_bytes);
-                if *sparse_bytes > SPARSE_BYTES {
+                if *sparse_bytes > limits::SQUASHFS_SPARSE_BYTES {
                     return Err(RootDiskError::Sparse);
                 }
                 let chunks = Chunks::of_bytes(size, BLOCK);

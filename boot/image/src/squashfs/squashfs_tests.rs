@@ -126,7 +126,7 @@ fn sparse_files_are_those_of_erofs_without_the_space_of_their_holes() {
 fn what_the_format_cannot_hold_is_refused() {
     let sparse = |size: u64| Member::file("s", "").pax("GNU.sparse.map", "").pax("GNU.sparse.size", size.to_string());
     let refusal = |layer: Archive| image_as(RootFormat::Squashfs, &[layer.bytes()]).unwrap().unwrap_err();
-    assert!(matches!(refusal(Archive::of([sparse(super::SPARSE_BYTES + 1)])), RootDiskError::Sparse));
+    assert!(matches!(refusal(Archive::of([sparse(crate::limits::SQUASHFS_SPARSE_BYTES + 1)])), RootDiskError::Sparse));
     let far = Member::file("s", "12").pax("GNU.sparse.map", "0,1,999999999999,1");
     let far = far.pax("GNU.sparse.size", "1000000000000");
     assert_eq!(files_of(Archive::of([far]))["/s"].size, 1_000_000_000_000);

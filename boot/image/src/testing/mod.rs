@@ -14,7 +14,8 @@ pub(crate) use model::{Model, step};
 pub(crate) use read_back::{Found, read_back};
 pub(crate) use read_squashfs::read_squashfs;
 
-use crate::root_disk::{self, RootDiskError, RootFormat, Volume};
+use crate::convert::write_root_disk;
+use crate::root_disk::{RootDiskError, RootFormat, Volume};
 use crate::spool::Spool;
 use crate::tree::{Merge, MergeError};
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<
     let path = directory.path().join("root");
     let file = std::fs::File::create(&path).unwrap();
     let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
-    let written = root_disk::write(format, &tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {});
+    let written = write_root_disk(format, &tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {});
     Ok(written.map(|written| {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(written.digest, crate::digest::Digest::of(&bytes));

@@ -7,6 +7,8 @@ mod merge;
 mod path;
 mod xattr;
 
+pub(crate) use xattr::namespace as xattr_namespace;
+
 pub use fault::Fault;
 pub(crate) use merge::Merge;
 pub use merge::MergeError;

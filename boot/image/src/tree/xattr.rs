@@ -5,6 +5,18 @@ use super::Xattrs;
 use super::fault::Fault;
 use crate::limits;
 
+/// Number of the namespace and what follows its prefix. `None` for a namespace without a number in EROFS.
+pub(crate) fn namespace(name: &[u8]) -> Option<(u8, &[u8])> {
+    const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
+    match name {
+        b"system.posix_acl_access" => Some((2, b"")),
+        b"system.posix_acl_default" => Some((3, b"")),
+        _ => PREFIXES.iter().find_map(|(prefix, index)| {
+            name.strip_prefix(*prefix).filter(|rest| !rest.is_empty()).map(|rest| (*index, rest))
+        }),
+    }
+}
+
 /// Attributes that EROFS and Linux know the namespace of; the rest is left out, as a file system without them would do.
 /// `trusted.overlay.` is left out too: it is overlayfs's own book-keeping and would let an image redirect the overlay
 /// that the guest puts over it.
@@ -12,7 +24,7 @@ pub(super) fn kept(xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Xattrs, Fault> {
     let mut bytes = 0;
     let mut kept = Vec::new();
     for (name, value) in xattrs {
-        if name.starts_with(b"trusted.overlay.") || crate::erofs::xattr_namespace(&name).is_none() {
+        if name.starts_with(b"trusted.overlay.") || namespace(&name).is_none() {
             log::debug!("extended attribute {} is left out", crate::tar::printable(&name));
             continue;
         }
