@@ -76,8 +76,8 @@ impl Client {
         self.request("GET", path, &())
     }
 
-    /// Sends a request that makes the connection a duplex channel. The buffer of the returned reader
-    /// may hold its first bytes.
+    /// Sends a request that makes the connection a duplex channel. The buffer of the returned
+    /// reader may hold its first bytes.
     ///
     /// # Errors
     /// As of [`request`](Self::request).

@@ -136,8 +136,8 @@ impl ControlSocket {
         self.open_output(client, Channel::Frames, opened);
     }
 
-    /// Opens a channel that gets the output of a detached workload from now on. Returns whether there
-    /// is one; otherwise the client got an error response.
+    /// Opens a channel that gets the output of a detached workload from now on. Returns whether
+    /// there is one; otherwise the client got an error response.
     pub(crate) fn attach(&mut self, client: ClientId) -> bool {
         let opened = self.logs.as_mut().map(|logs| logs.attach(client));
         self.open_output(client, Channel::Duplex, opened)
@@ -150,7 +150,10 @@ impl ControlSocket {
                 return true;
             }
             Some(Err(error)) => Response::error(500, &format!("cannot read the logs: {error}")),
-            None => Response::error(409, "no logs: the machine was started without -d"),
+            None => {
+                let what = if channel == Channel::Duplex { "cannot attach" } else { "no logs" };
+                Response::error(409, &format!("{what}: the machine was started without -d"))
+            }
         };
         self.server.respond(client, &error);
         false
@@ -190,9 +193,9 @@ impl ControlSocket {
         self.event_streams.iter().for_each(|client| self.server.send(*client, line.as_bytes()));
     }
 
-    /// The machine has ended, and `status` is the last: clients get what they wait for. What a client
-    /// does not take at once is lost, because the process ends now. Only the output of a detached
-    /// workload may take up to [`DRAIN_TIMEOUT`].
+    /// The machine has ended, and `status` is the last: clients get what they wait for. What a
+    /// client does not take at once is lost, because the process ends now. Only the output of a
+    /// detached workload may take up to [`DRAIN_TIMEOUT`].
     pub(crate) fn finish(mut self, status: &Status) {
         self.publish(status);
         for client in std::mem::take(&mut self.waiting) {

@@ -37,7 +37,8 @@ impl DetachKeys {
                 }
                 continue;
             }
-            // As in docker, what was held back is text, and the sequence can begin anew with this key.
+            // As in docker, what was held back is text, and the sequence can begin anew with this
+            // key.
             text.extend_from_slice(&self.keys[..std::mem::take(&mut self.typed)]);
             match byte == self.keys[0] {
                 true => self.typed = 1,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The framing of `exec`, `attach` and `logs`: docker's multiplexed streams. A frame is eight bytes,
-//! `[stream, 0, 0, 0, length]` with the length in big-endian order, then the payload.
+//! The framing of `exec`, `attach` and `logs`: docker's multiplexed streams. A frame is a header of
+//! eight bytes, `[stream, 0, 0, 0, length]` with the length in big-endian order, and the payload.
 //!
 //! | stream | from | payload |
 //! |---|---|---|

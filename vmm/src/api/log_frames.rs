@@ -59,7 +59,8 @@ impl LogFrames {
     /// The logs cannot be read.
     pub(super) fn open(entry: &Path, mut query: LogsQuery) -> Result<Self> {
         if !query.follow {
-            // Otherwise a workload that writes faster than its log is read would keep the client for ever.
+            // Otherwise a workload that writes faster than its log is read would keep the client
+            // for ever.
             query.until = query.until.into_iter().chain([SystemTime::now()]).min();
         }
         let reader = match query.tail {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Clients of the control socket that get the output of a detached workload: `GET /v1/logs`, and the
-//! output of `POST /v1/attach`. Part of `main`'s event loop.
+//! Clients of the control socket that get the output of a detached workload: `GET /v1/logs`, and
+//! the output of `POST /v1/attach`. Part of `main`'s event loop.
 //!
 //! The log is the buffer between the workload and all clients. A client costs its position in the
 //! log and its outbox, however slow it is. If the log is rotated twice before a client has read it,
@@ -63,7 +63,8 @@ impl LogStreams {
         Ok(())
     }
 
-    /// Adds a client that gets what is written from now on, and the exit. The caller opens its channel.
+    /// Adds a client that gets what is written from now on, and the exit. The caller opens its
+    /// channel.
     ///
     /// # Errors
     /// The logs cannot be read.

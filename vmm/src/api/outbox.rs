@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Bytes on their way to a peer that may be slow: written as far as its socket takes them, the rest
-//! kept, bounded in bytes and in frames. Used by `main`'s event loop for every client of the control
-//! socket, and by the verbs `exec` and `attach` for the way to it. No call waits.
+//! kept, bounded in bytes and in frames. Used by `main`'s event loop for every client of the
+//! control socket, and by the verbs `exec` and `attach` for the way to it. No call waits.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Result, Write};

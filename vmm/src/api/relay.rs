@@ -37,7 +37,8 @@ pub(crate) struct Streams {
     pub(crate) input: bool,
     /// The terminal of this process, if it is raw.
     pub(crate) terminal: Option<RawTerminal>,
-    /// The process has a terminal that was shown elsewhere: it gets the size of this one, and redraws.
+    /// The process has a terminal that was shown elsewhere: it gets the size of this one, and
+    /// redraws.
     pub(crate) redraw: bool,
     /// End the relay when typed.
     pub(crate) detach_keys: Option<DetachKeys>,
@@ -77,8 +78,8 @@ fn try_relay(stream: BufReader<UnixStream>, streams: &mut Streams, signals: &Sig
     let mut frames = FrameReader::default();
     frames.push(stream.buffer());
     let mut socket = stream.into_inner();
-    // The process may read its input only after its output was read: neither direction may block the
-    // other.
+    // The process may read its input only after its output was read: neither direction may block
+    // the other.
     socket.set_nonblocking(true).map_err(RelayError::Connection)?;
     let mut outbox = Outbox::default();
     if streams.redraw {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `attach`: stands for the workload of a detached machine: same streams, same signals, same
-//! exit status.
+//! The verb `attach`: stands for the workload of a detached machine: same streams, same signals,
+//! same exit status.
 
 use super::exec::{finish, relay_failure};
 use super::machines::{MachineArgument, connect, machine_failure};

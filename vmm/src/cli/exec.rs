@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `exec`: runs another process in a running machine, and stands for it: same streams, same
-//! signals, same exit status.
+//! The verb `exec`: runs another process in a running machine, and stands for it: same streams,
+//! same signals, same exit status.
 
 use super::machines::{RunDirArgument, connect, machine_failure};
 use crate::api::relay::{RelayEnd, RelayError, Streams, relay};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `status`: prints the status of one machine: from the machine itself while it runs, so that
-//! the counters are fresh; else from its run directory.
+//! The verb `status`: prints the status of one machine: from the machine itself while it runs, so
+//! that the counters are fresh; else from its run directory.
 
 use super::machines::{self, MachineArgument, print};
 use super::{ps, words};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verbs `stop` and `kill`. A machine that has ended is stopped already; one that does not listen
-//! yet gets a signal.
+//! The verbs `stop` and `kill`. A machine that has ended is stopped already; one that does not
+//! listen yet gets a signal.
 
 use super::machines::{MachineArguments, machine_failure, print_each, require_running};
 use crate::api::client::{Client, ClientError};

@@ -2,7 +2,7 @@
 //! The query of `GET /v1/logs`: docker's parameters, with docker's forms of their values. RFC 3986,
 //! 2.1 and 3.4. Pure.
 
-use super::http::Response;
+use super::connection::Response;
 use crate::config::moment::Moment;
 use crate::config::number::Tail;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The transport of the control socket: HTTP/1.1 for a bounded number of clients, on an epoll set of
-//! its own whose descriptor `main`'s event loop waits for. No call waits, and no operation is
+//! The transport of the control socket: HTTP/1.1 for a bounded number of clients, on an epoll set
+//! of its own whose descriptor `main`'s event loop waits for. No call waits, and no operation is
 //! performed here.
 //!
 //! | limit | of | beyond it |
@@ -13,13 +13,11 @@
 //! | 30 s | without progress while output waits, but for `exec` and `attach` | closed |
 
 mod connection;
-mod http;
 mod logs_query;
 mod route;
 mod socket;
 
-pub(crate) use connection::Channel;
-pub(crate) use http::Response;
+pub(crate) use connection::{Channel, Response};
 pub(crate) use logs_query::LogsQuery;
 pub(crate) use route::{Command, Exec, Kill, Query, Stop};
 pub(crate) use socket::connect;
@@ -103,7 +101,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Also accepts clients from an inherited socket, which must not block. The same users are permitted.
+    /// Also accepts clients from an inherited socket, which must not block. The same users are
+    /// permitted.
     ///
     /// # Errors
     /// The host refuses, or there are [`MAX_LISTENERS`].
@@ -268,8 +267,8 @@ impl Server {
         self.served.events.push((id, event));
     }
 
-    /// Lets `act` change a connection, then writes what the client takes. Drops a client that is gone
-    /// or too slow for `act`.
+    /// Lets `act` change a connection, then writes what the client takes. Drops a client that is
+    /// gone or too slow for `act`.
     fn with(
         &mut self,
         id: ClientId,

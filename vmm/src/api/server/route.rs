@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Routing: the table of paths, the parameters of each, and whether it is a [`Query`] or a
-//! [`Command`]. Nothing after this dispatches on a path. Pure. `vmm/openapi.json` describes the same
-//! for users; a test compares the two.
+//! [`Command`]. Nothing after this dispatches on a path. Pure. `vmm/openapi.json` describes the
+//! same for users; a test compares the two.
 
-use super::http::{Request, Response};
+use super::connection::{Request, Response};
 use super::logs_query::LogsQuery;
 use crate::config::signal::SignalNumber;
 use guest_protocol::exec::ExecSpec;
@@ -198,7 +198,7 @@ mod openapi_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::super::http::Form;
+    use super::super::connection::Form;
     use super::*;
 
     fn request(method: &str, target: &str, body: &str, upgrade: bool) -> Request {

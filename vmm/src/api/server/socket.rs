@@ -2,8 +2,8 @@
 //! `control.sock` in an entry of the run directory: its path, and which users may connect. Used by
 //! `main` of the server and of clients.
 //!
-//! The path of an entry may be longer than a socket address (108 bytes, unix(7)), so the directory is
-//! opened and the address leads through its descriptor.
+//! The path of an entry may be longer than a socket address (108 bytes, unix(7)), so the directory
+//! is opened and the address leads through its descriptor.
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::sockopt::socket_peercred;
