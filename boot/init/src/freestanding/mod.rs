@@ -11,4 +11,5 @@ mod standard;
 pub(crate) mod system_call;
 
 pub(crate) use entry::environment;
+pub(crate) use panic::reset;
 pub(crate) use standard::{Line, open_missing_descriptors, replace_standard_descriptors, stderr, stdin};

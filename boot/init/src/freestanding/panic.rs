@@ -5,6 +5,16 @@
 // Reason for unsafe code: two symbols with fixed names.
 #![allow(unsafe_code)]
 
+use rustix::system::{RebootCommand, reboot};
+
+/// Resets the machine.
+pub(crate) fn reset() -> ! {
+    loop {
+        // It cannot fail for PID 1.
+        let _ = reboot(RebootCommand::Restart);
+    }
+}
+
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
     super::Line::new(format_args!("{information}")).to_console();
@@ -15,7 +25,7 @@ fn end() -> ! {
     if super::system_call::is_child() {
         super::system_call::exit(127)
     }
-    crate::pid1::reset()
+    reset()
 }
 
 /// Referenced by the precompiled `alloc`. With `panic = "abort"` nothing unwinds.

@@ -21,7 +21,7 @@ mod root;
 mod streams;
 mod workload;
 
-use crate::freestanding::Line;
+use crate::freestanding::{Line, reset};
 use console_ports::ConsolePorts;
 use control::Control;
 use core::convert::Infallible;
@@ -29,7 +29,6 @@ use failure::Failure;
 use guest_protocol::protocol::{ToHost, VERSION};
 use guest_protocol::run_spec::RunSpec;
 use rustix::fd::OwnedFd;
-use rustix::system::{RebootCommand, reboot};
 
 /// Serves the host until it cuts the power, or resets the machine if there is no host.
 pub(crate) fn run() -> ! {
@@ -65,12 +64,4 @@ fn run_workload(spec: &RunSpec, control: &mut Control, stdio: OwnedFd, stderr: O
     let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify })?;
     root.finish(&spec.root)?;
     Ok(ended)
-}
-
-/// Resets the machine.
-pub(crate) fn reset() -> ! {
-    loop {
-        // It cannot fail for PID 1.
-        let _ = reboot(RebootCommand::Restart);
-    }
 }
