@@ -75,7 +75,7 @@ fn disk_locked_by_another_process_is_rejected() {
     // A lock of this process conflicts with coracle's lock on its open file description, like that of another coracle.
     fcntl_lock(&holder, FlockOperation::NonBlockingLockExclusive).expect("no other process has it");
     let run = dir.run(&["--disk", &disk(&path, ""), &image("busybox"), "true"]);
-    run.assert_status(125).assert_one_line_naming(&["data.img", "lock"]);
+    run.assert_status(125).assert_one_line_naming(&["data.img", "in use"]);
 }
 
 fn file_given_as_two_disks_is_rejected_if_one_writes() {
