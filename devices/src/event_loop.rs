@@ -16,6 +16,9 @@ use std::time::Duration;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
+/// Events that one wait returns.
+const MAX_READY_EVENTS: usize = 32;
+
 /// An event loop cannot start, or cannot run a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum EventLoopError {
@@ -27,17 +30,40 @@ pub enum EventLoopError {
         /// Error of the operating system.
         source: std::io::Error,
     },
+    /// The host has no descriptor left.
+    #[error("cannot create the event loop {name}")]
+    Create {
+        /// Name of the thread.
+        name: String,
+        /// Error of the operating system.
+        source: std::io::Error,
+    },
     /// A descriptor cannot be waited for (no kernel memory, `fs.epoll.max_user_watches` reached).
     #[error("cannot wait for descriptor {descriptor}")]
     Watch {
         /// The descriptor.
         descriptor: RawFd,
         /// Error of the operating system.
-        source: event_manager::Error,
+        source: std::io::Error,
     },
-    /// The host has no descriptor left, or the loop has ended.
-    #[error(transparent)]
-    Events(#[from] event_manager::Error),
+    /// The loop has ended, and its workers with it.
+    #[error("the event loop has ended")]
+    Ended,
+}
+
+/// For calls from other threads, which fail only when there is no loop any more.
+impl From<event_manager::Error> for EventLoopError {
+    fn from(_: event_manager::Error) -> Self {
+        Self::Ended
+    }
+}
+
+/// Without event-manager's text, which repeats its source.
+fn io_error(error: event_manager::Error) -> std::io::Error {
+    match error {
+        event_manager::Error::Epoll(errno) | event_manager::Error::EventFd(errno) => errno.into(),
+        error => std::io::Error::other(error),
+    }
 }
 
 /// A worker on a loop, until it is taken back.
@@ -59,7 +85,8 @@ impl EventLoop {
     /// # Errors
     /// The host is out of threads or descriptors.
     pub fn spawn(name: &str) -> Result<Self, EventLoopError> {
-        let manager = EventManager::<Subscriber>::new_with_capacity(32)?;
+        let manager = EventManager::<Subscriber>::new_with_capacity(MAX_READY_EVENTS)
+            .map_err(|error| EventLoopError::Create { name: name.to_owned(), source: io_error(error) })?;
         let stopping = Arc::new(AtomicBool::new(false));
         let handle = EventLoopHandle { endpoint: manager.remote_endpoint(), stopping: Arc::clone(&stopping) };
         let (alive, ended) = channel::<()>();
@@ -192,8 +219,8 @@ impl MutEventSubscriber for Subscriber {
                 Ok(()) => {}
                 // Regular files and the like are always ready, and a worker tries before it waits.
                 Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EPERM => {}
-                Err(source) => {
-                    self.error = Some(EventLoopError::Watch { descriptor, source });
+                Err(error) => {
+                    self.error = Some(EventLoopError::Watch { descriptor, source: io_error(error) });
                     return;
                 }
             }

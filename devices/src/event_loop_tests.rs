@@ -79,8 +79,8 @@ fn stop_drains_the_workers_and_later_calls_fail() {
     let id = handle.add(worker).unwrap();
     events.stop();
     assert_eq!(reports.try_iter().collect::<Vec<_>>(), ["start", "drain", "drop"]);
-    assert!(handle.take(id).is_err());
-    assert!(handle.add(reporter().0).is_err());
+    assert!(matches!(handle.take(id), Err(EventLoopError::Ended)));
+    assert!(matches!(handle.add(reporter().0), Err(EventLoopError::Ended)));
 }
 
 /// Waits for one descriptor.

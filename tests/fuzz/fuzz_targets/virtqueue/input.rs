@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the fuzzer's bytes mean: a device, and what a guest and the host do with it, one step after the other.
+//! The meaning of the fuzzer's bytes: a device, and the steps of a guest and of the host.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 
@@ -9,8 +9,8 @@ pub struct Input {
     pub variant: u8,
     /// Accepted by the driver, as far as they are offered.
     pub features: u64,
-    /// A driver that keeps to the rules of the rings and of the registers, though not to those of the device. More can be
-    /// said of what comes back to it.
+    /// The driver follows the rules of the rings and of the registers, though not those of the device. More can be
+    /// asserted of what is returned to it.
     pub polite: bool,
     pub steps: Vec<Step>,
 }
@@ -30,7 +30,7 @@ pub enum Step {
         offset: u16,
         width: u8,
     },
-    /// A chain of descriptors, offered and kicked for.
+    /// A chain of descriptors, offered with a notification.
     Chain {
         queue: u8,
         slot: u8,
@@ -86,13 +86,13 @@ pub enum Step {
     HostSends {
         count: u16,
     },
-    HostTakes,
+    HostReads,
     HostCloses {
         input: bool,
     },
 }
 
-/// What the first readable buffer of a chain holds: noise, or what a device takes for a request.
+/// Content of the first readable buffer of a chain: noise, or a request.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Content {
     Noise([u64; 4]),
@@ -135,7 +135,7 @@ impl Content {
     }
 }
 
-/// Where one descriptor points.
+/// The buffer of one descriptor.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Buffer {
     /// In units of 32 bytes from the start of the buffers; with `wild`, anywhere.
@@ -145,7 +145,7 @@ pub struct Buffer {
     pub flags: u8,
 }
 
-/// Lengths that a device knows come up more often than others.
+/// Lengths that mean something to a device are more frequent than others.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Length {
     One,

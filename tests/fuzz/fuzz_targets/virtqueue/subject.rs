@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The device under test: one of each kind, with a host side that the fuzzer can move, and a shell around it that keeps
-//! the worker off the event loop, so that it runs where and when the fuzzer says.
+//! The device under test: one of each type, with a host side that the fuzzer controls. A wrapper keeps the worker off the
+//! event loop, so that it runs when and where the fuzzer calls it.
 
 use devices::event_loop::Source;
 use devices::log_sink::LogSink;
+use devices::turn::Turn;
 use devices::virtio::block::{Block, BlockConfig};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use devices::virtio::net::{Net, NetConfig, Tap};
@@ -18,10 +19,10 @@ use vmm_sys_util::epoll::EventSet;
 
 /// Bytes of the disk.
 const DISK_SIZE: u64 = 1 << 20;
-/// Bytes of a pipe: few, so that the console has to wait for its reader.
+/// Bytes of a pipe: few, so that the console waits for its reader.
 const PIPE_SIZE: usize = 4096;
 
-/// Which device.
+/// A device type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Rng,
@@ -44,38 +45,38 @@ impl Kind {
 /// The host's ends of the console; none for other devices.
 #[derive(Default)]
 pub struct Host {
-    sends: Option<File>,
-    takes: Option<File>,
+    input: Option<File>,
+    output: Option<File>,
 }
 
 impl Host {
-    /// Sends as much as there is room for.
+    /// Sends as much as the pipe accepts.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.sends.as_mut().map(|pipe| pipe.write(bytes));
+        let _ = self.input.as_mut().map(|pipe| pipe.write(bytes));
     }
 
-    /// Takes at most a page of what came out.
-    pub fn take(&mut self) {
-        let _ = self.takes.as_mut().map(|pipe| pipe.read(&mut [0; PIPE_SIZE]));
+    /// Reads at most a page of the output.
+    pub fn read(&mut self) {
+        let _ = self.output.as_mut().map(|pipe| pipe.read(&mut [0; PIPE_SIZE]));
     }
 
     /// Ends the input, or stops reading the output.
     pub fn close(&mut self, input: bool) {
-        *(if input { &mut self.sends } else { &mut self.takes }) = None;
+        *(if input { &mut self.input } else { &mut self.output }) = None;
     }
 }
 
 /// The worker of an activated device, until the driver resets it.
-pub type Place = Arc<Mutex<Option<Box<dyn Worker>>>>;
+pub type SharedWorker = Arc<Mutex<Option<Box<dyn Worker>>>>;
 
-/// A device that leaves its worker in a place where the fuzzer finds it.
-pub struct Shell {
+/// A device that shares its worker with the fuzzer.
+pub struct Wrapper {
     device: Box<dyn VirtioDevice>,
-    place: Place,
+    worker: SharedWorker,
 }
 
-/// `variant` picks among the ways to configure a device of this kind.
-pub fn device(kind: Kind, variant: u8) -> (Shell, Place, Host) {
+/// `variant` selects among the configurations of a device of this type.
+pub fn device(kind: Kind, variant: u8) -> (Wrapper, SharedWorker, Host) {
     let mut host = Host::default();
     let device: Box<dyn VirtioDevice> = match kind {
         Kind::Rng => Box::new(Rng::new()),
@@ -83,8 +84,8 @@ pub fn device(kind: Kind, variant: u8) -> (Shell, Place, Host) {
         Kind::Console => Box::new(console(variant, &mut host)),
         Kind::Net => Box::new(Net::new(NetConfig { tap: Tap::unconnected(), mac: [2; 6] })),
     };
-    let place = Place::default();
-    (Shell { device, place: Arc::clone(&place) }, place, host)
+    let worker = SharedWorker::default();
+    (Wrapper { device, worker: Arc::clone(&worker) }, worker, host)
 }
 
 fn disk(variant: u8) -> Block {
@@ -114,19 +115,19 @@ fn console(variant: u8, host: &mut Host) -> Console {
     let (mut input, mut output) = (None, None);
     if variant & 1 == 0 {
         let (reader, writer) = pipe();
-        host.sends = Some(File::from(writer));
+        host.input = Some(File::from(writer));
         input = Some(PortInput::new(reader).expect("pipes can be examined"));
     }
     if variant & 2 == 0 {
         let (reader, writer) = pipe();
-        host.takes = Some(File::from(reader));
+        host.output = Some(File::from(reader));
         output = Some(PortOutput::descriptor(writer).expect("pipes can be examined"));
     }
     let log = PortOutput::Log(Arc::new(NoLog));
     Console::new(vec![port("console", None, Some(log)), port("stdio", input, output)])
 }
 
-impl VirtioDevice for Shell {
+impl VirtioDevice for Wrapper {
     fn identity(&self) -> &DeviceIdentity {
         self.device.identity()
     }
@@ -135,32 +136,38 @@ impl VirtioDevice for Shell {
         self.device.read_config(offset, data);
     }
 
-    fn activate(&mut self, activation: Activation) -> Result<Box<dyn Worker>, ActivateError> {
-        let worker = self.device.activate(activation)?;
-        let before = self.place.lock().expect("no panic is survived").replace(worker);
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        self.device.write_config(offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        let mut workers = self.device.activate(activation)?;
+        let worker = workers.pop().expect("a device has a worker");
+        assert!(workers.is_empty(), "these devices have one worker each");
+        let before = self.worker.lock().expect("no panic is survived").replace(worker);
         assert!(before.is_none(), "a device is activated while it has a worker");
-        Ok(Box::new(Deputy(Arc::clone(&self.place))))
+        Ok(vec![Box::new(StandIn(Arc::clone(&self.worker)))])
     }
 }
 
-/// On the event loop in place of the worker; goes when the driver resets the device, and takes the worker along.
-struct Deputy(Place);
+/// Is on the event loop instead of the worker. When the driver resets the device, both are dropped.
+struct StandIn(SharedWorker);
 
-impl Worker for Deputy {
+impl Worker for StandIn {
     fn sources(&self) -> Vec<Source> {
         Vec::new()
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, _: &mut Turn<'_>) {
         if let Some(worker) = &mut *self.0.lock().expect("no panic is survived") {
-            worker.start();
+            worker.start(&mut Turn::unlimited());
         }
     }
 
-    fn process(&mut self, _: u32, _: EventSet) {}
+    fn process(&mut self, _: u32, _: EventSet, _: &mut Turn<'_>) {}
 }
 
-impl Drop for Deputy {
+impl Drop for StandIn {
     fn drop(&mut self) {
         *self.0.lock().expect("no panic is survived") = None;
     }
