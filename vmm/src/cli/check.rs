@@ -109,12 +109,11 @@ fn check_scratch(request: &Request, directories: &Directories) -> Result<String,
 
 fn resolve(request: &Request) -> Result<ResolvedRequest, Failure> {
     let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
-    ResolvedRequest::new(request, &files).fails_as(EndReason::ConfigError)
+    Ok(ResolvedRequest::new(request, &files)?)
 }
 
 /// Only whether it exists: its content is checked when it is converted.
-fn check_image(image: &str) -> Result<String, Failure> {
-    let reference = ImageReference::parse(image).fails_as(EndReason::ImageError)?;
+fn check_image(reference: &ImageReference) -> Result<String, Failure> {
     match reference.path().metadata() {
         Ok(_) => Ok(reference.to_string()),
         Err(error) => Err(Failure::new(EndReason::ImageError, format!("{reference}: {error}"))),

@@ -25,7 +25,7 @@ use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::{NetConfig, Tap, TapError};
 use kvm::{KvmHost, Profile};
-use oci_image::{ImageReference, Platform, Prepare, RootFormat};
+use oci_image::{Platform, Prepare, RootFormat};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Preparation {
     pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
         let progress = ProgressLine::new();
         let request = &self.request;
-        let resolved = ResolvedRequest::new(request, &self.env_files).fails_as(EndReason::ConfigError)?;
+        let resolved = ResolvedRequest::new(request, &self.env_files)?;
         let kernel = open_kernel(request, &self.directories, &progress)?;
         let cache = self.directories.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
@@ -129,8 +129,8 @@ impl Preparation {
 
     /// The root disk: the user's own, or the one that is made from the image.
     fn root(&self, source: RootSource, kernel: &Kernel, progress: &ProgressLine) -> Result<Root, Failure> {
-        let image = match source {
-            RootSource::Image(image) => image,
+        let reference = match source {
+            RootSource::Image(reference) => reference,
             RootSource::Disk(disk, workload) => {
                 return Ok(Root {
                     disk,
@@ -141,7 +141,6 @@ impl Preparation {
                 });
             }
         };
-        let reference = ImageReference::parse(&image).fails_as(EndReason::ImageError)?;
         let cache = self.directories.cache().fails_as(EndReason::HostError)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));

@@ -3,6 +3,7 @@
 //! that contradict each other are rejected, disks are opened, the terminal is measured. Kernel, image and scratch disk are
 //! still missing. Runs on the thread `prepare`, and for `coracle check` on `main`.
 
+use super::failure::Failure;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
 use crate::config::environment::{self, EnvVar};
@@ -11,11 +12,12 @@ use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::descriptor::{self, DescriptorError};
 use crate::host::terminal;
+use crate::state::end::EndReason;
 use boot::CommandLine;
 use boot::cmdline::CommandLineError;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::run_spec;
-use oci_image::ImageConfig;
+use oci_image::{ImageConfig, ImageReference, ReferenceError};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -63,6 +65,18 @@ pub(crate) enum ResolveError {
     Random(#[source] std::io::Error),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
+    #[error(transparent)]
+    Image(#[from] ReferenceError),
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        let reason = match error {
+            ResolveError::Image(_) => EndReason::ImageError,
+            _ => EndReason::ConfigError,
+        };
+        Self::new(reason, error)
+    }
 }
 
 /// Disks that cannot be used, or not together.
@@ -95,8 +109,7 @@ pub(crate) struct InterfaceConfig {
 /// Where the root disk comes from.
 #[derive(Debug)]
 pub(crate) enum RootSource {
-    /// An image reference as it was given.
-    Image(String),
+    Image(ImageReference),
     /// The user's own disk, open, and what runs from it.
     Disk(BlockConfig, Box<Workload>),
 }
@@ -181,7 +194,7 @@ fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, Re
     match (&request.image, &request.rootfs) {
         (Some(_), Some(_)) => Err(ResolveError::ImageAndRootfs),
         (None, None) => Err(ResolveError::NoImage),
-        (Some(image), None) => Ok(RootSource::Image(image.clone())),
+        (Some(image), None) => Ok(RootSource::Image(ImageReference::parse(image)?)),
         (None, Some(path)) => {
             let workload = Workload::decide(&ImageConfig::default(), request, env_files, environment::host_value)?;
             let serial = ROOT_SERIAL.to_owned();
@@ -315,7 +328,7 @@ mod tests {
     #[test]
     fn a_plain_image_needs_nothing_else() {
         let resolved = ResolvedRequest::new(&request("oci:x"), &[]).unwrap();
-        assert!(matches!(resolved.root, RootSource::Image(image) if image == "oci:x"));
+        assert!(matches!(resolved.root, RootSource::Image(image) if image.to_string() == "oci:x"));
         assert!(resolved.disks.is_empty() && resolved.interfaces.is_empty() && resolved.terminal.is_none());
     }
 
@@ -326,6 +339,7 @@ mod tests {
         let image = request("oci:x");
         let table = [
             (Request::default(), "IMAGE"),
+            (request("docker://x"), "skopeo copy"),
             (Request { rootfs: Some("/dev/null".into()), ..image.clone() }, "--rootfs"),
             (Request { rootfs: Some("/dev/null".into()), ..Request::default() }, "command"),
             (Request { workdir: Some("relative".into()), ..image.clone() }, "relative"),
