@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Number of virtual CPUs.
+//! `--cpus NUMBER`.
 
 use boot::layout::MAXIMUM_CPUS;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// No number of CPUs that a guest can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CpuCountError {
-    /// docker's way to limit time.
-    #[error("a guest has whole CPUs, and `{0}` is a fraction")]
-    Fraction(String),
-    /// Anything else.
-    #[error("a guest has 1 to {MAXIMUM_CPUS} CPUs, not `{0}`")]
+    /// In docker a fraction limits CPU time.
+    #[error("fractional CPUs are not supported")]
+    Fraction,
+    #[error("expected 1 to {MAXIMUM_CPUS} CPUs, found `{0}`")]
     Range(String),
 }
 
@@ -22,7 +20,6 @@ pub(crate) enum CpuCountError {
 pub(crate) struct CpuCount(u8);
 
 impl CpuCount {
-    /// The number.
     #[must_use]
     pub(crate) fn get(self) -> u8 {
         self.0
@@ -59,9 +56,9 @@ impl FromStr for CpuCount {
         match text.parse::<u64>() {
             Ok(number) => number.try_into(),
             Err(_) if text.parse::<f64>().is_ok_and(|number| number.fract() != 0.0 && number.is_finite()) => {
-                Err(CpuCountError::Fraction(text.to_owned()))
+                Err(CpuCountError::Fraction)
             }
-            // `2.0` is what scripts make of 2.
+            // Scripts write 2 as `2.0`.
             Err(_) => match text.strip_suffix(".0").map(str::parse::<u64>) {
                 Some(Ok(number)) => Self::try_from(number),
                 _ => Err(CpuCountError::Range(text.to_owned())),
@@ -75,16 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_to_the_maximum_are_taken() {
+    fn from_str_accepts_1_to_the_maximum() {
         for (text, count) in [("1", 1), ("2", 2), ("2.0", 2), ("32", MAXIMUM_CPUS)] {
             assert_eq!(text.parse(), Ok(CpuCount(count)), "{text}");
         }
     }
 
     #[test]
-    fn fractions_are_told_from_other_mistakes() {
+    fn from_str_rejects_fractions_and_other_numbers() {
         for text in ["1.5", "0.5", "-0.5"] {
-            assert_eq!(text.parse::<CpuCount>(), Err(CpuCountError::Fraction(text.into())), "{text}");
+            assert_eq!(text.parse::<CpuCount>(), Err(CpuCountError::Fraction), "{text}");
         }
         for text in ["0", "33", "-1", "many", "", "1e400", "NaN", "256"] {
             assert_eq!(text.parse::<CpuCount>(), Err(CpuCountError::Range(text.into())), "{text}");

@@ -10,9 +10,9 @@ use std::str::FromStr;
 /// Where a document goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// A file: a result replaces it as a whole, events are added to it.
+    /// A result replaces the file atomically, events are appended.
     File(PathBuf),
-    /// An inherited descriptor.
+    /// Inherited from the parent process.
     Descriptor(i32),
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_fd_and_a_number_is_a_descriptor() {
+    fn from_str_reads_fd_and_a_number_as_a_descriptor() {
         assert_eq!("fd:9".parse(), Ok(Destination::Descriptor(9)));
         for text in ["result.json", "fd", "fd:", "fd:x", "./fd:9"] {
             assert_eq!(text.parse(), Ok(Destination::File(text.into())), "{text}");

@@ -6,29 +6,22 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Serial of the root disk.
 pub(crate) const ROOT_SERIAL: &str = "root";
-/// Serial of the scratch disk.
 pub(crate) const SCRATCH_SERIAL: &str = "scratch";
 
-/// No disk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DiskError {
-    /// A word that is none of the three.
-    #[error("a disk is path=FILE[,ro][,serial=S], without `{0}`")]
+    #[error("unknown word `{0}`; expected path=FILE[,ro][,serial=S]")]
     Word(String),
-    /// A word too many.
-    #[error("a disk has one `{0}`")]
+    #[error("more than one `{0}`")]
     Twice(&'static str),
-    /// No file.
-    #[error("a disk has a path: path=FILE[,ro][,serial=S]")]
+    #[error("no path; expected path=FILE[,ro][,serial=S]")]
     NoPath,
-    /// A serial that a device cannot have or that is taken.
-    #[error("the serial `{0}` is not 1 to 20 letters, digits, `_`, `.` or `-`, or is one of coracle's own")]
+    #[error("serial `{0}`: expected 1 to 20 letters, digits, `_`, `.` or `-`, and neither `root` nor `scratch`")]
     Serial(String),
 }
 
-/// A disk as it was asked for.
+/// A disk as given; it is opened in [`run`](crate::run).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
@@ -80,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_read_and_written_in_one_form() {
+    fn display_writes_what_from_str_reads() {
         for text in ["path=a.img", "path=/x/y=z.img,ro", "path=a,serial=data-1", "path=a,ro,serial=S"] {
             assert_eq!(text.parse::<Disk>().unwrap().to_string(), text);
         }
@@ -88,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_disk_is_refused() {
+    fn from_str_rejects_invalid_disks() {
         for (text, error) in [
             ("", DiskError::Word(String::new())),
             ("file.img", DiskError::Word("file.img".into())),

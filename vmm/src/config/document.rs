@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The configuration document: a [`Request`] as one JSON object with a version. Unknown and repeated keys are refused.
+//! The configuration document: a [`Request`] as one JSON object with a version. Unknown and repeated keys are
+//! rejected.
 
 use super::request::Request;
 use serde::Deserialize;
@@ -8,53 +9,29 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Version of the document that this coracle reads and writes.
+/// The only version that is read and written.
 pub(crate) const VERSION: u32 = 1;
-/// Longest document that is read.
-const DOCUMENT_BYTES: u64 = 32 << 20;
+const MAX_DOCUMENT_BYTES: u64 = 32 << 20;
 
-/// No configuration document.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
-    /// It cannot be read.
     #[error("cannot read configuration {path}")]
-    Read {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Larger than any request.
-    #[error("configuration {path} has more than {} MiB", DOCUMENT_BYTES >> 20)]
-    Size {
-        /// Its file.
-        path: PathBuf,
-    },
-    /// Not an object of JSON.
-    #[error("configuration {0} is no JSON object")]
-    NoObject(PathBuf),
-    /// Another format, or none that is known.
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("configuration {path} has more than {} MiB", MAX_DOCUMENT_BYTES >> 20)]
+    TooLarge { path: PathBuf },
+    #[error("configuration {0} is not a JSON object")]
+    NotAnObject(PathBuf),
     #[error("configuration {path} has {}; this coracle reads version {VERSION}", match version {
         Some(version) => format!("version {version}"),
         None => "no version".to_owned(),
     })]
-    Version {
-        /// Its file.
-        path: PathBuf,
-        /// What it says.
-        version: Option<Value>,
-    },
+    Version { path: PathBuf, version: Option<Value> },
     /// A key or a value that does not belong there.
     #[error("configuration {path}")]
-    Content {
-        /// Its file.
-        path: PathBuf,
-        /// Where, and what.
-        source: serde_json::Error,
-    },
+    Content { path: PathBuf, source: serde_json::Error },
 }
 
-/// Options that JSON cannot hold.
+/// An option that JSON cannot hold.
 #[derive(Debug, thiserror::Error)]
 #[error("an option is not UTF-8 text")]
 pub(crate) struct NotTextError(#[source] serde_json::Error);
@@ -68,9 +45,6 @@ struct Header {
 
 impl Request {
     /// Reads the document at `path`; `-` is standard input.
-    ///
-    /// # Errors
-    /// It cannot be read, or is not such a document.
     pub(crate) fn read(path: &Path) -> Result<Self, DocumentError> {
         let read = |source| DocumentError::Read { path: path.to_owned(), source };
         let mut bytes = Vec::new();
@@ -78,20 +52,20 @@ impl Request {
             true => Box::new(std::io::stdin()),
             false => Box::new(File::open(path).map_err(read)?),
         };
-        input.take(DOCUMENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+        input.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
         Self::parse(&bytes, path)
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, DocumentError> {
-        if bytes.len() as u64 > DOCUMENT_BYTES {
-            return Err(DocumentError::Size { path: path.to_owned() });
+        if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+            return Err(DocumentError::TooLarge { path: path.to_owned() });
         }
-        // A list of the right values in the right order would be taken for an object.
+        // serde would accept a list with the right values in the right order.
         if !bytes.trim_ascii_start().starts_with(b"{") {
-            return Err(DocumentError::NoObject(path.to_owned()));
+            return Err(DocumentError::NotAnObject(path.to_owned()));
         }
         let content = |source| DocumentError::Content { path: path.to_owned(), source };
-        // First the version: what else is wrong with a document of another one is of no interest.
+        // The version first: a document of another version may differ in anything.
         let header: Header = serde_json::from_slice(bytes).map_err(content)?;
         match header.version {
             Some(version) if version == VERSION => {}
@@ -106,10 +80,7 @@ impl Request {
         self.overridden_by(&Self::default()).unwrap_or(self)
     }
 
-    /// This request with those of `options` in place of its own; lists are added to.
-    ///
-    /// # Errors
-    /// A path among the options is not UTF-8.
+    /// This request with `options` in place of its own; lists are appended to.
     pub(crate) fn overridden_by(&self, options: &Self) -> Result<Self, NotTextError> {
         let mut merged = self.to_map()?;
         for (key, value) in options.to_map()? {
@@ -121,17 +92,13 @@ impl Request {
         serde_json::from_value(merged.into()).map_err(NotTextError)
     }
 
-    /// The document, one line.
-    ///
-    /// # Errors
-    /// A path is not UTF-8.
     pub(crate) fn to_document(&self) -> Result<String, NotTextError> {
         let mut map = Map::from_iter([("version".to_owned(), VERSION.into())]);
         map.extend(self.to_map()?);
         Ok(serde_json::to_string_pretty(&map).expect("a map of JSON values is JSON"))
     }
 
-    /// What was given, without the version.
+    /// The options that were given, without the version.
     fn to_map(&self) -> Result<Map<String, Value>, NotTextError> {
         let Value::Object(mut map) = serde_json::to_value(self).map_err(NotTextError)? else {
             unreachable!("a request is an object")
@@ -140,7 +107,7 @@ impl Request {
         map.retain(|key, value| match value {
             Value::Null | Value::Bool(false) => false,
             Value::Array(list) => !list.is_empty(),
-            // An empty value is as if it were not given, but for the one that takes the image's Entrypoint away.
+            // An empty --entrypoint removes the image's; any other empty value is as if it were not given.
             Value::String(text) => !text.is_empty() || key == "entrypoint",
             _ => true,
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tests of the configuration document.
+//! Tests of [`super`].
 
 use super::*;
 use clap::{Args as _, FromArgMatches as _};
@@ -71,14 +71,14 @@ const EVERYTHING: &[&str] = &[
 ];
 
 #[test]
-fn a_request_with_every_option_survives_the_way_through_the_document() {
+fn document_holds_every_option() {
     let request = Request { version: VERSION, ..options(EVERYTHING) };
     let document = request.to_document().unwrap();
     assert_eq!(parse(&document).unwrap(), request);
 }
 
 #[test]
-fn every_option_of_the_command_line_has_a_place_in_the_document() {
+fn document_has_a_key_for_every_option() {
     let command = Request::augment_args(clap::Command::new("run").disable_help_flag(true));
     let request = Request { id: Some("i".parse().unwrap()), ..options(EVERYTHING) };
     let document = request.to_map().unwrap();
@@ -88,13 +88,13 @@ fn every_option_of_the_command_line_has_a_place_in_the_document() {
 }
 
 #[test]
-fn only_what_was_given_is_written() {
+fn document_has_only_what_was_given() {
     let expected = "{\n  \"memory\": \"256m\",\n  \"version\": 1\n}";
     assert_eq!(options(&["-m", "256m"]).to_document().unwrap(), expected);
 }
 
 #[test]
-fn options_override_the_document_and_add_to_its_lists() {
+fn options_override_the_document_and_append_to_lists() {
     let document = r#"{"version":1,"image":"oci:x","memory":"64m","cpus":2,"env":["A=document"],"init":true}"#;
     let merged = parse(document).unwrap().overridden_by(&options(&["-m128m", "-eA=option", "--rm"])).unwrap();
     let expected = options(&["-m128m", "--cpus=2", "-eA=document", "-eA=option", "--init", "--rm"]);
@@ -102,12 +102,12 @@ fn options_override_the_document_and_add_to_its_lists() {
 }
 
 #[test]
-fn what_is_no_document_is_refused() {
+fn invalid_documents_are_rejected() {
     for (text, object) in [
-        ("", "no JSON object"),
-        ("[1, 2, 3]", "no JSON object"),
-        ("[1]", "no JSON object"),
-        ("\u{feff}{\"version\":1}", "no JSON object"),
+        ("", "not a JSON object"),
+        ("[1, 2, 3]", "not a JSON object"),
+        ("[1]", "not a JSON object"),
+        ("\u{feff}{\"version\":1}", "not a JSON object"),
         ("{}", "no version"),
         (r#"{"version":999,"colour":"red"}"#, "version 999"),
         (r#"{"version":"1"}"#, "version \"1\""),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The workload's environment: `-e`, `--env-file`, the image's variables, and what wins. Rules are docker's.
+//! The workload's environment: `-e`, `--env-file`, the image's variables, and their order, by docker's rules.
 
 use super::text_form::text_form;
 use std::env::VarError;
@@ -9,53 +9,28 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Longest file of variables that is read.
-const FILE_BYTES: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// No variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum VariableError {
-    /// Nothing before the `=`.
+pub(crate) enum EnvVarError {
     #[error("`{0}` has no name before its value")]
     NoName(String),
-    /// A name that no shell could have set.
-    #[error("the name `{}` holds a blank or control character", .0.escape_debug())]
+    #[error("the name `{}` has a blank or control character", .0.escape_debug())]
     Name(String),
-    /// Processes cannot have it.
-    #[error("the value of {0} holds a NUL byte")]
+    #[error("the value of {0} has a NUL byte")]
     Nul(String),
 }
 
-/// A file of variables cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// It cannot be read.
     #[error("cannot read environment file {path}")]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Larger than any environment.
-    #[error("environment file {path} has more than {} MiB", FILE_BYTES >> 20)]
-    Size {
-        /// File.
-        path: PathBuf,
-    },
-    /// Not text.
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("environment file {path} has more than {} MiB", MAX_FILE_BYTES >> 20)]
+    TooLarge { path: PathBuf },
     #[error("environment file {0} is not UTF-8 text")]
-    Text(PathBuf),
-    /// A line that is no variable.
+    NotText(PathBuf),
     #[error("environment file {path}, line {line}")]
-    Line {
-        /// File.
-        path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong with it.
-        source: VariableError,
-    },
+    Line { path: PathBuf, line: usize, source: EnvVarError },
 }
 
 /// `NAME=value`, or `NAME` for the value that the host has.
@@ -66,21 +41,21 @@ pub(crate) struct EnvVar {
 }
 
 impl FromStr for EnvVar {
-    type Err = VariableError;
+    type Err = EnvVarError;
 
-    fn from_str(text: &str) -> Result<Self, VariableError> {
+    fn from_str(text: &str) -> Result<Self, EnvVarError> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
         if name.is_empty() {
-            return Err(VariableError::NoName(text.to_owned()));
+            return Err(EnvVarError::NoName(text.to_owned()));
         }
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(VariableError::Name(name.to_owned()));
+            return Err(EnvVarError::Name(name.to_owned()));
         }
         if value.is_some_and(|value| value.contains('\0')) {
-            return Err(VariableError::Nul(name.to_owned()));
+            return Err(EnvVarError::Nul(name.to_owned()));
         }
         Ok(Self { name: name.to_owned(), value: value.map(str::to_owned) })
     }
@@ -95,10 +70,7 @@ impl fmt::Display for EnvVar {
 
 text_form!(EnvVar);
 
-/// Reads a file of variables: one a line, blank lines and those that begin with `#` are left out.
-///
-/// # Errors
-/// It cannot be read, or a line is no variable.
+/// Reads files with a variable a line. Blank lines and lines that begin with `#` are skipped.
 pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvVar>, FileError> {
     Ok(paths.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?.concat())
 }
@@ -106,19 +78,19 @@ pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvVar>, FileError> {
 fn read_file(path: &Path) -> Result<Vec<EnvVar>, FileError> {
     let read = |source| FileError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(FileError::Size { path: path.to_owned() });
+    File::open(path).map_err(read)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(FileError::TooLarge { path: path.to_owned() });
     }
-    let text = String::from_utf8(bytes).map_err(|_| FileError::Text(path.to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| FileError::NotText(path.to_owned()))?;
     parse_lines(&text).map_err(|(line, source)| FileError::Line { path: path.to_owned(), line, source })
 }
 
-fn parse_lines(text: &str) -> Result<Vec<EnvVar>, (usize, VariableError)> {
+fn parse_lines(text: &str) -> Result<Vec<EnvVar>, (usize, EnvVarError)> {
     let lines = (1..).zip(text.trim_start_matches('\u{feff}').lines());
-    let wanted = lines.map(|(number, line)| (number, line.trim_start()));
-    let wanted = wanted.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    wanted.map(|(number, line)| line.parse().map_err(|error| (number, error))).collect()
+    let lines = lines.map(|(number, line)| (number, line.trim_start()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|(number, line)| line.parse().map_err(|error| (number, error))).collect()
 }
 
 /// A variable of this process that cannot be passed on.
@@ -153,11 +125,11 @@ pub(crate) fn complete<E>(
 ) -> Result<Vec<String>, E> {
     let mut complete: Vec<String> = Vec::new();
     let mut set = |name: &str, value: Option<String>| {
-        let is_it = |entry: &String| entry.split_once('=').is_some_and(|(other, _)| other == name);
-        let place = complete.iter().position(is_it);
-        match (place, value) {
-            (Some(place), Some(value)) => complete[place] = format!("{name}={value}"),
-            (Some(place), None) => drop(complete.remove(place)),
+        let has_name = |entry: &String| entry.split_once('=').is_some_and(|(other, _)| other == name);
+        let position = complete.iter().position(has_name);
+        match (position, value) {
+            (Some(position), Some(value)) => complete[position] = format!("{name}={value}"),
+            (Some(position), None) => drop(complete.remove(position)),
             (None, Some(value)) => complete.push(format!("{name}={value}")),
             (None, None) => {}
         }
@@ -186,28 +158,28 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked_and_values_are_free() {
+    fn from_str_checks_the_name() {
         for text in ["=value", "=", ""] {
-            assert_eq!(text.parse::<EnvVar>(), Err(VariableError::NoName(text.into())), "{text}");
+            assert_eq!(text.parse::<EnvVar>(), Err(EnvVarError::NoName(text.into())), "{text}");
         }
         for text in ["A B=c", "A\n=c", "\t=x"] {
-            assert!(matches!(text.parse::<EnvVar>(), Err(VariableError::Name(_))), "{text}");
+            assert!(matches!(text.parse::<EnvVar>(), Err(EnvVarError::Name(_))), "{text}");
         }
-        assert_eq!("A=\0".parse::<EnvVar>(), Err(VariableError::Nul("A".into())));
+        assert_eq!("A=\0".parse::<EnvVar>(), Err(EnvVarError::Nul("A".into())));
         for text in ["A=b", "A=", "A", "A=b=c \n", "a.b-c=d"] {
             assert_eq!(text.parse::<EnvVar>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn a_file_has_comments_blank_lines_and_values_with_blanks() {
+    fn file_may_have_comments_and_blank_lines() {
         let text = "\u{feff}# comment\n\n  A=file\nC=has = and spaces \n#D=no\r\nFROM_HOST\n";
         assert_eq!(parse_lines(text), Ok(variables(&["A=file", "C=has = and spaces ", "FROM_HOST"])));
-        assert_eq!(parse_lines("A=b\n=c\n"), Err((2, VariableError::NoName("=c".into()))));
+        assert_eq!(parse_lines("A=b\n=c\n"), Err((2, EnvVarError::NoName("=c".into()))));
     }
 
     #[test]
-    fn the_later_counts_in_the_place_of_the_earlier() {
+    fn later_variable_replaces_the_earlier_in_place() {
         let image = ["PATH=/bin".to_owned(), "A=image".to_owned(), "B=image".to_owned(), "GONE=image".to_owned()];
         let files = variables(&["A=file", "C=file", "HOST", "NOT_THERE"]);
         let options = variables(&["C=option", "D=option", "GONE", "HOST_TOO"]);

@@ -1,55 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--network none`, `--network tap=NAME[,mac=M][,ip=A/P][,gw=G]` and the same with `fd=N`: a network device on a tap that
-//! somebody else has made, and its static configuration.
+//! `--network none`, `--network tap=NAME[,mac=M][,ip=A/P][,gw=G]` and the same with `fd=N`: a network device on an
+//! existing tap, and its static configuration.
 
 use super::text_form::text_form;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// No network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NetworkError {
-    /// A word that is none of these.
-    #[error("a network is `none`, or tap=NAME or fd=N with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS], without `{0}`")]
+    #[error(
+        "unknown word `{0}`; expected `none`, or tap=NAME or fd=N with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS]"
+    )]
     Word(String),
-    /// A word too many.
-    #[error("a network has one `{0}`")]
+    #[error("more than one `{0}`")]
     Twice(String),
-    /// Neither a tap's name nor its descriptor.
-    #[error("a network has either tap=NAME or fd=N")]
+    #[error("expected either tap=NAME or fd=N")]
     NoTap,
-    /// A name that no interface can have.
-    #[error("tap `{0}` is no name of an interface: 1 to 15 characters without `/` and blanks")]
+    #[error("tap `{0}` is not an interface name: expected 1 to 15 characters without `/`, `:` and blanks")]
     Name(String),
-    /// No address.
-    #[error("`{0}` is no {1}")]
+    #[error("`{0}` is not {1}")]
     Value(String, &'static str),
-    /// A gateway that the guest could not reach.
     #[error("gateway {0} needs an address of the guest in the same network (ip=ADDRESS/PREFIX)")]
     Gateway(Ipv4Addr),
 }
 
-/// No hardware address of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a MAC address is six pairs of hexadecimal digits of one station (02:00:00:00:00:01), not `{0}`")]
+#[error("`{0}` is not a unicast MAC address like 02:00:00:00:00:01")]
 pub(crate) struct MacError(String);
 
-/// Hardware address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MacAddress([u8; 6]);
 
 impl MacAddress {
-    /// Its bytes as they are on the wire.
+    /// In the order of the wire.
     #[must_use]
     pub(crate) fn octets(self) -> [u8; 6] {
         self.0
     }
 
-    /// One that nobody else has, out of the range for local use.
-    ///
-    /// # Errors
-    /// The host has no random numbers.
+    /// A locally administered address.
     pub(crate) fn random() -> std::io::Result<Self> {
         let mut octets = [0; 6];
         rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())?;
@@ -70,7 +60,7 @@ impl FromStr for MacAddress {
             let digits = part.bytes().all(|byte| byte.is_ascii_hexdigit());
             *octet = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(refused)?;
         }
-        // A group's address is no station's, and all zeroes is nobody's.
+        // Neither a group address nor all zeroes.
         if parts.next().is_some() || octets[0] & 1 != 0 || octets == [0; 6] {
             return Err(refused());
         }
@@ -85,34 +75,30 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// Where the frames go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tap {
-    /// An existing interface.
+    /// Of an existing interface.
     Name(String),
-    /// An inherited descriptor of one.
+    /// Inherited, of an open tap.
     Descriptor(i32),
 }
 
 /// One network device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
-    /// Where the frames go.
     pub(crate) tap: Tap,
-    /// Hardware address of the guest's side.
+    /// The guest's side.
     pub(crate) mac: Option<MacAddress>,
-    /// IPv4 address and prefix length of the guest.
+    /// The guest's IPv4 address and prefix length.
     pub(crate) address: Option<(Ipv4Addr, u8)>,
     /// IPv4 default route.
     pub(crate) gateway: Option<Ipv4Addr>,
 }
 
-/// What `--network` says.
+/// One `--network`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// No device.
     None,
-    /// A device on a tap.
     Interface(Interface),
 }
 
@@ -129,9 +115,9 @@ impl FromStr for Network {
             let is_new = match key {
                 "tap" => tap.replace(Tap::Name(check_name(value)?)).is_none(),
                 "fd" => tap.replace(Tap::Descriptor(parse_descriptor(value)?)).is_none(),
-                "mac" => mac.replace(value.parse().map_err(|_| invalid(value, "MAC address"))?).is_none(),
+                "mac" => mac.replace(value.parse().map_err(|_| invalid(value, "a MAC address"))?).is_none(),
                 "ip" => address.replace(parse_address(value)?).is_none(),
-                "gw" => gateway.replace(value.parse().map_err(|_| invalid(value, "IPv4 address"))?).is_none(),
+                "gw" => gateway.replace(value.parse().map_err(|_| invalid(value, "an IPv4 address"))?).is_none(),
                 _ => return Err(NetworkError::Word(word.to_owned())),
             };
             if !is_new {
@@ -161,7 +147,7 @@ fn check_name(name: &str) -> Result<String, NetworkError> {
 
 fn parse_descriptor(text: &str) -> Result<i32, NetworkError> {
     let number = text.parse().ok().filter(|number| *number > 2);
-    number.ok_or_else(|| invalid(text, "descriptor of a tap (the first three are the standard streams)"))
+    number.ok_or_else(|| invalid(text, "a descriptor of a tap (0 to 2 are the standard streams)"))
 }
 
 fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
@@ -169,7 +155,7 @@ fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
         let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix))?;
         Some((address.parse().ok()?, prefix))
     });
-    parsed.ok_or_else(|| invalid(text, "IPv4 address with a prefix length (10.0.0.2/24)"))
+    parsed.ok_or_else(|| invalid(text, "an IPv4 address with a prefix length (10.0.0.2/24)"))
 }
 
 fn same_network(one: Ipv4Addr, other: Ipv4Addr, prefix: u8) -> bool {
@@ -197,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_read_as_they_are_written() {
+    fn from_str_reads_what_display_writes() {
         for text in [
             "none",
             "tap=tap0",
@@ -210,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_by_its_word() {
+    fn from_str_rejects_a_network_by_its_word() {
         for (text, object) in [
             ("nonsense", "nonsense"),
             ("", "none"),
@@ -233,13 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn hardware_addresses_are_of_one_station() {
+    fn mac_address_is_unicast() {
         assert_eq!("02:00:00:aB:00:01".parse::<MacAddress>().unwrap().octets(), [2, 0, 0, 0xab, 0, 1]);
         for text in ["00:11:22", "01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00:01:02", "+2:00:00:00:00:01"]
         {
             assert_eq!(text.parse::<MacAddress>(), Err(MacError(text.into())), "{text}");
         }
         let random = MacAddress::random().unwrap();
-        assert_eq!(random.octets()[0] & 3, 2, "of local use, and of one station");
+        assert_eq!(random.octets()[0] & 3, 2, "locally administered, unicast");
     }
 }

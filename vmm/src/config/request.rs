@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The request, as typed: every option of `run` and its place in the configuration document, which is one definition.
-//! Each value is checked when it is read; what depends on several of them, or on the host, is `resolve.rs`'s.
+//! [`Request`]: every option of `run`, on the command line and in the configuration document. Each value is checked when it is
+//! parsed. What depends on several options, or on the host, is checked in `run/resolve.rs`.
+//!
+//! To add an option: a field here, a line in `EVERYTHING` of `document_tests.rs`, and the code that reads it.
 
 use super::cpus::CpuCount;
 use super::destination::Destination;
@@ -23,40 +25,40 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Every option has the name here that it has on the command line. What was not given is absent.
+/// A field has the name of its option. An option that was not given is absent.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Request {
-    /// Version of the document; only ever [`VERSION`](super::document::VERSION).
+    /// Of the document; always [`VERSION`](super::document::VERSION).
     #[arg(skip)]
     pub(crate) version: u32,
-    /// Which image, as the container tools write it.
+    /// The image reference as given.
     #[arg(skip)]
     pub(crate) image: Option<String>,
-    /// In the place of the image's Cmd.
+    /// Replaces the image's Cmd.
     #[arg(skip)]
     pub(crate) command: Vec<String>,
 
-    /// Set a variable; without a value, copy it from this environment
+    /// Set an environment variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
     pub(crate) env: Vec<EnvVar>,
-    /// Set the variables in a file, one a line
+    /// Set the environment variables in a file, one a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What runs")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Replace the image's Entrypoint, and clear its Cmd
     #[arg(long, value_name = "COMMAND", help_heading = "What runs", allow_hyphen_values = true)]
     pub(crate) entrypoint: Option<String>,
-    /// Working directory; made if missing
+    /// Working directory; created if missing
     #[arg(short, long, value_name = "PATH", help_heading = "What runs")]
     pub(crate) workdir: Option<String>,
-    /// Name or number, with :GROUP if wanted; found in the image's own files
+    /// User name or number, optionally with :GROUP; looked up in the image's files
     #[arg(short, long, value_name = "USER", help_heading = "What runs")]
     pub(crate) user: Option<String>,
-    /// Start the root's own init, /sbin/init or the command, as on a machine of its own; with --rootfs its disk is written in place,
-    /// unless --scratch or --read-only says otherwise
+    /// Start the root's own init (/sbin/init, or the command); a --rootfs disk is then written in place, unless --scratch or
+    /// --read-only is given
     #[arg(long, help_heading = "What runs")]
     pub(crate) system: bool,
-    /// Put a small init between coracle and the workload, so that one without signal handlers ends on TERM
+    /// Run a small init as parent of the workload, so that TERM ends a workload without signal handlers
     #[arg(long, help_heading = "What runs")]
     pub(crate) init: bool,
     /// Leave /proc and /sys complete and writable, as --system does; without it they are restricted as in docker
@@ -69,7 +71,7 @@ pub(crate) struct Request {
     /// Give the workload a terminal
     #[arg(short, long, help_heading = "Streams and signals")]
     pub(crate) tty: bool,
-    /// What TERM sends to the workload, instead of the image's StopSignal [default: TERM, RTMIN+4 with --system]
+    /// Signal that TERM sends to the workload, instead of the image's StopSignal [default: TERM, RTMIN+4 with --system]
     #[arg(long, value_name = "SIGNAL", help_heading = "Streams and signals", allow_hyphen_values = true)]
     pub(crate) stop_signal: Option<Given<SignalNumber>>,
     /// From TERM until power is cut [default: 10, 90 with --system]
@@ -79,66 +81,66 @@ pub(crate) struct Request {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Streams and signals")]
     pub(crate) timeout: Option<u32>,
 
-    /// Command for the image's shell that tells whether the workload is well, instead of the image's
+    /// Check the workload's health with this shell command, instead of the image's
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
     pub(crate) health_cmd: Option<String>,
-    /// From the end of a check to the next one [default: 30s]
+    /// Time from the end of a check to the next [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
     pub(crate) health_interval: Option<Interval>,
-    /// A check that runs longer has failed [default: 30s]
+    /// Time after which a check fails [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
     pub(crate) health_timeout: Option<Interval>,
-    /// So many failures in a row make the workload unhealthy [default: 3]
+    /// Failures in a row that make the workload unhealthy [default: 3]
     #[arg(long, value_name = "NUMBER", value_parser = times, help_heading = "Health and readiness")]
     pub(crate) health_retries: Option<u32>,
-    /// Failures of the first so much time do not count [default: 0s]
+    /// Time after the start in which failures do not count [default: 0s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
     pub(crate) health_start_period: Option<Interval>,
-    /// The interval within that time [default: 5s]
+    /// Interval within --health-start-period [default: 5s]
     #[arg(long, value_name = "TIME", help_heading = "Health and readiness")]
     pub(crate) health_start_interval: Option<Interval>,
-    /// Do without the image's health check
+    /// Do not run the image's health check
     #[arg(long, help_heading = "Health and readiness")]
     pub(crate) no_healthcheck: bool,
-    /// Ready is when this TCP port takes connections inside, instead of when the workload is executed
+    /// Ready once this TCP port of the guest accepts connections, instead of once the workload is executed
     #[arg(long, value_name = "PORT", value_parser = port, help_heading = "Health and readiness")]
     pub(crate) ready_port: Option<NonZeroU16>,
-    /// Ready is when this command for the image's shell exits with 0
+    /// Ready once this shell command exits with status 0
     #[arg(long, value_name = "COMMAND", help_heading = "Health and readiness", allow_hyphen_values = true)]
     pub(crate) ready_exec: Option<String>,
-    /// Ready is when the workload says so, by sd_notify: it is given NOTIFY_SOCKET, and WATCHDOG_USEC if systemd watches
+    /// Ready once the workload sends READY=1 with sd_notify; it gets NOTIFY_SOCKET, and WATCHDOG_USEC under a watchdog
     #[arg(long, help_heading = "Health and readiness")]
     pub(crate) ready_notify: bool,
 
-    /// Memory of the guest (512m, 2g) [default: 128m]
+    /// Memory (512m, 2g) [default: 128m]
     #[arg(short, long, value_name = "SIZE", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) memory: Option<MemorySize>,
-    /// Virtual CPUs, whole ones [default: 1]
+    /// Number of virtual CPUs [default: 1]
     #[arg(long, value_name = "NUMBER", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) cpus: Option<CpuCount>,
     /// Guest kernel, vmlinux or bzImage [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub(crate) kernel: Option<PathBuf>,
-    /// Folder of the guest kernel's modules [default: lib/modules beside the kernel or its folder]
+    /// Directory of the guest kernel's modules [default: lib/modules beside the kernel or its directory]
     #[arg(long, value_name = "DIR", value_parser = path(), value_hint = ValueHint::DirPath, help_heading = "Machine")]
     pub(crate) modules: Option<PathBuf>,
     /// Program that is PID 1 of the guest [default: the one that came with coracle]
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Machine")]
     pub(crate) init_binary: Option<PathBuf>,
-    /// Words for the end of the guest kernel's command line
+    /// Append to the guest kernel's command line
     #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
 
-    /// Ready root file system (erofs, squashfs, ext4) in place of an image; every positional word is then the command
+    /// Root file system (erofs, squashfs, ext4) in place of an image; all arguments are then the command
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
-    /// File system of the disk that an image is made into [default: auto, one that the kernel has]
+    /// File system that an image is converted to [default: auto, one that the kernel has]
     #[arg(long, value_name = "FORMAT", help_heading = "File systems")]
     pub(crate) root_format: Option<RootFormatChoice>,
-    /// What takes writes to the root: a disk of SIZE that ends with the machine, tmpfs, or none [default: 8g, tmpfs with --read-only]
+    /// Where writes to the root go: a temporary disk of SIZE, tmpfs, or none [default: 8g, tmpfs with --read-only]
     #[arg(long, value_name = "SIZE|tmpfs|none", help_heading = "File systems", allow_hyphen_values = true)]
     pub(crate) scratch: Option<Scratch>,
-    /// The workload sees its root read-only
+    /// Mount the root read-only
     #[arg(long, help_heading = "File systems")]
     pub(crate) read_only: bool,
     /// Mount a tmpfs
@@ -151,56 +153,56 @@ pub(crate) struct Request {
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
-    /// `none`, or a tap: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
+    /// `none`, or a tap device: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
-    /// Hardware address of the network device
+    /// MAC address of the network device
     #[arg(long, value_name = "MAC", help_heading = "Network")]
     pub(crate) mac_address: Option<Given<MacAddress>>,
-    /// Name server, for the workload's /etc/resolv.conf
+    /// Name server in the workload's /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub(crate) dns: Vec<IpAddr>,
 
     /// Return once the workload runs and is ready, and print the machine's name; its output goes to `coracle logs`
     #[arg(short, long, help_heading = "This run")]
     pub(crate) detach: bool,
-    /// With -d, how much of standard output and of standard error is kept [default: 16m]
+    /// With -d, how much of standard output and standard error each is kept [default: 16m]
     #[arg(long, value_name = "SIZE", help_heading = "This run", allow_hyphen_values = true)]
     pub(crate) log_size: Option<LogSize>,
-    /// Name of the machine; its entry in the run directory is then kept [default: a random one]
+    /// Name of the machine; its run directory is then kept [default: a random name]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
     pub(crate) name: Option<Given<MachineName>>,
     /// The same, for programs that choose identifiers
     #[arg(long, value_name = "ID", help_heading = "This run", conflicts_with = "name", allow_hyphen_values = true)]
     pub(crate) id: Option<Given<MachineName>>,
-    /// Remove the entry in the run directory even of a machine with a name
+    /// Remove the run directory at the end, even of a named or detached machine
     #[arg(long, help_heading = "This run")]
     pub(crate) rm: bool,
-    /// Folder of the machines' entries [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]
+    /// Directory of all run directories [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]
     #[arg(long, value_name = "DIR", value_parser = path(), value_hint = ValueHint::DirPath, help_heading = "This run")]
     pub(crate) run_dir: Option<PathBuf>,
-    /// Write the machine's identifier to a new file
+    /// Write the machine's name to a new file
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run")]
     pub(crate) cidfile: Option<PathBuf>,
-    /// Write how it ended, as one JSON object, to a file or an open descriptor
+    /// Write the result, one JSON object, to a file or an open descriptor
     #[arg(long, value_name = "FILE|fd:N", help_heading = "This run")]
     pub(crate) result: Option<Destination>,
-    /// Write each change of the status, as one line of JSON, to an open descriptor or the end of a file
+    /// Write each change of the status, one line of JSON, to an open descriptor, or append it to a file
     #[arg(long, value_name = "fd:N|FILE", help_heading = "This run")]
     pub(crate) events: Option<Destination>,
-    /// Afterwards, print on stderr where the time went
+    /// At the end, print the time of each stage to stderr
     #[arg(long, help_heading = "This run")]
     pub(crate) timings: bool,
     /// Confinement of coracle's own process; this version has none
     #[arg(long, value_name = "MODE", help_heading = "This run")]
     pub(crate) sandbox: Option<Sandbox>,
-    /// What coracle says about itself on stderr [default: warn]
+    /// Level of coracle's own messages on stderr [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "This run")]
     pub(crate) log_level: Option<LogLevel>,
-    /// Sample the guest's call chains each millisecond, for `flamegraph`: folded stacks, to this file
+    /// Sample the guest's call chains each millisecond; write folded stacks (for flamegraph) to this file
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
     pub(crate) profile: Option<PathBuf>,
-    /// Write the guest kernel's messages to this file instead of the machine's entry
+    /// Write the guest kernel's messages to this file instead of the run directory
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "This run", hide = true)]
     pub(crate) console: Option<PathBuf>,
 
@@ -210,13 +212,13 @@ pub(crate) struct Request {
     pub(crate) help: Option<bool>,
 }
 
-/// Reads a path that may be empty, as if it were not given; clap's own parser rejects it.
+/// A path that may be empty, as if it were not given; clap's own parser rejects it.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl Request {
-    /// What takes the writes to the root, if that is not the root's own disk.
+    /// Where writes to the root go, if not to its own disk.
     #[must_use]
     pub(crate) fn scratch(&self) -> Scratch {
         match self.scratch {
@@ -226,19 +228,18 @@ impl Request {
         }
     }
 
-    /// Whether the root's own disk takes the writes.
+    /// Whether writes to the root go to its own disk.
     #[must_use]
     pub(crate) fn writes_in_place(&self) -> bool {
         self.system && self.rootfs.is_some() && self.scratch.is_none() && !self.read_only
     }
 
-    /// From the wish to stop until power is cut.
+    /// From a request to stop until power is cut.
     #[must_use]
     pub(crate) fn stop_timeout(&self) -> Duration {
         Duration::from_secs(self.stop_timeout.unwrap_or(if self.system { 90 } else { 10 }).into())
     }
 
-    /// The machine's name, if it was given one.
     #[must_use]
     pub(crate) fn given_name(&self) -> Option<&MachineName> {
         self.name.as_ref().or(self.id.as_ref()).and_then(Given::get)
@@ -252,22 +253,16 @@ pub(crate) enum Sandbox {
     Off,
 }
 
-/// Least important message that is shown.
+/// The least important messages that are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LogLevel {
-    /// Nothing.
     Off,
-    /// What ends the run.
     Error,
-    /// What is abnormal but harmless.
     #[default]
     Warn,
-    /// Start and stop.
     Info,
-    /// Everything that may help to find a mistake.
     Debug,
-    /// More than that.
     Trace,
 }
 
@@ -289,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_system_has_more_time_to_stop_unless_it_is_told_how_much() {
+    fn system_has_90_s_to_stop_by_default() {
         let seconds =
             |system, stop_timeout| Request { system, stop_timeout, ..Request::default() }.stop_timeout().as_secs();
         assert_eq!((seconds(false, None), seconds(true, None)), (10, 90));

@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--root-format`: the file system of the disk that an image is made into. Pure.
+//! `--root-format`: the file system of the root disk that an image is converted to. Pure.
 
 use clap::ValueEnum;
 use oci_image::RootFormat;
 use serde::{Deserialize, Serialize};
 
-/// What was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RootFormatChoice {
-    /// What the guest's kernel has.
+    /// One that the guest's kernel has.
     #[default]
     Auto,
-    /// EROFS.
     Erofs,
-    /// Squashfs.
     Squashfs,
 }
 
 impl RootFormatChoice {
-    /// The format for a kernel whose image `has` these file systems. EROFS comes first; it is also what a kernel gets that
-    /// shows neither, because a module may bring it.
+    /// The format for a kernel that has the file systems for which `has` is true. EROFS is preferred, and the choice for a kernel
+    /// that shows neither, because a module may bring it.
     #[must_use]
     pub(crate) fn for_kernel(self, has: impl Fn(&str) -> bool) -> RootFormat {
         let [erofs, squashfs] = [RootFormat::Erofs, RootFormat::Squashfs];
@@ -38,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_gets_a_format_that_it_has() {
+    fn auto_chooses_a_format_of_the_kernel() {
         let for_kernel = |choice: RootFormatChoice, has: &[&str]| choice.for_kernel(|name| has.contains(&name));
         let auto = RootFormatChoice::default();
         assert_eq!(for_kernel(auto, &["erofs", "squashfs", "ext4"]), RootFormat::Erofs);

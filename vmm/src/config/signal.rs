@@ -5,34 +5,30 @@ use super::text_form::text_form;
 use std::fmt;
 use std::str::FromStr;
 
-/// No signal has this name or number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no signal: TERM, SIGTERM and 15 are the same, RTMIN+n and RTMAX-n the real-time ones")]
+#[error("unknown signal `{0}`; expected a name (TERM, SIGTERM, RTMIN+n, RTMAX-n) or a number from 1 to 64")]
 pub(crate) struct SignalError(String);
 
-/// Number of a signal, 1 to 64.
+/// 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SignalNumber(u8);
 
-/// Names of 1 to 31 in their order.
+/// The names of signals 1 to 31.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
     "PWR", "SYS",
 ];
-/// Other names of some of them.
 const SYNONYMS: [(&str, u8); 4] = [("IOT", 6), ("CLD", 17), ("POLL", 29), ("UNUSED", 31)];
-/// First real-time signal as programs see it: the C library keeps 32 and 33.
+/// The first real-time signal for programs: the C library reserves 32 and 33.
 const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
 
 impl SignalNumber {
-    /// Polite request to end.
     pub(crate) const TERM: Self = Self(15);
-    /// Asks systemd to power off: SIGRTMIN+4.
+    /// SIGRTMIN+4, which systemd handles as a request to power off.
     pub(crate) const POWER_OFF: Self = Self(RTMIN + 4);
 
-    /// The number.
     #[must_use]
     pub(crate) fn get(self) -> u8 {
         self.0
@@ -84,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_those_of_linux() {
+    fn from_str_reads_the_names_and_numbers_of_linux() {
         let table = [
             ("TERM", 15),
             ("SIGTERM", 15),
@@ -106,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn from_str_rejects_unknown_signals() {
         for text in ["", "0", "65", "99", "-1", "NOSUCH", "SIGSIGTERM", "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMIN+"] {
             assert_eq!(text.parse::<SignalNumber>(), Err(SignalError(text.into())), "{text}");
         }
     }
 
     #[test]
-    fn every_signal_is_read_as_it_is_written() {
+    fn from_str_reads_what_display_writes() {
         for number in 1..=64 {
             let signal = SignalNumber(number);
             assert_eq!(signal.to_string().parse(), Ok(signal));

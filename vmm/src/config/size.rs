@@ -6,27 +6,21 @@ use boot::layout::{MemorySizeError, check_memory_size};
 use std::fmt;
 use std::str::FromStr;
 
-/// What is no size, or none that is possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SizeError {
-    /// Not digits and a suffix.
-    #[error("a size is a whole number of bytes, or one with the suffix k, m, g or t")]
+    #[error("expected a whole number of bytes, or one with the suffix k, m, g or t")]
     Form,
-    /// More bytes than a 64-bit number holds.
-    #[error("the size is larger than any memory or disk")]
+    #[error("larger than 2⁶⁴ bytes")]
     Overflow,
-    /// No memory of a guest.
     #[error(transparent)]
     Memory(#[from] MemorySizeError),
-    /// No scratch disk.
-    #[error("a scratch disk has 16 MiB to 16 TiB in whole pages of 4 KiB; `tmpfs` and `none` do without a disk")]
+    #[error("expected 16m to 16t in multiples of 4 KiB, or `tmpfs` or `none`")]
     Scratch,
-    /// No log.
-    #[error("a log keeps 64 KiB to 1 TiB")]
+    #[error("expected 64k to 1t")]
     Log,
 }
 
-/// Bytes of `text`. Suffixes count in powers of 1024, in either case, with or without `b` or `ib` behind them.
+/// Suffixes are powers of 1024, in either case, with or without `b` or `ib` after them.
 fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
@@ -45,7 +39,7 @@ fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     number.checked_mul(1 << shift).ok_or(SizeError::Overflow)
 }
 
-/// Writes `bytes` with the largest suffix that loses nothing.
+/// Writes `bytes` with the largest suffix that is exact.
 fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (shift, suffix) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] {
         if bytes > 0 && bytes.is_multiple_of(1 << shift) {
@@ -55,12 +49,11 @@ fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{bytes}")
 }
 
-/// Memory of the guest, in bytes: what the machine can be built with.
+/// A size of guest memory that a machine can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemorySize(u64);
 
 impl MemorySize {
-    /// Bytes.
     #[must_use]
     pub(crate) fn bytes(self) -> u64 {
         self.0
@@ -89,12 +82,11 @@ impl fmt::Display for MemorySize {
     }
 }
 
-/// How much of a stream is kept, in bytes.
+/// How much of a stream is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogSize(u64);
 
 impl LogSize {
-    /// Bytes.
     #[must_use]
     pub(crate) fn bytes(self) -> u64 {
         self.0
@@ -124,20 +116,19 @@ impl fmt::Display for LogSize {
     }
 }
 
-/// What takes the writes to the root file system.
+/// Where writes to the root file system go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scratch {
-    /// A sparse disk of so many bytes.
+    /// To a sparse disk of this size in bytes.
     Disk(u64),
-    /// The guest's memory.
+    /// To the guest's memory.
     Tmpfs,
-    /// Nothing.
+    /// Nowhere: they fail.
     None,
 }
 
 impl Scratch {
-    /// What a run has that asks for none of them. Under a read-only root only mount points are made on it, which costs
-    /// neither a disk nor `mke2fs`.
+    /// Without `--scratch`. On a read-only root only missing mount points are made, for which a tmpfs is enough.
     #[must_use]
     pub(crate) fn default_for(read_only: bool) -> Self {
         if read_only { Self::Tmpfs } else { Self::Disk(8 << 30) }
@@ -177,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn suffixes_are_dockers() {
+    fn from_str_reads_dockers_suffixes() {
         for (text, bytes) in [("64m", 64 << 20), ("128MB", 128 << 20), ("2g", 2 << 30), ("1GiB", 1 << 30)] {
             assert_eq!(text.parse(), Ok(MemorySize(bytes)), "{text}");
         }
@@ -186,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn from_str_rejects_invalid_sizes() {
         for text in ["", "m", "-5m", "1.5g", "128q", "16eib", " 128m", "128m ", "0x1000", "+128m"] {
             assert_eq!(text.parse::<MemorySize>(), Err(SizeError::Form), "{text}");
         }
@@ -199,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_keeps_a_sensible_amount() {
+    fn log_size_has_bounds() {
         assert_eq!("64k".parse(), Ok(LogSize(64 << 10)));
         assert_eq!("-1".parse::<LogSize>(), Err(SizeError::Form));
         for text in ["0", "63k", "2t"] {
@@ -208,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn scratch_is_a_size_or_a_word() {
+    fn scratch_is_a_size_or_a_keyword() {
         assert_eq!("tmpfs".parse(), Ok(Scratch::Tmpfs));
         assert_eq!("none".parse(), Ok(Scratch::None));
         assert_eq!("16m".parse(), Ok(Scratch::Disk(16 << 20)));
@@ -220,13 +211,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_as_the_same(pages in (16_u64 << 20 >> 12..=16 << 40 >> 12)) {
+        fn scratch_reads_what_display_writes(pages in (16_u64 << 20 >> 12..=16 << 40 >> 12)) {
             let scratch = Scratch::Disk(pages << 12);
             prop_assert_eq!(scratch.to_string().parse(), Ok(scratch));
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".*") {
+        fn from_str_never_panics(text in ".*") {
             let _ = text.parse::<MemorySize>();
         }
     }

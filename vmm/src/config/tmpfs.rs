@@ -6,29 +6,24 @@ use guest_protocol::run_spec::TmpfsMount;
 use std::fmt;
 use std::str::FromStr;
 
-/// No place for a tmpfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TmpfsError {
-    /// Not absolute, or the root itself.
-    #[error("a tmpfs is PATH[:OPTIONS] with an absolute PATH below /")]
+    #[error("expected PATH[:OPTIONS] with an absolute PATH below /")]
     Path,
-    /// A byte that no path or mount option has.
-    #[error("a tmpfs has neither a NUL byte nor a line end in its path or options")]
+    #[error("NUL byte or line break in the path or the options")]
     Byte,
 }
 
-/// An absolute path and the kernel's own mount options, which only the guest's kernel can judge.
+/// An absolute path and mount options, which the guest's kernel checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tmpfs(TmpfsMount);
 
 impl Tmpfs {
-    /// As PID 1 is told.
     #[must_use]
     pub(crate) fn mount(&self) -> TmpfsMount {
         self.0.clone()
     }
 
-    /// Absolute path of the mount.
     #[must_use]
     pub(crate) fn path(&self) -> &str {
         &self.0.path
@@ -65,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn path_and_options_are_parted_at_the_first_colon() {
+    fn from_str_splits_at_the_first_colon() {
         let tmpfs: Tmpfs = "/data:size=16m,mode=1777".parse().unwrap();
         let expected = TmpfsMount { path: "/data".into(), options: "size=16m,mode=1777".into() };
         assert_eq!(tmpfs.mount(), expected);
@@ -74,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_relative_or_lead_upwards_are_refused() {
+    fn from_str_rejects_relative_paths_and_dot_dot() {
         for text in ["", "relative", ":size=1m", "/", "//", "/./", "/a/../..", "/../etc"] {
             assert_eq!(text.parse::<Tmpfs>(), Err(TmpfsError::Path), "{text}");
         }

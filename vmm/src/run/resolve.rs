@@ -321,19 +321,19 @@ mod tests {
         Request { image: Some(image.to_owned()), ..Request::default() }
     }
 
-    fn refusal(request: &Request) -> String {
+    fn rejection(request: &Request) -> String {
         ResolvedRequest::new(request, &[]).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_plain_image_needs_nothing_else() {
+    fn image_alone_is_a_complete_request() {
         let resolved = ResolvedRequest::new(&request("oci:x"), &[]).unwrap();
         assert!(matches!(resolved.root, RootSource::Image(image) if image.to_string() == "oci:x"));
         assert!(resolved.disks.is_empty() && resolved.interfaces.is_empty() && resolved.terminal.is_none());
     }
 
     #[test]
-    fn contradictions_are_named() {
+    fn contradictions_are_rejected_by_option() {
         let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
         let mac = Some("02:00:00:00:00:01".parse().unwrap());
         let image = request("oci:x");
@@ -364,21 +364,21 @@ mod tests {
             ),
         ];
         for (request, object) in table {
-            let refusal = refusal(&request);
-            assert!(refusal.contains(object), "{object}: {refusal}");
+            let rejection = rejection(&request);
+            assert!(rejection.contains(object), "{object}: {rejection}");
         }
     }
 
     #[test]
-    fn a_lone_device_takes_the_address_and_one_without_gets_its_own() {
+    fn mac_address_option_or_a_random_one_is_used() {
         let mac: MacAddress = "02:00:00:00:00:01".parse().unwrap();
         let network = |text: &str| vec![text.parse().unwrap()];
         let mac_address = Some(mac.to_string().parse().unwrap());
         let given = Request { mac_address, network: network("tap=a,ip=10.0.0.2/24"), ..request("oci:x") };
         let resolved = ResolvedRequest::new(&given, &[]).unwrap();
         assert_eq!(resolved.interfaces[0].mac, mac.octets());
-        let told = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };
-        assert_eq!(resolved.guest_interfaces, [told]);
+        let expected = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };
+        assert_eq!(resolved.guest_interfaces, [expected]);
         let resolved = ResolvedRequest::new(&Request { network: network("tap=a"), ..request("oci:x") }, &[]).unwrap();
         assert_eq!(resolved.interfaces[0].mac[0] & 3, 2);
     }
@@ -388,9 +388,9 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_two_disks_only_if_nobody_writes() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, link) = (folder.path().join("a.img"), folder.path().join("link"));
+    fn file_is_two_disks_only_if_both_are_read_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("a.img"), directory.path().join("link"));
         std::fs::write(&file, [0; 512]).unwrap();
         std::fs::hard_link(&file, &link).unwrap();
         let text = |path: &Path, more: &str| format!("path={}{more}", path.display());
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn two_disks_of_one_serial_are_refused() {
+    fn two_disks_with_one_serial_are_rejected() {
         let texts = ["path=/dev/null,ro,serial=disk1".to_owned(), "path=/dev/zero,ro".to_owned()];
         assert!(matches!(open_texts(&texts), Err(DiskError::Serial(serial)) if serial == "disk1"));
     }

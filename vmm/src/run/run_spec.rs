@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What PID 1 is told: the workload, and what is around it. Pure.
+//! The message to PID 1: the workload and its environment in the guest. Pure.
 
 use super::health;
 use super::workload::Workload;
@@ -14,14 +14,13 @@ use guest_protocol::run_spec::{Interface, Readiness, Root, RunSpec, System, Uppe
 use oci_image::RootFormat;
 use std::time::Duration;
 
-/// File systems that PID 1 tries on a root disk of the user's.
+/// Tried by PID 1 on the user's root disk.
 const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
-/// The same for one that is written in place.
+/// Tried on a root disk that is written in place.
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
-/// Builds what PID 1 is told. `made` is the format of a root disk that was made from an image; without it the root disk is the
-/// user's. `watchdog` is after how long a service manager takes a silent process for hung; it concerns a workload that speaks
-/// for itself.
+/// Builds the message to PID 1. `made` is the format of a root disk that was made from an image; without it the root disk is the
+/// user's. `watchdog` is the service manager's watchdog interval, passed on to a workload with `--ready-notify`.
 #[must_use]
 pub(crate) fn run_spec(
     request: &Request,
@@ -35,7 +34,7 @@ pub(crate) fn run_spec(
     let given_hostname = request.hostname.as_ref().and_then(Given::get);
     let hostname = given_hostname.map_or_else(|| id.to_string(), ToString::to_string);
     let mut environment = workload.environment;
-    // A system may change its name.
+    // With --system the host name may change later.
     if !request.system && !environment.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
         environment.push(format!("HOSTNAME={hostname}"));
     }
@@ -49,7 +48,7 @@ pub(crate) fn run_spec(
         set(&mut environment, "NOTIFY_SOCKET", notification::SOCKET);
         if let Some(time) = watchdog {
             set(&mut environment, "WATCHDOG_USEC", &time.as_micros().to_string());
-            // Without it any process of the workload is meant (sd_watchdog_enabled(3)).
+            // Without it the watchdog applies to any process of the workload (sd_watchdog_enabled(3)).
             unset(&mut environment, "WATCHDOG_PID");
         }
     }
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_name_is_the_machines_unless_given_and_the_workload_knows_it() {
+    fn hostname_is_the_machines_name_by_default() {
         let spec = build(&Request::default(), &["A=b"]);
         assert_eq!(spec.hostname, "web");
         assert_eq!(spec.environment, ["A=b", "HOSTNAME=web"]);
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_scratch_is_a_kind_of_upper_layer() {
+    fn scratch_decides_the_upper_layer() {
         let upper = |text: Option<&str>| {
             let scratch = text.map(|text| text.parse().unwrap());
             build(&Request { scratch, ..Request::default() }, &[]).root.upper
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_on_a_disk_of_its_own_writes_to_it_unless_told_otherwise() {
+    fn system_on_its_own_disk_writes_in_place_by_default() {
         let system = |more: Request| {
             let request = Request { system: true, rootfs: Some("disk".into()), ..more };
             build(&request, &[]).root.upper
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_has_the_machines_name_and_keeps_its_own_unless_one_is_asked_for() {
+    fn system_gets_an_explicit_hostname_only_if_given() {
         let spec = build(&Request { system: true, ..Request::default() }, &["A=b"]);
         assert_eq!((&*spec.hostname, &*spec.environment), ("web", &["A=b".to_owned()][..]));
         assert_eq!(spec.system, Some(System { explicit_hostname: false }));
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_is_what_the_options_say_and_a_workload_that_tells_knows_where() {
+    fn ready_options_decide_readiness() {
         let port = Request { ready_port: "6379".parse().ok(), ..Request::default() };
         assert_eq!(build(&port, &[]).readiness, Readiness::Port(6379));
         let command = Request { ready_exec: Some("redis-cli ping".into()), ..Request::default() };
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_that_tells_knows_of_the_watchdog_and_others_do_not() {
+    fn watchdog_is_passed_on_with_ready_notify_only() {
         let image = ["WATCHDOG_USEC=7", "WATCHDOG_PID=1", "WATCHDOG_USECS=8"];
         let watched = |request: &Request, watchdog| build_watched(request, &image, watchdog).environment;
         let notify = Request { ready_notify: true, hostname: Some("h".parse().unwrap()), ..Request::default() };
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_become_a_resolver_configuration() {
+    fn dns_options_become_resolv_conf() {
         let dns = vec!["1.1.1.1".parse().unwrap(), "2620:fe::9".parse().unwrap()];
         let spec = build(&Request { dns, ..Request::default() }, &[]);
         assert_eq!(spec.resolv_conf, "nameserver 1.1.1.1\nnameserver 2620:fe::9\n");
