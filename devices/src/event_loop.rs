@@ -132,7 +132,15 @@ impl EventLoop {
         ended
     }
 
-    fn request_end(&self) {
+    /// Name of the thread.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.thread.as_ref().and_then(|thread| thread.thread().name()).unwrap_or_default()
+    }
+
+    /// Requests the end without waiting for it, so that several loops can end at the same time. One of the stops must
+    /// follow.
+    pub fn request_end(&self) {
         self.handle.stopping.store(true, Ordering::Release);
         // It fails only if the loop has ended already.
         let _ = self.handle.endpoint.kick();

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Runs a machine to its end: starts the vCPUs, waits in the [`Monitor`], then stops everything in
 //! the order that always applies: vCPUs, event loops, and only then the result. Runs on `main`.
+//!
+//! Each join has a deadline. A thread that misses it, because a disk hangs, is left behind: the end
+//! names it, and it ends with the process.
 
 use super::build::Machine;
 use super::monitor::{Monitor, ServiceNotifier};
@@ -18,6 +21,10 @@ use devices::event_loop::EventLoop;
 use devices::virtio::DeviceIdentity;
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
+use std::time::{Duration, Instant};
+
+/// For the event loops to drain their workers, all at the same time.
+const LOOP_STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// What remains of a machine.
 #[derive(Debug)]
@@ -61,16 +68,92 @@ impl Machine {
             let end = End::failed(EndReason::HostError, &format!("cannot start the vCPUs: {error}"));
             (end, VcpuTotals::default())
         });
-        self.loops.drain(..).for_each(EventLoop::stop);
+        let mut stuck = totals.stuck;
+        stuck.extend(stop_loops(std::mem::take(&mut self.loops), LOOP_STOP_LIMIT));
         self.serial.flush();
         let counters = self.counters(totals.cpu_time);
         let unclaimed = self.transports.iter().filter(|transport| !transport.is_claimed());
         Outcome {
-            end: end.with_console(&self.console_log.tail()),
+            end: name_stuck(end.with_console(&self.console_log.tail()), &stuck),
             counters,
             completions: totals.completions,
             unclaimed: unclaimed.map(|transport| transport.identity().clone()).collect(),
             devices: self.transports.len(),
         }
+    }
+}
+
+/// Ends event loops at the same time. Returns the names of those that are still busy after `limit`.
+pub(super) fn stop_loops(loops: Vec<EventLoop>, limit: Duration) -> Vec<String> {
+    loops.iter().for_each(EventLoop::request_end);
+    let deadline = Instant::now() + limit;
+    let stop = |event_loop: EventLoop| {
+        let name = event_loop.name().to_owned();
+        let ended = event_loop.stop_within(deadline.saturating_duration_since(Instant::now()));
+        (!ended).then_some(name)
+    };
+    loops.into_iter().filter_map(stop).collect()
+}
+
+/// Adds the threads that were left behind to the detail, after its first line.
+fn name_stuck(mut end: End, stuck: &[String]) -> End {
+    if stuck.is_empty() {
+        return end;
+    }
+    let note = format!("{} did not stop in time", stuck.join(", "));
+    log::warn!("{note}");
+    let at = end.detail.find('\n').unwrap_or(end.detail.len());
+    let separator = if at == 0 { "" } else { "; " };
+    end.detail.insert_str(at, &format!("{separator}{note}"));
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devices::event_loop::Source;
+    use devices::turn::Turn;
+    use devices::virtio::Worker;
+    use std::sync::mpsc::{Receiver, channel};
+    use vmm_sys_util::epoll::EventSet;
+
+    /// Drains once its channel is closed.
+    struct Hanging(Receiver<()>);
+
+    impl Worker for Hanging {
+        fn sources(&self) -> Vec<Source> {
+            Vec::new()
+        }
+
+        fn start(&mut self, _: &mut Turn<'_>) {}
+
+        fn process(&mut self, _: u32, _: EventSet, _: &mut Turn<'_>) {}
+
+        fn drain(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+
+    #[test]
+    fn hanging_loops_are_named_and_others_drained() {
+        let (release, released) = channel();
+        let (drained, is_drained) = channel();
+        drop(drained);
+        let loops: Vec<EventLoop> = ["disk-0", "disk-1"].map(|name| EventLoop::spawn(name).unwrap()).into();
+        let _ = loops[0].handle().add(Box::new(Hanging(released))).unwrap();
+        let _ = loops[1].handle().add(Box::new(Hanging(is_drained))).unwrap();
+        assert_eq!(stop_loops(loops, Duration::from_millis(500)), ["disk-0"]);
+        drop(release);
+    }
+
+    #[test]
+    fn detail_names_stuck_threads_after_its_first_line() {
+        let named = |detail: &str| {
+            let end = End { detail: detail.to_owned(), ..End::killed("") };
+            name_stuck(end, &["vcpu-0".to_owned(), "disk-1".to_owned()]).detail
+        };
+        assert_eq!(named(""), "vcpu-0, disk-1 did not stop in time");
+        assert_eq!(named("a\nb"), "a; vcpu-0, disk-1 did not stop in time\nb");
+        assert_eq!(name_stuck(End::killed("a"), &[]).detail, "a");
     }
 }

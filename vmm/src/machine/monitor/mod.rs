@@ -19,7 +19,7 @@ use self::control_port::{ControlPort, Received};
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
 use super::build::Machine;
-use super::run::RunContext;
+use super::run::{RunContext, stop_loops};
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::host::panics;
 use crate::host::terminal::window_size;
@@ -38,6 +38,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 /// Bytes read from the control port in one turn.
 const CONTROL_BUF_SIZE: usize = 16 << 10;
+/// For the console's loop to end, before the last messages are read.
+const CONSOLE_STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Reads of the control port after the vCPUs have stopped. Its socket buffers hold less.
 const MAX_LAST_READS: usize = 64;
 
@@ -250,9 +252,8 @@ impl<'a> Monitor<'a> {
         let Some(reason) = self.threads.take_end() else { return };
         self.stop_vcpus();
         // The console's loop is the first; it serves its queues once more before it ends.
-        if !self.machine.loops.is_empty() {
-            self.machine.loops.remove(0).stop();
-        }
+        let console_loop = self.machine.loops.drain(..1.min(self.machine.loops.len())).collect();
+        self.totals.stuck.extend(stop_loops(console_loop, CONSOLE_STOP_LIMIT));
         for _ in 0..MAX_LAST_READS {
             if !self.read_control_port() {
                 break;

@@ -285,6 +285,12 @@ fn invalid_frame_is_a_guest_fault() {
 }
 
 #[test]
+fn frame_above_the_limit_is_a_guest_fault_before_it_arrives() {
+    let header = (protocol::MAX_TO_HOST + 1).to_le_bytes();
+    assert_eq!(end_of(&running().on(Event::ControlBytes(&header))).0.reason, EndReason::GuestFault);
+}
+
+#[test]
 fn protocol_version_mismatch_names_the_version() {
     let (end, _) = end_of(&receive(&mut booting(), &ToHost::Hello { version: 999 }));
     assert_eq!(end.reason, EndReason::HostError);
@@ -372,7 +378,7 @@ fn health_flood_changes_the_status_once_per_interval() {
 fn health_report_that_waits_precedes_the_end() {
     let spec = RunSpec { health: Some(guest_protocol::health::HealthCheck::default()), ..settings().spec };
     let mut supervisor = running_with(Settings { spec, ..settings() });
-    let last = HealthReport { exit: 7, output: "x".repeat(1 << 20), ..HealthReport::default() };
+    let last = HealthReport { exit: 7, output: "x".repeat(50_000), ..HealthReport::default() };
     let _ = receive(&mut supervisor, &ToHost::Health(HealthReport::default()));
     let _ = receive(&mut supervisor, &ToHost::Health(last));
     let actions = receive(&mut supervisor, &ended(WorkloadEnd::Exited(0), 0, 0));
