@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Headers of bzImages, built in process, with one field bent at a time.
+//! Headers of bzImages, built in process, with one field changed at a time.
 
 use super::*;
 use proptest::prelude::*;
@@ -27,12 +27,12 @@ fn parse(bytes: &[u8]) -> Result<BzImage, KernelProblem> {
 }
 
 #[test]
-fn the_payload_is_found() {
+fn parse_finds_the_payload() {
     assert_eq!(parse(&bzimage(b"payload")).unwrap(), BzImage { payload: 3 * 512 + 64, length: 7 });
 }
 
 #[test]
-fn a_set_up_of_no_sectors_has_four() {
+fn zero_setup_sectors_mean_four() {
     let mut bytes = bzimage(b"payload");
     bytes[SETUP_SECTORS] = 0;
     bytes.resize(bytes.len() + 2 * 512, 0);
@@ -40,7 +40,7 @@ fn a_set_up_of_no_sectors_has_four() {
 }
 
 #[test]
-fn an_old_protocol_is_named() {
+fn old_protocol_is_named_in_the_error() {
     let mut bytes = bzimage(b"payload");
     bytes[PROTOCOL..PROTOCOL + 2].copy_from_slice(&[0x07, 0x02]);
     let message = parse(&bytes).unwrap_err().to_string();
@@ -48,7 +48,7 @@ fn an_old_protocol_is_named() {
 }
 
 #[test]
-fn a_file_that_ends_anywhere_before_its_end_is_cut_off() {
+fn truncated_file_is_rejected_at_every_length() {
     let bytes = bzimage(b"payload");
     for length in 0..bytes.len() {
         let error = parse(&bytes[..length]).unwrap_err();
@@ -58,7 +58,7 @@ fn a_file_that_ends_anywhere_before_its_end_is_cut_off() {
 
 proptest! {
     #[test]
-    fn any_header_is_refused_or_stays_within_the_file(head in proptest::collection::vec(any::<u8>(), HEAD..4096)) {
+    fn payload_stays_within_the_file_for_any_header(head in proptest::collection::vec(any::<u8>(), HEAD_SIZE..4096)) {
         if let Ok(found) = parse(&head) {
             prop_assert!(found.payload + found.length <= head.len() as u64);
         }

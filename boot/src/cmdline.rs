@@ -1,43 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The kernel command line, built from typed options and, last, the words of `--append`. Pure; any thread.
+//! The kernel command line, built from typed options and, last, the words of `--append`. Pure; any
+//! thread.
 //!
-//! Words are told apart as the kernel does (`lib/cmdline.c`, `next_arg`): blanks separate, double quotes hold together and
-//! do not nest, a word ends at its first `=` as far as its name goes, and `-` equals `_` in names.
+//! Words are split as in the kernel (`lib/cmdline.c`, `next_arg`): at blanks outside of double
+//! quotes, which do not nest. An option's name ends at the first `=`, and `-` equals `_` in names.
 
 use crate::layout;
 use std::fmt::{self, Display};
 use vm_memory::GuestAddress;
 
-/// A word or a line that the kernel would not take as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandLineError {
-    /// Longer than the kernel keeps.
     #[error("the kernel command line is {length} bytes long; a kernel keeps {}", layout::COMMAND_LINE_SIZE - 1)]
     TooLong {
-        /// Bytes, without a final NUL.
+        /// Without a final NUL.
         length: usize,
     },
-    /// Not printable ASCII.
-    #[error("the kernel command line cannot hold the byte {0:#04x}")]
+    #[error("the kernel command line holds the byte {0:#04x}, which is not printable ASCII")]
     Byte(u8),
-    /// A quote is opened and not closed.
     #[error("a double quote on the kernel command line is not closed")]
     OpenQuote,
-    /// An option name or value would fall apart into several words.
+    /// An option's name or value would be several words.
     #[error("{0:?} is not one word of a kernel command line")]
     NotOneWord(String),
-    /// An option that would put something else in the place of coracle's own init.
-    #[error("the kernel option {0:?} cannot be given: coracle's own init would not run")]
-    TakesInit(String),
+    /// The option would replace coracle's init.
+    #[error("the kernel option {0:?} is not supported: it would replace coracle's init")]
+    ReplacesInit(String),
 }
 
-/// Where kernel messages go.
+/// Destination of kernel messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
-    /// A port of the virtio console: `hvc0` and on.
+    /// `hvcN`: a port of the virtio console.
     Virtio(u8),
-    /// A serial line: `ttyS0` and on.
+    /// `ttySN`: a serial port.
     Serial(u8),
 }
 
@@ -50,11 +47,10 @@ impl Display for Console {
     }
 }
 
-/// Options that would make the kernel run something else than `/init` of our initramfs, and the mark after which words are
-/// no options any more.
-const TAKES_INIT: [&str; 5] = ["init", "rdinit", "noinitrd", "initrdmem", "--"];
+/// Options that replace `/init` of the initramfs, and the mark that ends the options.
+const INIT_OPTIONS: [&str; 5] = ["init", "rdinit", "noinitrd", "initrdmem", "--"];
 
-/// A command line that is valid at every moment: each push checks its word and the whole length.
+/// A command line that is always valid: each push checks the word and the total length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     text: String,
@@ -66,18 +62,13 @@ impl CommandLine {
         Self::default()
     }
 
-    /// Adds an option without a value: `quiet`.
-    ///
-    /// # Errors
-    /// It is not one word, or the line becomes too long.
+    /// Adds an option without a value, such as `quiet`.
     pub fn push_flag(&mut self, name: &str) -> Result<&mut Self, CommandLineError> {
         self.push_words(one_word(name)?)
     }
 
-    /// Adds an option with a value: `panic=-1`. A value with blanks is quoted.
-    ///
-    /// # Errors
-    /// The name is not one word, the value holds quotes, or the line becomes too long.
+    /// Adds an option with a value, such as `panic=-1`. A value with blanks is quoted; one with
+    /// quotes is an error.
     pub fn push_value(&mut self, name: &str, value: impl Display) -> Result<&mut Self, CommandLineError> {
         one_word(name)?;
         let value = value.to_string();
@@ -89,42 +80,30 @@ impl CommandLine {
     }
 
     /// Adds a console. The kernel writes to all of them; the last one is `/dev/console`.
-    ///
-    /// # Errors
-    /// The line becomes too long.
     pub fn push_console(&mut self, console: Console) -> Result<&mut Self, CommandLineError> {
         self.push_value("console", console)
     }
 
-    /// Adds the first serial line as a console that works from the first line of the kernel on.
-    ///
-    /// # Errors
-    /// The line becomes too long.
+    /// Adds the first serial port as a console that works from the kernel's first message on.
     pub fn push_early_serial(&mut self) -> Result<&mut Self, CommandLineError> {
         self.push_value("earlycon", format_args!("uart8250,io,{:#x}", layout::COM1))
     }
 
     /// Adds a virtio-mmio device: its register window and its interrupt line
     /// (Documentation/admin-guide/kernel-parameters.txt of the Linux kernel, `virtio_mmio.device`).
-    ///
-    /// # Errors
-    /// The line becomes too long.
     pub fn push_virtio_mmio(&mut self, window: GuestAddress, line: u32) -> Result<&mut Self, CommandLineError> {
         let kib = layout::VIRTIO_MMIO_WINDOW >> 10;
         self.push_value("virtio_mmio.device", format_args!("{kib}K@{:#x}:{line}", window.0))
     }
 
-    /// Adds the user's words at the end, where they override ours.
-    ///
-    /// # Errors
-    /// They hold what a command line cannot, an open quote, an option that takes our init's place, or are too long.
+    /// Adds the user's words at the end, where they override the others.
     pub fn append(&mut self, words: &str) -> Result<&mut Self, CommandLineError> {
         let words = words.trim_matches(' ');
         check_bytes(words)?;
         for word in split(words) {
             let name = name(word?);
-            if TAKES_INIT.iter().any(|taken| same_name(taken, name)) {
-                return Err(CommandLineError::TakesInit(name.to_owned()));
+            if INIT_OPTIONS.iter().any(|option| same_name(option, name)) {
+                return Err(CommandLineError::ReplacesInit(name.to_owned()));
             }
         }
         self.push_words(words)
@@ -141,7 +120,7 @@ impl CommandLine {
         &self.text
     }
 
-    /// The line with the NUL that ends it in memory.
+    /// The line with its final NUL.
     #[must_use]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.text.clone().into_bytes();
@@ -186,7 +165,7 @@ fn one_word(text: &str) -> Result<&str, CommandLineError> {
     Ok(text)
 }
 
-/// The words of `line`, quotes and all.
+/// Splits `line` into words, including their quotes.
 fn split(line: &str) -> impl Iterator<Item = Result<&str, CommandLineError>> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -205,7 +184,7 @@ fn split(line: &str) -> impl Iterator<Item = Result<&str, CommandLineError>> {
     })
 }
 
-/// The option's name in a word. A quote before it is not part of it.
+/// Returns the option's name in a word, without a quote before it.
 fn name(word: &str) -> &str {
     let word = word.strip_prefix('"').unwrap_or(word);
     let word = word.split_once('=').map_or(word, |(name, _)| name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What goes onto the line, and what must not.
+//! Accepted and rejected words.
 
 use super::*;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ fn appended(words: &str) -> Result<String, CommandLineError> {
 }
 
 #[test]
-fn options_stand_in_the_order_in_which_they_were_pushed() {
+fn options_keep_the_order_of_their_pushes() {
     let mut line = CommandLine::new();
     line.push_console(Console::Serial(0)).unwrap();
     line.push_console(Console::Virtio(0)).unwrap().push_flag("quiet").unwrap().push_value("panic", -1).unwrap();
@@ -22,7 +22,7 @@ fn options_stand_in_the_order_in_which_they_were_pushed() {
 }
 
 #[test]
-fn a_value_with_blanks_is_quoted_and_a_quote_in_a_value_is_refused() {
+fn value_with_blanks_is_quoted_and_with_a_quote_rejected() {
     let mut line = CommandLine::new();
     line.push_value("dyndbg", "file a.c +p").unwrap();
     assert_eq!(line.as_str(), "dyndbg=\"file a.c +p\"");
@@ -33,7 +33,7 @@ fn a_value_with_blanks_is_quoted_and_a_quote_in_a_value_is_refused() {
 }
 
 #[test]
-fn the_line_may_be_as_long_as_the_kernel_keeps_and_not_one_byte_longer() {
+fn line_holds_2047_bytes_and_not_one_more() {
     assert_eq!(appended(&"x".repeat(2047)).unwrap().len(), 2047);
     assert_eq!(appended(&"x".repeat(2048)), Err(CommandLineError::TooLong { length: 2048 }));
     let mut line = CommandLine::new();
@@ -43,7 +43,7 @@ fn the_line_may_be_as_long_as_the_kernel_keeps_and_not_one_byte_longer() {
 }
 
 #[test]
-fn every_virtio_device_fits_beside_a_kilobyte_of_options() {
+fn all_virtio_devices_fit_beside_1_kib_of_options() {
     let mut line = CommandLine::new();
     line.append(&"x".repeat(1024)).unwrap();
     for index in 0..u64::from(layout::VIRTIO_MMIO_COUNT) {
@@ -53,15 +53,15 @@ fn every_virtio_device_fits_beside_a_kilobyte_of_options() {
 }
 
 #[test]
-fn bytes_that_are_not_printable_ascii_are_refused() {
-    let refused = [("a\0b", 0), ("a\nb", 0x0a), ("a\tb", 0x09), ("a\u{7f}b", 0x7f), ("\u{80}", 0xc2), ("ä", 0xc3)];
-    for (words, byte) in refused {
+fn append_rejects_bytes_that_are_not_printable_ascii() {
+    let rejected = [("a\0b", 0), ("a\nb", 0x0a), ("a\tb", 0x09), ("a\u{7f}b", 0x7f), ("\u{80}", 0xc2), ("ä", 0xc3)];
+    for (words, byte) in rejected {
         assert_eq!(appended(words), Err(CommandLineError::Byte(byte)), "{words:?}");
     }
 }
 
 #[test]
-fn quotes_must_be_closed() {
+fn append_rejects_an_open_quote() {
     assert_eq!(appended("a=\"b c\" d"), Ok("a=\"b c\" d".to_owned()));
     for words in ["\"", "a=\"b", "a \"b c", "\"\"\""] {
         assert_eq!(appended(words), Err(CommandLineError::OpenQuote), "{words}");
@@ -69,9 +69,9 @@ fn quotes_must_be_closed() {
 }
 
 #[test]
-fn words_that_would_take_the_place_of_our_init_are_refused_however_they_are_written() {
+fn append_rejects_every_form_of_an_init_option() {
     for words in ["init=/bin/sh", "a rdinit=/x", "\"init=/bin/sh\"", "init", "\"rdinit\"=/x", "noinitrd", "a -- b"] {
-        assert!(matches!(appended(words), Err(CommandLineError::TakesInit(_))), "{words}");
+        assert!(matches!(appended(words), Err(CommandLineError::ReplacesInit(_))), "{words}");
     }
     for words in ["initcall_debug", "init_on_alloc=1", "a=init=/x", "a=\" init=/x\"", "systemd.init=1", "x--"] {
         assert_eq!(appended(words), Ok(words.to_owned()));
@@ -79,7 +79,7 @@ fn words_that_would_take_the_place_of_our_init_are_refused_however_they_are_writ
 }
 
 #[test]
-fn an_option_is_found_by_its_name_with_dashes_or_underscores() {
+fn contains_matches_names_with_dashes_or_underscores() {
     let mut line = CommandLine::new();
     line.append("clearcpuid=smap no-timer_check \"quoted=1 2\"").unwrap();
     assert!(line.contains("clearcpuid") && line.contains("no_timer-check") && line.contains("quoted"));
@@ -88,7 +88,7 @@ fn an_option_is_found_by_its_name_with_dashes_or_underscores() {
 
 proptest! {
     #[test]
-    fn whatever_is_accepted_stays_printable_short_and_without_an_init_of_its_own(words in "[ -~]{0,60}") {
+    fn accepted_line_is_printable_short_and_without_init(words in "[ -~]{0,60}") {
         let Ok(line) = appended(&words) else { return Ok(()) };
         prop_assert!(line.len() < layout::COMMAND_LINE_SIZE);
         prop_assert!(line.bytes().filter(|byte| *byte == b'"').count() % 2 == 0);
@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_taken_or_refused(words in any::<String>()) {
+    fn append_accepts_any_text_without_panic(words in any::<String>()) {
         let _ = appended(&words);
     }
 }

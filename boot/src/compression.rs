@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Unpacks what distributions compress: the kernel in a bzImage, and modules. The magic number decides. Memory is bounded by
-//! the largest window that Linux's own build asks for, the result by the caller. Pure but for its reader and writer.
+//! Unpacks the kernel in a bzImage, and modules. The magic number selects the format. Memory is
+//! bounded by the largest window that Linux's own build uses, the result by the caller. Pure but
+//! for its reader and writer.
 
 use flate2::bufread::GzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use std::io::{self, BufRead, Read, Write};
 
-/// Largest zstd window: `zstd -22 --ultra`, with which Linux compresses itself.
-const ZSTD_WINDOW: u64 = 128 << 20;
-/// Most memory of an xz decoder, KiB: Linux's own build asks for a dictionary of 32 MiB.
-const XZ_MEMORY_KIB: u32 = 72 << 10;
-const PIECE: usize = 128 << 10;
+/// Window of `zstd -22 --ultra`, with which Linux compresses itself.
+const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+/// Linux's own build uses a dictionary of 32 MiB.
+const MAX_XZ_MEMORY_KIB: u32 = 72 << 10;
+const COPY_BUF_SIZE: usize = 128 << 10;
 
-/// The formats that are unpacked.
+/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Gzip,
@@ -21,21 +22,18 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-/// Something cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// The packed bytes are damaged, or reading them failed.
+    /// The packed bytes are damaged or cannot be read.
     #[error(transparent)]
     Packed(io::Error),
-    /// The result has no place.
-    #[error("there is no place for it")]
+    #[error("cannot store the result")]
     Write(#[source] io::Error),
-    /// The result is larger than the caller takes.
-    #[error("it has more than {} MiB", .0 >> 20)]
+    #[error("the result is larger than {} MiB", .0 >> 20)]
     TooLarge(u64),
 }
 
-/// Formats by their first bytes, those that are unpacked and those that are only known by name.
+/// Formats by their first bytes: the supported ones, and the names of others.
 const MAGIC: [(&[u8], Result<Compression, &str>); 9] = [
     (b"\x1f\x8b", Ok(Compression::Gzip)),
     (b"\xfd7zXZ\0", Ok(Compression::Xz)),
@@ -49,12 +47,13 @@ const MAGIC: [(&[u8], Result<Compression, &str>); 9] = [
 ];
 
 impl Compression {
-    /// The format of what starts with `head`; the name of one that is not unpacked; or `None` if it is none of them.
+    /// Recognises the format of a file that starts with `head`; an error is the name of an
+    /// unsupported one.
     pub(crate) fn recognise(head: &[u8]) -> Option<Result<Self, &'static str>> {
         MAGIC.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, compression)| compression)
     }
 
-    /// The program that packs so.
+    /// Name of the program.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
@@ -63,39 +62,39 @@ impl Compression {
         }
     }
 
-    /// Unpacks the first stream of `packed` into `into`, at most `limit` bytes. What follows the stream is left alone: a
-    /// bzImage has its unpacked size there.
+    /// Unpacks the first stream of `packed` into `into`, at most `limit` bytes. Bytes after the
+    /// stream are ignored: a bzImage has its unpacked size there.
     pub(crate) fn unpack(self, packed: impl BufRead, limit: u64, into: &mut impl Write) -> Result<(), UnpackError> {
         match self {
             Self::Gzip => copy(&mut GzDecoder::new(packed), limit, into),
-            Self::Xz => copy(&mut XzReader::new_mem_limit(packed, false, XZ_MEMORY_KIB), limit, into),
+            Self::Xz => copy(&mut XzReader::new_mem_limit(packed, false, MAX_XZ_MEMORY_KIB), limit, into),
             Self::Zstd => {
-                let mut decoder = StreamingDecoder::new_with_max_window_size(packed, ZSTD_WINDOW)
+                let mut decoder = StreamingDecoder::new_with_max_window_size(packed, MAX_ZSTD_WINDOW)
                     .map_err(|error| damaged(&error.to_string()))?;
                 copy(&mut decoder, limit, into)?;
-                check_sum(&decoder.into_frame_decoder())
+                verify_checksum(&decoder.into_frame_decoder())
             }
         }
     }
 }
 
-/// The decoder computes the checksum and leaves the comparison to its caller.
-fn check_sum(decoder: &FrameDecoder) -> Result<(), UnpackError> {
+/// The decoder computes the checksum, but does not compare it.
+fn verify_checksum(decoder: &FrameDecoder) -> Result<(), UnpackError> {
     match (decoder.get_checksum_from_data(), decoder.get_calculated_checksum()) {
-        (Some(stored), Some(computed)) if stored != computed => Err(damaged("its checksum is wrong")),
+        (Some(stored), Some(computed)) if stored != computed => Err(damaged("wrong checksum")),
         _ => Ok(()),
     }
 }
 
-fn damaged(why: &str) -> UnpackError {
-    UnpackError::Packed(io::Error::new(io::ErrorKind::InvalidData, why))
+fn damaged(detail: &str) -> UnpackError {
+    UnpackError::Packed(io::Error::new(io::ErrorKind::InvalidData, detail))
 }
 
 fn copy(from: &mut impl Read, limit: u64, into: &mut impl Write) -> Result<(), UnpackError> {
-    let mut piece = vec![0; PIECE];
+    let mut buffer = vec![0; COPY_BUF_SIZE];
     let mut written = 0;
     loop {
-        let length = match from.read(&mut piece) {
+        let length = match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -105,7 +104,7 @@ fn copy(from: &mut impl Read, limit: u64, into: &mut impl Write) -> Result<(), U
         if written > limit {
             return Err(UnpackError::TooLarge(limit));
         }
-        into.write_all(&piece[..length]).map_err(UnpackError::Write)?;
+        into.write_all(&buffer[..length]).map_err(UnpackError::Write)?;
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What each format packs is unpacked again; damage, bombs and endings in the middle are errors.
+//! Each format survives a round trip; damage, bombs and truncation are errors.
 
 use super::*;
 use flate2::write::GzEncoder;
@@ -16,7 +16,7 @@ pub(crate) fn pack(compression: Compression, bytes: &[u8]) -> Vec<u8> {
             encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         }
-        // As Linux's build does it: branches of x86 code are rewritten before they are packed.
+        // Linux's build uses the x86 branch filter.
         Compression::Xz => {
             let mut options = XzOptions::with_preset(1);
             options.prepend_pre_filter(FilterType::BcjX86, 0);
@@ -29,18 +29,18 @@ pub(crate) fn pack(compression: Compression, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn unpack(packed: &[u8], limit: u64) -> Result<Vec<u8>, UnpackError> {
-    let compression = Compression::recognise(packed).expect("a format").expect("one that is unpacked");
+    let compression = Compression::recognise(packed).expect("a known format").expect("a supported format");
     let mut unpacked = Vec::new();
     compression.unpack(packed, limit, &mut unpacked).map(|()| unpacked)
 }
 
-/// Bytes as in a program: calls over and over, between different bytes.
+/// Bytes as in a program: calls between other bytes.
 fn program() -> Vec<u8> {
     (0..60_000_u32).flat_map(|number| [0xe8, number as u8, (number >> 8) as u8, 0, 0, 0x90, 0x55]).collect()
 }
 
 #[test]
-fn every_format_is_recognised_and_gives_back_what_was_packed() {
+fn every_format_survives_a_round_trip() {
     for compression in ALL {
         let packed = pack(compression, &program());
         assert!(packed.len() < program().len());
@@ -50,7 +50,7 @@ fn every_format_is_recognised_and_gives_back_what_was_packed() {
 }
 
 #[test]
-fn what_follows_the_stream_is_left_alone() {
+fn bytes_after_the_stream_are_ignored() {
     for compression in ALL {
         let mut packed = pack(compression, b"kernel");
         packed.extend(57_575_404_u32.to_le_bytes());
@@ -59,7 +59,7 @@ fn what_follows_the_stream_is_left_alone() {
 }
 
 #[test]
-fn a_stream_that_ends_early_or_is_damaged_is_an_error() {
+fn truncated_or_damaged_stream_is_an_error() {
     for compression in ALL {
         let packed = pack(compression, &program());
         for length in [packed.len() - 1, packed.len() / 2, 20] {
@@ -75,7 +75,7 @@ fn a_stream_that_ends_early_or_is_damaged_is_an_error() {
 }
 
 #[test]
-fn a_bomb_is_given_up_at_the_limit() {
+fn bomb_is_an_error_at_the_limit() {
     for compression in ALL {
         let packed = pack(compression, &vec![0; 8 << 20]);
         assert!(matches!(unpack(&packed, 1 << 20), Err(UnpackError::TooLarge(_))), "{compression:?}");
@@ -83,7 +83,7 @@ fn a_bomb_is_given_up_at_the_limit() {
 }
 
 #[test]
-fn formats_that_are_not_unpacked_are_known_by_name() {
+fn unsupported_formats_are_recognised_by_name() {
     assert_eq!(Compression::recognise(b"\x02\x21\x4c\x18...."), Some(Err("lz4")));
     assert_eq!(Compression::recognise(b"BZh9"), Some(Err("bzip2")));
     assert_eq!(Compression::recognise(b"\x7fELF"), None);
@@ -91,7 +91,7 @@ fn formats_that_are_not_unpacked_are_known_by_name() {
 
 proptest! {
     #[test]
-    fn any_bytes_after_a_magic_number_end(magic in 0..3_usize, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn unpack_ends_for_any_bytes_after_a_magic_number(magic in 0..3_usize, bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut packed = MAGIC[magic].0.to_vec();
         packed.extend(bytes);
         let _ = unpack(&packed, 1 << 20);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The records of a 64-bit little-endian ELF file that a kernel's loader needs (System V ABI, chapters 4 and 5). Plain
-//! data; `p_paddr` is where a segment is loaded.
+//! The records of a 64-bit little-endian ELF file that a loader of kernels needs (System V ABI,
+//! chapters 4 and 5). Plain data; segments are loaded to `p_paddr`.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// First bytes of every ELF file.
 pub(crate) const MAGIC: [u8; 4] = *b"\x7fELF";
 /// `ident[4]`: 64-bit.
 pub(crate) const CLASS_64: u8 = 2;
@@ -54,7 +53,7 @@ pub(crate) struct ProgramHeader {
     pub(crate) alignment: U64,
 }
 
-/// `Elf64_Nhdr`: before the name and the descriptor of a note.
+/// `Elf64_Nhdr`, followed by the name and the descriptor of a note.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct NoteHeader {

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Register values at the PVH entry, as plain data: the loader never touches a vCPU. Pure; any thread.
+//! Register values at the PVH entry, as plain data: the loader never touches a vCPU. Pure; any
+//! thread.
 //!
-//! Xen's `docs/misc/pvh.pandoc`, "PVH entry": 32-bit protected mode without paging, flat segments, the start info's
-//! address in EBX, interrupts off. It leaves the descriptor table undefined; ours lies in memory and agrees with the
-//! segment registers, so that a kernel which reloads one before it has its own table does not fault.
+//! Xen's `docs/misc/pvh.pandoc`, "PVH entry": 32-bit protected mode without paging, flat segments,
+//! the start info's address in EBX, interrupts off. It leaves the descriptor table undefined. Ours
+//! is in memory and matches the segment registers, so that a kernel that reloads one before it has
+//! its own table does not fault.
 
-use crate::description::Description;
+use crate::hardware_description::HardwareDescription;
 use crate::layout;
 use zerocopy::IntoBytes as _;
 
-/// Registers of the first CPU. What is not named here is zero, or as a reset leaves it.
+/// Registers of the first CPU. All others are zero or have their reset value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryState {
-    /// Instruction pointer: the entry of the PVH note.
+    /// Entry of the PVH note.
     pub rip: u64,
     /// Guest-physical address of the start info.
     pub rbx: u64,
-    /// Only the bit that is always set.
+    /// Only the reserved bit that is always set.
     pub rflags: u64,
     /// Protected mode; no paging.
     pub cr0: u64,
@@ -27,21 +29,18 @@ pub struct EntryState {
     pub task: SegmentState,
     /// Guest-physical address of the descriptor table.
     pub gdt_base: u64,
-    /// Its last byte, counted from its base.
     pub gdt_limit: u16,
-    /// Whether interrupts of the PIC reach a CPU. They must not where the kernel will never have heard of a PIC: what one
-    /// delivers before it was set up is an exception to the CPU.
+    /// Whether the PIC's interrupts reach a CPU. They must not if the kernel does not know of a
+    /// PIC: an interrupt of a PIC that was never set up arrives as an exception.
     pub external_interrupts: bool,
 }
 
 /// A segment register with its hidden part (Intel SDM volume 3, 3.4.3 and 3.4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentState {
-    /// Linear address of its first byte.
     pub base: u64,
     /// Offset of its last byte.
     pub limit: u32,
-    /// What the register shows.
     pub selector: u16,
     /// The descriptor's four type bits.
     pub kind: u8,
@@ -54,12 +53,12 @@ pub struct SegmentState {
     pub code_or_data: bool,
     /// 64-bit code.
     pub long: bool,
-    /// The descriptor counts its limit in pages of 4 KiB.
+    /// The descriptor's limit is in units of 4 KiB.
     pub granularity_4k: bool,
 }
 
 const CR0_PROTECTION_ENABLE: u64 = 1 << 0;
-/// Cannot be cleared on any CPU of these days.
+/// Cannot be cleared on current CPUs.
 const CR0_EXTENSION_TYPE: u64 = 1 << 4;
 const RFLAGS_ALWAYS_SET: u64 = 1 << 1;
 
@@ -94,9 +93,9 @@ const TASK: SegmentState = SegmentState {
 const GDT: [u64; 4] = [0, CODE.descriptor(), DATA.descriptor(), TASK.descriptor()];
 
 impl EntryState {
-    /// The state that PVH demands at `entry`.
+    /// The state that PVH defines at `entry`.
     #[must_use]
-    pub fn pvh(entry: u32, description: Description) -> Self {
+    pub fn pvh(entry: u32, description: HardwareDescription) -> Self {
         Self {
             rip: u64::from(entry),
             rbx: layout::START_INFO.0,
@@ -108,13 +107,13 @@ impl EntryState {
             task: TASK,
             gdt_base: layout::GDT.0,
             gdt_limit: size_of_val(&GDT) as u16 - 1,
-            external_interrupts: description == Description::CommandLine,
+            external_interrupts: description == HardwareDescription::CommandLine,
         }
     }
 }
 
 impl SegmentState {
-    /// The segment as a descriptor in memory (Intel SDM volume 3, figure 3-8).
+    /// Encodes the segment as a descriptor in memory (Intel SDM volume 3, figure 3-8).
     #[must_use]
     pub const fn descriptor(&self) -> u64 {
         let limit = if self.granularity_4k { self.limit >> 12 } else { self.limit } as u64;
@@ -143,20 +142,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_descriptors_are_the_flat_ones_of_every_x86_textbook() {
+    fn descriptors_are_flat() {
         assert_eq!(GDT, [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067]);
     }
 
     #[test]
-    fn each_selector_names_the_descriptor_of_its_segment() {
+    fn selectors_select_the_descriptors_of_their_segments() {
         for segment in [CODE, DATA, TASK] {
             assert_eq!(GDT[usize::from(segment.selector / 8)], segment.descriptor());
         }
     }
 
     #[test]
-    fn the_entry_is_in_protected_mode_with_paging_and_interrupts_off() {
-        let state = EntryState::pvh(0x0100_0000, Description::CommandLine);
+    fn entry_is_in_protected_mode_without_paging_or_interrupts() {
+        let state = EntryState::pvh(0x0100_0000, HardwareDescription::CommandLine);
         assert_eq!((state.rip, state.rbx), (0x0100_0000, layout::START_INFO.0));
         assert_eq!((state.cr0, state.cr4, state.rflags), (0x11, 0, 2));
         assert_eq!((state.gdt_base, state.gdt_limit), (layout::GDT.0, 31));

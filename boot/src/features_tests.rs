@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Images with some strings in them, wherever they lie.
+//! Images with strings at various places.
 
 use super::*;
 use std::io::Cursor;
@@ -9,7 +9,7 @@ fn search(image: &[u8]) -> Features {
 }
 
 #[test]
-fn strings_of_an_image_are_its_features() {
+fn search_finds_features_by_their_strings() {
     let features =
         search(b"...\0virtio_mmio.device\0..MPTABLE: bad\0\0ext4\0..Linux version 6.12.117 (coracle@coracle)..");
     assert_eq!(features.release(), Some("6.12.117"));
@@ -21,10 +21,10 @@ fn strings_of_an_image_are_its_features() {
 }
 
 #[test]
-fn a_string_is_found_across_the_border_of_two_pieces() {
-    let middle = BANNER.len() + LONGEST_RELEASE + PIECE;
+fn string_across_two_buffers_is_found() {
+    let middle = BANNER.len() + MAX_RELEASE_LENGTH + READ_BUF_SIZE;
     for before in [0, 1, 6, 7, 20, 29] {
-        let mut image = vec![b'.'; 3 * PIECE];
+        let mut image = vec![b'.'; 3 * READ_BUF_SIZE];
         let text = b"\0erofs\0Linux version 6.1.2-x \0";
         let at = middle - before;
         image[at..at + text.len()].copy_from_slice(text);
@@ -35,7 +35,7 @@ fn a_string_is_found_across_the_border_of_two_pieces() {
 }
 
 #[test]
-fn virtio_drivers_are_known_by_their_whole_names() {
+fn virtio_drivers_match_by_their_complete_names() {
     let features =
         search(b"\0virtio_blk\0virtio_fs\0\0virtio_blk\0.virtio_net\0\0virtio_mmio.device\0\0virtio_Console\0");
     let names = ["virtio_blk", "virtio_fs", "virtio_net", "virtio_mmio", "virtio_"];
@@ -45,20 +45,20 @@ fn virtio_drivers_are_known_by_their_whole_names() {
 }
 
 #[test]
-fn names_that_only_end_like_a_file_system_do_not_count() {
+fn name_that_ends_like_a_file_system_does_not_match() {
     assert_eq!(search(b"\0notext4\0 ext4.. zerofs\0"), Features::default());
     assert_eq!(search(b""), Features::default());
 }
 
 #[test]
-fn a_banner_with_a_format_in_the_place_of_the_release_is_passed_over() {
+fn banner_without_a_release_is_ignored() {
     let features =
         search(b"Linux version %s (%s)\0 Linux version ../../x y\0 Linux version 6.12/.. \0 Linux version 5.10 ()");
     assert_eq!(features.release(), Some("5.10"));
 }
 
 #[test]
-fn features_survive_being_remembered_and_anything_else_is_not_taken_for_them() {
+fn line_survives_a_round_trip_and_others_are_rejected() {
     let features = search(b"LNRO0005\0RSD PTR \0squashfs\0Linux version 6.12-a \0virtio_net\0virtio_blk\0");
     assert_eq!(features.to_line(), "6.12-a acpi mmio-by-acpi squashfs virtio_blk virtio_net\n");
     for features in [features, Features::default()] {
@@ -70,7 +70,7 @@ fn features_survive_being_remembered_and_anything_else_is_not_taken_for_them() {
 }
 
 #[test]
-fn what_is_behind_the_content_is_not_searched() {
+fn bytes_after_the_content_are_not_searched() {
     let image = [&[0; 100][..], b"\0virtio_mmio.device\0"].concat();
     let features = Features::search(&mut Cursor::new(&image), 100).unwrap();
     assert!(!features.has(Feature::MmioOnCommandLine));

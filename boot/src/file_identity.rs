@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is remembered of a file's contents is remembered under this name. Runs wherever a file is opened.
+//! The key under which data about a file's contents is cached. Any thread.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 
-/// Changes with the contents: a write changes its times, of which the second (ctime) cannot be set. The one gap, a
-/// second write of the same length within a tick of the kernel's clock, is one that a cache of what is only looked at can have.
+/// Returns a string that changes with the contents: a write changes both times, and ctime cannot be
+/// set. It misses a second write of the same length within a tick of the kernel's clock, which a
+/// cache of derived data can tolerate.
 #[must_use]
 pub fn file_identity(metadata: &Metadata) -> String {
     let modified = (metadata.mtime(), metadata.mtime_nsec());

@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The headers of an ELF kernel, read once and checked before anything is done with it: class, machine, segments
-//! apart from each other and inside the file, a PVH entry inside a segment. Pure but for reading its source; never reads more
-//! than 64 headers and 64 KiB of notes each, however large the file claims to be.
+//! The headers of an ELF kernel, read once and checked before they are used: class, machine,
+//! segments that are disjoint and inside the file, a PVH entry inside a segment. Pure but for
+//! reading its source; reads at most 64 headers and 64 KiB of notes each, whatever the file
+//! declares.
 
 use crate::compression::UnpackError;
 use crate::elf::{self, FileHeader, ProgramHeader};
-use crate::foreign::{Foreign, RECOGNISED_BYTES};
+use crate::file_format::{FileFormat, HEAD_SIZE};
 use crate::layout;
 use crate::notes;
 use std::io::{self, Read, Seek, SeekFrom};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 /// A kernel has three to six.
-const MAXIMUM_PROGRAM_HEADERS: u16 = 64;
-/// A kernel has about 500 bytes of them.
-const MAXIMUM_NOTES: u64 = 64 << 10;
+const MAX_PROGRAM_HEADERS: u16 = 64;
+/// A kernel has about 500 bytes of notes.
+const MAX_NOTES_SIZE: u64 = 64 << 10;
 
-/// Why a file is no kernel that can be started. The messages go on after the file's name.
+/// Why a file cannot be started as a kernel. The messages follow the file's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelProblem {
@@ -24,13 +25,12 @@ pub enum KernelProblem {
     Open(#[source] io::Error),
     #[error("cannot be read")]
     Read(#[source] io::Error),
-    /// A directory, a pipe, a device.
     #[error("is {0}, not a file")]
     NotAFile(&'static str),
     #[error("is empty")]
     Empty,
     #[error("{0}")]
-    Foreign(Foreign),
+    NotElf(FileFormat),
     /// `EI_CLASS`.
     #[error("is not a 64-bit ELF file; coracle needs a kernel for x86-64")]
     Class,
@@ -49,94 +49,56 @@ pub enum KernelProblem {
     /// `e_phnum`.
     #[error("has {0} ELF program headers; 1 to 64 are accepted")]
     ProgramHeaderCount(u16),
-    /// Something that the headers describe is not in the file.
     #[error("is cut off: its {what} ends at byte {end}, the file at {file_size}")]
-    Truncated {
-        what: &'static str,
-        /// Where it would end.
-        end: u64,
-        /// Where the file ends.
-        file_size: u64,
-    },
+    Truncated { what: &'static str, end: u64, file_size: u64 },
     /// `p_memsz` or `p_paddr`.
-    #[error(
-        "has a segment at {address:#x} whose sizes cannot be: {file_size} bytes in the file, {memory_size} in memory"
-    )]
-    SegmentSize {
-        /// Where it is loaded.
-        address: u64,
-        /// `p_filesz`.
-        file_size: u64,
-        /// `p_memsz`.
-        memory_size: u64,
-    },
-    /// A bzImage of an old kernel.
+    #[error("has an invalid segment at {address:#x}: {file_size} bytes in the file, {memory_size} in memory")]
+    SegmentSize { address: u64, file_size: u64, memory_size: u64 },
     #[error("is a bzImage of boot protocol {major}.{minor:02}; coracle finds the kernel in those of 2.08 and later")]
-    BootProtocol {
-        /// First half of the version.
-        major: u8,
-        minor: u8,
-    },
-    /// A bzImage with something else than a kernel in it.
+    BootProtocol { major: u8, minor: u8 },
     #[error("is a bzImage whose kernel is compressed with {0}; coracle unpacks gzip, xz and zstd")]
     Compression(&'static str),
-    /// A bzImage that is damaged, or larger than any kernel.
     #[error("is a bzImage whose kernel cannot be unpacked")]
     Unpack(#[source] UnpackError),
-    /// The ELF file out of a bzImage.
+    /// A problem of the ELF file in a bzImage.
     #[error("is a bzImage whose kernel {0}")]
     Inside(Box<KernelProblem>),
-    #[error("has nothing to load")]
+    #[error("has no segment to load")]
     NoSegments,
-    /// Two segments share an address.
     #[error("has segments that overlap at {0:#x}")]
     Overlap(u64),
-    /// A segment lies below 1 MiB, where the machine's own tables are.
     #[error("is linked to {0:#x}; the first MiB belongs to the machine")]
     TooLow(u64),
-    /// A PT_NOTE that is no kernel's.
     #[error("has {0} bytes of ELF notes in one segment; at most 65536 are accepted")]
     NotesSize(u64),
     #[error("has no PVH entry (no ELF note Xen 18); build it with CONFIG_PVH=y")]
     NoPvhNote,
-    /// The PVH note's descriptor is of an unknown size.
     #[error("has a PVH note of {0} bytes; 4 or 8 are accepted")]
     PvhNoteSize(usize),
-    /// The entry leads elsewhere.
-    #[error("has its PVH entry at {0:#x}, outside of what is loaded")]
+    #[error("has its PVH entry at {0:#x}, outside of its segments")]
     EntryOutside(u64),
-    /// Memory is too small.
     #[error(
         "does not fit: it needs {address:#x} to {end:#x}, and the guest has {memory_mib} MiB of memory; --memory gives it more"
     )]
-    TooLarge {
-        /// Where the segment is loaded.
-        address: u64,
-        end: u64,
-        memory_mib: u64,
-    },
-    /// A segment lies in the hole.
+    TooLarge { address: u64, end: u64, memory_mib: u64 },
     #[error("is linked to {0:#x}, where the machine has its devices")]
     InHole(u64),
-    /// The file is not what it was when it was opened.
     #[error("changed or failed while it was loaded")]
     Load(#[source] linux_loader::loader::Error),
 }
 
-/// A part of the kernel: a range of the file that is loaded to a range of memory.
+/// A range of the file that is loaded to a range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Guest-physical address.
     pub address: u64,
-    /// Bytes in memory; those past `file_size` are zero.
+    /// Bytes in memory. Those past `file_size` are zero.
     pub memory_size: u64,
-    /// Where its content starts in the file.
     pub file_offset: u64,
     pub file_size: u64,
 }
 
 impl Segment {
-    /// First address after it.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.address + self.memory_size
@@ -147,19 +109,14 @@ impl Segment {
     }
 }
 
-/// A kernel's segments and entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelHeaders {
     entry: u32,
-    /// Ascending and apart.
+    /// Ascending and disjoint.
     segments: Vec<Segment>,
 }
 
 impl KernelHeaders {
-    /// Reads and checks them.
-    ///
-    /// # Errors
-    /// The source fails, or is no kernel that can be started.
     pub fn parse(source: &mut (impl Read + Seek)) -> Result<Self, KernelProblem> {
         let file_size = source.seek(SeekFrom::End(0)).map_err(KernelProblem::Read)?;
         let header = file_header(source, file_size)?;
@@ -174,7 +131,7 @@ impl KernelHeaders {
             }
         }
         segments.sort_unstable_by_key(|segment| segment.address);
-        check_apart(&segments)?;
+        check_disjoint(&segments)?;
         let entry = entry.ok_or(KernelProblem::NoPvhNote)?;
         if !segments.iter().any(|segment| segment.has_content_at(entry)) {
             return Err(KernelProblem::EntryOutside(entry));
@@ -189,16 +146,13 @@ impl KernelHeaders {
         self.entry
     }
 
-    /// What is loaded, in ascending order, apart from each other.
+    /// In ascending order, disjoint.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Whether a guest with `memory_bytes` has room for every segment.
-    ///
-    /// # Errors
-    /// One lies outside of the guest's memory.
+    /// Checks that every segment lies within the memory of a guest of `memory_bytes`.
     pub fn check_fits(&self, memory_bytes: u64) -> Result<(), KernelProblem> {
         let regions = layout::memory_regions(memory_bytes);
         for segment in &self.segments {
@@ -217,8 +171,8 @@ impl KernelHeaders {
         Ok(())
     }
 
-    /// The beginning of an ELF file with the checked headers and nothing else: for a loader that must not read the file's own again,
-    /// nor look at its notes.
+    /// Returns the beginning of an ELF file with the checked headers only, for a loader that must
+    /// neither read the file's own again nor search its notes.
     pub(crate) fn to_elf(&self) -> Vec<u8> {
         let mut header = FileHeader::new_zeroed();
         header.ident[..4].copy_from_slice(&elf::MAGIC);
@@ -248,10 +202,10 @@ fn file_header(source: &mut (impl Read + Seek), file_size: u64) -> Result<FileHe
     if file_size == 0 {
         return Err(KernelProblem::Empty);
     }
-    let mut head = vec![0; RECOGNISED_BYTES.min(usize::try_from(file_size).unwrap_or(RECOGNISED_BYTES))];
+    let mut head = vec![0; HEAD_SIZE.min(usize::try_from(file_size).unwrap_or(HEAD_SIZE))];
     read_at(source, 0, &mut head)?;
     if !head.starts_with(&elf::MAGIC) {
-        return Err(KernelProblem::Foreign(Foreign::recognise(&head)));
+        return Err(KernelProblem::NotElf(FileFormat::recognise(&head)));
     }
     if head.get(4).is_some_and(|class| *class != elf::CLASS_64) {
         return Err(KernelProblem::Class);
@@ -277,7 +231,7 @@ fn program_headers(
     header: &FileHeader,
 ) -> Result<Vec<ProgramHeader>, KernelProblem> {
     let (count, size) = (header.program_header_count.get(), header.program_header_size.get());
-    if !(1..=MAXIMUM_PROGRAM_HEADERS).contains(&count) {
+    if !(1..=MAX_PROGRAM_HEADERS).contains(&count) {
         return Err(KernelProblem::ProgramHeaderCount(count));
     }
     if usize::from(size) != size_of::<ProgramHeader>() {
@@ -314,7 +268,7 @@ fn pvh_entry(
     file_size: u64,
 ) -> Result<Option<u64>, KernelProblem> {
     let (offset, size) = (header.offset.get(), header.file_size.get());
-    if size > MAXIMUM_NOTES {
+    if size > MAX_NOTES_SIZE {
         return Err(KernelProblem::NotesSize(size));
     }
     check_in_file("ELF notes", offset, size, file_size)?;
@@ -323,8 +277,8 @@ fn pvh_entry(
     notes::pvh_entry(&bytes).map_err(|descriptor| KernelProblem::PvhNoteSize(descriptor.size))
 }
 
-/// `segments` ascend by address.
-fn check_apart(segments: &[Segment]) -> Result<(), KernelProblem> {
+/// `segments` are sorted by address.
+fn check_disjoint(segments: &[Segment]) -> Result<(), KernelProblem> {
     if segments.is_empty() {
         return Err(KernelProblem::NoSegments);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Each test bends one thing of a kernel that would boot, and expects the problem that names it.
+//! Each test changes one thing of a valid kernel, and expects the error for it.
 
 use super::*;
 use crate::test_kernel::{ADDRESS, CODE, TestKernel, load, note, notes, pvh_note};
@@ -13,7 +13,7 @@ fn parse(bytes: &[u8]) -> Result<KernelHeaders, KernelProblem> {
 }
 
 fn problem(bytes: &[u8]) -> KernelProblem {
-    parse(bytes).expect_err("this kernel must be refused")
+    parse(bytes).expect_err("this kernel must be rejected")
 }
 
 macro_rules! assert_problem {
@@ -24,8 +24,8 @@ macro_rules! assert_problem {
 }
 
 #[test]
-fn a_sound_kernel_is_taken_apart_into_its_segments_and_its_entry() {
-    let headers = parse(&TestKernel::sound().bytes()).unwrap();
+fn parse_returns_segments_and_entry() {
+    let headers = parse(&TestKernel::valid().bytes()).unwrap();
     assert_eq!(u64::from(headers.entry()), ADDRESS);
     let expected =
         Segment { address: ADDRESS, memory_size: 0x1000, file_offset: 64 + 2 * 56, file_size: CODE.len() as u64 };
@@ -33,12 +33,12 @@ fn a_sound_kernel_is_taken_apart_into_its_segments_and_its_entry() {
 }
 
 #[test]
-fn a_kernel_cut_off_at_any_byte_is_refused() {
-    let whole = TestKernel::sound().bytes();
+fn truncated_kernel_is_rejected_at_every_length() {
+    let whole = TestKernel::valid().bytes();
     for length in 0..whole.len() {
         match (length, problem(&whole[..length])) {
             (0, KernelProblem::Empty)
-            | (1..4, KernelProblem::Foreign(Foreign::Unknown))
+            | (1..4, KernelProblem::NotElf(FileFormat::Unknown))
             | (4.., KernelProblem::Truncated { .. }) => {}
             (_, problem) => panic!("{length} bytes: {problem:?}"),
         }
@@ -46,36 +46,36 @@ fn a_kernel_cut_off_at_any_byte_is_refused() {
 }
 
 #[test]
-fn the_pvh_note_is_found_in_whichever_note_segment_it_is() {
+fn pvh_note_is_found_in_any_note_segment() {
     let other = || (notes(), note(b"GNU\0", 3, &[1; 20]));
     let code = || (load(ADDRESS, 0x1000), CODE.to_vec());
     let pvh = || (notes(), pvh_note(ADDRESS));
     for segments in [vec![pvh(), other(), code()], vec![other(), pvh(), code()], vec![code(), other(), pvh()]] {
-        assert_eq!(u64::from(parse(&TestKernel::of(segments).bytes()).unwrap().entry()), ADDRESS);
+        assert_eq!(u64::from(parse(&TestKernel::new(segments).bytes()).unwrap().entry()), ADDRESS);
     }
 }
 
 #[test]
-fn a_kernel_without_a_pvh_note_is_refused() {
+fn kernel_without_a_pvh_note_is_rejected() {
     let code = || (load(ADDRESS, 0x1000), CODE.to_vec());
-    assert_problem!(&TestKernel::of(vec![code()]).bytes(), KernelProblem::NoPvhNote);
+    assert_problem!(&TestKernel::new(vec![code()]).bytes(), KernelProblem::NoPvhNote);
     let near_misses = [note(b"Xen\0", 17, &[0; 8]), note(b"Xen", 18, &[0; 8]), note(b"xen\0", 18, &[0; 8])];
     for near_miss in near_misses {
-        assert_problem!(&TestKernel::of(vec![code(), (notes(), near_miss)]).bytes(), KernelProblem::NoPvhNote);
+        assert_problem!(&TestKernel::new(vec![code(), (notes(), near_miss)]).bytes(), KernelProblem::NoPvhNote);
     }
 }
 
 #[test]
-fn a_pvh_note_of_another_size_is_refused() {
-    let kernel = TestKernel::of(vec![(load(ADDRESS, 1), CODE[..1].to_vec()), (notes(), note(b"Xen\0", 18, &[0; 3]))]);
+fn pvh_note_of_another_size_is_rejected() {
+    let kernel = TestKernel::new(vec![(load(ADDRESS, 1), CODE[..1].to_vec()), (notes(), note(b"Xen\0", 18, &[0; 3]))]);
     assert_problem!(&kernel.bytes(), KernelProblem::PvhNoteSize(3));
 }
 
 #[test]
-fn an_entry_outside_of_the_segments_contents_is_refused() {
+fn entry_outside_of_segment_contents_is_rejected() {
     let last = ADDRESS + CODE.len() as u64 - 1;
     let entered_at =
-        |entry| TestKernel::of(vec![(load(ADDRESS, 0x1000), CODE.to_vec()), (notes(), pvh_note(entry))]).bytes();
+        |entry| TestKernel::new(vec![(load(ADDRESS, 0x1000), CODE.to_vec()), (notes(), pvh_note(entry))]).bytes();
     assert!(parse(&entered_at(last)).is_ok());
     for entry in [0, layout::START_INFO.0, ADDRESS - 1, last + 1, 0xffff_ffff, layout::HOLE_START.0, u64::MAX] {
         assert_problem!(&entered_at(entry), KernelProblem::EntryOutside(it) if it == entry);
@@ -83,17 +83,17 @@ fn an_entry_outside_of_the_segments_contents_is_refused() {
 }
 
 #[test]
-fn an_entry_that_the_instruction_pointer_cannot_hold_is_refused_even_inside_a_segment() {
+fn entry_above_4_gib_is_rejected_even_inside_a_segment() {
     let high = layout::HOLE_END.0;
-    let kernel = TestKernel::of(vec![(load(high, 0x1000), CODE.to_vec()), (notes(), pvh_note(high))]);
+    let kernel = TestKernel::new(vec![(load(high, 0x1000), CODE.to_vec()), (notes(), pvh_note(high))]);
     assert_problem!(&kernel.bytes(), KernelProblem::EntryOutside(it) if it == high);
 }
 
 #[test]
-fn segments_that_overlap_are_refused_and_segments_that_touch_are_not() {
+fn overlapping_segments_are_rejected_and_adjacent_are_not() {
     let with_second_at = |address| {
         let first = (load(ADDRESS, 0x1000), CODE.to_vec());
-        TestKernel::of(vec![(load(address, 0x1000), vec![1]), first, (notes(), pvh_note(ADDRESS))]).bytes()
+        TestKernel::new(vec![(load(address, 0x1000), vec![1]), first, (notes(), pvh_note(ADDRESS))]).bytes()
     };
     assert!(parse(&with_second_at(ADDRESS + 0x1000)).is_ok());
     assert!(parse(&with_second_at(ADDRESS - 0x1000)).is_ok());
@@ -103,27 +103,27 @@ fn segments_that_overlap_are_refused_and_segments_that_touch_are_not() {
 }
 
 #[test]
-fn segments_over_the_machines_tables_are_refused() {
+fn segment_below_1_mib_is_rejected() {
     for area in layout::LOW_AREAS {
-        let kernel = TestKernel::of(vec![(load(area.start, 0x1000), CODE.to_vec())]);
+        let kernel = TestKernel::new(vec![(load(area.start, 0x1000), CODE.to_vec())]);
         assert_problem!(&kernel.bytes(), KernelProblem::TooLow(it) if it == area.start);
     }
-    let kernel = TestKernel::of(vec![(load(MIB - 1, 0x1000), CODE.to_vec())]);
+    let kernel = TestKernel::new(vec![(load(MIB - 1, 0x1000), CODE.to_vec())]);
     assert_problem!(&kernel.bytes(), KernelProblem::TooLow(_));
 }
 
 #[test]
-fn segments_of_impossible_sizes_are_refused() {
-    let sized = |memory_size| TestKernel::of(vec![(load(ADDRESS, memory_size), CODE.to_vec())]).bytes();
+fn segment_with_invalid_sizes_is_rejected() {
+    let sized = |memory_size| TestKernel::new(vec![(load(ADDRESS, memory_size), CODE.to_vec())]).bytes();
     assert_problem!(&sized(CODE.len() as u64 - 1), KernelProblem::SegmentSize { .. });
     assert_problem!(&sized(0), KernelProblem::SegmentSize { .. });
     assert_problem!(&sized(u64::MAX), KernelProblem::SegmentSize { .. });
 }
 
 #[test]
-fn a_segment_reaching_past_the_end_of_the_file_is_refused_however_far() {
+fn segment_past_the_end_of_the_file_is_rejected() {
     for (offset, file_size) in [(1u64 << 40, 1u64), (1, 1 << 40), (u64::MAX, 1)] {
-        let mut kernel = TestKernel::sound();
+        let mut kernel = TestKernel::valid();
         let header = &mut kernel.segments[0].0;
         header.offset = offset.into();
         header.file_size = file_size.into();
@@ -133,10 +133,10 @@ fn a_segment_reaching_past_the_end_of_the_file_is_refused_however_far() {
 }
 
 #[test]
-fn a_kernel_must_fit_into_the_memory_outside_of_the_hole() {
+fn check_fits_rejects_the_hole_and_too_little_memory() {
     let sized = |address, memory_size| {
         let code = (load(ADDRESS, 0x1000), CODE.to_vec());
-        parse(&TestKernel::of(vec![code, (load(address, memory_size), vec![1]), (notes(), pvh_note(ADDRESS))]).bytes())
+        parse(&TestKernel::new(vec![code, (load(address, memory_size), vec![1]), (notes(), pvh_note(ADDRESS))]).bytes())
             .unwrap()
     };
     let last = sized(64 * MIB - 0x1000, 0x1000);
@@ -153,18 +153,18 @@ fn a_kernel_must_fit_into_the_memory_outside_of_the_hole() {
 }
 
 #[test]
-fn a_segment_of_zeroes_alone_counts_as_memory() {
+fn segment_without_content_counts_as_memory() {
     let code = (load(ADDRESS, 0x1000), CODE.to_vec());
     let zeroes = (load(32 * MIB, 64 * MIB), vec![]);
-    let headers = parse(&TestKernel::of(vec![code, zeroes, (notes(), pvh_note(ADDRESS))]).bytes()).unwrap();
+    let headers = parse(&TestKernel::new(vec![code, zeroes, (notes(), pvh_note(ADDRESS))]).bytes()).unwrap();
     assert_eq!(headers.segments().len(), 2);
     assert!(headers.check_fits(64 * MIB).is_err());
 }
 
 #[test]
-fn an_elf_file_of_another_kind_is_named() {
+fn elf_file_of_another_type_is_named() {
     let bent = |bend: fn(&mut TestKernel)| {
-        let mut kernel = TestKernel::sound();
+        let mut kernel = TestKernel::valid();
         bend(&mut kernel);
         kernel.bytes()
     };
@@ -180,29 +180,29 @@ fn an_elf_file_of_another_kind_is_named() {
 }
 
 #[test]
-fn too_many_program_headers_and_none_are_refused() {
+fn number_of_program_headers_out_of_range_is_rejected() {
     for count in [0, 65, u16::MAX] {
-        let mut kernel = TestKernel::sound();
+        let mut kernel = TestKernel::valid();
         kernel.header.program_header_count = count.into();
         assert_problem!(&kernel.bytes(), KernelProblem::ProgramHeaderCount(it) if it == count);
     }
 }
 
 #[test]
-fn a_kernel_of_notes_alone_is_refused() {
-    assert_problem!(&TestKernel::of(vec![(notes(), pvh_note(ADDRESS))]).bytes(), KernelProblem::NoSegments);
+fn kernel_with_notes_only_is_rejected() {
+    assert_problem!(&TestKernel::new(vec![(notes(), pvh_note(ADDRESS))]).bytes(), KernelProblem::NoSegments);
 }
 
 #[test]
-fn a_huge_note_segment_is_refused_by_its_size_and_not_searched() {
-    let mut kernel = TestKernel::sound();
+fn huge_note_segment_is_rejected_by_its_size() {
+    let mut kernel = TestKernel::valid();
     kernel.segments[1].0.file_size = (1 << 40).into();
     assert_problem!(&kernel.bytes(), KernelProblem::NotesSize(size) if size == 1 << 40);
 }
 
 #[test]
-fn the_headers_written_for_the_loader_read_back_as_the_same() {
-    let headers = parse(&TestKernel::sound().bytes()).unwrap();
+fn to_elf_survives_a_round_trip() {
+    let headers = parse(&TestKernel::valid().bytes()).unwrap();
     let elf = headers.to_elf();
     let (header, rest) = FileHeader::read_from_prefix(&elf).unwrap();
     assert_eq!(header.program_header_count.get(), 1);
@@ -212,17 +212,17 @@ fn the_headers_written_for_the_loader_read_back_as_the_same() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn parse_accepts_any_bytes_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         let _ = parse(&bytes);
     }
 
-    /// Up to four bytes of a sound kernel change; an accepted kernel keeps every promise.
+    /// Up to four bytes of a valid kernel change; an accepted kernel meets all guarantees.
     #[test]
-    fn what_is_accepted_lies_in_the_file_apart_and_above_the_first_mib(
+    fn accepted_segments_are_valid_and_disjoint(
         changes in proptest::collection::vec((0usize..64 + 112, any::<u8>()), 1..5),
         memory_mib in 64u64..8192,
     ) {
-        let mut bytes = TestKernel::sound().bytes();
+        let mut bytes = TestKernel::valid().bytes();
         for (at, value) in changes {
             bytes[at] = value;
         }

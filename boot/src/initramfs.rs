@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes an uncompressed initramfs in the `newc` format of cpio (Documentation/driver-api/early-userspace/
-//! buffer-format.rst of the Linux kernel). Pure; the same entries give the same bytes.
+//! Writes an uncompressed initramfs in the `newc` format of cpio
+//! (Documentation/driver-api/early-userspace/ buffer-format.rst of the Linux kernel). Pure; the
+//! same entries give the same bytes.
 //!
-//! Uncompressed, because unpacking runs in the guest's kernel: on a host that emulates it, gzip costs ten times what copying
-//! does.
+//! Uncompressed, because the guest's kernel unpacks it: on a host that emulates kernel mode, gzip
+//! costs ten times as much as a copy.
 
-/// A file is larger than the format can express.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path} is too large for an initramfs: {size} bytes, 4 GiB at most")]
+#[error("{path}: {size} bytes are too large for an initramfs, the maximum is 4 GiB")]
 pub struct FileTooLarge {
     path: String,
     size: u64,
@@ -21,14 +21,14 @@ const DIRECTORY: u32 = 0o040_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 const REGULAR_FILE: u32 = 0o100_000;
 
-/// An archive in the making. Everything belongs to root and has the time stamp 0; parents must come before their children.
+/// Builds an archive. All entries are owned by root and have the time stamp 0. Parents must come
+/// before their children.
 #[derive(Clone, Debug, Default)]
 pub struct Initramfs {
     bytes: Vec<u8>,
     entries: u32,
 }
 
-/// The number of a device node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNumber {
     pub major: u32,
@@ -44,10 +44,8 @@ impl Initramfs {
         Self::default()
     }
 
-    /// The one that a guest starts from: `init` as `/init`, and the console that it writes to before it has mounted `/dev`.
-    ///
-    /// # Errors
-    /// `init` is too large.
+    /// Returns an archive with `init` as `/init`, and the console that it writes to before it has
+    /// mounted `/dev`.
     pub fn with_init(init: &[u8]) -> Result<Self, FileTooLarge> {
         Self::new().directory("dev", 0o755).device("dev/console", 0o600, CONSOLE).file("init", 0o755, init)
     }
@@ -66,10 +64,7 @@ impl Initramfs {
         self
     }
 
-    /// Adds a regular file; `path` is relative to the root.
-    ///
-    /// # Errors
-    /// The content is larger than 4 GiB.
+    /// Adds a regular file of up to 4 GiB; `path` is relative to the root.
     pub fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Result<Self, FileTooLarge> {
         let size = content.len() as u64;
         let length = u32::try_from(size).map_err(|_| FileTooLarge { path: path.to_owned(), size })?;
@@ -131,7 +126,7 @@ mod tests {
     /// Path, mode, device, content.
     type Entry = (String, u32, (u32, u32), Vec<u8>);
 
-    /// The entries of an archive, read back.
+    /// Reads the entries of an archive back.
     fn read(archive: &[u8]) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut at = 0;
@@ -154,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_reads_back_as_what_was_put_in() {
+    fn archive_survives_a_round_trip() {
         let archive = Initramfs::with_init(b"#!init").unwrap().file("etc", 0o644, b"").unwrap().finish();
         let expected = [
             ("dev".to_owned(), 0o040_755, (0, 0), vec![]),
@@ -166,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_is_padded_to_words_whatever_the_lengths_are() {
+    fn archive_is_padded_to_4_bytes_for_every_length() {
         for length in 0..8 {
             let content = vec![7; length];
             let archive = Initramfs::new().file(&"n".repeat(length + 1), 0o600, &content).unwrap().finish();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Files that are no kernels, and kernels that change after they were opened.
+//! Files that are not kernels, and kernels that change after they were opened.
 
 use super::*;
 use crate::bzimage::tests::bzimage;
@@ -30,8 +30,8 @@ fn file_with(bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn a_kernel_is_loaded_to_where_it_was_linked() {
-    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+fn kernel_is_loaded_to_its_link_address() {
+    let (_directory, path) = file_with(&TestKernel::valid().bytes());
     let memory = memory();
     open(&path).unwrap().load(&memory).unwrap();
     let mut loaded = [0xff; CODE.len() + 8];
@@ -41,11 +41,12 @@ fn a_kernel_is_loaded_to_where_it_was_linked() {
 }
 
 #[test]
-fn every_segment_is_loaded_in_whichever_order_the_file_has_them() {
+fn segments_are_loaded_in_any_order() {
     let second = (load(ADDRESS + 0x10_0000, 0x1000), vec![2; 300]);
     let empty = (load(ADDRESS + 0x20_0000, 0x1000), vec![]);
     let first = (load(ADDRESS, 0x1000), CODE.to_vec());
-    let (_folder, path) = file_with(&TestKernel::of(vec![second, empty, first, (notes(), pvh_note(ADDRESS))]).bytes());
+    let (_directory, path) =
+        file_with(&TestKernel::new(vec![second, empty, first, (notes(), pvh_note(ADDRESS))]).bytes());
     let memory = memory();
     open(&path).unwrap().load(&memory).unwrap();
     assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(ADDRESS)).unwrap(), CODE);
@@ -54,8 +55,8 @@ fn every_segment_is_loaded_in_whichever_order_the_file_has_them() {
 }
 
 #[test]
-fn a_kernel_can_be_loaded_again_into_another_memory() {
-    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+fn kernel_can_be_loaded_twice() {
+    let (_directory, path) = file_with(&TestKernel::valid().bytes());
     let kernel = open(&path).unwrap();
     for _ in 0..2 {
         let memory = memory();
@@ -65,8 +66,8 @@ fn a_kernel_can_be_loaded_again_into_another_memory() {
 }
 
 #[test]
-fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
-    let (_folder, path) = file_with(&TestKernel::sound().bytes());
+fn file_that_shrinks_after_open_is_an_error() {
+    let (_directory, path) = file_with(&TestKernel::valid().bytes());
     let kernel = open(&path).unwrap();
     File::options().write(true).open(&path).unwrap().set_len(64).unwrap();
     let error = kernel.load(&memory()).unwrap_err();
@@ -74,11 +75,11 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
 }
 
 #[test]
-fn headers_that_change_after_they_were_checked_are_not_read_again() {
-    let sound = TestKernel::sound().bytes();
-    let (_folder, path) = file_with(&sound);
+fn headers_are_not_read_again_after_the_check() {
+    let sound = TestKernel::valid().bytes();
+    let (_directory, path) = file_with(&sound);
     let kernel = open(&path).unwrap();
-    let mut moved = TestKernel::sound();
+    let mut moved = TestKernel::valid();
     moved.segments[0].0.physical_address = layout::START_INFO.0.into();
     File::options().write(true).open(&path).unwrap().write_all_at(&moved.bytes(), 0).unwrap();
     let memory = memory();
@@ -88,11 +89,11 @@ fn headers_that_change_after_they_were_checked_are_not_read_again() {
 }
 
 #[test]
-fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
-    let (directory, path) = file_with(&TestKernel::sound().bytes());
+fn file_replaced_after_open_does_not_matter() {
+    let (directory, path) = file_with(&TestKernel::valid().bytes());
     let kernel = open(&path).unwrap();
     let other = directory.path().join("other");
-    std::fs::write(&other, b"no kernel").unwrap();
+    std::fs::write(&other, b"not a kernel").unwrap();
     std::fs::rename(&other, &path).unwrap();
     let memory = memory();
     kernel.load(&memory).unwrap();
@@ -100,12 +101,12 @@ fn a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was() {
 }
 
 #[test]
-fn paths_that_are_no_files_are_refused_without_waiting() {
+fn path_without_a_regular_file_is_rejected_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    let circle = directory.path().join("circle");
-    symlink(&circle, &circle).unwrap();
+    let cycle = directory.path().join("cycle");
+    symlink(&cycle, &cycle).unwrap();
     let missing = directory.path().join("missing");
 
     let problem = |path: &Path| open(path).unwrap_err().problem;
@@ -113,24 +114,24 @@ fn paths_that_are_no_files_are_refused_without_waiting() {
     assert!(matches!(problem(directory.path()), KernelProblem::NotAFile("a directory")));
     assert!(matches!(problem(Path::new("/dev/zero")), KernelProblem::NotAFile("a device")));
     assert!(matches!(problem(Path::new("/proc/self/mem")), KernelProblem::Read(_)));
-    assert!(matches!(problem(&circle), KernelProblem::Open(_)));
+    assert!(matches!(problem(&cycle), KernelProblem::Open(_)));
     assert!(matches!(problem(&missing), KernelProblem::Open(error) if error.kind() == io::ErrorKind::NotFound));
     assert!(matches!(problem(Path::new("/nul\0byte")), KernelProblem::Open(_)));
 }
 
 #[test]
-fn a_symbolic_link_to_a_kernel_is_followed() {
-    let (directory, path) = file_with(&TestKernel::sound().bytes());
+fn symbolic_link_to_a_kernel_is_followed() {
+    let (directory, path) = file_with(&TestKernel::valid().bytes());
     let link = directory.path().join("link");
     symlink(&path, &link).unwrap();
     assert!(open(&link).is_ok());
 }
 
 #[test]
-fn a_sparse_file_of_a_tebibyte_is_refused_at_once() {
+fn sparse_file_of_1_tib_is_rejected_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sparse");
-    let mut kernel = TestKernel::sound();
+    let mut kernel = TestKernel::valid();
     kernel.segments[1].0.file_size = (1 << 39).into();
     let mut file = File::create(&path).unwrap();
     file.write_all(&kernel.bytes()).unwrap();
@@ -141,10 +142,10 @@ fn a_sparse_file_of_a_tebibyte_is_refused_at_once() {
 }
 
 #[test]
-fn a_problem_is_one_line_that_names_the_file() {
+fn error_is_one_line_that_names_the_file() {
     let mut arm64 = vec![0; 0x400];
     arm64[0x38..0x3c].copy_from_slice(b"ARM\x64");
-    let (_folder, path) = file_with(&arm64);
+    let (_directory, path) = file_with(&arm64);
     let error = open(&path).unwrap_err();
     let message = error.to_string();
     assert!(message.starts_with(&format!("kernel {} is an arm64 kernel; ", path.display())), "{message}");
@@ -152,9 +153,9 @@ fn a_problem_is_one_line_that_names_the_file() {
 }
 
 #[test]
-fn the_kernel_in_a_bzimage_is_unpacked_and_loaded() {
+fn kernel_in_a_bzimage_is_unpacked_and_loaded() {
     for compression in [Compression::Gzip, Compression::Xz, Compression::Zstd] {
-        let (_folder, path) = file_with(&bzimage(&pack(compression, &TestKernel::sound().bytes())));
+        let (_directory, path) = file_with(&bzimage(&pack(compression, &TestKernel::valid().bytes())));
         let kernel = open(&path).unwrap();
         assert!(kernel.is_bzimage());
         let memory = memory();
@@ -164,20 +165,20 @@ fn the_kernel_in_a_bzimage_is_unpacked_and_loaded() {
 }
 
 #[test]
-fn a_bzimage_with_anything_else_in_it_is_refused_by_name() {
-    let elf = TestKernel::sound().bytes();
+fn bzimage_with_another_content_is_rejected_by_name() {
+    let elf = TestKernel::valid().bytes();
     let packed = pack(Compression::Zstd, &elf);
-    let mut big_endian = TestKernel::sound();
+    let mut big_endian = TestKernel::valid();
     big_endian.header.ident[5] = 2;
     let table = [
         (b"\x02\x21\x4c\x18".to_vec(), "compressed with lz4"),
-        (elf.clone(), "compressed with something unknown"),
+        (elf.clone(), "compressed with an unknown format"),
         (packed[..packed.len() - 1].to_vec(), "cannot be unpacked: "),
         (pack(Compression::Gzip, b"#!/bin/sh"), "whose kernel is a script"),
         (pack(Compression::Xz, &big_endian.bytes()), "whose kernel is a big-endian ELF file"),
     ];
     for (payload, expected) in table {
-        let (_folder, path) = file_with(&bzimage(&payload));
+        let (_directory, path) = file_with(&bzimage(&payload));
         let error = open(&path).unwrap_err();
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         let message = format!("{error}{cause}");
@@ -186,23 +187,23 @@ fn a_bzimage_with_anything_else_in_it_is_refused_by_name() {
 }
 
 #[test]
-fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again() {
-    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+fn unpacked_kernel_is_cached_until_the_file_changes() {
+    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::valid().bytes())));
     let cache = KernelCache::new(Some(&directory.path().join("cache")));
     let entries = || std::fs::read_dir(directory.path().join("cache/kernels/v2")).unwrap().count();
-    let heard = std::cell::RefCell::new(Vec::new());
+    let reported = std::cell::RefCell::new(Vec::new());
     for _ in 0..2 {
-        Kernel::open(&path, &cache, &|read, all| heard.borrow_mut().push((read, all))).unwrap();
+        Kernel::open(&path, &cache, &|read, all| reported.borrow_mut().push((read, all))).unwrap();
         assert_eq!(entries(), 2, "the kernel and its features");
     }
-    let heard = heard.into_inner();
-    assert!(heard.is_sorted() && heard.last().is_some_and(|(read, all)| read == all), "{heard:?}");
+    let reported = reported.into_inner();
+    assert!(reported.is_sorted() && reported.last().is_some_and(|(read, all)| read == all), "{reported:?}");
     assert_eq!(
-        heard.iter().filter(|(read, _)| *read == heard[0].0).count(),
+        reported.iter().filter(|(read, _)| *read == reported[0].0).count(),
         1,
-        "the second time there is nothing to do"
+        "the second time nothing is unpacked"
     );
-    let mut other = TestKernel::sound();
+    let mut other = TestKernel::valid();
     other.segments[0].1 = b"0123456789abcdef LNRO0005\0".to_vec();
     std::fs::write(&path, bzimage(&pack(Compression::Gzip, &other.bytes()))).unwrap();
     let kernel = Kernel::open(&path, &cache, &|_, _| {}).unwrap();
@@ -214,8 +215,8 @@ fn what_was_unpacked_is_there_the_next_time_and_a_changed_file_is_unpacked_again
 }
 
 #[test]
-fn a_damaged_or_unusable_cache_costs_only_time() {
-    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::sound().bytes())));
+fn damaged_or_unusable_cache_only_costs_time() {
+    let (directory, path) = file_with(&bzimage(&pack(Compression::Gzip, &TestKernel::valid().bytes())));
     let cache = directory.path().join("cache");
     Kernel::open(&path, &KernelCache::new(Some(&cache)), &|_, _| {}).unwrap();
     for entry in std::fs::read_dir(cache.join("kernels/v2")).unwrap() {
@@ -228,23 +229,27 @@ fn a_damaged_or_unusable_cache_costs_only_time() {
 }
 
 #[test]
-fn a_kernel_is_told_on_the_command_line_only_if_it_listens_there() {
+fn description_follows_the_features_of_the_kernel() {
     let described = |strings: &[u8]| {
-        let mut kernel = TestKernel::sound();
+        let mut kernel = TestKernel::valid();
         kernel.segments[0].1.extend(strings);
-        let (_folder, path) = file_with(&kernel.bytes());
+        let (_directory, path) = file_with(&kernel.bytes());
         open(&path).unwrap().description()
     };
-    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: "), Description::CommandLine);
-    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: LNRO0005\0"), Description::CommandLine);
-    assert_eq!(described(b"virtio_mmio.device\0LNRO0005\0"), Description::Acpi, "it would not read the MP table");
-    assert_eq!(described(b"virtio_mmio.device\0"), Description::CommandLine);
-    assert_eq!(described(b"MPTABLE: LNRO0005\0"), Description::Acpi);
-    assert_eq!(described(b""), Description::Acpi);
+    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: "), HardwareDescription::CommandLine);
+    assert_eq!(described(b"virtio_mmio.device\0MPTABLE: LNRO0005\0"), HardwareDescription::CommandLine);
+    assert_eq!(
+        described(b"virtio_mmio.device\0LNRO0005\0"),
+        HardwareDescription::Acpi,
+        "it would not read the MP table"
+    );
+    assert_eq!(described(b"virtio_mmio.device\0"), HardwareDescription::CommandLine);
+    assert_eq!(described(b"MPTABLE: LNRO0005\0"), HardwareDescription::Acpi);
+    assert_eq!(described(b""), HardwareDescription::Acpi);
 }
 
 #[test]
-fn the_reason_of_the_host_is_the_next_link_of_the_chain() {
+fn io_error_is_the_source_of_the_kernel_error() {
     let error = open(Path::new("/nonexistent/vmlinux")).unwrap_err();
     assert_eq!(error.to_string(), "kernel /nonexistent/vmlinux cannot be opened");
     assert!(error.source().unwrap().to_string().starts_with("No such file or directory"));

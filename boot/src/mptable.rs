@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! CPUs and interrupt lines for kernels without ACPI: the tables of Intel's MultiProcessor Specification 1.4. Pure.
+//! CPUs and interrupt lines for kernels without ACPI: the tables of Intel's MultiProcessor
+//! Specification 1.4. Pure.
 //!
-//! Floating pointer and configuration table share the last KiB of base memory, the second place where Linux looks: a kernel
-//! that must search the BIOS area reads 64 KiB of it.
+//! Floating pointer and configuration table share the last KiB of base memory, the second area that
+//! Linux searches. The third one, the BIOS area, would cost it 64 KiB of reads.
 //!
-//! | entry | how many | holds |
+//! | entry | count | holds |
 //! |---|---|---|
-//! | processor | one each | APIC id = index of the vCPU; the first one boots |
+//! | processor | one per vCPU | APIC id = index of the vCPU; the first one boots |
 //! | bus | 1 | ISA, number 0 |
 //! | I/O APIC | 1 | its id follows the processors' |
-//! | I/O interrupt | 24 | line n of the bus at pin n, edge and active high, as the bus has it |
+//! | I/O interrupt | 24 | line n of the bus at pin n, edge-triggered and active high, the bus's default |
 //! | local interrupt | 2 | the PIC at LINT0 of the first processor, NMI at LINT1 of all |
 
 use crate::layout;
@@ -79,13 +80,13 @@ struct IoApic {
     address: U32,
 }
 
-/// An I/O interrupt or a local one; they differ in what `destination` counts.
+/// An I/O interrupt or a local one: `destination` is an I/O APIC or a local APIC.
 #[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
 #[repr(C)]
 struct InterruptSource {
     entry: u8,
     kind: u8,
-    /// Polarity and trigger mode; 0: as the bus has them.
+    /// Polarity and trigger mode; 0 is the bus's default.
     flags: U16,
     bus: u8,
     bus_line: u8,
@@ -103,8 +104,8 @@ const REVISION_1_4: u8 = 4;
 const LOCAL_APIC_VERSION: u8 = 0x14;
 const IO_APIC_VERSION: u8 = 0x11;
 const ENABLED: u8 = 1 << 0;
-const BOOTS: u8 = 1 << 1;
-/// Family 6; the kernel asks CPUID for the rest.
+const BOOT_PROCESSOR: u8 = 1 << 1;
+/// Family 6; the kernel reads the rest from CPUID.
 const PROCESSOR_SIGNATURE: u32 = 0x600;
 /// FPU and APIC.
 const PROCESSOR_FEATURES: u32 = 1 << 0 | 1 << 9;
@@ -115,7 +116,7 @@ const KIND_EXTERNAL: u8 = 3;
 const ALL_LOCAL_APICS: u8 = 0xff;
 
 const POINTER_SIZE: usize = size_of::<FloatingPointer>();
-/// Bytes of floating pointer and table for as many CPUs.
+/// Size of floating pointer and table for `cpus`.
 const fn size(cpus: u8) -> usize {
     POINTER_SIZE
         + size_of::<ConfigurationHeader>()
@@ -124,11 +125,12 @@ const fn size(cpus: u8) -> usize {
         + size_of::<IoApic>()
         + (PINS as usize + 2) * size_of::<InterruptSource>()
 }
-const _: () = assert!(size(layout::MAXIMUM_CPUS) as u64 <= layout::MP_TABLE_SIZE, "the MP table has one KiB");
+const _: () = assert!(size(layout::MAX_CPUS) as u64 <= layout::MP_TABLE_SIZE, "the MP table has one KiB");
 const _: () = assert!(layout::LAST_VIRTIO_IRQ < PINS as u32, "each line has a pin");
 const _: () = assert!(layout::MP_TABLE.0.is_multiple_of(16), "the floating pointer is found at multiples of 16");
 
-/// Floating pointer and configuration table for `cpus` processors, to be written to [`layout::MP_TABLE`].
+/// Floating pointer and configuration table for `cpus` processors, to be written to
+/// [`layout::MP_TABLE`].
 pub(crate) fn table(cpus: u8) -> Vec<u8> {
     let entries = entries(cpus);
     let header = ConfigurationHeader {
@@ -166,7 +168,7 @@ fn entries(cpus: u8) -> Vec<u8> {
             entry: ENTRY_PROCESSOR,
             apic_id: index,
             apic_version: LOCAL_APIC_VERSION,
-            flags: if index == 0 { ENABLED | BOOTS } else { ENABLED },
+            flags: if index == 0 { ENABLED | BOOT_PROCESSOR } else { ENABLED },
             signature: PROCESSOR_SIGNATURE.into(),
             features: PROCESSOR_FEATURES.into(),
             reserved: [0.into(); 2],
@@ -195,7 +197,7 @@ fn source(entry: u8, kind: u8, bus_line: u8, destination: u8, destination_pin: u
     InterruptSource { entry, kind, flags: 0.into(), bus: ISA_BUS, bus_line, destination, destination_pin }
 }
 
-/// The byte that makes the sum of all bytes 0.
+/// Returns the byte that makes the sum of all bytes 0.
 fn checksum(parts: &[&[u8]]) -> u8 {
     parts.iter().flat_map(|part| part.iter()).fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The table is read back the way a kernel does: pointer, header, then entry by entry.
+//! The table is parsed as in a kernel: pointer, header, then entry by entry.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// The entries of a whole table, each with its first byte.
+/// Splits a table into its entries.
 fn read_entries(table: &[u8]) -> Vec<&[u8]> {
     let length = usize::from(u16::from_le_bytes(table[20..22].try_into().unwrap()));
     let count = u16::from_le_bytes(table[16 + 34..16 + 36].try_into().unwrap());
@@ -23,8 +23,8 @@ fn read_entries(table: &[u8]) -> Vec<&[u8]> {
 }
 
 #[test]
-fn the_table_fits_for_every_number_of_cpus_and_its_sums_are_zero() {
-    for cpus in 1..=layout::MAXIMUM_CPUS {
+fn table_fits_with_zero_sums_for_every_number_of_cpus() {
+    for cpus in 1..=layout::MAX_CPUS {
         let table = table(cpus);
         assert!(table.len() as u64 <= layout::MP_TABLE_SIZE);
         assert_eq!(&table[..4], b"_MP_");
@@ -36,25 +36,25 @@ fn the_table_fits_for_every_number_of_cpus_and_its_sums_are_zero() {
 }
 
 #[test]
-fn the_floating_pointer_leads_to_the_table_behind_it() {
+fn floating_pointer_points_to_the_table_behind_it() {
     let table = table(2);
     let address = u64::from(u32::from_le_bytes(table[4..8].try_into().unwrap()));
     assert_eq!(address, layout::MP_TABLE.0 + 16);
 }
 
 #[test]
-fn each_processor_has_the_apic_id_of_its_index_and_only_the_first_one_boots() {
+fn processors_have_their_index_as_id_and_the_first_boots() {
     let table = table(3);
     let processors: Vec<(u8, u8)> = read_entries(&table)
         .iter()
         .filter(|entry| entry[0] == ENTRY_PROCESSOR)
         .map(|entry| (entry[1], entry[3]))
         .collect();
-    assert_eq!(processors, [(0, ENABLED | BOOTS), (1, ENABLED), (2, ENABLED)]);
+    assert_eq!(processors, [(0, ENABLED | BOOT_PROCESSOR), (1, ENABLED), (2, ENABLED)]);
 }
 
 #[test]
-fn every_virtio_line_arrives_at_the_pin_of_its_number_at_the_only_io_apic() {
+fn every_virtio_line_goes_to_the_pin_of_its_number() {
     let table = table(4);
     let entries = read_entries(&table);
     let io_apics: Vec<u8> = entries.iter().filter(|entry| entry[0] == ENTRY_IO_APIC).map(|entry| entry[1]).collect();

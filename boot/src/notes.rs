@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Finds the PVH entry among a kernel's ELF notes: name `Xen`, type 18 (`XEN_ELFNOTE_PHYS32_ENTRY` of Xen's
-//! `public/elfnote.h`), a physical address of 4 or 8 bytes. Pure.
+//! Finds the PVH entry among a kernel's ELF notes: name `Xen`, type 18 (`XEN_ELFNOTE_PHYS32_ENTRY`
+//! of Xen's `public/elfnote.h`), with a physical address of 4 or 8 bytes. Pure.
 //!
-//! Notes are padded to 4 bytes whatever their program header says: Linux writes them so, even where a property note
-//! raises the header's alignment to 8.
+//! Notes are padded to 4 bytes, whatever alignment their program header declares: Linux pads to 4
+//! even where a property note raises the header's alignment to 8.
 
 use crate::elf::NoteHeader;
 use zerocopy::FromBytes as _;
@@ -12,15 +12,14 @@ const OWNER: &[u8] = b"Xen\0";
 const PHYS32_ENTRY: u32 = 18;
 const PADDING: usize = 4;
 
-/// A PVH note's address cannot be read.
+/// The address in a PVH note has an unknown size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadDescriptor {
-    /// Bytes of the note's descriptor.
     pub(crate) size: usize,
 }
 
-/// The entry that a PVH note in `notes` holds, or `None` without such a note. A note that reaches past the end of
-/// `notes` ends the search: what it belongs to cannot be known.
+/// Returns the entry of the PVH note in `notes`, or `None` without such a note. A note that reaches
+/// past the end of `notes` ends the search.
 pub(crate) fn pvh_entry(mut notes: &[u8]) -> Result<Option<u64>, BadDescriptor> {
     while let Ok((header, rest)) = NoteHeader::read_from_prefix(notes) {
         let Some((name, rest)) = take_padded(rest, header.name_size.get()) else { break };
@@ -41,7 +40,8 @@ fn address(descriptor: &[u8]) -> Result<u64, BadDescriptor> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The first `size` bytes, and what follows their padding. The last note may go without its padding.
+/// Returns the first `size` bytes, and the rest after their padding. The last note may lack its
+/// padding.
 fn take_padded(bytes: &[u8], size: u32) -> Option<(&[u8], &[u8])> {
     let size = size as usize;
     let taken = bytes.get(..size)?;
@@ -56,20 +56,20 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_entry_is_read_from_descriptors_of_four_and_of_eight_bytes() {
+    fn entry_is_read_from_a_descriptor_of_4_or_8_bytes() {
         assert_eq!(pvh_entry(&note(b"Xen\0", 18, &0x0100_0000u32.to_le_bytes())), Ok(Some(0x0100_0000)));
         assert_eq!(pvh_entry(&note(b"Xen\0", 18, &0x0100_0000u64.to_le_bytes())), Ok(Some(0x0100_0000)));
     }
 
     #[test]
-    fn a_descriptor_of_another_size_is_an_error() {
+    fn descriptor_of_another_size_is_an_error() {
         for size in [0, 3, 5, 7, 9] {
             assert_eq!(pvh_entry(&note(b"Xen\0", 18, &vec![1; size])), Err(BadDescriptor { size }));
         }
     }
 
     #[test]
-    fn notes_of_other_owners_and_types_are_passed_over() {
+    fn notes_of_other_owners_and_types_are_ignored() {
         let mut notes = note(b"GNU\0", 18, &[1; 20]);
         notes.extend(note(b"Xen\0", 6, b"linux\0"));
         notes.extend(note(b"Xen", 18, &[2; 4]));
@@ -79,16 +79,16 @@ mod tests {
     }
 
     #[test]
-    fn a_note_cut_off_anywhere_is_not_found() {
-        let whole = note(b"Xen\0", 18, &[3, 0, 0, 0]);
-        for length in 0..whole.len() {
-            assert_eq!(pvh_entry(&whole[..length]), Ok(None), "{length} bytes");
+    fn truncated_note_is_not_found() {
+        let complete = note(b"Xen\0", 18, &[3, 0, 0, 0]);
+        for length in 0..complete.len() {
+            assert_eq!(pvh_entry(&complete[..length]), Ok(None), "{length} bytes");
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_end_the_search(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn search_ends_for_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = pvh_entry(&bytes);
         }
     }

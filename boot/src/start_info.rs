@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The PVH start info and what it points to: memory map and module list (`public/arch-x86/hvm/start_info.h` of Xen, version 1).
-//! Plain data; any thread.
+//! The PVH start info with its memory map and module list (`public/arch-x86/hvm/start_info.h` of
+//! Xen, version 1). Plain data; any thread.
 
-use crate::description::Description;
+use crate::hardware_description::HardwareDescription;
 use crate::layout;
 use vm_memory::GuestAddress;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes};
 
 const MAGIC: u32 = 0x336e_c578;
-/// The version that has a memory map.
+/// The first version with a memory map.
 const VERSION: u32 = 1;
 
 /// `hvm_start_info`.
@@ -22,7 +22,7 @@ pub(crate) struct StartInfo {
     module_count: U32,
     module_list: U64,
     command_line: U64,
-    /// ACPI's root pointer; 0 if there is none.
+    /// ACPI's root pointer, or 0.
     rsdp: U64,
     memory_map: U64,
     memory_map_entries: U32,
@@ -55,13 +55,13 @@ const _: () = assert!(size_of::<MemoryMapEntry>() == 24);
 
 /// `XEN_HVM_MEMMAP_TYPE_RAM`, the same number as in an e820 map.
 const RAM: u32 = 1;
-/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: the guest keeps its hands off.
+/// `XEN_HVM_MEMMAP_TYPE_RESERVED`: the guest does not use it.
 const RESERVED: u32 = 2;
 
 impl StartInfo {
-    /// Points to `module_count` modules, the command line and `memory_map_entries` entries of the memory map, each where
-    /// [`layout`] has it; and to ACPI tables if there are any.
-    pub(crate) fn new(module_count: u32, memory_map_entries: usize, description: Description) -> Self {
+    /// Points to `module_count` modules, the command line, `memory_map_entries` entries of the
+    /// memory map, and ACPI tables if there are any, each at its address in [`layout`].
+    pub(crate) fn new(module_count: u32, memory_map_entries: usize, description: HardwareDescription) -> Self {
         Self {
             magic: MAGIC.into(),
             version: VERSION.into(),
@@ -69,7 +69,7 @@ impl StartInfo {
             module_count: module_count.into(),
             module_list: if module_count == 0 { 0 } else { layout::MODULE_LIST.0 }.into(),
             command_line: layout::COMMAND_LINE.0.into(),
-            rsdp: if description == Description::Acpi { layout::ACPI_TABLES.0 } else { 0 }.into(),
+            rsdp: if description == HardwareDescription::Acpi { layout::ACPI_TABLES.0 } else { 0 }.into(),
             memory_map: layout::MEMORY_MAP.0.into(),
             memory_map_entries: (memory_map_entries as u32).into(),
             reserved: 0.into(),
@@ -78,14 +78,13 @@ impl StartInfo {
 }
 
 impl Module {
-    /// `size` bytes at `address`.
     pub(crate) fn new(address: GuestAddress, size: usize) -> Self {
         Self { address: address.0.into(), size: (size as u64).into(), command_line: 0.into(), reserved: 0.into() }
     }
 }
 
-/// What a guest of `memory_bytes` may use. The gate and the MP table at the end of base memory are declared reserved, and
-/// nothing is said of the BIOS area and the hole.
+/// Returns the memory map of a guest of `memory_bytes`. The gate and the MP table at the end of
+/// base memory are reserved; the BIOS area and the hole are absent.
 pub(crate) fn memory_map(memory_bytes: u64) -> Vec<MemoryMapEntry> {
     let entry = |start: GuestAddress, end: u64, kind: u32| MemoryMapEntry {
         address: start.0.into(),
@@ -116,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_of_128_mib_has_base_memory_and_one_range_above_1_mib() {
+    fn map_of_128_mib_has_base_memory_and_one_range_above() {
         let expected = [(0, 0x97000, RAM), (0x97000, 0x9000, RESERVED), (0x10_0000, 0x7f0_0000, RAM)];
         assert_eq!(ranges(128 << 20), expected);
     }
 
     #[test]
-    fn the_start_info_begins_with_the_magic_number_and_points_to_each_table() {
-        let info = StartInfo::new(1, 3, Description::CommandLine);
+    fn start_info_has_its_magic_and_points_to_each_table() {
+        let info = StartInfo::new(1, 3, HardwareDescription::CommandLine);
         let bytes = info.as_bytes();
         assert_eq!(bytes[..16], [0x78, 0xc5, 0x6e, 0x33, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
         let words: Vec<u64> =
@@ -133,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_map_ascends_and_its_ram_is_backed(pages in layout::MINIMUM_MEMORY / 4096..=layout::MAXIMUM_MEMORY / 4096) {
+        fn map_ascends_and_its_ram_is_backed(pages in layout::MIN_MEMORY / 4096..=layout::MAX_MEMORY / 4096) {
             let memory_bytes = pages * 4096;
             let regions = layout::memory_regions(memory_bytes);
             let mut free_from = 0;

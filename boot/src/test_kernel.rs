@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tiny kernels for tests, built in process: the fields are what a test bends, `bytes` lays them out.
+//! Tiny kernels for tests, built in process: a test changes fields, `bytes` lays them out.
 
 use crate::elf::{self, FileHeader, ProgramHeader};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
-/// Where [`TestKernel::sound`] is loaded.
+/// Load address of [`TestKernel::valid`].
 pub(crate) const ADDRESS: u64 = 0x0100_0000;
-/// What it consists of.
+/// Content of [`TestKernel::valid`].
 pub(crate) const CODE: [u8; 16] = [0xf4; 16];
 
 /// One note with its padding.
@@ -43,21 +43,19 @@ pub(crate) fn notes() -> ProgramHeader {
     header
 }
 
-/// An ELF file in parts.
 pub(crate) struct TestKernel {
     pub(crate) header: FileHeader,
-    /// Each with its content. An offset or file size that is not zero is left as it is.
+    /// Each with its content. An offset or file size other than zero is kept.
     pub(crate) segments: Vec<(ProgramHeader, Vec<u8>)>,
 }
 
 impl TestKernel {
-    /// One that boots: sixteen bytes of code in a page at [`ADDRESS`], entered at its start.
-    pub(crate) fn sound() -> Self {
-        Self::of(vec![(load(ADDRESS, 0x1000), CODE.to_vec()), (notes(), pvh_note(ADDRESS))])
+    /// A valid kernel: sixteen bytes of code in a page at [`ADDRESS`], entered at its start.
+    pub(crate) fn valid() -> Self {
+        Self::new(vec![(load(ADDRESS, 0x1000), CODE.to_vec()), (notes(), pvh_note(ADDRESS))])
     }
 
-    /// One with these segments.
-    pub(crate) fn of(segments: Vec<(ProgramHeader, Vec<u8>)>) -> Self {
+    pub(crate) fn new(segments: Vec<(ProgramHeader, Vec<u8>)>) -> Self {
         let mut header = FileHeader::new_zeroed();
         header.ident[..4].copy_from_slice(&elf::MAGIC);
         header.ident[4] = elf::CLASS_64;

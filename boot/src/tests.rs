@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A whole guest is loaded from tiny parts, and read back from its memory as a kernel would.
+//! A complete guest is loaded from a tiny configuration, and read back from its memory as a kernel
+//! would.
 
 use super::*;
 use crate::headers::KernelProblem;
@@ -26,23 +27,23 @@ fn word(memory: &GuestMemory, at: u64) -> u64 {
 }
 
 #[test]
-fn a_kernel_finds_everything_from_its_first_registers() {
-    let (_folder, kernel) = kernel(&TestKernel::sound());
+fn load_makes_everything_reachable_from_the_registers() {
+    let (_directory, kernel) = kernel(&TestKernel::valid());
     let mut command_line = CommandLine::new();
     command_line.push_flag("quiet").unwrap();
     let initramfs = Initramfs::with_init(b"PID 1").unwrap().finish();
-    let parts = Parts {
+    let config = BootConfig {
         kernel: &kernel,
         initramfs: &initramfs,
         command_line: &command_line,
-        description: Description::CommandLine,
+        description: HardwareDescription::CommandLine,
         devices: &[],
         cpus: 2,
         memory_bytes: 64 * MIB,
     };
     let memory = memory(64 * MIB);
 
-    let entry = load(&memory, &parts).unwrap();
+    let entry = load(&memory, &config).unwrap();
 
     assert_eq!(memory.read_obj::<[u8; 16]>(GuestAddress(entry.rip)).unwrap(), CODE);
     assert_eq!(word(&memory, entry.rbx), 0x1_336e_c578);
@@ -59,55 +60,55 @@ fn a_kernel_finds_everything_from_its_first_registers() {
 }
 
 #[test]
-fn a_guest_without_an_initramfs_has_no_module() {
-    let (_folder, kernel) = kernel(&TestKernel::sound());
+fn guest_without_an_initramfs_has_no_module() {
+    let (_directory, kernel) = kernel(&TestKernel::valid());
     let command_line = CommandLine::new();
-    let parts = Parts {
+    let config = BootConfig {
         kernel: &kernel,
         initramfs: &[],
         command_line: &command_line,
-        description: Description::CommandLine,
+        description: HardwareDescription::CommandLine,
         devices: &[],
         cpus: 1,
         memory_bytes: 64 * MIB,
     };
     let memory = memory(64 * MIB);
-    let entry = load(&memory, &parts).unwrap();
+    let entry = load(&memory, &config).unwrap();
     assert_eq!(memory.read_obj::<u32>(GuestAddress(entry.rbx + 12)).unwrap(), 0);
     assert_eq!(word(&memory, entry.rbx + 16), 0);
 }
 
 #[test]
-fn the_initramfs_of_a_guest_over_3_gib_lies_below_the_hole() {
-    let (_folder, kernel) = kernel(&TestKernel::sound());
+fn initramfs_lies_below_the_hole() {
+    let (_directory, kernel) = kernel(&TestKernel::valid());
     let command_line = CommandLine::new();
     let initramfs = [1; 5000];
-    let parts = Parts {
+    let config = BootConfig {
         kernel: &kernel,
         initramfs: &initramfs,
         command_line: &command_line,
-        description: Description::CommandLine,
+        description: HardwareDescription::CommandLine,
         devices: &[],
         cpus: 1,
         memory_bytes: 8 << 30,
     };
-    assert_eq!(place(&parts).unwrap(), GuestAddress(layout::HOLE_START.0 - 0x2000));
+    assert_eq!(place_initramfs(&config).unwrap(), GuestAddress(layout::HOLE_START.0 - 0x2000));
 }
 
 #[test]
-fn an_initramfs_up_to_the_kernels_end_fits_and_one_byte_more_does_not() {
+fn initramfs_fits_up_to_the_kernels_end() {
     let end = 64 * MIB - 0x4000;
-    let (_folder, kernel) = kernel(&TestKernel::of(vec![
+    let (_directory, kernel) = kernel(&TestKernel::new(vec![
         (load_segment(ADDRESS, end - ADDRESS), CODE.to_vec()),
         (notes(), pvh_note(ADDRESS)),
     ]));
     let command_line = CommandLine::new();
     let place = |initramfs: &[u8]| {
-        place(&Parts {
+        place_initramfs(&BootConfig {
             kernel: &kernel,
             initramfs,
             command_line: &command_line,
-            description: Description::CommandLine,
+            description: HardwareDescription::CommandLine,
             devices: &[],
             cpus: 1,
             memory_bytes: 64 * MIB,
@@ -119,16 +120,16 @@ fn an_initramfs_up_to_the_kernels_end_fits_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn numbers_out_of_range_and_a_kernel_too_large_are_found_without_a_guest() {
-    let (_folder, kernel) =
-        kernel(&TestKernel::of(vec![(load_segment(ADDRESS, 100 * MIB), CODE.to_vec()), (notes(), pvh_note(ADDRESS))]));
+fn check_rejects_numbers_out_of_range_and_a_large_kernel() {
+    let (_directory, kernel) =
+        kernel(&TestKernel::new(vec![(load_segment(ADDRESS, 100 * MIB), CODE.to_vec()), (notes(), pvh_note(ADDRESS))]));
     let command_line = CommandLine::new();
     let check = |cpus, memory_bytes| {
-        check(&Parts {
+        check(&BootConfig {
             kernel: &kernel,
             initramfs: &[],
             command_line: &command_line,
-            description: Description::CommandLine,
+            description: HardwareDescription::CommandLine,
             devices: &[],
             cpus,
             memory_bytes,
@@ -143,18 +144,18 @@ fn numbers_out_of_range_and_a_kernel_too_large_are_found_without_a_guest() {
 }
 
 #[test]
-fn a_memory_smaller_than_the_parts_say_is_an_error() {
-    let (_folder, kernel) = kernel(&TestKernel::sound());
+fn memory_smaller_than_configured_is_an_error() {
+    let (_directory, kernel) = kernel(&TestKernel::valid());
     let command_line = CommandLine::new();
-    let parts = Parts {
+    let config = BootConfig {
         kernel: &kernel,
         initramfs: &[1],
         command_line: &command_line,
-        description: Description::CommandLine,
+        description: HardwareDescription::CommandLine,
         devices: &[],
         cpus: 1,
         memory_bytes: 128 * MIB,
     };
-    let error = load(&memory(64 * MIB), &parts).unwrap_err();
+    let error = load(&memory(64 * MIB), &config).unwrap_err();
     assert!(matches!(error, Error::Write { what: "initramfs", .. }), "{error:?}");
 }

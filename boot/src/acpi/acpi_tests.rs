@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The tables are followed from their root, as a kernel does, and their AML is looked through for what devices need.
+//! The tables are followed from their root, as in a kernel, and their AML is searched for the
+//! encoded devices.
 
 use super::*;
 use vm_memory::GuestAddress;
@@ -20,7 +21,7 @@ fn sum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
 }
 
-/// The table at a guest-physical address, whole; its checksum is right.
+/// Returns the table at a guest-physical address, after verifying its checksum.
 fn table(tables: &[u8], address: u64) -> &[u8] {
     let table = &tables[usize::try_from(address - layout::ACPI_TABLES.0).unwrap()..];
     let table = &table[..usize::try_from(number(table, 4, 4)).unwrap()];
@@ -28,7 +29,7 @@ fn table(tables: &[u8], address: u64) -> &[u8] {
     table
 }
 
-/// FADT, MADT and DSDT, found from the root pointer.
+/// Returns FADT, MADT and DSDT, found from the root pointer.
 fn follow(tables: &[u8]) -> [&[u8]; 3] {
     assert_eq!(&tables[..8], b"RSD PTR ");
     assert_eq!((sum(&tables[..20]), sum(&tables[..36])), (0, 0));
@@ -45,14 +46,14 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 #[test]
-fn the_largest_machine_s_tables_have_room() {
-    let tables = tables(layout::MAXIMUM_CPUS, &devices(layout::VIRTIO_MMIO_COUNT));
+fn tables_of_the_largest_machine_fit() {
+    let tables = tables(layout::MAX_CPUS, &devices(layout::VIRTIO_MMIO_COUNT));
     follow(&tables);
     assert!(tables.len() as u64 <= layout::ACPI_TABLES_SIZE, "{} bytes", tables.len());
 }
 
 #[test]
-fn the_fadt_is_hardware_reduced_and_names_the_power_registers() {
+fn fadt_is_hardware_reduced_and_has_the_power_registers() {
     let tables = tables(1, &[]);
     let [fadt, ..] = follow(&tables);
     let (hardware_reduced, reset_supported) = (1 << 20, 1 << 10);
@@ -67,7 +68,7 @@ fn the_fadt_is_hardware_reduced_and_names_the_power_registers() {
 }
 
 #[test]
-fn the_madt_has_each_processor_and_one_io_apic_and_overrides_nothing() {
+fn madt_has_all_processors_one_io_apic_and_no_override() {
     let tables = tables(3, &[]);
     let [_, madt, _] = follow(&tables);
     assert_eq!((number(madt, 36, 4), number(madt, 40, 4)), (layout::LOCAL_APIC.0, 0), "no PIC");
@@ -78,7 +79,7 @@ fn the_madt_has_each_processor_and_one_io_apic_and_overrides_nothing() {
 }
 
 #[test]
-fn each_device_has_its_own_window_and_an_edge_triggered_line_that_is_active_high() {
+fn device_has_its_window_and_an_edge_triggered_line() {
     let devices = devices(19);
     let tables = tables(1, &devices);
     let [_, _, dsdt] = follow(&tables);
@@ -93,10 +94,10 @@ fn each_device_has_its_own_window_and_an_edge_triggered_line_that_is_active_high
 }
 
 #[test]
-fn the_serial_port_and_the_value_that_switches_off_are_there() {
+fn dsdt_has_the_serial_port_and_the_off_value() {
     let tables = tables(1, &[]);
     let [_, _, dsdt] = follow(&tables);
-    // An I/O port descriptor for eight ports from 0x3f8 on, then line 4.
+    // An I/O port descriptor for eight ports from 0x3f8, then line 4.
     assert!(contains(dsdt, &[0x47, 1, 0xf8, 3, 0xf8, 3, 1, 8, 0x89, 6, 0, 3, 1, 4, 0, 0, 0]));
     // _S5_, a package of two bytes.
     assert!(contains(dsdt, b"_S5_\x12\x06\x02\x0a\x05\x0a\x05"));

@@ -5,33 +5,33 @@
 //! |---|---|
 //! | `\_SB.V000` and on | a virtio-mmio device: `_HID` LNRO0005, its number as `_UID`, register window and interrupt as `_CRS` |
 //! | `\_SB.COM1` | the serial port: `_HID` PNP0501 |
-//! | `\_S5` | the value that switches the machine off when it is written to the sleep control register |
+//! | `\_S5` | the value of the sleep control register that switches the machine off |
 
 use super::{OEM, OEM_REVISION, OEM_TABLE};
-use crate::description::MmioDevice;
+use crate::hardware_description::MmioDevice;
 use crate::layout;
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope};
 use acpi_tables::sdt::Sdt;
 
-/// Of a table without content.
+/// Size of a table without content.
 const HEADER_SIZE: u32 = 36;
 /// From 2 on, integers have 64 bits.
 const REVISION: u8 = 2;
 
-/// The id that a virtio-mmio device has in ACPI.
+/// ACPI id of a virtio-mmio device.
 const VIRTIO_MMIO: &str = "LNRO0005";
 /// A 16550A.
 const SERIAL_PORT: &str = "PNP0501";
 
-/// The table for `devices`, in whose order they are numbered.
+/// Returns the table for `devices`, numbered in their order.
 pub(super) fn table(devices: &[MmioDevice]) -> impl Aml + use<> {
     let mut table = Sdt::new(*b"DSDT", HEADER_SIZE, REVISION, OEM, OEM_TABLE, OEM_REVISION);
     let virtio: Vec<Bytes> = devices.iter().enumerate().map(|(number, device)| virtio_mmio(number, device)).collect();
     let serial = serial_port();
     let devices = virtio.iter().chain([&serial]).map(|device| device as &dyn Aml).collect();
     Scope::new("\\_SB_".into(), devices).to_aml_bytes(&mut table);
-    // SLP_TYPx for both of the registers that machines with fixed hardware have.
+    // SLP_TYPx for both registers of machines with fixed hardware.
     let off = &layout::SLEEP_TYPE_OFF;
     Name::new("\\_S5_".into(), &Package::new(vec![off, off])).to_aml_bytes(&mut table);
     table.update_checksum();
@@ -43,7 +43,7 @@ fn virtio_mmio(number: usize, device: &MmioDevice) -> Bytes {
     let interrupt = interrupt(device.line);
     let resources = ResourceTemplate::new(vec![&window, &interrupt]);
     let (hid, uid) = (Name::new("_HID".into(), &VIRTIO_MMIO), Name::new("_UID".into(), &number));
-    // Processors and devices see memory alike (_CCA): some kernels refuse a device without it.
+    // Devices are cache-coherent (_CCA): some kernels reject a device without it.
     let coherent = Name::new("_CCA".into(), &acpi_tables::aml::ONE);
     let crs = Name::new("_CRS".into(), &resources);
     bytes(&Device::new(format!("V{number:03}").as_str().into(), vec![&hid, &uid, &coherent, &crs]))
@@ -59,13 +59,13 @@ fn serial_port() -> Bytes {
     bytes(&Device::new("COM1".into(), vec![&hid, &uid, &crs]))
 }
 
-/// Used by one device, edge-triggered, active high.
+/// Not shared, edge-triggered, active high.
 fn interrupt(line: u32) -> Interrupt {
     let (consumer, edge_triggered, active_low, shared) = (true, true, false, false);
     Interrupt::new(consumer, edge_triggered, active_low, shared, line)
 }
 
-/// An object whose parts are gone.
+/// An encoded object, which no longer borrows its parts.
 struct Bytes(Vec<u8>);
 
 impl Aml for Bytes {

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The machine in ACPI's words (specification 6.5), for kernels that do not take their devices from the command line. Pure.
+//! ACPI tables of the machine (specification 6.5), for kernels that do not take their devices from
+//! the command line. Pure.
 //!
 //! | table | holds |
 //! |---|---|
-//! | RSDP | where the XSDT is; the start info points here |
-//! | XSDT | where the others are |
+//! | RSDP | the address of the XSDT; the start info points here |
+//! | XSDT | the addresses of FADT and MADT |
 //! | FADT | hardware-reduced: no timer, no fixed events, no legacy devices; how to sleep and to reset |
-//! | MADT | a local APIC for each processor, and the I/O APIC |
-//! | DSDT | the virtio devices, the serial port, and which sleep is "off" |
+//! | MADT | a local APIC per processor, and the I/O APIC |
+//! | DSDT | the virtio devices, the serial port, and the sleep type of "off" |
 //!
-//! The MADT overrides no interrupt: line n is pin n of the I/O APIC, as ACPI has it without a word, and every device says
-//! itself that its line is edge-triggered and active high, as the MP table says of all of them.
+//! The MADT has no interrupt override: line n is pin n of the I/O APIC, ACPI's default, and every
+//! device declares its line edge-triggered and active high, as in the MP table.
 
 mod dsdt;
 
-use crate::description::MmioDevice;
+use crate::hardware_description::MmioDevice;
 use crate::layout;
 use acpi_tables::Aml;
 use acpi_tables::fadt::{FADTBuilder, Flags};
@@ -27,16 +28,16 @@ const OEM: [u8; 6] = *b"CORACL";
 const OEM_TABLE: [u8; 8] = *b"MICROVM ";
 const OEM_REVISION: u32 = 1;
 
-/// Tables start at multiples of it, which is more than any of them needs.
+/// Of each table; none needs more.
 const ALIGNMENT: usize = 16;
 
-/// `IAPC_BOOT_ARCH` (table 5.10): a kernel need not look for a VGA card, for message-signalled interrupts, or for a CMOS
-/// clock; nor, as their bits are not set, for a keyboard controller and other legacy devices.
+/// `IAPC_BOOT_ARCH` (table 5.10): no VGA card, message-signalled interrupts or CMOS clock. The bits
+/// of a keyboard controller and other legacy devices are not set either.
 const NO_VGA: u16 = 1 << 2;
 const NO_MSI: u16 = 1 << 3;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 
-/// All tables, to be written to [`layout::ACPI_TABLES`]; the RSDP comes first.
+/// Returns all tables, for [`layout::ACPI_TABLES`]. The RSDP comes first.
 pub(crate) fn tables(cpus: u8, devices: &[MmioDevice]) -> Vec<u8> {
     let mut tables = Tables { bytes: vec![0; Rsdp::len()] };
     let dsdt = tables.add(&dsdt::table(devices));
@@ -52,7 +53,6 @@ pub(crate) fn tables(cpus: u8, devices: &[MmioDevice]) -> Vec<u8> {
     tables.bytes
 }
 
-/// Tables, one behind the other.
 struct Tables {
     bytes: Vec<u8>,
 }
@@ -74,7 +74,7 @@ fn fadt(dsdt: u64) -> impl Aml {
         .flag(Flags::ResetRegSup)
         .flag(Flags::Wbinvd)
         .flag(Flags::Headless)
-        // Buttons, if there are any, are devices. There are none.
+        // Buttons would be devices of the DSDT; there are none.
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton);
     fadt.iapc_boot_arch = (NO_VGA | NO_MSI | NO_CMOS_CLOCK).into();

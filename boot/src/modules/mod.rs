@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A kernel's modules: what it has beside its image, which files a driver needs in which order, and their contents. Runs
-//! wherever a kernel is opened; reads the tables that `depmod` writes, and the modules that are asked for.
+//! A kernel's modules: which files a driver needs, in which order, and their contents. Runs on the
+//! thread that opens a kernel; reads the tables that `depmod` writes, and the requested modules.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `modules.dep` | each module's file, and those that must be loaded before it |
-//! | `modules.builtin` | what would be a module and is part of the image |
-//! | `modules.softdep` | what a module asks for by another module's name or alias |
-//! | `modules.alias`, `modules.builtin.modinfo` | names under which modules are asked for |
+//! | `modules.builtin` | modules that are built in |
+//! | `modules.softdep` | optional dependencies, by name or alias |
+//! | `modules.alias`, `modules.builtin.modinfo` | aliases |
 
 mod table;
 
@@ -17,55 +17,48 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// Largest table of `depmod`, and largest module: several times what a distribution has.
-const LARGEST: u64 = 64 << 20;
-/// Modules that one machine loads, at most.
-const MOST: usize = 64;
+/// Bound for a table of `depmod` and for a module: several times that of a distribution.
+const MAX_FILE_SIZE: u64 = 64 << 20;
+/// Modules that one machine loads.
+const MAX_MODULES: usize = 64;
 
-/// Modules that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModulesError {
-    /// `--modules` leads nowhere.
     #[error("--modules {path}: no modules.dep of kernel {release} in it or in its lib/modules/{release}")]
-    NotThere { path: PathBuf, release: String },
-    /// A file cannot be read.
+    NotFound { path: PathBuf, release: String },
     #[error("cannot read {path}")]
     Read { path: PathBuf, source: io::Error },
-    /// A table is not text, or names files outside of its directory.
-    #[error("{path} is no table of depmod")]
+    /// It is not text, or names files outside of its directory.
+    #[error("{path} is not a table of depmod")]
     Table { path: PathBuf },
-    /// A driver is in no form there.
     #[error("kernel {release} has no {name}: it is neither built in nor in {directory}")]
     Missing { release: String, name: String, directory: PathBuf },
-    /// A module is damaged.
     #[error("cannot unpack module {path}")]
     Unpack { path: PathBuf, source: UnpackError },
-    /// A module is something else.
-    #[error("{path} is no kernel module")]
-    NoModule { path: PathBuf },
-    /// No driver needs so many.
-    #[error("{directory}: more than {MOST} modules to load")]
+    #[error("{path} is not a kernel module")]
+    NotAModule { path: PathBuf },
+    #[error("{directory}: more than {MAX_MODULES} modules to load")]
     TooMany { directory: PathBuf },
 }
 
-/// A driver or file system that a guest is to have.
+/// A driver or file system that a guest needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedModule<'a> {
-    /// The module's name, as `lsmod` shows it.
+    /// As `lsmod` shows it.
     pub name: &'a str,
-    /// Whether the guest cannot do without.
+    /// Without it the guest cannot start.
     pub required: bool,
 }
 
-/// A module to be loaded.
+/// A module to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Its name, as `lsmod` shows it.
+    /// As `lsmod` shows it.
     pub name: String,
     /// The ELF object, unpacked.
     pub object: Vec<u8>,
-    /// Whether the guest cannot do without.
+    /// Without it the guest cannot start.
     pub required: bool,
 }
 
@@ -79,11 +72,8 @@ pub struct ModuleTree {
 }
 
 impl ModuleTree {
-    /// The modules of the kernel at `kernel`, whose release is `release`: in `named` (`--modules`), else where they lie
-    /// beside a kernel. `None` if there are none there.
-    ///
-    /// # Errors
-    /// Nothing is in `named`, or a table cannot be read.
+    /// Finds the modules of the kernel at `kernel` with `release`: in `named` (`--modules`), else
+    /// beside the kernel, where there may be none.
     pub fn find(kernel: &Path, release: &str, named: Option<&Path>) -> Result<Option<Self>, ModulesError> {
         let places = match named {
             Some(path) => vec![path.to_owned(), path.join("lib/modules").join(release), path.join(release)],
@@ -91,7 +81,7 @@ impl ModuleTree {
         };
         match (places.into_iter().find(|place| place.join("modules.dep").is_file()), named) {
             (Some(directory), _) => Self::open(directory, release).map(Some),
-            (None, Some(path)) => Err(ModulesError::NotThere { path: path.to_owned(), release: release.to_owned() }),
+            (None, Some(path)) => Err(ModulesError::NotFound { path: path.to_owned(), release: release.to_owned() }),
             (None, None) => Ok(None),
         }
     }
@@ -99,8 +89,8 @@ impl ModuleTree {
     fn open(directory: PathBuf, release: &str) -> Result<Self, ModulesError> {
         let path = directory.join("modules.dep");
         let files = table::dependencies(&read_text(&path)?).ok_or(ModulesError::Table { path })?;
-        // Kernels with every driver as a module need no such list.
-        let builtin = table::builtin(&read_text_if_there(&directory.join("modules.builtin"))?);
+        // A kernel with all drivers as modules has no such list.
+        let builtin = table::builtin(&read_text_if_exists(&directory.join("modules.builtin"))?);
         Ok(Self { directory, release: release.to_owned(), files, builtin })
     }
 
@@ -115,13 +105,10 @@ impl ModuleTree {
         self.files.contains_key(name) || self.builtin.contains(name)
     }
 
-    /// What must be loaded for `wanted`, in this order, each once.
-    ///
-    /// # Errors
-    /// One that is required is not there, or cannot be read.
+    /// Returns the modules to load for `wanted`, in this order, each once.
     pub fn load(&self, wanted: &[WantedModule<'_>]) -> Result<Vec<Module>, ModulesError> {
         let mut order =
-            Order { tree: self, soft: self.soft_dependencies()?, names: Vec::new(), visited: HashSet::new() };
+            LoadOrder { tree: self, soft: self.soft_dependencies()?, names: Vec::new(), visited: HashSet::new() };
         for wanted in wanted {
             if !self.has(wanted.name) && wanted.required {
                 let (release, name) = (self.release.clone(), wanted.name.to_owned());
@@ -132,11 +119,11 @@ impl ModuleTree {
         order.names.into_iter().map(|(name, required)| self.read(name, required)).collect()
     }
 
-    /// What each module asks for besides its dependencies, by names of files that are there.
+    /// Returns the optional dependencies of each module, by names of existing modules.
     fn soft_dependencies(&self) -> Result<BTreeMap<String, Vec<String>>, ModulesError> {
-        let mut soft = table::soft_dependencies(&read_text_if_there(&self.directory.join("modules.softdep"))?);
-        let alias = read_text_if_there(&self.directory.join("modules.alias"))?;
-        let builtin = read_if_there(&self.directory.join("modules.builtin.modinfo"))?;
+        let mut soft = table::soft_dependencies(&read_text_if_exists(&self.directory.join("modules.softdep"))?);
+        let alias = read_text_if_exists(&self.directory.join("modules.alias"))?;
+        let builtin = read_if_exists(&self.directory.join("modules.builtin.modinfo"))?;
         for names in soft.values_mut() {
             let by_alias = |name: &String| {
                 if self.has(name) || table::has_builtin_alias(&builtin, name) {
@@ -154,42 +141,44 @@ impl ModuleTree {
         let bytes = read(&path)?;
         let object = match Compression::recognise(&bytes) {
             None => bytes,
-            Some(Err(_)) => return Err(ModulesError::NoModule { path }),
+            Some(Err(_)) => return Err(ModulesError::NotAModule { path }),
             Some(Ok(compression)) => {
                 let mut object = Vec::new();
-                let unpacked = compression.unpack(bytes.as_slice(), LARGEST, &mut object);
+                let unpacked = compression.unpack(bytes.as_slice(), MAX_FILE_SIZE, &mut object);
                 unpacked.map_err(|source| ModulesError::Unpack { path: path.clone(), source })?;
                 object
             }
         };
         if !object.starts_with(b"\x7fELF") {
-            return Err(ModulesError::NoModule { path });
+            return Err(ModulesError::NotAModule { path });
         }
         Ok(Module { name: name.to_owned(), object, required })
     }
 }
 
-/// Directories that may hold `lib/modules` of the kernel at `kernel`: its own, and for one in `/boot` the root.
+/// Directories that may contain `lib/modules` of the kernel at `kernel`: its own, and for one in
+/// `/boot` the root.
 fn beside(kernel: &Path) -> impl Iterator<Item = &Path> {
     kernel.ancestors().skip(1).take(2)
 }
 
-/// Modules in an order in which they can be loaded.
-struct Order<'a> {
+/// Collects modules in load order.
+struct LoadOrder<'a> {
     tree: &'a ModuleTree,
     soft: BTreeMap<String, Vec<String>>,
     names: Vec<(&'a str, bool)>,
     visited: HashSet<&'a str>,
 }
 
-impl<'a> Order<'a> {
-    /// Adds what `name` needs, then `name` itself if it is a module. A circle ends where it is met again.
+impl<'a> LoadOrder<'a> {
+    /// Adds the dependencies of `name`, then `name` itself if it is a module. A cycle ends at the
+    /// first repetition.
     fn add(&mut self, name: &str, required: bool) -> Result<(), ModulesError> {
         let Some((name, entry)) = self.tree.files.get_key_value(name) else { return Ok(()) };
         if !self.visited.insert(name) {
             return Ok(());
         }
-        if self.visited.len() > MOST {
+        if self.visited.len() > MAX_MODULES {
             return Err(ModulesError::TooMany { directory: self.tree.directory.clone() });
         }
         for soft in self.soft.get(name).cloned().unwrap_or_default() {
@@ -207,11 +196,11 @@ fn read(path: &Path) -> Result<Vec<u8>, ModulesError> {
     let fail = |source| ModulesError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(fail)?;
-    file.take(LARGEST).read_to_end(&mut bytes).map_err(fail)?;
+    file.take(MAX_FILE_SIZE).read_to_end(&mut bytes).map_err(fail)?;
     Ok(bytes)
 }
 
-fn read_if_there(path: &Path) -> Result<Vec<u8>, ModulesError> {
+fn read_if_exists(path: &Path) -> Result<Vec<u8>, ModulesError> {
     match fs::exists(path) {
         Ok(false) => Ok(Vec::new()),
         _ => read(path),
@@ -222,8 +211,8 @@ fn read_text(path: &Path) -> Result<String, ModulesError> {
     String::from_utf8(read(path)?).map_err(|_| ModulesError::Table { path: path.to_owned() })
 }
 
-fn read_text_if_there(path: &Path) -> Result<String, ModulesError> {
-    String::from_utf8(read_if_there(path)?).map_err(|_| ModulesError::Table { path: path.to_owned() })
+fn read_text_if_exists(path: &Path) -> Result<String, ModulesError> {
+    String::from_utf8(read_if_exists(path)?).map_err(|_| ModulesError::Table { path: path.to_owned() })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A small tree of modules, as `depmod` leaves one, and what is loaded from it.
+//! A small tree of modules, as `depmod` writes it, and the modules loaded from it.
 
 use super::*;
 use crate::compression::tests::pack;
@@ -48,7 +48,7 @@ fn names(modules: &[Module]) -> Vec<(&str, bool)> {
 }
 
 #[test]
-fn modules_are_loaded_unpacked_after_what_they_need_and_only_once() {
+fn load_returns_unpacked_modules_once_in_load_order() {
     let (root, _) = tree();
     let tree = find(root.path()).unwrap().unwrap();
     let wanted = [required("virtio_mmio"), required("virtio_net"), required("erofs"), required("failover")];
@@ -67,20 +67,20 @@ fn modules_are_loaded_unpacked_after_what_they_need_and_only_once() {
 }
 
 #[test]
-fn what_is_built_in_needs_no_loading_and_what_is_optional_may_be_missing() {
+fn builtin_modules_are_skipped_and_optional_may_be_missing() {
     let (root, directory) = tree();
     let optional = WantedModule { name: "virtio_rng", required: false };
     let tree = find(root.path()).unwrap().unwrap();
     assert_eq!(tree.load(&[required("virtio_console"), required("ext4"), optional]).unwrap(), []);
     assert!(tree.has("ext4") && tree.has("erofs") && !tree.has("virtio_rng"));
-    // An alias that something in the image answers to needs no module either.
+    // An alias of a built-in module needs no module either.
     fs::write(directory.join("modules.builtin.modinfo"), b"crc32c_generic.alias=crc32c\0").unwrap();
     let modules = find(root.path()).unwrap().unwrap().load(&[required("libcrc32c")]).unwrap();
     assert_eq!(names(&modules), [("libcrc32c", true)]);
 }
 
 #[test]
-fn a_driver_that_is_nowhere_is_named_with_the_place() {
+fn missing_driver_is_named_with_the_directory() {
     let (root, directory) = tree();
     let error = find(root.path()).unwrap().unwrap().load(&[required("overlay")]).unwrap_err();
     let directory = directory.display();
@@ -91,7 +91,7 @@ fn a_driver_that_is_nowhere_is_named_with_the_place() {
 }
 
 #[test]
-fn modules_are_found_beside_the_kernel_and_where_the_option_says() {
+fn find_searches_beside_the_kernel_and_in_the_option() {
     let (root, directory) = tree();
     let elsewhere = tempfile::tempdir().unwrap();
     let kernel = elsewhere.path().join("a/b/vmlinuz");
@@ -110,7 +110,7 @@ fn damaged_modules_and_tables_are_named() {
     let (root, directory) = tree();
     let load = |name| find(root.path()).unwrap().unwrap().load(&[required(name)]).unwrap_err();
     fs::write(directory.join("kernel/virtio_mmio.ko.xz"), "\u{fd}7zXZ").unwrap();
-    assert!(load("virtio_mmio").to_string().contains("virtio_mmio.ko.xz is no kernel module"));
+    assert!(load("virtio_mmio").to_string().contains("virtio_mmio.ko.xz is not a kernel module"));
     fs::write(directory.join("kernel/virtio_mmio.ko.xz"), &pack(Compression::Xz, b"\x7fELF")[..20]).unwrap();
     assert!(matches!(load("virtio_mmio"), ModulesError::Unpack { .. }));
     fs::remove_file(directory.join("kernel/virtio_mmio.ko.xz")).unwrap();
@@ -120,7 +120,7 @@ fn damaged_modules_and_tables_are_named() {
 }
 
 #[test]
-fn a_circle_of_dependencies_ends() {
+fn cycle_of_dependencies_ends() {
     let (root, directory) = tree();
     fs::write(
         directory.join("modules.dep"),

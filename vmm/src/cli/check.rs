@@ -16,7 +16,7 @@ use crate::run::progress::ProgressLine;
 use crate::run::resolve::{ResolvedRequest, RootSource};
 use crate::state::end::{EndReason, STATUS_FAILED};
 use boot::Kernel;
-use boot::layout::MAXIMUM_CPUS;
+use boot::layout::MAX_CPUS;
 use kvm::KvmHost;
 use oci_image::ImageReference;
 use serde::Serialize;
@@ -93,7 +93,7 @@ fn describe_kernel(kernel: &Kernel) -> String {
 
 fn check_kvm() -> Result<String, Failure> {
     let host = KvmHost::open().fails_as(EndReason::HostError)?;
-    let max_cpus = host.max_cpus().min(MAXIMUM_CPUS.into());
+    let max_cpus = host.max_cpus().min(MAX_CPUS.into());
     Ok(format!("/dev/kvm, {}, up to {max_cpus} vCPUs", host.kind().name()))
 }
 

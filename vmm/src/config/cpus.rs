@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--cpus NUMBER`.
 
-use boot::layout::MAXIMUM_CPUS;
+use boot::layout::MAX_CPUS;
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
@@ -10,11 +10,11 @@ pub(crate) enum CpuCountError {
     /// In docker a fraction limits CPU time.
     #[error("fractional CPUs are not supported")]
     Fraction,
-    #[error("expected 1 to {MAXIMUM_CPUS} CPUs, found `{0}`")]
+    #[error("expected 1 to {MAX_CPUS} CPUs, found `{0}`")]
     Range(String),
 }
 
-/// 1 to [`MAXIMUM_CPUS`].
+/// 1 to [`MAX_CPUS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub(crate) struct CpuCount(u8);
@@ -37,7 +37,7 @@ impl TryFrom<u64> for CpuCount {
 
     fn try_from(number: u64) -> Result<Self, CpuCountError> {
         match u8::try_from(number) {
-            Ok(count @ 1..=MAXIMUM_CPUS) => Ok(Self(count)),
+            Ok(count @ 1..=MAX_CPUS) => Ok(Self(count)),
             _ => Err(CpuCountError::Range(number.to_string())),
         }
     }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn from_str_accepts_1_to_the_maximum() {
-        for (text, count) in [("1", 1), ("2", 2), ("2.0", 2), ("32", MAXIMUM_CPUS)] {
+        for (text, count) in [("1", 1), ("2", 2), ("2.0", 2), ("32", MAX_CPUS)] {
             assert_eq!(text.parse(), Ok(CpuCount(count)), "{text}");
         }
     }

@@ -131,7 +131,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
 
     let description = config.kernel.description();
     let command_line = command_line::build(host.kind(), config.cpus, description, slots.taken(), &config.append)?;
-    let boot_parts = boot::Parts {
+    let boot_config = boot::BootConfig {
         kernel: &config.kernel,
         initramfs: &config.initramfs,
         command_line: &command_line,
@@ -140,7 +140,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         cpus: config.cpus,
         memory_bytes: config.memory_bytes,
     };
-    let entry = boot::load(vm.memory(), &boot_parts)?;
+    let entry = boot::load(vm.memory(), &boot_config)?;
     let mut vcpus = kvm::create_vcpus(host, &vm, config.cpus, &kvm_entry_state(&entry))?;
     if let Some(profile) = &config.profile {
         vcpus.iter_mut().for_each(|vcpu| vcpu.set_profile(Arc::clone(profile)));

@@ -3,7 +3,7 @@
 //! Pure.
 
 use boot::cmdline::{CommandLine, CommandLineError, Console};
-use boot::{Description, MmioDevice};
+use boot::{HardwareDescription, MmioDevice};
 use kvm::KvmKind;
 
 /// Options of every guest, of this kind of host, for the devices where nothing else describes them,
@@ -11,12 +11,12 @@ use kvm::KvmKind;
 pub(super) fn build(
     kind: KvmKind,
     cpus: u8,
-    description: Description,
+    description: HardwareDescription,
     devices: &[MmioDevice],
     append: &str,
 ) -> Result<CommandLine, CommandLineError> {
     let mut line = base(kind, cpus, description)?;
-    if description == Description::CommandLine {
+    if description == HardwareDescription::CommandLine {
         for device in devices {
             line.push_virtio_mmio(device.window, device.line)?;
         }
@@ -25,7 +25,7 @@ pub(super) fn build(
     Ok(line)
 }
 
-fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine, CommandLineError> {
+fn base(kind: KvmKind, cpus: u8, description: HardwareDescription) -> Result<CommandLine, CommandLineError> {
     let mut line = CommandLine::new();
     // Applies before the serial port is set up. The messages until then would go there byte by
     // byte, with two exits each.
@@ -39,8 +39,8 @@ fn base(kind: KvmKind, cpus: u8, description: Description) -> Result<CommandLine
     // latter is not the default: with hardware-reduced ACPI a kernel with EFI support calls EFI,
     // and one without jumps to a BIOS, and neither exists here.
     let restart = match description {
-        Description::CommandLine => "k",
-        Description::Acpi => "a",
+        HardwareDescription::CommandLine => "k",
+        HardwareDescription::Acpi => "a",
     };
     line.push_value("reboot", restart)?;
     if kind == KvmKind::Software {
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn cpu_features_are_cleared_only_on_emulating_hosts() {
-        let native = base(KvmKind::Native, 1, Description::CommandLine).unwrap();
-        let software = base(KvmKind::Software, 2, Description::CommandLine).unwrap();
+        let native = base(KvmKind::Native, 1, HardwareDescription::CommandLine).unwrap();
+        let software = base(KvmKind::Software, 2, HardwareDescription::CommandLine).unwrap();
         assert!(!native.contains("clearcpuid") && !native.contains("mitigations"));
         assert!(software.contains("clearcpuid") && software.contains("mitigations"));
         assert!(!software.contains("noreplace-smp"), "two vCPUs need lock prefixes");
@@ -88,9 +88,9 @@ mod tests {
     fn devices_are_on_the_line_only_without_acpi() {
         let devices = [MmioDevice { window: vm_memory::GuestAddress(0xd000_0000), line: 5 }];
         let line = |description| build(KvmKind::Native, 1, description, &devices, "last").unwrap().to_string();
-        let without_acpi = line(Description::CommandLine);
+        let without_acpi = line(HardwareDescription::CommandLine);
         assert!(without_acpi.contains(" reboot=k virtio_mmio.device=4K@0xd0000000:5 last"), "{without_acpi}");
-        let acpi = line(Description::Acpi);
+        let acpi = line(HardwareDescription::Acpi);
         assert!(!acpi.contains("virtio_mmio") && acpi.contains("reboot=a") && acpi.ends_with(" last"), "{acpi}");
     }
 }

@@ -8,7 +8,7 @@ use crate::config::request::Request;
 use crate::state::end::EndReason;
 use boot::initramfs::FileTooLarge;
 use boot::modules::{Module, WantedModule};
-use boot::{Description, Feature, Initramfs, Kernel};
+use boot::{Feature, HardwareDescription, Initramfs, Kernel};
 use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, net};
 use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
@@ -82,7 +82,7 @@ pub(super) fn initramfs(init: &[u8], modules: &[Module]) -> Result<Vec<u8>, File
 #[derive(Clone, Debug)]
 pub(super) struct MissingDrivers {
     kinds: Vec<&'static DeviceKind>,
-    description: Description,
+    description: HardwareDescription,
 }
 
 impl MissingDrivers {
@@ -100,7 +100,7 @@ impl MissingDrivers {
     pub(super) fn hint(&self, reason: EndReason, unclaimed: &[DeviceIdentity], devices: usize) -> Option<String> {
         // After any other reason PID 1 has printed what is wrong.
         let silent = matches!(reason, EndReason::Timeout | EndReason::GuestReset | EndReason::GuestPanic);
-        if silent && unclaimed.len() == devices && self.description == Description::Acpi {
+        if silent && unclaimed.len() == devices && self.description == HardwareDescription::Acpi {
             return Some(
                 "the guest used none of its devices, which ACPI describes: Linux starts ACPI only with CONFIG_PCI"
                     .to_owned(),
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn hint_names_unclaimed_devices_without_a_driver() {
-        let missing = MissingDrivers { kinds: vec![&block::KIND], description: Description::CommandLine };
+        let missing = MissingDrivers { kinds: vec![&block::KIND], description: HardwareDescription::CommandLine };
         let unclaimed = [device(&block::KIND, "block root"), device(&console::KIND, "console")];
         let expected = "the guest's kernel has no driver for: block root (CONFIG_VIRTIO_BLK)";
         assert_eq!(missing.hint(EndReason::HostError, &unclaimed, 3).as_deref(), Some(expected));
@@ -137,8 +137,8 @@ mod tests {
         let unclaimed = [device(&console::KIND, "console")];
         let missing = |description| MissingDrivers { kinds: Vec::new(), description };
         let hint = |description, reason| missing(description).hint(reason, &unclaimed, 1);
-        assert!(hint(Description::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
-        assert_eq!(hint(Description::Acpi, EndReason::HostError), None, "PID 1 printed why");
-        assert_eq!(hint(Description::CommandLine, EndReason::Timeout), None, "it may have been stopped early");
+        assert!(hint(HardwareDescription::Acpi, EndReason::Timeout).unwrap().contains("CONFIG_PCI"));
+        assert_eq!(hint(HardwareDescription::Acpi, EndReason::HostError), None, "PID 1 printed why");
+        assert_eq!(hint(HardwareDescription::CommandLine, EndReason::Timeout), None, "it may have been stopped early");
     }
 }

@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Recognises files given in place of an uncompressed x86-64 ELF kernel, so that the message can say how to
-//! get one. Pure.
+//! Recognises files given in place of an uncompressed x86-64 ELF kernel, so that the message can
+//! say how to get one. Pure.
 
 use crate::compression::Compression;
 use std::fmt;
 
-/// Bytes from the start of a file that [`Foreign::recognise`] looks at.
-pub(crate) const RECOGNISED_BYTES: usize = 0x210;
+/// Bytes from the start of a file that [`FileFormat::recognise`] needs.
+pub(crate) const HEAD_SIZE: usize = 0x210;
 
-/// A file format that is no ELF.
+/// A file format other than ELF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Foreign {
+pub enum FileFormat {
     /// A compressed x86 kernel with its boot code, as distributions install it.
     BzImage,
-    /// An arm64 kernel.
     Arm64Image,
-    /// A RISC-V kernel.
     RiscvImage,
     /// An EFI or Windows program.
     PortableExecutable,
-    /// Compressed by the program of this name.
+    /// Compressed by the program with this name.
     Compressed(&'static str),
     /// A text file with an interpreter.
     Script,
@@ -28,12 +26,13 @@ pub enum Foreign {
     Unknown,
 }
 
-impl Foreign {
-    /// What the file is that starts with `head`.
+impl FileFormat {
+    /// Recognises a file that starts with `head`.
     pub(crate) fn recognise(head: &[u8]) -> Self {
         let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
         // Kernels with an EFI stub are PE files too, so the kernels come first.
-        // Documentation/arch/x86/boot.rst, arm64/booting.rst and riscv/boot-image-header.rst of the Linux kernel.
+        // Documentation/arch/x86/boot.rst, arm64/booting.rst and riscv/boot-image-header.rst of the
+        // Linux kernel.
         if at(0x202, b"HdrS") {
             return Self::BzImage;
         }
@@ -52,7 +51,7 @@ impl Foreign {
     }
 }
 
-impl fmt::Display for Foreign {
+impl fmt::Display for FileFormat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BzImage => formatter.write_str("is a bzImage; coracle needs an uncompressed vmlinux here"),
@@ -82,22 +81,22 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_with_an_efi_stub_is_called_a_kernel_and_not_an_efi_program() {
+    fn kernel_with_an_efi_stub_is_recognised_as_a_kernel() {
         let mut bzimage = with(0x202, b"HdrS");
         bzimage[..2].copy_from_slice(b"MZ");
-        assert_eq!(Foreign::recognise(&bzimage), Foreign::BzImage);
+        assert_eq!(FileFormat::recognise(&bzimage), FileFormat::BzImage);
         let mut arm64 = with(0x38, b"ARM\x64");
         arm64[..2].copy_from_slice(b"MZ");
-        assert_eq!(Foreign::recognise(&arm64), Foreign::Arm64Image);
+        assert_eq!(FileFormat::recognise(&arm64), FileFormat::Arm64Image);
     }
 
     #[test]
-    fn compressed_files_scripts_and_programs_are_told_apart() {
-        assert_eq!(Foreign::recognise(&with(0, b"\x1f\x8b\x08")), Foreign::Compressed("gzip"));
-        assert_eq!(Foreign::recognise(&with(0, b"\x28\xb5\x2f\xfd")), Foreign::Compressed("zstd"));
-        assert_eq!(Foreign::recognise(b"#!/bin/sh\n"), Foreign::Script);
-        assert_eq!(Foreign::recognise(b"MZ"), Foreign::PortableExecutable);
-        assert_eq!(Foreign::recognise(&with(0x101, b"ustar\x0000")), Foreign::Tar);
-        assert_eq!(Foreign::recognise(b"\x7f"), Foreign::Unknown);
+    fn compressed_files_scripts_and_programs_are_recognised() {
+        assert_eq!(FileFormat::recognise(&with(0, b"\x1f\x8b\x08")), FileFormat::Compressed("gzip"));
+        assert_eq!(FileFormat::recognise(&with(0, b"\x28\xb5\x2f\xfd")), FileFormat::Compressed("zstd"));
+        assert_eq!(FileFormat::recognise(b"#!/bin/sh\n"), FileFormat::Script);
+        assert_eq!(FileFormat::recognise(b"MZ"), FileFormat::PortableExecutable);
+        assert_eq!(FileFormat::recognise(&with(0x101, b"ustar\x0000")), FileFormat::Tar);
+        assert_eq!(FileFormat::recognise(b"\x7f"), FileFormat::Unknown);
     }
 }
