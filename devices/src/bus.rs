@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! From an address to a device. Built on `main`, used by vCPU threads. It is frozen before they run, so that a lookup
-//! takes no lock. The machine has two: one for ports, one for memory-mapped registers.
+//! Maps addresses to devices. Built on `main`, used by vCPU threads. It is frozen before they run,
+//! so that a lookup takes no lock. The machine has two: one for ports, one for memory-mapped
+//! registers.
 //!
-//! A device sees offsets, never its address. An access that hits no device, or is not wholly inside one, reads as all
-//! ones and writes nothing, as on a bus where nobody answers.
+//! A device gets offsets, never its address. An access outside all devices, or only partly inside
+//! one, reads as all ones and writes nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,18 +24,18 @@ pub enum Action {
     HostError(String),
 }
 
-/// Something on a [`Bus`]. Called by several vCPU threads at once.
+/// A device on a [`Bus`]. Called by several vCPU threads at once.
 pub trait BusDevice: Send + Sync {
-    /// Answers a read of `data.len()` bytes (1, 2, 4 or 8) at `offset`. `data` is all ones before.
+    /// Reads `data.len()` bytes (1, 2, 4 or 8) at `offset`. `data` is all ones before.
     fn read(&self, offset: u64, data: &mut [u8]);
-    /// Takes a write of `data.len()` bytes (1, 2, 4 or 8) at `offset`.
+    /// Writes `data.len()` bytes (1, 2, 4 or 8) at `offset`.
     fn write(&self, offset: u64, data: &[u8]) -> Action;
 }
 
-/// A range cannot be added to a bus.
+/// A range that cannot be added to a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverlapError {
-    /// Another device has some of it.
+    /// It overlaps that of another device.
     #[error("bus range {base:#x}+{length:#x} overlaps that of another device")]
     Overlap {
         /// First address.
@@ -42,7 +43,7 @@ pub enum OverlapError {
         /// Bytes.
         length: u64,
     },
-    /// It is empty or goes past the end of the address space.
+    /// It is empty, or exceeds the address space.
     #[error("bus range {base:#x}+{length:#x} is empty or wraps")]
     Range {
         /// First address.
@@ -65,10 +66,10 @@ pub struct BusBuilder {
 }
 
 impl BusBuilder {
-    /// Puts `device` at `base..base + length`.
+    /// Adds `device` at `base..base + length`.
     ///
     /// # Errors
-    /// The range is empty, wraps, or is taken.
+    /// The range is empty, wraps, or overlaps another.
     pub fn insert(&mut self, base: u64, length: u64, device: Arc<dyn BusDevice>) -> Result<(), OverlapError> {
         let end = base.checked_add(length).filter(|_| length > 0).ok_or(OverlapError::Range { base, length })?;
         let index = self.entries.partition_point(|entry| entry.base < base);
@@ -102,7 +103,7 @@ impl Bus {
         }
     }
 
-    /// Hands `data` to the device at `address`, if there is one.
+    /// Writes `data` to the device at `address`, if there is one.
     #[must_use]
     pub fn write(&self, address: u64, data: &[u8]) -> Action {
         self.find(address, data.len()).map_or(Action::None, |(device, offset)| device.write(offset, data))

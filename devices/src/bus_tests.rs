@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The bus: where accesses land, and where nobody answers.
+//! The bus: which device gets an access, and what happens outside all of them.
 
 use super::*;
 use std::sync::Mutex;
 
-/// Answers with its offset and remembers what was written.
+/// Reads as its offset, and stores what was written.
 #[derive(Default)]
 struct Echo(Mutex<Vec<(u64, Vec<u8>)>>);
 
@@ -28,7 +28,7 @@ fn bus_with_two() -> (Bus, Arc<Echo>) {
 }
 
 #[test]
-fn an_access_reaches_the_device_with_its_offset() {
+fn access_reaches_the_device_with_its_offset() {
     let (bus, first) = bus_with_two();
     let mut data = [0; 4];
     bus.read(0x1010, &mut data);
@@ -38,7 +38,7 @@ fn an_access_reaches_the_device_with_its_offset() {
 }
 
 #[test]
-fn holes_and_device_borders_read_all_ones_and_swallow_writes() {
+fn holes_and_device_borders_read_all_ones_and_ignore_writes() {
     let (bus, first) = bus_with_two();
     for address in [0, 0xfff, 0x1ffd, 0x20fd, 0x2100, u64::MAX - 3, u64::MAX] {
         let mut data = [0; 4];
@@ -50,7 +50,7 @@ fn holes_and_device_borders_read_all_ones_and_swallow_writes() {
 }
 
 #[test]
-fn overlapping_empty_and_wrapping_ranges_are_refused() {
+fn bus_rejects_overlapping_empty_and_wrapping_ranges() {
     let mut builder = BusBuilder::default();
     let device = Arc::new(Echo::default());
     builder.insert(0x1000, 0x100, device.clone()).unwrap();

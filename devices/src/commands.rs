@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands from the host to a worker: a channel whose receiver is a source of the worker's event loop. Any thread sends,
-//! the loop of the worker receives.
+//! Commands from the host to a worker: a channel whose receiver is a source of the worker's event
+//! loop. Any thread sends, the loop of the worker receives.
 //!
-//! A device makes the channel when it is built, so that its activation needs no descriptor. It keeps the sender and hands
-//! a clone of the receiver to each worker; commands that are not received survive a reset of the device.
+//! A device makes the channel when it is built, so that its activation needs no descriptor. It
+//! keeps the sender and hands a clone of the receiver to each worker; commands that are not
+//! received survive a reset of the device.
 
 use crate::event_loop::Source;
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use std::io::Result;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Commands that a channel holds; more are refused, so that a worker that hangs costs no memory.
+/// Commands that a channel holds; more are rejected, so that a worker that hangs costs no memory.
 pub const MAX_COMMANDS: usize = 64;
 
 /// A channel for commands of type `T`.

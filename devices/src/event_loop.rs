@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One named thread that runs workers: event-manager with a remote endpoint around it. The thread that activates a
-//! device (a vCPU) adds its workers, and the one that resets it takes them back. Both calls wait until it is done, so
-//! that no thread touches a device's guest buffers after a reset.
+//! One named thread that runs workers: event-manager with a remote endpoint around it. The thread
+//! that activates a device (a vCPU) adds its workers, and the one that resets it takes them back.
+//! Both calls wait until it is done, so that no thread touches a device's guest buffers after a
+//! reset.
 
 use crate::turn::Turn;
 use crate::virtio::Worker;
@@ -95,7 +96,8 @@ impl EventLoop {
             let _alive = alive;
             let mut manager = manager;
             while !stopping.load(Ordering::Acquire) {
-                // epoll_wait on a descriptor of our own fails only with EINTR, which the manager hides.
+                // epoll_wait on a descriptor of our own fails only with EINTR, which the manager
+                // hides.
                 manager.run().expect("epoll waits on its own descriptor");
             }
             // Dropping the manager drains the workers, on the thread that ran them.
@@ -118,8 +120,8 @@ impl EventLoop {
         self.end();
     }
 
-    /// Like [`stop`](Self::stop), but a thread that is still busy after `limit` (a disk that hangs) is left behind.
-    /// Returns whether it ended.
+    /// Like [`stop`](Self::stop), but a thread that is still busy after `limit` (a disk that hangs)
+    /// is left behind. Returns whether it ended.
     #[must_use]
     pub fn stop_within(mut self, limit: Duration) -> bool {
         self.request_end();
@@ -162,7 +164,8 @@ impl Drop for EventLoop {
     }
 }
 
-/// Access to an [`EventLoop`] from other threads. Must not be used on the loop itself: each call waits for the loop.
+/// Access to an [`EventLoop`] from other threads. Must not be used on the loop itself: each call
+/// waits for the loop.
 #[derive(Clone, Debug)]
 pub struct EventLoopHandle {
     endpoint: RemoteEndpoint<Subscriber>,
@@ -170,7 +173,8 @@ pub struct EventLoopHandle {
 }
 
 impl EventLoopHandle {
-    /// Puts `worker` on the loop. It has been started when this returns. After an error it has been dropped.
+    /// Puts `worker` on the loop. It has been started when this returns. After an error it has been
+    /// dropped.
     ///
     /// # Errors
     /// The loop has ended, or one of the worker's sources cannot be waited for.
@@ -190,8 +194,8 @@ impl EventLoopHandle {
         self.endpoint.call_blocking(add)
     }
 
-    /// Takes a worker off the loop and gives it back as it is, not drained. When this returns, the worker runs on no
-    /// thread. It can be drained, dropped, or put on a loop again.
+    /// Takes a worker off the loop and gives it back as it is, not drained. When this returns, the
+    /// worker runs on no thread. It can be drained, dropped, or put on a loop again.
     ///
     /// # Errors
     /// The loop has ended, and the worker with it.
@@ -251,8 +255,8 @@ impl Drop for Subscriber {
     }
 }
 
-/// A descriptor that a [`Worker`] waits for. All are edge-triggered: a worker never has to read an event descriptor to
-/// silence it, and a descriptor that hung up cannot make the loop spin.
+/// A descriptor that a [`Worker`] waits for. All are edge-triggered: a worker never has to read an
+/// event descriptor to silence it, and a descriptor that hung up cannot make the loop spin.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
     descriptor: RawFd,
@@ -261,15 +265,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// An event descriptor, e.g. of a queue or of [`commands`](crate::commands): each write to it is one call of the
-    /// worker with `token`, or shares a call with writes just before.
+    /// An event descriptor, e.g. of a queue or of [`commands`](crate::commands): each write to it
+    /// is one call of the worker with `token`, or shares a call with writes just before.
     #[must_use]
     pub fn event(event: &EventFd, token: u32) -> Self {
         Self { descriptor: event.as_raw_fd(), token, events: EventSet::IN | EventSet::EDGE_TRIGGERED }
     }
 
-    /// A host descriptor whose changes the worker handles in both directions. The worker tries first, and waits only
-    /// after a call would have blocked.
+    /// A host descriptor whose changes the worker handles in both directions. The worker tries
+    /// first, and waits only after a call would have blocked.
     #[must_use]
     pub fn changes(descriptor: &impl AsRawFd, token: u32) -> Self {
         let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;

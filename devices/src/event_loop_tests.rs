@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The event loop: adding and taking back are synchronous, stopping drains, and no worker is silently left unwatched.
+//! The event loop: adding and taking back are synchronous, stopping drains, and no worker is
+//! silently left unwatched.
 
 use super::*;
 use std::sync::mpsc::{Sender, channel};

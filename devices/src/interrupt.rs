@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The interrupt of one virtio device: the event descriptor of its line, the interrupt-status register, and the two
-//! facts that come with a configuration interrupt. Workers raise it on their event loops; vCPU threads read and
-//! acknowledge it. All of it is atomic. Virtio 1.3, 2.9 and 4.2.2.
+//! The interrupt of one virtio device: the event descriptor of its line, the interrupt-status
+//! register, and the two facts that come with a configuration interrupt. Workers raise it on their
+//! event loops; vCPU threads read and acknowledge it. All of it is atomic. Virtio 1.3, 2.9 and
+//! 4.2.2.
 //!
-//! The line is edge-triggered: each write to the event descriptor is one pulse. The status bit is set before the pulse
-//! and after the used ring was written. A driver that acknowledges first and then looks at the ring misses nothing.
+//! The line is edge-triggered: each write to the event descriptor is one pulse. The status bit is
+//! set before the pulse and after the used ring was written. A driver that acknowledges first and
+//! then looks at the ring misses nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

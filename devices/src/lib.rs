@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the guest can access: the bus, the virtio devices behind their MMIO transport, and a few legacy ports.
+//! What the guest can access: the bus, the virtio devices behind their MMIO transport, and a few
+//! legacy ports.
 //!
-//! The crate does not use KVM. Interrupts (irqfd) and queue notifications (ioeventfd) are event descriptors that the
-//! caller passes in, and a write to the bus *returns* what the machine has to do.
+//! The crate does not use KVM. Interrupts (irqfd) and queue notifications (ioeventfd) are event
+//! descriptors that the caller passes in, and a write to the bus *returns* what the machine has to
+//! do.
 //!
-//! A hostile guest can reach everything here. Its mistakes are values (a status byte, a zero length, needs-reset), never
-//! a panic, an unbounded loop or allocation, or a flood of log lines.
+//! A hostile guest can reach everything here. Its mistakes are values (a status byte, a zero
+//! length, needs-reset), never a panic, an unbounded loop or allocation, or a flood of log lines.
 #![warn(missing_docs)]
 
 pub mod bus;

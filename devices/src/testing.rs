@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A driver in memory: builds chains, notifies, reads results, and brings a device up through its registers. For the
-//! tests of this crate, and with the feature `testing` for other packages and fuzz targets. It panics where a real driver
-//! would hang.
+//! A driver in memory: builds chains, notifies, reads results, and brings a device up through its
+//! registers. For the tests of this crate, and with the feature `testing` for other packages and
+//! fuzz targets. It panics where a real driver would hang.
 //!
-//! Guest memory is one region. Each queue has 64 KiB of it for its rings; buffers come from the rest and are never reused.
+//! Guest memory is one region. Each queue has 64 KiB of it for its rings; buffers come from the
+//! rest and are never reused.
 
 use crate::GuestMemory;
 use crate::bus::{Action, BusDevice};
@@ -106,7 +107,8 @@ impl Driver {
         Self { memory, interrupt, line, queues, next_buffer: BUFFERS }
     }
 
-    /// The device's side of everything, as a transport passes it on after this driver accepted `features`.
+    /// The device's side of everything, as a transport passes it on after this driver accepted
+    /// `features`.
     #[must_use]
     pub fn activation(&self, features: u64) -> Activation {
         let features = features | TRANSPORT_FEATURES;
@@ -257,7 +259,8 @@ impl Driver {
         u16::from_le(event) == rings.offered
     }
 
-    /// The next chain that was returned: head and written bytes. Requests an interrupt for the one after.
+    /// The next chain that was returned: head and written bytes. Requests an interrupt for the one
+    /// after.
     pub fn returned(&mut self, queue: usize) -> Option<(u16, u32)> {
         let rings = &mut self.queues[queue];
         let index: u16 =
@@ -285,7 +288,8 @@ impl Driver {
             if let Some(returned) = self.returned(queue) {
                 return returned;
             }
-            // The interrupt line ends the wait; the time limit is for interrupts that were rightly suppressed.
+            // The interrupt line ends the wait; the time limit is for interrupts that were rightly
+            // suppressed.
             let _ = epoll.wait(1, &mut [EpollEvent::default()]);
             let _ = self.line.read();
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The budget of one call of a worker. The event loop makes a [`Turn`] for each call, so that the other workers of the
-//! loop, a reset and a stop wait for a few milliseconds at most, whatever the guest has queued. Used on event loops.
+//! The budget of one call of a worker. The event loop makes a [`Turn`] for each call, so that the
+//! other workers of the loop, a reset and a stop wait for a few milliseconds at most, however much
+//! the guest has queued. Used on event loops.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 pub const MAX_TURN_TIME: Duration = Duration::from_millis(5);
 /// Bytes moved between guest and host after which a turn is over.
 pub const MAX_TURN_BYTES: u64 = 4 << 20;
-/// Bytes that a worker moves before it looks at its turn again. A turn exceeds its budget by one step at most.
+/// Bytes that a worker moves before it looks at its turn again. A turn exceeds its budget by one
+/// step at most.
 pub const MAX_STEP_BYTES: u64 = 1 << 20;
 
 /// One call of a worker: how much it may do, and whether its event loop is stopping.
@@ -27,8 +29,8 @@ impl<'s> Turn<'s> {
         Self { stop: Some(stop), deadline: Instant::now().checked_add(MAX_TURN_TIME), bytes_left: MAX_TURN_BYTES }
     }
 
-    /// A turn that is never over: for [`Worker::drain`](crate::virtio::Worker::drain), when no vCPU adds work, and for
-    /// tests and fuzz targets that call a worker without an event loop.
+    /// A turn that is never over: for [`Worker::drain`](crate::virtio::Worker::drain), when no vCPU
+    /// adds work, and for tests and fuzz targets that call a worker without an event loop.
     #[must_use]
     pub fn unlimited() -> Self {
         Self { stop: None, deadline: None, bytes_left: u64::MAX }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A port on which a guest without an operating system ends the machine with a status, as test kernels like it. The
-//! containers' init does not use it: it reports on the control port. Called by vCPU threads.
+//! A port on which a guest without an operating system, e.g. a test kernel, ends the machine with a
+//! status. PID 1 of an image does not use it: it reports on the control port. Called by vCPU
+//! threads.
 
 use crate::bus::{Action, BusDevice};
 
-/// Where test kernels look for it.
+/// The port that test kernels use.
 pub const PORT: u64 = 0xf4;
-/// Ports it takes.
+/// Number of ports.
 pub const LENGTH: u64 = 1;
 
 /// The exit-status port: a write of one byte ends the machine with it.
@@ -29,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_byte_is_the_status_and_anything_wider_is_ignored() {
+    fn exit_status_port_takes_one_byte_and_ignores_wider_writes() {
         assert_eq!(ExitStatusPort.write(0, &[7]), Action::ExitStatus(7));
         assert_eq!(ExitStatusPort.write(0, &[7, 0]), Action::None);
     }

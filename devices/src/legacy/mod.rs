@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What is left of a PC: a serial port for early messages and panics, the reset line of the keyboard controller, ACPI's
-//! power registers, and a port of ours on which a guest can end with a status. Called by vCPU threads.
+//! The few devices of a PC that a guest needs: a serial port for early messages and panics, the
+//! reset line of the keyboard controller, ACPI's power registers, and a port on which a guest can
+//! end with a status. Called by vCPU threads.
 
 pub mod exit_status;
 pub mod power;

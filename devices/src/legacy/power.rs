@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The registers by which a guest with hardware-reduced ACPI switches the machine off or resets it: sleep control, sleep
-//! status (ACPI specification 6.5, 4.8.3.7) and the FADT's reset register, a byte each. Called by vCPU threads.
+//! The registers by which a guest with hardware-reduced ACPI switches the machine off or resets it:
+//! sleep control, sleep status (ACPI specification 6.5, 4.8.3.7) and the FADT's reset register, a
+//! byte each. Called by vCPU threads.
 //!
-//! | offset | register | does |
+//! | offset | register | effect |
 //! |---|---|---|
-//! | 0 | sleep control | with `SLP_EN`: enters the sleep of `SLP_TYP`; only "off" is one |
-//! | 1 | sleep status | never says that the machine woke, for it does not sleep |
-//! | 2 | reset | the value that the FADT names resets the machine |
+//! | 0 | sleep control | with `SLP_EN`: enters the sleep of type `SLP_TYP`; only "off" exists |
+//! | 1 | sleep status | always zero: the machine never wakes, because it never sleeps |
+//! | 2 | reset | the FADT's reset value resets the machine |
 
 use crate::bus::{Action, BusDevice};
 
-/// Ports it takes.
+/// Number of ports.
 pub const LENGTH: u64 = 3;
 
 const SLEEP_CONTROL: u64 = 0;
@@ -20,7 +21,7 @@ const SLEEP_TYPE_SHIFT: u8 = 2;
 const SLEEP_TYPE_MASK: u8 = 0x7;
 const SLEEP_ENABLE: u8 = 1 << 5;
 
-/// The three registers. What the guest must write is what its ACPI tables say.
+/// The three registers. The values are those of the guest's ACPI tables.
 #[derive(Clone, Copy, Debug)]
 pub struct PowerRegisters {
     /// `SLP_TYP` of `\_S5`.
@@ -52,27 +53,27 @@ mod tests {
 
     const POWER: PowerRegisters = PowerRegisters { off: 5, reset: 1 };
 
-    /// Every byte that does something at `offset`, and what.
+    /// Every byte that has an effect at `offset`, and the effect.
     fn actions(offset: u64) -> Vec<(u8, Action)> {
         let actions = (0..=255).map(|value| (value, POWER.write(offset, &[value])));
         actions.filter(|(_, action)| *action != Action::None).collect()
     }
 
     #[test]
-    fn the_machine_goes_off_only_with_the_sleep_of_that_type_and_the_enabling_bit() {
+    fn sleep_control_needs_the_type_and_the_enable_bit() {
         // Bits 0, 1, 6 and 7 are reserved and ignored.
         let off: Vec<u8> = (0..=255).filter(|value| value & 0x3c == 5 << 2 | 1 << 5).collect();
         assert_eq!(actions(0), off.iter().map(|value| (*value, Action::Poweroff)).collect::<Vec<_>>());
     }
 
     #[test]
-    fn only_the_reset_value_resets_and_the_status_takes_everything() {
+    fn only_the_reset_value_resets_and_status_ignores_writes() {
         assert_eq!(actions(2), [(1, Action::Reset)]);
         assert_eq!(actions(1), []);
     }
 
     #[test]
-    fn registers_read_as_zero_and_wide_writes_are_ignored() {
+    fn power_registers_read_zero_and_ignore_wide_writes() {
         let mut data = [0xff; 2];
         POWER.read(0, &mut data);
         assert_eq!(data, [0, 0]);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one port of the keyboard controller (i8042) that matters without a keyboard: its command and status port, 0x64.
-//! A guest that reboots "through the keyboard" waits until the controller's input buffer is empty and then pulses the
-//! reset line. Called by vCPU threads.
+//! The command and status port of the keyboard controller (i8042), 0x64: the only one that is used
+//! without a keyboard. A guest that reboots "through the keyboard" waits until the controller's
+//! input buffer is empty and then pulses the reset line. Called by vCPU threads.
 
 use crate::bus::{Action, BusDevice};
 
-/// Where a PC has it.
+/// The port on a PC.
 pub const PORT: u64 = 0x64;
-/// Ports it takes.
+/// Number of ports.
 pub const LENGTH: u64 = 1;
 
 /// Command: pulse output line 0, which is the CPU's reset.
@@ -34,13 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_reset_command_pulls_the_line() {
+    fn only_the_reset_command_resets() {
         let resets = (0..=255).filter(|&command| ResetPort.write(0, &[command]) == Action::Reset).collect::<Vec<u8>>();
         assert_eq!(resets, [PULSE_RESET]);
     }
 
     #[test]
-    fn the_controller_is_always_ready_for_a_command() {
+    fn controller_is_always_ready_for_a_command() {
         let mut status = [0xff];
         ResetPort.read(0, &mut status);
         assert_eq!(status, [0]);

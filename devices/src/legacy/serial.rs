@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The first serial port (a 16550A, `ttyS0`), for early messages and panics; output only. The registers are vm-superio's;
-//! lines are collected here, because each byte is an exit of a vCPU. Called by vCPU threads, one at a time.
+//! The first serial port (a 16550A, `ttyS0`), for early messages and panics; output only. The
+//! registers are vm-superio's. Bytes are collected to lines here, because each byte is an exit of a
+//! vCPU. Called by vCPU threads, one at a time.
 
 use crate::bus::{Action, BusDevice};
 use crate::log_sink::LogSink;
@@ -11,15 +12,15 @@ use vm_superio::serial::NoEvents;
 use vm_superio::{Serial as Uart, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Where a PC has it.
+/// The first port on a PC.
 pub const PORT: u64 = 0x3f8;
-/// Ports it takes.
+/// Number of ports.
 pub const LENGTH: u64 = 8;
 /// Its interrupt line on a PC.
 pub const INTERRUPT_LINE: u32 = 4;
 
-/// Bytes of an unfinished line that are kept back.
-const LINE_LIMIT: usize = 256;
+/// Bytes of an unfinished line that are collected.
+const LINE_BUF_SIZE: usize = 256;
 
 /// The serial port.
 pub struct Serial {
@@ -30,16 +31,16 @@ impl Serial {
     /// A port that writes to `sink` and interrupts through `line` (an irqfd, non-blocking).
     #[must_use]
     pub fn new(sink: Arc<dyn LogSink>, line: EventFd) -> Self {
-        Self { uart: Mutex::new(Uart::new(Line(line), LineBuffer { sink, bytes: Vec::with_capacity(LINE_LIMIT) })) }
+        Self { uart: Mutex::new(Uart::new(Line(line), LineBuffer { sink, bytes: Vec::with_capacity(LINE_BUF_SIZE) })) }
     }
 
-    /// Hands an unfinished last line to the sink, for when the machine has stopped.
+    /// Writes an unfinished last line to the sink, once the machine has stopped.
     pub fn flush(&self) {
-        self.lock().writer_mut().pass_on();
+        self.lock().writer_mut().write_out();
     }
 
     fn lock(&self) -> MutexGuard<'_, Uart<Line, NoEvents, LineBuffer>> {
-        // A panic of ours while it was held ends the machine in any case.
+        // A panic on a vCPU thread ends the machine in any case.
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -59,7 +60,7 @@ impl BusDevice for Serial {
 
     fn write(&self, offset: u64, data: &[u8]) -> Action {
         if let (&[value], Ok(offset)) = (data, u8::try_from(offset)) {
-            // Its errors are those of the sink and the line, which have none.
+            // The sink and the line return no errors.
             let _ = self.lock().write(offset, value);
         }
         Action::None
@@ -72,20 +73,20 @@ impl Trigger for Line {
     type E = std::convert::Infallible;
 
     fn trigger(&self) -> Result<(), Self::E> {
-        // It fails only when the counter is at its limit, and then the line has been raised often enough.
+        // The write fails only when the counter is at its limit; a pulse is pending then.
         let _ = self.0.write(1);
         Ok(())
     }
 }
 
-/// Collects bytes until there is a line, or too many.
+/// Collects bytes until a line is complete or the buffer full.
 struct LineBuffer {
     sink: Arc<dyn LogSink>,
     bytes: Vec<u8>,
 }
 
 impl LineBuffer {
-    fn pass_on(&mut self) {
+    fn write_out(&mut self) {
         if !self.bytes.is_empty() {
             self.sink.write(&self.bytes);
             self.bytes.clear();
@@ -97,14 +98,14 @@ impl Write for LineBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         for &byte in bytes {
             self.bytes.push(byte);
-            if byte == b'\n' || self.bytes.len() == LINE_LIMIT {
-                self.pass_on();
+            if byte == b'\n' || self.bytes.len() == LINE_BUF_SIZE {
+                self.write_out();
             }
         }
         Ok(bytes.len())
     }
 
-    /// vm-superio flushes after each byte, which is what is to be avoided.
+    /// Does nothing: vm-superio calls this after each byte.
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
@@ -112,7 +113,7 @@ impl Write for LineBuffer {
 
 impl Drop for LineBuffer {
     fn drop(&mut self) {
-        self.pass_on();
+        self.write_out();
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_reach_the_sink_whole_and_the_last_one_when_the_machine_stops() {
+    fn lines_reach_the_sink_whole_and_the_last_at_the_end() {
         let (serial, lines) = serial();
         for byte in b"one\ntwo" {
             assert_eq!(serial.write(0, &[*byte]), Action::None);
@@ -146,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_never_ends_is_cut() {
+    fn line_that_never_ends_is_cut() {
         let (serial, lines) = serial();
-        (0..LINE_LIMIT).for_each(|_| _ = serial.write(0, b"x"));
+        (0..LINE_BUF_SIZE).for_each(|_| _ = serial.write(0, b"x"));
         assert_eq!(lines.0.lock().unwrap().len(), 1);
     }
 
     #[test]
-    fn wide_accesses_do_nothing_and_the_transmitter_is_always_empty() {
+    fn serial_ignores_wide_accesses_and_is_always_ready() {
         let (serial, lines) = serial();
         let mut wide = [0xff; 2];
         serial.read(0, &mut wide);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One descriptor chain: walked once, each descriptor read once, checked as a whole before a device sees it. Runs on the
-//! device's event loop. Virtio 1.3, 2.7.5.
+//! One descriptor chain: walked once, each descriptor read once, checked as a whole before a device
+//! sees it. Runs on the device's event loop. Virtio 1.3, 2.7.5.
 //!
-//! A chain is rejected if it loops or is longer than the queue, leaves its table, has an empty buffer, a buffer that is
-//! not wholly in guest memory, 4 GiB or more in all, or a readable buffer after a writable one. An indirect table is
-//! rejected if it was not negotiated, is nested, continued, of a wrong length, or longer than the queue.
+//! A chain is rejected if it loops or is longer than the queue, leaves its table, has an empty
+//! buffer, a buffer that is not wholly in guest memory, 4 GiB or more in all, or a readable buffer
+//! after a writable one. An indirect table is rejected if it was not negotiated, is nested,
+//! continued, of a wrong length, or longer than the queue.
 
 use crate::GuestMemory;
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
@@ -50,8 +51,8 @@ struct Segment {
     length: u32,
 }
 
-/// The buffers of a chain as plain data, so that a chain can stay in flight while its worker does other things. Its
-/// list is used again for another chain.
+/// The buffers of a chain as plain data, so that a chain can stay in flight while its worker does
+/// other things. Its list is used again for another chain.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     /// The readable segments come first.
@@ -62,8 +63,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Takes in the chain that starts at `head` of the descriptor table with `size` entries at `table`. Buffers that
-    /// were here before are replaced; after an error there are none.
+    /// Takes in the chain that starts at `head` of the descriptor table with `size` entries at
+    /// `table`. Buffers that were here before are replaced; after an error there are none.
     pub(super) fn walk(
         &mut self,
         memory: &GuestMemory,

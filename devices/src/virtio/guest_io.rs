@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! System calls that move bytes between a descriptor and guest memory without a copy in between. Runs on the event loop
-//! of the device that calls it.
+//! System calls that move bytes between a descriptor and guest memory without a copy in between.
+//! Runs on the event loop of the device that calls it.
 //!
-//! Unsafe because the kernel gets raw pointers: a Rust slice must not refer to memory that the guest may change at any
-//! moment, so the safe vectored calls cannot be used.
+//! Unsafe because the kernel gets raw pointers: a Rust slice must not refer to memory that the
+//! guest may change at any moment, so the safe vectored calls cannot be used.
 #![allow(unsafe_code, reason = "guest memory can be passed to the kernel only as raw pointers")]
 
 use super::chain::{Reader, Writer};
@@ -76,7 +76,8 @@ pub(super) fn write_some(
     Ok(moved)
 }
 
-/// Repeats `step`, which gets an offset and moves some bytes there, until `length` bytes have been moved.
+/// Repeats `step`, which gets an offset and moves some bytes there, until `length` bytes have been
+/// moved.
 fn complete(offset: u64, length: usize, at_end: ErrorKind, mut step: impl FnMut(u64) -> Result<usize>) -> Result<()> {
     let mut done = 0;
     let mut would_block = 0;
@@ -137,19 +138,21 @@ impl Vectors {
     }
 }
 
-/// One system call. The vectors must come from slices of guest memory that stays mapped, and for the calls that fill
-/// them, from a [`Writer`].
+/// One system call. The vectors must come from slices of guest memory that stays mapped, and for
+/// the calls that fill them, from a [`Writer`].
 fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors) -> Result<usize> {
     // At most MAX_VECTORS.
     let (fd, count, vectors) = (file.as_raw_fd(), vectors.count as libc::c_int, vectors.vectors.as_mut_ptr());
     let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Error::from(ErrorKind::InvalidInput));
-    // SAFETY: msghdr is plain data, for which all zeroes is "no address, no control data, no flags".
+    // SAFETY: msghdr is plain data, for which all zeroes is "no address, no control data, no
+    // flags".
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vectors;
     message.msg_iovlen = count as _;
     let (dont_wait, no_signal) = (libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL);
-    // SAFETY: the first `count` vectors describe slices of guest memory. It stays mapped during the call, because the
-    // caller's reader or writer borrows it. No Rust reference points into it, and the guest may change it anyway.
+    // SAFETY: the first `count` vectors describe slices of guest memory. It stays mapped during the
+    // call, because the caller's reader or writer borrows it. No Rust reference points into it, and
+    // the guest may change it anyway.
     let moved = unsafe {
         match call {
             Call::ReadAt(offset) => libc::preadv(fd, vectors, count, at(offset)?),

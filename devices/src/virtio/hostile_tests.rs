@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Every device against a hostile guest: nothing panics, nothing hangs, and the used ring grows only by what was taken.
-//! The fuzz target does the same for longer.
+//! Every device against a hostile guest: nothing panics, nothing hangs, and the used ring grows
+//! only by what was taken. The fuzz target does the same for longer.
 
 use super::block::{Block, BlockConfig};
 use super::console::{Console, PortConfig, PortMonitor, PortOutput};

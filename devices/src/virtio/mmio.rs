@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The MMIO transport, version 2: one register window, the device behind it, its driver status and its queue
-//! configuration. Called by vCPU threads. The registers are locked, except the two that are used while a device runs
-//! (interrupt status, queue notification). Virtio 1.3, 4.2.2.
+//! The MMIO transport, version 2: one register window, the device behind it, its driver status and
+//! its queue configuration. Called by vCPU threads. The registers are locked, except the two that
+//! are used while a device runs (interrupt status, queue notification). Virtio 1.3, 4.2.2.
 //!
-//! Registers are four bytes wide and aligned; any other access to them reads all ones and writes nothing, and so does an
-//! access in the wrong direction. The configuration space takes accesses of any width. A write to what is fixed at
-//! activation is ignored later, and before the features were accepted.
+//! Registers are four bytes wide and aligned; any other access to them reads all ones and writes
+//! nothing, and so does an access in the wrong direction. The configuration space takes accesses of
+//! any width. A write to what is fixed at activation is ignored later, and before the features were
+//! accepted.
 
 use super::queue::Virtqueue;
 use super::queue_setup::QueueSetup;
@@ -25,7 +26,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Smallest register window, in bytes: the registers and as much configuration space.
 pub const MIN_WINDOW: u64 = 0x200;
-/// Offset of the register that notifies the queue whose number is written. An ioeventfd is connected to it.
+/// Offset of the register that notifies the queue whose number is written. An ioeventfd is
+/// connected to it.
 pub const QUEUE_NOTIFY: u64 = 0x50;
 
 const MAGIC_VALUE: u64 = 0x00;
@@ -102,9 +104,9 @@ enum ActivationFailure {
 }
 
 impl MmioTransport {
-    /// A window for `device`. Its workers run on `event_loops`, each on the next one in turn; there is at least one.
-    /// `queue_events` has one non-blocking event descriptor for each queue: the one that the kernel signals for a write
-    /// to [`QUEUE_NOTIFY`].
+    /// A window for `device`. Its workers run on `event_loops`, each on the next one in turn; there
+    /// is at least one. `queue_events` has one non-blocking event descriptor for each queue: the
+    /// one that the kernel signals for a write to [`QUEUE_NOTIFY`].
     #[must_use]
     pub fn new(
         device: Box<dyn VirtioDevice>,
@@ -177,7 +179,8 @@ impl MmioTransport {
             STATUS if self.interrupt.is_reset_needed() => registers.status | VIRTIO_CONFIG_S_NEEDS_RESET,
             STATUS => registers.status,
             CONFIG_GENERATION => self.interrupt.config_generation(),
-            // Write-only, reserved, or of a feature that is not offered. A shared-memory length of all ones means none.
+            // Write-only, reserved, or of a feature that is not offered. A shared-memory length of
+            // all ones means none.
             _ => return None,
         };
         Some(value)
@@ -186,8 +189,8 @@ impl MmioTransport {
     fn write_register(&self, offset: u64, value: u32) -> Action {
         match offset {
             QUEUE_NOTIFY => {
-                // The slow path, for when the kernel did not intercept the write. A write to the event fails only when
-                // its counter is at its limit; an event is pending then.
+                // The slow path, for when the kernel did not intercept the write. A write to the
+                // event fails only when its counter is at its limit; an event is pending then.
                 let _ = self.queue_events.get(value as usize).map(|event| event.write(1));
                 return Action::None;
             }
@@ -239,7 +242,8 @@ impl MmioTransport {
 
     fn drop_workers(&self, workers: &mut Vec<(usize, WorkerId)>) {
         for (event_loop, worker) in workers.drain(..) {
-            // It fails only when the loop has ended, and the worker with it. A reset is no orderly stop: no drain.
+            // It fails only when the loop has ended, and the worker with it. A reset is no orderly
+            // stop: no drain.
             drop(self.event_loops[event_loop].take(worker));
         }
     }
@@ -318,7 +322,8 @@ impl Registers {
         !unoffered && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
-    /// Queues are configured after the features were accepted and before the driver is ready. A ready queue is fixed.
+    /// Queues are configured after the features were accepted and before the driver is ready. A
+    /// ready queue is fixed.
     fn configure_queue(&mut self, offset: u64, value: u32) {
         let configurable = self.status == status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
         let Some(queue) = self.queues.get_mut(self.queue_select as usize).filter(|_| configurable) else { return };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The register window: what a driver may read and write, when, and that a reset ends all access to its buffers.
+//! The register window: what a driver may read and write, when, and that a reset ends all access to
+//! its buffers.
 
 use super::*;
 use crate::event_loop::{EventLoop, Source};
@@ -30,7 +31,8 @@ enum Failure {
     Watch,
 }
 
-/// Returns what it is sent, with one worker for each queue. Its configuration is "abcd", until it is written.
+/// Returns what it is sent, with one worker for each queue. Its configuration is "abcd", until it
+/// is written.
 struct Loopback {
     identity: DeviceIdentity,
     failure: Failure,
@@ -296,7 +298,7 @@ fn device_that_the_host_cannot_activate_is_a_host_error() {
 }
 
 #[test]
-fn worker_that_the_host_cannot_watch_is_a_host_error_and_ends_the_others() {
+fn worker_that_the_host_cannot_watch_is_a_host_error() {
     let bench = bench_with(Failure::Watch, &["io"]);
     let Action::HostError(line) = bench.driver.try_start(&bench.transport, 0) else { panic!("it was activated") };
     assert!(line.starts_with("loopback: cannot activate the device: cannot wait for descriptor -1: "), "{line}");
@@ -308,7 +310,7 @@ fn worker_that_the_host_cannot_watch_is_a_host_error_and_ends_the_others() {
 }
 
 #[test]
-fn workers_are_spread_over_the_event_loops_and_dropped_by_a_reset() {
+fn workers_spread_over_event_loops_and_reset_drops_them() {
     for (event_loops, expected) in [(vec!["io"], ["io", "io"]), (vec!["net-0", "net-1"], ["net-0", "net-1"])] {
         let mut bench = bench_with(Failure::None, &event_loops);
         bench.driver.start(&bench.transport, 0);
@@ -331,7 +333,8 @@ fn reset_ends_all_access_to_memory() {
     bench.write(STATUS, 0);
     bench.driver.offer(0, &[Buffer::Readable(b"late")]);
     bench.write(QUEUE_NOTIFY, 0);
-    // The next activation is served by the same loop, after anything that could have been left behind.
+    // The next activation is served by the same loop, after anything that could have been left
+    // behind.
     let late = bench.driver.returned(0);
     bench.driver.reset();
     bench.driver.start(&bench.transport, 0);

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Virtio devices (version 1, split rings) behind the MMIO transport. Virtio 1.3.
 //!
-//! A device has two parts. The [`VirtioDevice`] is held by its transport and called by vCPU threads. Once the driver is
-//! ready it makes one or more [`Worker`]s, which own the queues and run on event loops. They share no lock; what both
-//! need is atomic. To write one, start from [`rng`].
+//! A device has two parts. The [`VirtioDevice`] is held by its transport and called by vCPU
+//! threads. Once the driver is ready it makes one or more [`Worker`]s, which own the queues and run
+//! on event loops. They share no lock; what both need is atomic. To write one, start from [`rng`].
 
 pub mod block;
 pub mod chain;
 pub mod console;
 mod guest_io;
-mod kind;
 pub mod mmio;
 pub mod net;
 pub mod queue;
@@ -21,8 +20,6 @@ mod status;
 mod hostile_tests;
 #[cfg(test)]
 mod resource_tests;
-
-pub use kind::{DeviceCounters, DeviceKind, KINDS};
 
 use crate::GuestMemory;
 use crate::event_loop::Source;
@@ -37,6 +34,33 @@ use vmm_sys_util::epoll::EventSet;
 /// Features of the transport and the queues, offered for every device.
 pub const TRANSPORT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+/// A device type: what is known of it besides its code. The machine's hints, kernel modules and
+/// status documents are made from this, so that a new device needs no change there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// Number of the device type (virtio 1.3, section 5).
+    pub device_id: u32,
+    /// Kernel option of the driver, e.g. `CONFIG_VIRTIO_BLK`.
+    pub kernel_option: &'static str,
+    /// Kernel module of the driver, e.g. `virtio_blk`. A kernel with the driver built in contains
+    /// the name as a string.
+    pub kernel_module: &'static str,
+    /// A guest works without a driver for this device.
+    pub optional: bool,
+    /// Name of the list in status documents that has an entry for each device of this type, e.g.
+    /// `disks`.
+    pub counters: Option<&'static str>,
+}
+
+/// Every device type.
+pub const KINDS: [&DeviceKind; 4] = [&console::KIND, &block::KIND, &net::KIND, &rng::KIND];
+
+/// Counters of one device. They only grow, and are read from any thread.
+pub trait DeviceCounters: std::fmt::Debug + Send + Sync {
+    /// Names, as in status documents, and values at this moment.
+    fn snapshot(&self) -> Vec<(&'static str, u64)>;
+}
 
 /// What is fixed about one device.
 #[derive(Clone, Debug)]
@@ -60,7 +84,8 @@ pub struct Activation {
     pub features: u64,
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// One for each of [`DeviceIdentity::queue_sizes`]. A queue that the driver did not configure stays empty.
+    /// One for each of [`DeviceIdentity::queue_sizes`]. A queue that the driver did not configure
+    /// stays empty.
     pub queues: Vec<Virtqueue>,
     /// The device's interrupt; each queue holds a clone.
     pub interrupt: Interrupt,
@@ -84,43 +109,47 @@ pub struct ActivateError {
     pub source: std::io::Error,
 }
 
-/// A virtio device before, and besides, its [`Worker`]s. Called by vCPU threads under the transport's lock, so no method
-/// may block. Descriptors are made when the device is built: activation makes none.
+/// A virtio device before, and besides, its [`Worker`]s. Called by vCPU threads under the
+/// transport's lock, so no method may block. Descriptors are made when the device is built:
+/// activation makes none.
 pub trait VirtioDevice: Send {
     /// What is fixed about it.
     fn identity(&self) -> &DeviceIdentity;
 
-    /// Fills `data` from the configuration space at `offset`. `data` is all ones before; bytes past the end of the space
-    /// stay so.
+    /// Fills `data` from the configuration space at `offset`. `data` is all ones before; bytes past
+    /// the end of the space stay so.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
-    /// Stores `data`, of any width, to the configuration space at `offset`. The driver may do this in every state, also
-    /// before features are accepted. Most devices have nothing to write.
+    /// Stores `data`, of any width, to the configuration space at `offset`. The driver may do this
+    /// in every state, also before features are accepted. Most devices have nothing to write.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    /// Makes the workers. Called again after each reset by the driver, when the workers before have been dropped. The
-    /// transport puts each on the next of its event loops.
+    /// Makes the workers. Called again after each reset by the driver, when the workers before have
+    /// been dropped. The transport puts each on the next of its event loops.
     ///
     /// # Errors
     /// The host cannot; the machine ends.
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError>;
 }
 
-/// A device, or some of its queues, after activation. Owned by one event loop and called on its thread only. `process`
-/// needs no loop: tests and fuzz targets call it, too.
+/// A device, or some of its queues, after activation. Owned by one event loop and called on its
+/// thread only. `process` needs no loop: tests and fuzz targets call it, too.
 pub trait Worker: Send {
-    /// What it waits for. Called once, before `start`. Each descriptor stays open until the worker is dropped.
+    /// What it waits for. Called once, before `start`. Each descriptor stays open until the worker
+    /// is dropped.
     fn sources(&self) -> Vec<Source>;
 
     /// The first call: serves what the driver offered before its notifications had a listener.
     fn start(&mut self, turn: &mut Turn<'_>);
 
-    /// One of the sources, by its token, is ready. Returns when `turn` is over; what is left is rescheduled.
+    /// One of the sources, by its token, is ready. Returns when `turn` is over; what is left is
+    /// rescheduled.
     fn process(&mut self, token: u32, ready: EventSet, turn: &mut Turn<'_>);
 
-    /// No vCPU runs: passes on what the guest has handed over, as far as it need not wait, and makes durable what was
-    /// acknowledged. Called at an orderly stop, not when the driver resets the device. A drained worker can be put on a
-    /// loop again; chains that it has not finished stay in flight.
+    /// No vCPU runs: passes on what the guest has handed over, as far as it need not wait, and
+    /// makes durable what was acknowledged. Called at an orderly stop, not when the driver resets
+    /// the device. A drained worker can be put on a loop again; chains that it has not finished
+    /// stay in flight.
     fn drain(&mut self) {}
 }
 

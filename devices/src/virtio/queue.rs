@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One virtqueue. Owned by a worker, runs on its event loop. Virtio 1.3, 2.7 (split rings), with EVENT_IDX and indirect
-//! descriptors where they were negotiated.
+//! One virtqueue. Owned by a worker, runs on its event loop. Virtio 1.3, 2.7 (split rings), with
+//! EVENT_IDX and indirect descriptors where they were negotiated.
 //!
-//! A worker takes chains with [`Virtqueue::take`] and finishes each exactly once with [`Virtqueue::finish`], at any time
-//! and in any order. [`Virtqueue::serve`] does both, for devices that answer at once.
+//! A worker takes chains with [`Virtqueue::take`] and finishes each exactly once with
+//! [`Virtqueue::finish`], at any time and in any order. [`Virtqueue::serve`] does both, for devices
+//! that answer at once.
 //!
-//! The driver may write its rings at any moment, so nothing is read twice: each entry of the available ring is read once
-//! and stored until its chain is finished. A head that is offered while it is in flight or is outside the table, and an
-//! index that moves by more than the queue's size, are a *broken ring*: the device needs a reset, and this queue is never
-//! touched again. A *broken chain* is returned with length zero.
+//! The driver may write its rings at any moment, so nothing is read twice: each entry of the
+//! available ring is read once and stored until its chain is finished. A head that is offered while
+//! it is in flight or is outside the table, and an index that moves by more than the queue's size,
+//! are a *broken ring*: the device needs a reset, and this queue is never touched again. A *broken
+//! chain* is returned with length zero.
 
 use super::chain::{Buffers, Chain};
 use crate::GuestMemory;
@@ -32,7 +34,8 @@ const MAX_SERVED_QUEUES: u32 = 4;
 pub enum Served {
     /// Finished: return it to the driver, with this many bytes written to it.
     Done(u32),
-    /// Not now: the host side would block. The chain stays first in line and is handed out again by the next `serve`.
+    /// Not now: the host side would block. The chain stays first in line and is handed out again by
+    /// the next `serve`.
     Later,
 }
 
@@ -76,9 +79,10 @@ impl Shared {
     }
 }
 
-/// A chain in flight. It must be given back to its queue with [`Virtqueue::finish`]. To drop it is a mistake of the
-/// device: the driver would wait for it for ever. The queue then panics in debug builds, and is a broken ring in others.
-/// A worker that the driver resets is dropped with its queues and all that it has taken, which is no mistake.
+/// A chain in flight. It must be given back to its queue with [`Virtqueue::finish`]. To drop it is
+/// a mistake of the device: the driver would wait for it for ever. The queue then panics in debug
+/// builds, and is a broken ring in others. A worker that the driver resets is dropped with its
+/// queues and all that it has taken, which is no mistake.
 #[derive(Debug)]
 #[must_use = "a chain that is taken must be finished"]
 pub struct Taken {
@@ -135,7 +139,8 @@ pub struct Virtqueue {
 }
 
 impl Virtqueue {
-    /// A queue over `ring`, whose addresses in `memory` have been checked. `event` must be non-blocking.
+    /// A queue over `ring`, whose addresses in `memory` have been checked. `event` must be
+    /// non-blocking.
     #[must_use]
     pub fn new(
         name: String,
@@ -161,14 +166,16 @@ impl Virtqueue {
         }
     }
 
-    /// To be waited for with [`Source::event`](crate::event_loop::Source::event). Nothing has to read it.
+    /// To be waited for with [`Source::event`](crate::event_loop::Source::event). Nothing has to
+    /// read it.
     #[must_use]
     pub fn queue_event(&self) -> &EventFd {
         &self.shared.event
     }
 
-    /// The next chain. `None` if there is none now: the queue's event is signalled when that changes. While the worker
-    /// takes no more although there is more, the driver's notifications are suppressed where they can be.
+    /// The next chain. `None` if there is none now: the queue's event is signalled when that
+    /// changes. While the worker takes no more although there is more, the driver's notifications
+    /// are suppressed where they can be.
     pub fn take(&mut self) -> Option<Taken> {
         self.try_take().unwrap_or_else(|error| {
             self.fail(error);
@@ -183,14 +190,14 @@ impl Virtqueue {
         assert!(before.is_none(), "{}: two chains were put back", self.name);
     }
 
-    /// Returns a chain to the driver with `written` bytes from the start of its writable buffers, and interrupts the
-    /// driver if it wants that.
+    /// Returns a chain to the driver with `written` bytes from the start of its writable buffers,
+    /// and interrupts the driver if it wants that.
     pub fn finish(&mut self, taken: Taken, written: u32) {
         self.finish_many([(taken, written)]);
     }
 
-    /// Returns several chains at once: the driver sees all of them or none, e.g. the merged receive buffers of one
-    /// packet. One interrupt at most.
+    /// Returns several chains at once: the driver sees all of them or none, e.g. the merged receive
+    /// buffers of one packet. One interrupt at most.
     pub fn finish_many(&mut self, finished: impl IntoIterator<Item = (Taken, u32)>) {
         let mut used = Wrapping(self.ring.next_used());
         for (taken, written) in finished {
@@ -210,14 +217,16 @@ impl Virtqueue {
         }
     }
 
-    /// Has the event loop call the worker for this queue again, after the other workers had their turn.
+    /// Has the event loop call the worker for this queue again, after the other workers had their
+    /// turn.
     pub fn reschedule(&self) {
         self.shared.signal();
     }
 
-    /// Hands each offered chain to `work`, in order, until there is none left, `work` returns [`Served::Later`], or
-    /// `turn` is over. In the last case the rest is rescheduled; after `Later` the worker serves again when the host side
-    /// can go on. What was read and written is charged to `turn`.
+    /// Hands each offered chain to `work`, in order, until there is none left, `work` returns
+    /// [`Served::Later`], or `turn` is over. In the last case the rest is rescheduled; after
+    /// `Later` the worker serves again when the host side can go on. What was read and written is
+    /// charged to `turn`.
     pub fn serve(&mut self, turn: &mut Turn<'_>, mut work: impl FnMut(&mut Chain<'_>) -> Served) {
         // The driver may offer as fast as it is served, and small chains cost little of a turn.
         for _ in 0..MAX_SERVED_QUEUES * u32::from(self.ring.size()) {
@@ -252,7 +261,8 @@ impl Virtqueue {
         if let Some(taken) = self.put_back.take() {
             return Ok(Some(taken));
         }
-        // A driver that offers broken chains as fast as they are rejected must not keep the event loop.
+        // A driver that offers broken chains as fast as they are rejected must not keep the event
+        // loop.
         for _ in 0..self.ring.size() {
             let Some(head) = self.next_head()? else { return Ok(None) };
             let mut buffers = self.spare.pop().unwrap_or_default();
@@ -323,13 +333,15 @@ impl Virtqueue {
     /// Virtio 1.3, 2.7.7.2.
     fn wants_interrupt(&mut self, used: Wrapping<u16>) -> Result<bool, BrokenRing> {
         let (memory, available) = (&self.shared.memory, self.ring.avail_ring());
-        // The used index must be visible before the driver's wish is read, or both sides could miss each other.
+        // The used index must be visible before the driver's wish is read, or both sides could miss
+        // each other.
         fence(Ordering::SeqCst);
         if self.ring.event_idx_enabled() {
             let place = available + 4 + 2 * u64::from(self.ring.size());
             let event: u16 = memory.load(GuestAddress(place), Ordering::Relaxed)?;
             let before = std::mem::replace(&mut self.signalled_used, used);
-            // Whether the entry that the driver waits for is among those since the last time, modulo 2^16.
+            // Whether the entry that the driver waits for is among those since the last time,
+            // modulo 2^16.
             return Ok(used - Wrapping(u16::from_le(event)) - Wrapping(1) < used - before);
         }
         let flags: u16 = memory.load(GuestAddress(available), Ordering::Relaxed)?;

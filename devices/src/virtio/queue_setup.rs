@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the driver writes about one queue before it is ready: plain values, checked as a whole when the device is
-//! activated. Held by the transport, written by vCPU threads under its lock. Virtio 1.3, 2.7 and 4.2.2.
+//! What the driver writes about one queue before it is ready: plain values, checked as a whole when
+//! the device is activated. Held by the transport, written by vCPU threads under its lock. Virtio
+//! 1.3, 2.7 and 4.2.2.
 
 use crate::GuestMemory;
 use virtio_queue::{Queue, QueueT};
@@ -36,7 +37,8 @@ impl QueueSetup {
         Self { max_size, size, descriptor_table: 0, available_ring: 0, used_ring: 0, ready: false }
     }
 
-    /// The ring that the driver described, or one that is not ready if it did not configure the queue.
+    /// The ring that the driver described, or one that is not ready if it did not configure the
+    /// queue.
     pub(super) fn build(&self, memory: &GuestMemory, event_idx: bool) -> Result<Queue, QueueSetupError> {
         let mut queue = Queue::new(self.max_size).expect("identities list powers of two");
         if !self.ready {
@@ -44,7 +46,8 @@ impl QueueSetup {
         }
         let size = u16::try_from(self.size).map_err(|_| QueueSetupError::Size(self.size))?;
         queue.try_set_size(size).map_err(|_| QueueSetupError::Size(self.size))?;
-        // The last two bytes of a ring are its event index. They exist even if it is not negotiated.
+        // The last two bytes of a ring are its event index. They exist even if it is not
+        // negotiated.
         let entries = usize::from(size);
         let parts = [
             ("descriptor table", self.descriptor_table, 16, 16 * entries),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The virtqueue: everything offered is returned exactly once, no notification or interrupt is missed, a turn is bounded,
-//! and a broken ring is not touched.
+//! The virtqueue: everything offered is returned exactly once, no notification or interrupt is
+//! missed, a turn is bounded, and a broken ring is not touched.
 
 use super::*;
 use crate::testing::{Buffer, Driver, WRITE};
@@ -34,7 +34,8 @@ fn all_returned(driver: &mut Driver) -> Vec<(u16, u32)> {
 
 #[test]
 fn queue_returns_all_chains_once_in_order_and_interrupts() {
-    // Without event indices the driver wants an interrupt for each used index (virtio 1.3, 2.7.7.2).
+    // Without event indices the driver wants an interrupt for each used index (virtio 1.3,
+    // 2.7.7.2).
     for (features, interrupts) in [(0, 5), (EVENT_IDX, 1)] {
         let (mut driver, mut queue) = setup(features);
         let heads: Vec<u16> = (1..=5).map(|length| offer(&mut driver, length)).collect();
@@ -51,7 +52,8 @@ fn interrupt_comes_while_later_chains_are_being_served() {
         let heads: Vec<u16> = (1..=4).map(|length| offer(&mut driver, length)).collect();
         let mut seen = Vec::new();
         serve(&mut queue, |chain| {
-            // The driver takes what was returned so far, and requests an interrupt for the next chain.
+            // The driver takes what was returned so far, and requests an interrupt for the next
+            // chain.
             seen.push((driver.interrupts(), driver.returned(0)));
             done(chain)
         });
@@ -177,7 +179,7 @@ fn event_index_inside_a_published_group_interrupts() {
 }
 
 #[test]
-fn chain_that_is_dropped_panics_in_debug_builds_and_breaks_the_ring() {
+fn dropped_chain_panics_in_debug_and_breaks_the_ring() {
     let (mut driver, mut queue) = setup(EVENT_IDX);
     offer(&mut driver, 1);
     let other = offer(&mut driver, 1);
@@ -279,7 +281,7 @@ fn indices_wrap_around_without_a_loss() {
 }
 
 #[test]
-fn flag_of_the_driver_suppresses_the_interrupt_without_event_indices() {
+fn flag_suppresses_the_interrupt_without_event_indices() {
     let (mut driver, mut queue) = setup(0);
     driver.set_available_flags(0, 1);
     offer(&mut driver, 1);
@@ -289,7 +291,7 @@ fn flag_of_the_driver_suppresses_the_interrupt_without_event_indices() {
 }
 
 #[test]
-fn driver_that_never_stops_offering_gets_a_bounded_turn_and_another() {
+fn endless_offers_get_a_bounded_turn_and_another() {
     let (mut driver, mut queue) = setup(EVENT_IDX);
     driver.write_descriptor(0, 0, 0x20_0000, 1, WRITE, 0);
     driver.write_descriptor(0, 1, 0x20_0000, 1, WRITE, 0);
@@ -305,7 +307,7 @@ fn driver_that_never_stops_offering_gets_a_bounded_turn_and_another() {
 }
 
 #[test]
-fn driver_that_never_stops_offering_broken_chains_is_bounded() {
+fn endless_broken_chains_get_a_bounded_turn() {
     let (mut driver, mut queue) = setup(EVENT_IDX);
     for index in 0..8 {
         driver.write_descriptor(0, index, u64::MAX, 16, WRITE, 0);
@@ -316,8 +318,8 @@ fn driver_that_never_stops_offering_broken_chains_is_bounded() {
     assert_eq!(all_returned(&mut driver).len(), 8);
 }
 
-/// Serves eight chains of which each takes `work`, in a turn of an event loop. Returns how many were served, and whether
-/// the queue was rescheduled.
+/// Serves eight chains of which each takes `work`, in a turn of an event loop. Returns how many
+/// were served, and whether the queue was rescheduled.
 fn served_in_a_turn(bytes: usize, mut work: impl FnMut(&AtomicBool)) -> (usize, bool) {
     let (mut driver, mut queue) = setup(EVENT_IDX);
     (0..8).for_each(|_| _ = offer(&mut driver, 64 << 10));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What devices take from the host once the machine runs: no descriptor when they are activated, and no memory for each
-//! request.
+//! What devices take from the host once the machine runs: no descriptor when they are activated,
+//! and no memory for each request.
 #![allow(
     unsafe_code,
     reason = "an allocator that counts, and a descriptor table of a test's own, have no safe wrapper"
@@ -29,7 +29,8 @@ thread_local! {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every call is passed on to the system's allocator as it is. The counter allocates nothing.
+// SAFETY: every call is passed on to the system's allocator as it is. The counter allocates
+// nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending has no counter any more.
@@ -50,8 +51,8 @@ fn descriptors() -> usize {
 
 #[test]
 fn activation_makes_no_descriptors() {
-    // SAFETY: the thread gets a descriptor table of its own, so that other tests do not count. Rust does not rely on
-    // threads sharing one.
+    // SAFETY: the thread gets a descriptor table of its own, so that other tests do not count. Rust
+    // does not rely on threads sharing one.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
     for device in devices() {
         let name = device.identity().name.clone();
@@ -67,8 +68,8 @@ fn activation_makes_no_descriptors() {
     }
 }
 
-/// Has `device` process what `offer` offers, again and again on `queue`. Returns the allocations of the last rounds: the
-/// first may set up what is used again.
+/// Has `device` process what `offer` offers, again and again on `queue`. Returns the allocations of
+/// the last rounds: the first may set up what is used again.
 fn allocations(mut device: impl VirtioDevice, features: u64, queue: u32, mut offer: impl FnMut(&mut Driver)) -> u64 {
     let mut driver = Driver::new(&device.identity().queue_sizes);
     let mut worker = device.activate(driver.activation(features)).unwrap().remove(0);

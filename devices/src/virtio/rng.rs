@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The entropy device, and the example of how a device is written here: kind, identity, activation, worker, in this
-//! order. The worker runs on the `io` event loop. Virtio 1.3, 5.4.
+//! The entropy device, and the example of how a device is written here: kind, identity, activation,
+//! worker, in this order. The worker runs on the `io` event loop. Virtio 1.3, 5.4.
 //!
 //! | queue | direction | carries |
 //! |---|---|---|
@@ -85,7 +85,8 @@ impl Worker for RngWorker {
 fn fill(chain: &mut Chain<'_>) -> Served {
     let mut random = [0; MAX_REQUEST_BYTES];
     let wanted = chain.writable.remaining().min(MAX_REQUEST_BYTES);
-    // Requests of up to 256 bytes are never short. After an error the driver gets no bytes, and may ask again.
+    // Requests of up to 256 bytes are never short. After an error the driver gets no bytes, and may
+    // ask again.
     let length = getrandom(&mut random[..wanted], GetRandomFlags::empty()).unwrap_or(0);
     let written = chain.writable.write_all(&random[..length]).map_or(0, |()| length);
     Served::Done(written as u32)

@@ -39,7 +39,8 @@ pub(super) enum Transition {
     Rejected,
 }
 
-/// The meaning of writing `written` while the status is `status`, without needs-reset, which only the device sets.
+/// The meaning of writing `written` while the status is `status`, without needs-reset, which only
+/// the device sets.
 pub(super) fn transition(status: u32, written: u32) -> Transition {
     if written == 0 {
         return Transition::Reset;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Attaches a virtio device to the machine, in the same way for every device: a place, an interrupt, an event for each
-//! queue, a transport on the bus. All descriptors that the device needs are made here, before the machine starts. Runs on
-//! `main`.
+//! Attaches a virtio device to the machine, in the same way for every device: a place, an
+//! interrupt, an event for each queue, a transport on the bus. All descriptors that the device
+//! needs are made here, before the machine starts. Runs on `main`.
 
 use super::slots::Slots;
 use devices::bus::{BusBuilder, OverlapError};

@@ -76,7 +76,8 @@ impl BuildError {
 pub(crate) struct Machine {
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) buses: Arc<Buses>,
-    /// In the order in which they end: the console's first, disks last, so that all that the guest wrote is on them.
+    /// In the order in which they end: the console's first, disks last, so that all that the guest
+    /// wrote is on them.
     pub(super) loops: Vec<EventLoop>,
     pub(super) transports: Vec<Arc<MmioTransport>>,
     pub(super) ports: PortEnds,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The console device's ports, and the ends of them that `main` holds. Descriptors are made here, before the machine
-//! starts.
+//! The console device's ports, and the ends of them that `main` holds. Descriptors are made here,
+//! before the machine starts.
 
 use super::config::{StreamOutput, Streams};
 use super::console_log::ConsoleLog;
@@ -21,7 +21,8 @@ pub(super) struct PortEnds {
     pub(super) stderr: Arc<PortMonitor>,
 }
 
-/// The console device with the ports of the guest protocol, in its order: kernel console, control, stdio, stderr.
+/// The console device with the ports of the guest protocol, in its order: kernel console, control,
+/// stdio, stderr.
 pub(super) fn console(streams: Streams, log: Arc<ConsoleLog>) -> io::Result<(Console, PortEnds)> {
     let (control, device_end) = UnixStream::pair()?;
     control.set_nonblocking(true)?;

@@ -63,7 +63,8 @@ fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 }
 
 impl Bench {
-    /// Status, used length and what was read, of a request with `data` to the device and `room` bytes for its answer.
+    /// Status, used length and what was read, of a request with `data` to the device and `room`
+    /// bytes for its answer.
     fn request(&mut self, kind: u32, sector: u64, data: &[u8], room: u32) -> (u8, u32, Vec<u8>) {
         let header = header(kind, sector);
         let mut buffers = vec![Buffer::Readable(&header)];
@@ -167,7 +168,7 @@ fn id_is_the_serial_padded_with_zeroes_and_needs_20_bytes() {
 }
 
 #[test]
-fn used_length_counts_only_bytes_from_the_start_that_were_written() {
+fn used_length_counts_only_written_bytes_from_the_start() {
     let mut bench = bench();
     // The status is behind bytes that were not written, so it does not count (virtio 1.3, 2.7.8.2).
     let (status, length, id) = bench.request(GET_ID, 0, &[], 512);
@@ -177,7 +178,7 @@ fn used_length_counts_only_bytes_from_the_start_that_were_written() {
 }
 
 #[test]
-fn write_is_durable_when_acknowledged_unless_flush_was_negotiated() {
+fn write_without_flush_negotiated_is_durable_when_answered() {
     for (features, scratch, durable) in [(0, false, true), (FLUSH_FEATURE, false, false), (0, true, false)] {
         let image = image();
         let mut block = Block::open(BlockConfig { scratch, ..config(&image, false) }).unwrap();
@@ -204,8 +205,8 @@ fn large_bench(size: u64) -> Bench {
     Bench { image, block, driver, worker }
 }
 
-/// Offers a request that reads or writes `buffers` times the same `length` bytes of guest memory, through an indirect
-/// table. Returns its head and the place of its status.
+/// Offers a request that reads or writes `buffers` times the same `length` bytes of guest memory,
+/// through an indirect table. Returns its head and the place of its status.
 fn offer_aliased(driver: &mut Driver, kind: u32, buffers: u16, length: u32) -> (u16, u64) {
     let (header_at, table) = (driver.allocate(16), driver.allocate(16 * (u32::from(buffers) + 2)));
     let (data, status) = (driver.allocate(length), driver.allocate(1));
@@ -310,7 +311,8 @@ fn reset_forgets_a_request_that_is_not_done() {
     assert_eq!(bench.request(READ, 0, &[], 512), (OK, 513, vec![0; 512]));
 }
 
-/// A loop device with blocks of 4 KiB; detached when it is closed. `None` where that is not permitted.
+/// A loop device with blocks of 4 KiB; detached when it is closed. `None` where that is not
+/// permitted.
 fn large_block_device(image: &NamedTempFile) -> Option<File> {
     let losetup = |arguments: &[&str]| {
         let output = std::process::Command::new("losetup").args(arguments).output().ok()?;
@@ -323,7 +325,7 @@ fn large_block_device(image: &NamedTempFile) -> Option<File> {
 }
 
 #[test]
-fn block_device_with_4k_blocks_takes_unaligned_discards_and_zeroes() {
+fn disk_with_4k_blocks_takes_unaligned_discards_and_zeroes() {
     let image = NamedTempFile::new().unwrap();
     image.as_file().write_all_at(&vec![0xaa; 1 << 20], 0).unwrap();
     let Some(file) = large_block_device(&image) else {

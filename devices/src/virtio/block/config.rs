@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The configuration space of the block device, and its limits. Virtio 1.3, 5.2.4 (`struct virtio_blk_config`).
+//! The configuration space of the block device, and its limits. Virtio 1.3, 5.2.4 (`struct
+//! virtio_blk_config`).
 
 use super::SECTOR_SIZE;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -11,8 +12,8 @@ pub(super) const QUEUE_SIZE: u16 = 256;
 pub(super) const MAX_SEGMENT_BYTES: u32 = 128 << 10;
 /// Data buffers of one request: header and status take a descriptor each.
 pub(super) const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
-/// Bytes of data in one request: what a driver can send within the two limits above. Larger requests are made of buffers
-/// that overlap, or ignore the limits; they fail.
+/// Bytes of data in one request: what a driver can send within the two limits above. Larger
+/// requests are made of buffers that overlap, or ignore the limits; they fail.
 pub(super) const MAX_REQUEST_BYTES: u64 = MAX_SEGMENT_BYTES as u64 * MAX_SEGMENTS as u64;
 /// Ranges in one discard or write-zeroes request.
 pub(super) const MAX_RANGES: usize = 16;
@@ -20,7 +21,8 @@ pub(super) const MAX_RANGES: usize = 16;
 pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 22;
 /// Sectors in one range of a write-zeroes: 32 MiB, because the host may have to write them.
 pub(super) const MAX_WRITE_ZEROES_SECTORS: u32 = 1 << 16;
-/// Bytes of the smallest discard that is worth sending, and its alignment: file systems punch no smaller holes.
+/// Bytes of the smallest discard that is worth sending, and its alignment: file systems punch no
+/// smaller holes.
 const MIN_DISCARD_ALIGNMENT: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, Default, IntoBytes, Immutable)]

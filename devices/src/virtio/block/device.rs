@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The block device before activation: its checks of the host's file, its identity and configuration space. Opened on
-//! `main`, then called by vCPU threads.
+//! The block device before activation: its checks of the host's file, its identity and
+//! configuration space. Opened on `main`, then called by vCPU threads.
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::config::{ConfigSpace, QUEUE_SIZE};

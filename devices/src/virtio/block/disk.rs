@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on the device's event
-//! loop; shared with the device, which keeps it over a reset.
+//! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on
+//! the device's event loop; shared with the device, which keeps it over a reset.
 
 use super::super::DeviceCounters;
 use super::super::chain::{Reader, Writer};
@@ -54,8 +54,8 @@ pub(super) struct Disk {
     pub(super) file: File,
     /// Multiple of the sector size; never changes.
     pub(super) size: u64,
-    /// Unit in bytes in which the host allocates and deallocates. More than a sector on a block device with larger
-    /// logical blocks (4Kn); a file system takes any range.
+    /// Unit in bytes in which the host allocates and deallocates. More than a sector on a block
+    /// device with larger logical blocks (4Kn); a file system takes any range.
     pub(super) alignment: u64,
     pub(super) read_only: bool,
     /// Its contents need not outlive the machine, so that a flush has nothing to do.
@@ -91,7 +91,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Everything that was written before is on the medium when this returns, unless the disk is scratch.
+    /// Everything that was written before is on the medium when this returns, unless the disk is
+    /// scratch.
     pub(super) fn sync(&self) -> Result<()> {
         if self.scratch || self.read_only { Ok(()) } else { self.sync_with(|| self.file.sync_data()) }
     }
@@ -106,8 +107,8 @@ impl Disk {
         sync().inspect_err(|_| self.flush_failed.store(true, Ordering::Relaxed))
     }
 
-    /// Gives up the contents of the range. Does nothing where the host cannot deallocate, as at the ends of a range that is
-    /// not aligned.
+    /// Gives up the contents of the range. Does nothing where the host cannot deallocate, as at the
+    /// ends of a range that is not aligned.
     pub(super) fn discard(&self, offset: u64, length: u64) -> Result<()> {
         let Some((start, end)) = self.aligned_part(offset, length) else { return Ok(()) };
         match self.allocate(FallocateFlags::PUNCH_HOLE, start, end - start) {
@@ -132,7 +133,8 @@ impl Disk {
         }
     }
 
-    /// Start and end of the part of a range that the host can allocate or deallocate; `None` if there is none.
+    /// Start and end of the part of a range that the host can allocate or deallocate; `None` if
+    /// there is none.
     fn aligned_part(&self, offset: u64, length: u64) -> Option<(u64, u64)> {
         let start = offset.next_multiple_of(self.alignment);
         let end = (offset + length) / self.alignment * self.alignment;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One block request: read from the chain once, checked against the disk before anything is done. Plain data, so that it
-//! can be executed in steps. Pure, apart from reading the guest's memory. Virtio 1.3, 5.2.6.
+//! One block request: read from the chain once, checked against the disk before anything is done.
+//! Plain data, so that it can be executed in steps. Pure, apart from reading the guest's memory.
+//! Virtio 1.3, 5.2.6.
 
 use super::super::chain::{Chain, Reader};
 use super::config::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS};
@@ -75,8 +76,9 @@ impl Ranges {
         self.list[..self.count].iter().map(|range| range.length).sum()
     }
 
-    /// What comes after the first `done` bytes of all ranges, up to the next multiple of `limit` on the disk: steps begin
-    /// and end between the blocks of the host. Empty at the end of the ranges.
+    /// What comes after the first `done` bytes of all ranges, up to the next multiple of `limit` on
+    /// the disk: steps begin and end between the blocks of the host. Empty at the end of the
+    /// ranges.
     pub(super) fn step(&self, mut done: u64, limit: u64) -> Range {
         for range in &self.list[..self.count] {
             if done < range.length {
@@ -117,8 +119,8 @@ impl Operation {
         }
     }
 
-    /// The request in `chain`, or the status with which it is rejected. The last writable byte, of which there must be
-    /// one, is for the status.
+    /// The request in `chain`, or the status with which it is rejected. The last writable byte, of
+    /// which there must be one, is for the status.
     pub(super) fn parse(chain: Chain<'_>, limits: Limits) -> Result<Self, Status> {
         let (mut data, space) = (chain.readable, chain.writable.remaining() as u64 - 1);
         let mut header = Header::new_zeroed();
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_cover_all_ranges_once_and_end_at_multiples_of_the_limit() {
+    fn steps_cover_all_ranges_once_and_end_at_multiples() {
         let mut ranges = Ranges { count: 2, ..Ranges::default() };
         ranges.list[0] = Range { offset: 7, length: 6, unmap: true };
         ranges.list[1] = Range { offset: 0, length: 2, unmap: false };

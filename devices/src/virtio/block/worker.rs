@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Executes the requests of one disk, one after the other, in steps of at most [`MAX_STEP_BYTES`]. A request that is not
-//! done when a turn is over stays in flight and goes on in the next turn. Runs on the disk's own event loop.
+//! Executes the requests of one disk, one after the other, in steps of at most [`MAX_STEP_BYTES`].
+//! A request that is not done when a turn is over stays in flight and goes on in the next turn.
+//! Runs on the disk's own event loop.
 
 use super::super::queue::{Taken, Virtqueue};
 use super::super::{Activation, Worker};
@@ -146,8 +147,8 @@ impl BlockWorker {
         let space = place.remaining() as u64 - 1;
         place.skip(space as usize);
         place.write_all(&[status as u8]).expect("one byte is left");
-        // The used length counts bytes from the start of the buffers: the status belongs to it only if all the space
-        // before it was filled (virtio 1.3, 2.7.8.2).
+        // The used length counts bytes from the start of the buffers: the status belongs to it only
+        // if all the space before it was filled (virtio 1.3, 2.7.8.2).
         let written = if written == space { written + 1 } else { written };
         // A chain is shorter than 4 GiB.
         self.requests.finish(taken, written as u32);

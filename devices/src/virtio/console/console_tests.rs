@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The console device behind its transport and on an event loop, with real pipes, sockets and files on the host side.
+//! The console device behind its transport and on an event loop, with real pipes, sockets and files
+//! on the host side.
 
 use super::*;
 use crate::event_loop::EventLoop;
@@ -80,14 +81,14 @@ fn writing(descriptor: impl Into<std::os::fd::OwnedFd>) -> Option<PortOutput> {
 }
 
 impl Bench {
-    fn tell(&mut self, port: u32, event: u16, value: u16) {
+    fn send_control(&mut self, port: u32, event: u16, value: u16) {
         let message = [&port.to_le_bytes()[..], &event.to_le_bytes(), &value.to_le_bytes()].concat();
         let offered = self.driver.offer(CONTROL_FROM_DRIVER, &[Buffer::Readable(&message)]);
         assert_eq!(self.driver.wait_returned(CONTROL_FROM_DRIVER).0, offered.head);
     }
 
     /// The next control message: port, event, value, name.
-    fn hear(&mut self) -> (u32, u16, u16, String) {
+    fn receive_control(&mut self) -> (u32, u16, u16, String) {
         let offered = self.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Writable(64)]);
         let (_, length) = self.driver.wait_returned(CONTROL_TO_DRIVER);
         let bytes = &self.driver.contents(&offered, 0)[..length as usize];
@@ -121,35 +122,35 @@ impl Bench {
 }
 
 #[test]
-fn the_driver_is_told_of_each_port_its_name_and_that_it_is_open() {
+fn console_announces_each_port_its_name_and_that_it_is_open() {
     let mut bench = bench(None, None, None);
-    bench.tell(0, 0, 1);
-    let added: Vec<_> = (0..4).map(|_| bench.hear()).collect();
+    bench.send_control(0, 0, 1);
+    let added: Vec<_> = (0..4).map(|_| bench.receive_control()).collect();
     assert_eq!(added, [0, 1, 2, 3].map(|port| (port, 1, 1, String::new())));
-    bench.tell(0, 3, 1);
-    bench.tell(2, 3, 1);
-    let told: Vec<_> = (0..5).map(|_| bench.hear()).collect();
+    bench.send_control(0, 3, 1);
+    bench.send_control(2, 3, 1);
+    let messages: Vec<_> = (0..5).map(|_| bench.receive_control()).collect();
     let expected = [(0, 4, ""), (0, 7, "console"), (0, 6, ""), (2, 7, "stdio"), (2, 6, "")];
-    assert_eq!(told, expected.map(|(port, event, name)| (port, event, 1, name.to_owned())));
+    assert_eq!(messages, expected.map(|(port, event, name)| (port, event, 1, name.to_owned())));
 }
 
 #[test]
-fn a_driver_that_asks_without_listening_or_for_ports_that_are_not_there_is_bounded() {
+fn control_messages_without_a_reader_are_bounded() {
     let mut bench = bench(None, None, None);
     for _ in 0..200 {
-        bench.tell(1, 3, 1);
-        bench.tell(4, 3, 1);
-        bench.tell(u32::MAX, 6, 1);
+        bench.send_control(1, 3, 1);
+        bench.send_control(4, 3, 1);
+        bench.send_control(u32::MAX, 6, 1);
     }
-    let answers = (0..256).map(|_| bench.hear().0).filter(|&port| port == 1).count();
+    let answers = (0..256).map(|_| bench.receive_control().0).filter(|&port| port == 1).count();
     assert_eq!(answers, 256);
     bench.driver.offer(CONTROL_TO_DRIVER, &[Buffer::Writable(64)]);
-    bench.tell(0, 9, 9);
+    bench.send_control(0, 9, 9);
     assert_eq!(bench.driver.returned(CONTROL_TO_DRIVER), None);
 }
 
 #[test]
-fn console_output_and_error_come_out_apart_and_are_counted() {
+fn console_keeps_its_outputs_apart_and_counts_them() {
     let (mut output, stdout) = pipe().unwrap();
     let (mut error, stderr) = pipe().unwrap();
     let mut bench = bench(None, writing(stdout), writing(stderr));
@@ -165,9 +166,9 @@ fn console_output_and_error_come_out_apart_and_are_counted() {
 }
 
 #[test]
-fn what_is_in_the_ring_when_the_machine_stops_is_passed_on() {
+fn drain_passes_on_what_is_in_the_ring() {
     let mut bench = bench(None, None, None);
-    // Without a kick, as when the last vCPU stopped between the two.
+    // Without a notification, as when the last vCPU stopped between the two.
     let place = bench.driver.allocate(5);
 
     bench.driver.memory.write_slice(b"panic", GuestAddress(place)).unwrap();
@@ -178,28 +179,28 @@ fn what_is_in_the_ring_when_the_machine_stops_is_passed_on() {
 }
 
 #[test]
-fn the_control_socket_carries_both_directions_once_the_guest_opened_the_port() {
+fn control_socket_carries_both_directions_of_an_open_port() {
     let mut bench = bench(None, None, None);
     bench.send(5, b"hello");
     let mut hello = [0; 5];
     bench.control.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"hello");
     bench.control.write_all(b"spec").unwrap();
-    bench.tell(1, 6, 1);
+    bench.send_control(1, 6, 1);
     assert_eq!(bench.receive(4, 64), b"spec");
     assert_eq!(bench.monitors[1].to_guest.load(SeqCst), 4);
 }
 
 #[test]
-fn input_is_read_only_for_a_port_that_is_open_and_into_buffers_that_were_given() {
+fn input_is_read_only_for_open_ports_and_into_their_buffers() {
     let (stdin, mut typed) = pipe().unwrap();
     let original = stdin.try_clone().unwrap();
     let mut bench = bench(reading(stdin), None, None);
     typed.write_all(b"hello world").unwrap();
     let first = bench.driver.offer(STDIN, &[Buffer::Writable(5)]);
-    bench.tell(1, 6, 1);
+    bench.send_control(1, 6, 1);
     assert_eq!(bench.driver.returned(STDIN), None);
-    bench.tell(2, 6, 1);
+    bench.send_control(2, 6, 1);
     assert_eq!(bench.driver.wait_returned(STDIN), (first.head, 5));
     assert_eq!(bench.driver.contents(&first, 0), b"hello");
     assert_eq!(bench.receive(STDIN, 64), b" world");
@@ -216,13 +217,13 @@ fn input_is_read_only_for_a_port_that_is_open_and_into_buffers_that_were_given()
 }
 
 #[test]
-fn a_regular_file_and_an_empty_device_are_input_too() {
+fn regular_file_and_empty_device_are_read_to_their_end() {
     let mut file = tempfile::tempfile().unwrap();
     let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 253) as u8).collect();
     file.write_all(&bytes).unwrap();
     std::io::Seek::rewind(&mut file).unwrap();
     let mut bench = bench(reading(file), None, None);
-    bench.tell(2, 6, 1);
+    bench.send_control(2, 6, 1);
     let mut received = Vec::new();
     while received.len() < bytes.len() {
         received.extend(bench.receive(STDIN, 4096));
@@ -233,13 +234,13 @@ fn a_regular_file_and_an_empty_device_are_input_too() {
 
     let mut bench = self::bench(reading(File::open("/dev/null").unwrap()), None, None);
     bench.driver.offer(STDIN, &[Buffer::Writable(1)]);
-    bench.tell(2, 6, 1);
+    bench.send_control(2, 6, 1);
     bench.wait_signal(2);
     assert_eq!(bench.monitors[2].to_guest.load(SeqCst), 0);
 }
 
 #[test]
-fn a_full_pipe_holds_back_its_port_alone_and_loses_nothing() {
+fn full_pipe_stops_its_own_port_and_loses_nothing() {
     let (mut output, stdout) = pipe().unwrap();
     let original = stdout.try_clone().unwrap();
     let mut bench = bench(None, writing(stdout), None);
@@ -258,7 +259,7 @@ fn a_full_pipe_holds_back_its_port_alone_and_loses_nothing() {
 }
 
 #[test]
-fn when_the_reader_goes_away_the_rest_is_dropped_counted_and_told() {
+fn output_without_a_reader_is_dropped_counted_and_signalled() {
     let (output, stdout) = pipe().unwrap();
     let mut bench = bench(None, writing(stdout), None);
     let block = [b'x'; 50_000];
@@ -269,13 +270,13 @@ fn when_the_reader_goes_away_the_rest_is_dropped_counted_and_told() {
     bench.driver.wait_returned(STDOUT);
     bench.wait_signal(2);
     assert!(bench.monitors[2].output_closed.load(SeqCst));
-    bench.send(STDOUT, b"nobody hears this");
+    bench.send(STDOUT, b"without a reader ");
     bench.driver.wait_returned(STDOUT);
     assert_eq!(bench.monitors[2].to_host.load(SeqCst), 100_017);
 }
 
 #[test]
-fn a_device_that_is_full_closes_the_output_and_the_guest_goes_on() {
+fn full_device_closes_the_output_and_the_guest_goes_on() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut bench = bench(None, writing(full), None);
     bench.send(STDOUT, b"lost");
@@ -285,7 +286,7 @@ fn a_device_that_is_full_closes_the_output_and_the_guest_goes_on() {
 }
 
 #[test]
-fn the_monitor_signals_when_as_much_came_out_as_was_asked_for() {
+fn monitor_signals_at_the_requested_count() {
     let mut bench = bench(None, None, None);
     assert!(!bench.monitors[2].announce_at(7));
     bench.send(STDOUT, b"1234");
@@ -297,7 +298,7 @@ fn the_monitor_signals_when_as_much_came_out_as_was_asked_for() {
 }
 
 #[test]
-fn more_than_a_port_passes_on_at_once_is_refused() {
+fn chain_above_the_bound_is_returned_unread() {
     let mut bench = bench(None, None, None);
     bench.driver.write_descriptor(STDOUT, 0, 0x20_0000, (1 << 20) + 1, 0, 0);
     bench.driver.offer_head(STDOUT, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The console device before activation: its ports, identity and configuration space. Built on `main`, then called by vCPU
-//! threads.
+//! The console device before activation: its ports, identity and configuration space. Built on
+//! `main`, then called by vCPU threads.
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::control::FEATURE_MULTIPORT;
@@ -19,7 +19,8 @@ pub const KIND: DeviceKind = DeviceKind {
     counters: None,
 };
 
-/// Linux fills the whole queue with buffers of a page each, whether they are needed or not, so it is small.
+/// Linux fills the whole queue with buffers of a page each, whether they are needed or not, so it
+/// is small.
 const TO_DRIVER_QUEUE_SIZE: u16 = 16;
 /// The same, for a port that never has input.
 const NO_INPUT_QUEUE_SIZE: u16 = 2;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A host descriptor of any type that is read or written without blocking and without changing its open file. Opened on
-//! `main`, used on the `io` event loop.
+//! A host descriptor of any type that is read or written without blocking and without changing its
+//! open file. Opened on `main`, used on the `io` event loop.
 //!
-//! `O_NONBLOCK` must not be set on an inherited descriptor: it belongs to the open file, which the parent and its other
-//! children use too. Hence, by type:
+//! `O_NONBLOCK` must not be set on an inherited descriptor: it belongs to the open file, which the
+//! parent and its other children use too. Hence, by type:
 //!
 //! | type | how |
 //! |---|---|

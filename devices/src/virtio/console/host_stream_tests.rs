@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Host descriptors of each type: none ever blocks, and none that is shared is changed.
+//! Host descriptors of each type: none blocks, and no open file that is shared is changed.
 
 use super::*;
 use crate::testing::{Buffer, Driver};
@@ -8,7 +8,7 @@ use crate::virtio::queue::Served;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::io::{Read, Write, pipe};
 
-/// Sends `length` bytes and tells how many `stream` took before it would have blocked.
+/// Sends `length` bytes, and returns how many `stream` accepted before it would have blocked.
 fn write_until_full(stream: &HostStream, length: usize) -> usize {
     let mut driver = Driver::new(&[8]);
     let mut queue = driver.virtqueue(0, 0);
@@ -29,14 +29,14 @@ fn write_until_full(stream: &HostStream, length: usize) -> usize {
 }
 
 #[test]
-fn a_pipe_that_cannot_be_opened_again_is_filled_step_by_step_and_never_blocks() {
+fn pipe_that_cannot_be_reopened_is_filled_without_blocking() {
     let (_reader, writer) = pipe().unwrap();
     let stream = HostStream { descriptor: writer.into(), channel: Channel::Stream, max_bytes: Some(MAX_PIPE_BYTES) };
     assert_eq!(write_until_full(&stream, 200_000), 65536);
 }
 
 #[test]
-fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
+fn pipes_are_reopened_and_sockets_are_used_unchanged() {
     let (reader, writer) = pipe().unwrap();
     let stream = HostStream::for_writing(writer.into()).unwrap();
     assert!(stream.max_bytes.is_none());
@@ -50,7 +50,7 @@ fn pipes_are_opened_again_and_sockets_and_files_are_used_as_they_are() {
     assert!(write_until_full(&stream, 1_000_000) > 0);
 }
 
-/// A terminal: the end that shows it, and the end that programs use.
+/// A terminal: its master, and the end that programs use.
 fn terminal() -> (std::fs::File, OwnedFd) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
@@ -61,7 +61,7 @@ fn terminal() -> (std::fs::File, OwnedFd) {
 }
 
 #[test]
-fn a_terminal_that_nobody_reads_is_filled_without_blocking_whether_it_can_be_opened_again_or_not() {
+fn terminal_without_a_reader_is_filled_without_blocking() {
     for step in [None, Some(MAX_TERMINAL_BYTES)] {
         let (mut master, terminal) = terminal();
         let original = terminal.try_clone().unwrap();
@@ -80,7 +80,7 @@ fn a_terminal_that_nobody_reads_is_filled_without_blocking_whether_it_can_be_ope
 }
 
 #[test]
-fn what_is_typed_is_read_and_nothing_typed_does_not_block() {
+fn terminal_is_read_and_does_not_block_without_input() {
     for step in [None, Some(MAX_TERMINAL_BYTES)] {
         let (mut master, terminal) = terminal();
         let stream = match step {
@@ -106,14 +106,14 @@ fn what_is_typed_is_read_and_nothing_typed_does_not_block() {
 }
 
 #[test]
-fn the_showing_end_of_a_terminal_is_not_opened_again_because_that_would_make_another_terminal() {
+fn terminal_master_is_not_reopened() {
     let (master, _terminal) = terminal();
     let stream = HostStream::for_writing(master.into()).unwrap();
     assert_eq!(stream.max_bytes, Some(MAX_TERMINAL_BYTES));
 }
 
 #[test]
-fn a_pipe_whose_reader_is_gone_says_so_when_it_is_written() {
+fn pipe_without_a_reader_returns_broken_pipe() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let stream = HostStream::for_writing(writer.into()).unwrap();

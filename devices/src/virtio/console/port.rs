@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The configuration of a port, and the monitor of what goes through it. Built on `main`; the monitor is shared between
-//! `main` and the `io` event loop.
+//! The configuration of a port, and the monitor of what goes through it. Built on `main`; the
+//! monitor is shared between `main` and the `io` event loop.
 
 use super::host_stream::HostStream;
 use crate::log_sink::LogSink;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
-/// One port. Its number is its place in the list that the console is made from. A clone shares descriptors and monitor.
+/// One port. Its number is its place in the list that the console is made from. A clone shares
+/// descriptors and monitor.
 #[derive(Clone, Debug)]
 pub struct PortConfig {
     /// Name in the guest (`/sys/class/virtio-ports/*/name`).
@@ -31,7 +32,8 @@ pub struct PortConfig {
 pub struct PortInput(pub(super) Arc<HostStream>);
 
 impl PortInput {
-    /// Any descriptor that can be read: pipe, terminal, socket, file, device. Its file status flags are not changed.
+    /// Any descriptor that can be read: pipe, terminal, socket, file, device. Its file status flags
+    /// are not changed.
     ///
     /// # Errors
     /// It cannot be examined.
@@ -55,8 +57,8 @@ pub enum PortOutput {
 pub struct PortStream(pub(super) Arc<HostStream>);
 
 impl PortOutput {
-    /// Any descriptor that can be written: pipe, terminal, socket, file, device. Its file status flags are not changed.
-    /// The process must ignore SIGPIPE, as Rust programs do.
+    /// Any descriptor that can be written: pipe, terminal, socket, file, device. Its file status
+    /// flags are not changed. The process must ignore SIGPIPE, as Rust programs do.
     ///
     /// # Errors
     /// It cannot be examined.
@@ -74,7 +76,8 @@ impl fmt::Debug for PortOutput {
     }
 }
 
-/// What went through a port. Written on the `io` event loop, read anywhere; counts survive a reset of the device.
+/// What went through a port. Written on the `io` event loop, read anywhere; counts survive a reset
+/// of the device.
 #[derive(Debug)]
 pub struct PortMonitor {
     /// Bytes that left the guest: accepted by the host side, or dropped because that has closed.
@@ -83,9 +86,11 @@ pub struct PortMonitor {
     pub to_guest: AtomicU64,
     /// The input has ended; `to_guest` is final.
     pub input_ended: AtomicBool,
-    /// The output has no reader any more or cannot be written: what the guest sends from now on is dropped.
+    /// The output has no reader any more or cannot be written: what the guest sends from now on is
+    /// dropped.
     pub output_closed: AtomicBool,
-    /// Signalled when the input ends, the output is closed, or the count of [`announce_at`](Self::announce_at) is reached.
+    /// Signalled when the input ends, the output is closed, or the count of
+    /// [`announce_at`](Self::announce_at) is reached.
     pub event: EventFd,
     announce_at: AtomicU64,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One port in use: its two queues, its host descriptors, and whether they were ready when last tried. Runs on the `io`
-//! event loop.
+//! One port in use: its two queues, its host descriptors, and whether they were ready when last
+//! tried. Runs on the `io` event loop.
 
 use super::super::chain::{Chain, Reader};
 use super::super::queue::{Served, Virtqueue};

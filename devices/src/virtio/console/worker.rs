@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Moves bytes between the ports' queues and the host, and answers the driver's control messages. Runs on the `io` event
-//! loop.
+//! Moves bytes between the ports' queues and the host, and answers the driver's control messages.
+//! Runs on the `io` event loop.
 
 use super::super::queue::{Served, Virtqueue};
 use super::super::{Activation, Worker};

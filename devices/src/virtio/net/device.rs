@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The network device before activation: identity and configuration space. Built on `main`, then called by vCPU
-//! threads.
+//! The network device before activation: identity and configuration space. Built on `main`, then
+//! called by vCPU threads.
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::tap::Tap;

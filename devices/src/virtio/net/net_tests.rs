@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The network device on a real tap, in a network namespace of each test's own thread, with the host's IP stack as the
-//! other end of the cable. Needs root; without it the tests say so and are skipped.
-#![allow(unsafe_code, reason = "a network namespace of one's own has no safe wrapper")]
+//! The network device on a real tap, in a network namespace of each test's own thread, with the
+//! host's IP stack at the other end. Needs root; without it the tests are skipped and print why.
+#![allow(unsafe_code, reason = "unshare and the ioctls of a tap have no safe wrapper")]
 
 use super::*;
 use crate::testing::{Buffer, Driver};
 use crate::turn::Turn;
 use crate::virtio::{VirtioDevice, Worker};
 use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,7 +34,8 @@ fn is_up() -> bool {
 
 /// Moves this thread to a network namespace with a tap `t0`, if that is permitted.
 fn enter_namespace() -> bool {
-    // SAFETY: it changes the network namespace of the calling thread, and nothing that Rust relies upon.
+    // SAFETY: it changes the network namespace of the calling thread, and nothing that Rust relies
+    // upon.
     let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
     let ready = entered
         && std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").is_ok()
@@ -42,7 +44,7 @@ fn enter_namespace() -> bool {
         && ip("address add 10.0.0.1/24 dev t0")
         && ip("neighbour add 10.0.0.2 lladdr 52:54:00:00:00:02 dev t0");
     if !ready {
-        #[allow(clippy::disallowed_macros, reason = "a skipped test says why")]
+        #[allow(clippy::disallowed_macros, reason = "a skipped test prints its reason")]
         {
             eprintln!("skipped: taps and network namespaces are not permitted here");
         }
@@ -60,7 +62,7 @@ struct Bench {
 fn bench(features: u64) -> Bench {
     let mut net = Net::new(NetConfig { tap: Tap::open("t0").unwrap(), mac: MAC });
     let driver = Driver::new(&[256, 256]);
-    // The host's kernel notices the cable some time later, and drops what is sent until then.
+    // The host's kernel reports the carrier some time later, and drops what is sent until then.
     while !is_up() {
         std::thread::yield_now();
     }
@@ -75,7 +77,7 @@ impl Bench {
         self.worker.process(TAP_TOKEN, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
     }
 
-    /// Length of the next packet that arrives. Frames of the host's take their time under load.
+    /// Length of the next packet that arrives, which takes some time under load.
     fn wait_received(&mut self) -> usize {
         for _ in 0..1_000_000 {
             self.tap_changed();
@@ -87,7 +89,7 @@ impl Bench {
         panic!("nothing was received");
     }
 
-    /// Sends one packet, and tells how many the host has taken and dropped so far.
+    /// Sends one packet, and returns how many the host has accepted and dropped so far.
     fn send(&mut self, packet: &[u8]) -> (u64, u64) {
         let offered = self.driver.offer(TRANSMIT, &[Buffer::Readable(packet)]);
         self.worker.process(TRANSMIT as u32, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
@@ -105,7 +107,7 @@ fn checksum(sum: u32) -> [u8; 2] {
     (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
 }
 
-/// A frame from guest to host with this datagram, behind a virtio header that leaves everything to us.
+/// A frame from guest to host with this datagram, behind a virtio header that requests nothing.
 fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
     let udp_length = 8 + payload.len() as u16;
     let mut ip =
@@ -144,7 +146,7 @@ fn datagrams_pass_in_both_directions_and_are_counted() {
 }
 
 #[test]
-fn frames_that_come_without_buffers_wait_and_those_that_do_not_fit_are_dropped() {
+fn frames_wait_for_buffers_and_are_dropped_if_too_large() {
     if !enter_namespace() {
         return;
     }
@@ -160,7 +162,7 @@ fn frames_that_come_without_buffers_wait_and_those_that_do_not_fit_are_dropped()
 }
 
 #[test]
-fn frames_that_are_too_short_too_long_or_not_as_negotiated_are_dropped_and_counted() {
+fn invalid_frames_of_the_guest_are_dropped_and_counted() {
     if !enter_namespace() {
         return;
     }
@@ -176,7 +178,7 @@ fn frames_that_are_too_short_too_long_or_not_as_negotiated_are_dropped_and_count
 }
 
 #[test]
-fn a_checksum_that_was_left_to_us_is_filled_in_by_the_host() {
+fn host_completes_a_checksum_of_the_guest() {
     if !enter_namespace() {
         return;
     }
@@ -184,7 +186,8 @@ fn a_checksum_that_was_left_to_us_is_filled_in_by_the_host() {
     socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let mut bench = bench(CSUM);
     let mut packet = datagram(socket.local_addr().unwrap().port(), b"sum me");
-    // Needs a checksum from the UDP header on, at offset 6 of it; there stands that of the pseudo header.
+    // Requests a checksum from the UDP header on, at offset 6 of it, where that of the pseudo
+    // header is.
     (packet[0], packet[6], packet[8]) = (1, 34, 6);
     let pseudo = !u16::from_be_bytes(checksum(sum(&[&GUEST[..], &HOST, &[0, 17, 0, 14]].concat())));
     packet[12 + 40..12 + 42].copy_from_slice(&pseudo.to_be_bytes());
@@ -195,7 +198,7 @@ fn a_checksum_that_was_left_to_us_is_filled_in_by_the_host() {
 }
 
 #[test]
-fn a_tap_that_is_deleted_takes_the_link_down_and_the_worker_lives() {
+fn deleted_tap_takes_the_link_down_and_the_worker_goes_on() {
     if !enter_namespace() {
         return;
     }
@@ -216,7 +219,7 @@ fn a_tap_that_is_deleted_takes_the_link_down_and_the_worker_lives() {
 }
 
 #[test]
-fn a_tap_that_is_down_drops_what_is_sent_and_works_again_when_it_is_up() {
+fn tap_that_is_down_drops_frames_and_works_again_when_up() {
     if !enter_namespace() {
         return;
     }
@@ -224,12 +227,12 @@ fn a_tap_that_is_down_drops_what_is_sent_and_works_again_when_it_is_up() {
     assert!(ip("link set t0 down"));
     assert_eq!(bench.send(&datagram(9, b"x")), (0, 1));
     assert!(ip("link set t0 up"));
-    // Frames towards the host need no carrier, only an interface that is up.
+    // Frames to the host need no carrier, only an interface that is up.
     assert_eq!(bench.send(&datagram(9, b"x")), (1, 1));
 }
 
 #[test]
-fn taps_that_are_missing_busy_of_another_kind_or_badly_named_are_told_apart() {
+fn open_has_an_error_for_each_unusable_tap() {
     if !enter_namespace() {
         return;
     }
@@ -248,7 +251,7 @@ fn taps_that_are_missing_busy_of_another_kind_or_badly_named_are_told_apart() {
 }
 
 #[test]
-fn an_inherited_descriptor_must_be_an_attached_tap() {
+fn inherited_descriptor_must_be_an_attached_tap() {
     assert!(matches!(Tap::inherit(tempfile::tempfile().unwrap().into()), Err(TapError::Flags(_))));
     if !enter_namespace() {
         return;
@@ -257,4 +260,24 @@ fn an_inherited_descriptor_must_be_an_attached_tap() {
     assert!(matches!(Tap::inherit(unattached.into()), Err(TapError::Flags(_))));
     let attached = Tap::open("t0").unwrap();
     Tap::inherit(attached.descriptor()).unwrap();
+}
+
+#[test]
+fn inherited_tap_gets_the_send_buffer_of_one_by_name() {
+    if !enter_namespace() {
+        return;
+    }
+    let send_buffer = |tap: &Tap| {
+        let mut size: libc::c_int = 0;
+        // SAFETY: the command writes an int.
+        assert_eq!(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNGETSNDBUF, &mut size) }, 0);
+        size
+    };
+    let attached = Tap::open("t0").unwrap();
+    assert_eq!(send_buffer(&attached), libc::c_int::MAX);
+    let small: libc::c_int = 1;
+    // SAFETY: the command reads an int.
+    assert_eq!(unsafe { libc::ioctl(attached.as_raw_fd(), libc::TUNSETSNDBUF, &small) }, 0);
+    let inherited = Tap::inherit(attached.descriptor()).unwrap();
+    assert_eq!(send_buffer(&inherited), libc::c_int::MAX);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The header before each frame, and what each side may write there. Pure. Virtio 1.3, 5.1.6 (`struct virtio_net_hdr`).
+//! The header before each frame, and what each side may write there. Pure. Virtio 1.3, 5.1.6
+//! (`struct virtio_net_hdr`).
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
@@ -28,8 +29,9 @@ struct Header {
     buffers: U16,
 }
 
-/// Completes the header of `packet`, header and frame, which came from the host's kernel, for a driver that accepted
-/// `features`. `false` if the driver cannot handle the frame: the kernel queued it before its offloads were set.
+/// Completes the header of `packet`, header and frame, which came from the host's kernel, for a
+/// driver that accepted `features`. `false` if the driver cannot handle the frame: the kernel
+/// queued it before its offloads were set.
 pub(super) fn prepare_received(packet: &mut [u8], features: u64) -> bool {
     let Ok((header, _)) = Header::mut_from_prefix(packet) else { return false };
     // The kernel does not write this field.
@@ -38,15 +40,15 @@ pub(super) fn prepare_received(packet: &mut [u8], features: u64) -> bool {
         return false;
     }
     if features & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
-        // The kernel sets DATA_VALID whatever the offloads are.
+        // The kernel sets DATA_VALID for any offloads.
         header.flags &= !(VIRTIO_NET_HDR_F_DATA_VALID as u8);
         return u32::from(header.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0;
     }
     true
 }
 
-/// Whether a driver that accepted `features` may send `packet`, header and frame. The host's kernel checks again; this
-/// check rejects invalid packets early, and everything that was not negotiated.
+/// Whether a driver that accepted `features` may send `packet`, header and frame. The host's kernel
+/// checks again; this check rejects invalid packets early, and everything that was not negotiated.
 pub(super) fn may_be_sent(packet: &[u8], features: u64) -> bool {
     let Ok((header, frame)) = Header::read_from_prefix(packet) else { return false };
     if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len()) {

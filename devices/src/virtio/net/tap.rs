@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A tap of the host: found by name or inherited, checked, and set to the header of virtio. Opened on `main`, used on the
-//! `io` event loop. Linux, `include/uapi/linux/if_tun.h`.
+//! A tap of the host: found by name or inherited, checked, and set to the header of virtio. Opened
+//! on `main`, used on the `io` event loop. Linux, `include/uapi/linux/if_tun.h`.
 //!
 //! A tap by name must exist; this never creates one. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
@@ -107,8 +107,8 @@ impl Tap {
             result.map_err(|source| TapError::Setup { name: name.clone(), source })
         };
         set(libc::TUNSETVNETHDRSZ, HEADER_SIZE as c_int)?;
-        // The kernel's default. A smaller buffer may be set on an inherited tap: its frames would wait for the network that
-        // the tap is connected to, and hold up all that the guest sends.
+        // The kernel's default. A smaller buffer may be set on an inherited tap: its frames would
+        // wait for the network that the tap is connected to, and hold up all that the guest sends.
         set(libc::TUNSETSNDBUF, c_int::MAX)?;
         let mut tap = Self { file, leaves_checksums: false };
         tap.leaves_checksums = tap.leave_checksums(true).is_ok();
@@ -157,8 +157,9 @@ fn attach(file: &File, name: &str) -> Result<()> {
 fn attached_flags(file: &File) -> Result<c_int> {
     // SAFETY: as in `attach`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // SAFETY: the command writes an ifreq. A descriptor of another kind refuses it, or takes it for a command of its own
-    // of the same number, which by the number's coding writes no more than this either.
+    // SAFETY: the command writes an ifreq. A descriptor of another kind refuses it, or takes it for
+    // a command of its own of the same number, which by the number's coding writes no more than
+    // this either.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF, &mut request) })?;
     // SAFETY: the flags were written by the command, or are the zeroes from above.
     let flags = unsafe { request.ifr_ifru.ifru_flags };

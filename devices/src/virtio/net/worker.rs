@@ -22,7 +22,8 @@ const TAP: u32 = 2;
 /// Frames from the tap that are dropped in a row before a buffer is returned empty.
 const MAX_DROPS: u32 = 64;
 
-/// What went through a network device since the start, seen from the guest. Monotonic, relaxed: for statistics.
+/// What went through a network device since the start, seen from the guest. Monotonic, relaxed: for
+/// statistics.
 #[derive(Debug, Default)]
 pub struct NetCounters {
     /// Bytes of frames that the guest received.
@@ -146,7 +147,8 @@ impl Backend {
                 Err(error) => {
                     self.readable = false;
                     if error.kind() != ErrorKind::WouldBlock {
-                        // The tap was deleted. An interface that is merely down returns `WouldBlock`.
+                        // The tap was deleted. An interface that is merely down returns
+                        // `WouldBlock`.
                         guest_warn!("net: the tap is gone: {error}");
                         self.link_up.store(false, Ordering::SeqCst);
                     }

@@ -45,7 +45,8 @@ pub struct Guest {
     transport: MmioTransport,
     worker: SharedWorker,
     host: Host,
-    /// Writable bytes of each chain of a polite driver that has not been returned, by queue and head.
+    /// Writable bytes of each chain of a polite driver that has not been returned, by queue and
+    /// head.
     in_flight: HashMap<(usize, u16), u64>,
 }
 
@@ -165,7 +166,8 @@ impl Guest {
         }
     }
 
-    /// Offers a chain. A polite driver uses no slot twice, no buffer in a ring and no indirect table.
+    /// Offers a chain. A polite driver uses no slot twice, no buffer in a ring and no indirect
+    /// table.
     fn chain(&mut self, queue: usize, slot: u16, content: Content, buffers: &[Buffer]) {
         let size = self.sizes[queue];
         let head = slot.wrapping_mul(SLOT_SIZE) % size;

@@ -9,8 +9,8 @@ pub struct Input {
     pub variant: u8,
     /// Accepted by the driver, as far as they are offered.
     pub features: u64,
-    /// The driver follows the rules of the rings and of the registers, though not those of the device. More can be
-    /// asserted of what is returned to it.
+    /// The driver follows the rules of the rings and of the registers, though not those of the
+    /// device. More can be asserted of what is returned to it.
     pub polite: bool,
     pub steps: Vec<Step>,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The device under test: one of each type, with a host side that the fuzzer controls. A wrapper keeps the worker off the
-//! event loop, so that it runs when and where the fuzzer calls it.
+//! The device under test: one of each type, with a host side that the fuzzer controls. A wrapper
+//! keeps the worker off the event loop, so that it runs when and where the fuzzer calls it.
 
 use devices::event_loop::Source;
 use devices::log_sink::LogSink;
