@@ -2,7 +2,7 @@
 //! [`Request`]: every option of `run`, on the command line and in the configuration document. Each value is checked when it is
 //! parsed. What depends on several options, or on the host, is checked in `run/resolve.rs`.
 //!
-//! To add an option: a field here, a line in `EVERYTHING` of `document_tests.rs`, and the code that reads it.
+//! To add an option: see `vmm/src/config/README.md`.
 
 use super::cpus::CpuCount;
 use super::destination::Destination;

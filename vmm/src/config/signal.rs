@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Signals by name or number, as Linux on x86-64 counts them: the guest's, whatever the host's are.
+//! Signals by name or number, as Linux on x86-64 counts them: the guest's, on any host.
 
 use super::text_form::text_form;
 use std::fmt;

@@ -72,7 +72,7 @@ pub(super) fn in_shell(shell: &[String], command: &[String]) -> Vec<String> {
     [shell, command].concat()
 }
 
-/// The object of the image's configuration, whatever is in it.
+/// The object of the image's configuration; any of its values may have a wrong type.
 struct ImageHealthcheck<'a> {
     value: &'a Value,
     warnings: &'a mut Vec<String>,
