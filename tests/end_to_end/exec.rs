@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `coracle exec`: another process in a running machine.
 
-use coracle_tests::{Case, Finished, Invocation, Pty, Stdin, TestDir, case, image};
+use coracle_tests::{Case, Finished, Invocation, Pty, Stdin, TestDir, case, image, shared_machine};
 use rustix::process::Signal;
 use std::fs::File;
 
@@ -77,17 +77,14 @@ fn exec_shares_the_workloads_namespaces_and_end() {
 }
 
 fn exec_of_a_bad_command_has_a_shells_status() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     exec(&dir, &["m", "nosuch"]).assert_status(127).assert_one_line_naming(&["nosuch"]);
     exec(&dir, &["m", "/etc/passwd"]).assert_status(126).assert_one_line_naming(&["/etc/passwd"]);
     exec(&dir, &["m", "sh", "-c", "kill -9 $$"]).assert_status(137).assert_stderr("");
-    run.stop_idle();
 }
 
 fn exec_passes_a_megabyte_in_and_out() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|index| (index * 7 % 251) as u8).collect();
     let file = dir.write("input", &bytes);
     let input = Stdin::File(File::open(file).expect("it was just written"));
@@ -98,12 +95,10 @@ fn exec_passes_a_megabyte_in_and_out() {
     let file = File::open(dir.file("input")).expect("it is there");
     command(&dir, &["-i", "m", "true"]).stdin(Stdin::File(file)).finish().assert_status(0);
     exec(&dir, &["m", "cat"]).assert_status(0).assert_stdout("");
-    run.stop_idle();
 }
 
 fn exec_forwards_signals() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     let script =
         "trap 'echo usr1' USR1; trap 'echo term; exit 5' TERM; echo up; while :; do sleep 1000 & wait $!; done";
     let mut signalled = command(&dir, &["m", "sh", "-c", script]).start();
@@ -117,33 +112,28 @@ fn exec_forwards_signals() {
     plain.wait_for_stdout("up\n");
     plain.signal(Signal::INT);
     plain.finish().assert_status(130);
-    run.stop_idle();
 }
 
 fn exec_client_killed_hangs_up_its_command() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     let script = "trap 'touch /tmp/hung-up; exit' HUP; echo up; while :; do sleep 1000 & wait $!; done";
     let mut killed = command(&dir, &["m", "sh", "-c", script]).start();
     killed.wait_for_stdout("up\n");
     killed.signal(Signal::KILL);
     let _ = killed.finish();
     exec(&dir, &["m", "sh", "-c", "until test -e /tmp/hung-up; do sleep 0.1; done"]).assert_status(0);
-    run.stop_idle();
 }
 
 fn exec_ends_though_descendants_hold_its_streams() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     // The harness's limit is far below the descendant's sleep.
-    exec(&dir, &["m", "sh", "-c", "sleep 1000 & echo done"]).assert_status(0).assert_stdout("done\n");
-    exec(&dir, &["m", "pidof", "sleep"]).assert_status(0);
-    run.stop_idle();
+    let script = "sleep 1000 & echo $! > /tmp/descendant; echo done";
+    exec(&dir, &["m", "sh", "-c", script]).assert_status(0).assert_stdout("done\n");
+    exec(&dir, &["m", "sh", "-c", "kill $(cat /tmp/descendant)"]).assert_status(0);
 }
 
 fn exec_terminal_has_its_size_and_follows_a_resize() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     let mut pty = Pty::open(50, 132);
     let before = pty.modes();
     let invocation = command(&dir, &["-it", "m", "sh"]).wrapped(&["setsid", "--ctty"]);
@@ -160,12 +150,10 @@ fn exec_terminal_has_its_size_and_follows_a_resize() {
     pty.type_text("\x03exit 9\r");
     shell.finish().assert_status(9);
     assert_eq!(pty.modes(), before, "the terminal's modes afterwards");
-    run.stop_idle();
 }
 
 fn exec_client_that_does_not_read_stops_its_command_only() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     let (reader, writer) = std::io::pipe().expect("the host has pipes");
     let slow = command(&dir, &["m", "yes"]).stdout(writer).start();
     // Other commands run meanwhile, long enough for the first one to fill its pipe and stop.
@@ -174,7 +162,6 @@ fn exec_client_that_does_not_read_stops_its_command_only() {
     }
     drop(reader);
     slow.finish().assert_status(141);
-    run.stop_idle();
 }
 
 fn exec_serves_64_commands_and_rejects_one_more() {
@@ -218,10 +205,8 @@ fn exec_rejects_paused_ended_and_unknown_machines() {
 }
 
 fn exec_detached_goes_on() {
-    let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&[]);
+    let dir = shared_machine();
     exec(&dir, &["-d", "m", "sh", "-c", "sleep 1; touch /tmp/later"]).assert_status(0).assert_stdout("");
     exec(&dir, &["-d", "m", "nosuch"]).assert_status(127).assert_one_line_naming(&["nosuch"]);
     exec(&dir, &["m", "sh", "-c", "until test -e /tmp/later; do sleep 0.1; done"]).assert_status(0);
-    run.stop_idle();
 }

@@ -32,7 +32,7 @@ mod system_images;
 mod terminal;
 mod vectors;
 
-use coracle_tests::{Case, Host, slowest};
+use coracle_tests::{Case, Host, slowest, stop_shared_machine};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 
@@ -67,6 +67,9 @@ fn main() -> ExitCode {
         slowest(SHOWN).iter().map(|(name, time)| format!("{name} {:.1} s", time.as_secs_f32())).collect();
     if !slowest.is_empty() {
         println!("slowest: {}", slowest.join(", "));
+    }
+    if std::panic::catch_unwind(stop_shared_machine).is_err() {
+        return ExitCode::FAILURE;
     }
     conclusion.exit_code()
 }

@@ -28,6 +28,7 @@ pub use elf::Elf;
 pub use finished::Finished;
 pub use guest_program::{compile, failing_calls, file_system};
 pub use host::{Host, Kvm};
+pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};
 pub use layout::{Layout, sha256};
 pub use pty::Pty;
