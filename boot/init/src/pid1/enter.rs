@@ -53,8 +53,8 @@ pub(crate) fn enter(
     let (arguments, environment) = (string_array(&spec.arguments)?, string_array(&environment)?);
 
     setsid().step("start session", "new session")?;
-    // An init opens, resets and hangs up /dev/console, so that must be a terminal, whatever the
-    // host's streams are.
+    // An init opens, resets and hangs up /dev/console, so that must be a terminal for any streams
+    // of the host.
     let console = spec.system.map(|_| WindowSize::default());
     let terminal = spec.terminal.or(console);
     // The console belongs to the sessions that log in on it, not to their init.

@@ -2,13 +2,15 @@
 //! Complete files and chains of directories. Paths are absolute; inside the workload's root (after
 //! `chroot`) no symbolic link leads out of it.
 
+use alloc::format;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdir, openat, unlink};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdir, openat, readlink, stat, unlink};
 use rustix::io::{Errno, read, write};
 
 /// Bound for files of the kernel's and of the initramfs.
 const MAX_OWN_FILE_SIZE: usize = 64 << 10;
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 /// Reads a small file of the kernel's or of the initramfs.
 pub(crate) fn read_file(path: &str) -> Result<Vec<u8>, Errno> {
@@ -81,25 +83,40 @@ fn write_all(file: &OwnedFd, mut content: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Creates the directory `path` and its missing parents, owned by root and readable by all.
+/// Symbolic links followed by [`make_directories`]: the limit of Linux.
+const MAX_LINKS: u32 = 40;
+
+/// Creates the directory `path` and its missing parents, owned by root and readable by all. A
+/// dangling symbolic link on the way is followed, and its target created.
 pub(crate) fn make_directories(path: &str) -> Result<(), Errno> {
-    match make_directory(path) {
-        Err(Errno::NOENT) => {
-            if let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/')
-                && !parent.is_empty()
-            {
-                make_directories(parent)?;
-                return make_directory(path);
-            }
-            Err(Errno::NOENT)
+    make_linked_directories(path, MAX_LINKS)
+}
+
+fn make_linked_directories(path: &str, links: u32) -> Result<(), Errno> {
+    let path = path.trim_end_matches('/');
+    let (parent, _) = path.rsplit_once('/').unwrap_or(("", path));
+    match mkdir(path, DIRECTORY_MODE) {
+        Err(Errno::NOENT) if !parent.is_empty() => {
+            make_linked_directories(parent, links)?;
+            make_directory(path)
         }
+        Err(Errno::EXIST) => match stat(path) {
+            Err(Errno::NOENT) if links == 0 => Err(Errno::LOOP),
+            Err(Errno::NOENT) => {
+                let target = readlink(path, Vec::new())?;
+                let target = target.to_str().map_err(|_| Errno::ILSEQ)?;
+                let target = if target.starts_with('/') { target.into() } else { format!("{parent}/{target}") };
+                make_linked_directories(&target, links - 1)
+            }
+            outcome => outcome.map(drop),
+        },
         outcome => outcome,
     }
 }
 
 /// Creates one directory. An existing one is not an error.
 pub(crate) fn make_directory(path: &str) -> Result<(), Errno> {
-    match mkdir(path, Mode::from_raw_mode(0o755)) {
+    match mkdir(path, DIRECTORY_MODE) {
         Err(Errno::EXIST) => Ok(()),
         outcome => outcome,
     }
