@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Converts an image and prints how fast that went: `cargo run --release -p oci-image --example convert -- oci:DIR
-//! [erofs|squashfs [CACHE]]`. Without a cache directory a new one is made and removed.
+//! Converts an image and prints the throughput: `cargo run --release -p oci-image --example convert
+//! -- oci:DIR [erofs|squashfs [CACHE]]`. Without a cache directory a temporary one is used.
 
 use oci_image::{ImageReference, Platform, Prepare, RootFormat, prepare};
 use std::error::Error;
@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let format = match arguments.next().as_deref() {
         None | Some("erofs") => RootFormat::Erofs,
         Some("squashfs") => RootFormat::Squashfs,
-        Some(other) => return Err(format!("no format is called {other}").into()),
+        Some(other) => return Err(format!("unknown format {other}").into()),
     };
     let temporary = std::env::temp_dir().join(format!("oci-image-convert-{}", std::process::id()));
     let kept = arguments.next().map(PathBuf::from);

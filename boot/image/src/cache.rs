@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Root disks that were made before, by image digest. One directory each, which appears complete or not at all:
+//! Converted root disks, by image digest. One directory each, which appears complete or not at all:
 //!
 //! | path below the cache | what |
 //! |---|---|
 //! | `images/v1/sha256-HEX/root.erofs` | the root disk |
 //! | `images/v1/sha256-HEX/image.json` | its digest and size |
-//! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: each format but EROFS has its name there |
-//! | `images/v1/.sha256-HEX.tmp/` | a conversion at work; its process holds a lock on the directory |
+//! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: the name of each format but EROFS is appended |
+//! | `images/v1/.sha256-HEX.tmp/` | a conversion in progress; its process holds a lock on the directory |
 //!
-//! `v1` changes whenever the same image would become another root disk. A killed conversion leaves a directory that no process
-//! has locked; the next conversion of any image takes it away. Nothing is synced to the disk: after a crash of the host
-//! a root disk with the wrong size is made anew.
+//! `v1` changes whenever the same image would give another root disk. A killed conversion leaves an
+//! unlocked directory, which the next conversion of any image removes. Nothing is synced to the
+//! disk: after a crash of the host a root disk with the wrong size is converted again.
 
 use crate::digest::Digest;
 use crate::root_disk::RootFormat;
@@ -26,20 +26,20 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "v1";
 const DESCRIPTION: &str = "image.json";
 
-/// The directory of all root disks, for those of one format.
+/// The directory of all root disks, as seen for one format.
 pub(crate) struct Cache {
     directory: PathBuf,
     format: RootFormat,
 }
 
-/// A root disk that is there.
+/// A complete root disk.
 pub(crate) struct Entry {
     pub root_disk: PathBuf,
     pub root_disk_file: File,
     pub stored: Stored,
 }
 
-/// What `image.json` holds.
+/// Content of `image.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stored {
     pub image_digest: String,
@@ -48,14 +48,13 @@ pub(crate) struct Stored {
     pub layer_bytes: u64,
 }
 
-/// Who makes a root disk that is missing.
+/// Outcome of a claim to convert a missing root disk.
 pub(crate) enum Claim {
-    /// Another process did, while we waited.
+    /// Another process converted it while this one waited.
     Found(Box<Entry>),
     Held(Workspace),
 }
 
-/// The cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path} in the image cache")]
 pub struct CacheError {
@@ -75,7 +74,7 @@ impl Cache {
         Self { directory: directory.join("images").join(FORMAT), format }
     }
 
-    /// A digest as the name of a directory.
+    /// Name of the directory for a digest.
     fn name(&self, digest: &Digest) -> String {
         let name = format!("{}-{}", digest.algorithm(), digest.hex());
         match self.format {
@@ -88,10 +87,11 @@ impl Cache {
         format!("root.{}", self.format.file_system())
     }
 
-    /// The root disk of the image with this digest, if it is there and whole.
+    /// Returns the root disk of the image with this digest if it is complete.
     pub(crate) fn find(&self, digest: &Digest) -> Result<Option<Entry>, CacheError> {
         let path = self.directory.join(self.name(digest));
-        // Through the open directory both files are of one conversion, whatever happens to the path meanwhile.
+        // Opened through the directory, both files belong to one conversion, whatever happens to
+        // the path.
         let directory = match open_directory(&path) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
@@ -102,7 +102,7 @@ impl Cache {
         let disk = File::from(disk);
         let mut text = Vec::new();
         let length = disk.metadata().and_then(|metadata| {
-            File::from(description).take(crate::limits::DOCUMENT_BYTES * 2).read_to_end(&mut text)?;
+            File::from(description).take(crate::limits::MAX_DOCUMENT_SIZE * 2).read_to_end(&mut text)?;
             Ok(metadata.len())
         });
         let length = length.map_err(|source| CacheError::new("read", &path, source))?;
@@ -111,21 +111,21 @@ impl Cache {
                 Ok(Some(Entry { root_disk: path.join(self.root_disk()), root_disk_file: disk, stored }))
             }
             _ => {
-                log::warn!("{} in the image cache is damaged and will be made anew", path.display());
+                log::warn!("{} in the image cache is damaged and will be converted again", path.display());
                 Ok(None)
             }
         }
     }
 
-    /// Waits until no other process makes this root disk. `waiting` is called if that takes time.
+    /// Waits until no other process converts this image, and calls `waiting` before.
     pub(crate) fn claim(&self, digest: &Digest, waiting: impl Fn()) -> Result<Claim, CacheError> {
-        fs::create_dir_all(&self.directory).map_err(|source| CacheError::new("make", &self.directory, source))?;
-        self.take_away_leftovers();
+        fs::create_dir_all(&self.directory).map_err(|source| CacheError::new("create", &self.directory, source))?;
+        self.remove_leftovers();
         let path = self.directory.join(format!(".{}.tmp", self.name(digest)));
         loop {
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(CacheError::new("make", &path, error));
+                    return Err(CacheError::new("create", &path, error));
                 }
                 _ => {}
             }
@@ -145,7 +145,7 @@ impl Cache {
             if let Some(found) = self.find(digest)? {
                 return Ok(Claim::Found(Box::new(found)));
             }
-            // Otherwise it was published or taken away while we waited for the lock.
+            // Otherwise it was published or removed while we waited for the lock.
             if ours {
                 held.clear().map_err(|source| CacheError::new("clear", &path, source))?;
                 return Ok(Claim::Held(held));
@@ -153,8 +153,8 @@ impl Cache {
         }
     }
 
-    /// Removes what killed conversions left. Failures leave it for the next time.
-    fn take_away_leftovers(&self) {
+    /// Removes the directories of killed conversions. Failures leave them for the next time.
+    fn remove_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -171,7 +171,7 @@ impl Cache {
     }
 }
 
-/// The directory of a conversion at work; removed unless it is published.
+/// The directory of a conversion in progress; removed unless it is published.
 pub(crate) struct Workspace {
     /// The lock ends with the descriptor.
     _lock: OwnedFd,
@@ -187,21 +187,21 @@ impl Workspace {
         &self.path
     }
 
-    /// The empty file for the root disk. It is read-only: it is not written again.
+    /// Creates the file for the root disk, read-only because it is never opened for writing again.
     pub(crate) fn create_root_disk(&self) -> Result<File, CacheError> {
         let path = self.path.join(&self.root_disk);
         let file = File::options().write(true).create_new(true).mode(0o444).open(&path);
-        file.map_err(|source| CacheError::new("make", &path, source))
+        file.map_err(|source| CacheError::new("create", &path, source))
     }
 
-    /// Makes the root disk visible to all.
+    /// Makes the root disk visible.
     pub(crate) fn publish(mut self, stored: Stored) -> Result<Entry, CacheError> {
         let description = self.path.join(DESCRIPTION);
-        let text = serde_json::to_vec(&stored).expect("the description holds nothing that JSON cannot");
+        let text = serde_json::to_vec(&stored).expect("every field has a JSON form");
         fs::write(&description, text).map_err(|source| CacheError::new("write", &description, source))?;
         let disk = self.path.join(&self.root_disk);
         let root_disk_file = File::open(&disk).map_err(|source| CacheError::new("open", &disk, source))?;
-        // What is in the way was found damaged, or it would have been used.
+        // An existing entry was found damaged, or it would have been used.
         match fs::remove_dir_all(&self.destination) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(CacheError::new("replace", &self.destination, error));
@@ -209,7 +209,7 @@ impl Workspace {
             _ => {}
         }
         fs::rename(&self.path, &self.destination)
-            .map_err(|source| CacheError::new("make", &self.destination, source))?;
+            .map_err(|source| CacheError::new("create", &self.destination, source))?;
         self.ours = false;
         Ok(Entry { root_disk: self.destination.join(&self.root_disk), root_disk_file, stored })
     }
@@ -256,7 +256,7 @@ fn lock(directory: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Whether `path` still leads to the open directory.
+/// Whether `path` still names the open directory.
 fn is_at(directory: &OwnedFd, path: &Path) -> bool {
     match (rustix::fs::fstat(directory), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => open.st_ino == there.ino() && open.st_dev == there.dev(),

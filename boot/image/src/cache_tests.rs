@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The cache: complete or absent, made once, reclaimed after a kill.
+//! The cache: entries are complete or absent, converted once, reclaimed after a kill.
 
 use super::*;
 use crate::testing::{Archive, Layout, Member, gzip};
@@ -23,7 +23,7 @@ fn convert(layout: &Layout, cache: &Path) -> PreparedImage {
 }
 
 #[test]
-fn each_format_of_an_image_has_its_own_root_disk() {
+fn formats_of_an_image_have_separate_root_disks() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let as_format = |format| {
@@ -38,7 +38,7 @@ fn each_format_of_an_image_has_its_own_root_disk() {
     assert_eq!(listing(cache.path()), [name.clone(), format!("{name}.squashfs")]);
 }
 
-/// Names in the cache's only directory with contents.
+/// Sorted names in the directory of root disks.
 fn listing(cache: &Path) -> Vec<String> {
     let entries = fs::read_dir(cache.join("images").join(FORMAT)).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -51,11 +51,11 @@ fn temporary_name(image: &PreparedImage) -> String {
 }
 
 #[test]
-fn a_second_start_takes_the_root_disk_of_the_first() {
+fn second_start_uses_the_root_disk_of_the_first() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let first = convert(&layout, cache.path());
     assert!(!first.cached);
-    // Layers are not looked at again.
+    // Layers are not read again.
     for entry in fs::read_dir(layout.path().join("blobs/sha256")).unwrap() {
         let path = entry.unwrap().path();
         if fs::read(&path).unwrap().starts_with(&[0x1f, 0x8b]) {
@@ -73,7 +73,7 @@ fn a_second_start_takes_the_root_disk_of_the_first() {
 }
 
 #[test]
-fn the_stored_digest_is_that_of_the_root_disk_and_the_open_file_outlives_the_cache() {
+fn open_root_disk_outlives_the_cache_and_matches_its_digest() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let mut image = convert(&layout, cache.path());
     fs::remove_dir_all(cache.path().join("images")).unwrap();
@@ -84,7 +84,7 @@ fn the_stored_digest_is_that_of_the_root_disk_and_the_open_file_outlives_the_cac
 }
 
 #[test]
-fn runs_at_the_same_time_convert_once() {
+fn concurrent_starts_convert_once() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let conversions = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -100,24 +100,24 @@ fn runs_at_the_same_time_convert_once() {
 }
 
 #[test]
-fn the_second_run_waits_for_the_first() {
+fn second_conversion_waits_for_the_first() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let image = convert(&layout, cache.path());
     let digest = Digest::parse(&image.image_digest).unwrap();
     fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
     let store = Cache::new(cache.path(), RootFormat::Erofs);
-    let Claim::Held(first) = store.claim(&digest, || panic!("no other process is at work")).unwrap() else { panic!() };
+    let Claim::Held(first) = store.claim(&digest, || panic!("no other process converts")).unwrap() else { panic!() };
     let waited = AtomicBool::new(false);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     std::thread::scope(|scope| {
-        let (told, hear) = std::sync::mpsc::channel();
+        let (waiting, wait) = std::sync::mpsc::channel();
         let waited = &waited;
         let (reference, cache) = (&reference, cache.path());
         let second = scope.spawn(move || {
             let progress = |progress| {
                 if progress == Progress::Waiting {
                     waited.store(true, Ordering::Relaxed);
-                    told.send(()).unwrap();
+                    waiting.send(()).unwrap();
                 }
             };
             let request = Prepare {
@@ -129,8 +129,8 @@ fn the_second_run_waits_for_the_first() {
             };
             prepare(&request).unwrap().cached
         });
-        hear.recv().unwrap();
-        // The first one fails: what it had is taken away, and the second converts.
+        wait.recv().unwrap();
+        // The first one fails: its directory is removed, and the second converts.
         drop(first);
         assert!(!second.join().unwrap());
     });
@@ -139,7 +139,7 @@ fn the_second_run_waits_for_the_first() {
 }
 
 #[test]
-fn what_killed_runs_left_is_reclaimed() {
+fn directory_of_a_killed_conversion_is_reclaimed() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let image = convert(&layout, cache.path());
     fs::remove_dir_all(image.root_disk.parent().unwrap()).unwrap();
@@ -153,7 +153,7 @@ fn what_killed_runs_left_is_reclaimed() {
 }
 
 #[test]
-fn a_damaged_entry_is_made_anew() {
+fn damaged_entry_is_converted_again() {
     let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
     let image = convert(&layout, cache.path());
     let directory = image.root_disk.parent().unwrap();
@@ -176,7 +176,7 @@ fn a_damaged_entry_is_made_anew() {
 }
 
 #[test]
-fn a_conversion_that_fails_leaves_nothing() {
+fn failed_conversion_leaves_nothing() {
     let layout =
         Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("../b", "")]).bytes()], gzip);
     let cache = tempfile::tempdir().unwrap();
@@ -191,13 +191,13 @@ fn a_conversion_that_fails_leaves_nothing() {
     let error = prepare(&request).unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
     assert!(source.to_string().starts_with("layer 1 of 1 (sha256:"), "{source}");
-    assert_eq!(source.source().unwrap().to_string(), "entry `../b`: its name holds `..`");
+    assert_eq!(source.source().unwrap().to_string(), "entry `../b`: its name contains `..`");
     assert!(!error.is_host());
     assert_eq!(listing(cache.path()), [""; 0]);
 }
 
 #[test]
-fn a_cache_that_cannot_be_made_is_the_hosts_fault() {
+fn cache_that_cannot_be_created_is_a_host_error() {
     let (layout, directory) = (layout(), tempfile::tempdir().unwrap());
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();

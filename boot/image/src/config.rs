@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The part of an image's configuration that says how it runs. Read from the image at every start, so that a root disk in the
-//! cache does not depend on which fields are read.
+//! The part of an image's configuration that decides how it runs. Read from the image at every
+//! start, so that a root disk in the cache does not depend on which fields are read.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The image's own defaults, as its author set them.
+/// The image's own defaults.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageConfig {
-    /// In front of the command.
+    /// Precedes the command.
     pub entrypoint: Vec<String>,
-    /// The command, replaced by the user's.
+    /// Default command, which the user's replaces.
     pub cmd: Vec<String>,
     /// `NAME=value` strings.
     pub env: Vec<String>,
     /// Empty means `/`.
     pub working_dir: String,
-    /// A name, a number, `name:group` or `uid:gid`; empty means root. Resolved inside, in the image's own files.
+    /// A name, a number, `name:group` or `uid:gid`; empty means root. Resolved inside, in the
+    /// image's own files.
     pub user: String,
     /// A signal's name or number.
     pub stop_signal: Option<String>,
-    /// Paths that hold data worth keeping.
+    /// Paths of persistent data.
     pub volumes: Vec<String>,
     /// For example `80/tcp`.
     pub exposed_ports: Vec<String>,
     /// For commands in shell form; empty means `/bin/sh -c`.
     pub shell: Vec<String>,
-    /// As it stands in the configuration.
+    /// Unparsed.
     pub healthcheck: Option<serde_json::Value>,
-    /// Free text of the author.
     pub labels: BTreeMap<String, String>,
 }
 
-/// A string of the configuration that no process can have.
+/// A string of the configuration that cannot be passed to a process.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} of the image's configuration holds a NUL byte")]
 pub struct ConfigError(pub(crate) &'static str);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_and_absent_fields_are_empty() {
+    fn null_and_absent_fields_are_empty() {
         assert_eq!(parse("{}").unwrap(), ImageConfig::default());
         let nulls =
             r#"{"Entrypoint":null,"Cmd":null,"Env":null,"User":null,"Volumes":null,"Labels":null,"StopSignal":""}"#;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_docker_writes_is_kept() {
+    fn fields_that_docker_writes_are_read() {
         let config = parse(
             r#"{"Hostname":"x","User":"app","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["c"],"Entrypoint":["e"],
                 "Volumes":{"/data":{}},"WorkingDir":"/w","StopSignal":"SIGQUIT","Labels":{"k":"v"},
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_byte_in_what_becomes_a_process_is_refused() {
+    fn nul_byte_in_a_process_string_is_rejected() {
         assert!(parse(r#"{"Cmd":["a\u0000b"]}"#).unwrap_err().to_string().contains("Cmd"));
         assert!(parse(r#"{"User":"\u0000"}"#).is_err());
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Layers in, root disk out: the layers are merged into a tree in memory and a spool of file data, and these two are
-//! written as an image of the wanted format.
+//! Layers in, root disk out: the layers are merged into a tree in memory and a spool of file data,
+//! which are then written as an image of the requested format.
 
 use crate::digest::Digest;
 use crate::image::Image;
@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Bytes between two reports.
-const REPORT_EVERY: u64 = 4 << 20;
+/// Bytes between two progress reports.
+const REPORT_INTERVAL: u64 = 4 << 20;
 const VOLUME_NAME: [u8; 16] = *b"coracle-image\0\0\0";
 
 pub(crate) struct Converted {
@@ -24,23 +24,19 @@ pub(crate) struct Converted {
     pub layer_bytes: u64,
 }
 
-/// The layers of an image cannot be made into a root disk.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The file of a layer.
     #[error(transparent)]
     Layer(#[from] LayerError),
-    /// What is in a layer.
     #[error("layer {number} of {count} ({name})")]
     Merge {
         /// From 1.
         number: usize,
         count: usize,
-        /// Of the layer's file.
         name: String,
         source: MergeError,
     },
-    #[error("cannot make a temporary file for the image's data")]
+    #[error("cannot create a temporary file for the image's data")]
     Spool(#[source] io::Error),
     #[error(transparent)]
     RootDisk(#[from] RootDiskError),
@@ -57,7 +53,8 @@ impl ConvertError {
     }
 }
 
-/// Writes the root disk of `image` to the empty file `disk`; the temporary file is made in `directory`.
+/// Writes the root disk of `image` to the empty file `disk`. The temporary file is created in
+/// `directory`.
 pub(crate) fn convert(
     image: &Image,
     format: RootFormat,
@@ -75,7 +72,7 @@ pub(crate) fn convert(
         report(file_bytes);
         let mut reported = 0;
         let merged = merge.layer(&mut *stream, |stream| {
-            if stream.bytes() - reported >= REPORT_EVERY {
+            if stream.bytes() - reported >= REPORT_INTERVAL {
                 report(file_bytes + stream.file_bytes());
                 reported = stream.bytes();
             }
@@ -94,7 +91,8 @@ pub(crate) fn convert(
     Ok(Converted { root_disk_digest: written.digest, root_disk_bytes: written.bytes, layer_bytes })
 }
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
+/// and the size.
 pub(crate) fn write_root_disk(
     format: RootFormat,
     tree: &Tree,

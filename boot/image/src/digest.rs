@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Content digests as the OCI image specification writes them: `algorithm:hex`.
+//! Content digests in the form of the OCI image specification: `algorithm:hex`.
 
 use sha2::{Digest as _, Sha256, Sha512};
 use std::fmt;
 
-/// A checked digest string. What is inside is safe as a file name: the algorithm is known, the rest is lower-case hex.
+/// A checked digest string. Its parts are safe as file names: the algorithm is known, the rest is
+/// lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Digest {
     algorithm: Algorithm,
@@ -18,7 +19,6 @@ enum Algorithm {
     Sha512,
 }
 
-/// A digest string that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// Not `algorithm:hex`, or hex of the wrong length.
@@ -30,10 +30,7 @@ pub enum DigestError {
 }
 
 impl Digest {
-    /// Checks `text`.
-    ///
-    /// # Errors
-    /// See [`DigestError`]; the text in it is shortened.
+    /// Parses `text`. It is shortened in an error.
     pub(crate) fn parse(text: &str) -> Result<Self, DigestError> {
         let shown = || text.chars().take(100).map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
         let (algorithm, hex) = text.split_once(':').ok_or_else(|| DigestError::Malformed(shown()))?;
@@ -55,7 +52,6 @@ impl Digest {
         hasher.finish()
     }
 
-    /// `sha256` or `sha512`.
     pub(crate) fn algorithm(&self) -> &'static str {
         match self.algorithm {
             Algorithm::Sha256 => "sha256",
@@ -68,7 +64,7 @@ impl Digest {
         &self.hex
     }
 
-    /// Computes a digest of the same algorithm, to compare with this one.
+    /// Returns a hasher of the same algorithm, to compute a digest to compare with.
     pub(crate) fn hasher(&self) -> Hasher {
         match self.algorithm {
             Algorithm::Sha256 => Hasher::sha256(),
@@ -76,11 +72,11 @@ impl Digest {
         }
     }
 
-    /// Sixteen bytes of it, for a volume's UUID.
+    /// The first sixteen bytes, for a volume's UUID.
     pub(crate) fn first_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         for (byte, pair) in bytes.iter_mut().zip(self.hex.as_bytes().chunks(2)) {
-            let digit = |c: u8| (c as char).to_digit(16).expect("a digest holds hex digits only") as u8;
+            let digit = |c: u8| (c as char).to_digit(16).expect("a digest consists of hex digits") as u8;
             *byte = digit(pair[0]) << 4 | digit(pair[1]);
         }
         bytes
@@ -93,7 +89,6 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A digest in the making.
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Sha512(Sha512),
@@ -127,21 +122,21 @@ mod tests {
     const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn the_digest_of_nothing_is_the_well_known_one() {
+    fn digest_of_nothing_is_the_known_value() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
         assert_eq!(Digest::of(b"").first_bytes()[..3], [0xe3, 0xb0, 0xc4]);
     }
 
     #[test]
-    fn a_digest_that_would_leave_its_folder_is_malformed() {
+    fn digest_that_is_not_a_file_name_is_malformed() {
         for text in ["sha256:../../x", "sha256:", "sha256", "", &EMPTY.to_uppercase(), &EMPTY[..70], "sha512:00"] {
             assert!(Digest::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn an_unknown_algorithm_is_named_as_such() {
+    fn unknown_algorithm_has_its_own_error() {
         assert!(matches!(Digest::parse("md5:d41d8cd98f00b204e9800998ecf8427e"), Err(DigestError::UnknownAlgorithm(_))));
     }
 }

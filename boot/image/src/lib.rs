@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An image reference in, a root disk and the image's configuration out.
 //!
-//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them as one EROFS
-//! (or squashfs) image,
-//! or finds that in the cache. Layers are streamed: nothing of an image is ever extracted to a host directory, and no name
-//! in it becomes a host path.
+//! [`prepare`] finds the image that an [`ImageReference`] names, merges its layers and writes them
+//! as one EROFS (or squashfs) image, or finds that in the cache. Layers are streamed: nothing of an
+//! image is extracted to a host directory, and no name in it becomes a host path.
 //!
-//! Runs on the caller's thread; a conversion uses one more, for reading and decompressing, then for hashing.
+//! Runs on the caller's thread; a conversion uses one more, for reading and decompressing, then for
+//! hashing.
 #![forbid(unsafe_code)]
 
 mod cache;

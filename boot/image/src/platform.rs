@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Which of the images in an index is meant: operating system and processor.
+//! Operating system and processor, which select one of the images in an index.
 
 use std::fmt;
 
-/// An operating system and a processor architecture, in the words of the OCI image specification (Go's names).
+/// An operating system and a processor architecture, with the names of the OCI image specification
+/// (Go's names).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {
     /// For example `linux`.
@@ -19,8 +20,8 @@ impl Default for Platform {
 }
 
 impl Platform {
-    /// Whether an image for `os` and `architecture` runs here. `variant` is the level of the instruction set: the
-    /// ones above v1 are not offered, because the processor is not known to have them.
+    /// Whether an image for `os` and `architecture` runs here. `variant` is the level of the
+    /// instruction set: those above v1 are rejected, because the processor may lack them.
     pub(crate) fn accepts(&self, os: &str, architecture: &str, variant: &str) -> bool {
         self.os == os
             && self.architecture == architecture

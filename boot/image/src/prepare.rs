@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The one thing that this crate does, in its steps.
+//! From an image reference to a root disk, step by step.
 
 use crate::cache::{Cache, CacheError, Claim, Entry, Stored};
 use crate::config::ImageConfig;
@@ -15,65 +15,49 @@ use std::path::{Path, PathBuf};
 #[derive(Clone)]
 pub struct Prepare<'a> {
     pub reference: &'a ImageReference,
-    /// Directory of the cache; made if missing.
+    /// Directory of the cache; created if missing.
     pub cache: &'a Path,
-    /// Which of the images in an index.
+    /// Selects one of the images in an index.
     pub platform: Platform,
-    /// What the root disk is to be. Each format has its own place in the cache.
+    /// Each format has its own entry in the cache.
     pub format: RootFormat,
-    /// Called with how far a conversion is.
+    /// Called with the progress of a conversion.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
 
 /// An image, ready to start from.
 #[derive(Debug)]
 pub struct PreparedImage {
-    /// Path of the file.
     pub root_disk: PathBuf,
-    /// The same file, open for reading: it stays valid when the cache is emptied.
+    /// The same file, open for reading: it stays valid when the cache is cleared.
     pub root_disk_file: File,
-    /// `sha256:...` of the image manifest; of the configuration (docker's image id) for docker archives.
+    /// `sha256:...` of the image manifest, or for docker archives of the configuration (docker's
+    /// image id).
     pub image_digest: String,
     /// `sha256:...` of the root disk.
     pub root_disk_digest: String,
-    /// How the image is to be run.
     pub config: ImageConfig,
-    /// Whether an earlier conversion was found.
+    /// Whether the root disk was in the cache.
     pub cached: bool,
     /// Uncompressed bytes of all layers.
     pub layer_bytes: u64,
 }
 
-/// An image cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("image {reference}")]
-    Image {
-        /// As it was asked for.
-        reference: String,
-        source: ImageError,
-    },
+    Image { reference: String, source: ImageError },
     #[error("image {reference}")]
-    Convert {
-        /// As it was asked for.
-        reference: String,
-        source: ConvertError,
-    },
-    /// The host, which cannot keep what its layers hold.
+    Convert { reference: String, source: ConvertError },
+    /// The host cannot store the data of the layers.
     #[error("image {reference}, converted in {}", cache.display())]
-    Host {
-        /// As it was asked for.
-        reference: String,
-        /// Where everything is written.
-        cache: PathBuf,
-        source: Box<ConvertError>,
-    },
+    Host { reference: String, cache: PathBuf, source: Box<ConvertError> },
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
 
 impl Error {
-    /// Whether the host is at fault (no space, no permission in the cache) rather than the image.
+    /// Whether the cause is the host (no space, no permission in the cache) rather than the image.
     #[must_use]
     pub fn is_host(&self) -> bool {
         match self {
@@ -83,16 +67,14 @@ impl Error {
     }
 }
 
-/// Finds the image and its root disk, converting it if the cache has none.
+/// Finds the image and its root disk, converting the image if the cache has no root disk.
 ///
-/// A start from the cache reads the image's index, manifest and configuration, and neither layers nor the root disk. Of
-/// several processes that need the same conversion one does it and the others wait. A conversion that fails or is
-/// killed leaves nothing that a later one would take for complete.
-///
-/// # Errors
-/// See [`Error`]. The chain of sources names the image, the layer, the entry.
+/// A start from the cache reads the image's index, manifest and configuration, but neither layers
+/// nor the root disk. Of several processes that need the same conversion one does it and the others
+/// wait. A conversion that fails or is killed leaves nothing that looks complete. The sources of an
+/// error name the image, the layer and the entry.
 pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
-    let report = |progress| request.progress.map_or((), |hear| hear(progress));
+    let report = |progress| request.progress.map_or((), |callback| callback(progress));
     let reference = || request.reference.to_string();
     let image = Image::open(request.reference, &request.platform)
         .map_err(|source| Error::Image { reference: reference(), source })?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where an image is, as people write it: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, or
-//! the path alone.
+//! References to local images: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+//! `docker-archive:FILE[:TAG]`, or a path alone.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,22 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageReference {
     /// A directory with `oci-layout`, `index.json` and `blobs`.
-    OciLayout {
-        path: PathBuf,
-        /// Which image of it.
-        tag: Option<String>,
-    },
-    /// The same in a tar file.
-    OciArchive {
-        path: PathBuf,
-        /// Which image of it.
-        tag: Option<String>,
-    },
-    /// What `docker save` writes.
+    OciLayout { path: PathBuf, tag: Option<String> },
+    /// An OCI layout in a tar file.
+    OciArchive { path: PathBuf, tag: Option<String> },
+    /// Output of `docker save`.
     DockerArchive {
         path: PathBuf,
-        /// Which image of it: a tag, or a name with a tag.
+        /// A tag, or a name with a tag.
         tag: Option<String>,
     },
 }
 
-/// Text that names no image we can read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {
-    /// Nothing, or a prefix with nothing behind it.
-    #[error("image `{0}` names no path; {SUPPORTED}")]
+    #[error("image `{0}`: no path given; {SUPPORTED}")]
     Empty(String),
-    /// A transport of the container tools that is not here yet.
+    /// A transport of other container tools.
     #[error("image `{0}`: `{1}:` is not supported yet; {SUPPORTED}")]
     Transport(String, String),
     /// A name in a registry.
@@ -50,24 +40,23 @@ pub enum ReferenceError {
         /// Directory and tag for a local copy.
         layout: String,
     },
-    /// Neither a path that exists, nor a transport, nor a name that a registry can have.
+    /// Neither an existing path, nor a transport, nor a valid name in a registry.
     #[error("image `{0}`: no such file or directory; {SUPPORTED}")]
     Name(String),
-    /// It begins as a path does, and nothing is there.
+    /// A path that does not exist.
     #[error("image `{0}`: no such file or directory")]
     Missing(String),
-    #[error("image name holds a NUL byte")]
+    #[error("image name contains a NUL byte")]
     Nul,
 }
 
 const SUPPORTED: &str = "supported are oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:TAG]";
-const FOREIGN: [&str; 6] = ["docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
+const OTHER_TRANSPORTS: [&str; 6] =
+    ["docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
 
 impl ImageReference {
-    /// Reads `text`. A path without a prefix is looked into to tell a layout from the two kinds of archive.
-    ///
-    /// # Errors
-    /// See [`ReferenceError`]. That the path of a prefixed form exists is not checked here.
+    /// Parses `text`. A path without a prefix is opened to distinguish a layout from the two kinds
+    /// of archive; with a prefix it is not checked.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if text.contains('\0') {
             return Err(ReferenceError::Nul);
@@ -101,7 +90,7 @@ impl ImageReference {
         }
         Err(match split {
             Some(("docker", name)) => registry(text, name.trim_start_matches('/')),
-            Some((transport, _)) if FOREIGN.contains(&transport) => {
+            Some((transport, _)) if OTHER_TRANSPORTS.contains(&transport) => {
                 ReferenceError::Transport(text.into(), transport.into())
             }
             _ if text.starts_with(['/', '.']) => ReferenceError::Missing(text.into()),
@@ -117,7 +106,6 @@ impl ImageReference {
         }
     }
 
-    /// Which image of it, if said.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         match self {
@@ -128,7 +116,8 @@ impl ImageReference {
     }
 }
 
-/// The rejection of a `name` in a registry, completed as docker completes it: `alpine` is `docker.io/library/alpine`.
+/// Returns the error for a `name` in a registry, which is completed as in docker: `alpine` is
+/// `docker.io/library/alpine`.
 fn registry(text: &str, name: &str) -> ReferenceError {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     let first = |c: char| c.is_ascii_alphanumeric();
@@ -145,7 +134,8 @@ fn registry(text: &str, name: &str) -> ReferenceError {
     ReferenceError::Registry { text: text.into(), source_name, layout }
 }
 
-/// Splits `PATH[:TAG]` at the first colon, as the container tools do, unless the whole is a path that exists.
+/// Splits `PATH[:TAG]` at the first colon, as the container tools do, unless all of it is an
+/// existing path.
 fn split_tag(text: &str) -> (PathBuf, Option<String>) {
     match text.split_once(':') {
         Some((path, tag)) if !tag.is_empty() && !Path::new(text).exists() => (path.into(), Some(tag.into())),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! References: what people write and what it must mean.
+//! References and their meaning.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn layout(path: &str, tag: Option<&str>) -> ImageReference {
 }
 
 #[test]
-fn a_prefix_a_path_and_a_tag_are_told_apart() {
+fn parse_splits_prefix_path_and_tag() {
     let cases = [
         ("oci:images/busybox", "oci:images/busybox"),
         ("oci:images/busybox:", "oci:images/busybox"),
@@ -24,7 +24,7 @@ fn a_prefix_a_path_and_a_tag_are_told_apart() {
 }
 
 #[test]
-fn a_folder_whose_name_holds_a_colon_is_found() {
+fn directory_with_a_colon_in_its_name_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a:b");
     std::fs::create_dir(&path).unwrap();
@@ -34,7 +34,7 @@ fn a_folder_whose_name_holds_a_colon_is_found() {
 }
 
 #[test]
-fn what_is_not_supported_says_what_is() {
+fn unsupported_reference_lists_the_supported_ones() {
     for text in ["docker-daemon:x:y", "no name", "a//b", "oci:", ""] {
         let message = ImageReference::parse(text).unwrap_err().to_string();
         assert!(message.contains("oci:DIR[:TAG]"), "{text}: {message}");
@@ -45,7 +45,7 @@ fn what_is_not_supported_says_what_is() {
 }
 
 #[test]
-fn names_in_a_registry_are_answered_with_a_command_that_copies() {
+fn registry_name_is_rejected_with_a_copy_command() {
     for (text, source, layout) in [
         ("busybox", "docker.io/library/busybox", "busybox"),
         ("busybox:1.36", "docker.io/library/busybox:1.36", "busybox:1.36"),
@@ -64,7 +64,7 @@ fn names_in_a_registry_are_answered_with_a_command_that_copies() {
 }
 
 #[test]
-fn a_missing_path_is_called_missing_and_a_nul_byte_refused() {
+fn missing_path_and_nul_byte_are_rejected() {
     assert!(matches!(ImageReference::parse("./no/such/thing"), Err(ReferenceError::Missing(_))));
     assert!(matches!(ImageReference::parse("oci:a\0b"), Err(ReferenceError::Nul)));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One file without a name that takes the data of all files while layers are merged. What later layers replace stays in
-//! it and is not copied into the root disk.
+//! An O_TMPFILE file for the data of all files while layers are merged. Data that later layers
+//! replace stays in it, and is not copied into the root disk.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -8,23 +8,24 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Small files are gathered to writes of this size.
-const BUFFER: usize = 1 << 20;
+/// Small files are collected into writes of this size.
+const WRITE_BUF_SIZE: usize = 1 << 20;
 
 pub(crate) struct Spool {
     file: File,
     buffer: Vec<u8>,
-    /// Bytes appended, with those in the buffer.
+    /// Bytes appended, including those in the buffer.
     length: u64,
 }
 
 impl Spool {
-    /// A spool on the file system of `directory`. It vanishes with its descriptor, also when the process is killed.
+    /// Creates a spool on the file system of `directory`. It is freed with its descriptor, even if
+    /// the process is killed.
     pub(crate) fn create(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let file = match rustix::fs::open(directory, flags | OFlags::TMPFILE, Mode::RUSR | Mode::WUSR) {
             Ok(file) => File::from(file),
-            // Not every file system has files without names.
+            // Not every file system has O_TMPFILE.
             Err(_) => {
                 let path = directory.join("spool");
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
@@ -32,19 +33,19 @@ impl Spool {
                 file
             }
         };
-        Ok(Self { file, buffer: Vec::with_capacity(BUFFER), length: 0 })
+        Ok(Self { file, buffer: Vec::with_capacity(WRITE_BUF_SIZE), length: 0 })
     }
 
-    /// Where the next byte will be.
+    /// Offset of the next byte.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + bytes.len() > BUFFER {
+        if self.buffer.len() + bytes.len() > WRITE_BUF_SIZE {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER / 4 {
+        if bytes.len() >= WRITE_BUF_SIZE / 4 {
             self.flush()?;
             self.file.write_all(bytes)?;
         } else {
@@ -69,7 +70,7 @@ impl Spool {
 pub(crate) struct SpoolFile(File);
 
 impl SpoolFile {
-    /// Fills `into` from `offset` on.
+    /// Fills `into` from `offset`.
     pub(crate) fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(into, offset)
     }

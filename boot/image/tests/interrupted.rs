@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Conversions that are killed, or run out of space, at a hundred different bytes. Each runs in a process of its own,
-//! which is this test binary again under a file size limit: at the limit the kernel kills a writer, or fails its write
-//! if the signal is ignored.
+//! Conversions that are killed, or run out of space, at a hundred different bytes. Each runs in a
+//! process of its own: this test binary under a file size limit, at which the kernel kills the
+//! writer, or fails its write if the signal is ignored.
 
 use oci_image::{ImageReference, Platform, Prepare, PreparedImage, RootFormat, prepare};
 use sha2::{Digest as _, Sha256};
@@ -11,10 +11,10 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 const POINTS: u64 = 100;
-/// What the image's files hold; the limits are spread over it.
+/// Size of the image's files; the limits are spread over it.
 const BYTES: usize = 400_000;
 const SIGXFSZ: i32 = 25;
-/// Exit status of a conversion that failed and said that the host is at fault.
+/// Exit status of a conversion that failed with a host error.
 const FAILED: i32 = 33;
 
 fn blob(layout: &Path, bytes: &[u8]) -> String {
@@ -23,7 +23,7 @@ fn blob(layout: &Path, bytes: &[u8]) -> String {
     format!(r#"{{"digest":"sha256:{hex}","size":{}}}"#, bytes.len())
 }
 
-/// A layout whose image has a few files.
+/// A layout with one image of a few files.
 fn layout() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("blobs/sha256")).unwrap();
@@ -55,7 +55,7 @@ fn convert(layout: &Path, cache: &Path) -> Result<PreparedImage, oci_image::Erro
     })
 }
 
-/// Runs a conversion that may write files of at most `limit` units of 512 bytes.
+/// Runs a conversion with a file size limit of `limit` units of 512 bytes.
 fn limited(layout: &Path, cache: &Path, limit: u64, before: &str) -> ExitStatus {
     let script =
         format!("ulimit -c 0; ulimit -f {limit}; {before} exec \"$0\" --quiet --exact --ignored one_conversion");
@@ -74,23 +74,23 @@ fn limited(layout: &Path, cache: &Path, limit: u64, before: &str) -> ExitStatus 
 fn one_conversion() {
     let path = |name| std::path::PathBuf::from(std::env::var_os(name).expect("set by the other tests"));
     if let Err(error) = convert(&path("LAYOUT"), &path("CACHE")) {
-        assert!(error.is_host(), "running out of space is the host's fault: {error}");
+        assert!(error.is_host(), "running out of space is a host error: {error}");
         std::process::exit(FAILED);
     }
 }
 
-/// Names in the cache that are no finished root disk.
+/// Number of unfinished directories in the cache.
 fn leftovers(cache: &Path) -> usize {
     let Ok(entries) = fs::read_dir(cache.join("images/v1")) else { return 0 };
     entries.filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b".")).count()
 }
 
 #[test]
-fn a_kill_at_any_byte_leaves_no_half_root_disk_and_the_next_run_succeeds() {
+fn kill_at_any_byte_leaves_nothing_in_the_way() {
     let layout = layout();
     let (mut killed, mut finished) = (0, 0);
-    let whole = tempfile::tempdir().unwrap();
-    let expected = convert(layout.path(), whole.path()).unwrap().root_disk_digest;
+    let complete = tempfile::tempdir().unwrap();
+    let expected = convert(layout.path(), complete.path()).unwrap().root_disk_digest;
     let cache = tempfile::tempdir().unwrap();
     for point in 0..POINTS {
         let limit = point * (BYTES as u64 / 512 + 40) / POINTS;
@@ -109,7 +109,7 @@ fn a_kill_at_any_byte_leaves_no_half_root_disk_and_the_next_run_succeeds() {
 }
 
 #[test]
-fn a_write_that_fails_at_any_byte_leaves_nothing() {
+fn failed_write_at_any_byte_leaves_nothing() {
     let layout = layout();
     let (mut failed, mut finished) = (0, 0);
     for point in 0..POINTS {

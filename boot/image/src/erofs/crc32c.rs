@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! CRC-32C without the final inversion, as the superblock stores it. A few kilobytes once an image: no table.
+//! CRC-32C without the final inversion, as in the superblock. Without a table: it runs over one
+//! block per image.
 
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc, byte| {
@@ -10,7 +11,7 @@ pub(super) fn crc32c(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_check_value_of_the_polynomial_comes_out() {
+    fn crc32c_returns_the_check_value() {
         assert_eq!(!super::crc32c(b"123456789"), 0xe306_9283);
     }
 }

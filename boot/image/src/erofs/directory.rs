@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Directories: blocks of entries followed by their names, in the order of the names, so that the kernel finds a name
-//! by two binary searches.
+//! Directories: blocks of entries followed by their names, sorted by name, so that the kernel finds
+//! a name by two binary searches.
 
 use super::BLOCK;
 use super::format::Dirent;
@@ -9,7 +9,7 @@ use zerocopy::IntoBytes as _;
 /// One name: bytes, inode number, file type.
 pub(super) type Name<'a> = (&'a [u8], u64, u8);
 
-/// Sorted names of children with `.` and `..` where these two sort: a few characters come before the dot.
+/// Inserts `.` and `..` into sorted names of children: a few characters sort before the dot.
 pub(super) fn with_dots<'a>(names: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     let mut names = names.peekable();
     let mut dots = [&b"."[..], b".."].into_iter().peekable();
@@ -20,7 +20,7 @@ pub(super) fn with_dots<'a>(names: impl Iterator<Item = &'a [u8]>) -> impl Itera
     })
 }
 
-/// Bytes of a directory with names of these lengths.
+/// Size of a directory with names of these lengths.
 pub(super) fn size(lengths: impl Iterator<Item = usize>) -> u64 {
     let (mut full, mut used) = (0, 0);
     for length in lengths {
@@ -34,7 +34,7 @@ pub(super) fn size(lengths: impl Iterator<Item = usize>) -> u64 {
     full + used
 }
 
-/// The directory's contents: whole blocks, and the last one as far as it is used. `names` are sorted.
+/// Encodes a directory with sorted `names`: full blocks, and the used part of the last one.
 pub(super) fn encode(names: &[Name<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = names;
@@ -71,14 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dots_stand_where_they_sort() {
+    fn with_dots_inserts_dots_in_sort_order() {
         let names = [&b"!"[..], b"-x", b"..a", b".a", b"a"];
         let sorted: Vec<&[u8]> = with_dots(names.into_iter()).collect();
         assert_eq!(sorted, [&b"!"[..], b"-x", b".", b"..", b"..a", b".a", b"a"]);
     }
 
     #[test]
-    fn the_size_is_that_of_what_is_encoded() {
+    fn size_is_the_length_of_the_encoding() {
         for count in [1, 2, 15, 16, 200, 1000] {
             let names: Vec<Vec<u8>> =
                 (0..count).map(|n| format!("{n:0width$}", width = 1 + n % 255).into_bytes()).collect();

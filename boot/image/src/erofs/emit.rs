@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Writes what was planned.
+//! Writes the image according to the plan.
 
 use super::format::*;
 use super::plan::{Place, Plan};
@@ -10,7 +10,8 @@ use crate::tree::{Content, Data, Extent, Node, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
+/// and the size.
 pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,
@@ -31,7 +32,7 @@ pub(crate) fn write(
     Ok(Written { digest, bytes })
 }
 
-/// Puts the checksum into the first block.
+/// Stores the checksum in the first block.
 fn seal(start: &mut [u8]) {
     let block = &mut start[SUPER_OFFSET as usize..BLOCK as usize];
     let checksum = crc32c::crc32c(block);
@@ -63,7 +64,7 @@ impl Emitter<'_> {
         Ok(output.bytes(superblock.as_bytes())?)
     }
 
-    /// The inode with its attributes and what else is kept with it.
+    /// Writes the inode with its attributes and its inline data.
     fn inode(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         let node = self.tree.node(place.node);
         let metadata = &node.metadata;
@@ -97,14 +98,14 @@ impl Emitter<'_> {
                 Ok(output.bytes(&bytes[(place.blocks * BLOCK) as usize..])?)
             }
             Content::Symlink(target) => Ok(output.bytes(target)?),
-            Content::Regular { data: Data::Whole(start), .. } => {
+            Content::Regular { data: Data::Contiguous(start), .. } => {
                 self.spool.copy(start + place.blocks * BLOCK, place.tail(), output)
             }
             _ => Ok(()),
         }
     }
 
-    /// The inode's field that means something else for each type.
+    /// The inode's field whose meaning depends on the type.
     fn union(&self, node: &Node, place: &Place) -> u32 {
         match node.content {
             Content::CharacterDevice { major, minor } | Content::BlockDevice { major, minor } => {
@@ -148,7 +149,7 @@ impl Emitter<'_> {
                 output.zeros_to(place.block * BLOCK)?;
                 Ok(output.bytes(target)?)
             }
-            Content::Regular { data: Data::Whole(start), .. } => {
+            Content::Regular { data: Data::Contiguous(start), .. } => {
                 output.zeros_to(place.block * BLOCK)?;
                 self.spool.copy(*start, place.size.min(place.blocks * BLOCK), output)
             }
@@ -161,7 +162,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Block addresses of the chunks.
+    /// Writes the block addresses of the chunks.
     fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), RootDiskError> {
         let chunks = Chunks::of(place.size);
         let mut stored = chunks.stored(extents).peekable();
@@ -180,7 +181,7 @@ impl Emitter<'_> {
     }
 }
 
-/// Bits of the inode's mode (`S_IFMT`), and the number that directories use.
+/// Bits of the inode's mode (`S_IFMT`), and the type number in directories.
 fn file_type(node: &Node) -> (u16, u8) {
     match node.content {
         Content::Regular { .. } => (0o100_000, 1),

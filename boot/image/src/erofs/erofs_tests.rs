@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Images as they are read back, by a reader of the tests and by `fsck.erofs` where it is installed.
+//! Images, read back by the tests' own reader and by `fsck.erofs` where it is installed.
 
 use crate::testing::{Archive, Member, Model, files_of, image_of, names, read_back, step};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn fsck(image: &[u8]) -> Option<bool> {
 }
 
 #[test]
-fn files_of_every_size_around_a_block_come_back() {
+fn files_of_sizes_around_a_block_survive() {
     let sizes =
         [0, 1, 1023, 1024, 1025, 3968, 4031, 4032, 4033, 4095, 4096, 4097, 5120, 5121, 8191, 8192, 70_000, 3_000_000];
     let data = |size: usize| (0..size).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>();
@@ -29,7 +29,7 @@ fn files_of_every_size_around_a_block_come_back() {
 }
 
 #[test]
-fn metadata_comes_back() {
+fn metadata_survives() {
     let layer = Archive::of([
         Member::file("none", "x").mode(0),
         Member::file("suid", "x").mode(0o6755).owner(0o7777777, 5),
@@ -52,7 +52,7 @@ fn metadata_comes_back() {
 }
 
 #[test]
-fn attributes_come_back_also_when_they_are_larger_than_a_block() {
+fn attributes_larger_than_a_block_survive() {
     let layer = Archive::of([
         Member::file("a", "data")
             .pax("SCHILY.xattr.security.capability", b"\x01\n\x00=")
@@ -73,7 +73,7 @@ fn attributes_come_back_also_when_they_are_larger_than_a_block() {
 }
 
 #[test]
-fn large_directories_and_names_that_sort_before_the_dot_come_back() {
+fn large_directories_and_names_before_the_dot_survive() {
     let long = |n: usize| format!("{n:04}{}", "n".repeat(n % 250));
     let members = (0..3000).map(|n| Member::file(format!("d/{}", long(n)), ""));
     let odd = ["!", "-", "+x", "...", "..a", ".a", "\u{e9}", "~"].map(|name| Member::file(format!("o/{name}"), name));
@@ -84,7 +84,7 @@ fn large_directories_and_names_that_sort_before_the_dot_come_back() {
 }
 
 #[test]
-fn sparse_files_come_back_without_taking_the_space_of_their_holes() {
+fn sparse_files_survive_without_space_for_holes() {
     let sparse = |name: &str, data: &[u8], map: &str, size: u64| {
         Member::file(name, data).pax("GNU.sparse.map", map).pax("GNU.sparse.size", size.to_string())
     };
@@ -115,7 +115,7 @@ fn sparse_files_come_back_without_taking_the_space_of_their_holes() {
 }
 
 #[test]
-fn an_image_that_would_be_too_large_is_refused_before_it_is_written() {
+fn too_large_image_is_rejected_before_it_is_written() {
     // One byte in each of 65,536 chunks of 2^47 bytes: every chunk would have to be stored.
     let map: Vec<String> = (0..1000u64).map(|n| format!("{},1", n << 50)).collect();
     let member = Member::file("s", vec![1; 1000])
@@ -129,7 +129,7 @@ fn an_image_that_would_be_too_large_is_refused_before_it_is_written() {
 }
 
 #[test]
-fn what_an_upper_layer_replaced_takes_no_space() {
+fn replaced_data_takes_no_space() {
     let lower = Archive::of([Member::file("a", vec![1; 1 << 20])]);
     let upper = Archive::of([Member::file("a", vec![2; 1 << 20])]);
     let image = image_of(&[lower.bytes(), upper.bytes()]).unwrap();
@@ -138,7 +138,7 @@ fn what_an_upper_layer_replaced_takes_no_space() {
 }
 
 #[test]
-fn an_empty_image_is_a_root_directory() {
+fn empty_image_is_a_root_directory() {
     let image = image_of(&[]).unwrap();
     assert_eq!((image.len(), names(&read_back(&image))), (4096, vec![""]));
     assert_ne!(fsck(&image), Some(false));
@@ -148,7 +148,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn random_layers_merge_as_the_model_says(
+    fn random_layers_merge_as_in_the_model(
         layers in prop::collection::vec(prop::collection::vec(step(), 0..20), 1..5),
     ) {
         let mut model = Model::default();

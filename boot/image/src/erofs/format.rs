@@ -44,7 +44,7 @@ pub(super) struct SuperBlock {
     pub reserved: [u8; 24],
 }
 
-/// Where an inode's data is, for `Inode::format`.
+/// Place of an inode's data, for `Inode::format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DataLayout {
     FlatPlain = 0,
@@ -58,7 +58,7 @@ pub(super) enum DataLayout {
 pub(super) struct Inode {
     /// Bit 0: extended form; bits 1 to 3: [`DataLayout`].
     pub format: U16,
-    /// 0 without attributes, else 1 for the header and 1 for each 4 bytes behind it.
+    /// 0 without attributes, else 1 for the header plus 1 per 4 bytes of attributes.
     pub xattr_icount: U16,
     pub mode: U16,
     pub reserved: U16,
@@ -83,7 +83,7 @@ pub(super) struct Dirent {
     pub reserved: u8,
 }
 
-/// In front of an inode's attributes.
+/// Precedes an inode's attributes.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct XattrHeader {

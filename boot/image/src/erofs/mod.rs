@@ -5,12 +5,13 @@
 //! | from | what |
 //! |---|---|
 //! | byte 1024 | superblock |
-//! | behind it | inodes, each with its extended attributes and its tail, directory or sparse map if that fits |
-//! | next block | whole blocks of large directories |
-//! | next block | whole blocks of files, in the order of the inodes |
+//! | after it | inodes, each with its extended attributes and its tail, directory or sparse map if that fits |
+//! | next block | full blocks of large directories |
+//! | next block | full blocks of files, in the order of the inodes |
 //!
-//! A directory's inode is followed by those of its files, then by its subdirectories in the same manner: what a path
-//! look-up and an `ls -l` touch lies together, because a guest's kernel reads such metadata one 4-KiB block at a time.
+//! A directory's inode is followed by those of its files, then by its subdirectories in the same
+//! way. A path look-up or an `ls -l` then touches adjacent inodes, because a guest's kernel reads
+//! such metadata one 4-KiB block at a time.
 
 mod crc32c;
 mod directory;

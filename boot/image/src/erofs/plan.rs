@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Decides where everything goes before the first byte is written: the inodes one after another, then the blocks.
+//! The layout of an image, computed before the first byte is written: first all inodes, then the
+//! blocks.
 
 use super::directory::{self, with_dots};
 use super::format::{DataLayout, INODE_SLOT, Inode, SUPER_OFFSET, SuperBlock};
@@ -8,36 +9,37 @@ use crate::limits;
 use crate::root_disk::{Chunks, RootDiskError};
 use crate::tree::{Content, Data, NodeId, Tree};
 
-/// Longest tail of a file that is kept with its inode. A tail saves its block and, for a short file, a request of the
-/// guest; but it spreads the inodes, and those are read one block at a time.
+/// A longer tail of a file is not stored with its inode. An inline tail saves a block and, for a
+/// short file, a request of the guest; but it spreads the inodes, which are read one block at a
+/// time.
 const MAX_FILE_TAIL: u64 = 1024;
 
-/// Where one inode and its data go.
+/// The place of one inode and its data.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub node: NodeId,
     /// Byte offset of the inode.
     pub offset: u64,
     pub layout: DataLayout,
-    /// Bytes of the file.
+    /// Size of the file.
     pub size: u64,
     pub xattr_size: u64,
-    /// First of the blocks, if there are any.
+    /// First block, if there are any.
     pub block: u64,
     /// Blocks outside of the inode.
     pub blocks: u64,
     pub nlink: u32,
-    /// Inode of the directory above, for directories.
+    /// For directories, the inode of the parent.
     pub parent: NodeId,
 }
 
 impl Place {
-    /// The number by which directories refer to it.
+    /// The number that directories refer to.
     pub(super) fn nid(&self) -> u64 {
         self.offset / INODE_SLOT
     }
 
-    /// Bytes kept with the inode.
+    /// Bytes stored with the inode.
     pub(super) fn tail(&self) -> u64 {
         if self.layout == DataLayout::FlatInline { self.size % BLOCK } else { 0 }
     }
@@ -49,7 +51,7 @@ pub(super) struct Plan {
     pub places: Vec<Place>,
     /// Position in `places` by node.
     positions: Vec<u32>,
-    /// Blocks of the image.
+    /// Size of the image in blocks.
     pub blocks: u64,
     pub chunked: bool,
 }
@@ -81,8 +83,8 @@ impl Plan {
             directories.extend(below.rev().map(|child| (child.node, id)));
         }
         plan.blocks = next.div_ceil(BLOCK);
-        // Maps of sparse files can be large without any data.
-        if next > limits::UNCOMPRESSED_BYTES {
+        // Maps of sparse files can be large even without data.
+        if next > limits::MAX_UNCOMPRESSED_BYTES {
             return Err(RootDiskError::TooLarge);
         }
         plan.place_blocks(tree, |content| matches!(content, Content::Directory(_)))?;
@@ -94,7 +96,8 @@ impl Plan {
         &self.places[self.positions[node.index()] as usize]
     }
 
-    /// Gives `node` the next place for an inode. Kept in one block: the inode, and an inode with its tail.
+    /// Assigns the next place to an inode. An inode, and an inode with its tail, must not cross a
+    /// block.
     fn place(&mut self, tree: &Tree, id: NodeId, parent: NodeId, next: &mut u64) {
         let node = tree.node(id);
         let xattr_size = xattr::size(&node.metadata.xattrs);
@@ -137,13 +140,13 @@ impl Plan {
         self.places.push(place);
     }
 
-    /// Gives blocks to the inodes whose content is `wanted`.
+    /// Assigns blocks to the inodes whose content is `wanted`.
     fn place_blocks(&mut self, tree: &Tree, wanted: impl Fn(&Content) -> bool) -> Result<(), RootDiskError> {
         for place in self.places.iter_mut().filter(|place| wanted(&tree.node(place.node).content)) {
             place.block = self.blocks;
             self.blocks += place.blocks;
-            // Checked on the way: the sizes of sparse files are what an archive says they are.
-            if self.blocks > limits::UNCOMPRESSED_BYTES / BLOCK {
+            // Checked here: the sizes of sparse files come from the archive.
+            if self.blocks > limits::MAX_UNCOMPRESSED_BYTES / BLOCK {
                 return Err(RootDiskError::TooLarge);
             }
         }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Extended attributes, kept beside their inode.
+//! Extended attributes, stored with their inode.
 
 use super::format::{XattrEntry, XattrHeader};
 use crate::tree::{Xattrs, xattr_namespace as namespace};
 use zerocopy::IntoBytes as _;
 
-/// Bytes that [`encode`] will write; a multiple of 4.
+/// Size of the output of [`encode`], a multiple of 4.
 pub(super) fn size(xattrs: &Xattrs) -> u64 {
     if xattrs.is_empty() {
         return 0;
@@ -18,7 +18,7 @@ pub(super) fn size(xattrs: &Xattrs) -> u64 {
     (size_of::<XattrHeader>() + entries) as u64
 }
 
-/// `Inode::xattr_icount` for that many bytes.
+/// `Inode::xattr_icount` for attributes of that size.
 pub(super) fn count(size: u64) -> u16 {
     match size {
         0 => 0,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `docker save` writes: `manifest.json` lists images by the names of archive members. The image is identified by
-//! the digest of its configuration (docker calls it the image id), which vouches for the layers through their diff ids.
+//! Archives of `docker save`: `manifest.json` lists images by the names of archive members. The
+//! image is identified by the digest of its configuration (docker's image id), which covers the
+//! layers through their diff ids.
 
 use super::documents::{self, DockerImage, ImageDocument};
 use super::{Image, ImageError, Location, assemble, listing, other_platform};
@@ -8,12 +9,13 @@ use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::source::{Source, SourceError};
 
-/// Finds the image named `tag` (a whole name with its tag, or the tag alone). Without it: the only one, else `latest`.
+/// Finds the image named `tag` (a name with its tag, or the tag alone). Without `tag`: the only
+/// one, else `latest`.
 pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Result<Image, ImageError> {
     let images: Vec<DockerImage> = documents::parse(&source.read("manifest.json")?, "manifest.json")?;
     let image = choose(&source, images, tag)?;
     let layers = image.layers.unwrap_or_default();
-    if layers.len() > crate::limits::LAYERS {
+    if layers.len() > crate::limits::MAX_LAYERS {
         return Err(ImageError::Layers { name: "manifest.json".into(), count: layers.len() });
     }
     let bytes = source.read(&image.config)?;
@@ -52,7 +54,7 @@ fn choose(source: &Source, images: Vec<DockerImage>, tag: Option<&str>) -> Resul
     position.and_then(|position| images.into_iter().nth(position)).ok_or_else(empty)
 }
 
-/// Whether `wanted` is the whole of `name`, its tag, or its short form without docker's own registry.
+/// Whether `wanted` is `name`, its tag, or its short form without docker's own registry.
 fn is_named(name: &str, wanted: &str) -> bool {
     let tag = name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
     let short = |name: &str| {

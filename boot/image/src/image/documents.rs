@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The JSON documents of an image: OCI image specification (index, manifest, configuration) and what `docker save`
-//! adds. Fields that we do not need are not named; media types are not trusted, the shape of a document decides what it
-//! is.
+//! The JSON documents of an image: OCI image specification (index, manifest, configuration) and
+//! docker's `manifest.json`. Only the necessary fields are declared. The fields of a document
+//! decide its type, not the media type.
 
 use super::ImageError;
 use crate::config::ConfigObject;
@@ -15,13 +15,11 @@ pub(crate) enum Document {
     Manifest(Manifest),
 }
 
-/// What an image consists of.
 pub(crate) struct Manifest {
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
 }
 
-/// A reference to content.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Descriptor {
     pub digest: String,
@@ -69,20 +67,19 @@ struct AnyDocument {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// `bytes` as JSON of the wanted shape; `name` is for the message.
+/// Parses JSON; `name` is for the message.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str) -> Result<T, ImageError> {
     serde_json::from_slice(bytes).map_err(|source| ImageError::Json { name: name.into(), source })
 }
 
 impl Document {
-    /// Reads an index or a manifest, whichever it is.
     pub(crate) fn parse(bytes: &[u8], name: &str) -> Result<Self, ImageError> {
         let document: AnyDocument = parse(bytes, name)?;
         match document {
             AnyDocument { manifests: Some(_), layers: Some(_), .. } => Err(ImageError::Ambiguous(name.into())),
             AnyDocument { manifests: Some(manifests), .. } => Ok(Self::Index(manifests)),
             AnyDocument { config: Some(config), layers: Some(layers), .. } => {
-                if layers.len() > crate::limits::LAYERS {
+                if layers.len() > crate::limits::MAX_LAYERS {
                     return Err(ImageError::Layers { name: name.into(), count: layers.len() });
                 }
                 Ok(Self::Manifest(Manifest { config, layers }))
@@ -94,7 +91,7 @@ impl Document {
 }
 
 impl Descriptor {
-    /// The tag under which an index offers it.
+    /// The tag of an entry of an index.
     pub(crate) fn tag(&self) -> Option<&str> {
         self.annotations.as_ref()?.get("org.opencontainers.image.ref.name").map(String::as_str)
     }

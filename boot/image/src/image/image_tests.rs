@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Documents of images: which image is meant, and documents that lie.
+//! Documents of images: selection of an image, and invalid documents.
 
 use super::*;
 use crate::testing::{Archive, Layout, Member};
@@ -19,7 +19,7 @@ fn open(layout: &Layout, tag: Option<&str>) -> Result<Image, ImageError> {
 }
 
 fn message(layout: &Layout, tag: Option<&str>) -> String {
-    open(layout, tag).err().expect("the image is not acceptable").to_string()
+    open(layout, tag).err().expect("the image must be rejected").to_string()
 }
 
 fn tagged(mut descriptor: Value, tag: &str) -> Value {
@@ -28,7 +28,7 @@ fn tagged(mut descriptor: Value, tag: &str) -> Value {
 }
 
 #[test]
-fn the_only_image_needs_no_tag() {
+fn single_image_needs_no_tag() {
     let layout = Layout::of(&[layer("a"), layer("b")], plain);
     let image = open(&layout, None).unwrap();
     assert_eq!(image.layers.len(), 2);
@@ -36,7 +36,7 @@ fn the_only_image_needs_no_tag() {
 }
 
 #[test]
-fn a_tag_chooses_and_latest_is_the_default() {
+fn tag_selects_and_latest_is_the_default() {
     let layout = Layout::new();
     let images = ["one", "two"].map(|name| layout.image(&[layer(name)], plain, json!({})));
     layout.index(&[tagged(images[0].clone(), "one"), tagged(images[1].clone(), "two")]);
@@ -52,30 +52,30 @@ fn a_tag_chooses_and_latest_is_the_default() {
 }
 
 #[test]
-fn a_nested_index_is_searched_for_the_platform() {
+fn nested_index_is_searched_for_the_platform() {
     let layout = Layout::new();
-    let foreign = layout.image(&[layer("arm")], plain, json!({"architecture": "arm64"}));
+    let other = layout.image(&[layer("arm")], plain, json!({"architecture": "arm64"}));
     let ours = layout.image(&[layer("amd")], plain, json!({}));
     let with = |mut image: Value, os: &str, architecture: &str| {
         image["platform"] = json!({"os": os, "architecture": architecture});
         image
     };
     let images = [
-        with(foreign.clone(), "unknown", "unknown"),
-        with(foreign.clone(), "linux", "arm64"),
+        with(other.clone(), "unknown", "unknown"),
+        with(other.clone(), "linux", "arm64"),
         with(ours.clone(), "linux", "amd64"),
     ];
     let inner = layout.document(&json!({"manifests": images}));
     layout.index(&[tagged(layout.document(&json!({"manifests": [inner]})), "multi")]);
     assert_eq!(open(&layout, Some("multi")).unwrap().digest.to_string(), ours["digest"].as_str().unwrap());
-    layout.index(&[with(foreign.clone(), "linux", "arm64")]);
+    layout.index(&[with(other.clone(), "linux", "arm64")]);
     assert_eq!(message(&layout, None), "no image for linux/amd64 (there is: linux/arm64)");
-    layout.index(&[foreign]);
-    assert_eq!(message(&layout, None), "no image for linux/amd64 (there is: linux/arm64)", "the configuration says so");
+    layout.index(&[other]);
+    assert_eq!(message(&layout, None), "no image for linux/amd64 (there is: linux/arm64)", "from the configuration");
 }
 
 #[test]
-fn indexes_are_nested_a_few_times_only() {
+fn index_nesting_is_bounded() {
     let layout = Layout::new();
     let mut inner = layout.image(&[], plain, json!({}));
     for _ in 0..4 {
@@ -91,7 +91,7 @@ fn indexes_are_nested_a_few_times_only() {
 }
 
 #[test]
-fn a_changed_or_cut_document_is_noticed() {
+fn changed_or_truncated_document_is_detected() {
     for (part, cut) in [("manifest", false), ("config", false), ("manifest", true), ("config", true)] {
         let layout = Layout::new();
         let image = layout.image(&[layer("a")], plain, json!({}));
@@ -114,7 +114,7 @@ fn a_changed_or_cut_document_is_noticed() {
 }
 
 #[test]
-fn digests_that_are_none_never_become_paths() {
+fn invalid_digest_never_becomes_a_path() {
     for digest in ["sha256:../../x", "sha256:", "../../etc/passwd", "md5:00", ""] {
         let layout = Layout::new();
         layout.index(&[json!({"digest": digest, "size": 1})]);
@@ -127,7 +127,7 @@ fn digests_that_are_none_never_become_paths() {
 }
 
 #[test]
-fn documents_of_the_wrong_kind_are_refused() {
+fn documents_of_the_wrong_type_are_rejected() {
     let layout = Layout::new();
     let config = layout.document(&json!({"rootfs": {"type": "layers", "diff_ids": []}}));
     let cases = [
@@ -159,7 +159,7 @@ fn documents_of_the_wrong_kind_are_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_not_waited_for() {
+fn fifo_is_rejected_without_blocking() {
     let layout = Layout::new();
     std::fs::remove_file(layout.path().join("index.json")).unwrap();
     assert!(message(&layout, None).contains("has no index.json"));
@@ -176,7 +176,7 @@ fn docker(members: impl IntoIterator<Item = Member>, tag: Option<&str>) -> Resul
 }
 
 #[test]
-fn an_old_docker_archive_with_linked_layers_is_read() {
+fn old_docker_archive_with_linked_layers_is_read() {
     let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]},
         "rootfs": {"diff_ids": [Digest::of(&layer("a")).to_string(), Digest::of(&layer("a")).to_string()]}});
     let name = format!("{}.json", Digest::of(config.to_string().as_bytes()).hex());
@@ -206,7 +206,7 @@ fn an_old_docker_archive_with_linked_layers_is_read() {
 }
 
 #[test]
-fn members_of_a_docker_archive_never_lead_outside() {
+fn docker_archive_members_never_leave_the_archive() {
     let config = json!({"rootfs": {"diff_ids": [Digest::of(b"").to_string()]}}).to_string();
     for target in ["/etc/passwd", "../../../../etc/passwd", "l"] {
         let manifest = json!([{"Config": "config.json", "Layers": ["l"]}]).to_string();
@@ -228,7 +228,7 @@ fn members_of_a_docker_archive_never_lead_outside() {
 }
 
 #[test]
-fn a_layout_that_is_missing_or_a_file_says_so() {
+fn missing_layout_and_file_have_their_own_errors() {
     let directory = tempfile::tempdir().unwrap();
     let open = |name: &str| {
         let path = directory.path().join(name);
@@ -241,7 +241,7 @@ fn a_layout_that_is_missing_or_a_file_says_so() {
 }
 
 #[test]
-fn an_archive_that_is_compressed_or_cut_says_so() {
+fn compressed_or_truncated_archive_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image.tar");
     let open = || Image::open(&ImageReference::OciArchive { path: path.clone(), tag: None }, &Platform::default());
@@ -249,6 +249,6 @@ fn an_archive_that_is_compressed_or_cut_says_so() {
     assert!(open().err().unwrap().to_string().contains("compressed with gzip; decompress it first"));
     std::fs::write(&path, &Archive::of([Member::file("index.json", vec![b' '; 9000])]).bytes()[..4000]).unwrap();
     assert!(matches!(open(), Err(ImageError::Source(SourceError::Archive { .. }))));
-    std::fs::write(&path, "no tar at all, and long enough ".repeat(100)).unwrap();
+    std::fs::write(&path, "not a tar, and long enough ".repeat(100)).unwrap();
     assert!(matches!(open(), Err(ImageError::Source(SourceError::Archive { .. }))));
 }

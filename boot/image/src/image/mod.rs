@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! From a reference to the image it names: its digest, its configuration, its layers in order. Everything read here is
-//! small and checked against its digest; layers are only named.
+//! From a reference to its image: digest, configuration, layers in order. Everything read here is
+//! small and checked against its digest; layers are not read.
 
 mod docker;
 mod documents;
@@ -13,9 +13,10 @@ use crate::reference::ImageReference;
 use crate::source::{Blob, Source, SourceError};
 use documents::ImageDocument;
 
-/// An image whose documents have been read and agree with each other.
+/// An image whose documents have been read and are consistent.
 pub(crate) struct Image {
-    /// Of the manifest; of the configuration where there is no manifest with a digest (docker archives).
+    /// Of the manifest, or of the configuration in docker archives, which have no manifest with a
+    /// digest.
     pub digest: Digest,
     pub config: ImageConfig,
     /// Lowest first.
@@ -23,7 +24,7 @@ pub(crate) struct Image {
     source: Source,
 }
 
-/// One layer, not read yet.
+/// One layer, not read.
 pub(crate) struct Layer {
     location: Location,
     /// Of the uncompressed archive.
@@ -35,62 +36,41 @@ enum Location {
         digest: Digest,
         size: u64,
     },
-    /// A member of a docker archive: only its diff id vouches for it.
+    /// A member of a docker archive, which only its diff id covers.
     Member(String),
 }
 
-/// The documents of an image are missing, malformed or contradict each other.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// A file is missing or not what its descriptor says.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Not JSON, or not of the right shape.
     #[error("{name} is malformed")]
     Json { name: String, source: serde_json::Error },
-    /// Neither an index nor a manifest.
     #[error("{0} is neither an image index nor an image manifest")]
     NotAManifest(String),
-    #[error("{0} has `manifests` and `layers`: it is ambiguous")]
+    #[error("{0} is ambiguous: it has `manifests` and `layers`")]
     Ambiguous(String),
     /// Docker's first image format.
     #[error("{0} is a manifest of schema version 1, which is not supported")]
     SchemaOne(String),
-    #[error("{name} lists {count} layers, and {} are accepted", crate::limits::LAYERS)]
+    #[error("{name} lists {count} layers, and {} are accepted", crate::limits::MAX_LAYERS)]
     Layers { name: String, count: usize },
-    /// A manifest of something else, or a configuration without layers.
     #[error("{0} is not a container image's configuration: it lists no diff ids")]
     NotAnImage(String),
-    /// Layers and diff ids do not pair.
     #[error("the manifest has {layers} layers and the configuration {diff_ids} diff ids")]
     DiffIds { layers: usize, diff_ids: usize },
-    /// An index in an index in an index.
     #[error("the image index is nested too deeply or refers to too many documents")]
     IndexTooDeep,
-    /// For another processor or system.
     #[error("no image for {wanted} (there is: {available})")]
-    Platform {
-        /// What was asked for.
-        wanted: Platform,
-        available: String,
-    },
-    /// The tag is not there.
+    Platform { wanted: Platform, available: String },
     #[error("no image tagged `{wanted}` (there is: {available})")]
-    Tag {
-        /// What was asked for.
-        wanted: String,
-        available: String,
-    },
-    /// Several images, and none is named.
+    Tag { wanted: String, available: String },
     #[error("several images and no tag given (there is: {available})")]
     NoTag { available: String },
-    /// An archive or directory without an image.
     #[error("{0} holds no image")]
     Empty(String),
-    /// A string of the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A digest in a document.
     #[error(transparent)]
     Digest(#[from] DigestError),
 }
@@ -107,12 +87,11 @@ impl Image {
         }
     }
 
-    /// Bytes of the files of all layers, unless one cannot be opened: reading it then fails.
+    /// Size of the files of all layers, or `None` if one cannot be opened: reading it fails later.
     pub(crate) fn file_bytes(&self) -> Option<u64> {
         self.layers.iter().map(|layer| Some(self.open_layer(layer).ok()?.length)).sum()
     }
 
-    /// Opens the file of a layer.
     pub(crate) fn open_layer(&self, layer: &Layer) -> Result<Blob, SourceError> {
         match &layer.location {
             Location::Blob { digest, size } => self.source.open_blob(digest, *size),
@@ -122,7 +101,7 @@ impl Image {
 }
 
 impl Layer {
-    /// Digest of the file, if the manifest vouches for it.
+    /// Digest of the file, if the manifest has it.
     pub(crate) fn digest(&self) -> Option<&Digest> {
         match &self.location {
             Location::Blob { digest, .. } => Some(digest),
@@ -138,7 +117,7 @@ impl Layer {
     }
 }
 
-/// Joins the configuration with the layers that a manifest lists.
+/// Combines the configuration with the layers of a manifest.
 fn assemble(
     source: Source,
     digest: Digest,
@@ -161,9 +140,9 @@ fn assemble(
     })
 }
 
-/// The platform that a configuration declares, as text, unless it is the wanted one.
+/// Returns the platform of a configuration, as text, unless it is the wanted one.
 fn other_platform(document: &ImageDocument, wanted: &Platform) -> Option<String> {
-    // Both are required; what leaves them out is taken at its word, like the container tools do.
+    // Both are required. If they are missing, any platform is assumed, as in the container tools.
     let os = document.os.as_deref().filter(|os| !os.is_empty()).unwrap_or(&wanted.os);
     let given = document.architecture.as_deref().filter(|architecture| !architecture.is_empty());
     let architecture = given.unwrap_or(&wanted.architecture);
@@ -176,14 +155,14 @@ fn platform_name(os: &str, architecture: &str, variant: &str) -> String {
     listing([format!("{os}/{architecture}{variant}").as_str()])
 }
 
-/// Names out of an image for one line of a message.
+/// Formats names from an image for one line of a message.
 fn listing<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 12;
+    const MAX_NAMES: usize = 12;
     let mut names: Vec<String> = names.into_iter().map(|name| crate::tar::printable(name.as_bytes())).collect();
     names.sort();
     names.dedup();
-    let more = names.len().saturating_sub(SHOWN);
-    names.truncate(SHOWN);
+    let more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
     match (names.is_empty(), more) {
         (true, _) => "nothing with a name".into(),
         (false, 0) => names.join(", "),

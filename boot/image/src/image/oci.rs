@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! OCI layouts (OCI image specification, "Image Layout" and "Image Index"): which image of the index is meant.
+//! OCI layouts (OCI image specification, "Image Layout" and "Image Index"): selects an image of the
+//! index.
 
 use super::documents::{self, Descriptor, Document, ImageDocument, Manifest};
 use super::{Image, ImageError, Location, assemble, listing, other_platform, platform_name};
@@ -37,7 +38,7 @@ struct Found {
     config: ImageDocument,
 }
 
-/// The descriptors among which only the platform still decides.
+/// Returns the descriptors that match the tag; the platform selects among them.
 fn tagged<'a>(
     source: &Source,
     manifests: &'a [Descriptor],
@@ -55,7 +56,7 @@ fn tagged<'a>(
     let Some(first) = manifests.first() else {
         return Err(ImageError::Empty(source.place().display().to_string()));
     };
-    // One image may be listed under several tags, and images without any tag are one image for several platforms.
+    // One image may have several tags, and images without tags are one image for several platforms.
     let same = |image: &Descriptor| image.digest == first.digest || (image.tag().is_none() && first.tag().is_none());
     if manifests.iter().all(same) {
         return Ok(manifests.iter().collect());
@@ -64,26 +65,27 @@ fn tagged<'a>(
     if latest.is_empty() { Err(ImageError::NoTag { available: available() }) } else { Ok(latest) }
 }
 
-/// A walk through indexes within indexes. Digests make loops impossible; depth and number are bounded all the same.
+/// A search through nested indexes. Digests make cycles impossible; depth and number are bounded
+/// nevertheless.
 struct Search<'a> {
     source: &'a Source,
     platform: &'a Platform,
     documents: usize,
-    /// Platforms that were passed over.
+    /// Platforms that did not match.
     available: Vec<String>,
 }
 
 impl Search<'_> {
-    /// The first image for the platform.
+    /// Returns the first image for the platform.
     fn pick(&mut self, images: &[&Descriptor], depth: usize) -> Result<Option<Found>, ImageError> {
-        if depth > limits::INDEX_DEPTH {
+        if depth > limits::MAX_INDEX_DEPTH {
             return Err(ImageError::IndexTooDeep);
         }
         for image in images {
             if let Some(platform) = &image.platform {
                 let variant = platform.variant.as_deref().unwrap_or_default();
                 if !self.platform.accepts(&platform.os, &platform.architecture, variant) {
-                    // Build records are listed as images for a platform named so.
+                    // Build records are listed with this platform.
                     if platform.os != "unknown" {
                         self.available.push(platform_name(&platform.os, &platform.architecture, variant));
                     }
@@ -91,14 +93,14 @@ impl Search<'_> {
                 }
             }
             self.documents += 1;
-            if self.documents > limits::INDEX_DOCUMENTS {
+            if self.documents > limits::MAX_INDEX_DOCUMENTS {
                 return Err(ImageError::IndexTooDeep);
             }
             let digest = Digest::parse(&image.digest)?;
             let bytes = self.source.read_blob(&digest, image.size)?;
             let found = match Document::parse(&bytes, &image.digest)? {
                 Document::Index(images) => self.pick(&images.iter().collect::<Vec<_>>(), depth + 1)?,
-                Document::Manifest(manifest) => self.configured(digest, manifest)?,
+                Document::Manifest(manifest) => self.with_config(digest, manifest)?,
             };
             if found.is_some() {
                 return Ok(found);
@@ -107,8 +109,8 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The image with its configuration, unless that says that it is for another platform.
-    fn configured(&mut self, digest: Digest, manifest: Manifest) -> Result<Option<Found>, ImageError> {
+    /// Adds the configuration to a manifest; `None` if it declares another platform.
+    fn with_config(&mut self, digest: Digest, manifest: Manifest) -> Result<Option<Found>, ImageError> {
         let name = &manifest.config.digest;
         let bytes = self.source.read_blob(&Digest::parse(name)?, manifest.config.size)?;
         let config: ImageDocument = documents::parse(&bytes, name)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Decompression of one layer. The magic number decides, never the media type.
+//! Decompression of one layer. The magic number selects the format, not the media type.
 
 use super::blob::BlobReader;
 use crate::tar::is_tar_start;
@@ -8,7 +8,6 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use std::io::{self, BufRead as _, Read};
 
-/// What a layer's bytes are packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     None,
@@ -24,8 +23,9 @@ pub(super) enum Decoder {
 }
 
 impl Compression {
-    /// By the first bytes of a file. `Err` names a compression that is known and not supported, if it is one.
-    pub(super) fn sniff(start: &[u8]) -> Result<Self, Option<&'static str>> {
+    /// Detects the compression by the first bytes of a file. `Err` is the name of an unsupported
+    /// one, if known.
+    pub(super) fn detect(start: &[u8]) -> Result<Self, Option<&'static str>> {
         match crate::source::known_compression(start) {
             Some("gzip") => Ok(Self::Gzip),
             Some("zstd") => Ok(Self::Zstd),
@@ -82,7 +82,7 @@ impl Read for Decoder {
     }
 }
 
-/// Frames one after another, with skippable ones between them (RFC 8878, section 3.1).
+/// A sequence of frames, with skippable ones between them (RFC 8878, section 3.1).
 pub(super) struct ZstdDecoder {
     blob: BlobReader,
     decoder: FrameDecoder,

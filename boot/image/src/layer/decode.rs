@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The thread that reads and decompresses. It sends what comes out and, after each layer, whether the file was what the
-//! manifest says; a wrong digest is reported rather than the broken stream that it caused.
+//! The thread that reads and decompresses. It sends the uncompressed bytes and, after each layer,
+//! whether the file matches the manifest. A wrong digest is reported instead of the broken stream
+//! that it causes.
 
 use super::LayerError;
 use super::blob::BlobReader;
@@ -11,22 +12,22 @@ use std::io::{self, BufRead as _, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
-/// Uncompressed bytes in one message.
-pub(super) const CHUNK: usize = 256 << 10;
+/// Uncompressed bytes per message.
+pub(super) const CHUNK_SIZE: usize = 256 << 10;
 
-/// What the thread sends.
 pub(super) enum Message {
     Chunk {
         bytes: Vec<u8>,
-        /// Of the layer's file, up to here.
+        /// Bytes of the layer's file up to here.
         consumed: u64,
     },
-    /// A layer's file has been read to its end, or is not good.
+    /// A layer's file has been read to its end, or is invalid.
     End(Result<Compression, LayerError>),
 }
 
-/// Runs until every layer is sent, one fails, or the receiver is gone. `abandon` is set by the other side when it does not
-/// need the rest of the current layer: the file is then only hashed. `spare` brings buffers back.
+/// Runs until every layer is sent, one fails, or the receiver is gone. The receiver sets `abandon`
+/// when it does not need the rest of the current layer: the file is then only hashed. `spare`
+/// returns buffers.
 pub(super) fn run(image: &Image, messages: &SyncSender<Message>, spare: &Receiver<Vec<u8>>, abandon: &AtomicBool) {
     let mut total = 0;
     for layer in &image.layers {
@@ -49,7 +50,7 @@ fn decode(
     let name = layer.name();
     let read = |source: io::Error| LayerError::Read { name: name.clone(), source };
     let mut blob = BlobReader::new(&image.open_layer(layer)?, layer.digest());
-    let compression = match Compression::sniff(blob.fill_buf().map_err(read)?) {
+    let compression = match Compression::detect(blob.fill_buf().map_err(read)?) {
         Ok(compression) => compression,
         Err(compression) => {
             check_digest(blob, layer, &name)?;
@@ -60,7 +61,7 @@ fn decode(
     let mut layer_bytes = 0u64;
     let outcome = loop {
         let mut chunk = spare.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
+        chunk.resize(CHUNK_SIZE, 0);
         let mut filled = 0;
         let result = loop {
             match decoder.read(&mut chunk[filled..]) {
@@ -73,10 +74,10 @@ fn decode(
         chunk.truncate(filled);
         layer_bytes += filled as u64;
         *total += filled as u64;
-        if *total > limits::UNCOMPRESSED_BYTES {
+        if *total > limits::MAX_UNCOMPRESSED_BYTES {
             break Err(LayerError::TooLarge { name: name.clone() });
         }
-        if layer_bytes > limits::RATIO_FREE_BYTES && layer_bytes / limits::RATIO > decoder.consumed() {
+        if layer_bytes > limits::RATIO_FREE_BYTES && layer_bytes / limits::MAX_RATIO > decoder.consumed() {
             break Err(LayerError::Ratio { name: name.clone() });
         }
         let consumed = decoder.consumed();
@@ -87,7 +88,7 @@ fn decode(
             break Ok(());
         }
         match result {
-            Ok(()) if filled < CHUNK => break Ok(()),
+            Ok(()) if filled < CHUNK_SIZE => break Ok(()),
             Ok(()) => {}
             Err(error) if compression == Compression::None => break Err(read(error)),
             Err(error) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Layers packed in every way, and damaged ones.
+//! Layers in every compression, and damaged ones.
 
 use super::*;
 use crate::digest::Digest;
@@ -31,14 +31,14 @@ fn read_with(packed: &[u8], diff_id: &Digest, damage: impl FnOnce(&std::path::Pa
     let image = Image::open(&reference, &Platform::default()).unwrap();
     let mut bytes = Vec::new();
     with_layers(&image, |_, stream| {
-        stream.read_to_end(&mut bytes).expect("errors of the file are told at its end");
+        stream.read_to_end(&mut bytes).expect("errors of the file are returned at its end");
         Ok::<(), LayerError>(())
     })?;
     Ok(bytes)
 }
 
 #[test]
-fn plain_gzip_and_zstd_layers_are_told_apart_by_their_first_bytes() {
+fn plain_gzip_and_zstd_layers_are_detected() {
     let layer = layer();
     for packed in [layer.clone(), gzip(&layer), zstd(&layer)] {
         assert!(read(&packed, &Digest::of(&layer)).unwrap() == layer);
@@ -46,7 +46,7 @@ fn plain_gzip_and_zstd_layers_are_told_apart_by_their_first_bytes() {
 }
 
 #[test]
-fn members_and_frames_one_after_another_are_one_stream() {
+fn concatenated_members_and_frames_are_one_stream() {
     let layer = layer();
     let (head, tail) = layer.split_at(100_000);
     let skippable = [&[0x53, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"stuff"].concat();
@@ -57,13 +57,13 @@ fn members_and_frames_one_after_another_are_one_stream() {
 }
 
 #[test]
-fn an_empty_layer_may_be_an_empty_file() {
+fn empty_layer_may_be_an_empty_file() {
     assert_eq!(read(b"", &Digest::of(b"")).unwrap(), b"");
     assert_eq!(read(&gzip(b""), &Digest::of(b"")).unwrap(), b"");
 }
 
 #[test]
-fn garbage_behind_the_stream_and_a_stream_cut_short_are_errors() {
+fn trailing_garbage_and_a_truncated_stream_are_errors() {
     let layer = layer();
     for (packed, name) in [(gzip(&layer), "gzip"), (zstd(&layer), "zstd")] {
         for broken in [
@@ -80,7 +80,7 @@ fn garbage_behind_the_stream_and_a_stream_cut_short_are_errors() {
 }
 
 #[test]
-fn a_changed_layer_is_called_so_whatever_the_change_breaks() {
+fn changed_layer_is_reported_by_its_digest() {
     let layer = layer();
     for packed in [layer.clone(), gzip(&layer), zstd(&layer)] {
         for at in [600, packed.len() / 2, packed.len() - 1] {
@@ -100,7 +100,7 @@ fn a_changed_layer_is_called_so_whatever_the_change_breaks() {
 }
 
 #[test]
-fn a_wrong_diff_id_is_noticed_also_where_the_files_digest_stands_in() {
+fn wrong_diff_id_is_detected_even_if_it_is_the_digest() {
     let layer = layer();
     for packed in [layer.clone(), gzip(&layer)] {
         let result = read(&packed, &Digest::of(b"other"));
@@ -111,7 +111,7 @@ fn a_wrong_diff_id_is_noticed_also_where_the_files_digest_stands_in() {
 }
 
 #[test]
-fn what_is_no_layer_is_named() {
+fn unknown_compression_is_named() {
     let message = |packed: &[u8]| read(packed, &Digest::of(b"")).unwrap_err().to_string();
     assert!(message(b"\xfd7zXZ\0 and so on").ends_with("unknown compression (xz is not supported)"));
     assert!(message(b"BZh91AY&SY").contains("bzip2"));
@@ -120,7 +120,7 @@ fn what_is_no_layer_is_named() {
 }
 
 #[test]
-fn a_bomb_is_stopped() {
+fn bomb_is_an_error() {
     // Constant data: some 1000:1.
     let layer = Archive::of([Member::file("a", vec![0; 3 << 20])]).bytes();
     let packed = gzip_best(&layer);
@@ -129,12 +129,12 @@ fn a_bomb_is_stopped() {
 }
 
 #[test]
-fn a_merge_that_fails_early_still_learns_that_the_file_is_wrong() {
+fn wrong_digest_takes_precedence_over_a_merge_error() {
     let layout = Layout::of(&[layer(), layer()], gzip);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let image = Image::open(&reference, &Platform::default()).unwrap();
     let fail = || with_layers(&image, |_, _| Err(LayerError::TooLarge { name: "the merge".into() })).unwrap_err();
-    assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, the merge's error stands");
+    assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, so the error of the merge is returned");
     let path = layout.blob_path(&image.layers[0].name());
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The receiving side: one layer's uncompressed bytes as something to read a tar from.
+//! The receiving side: one layer's uncompressed bytes as input of a tar reader.
 
 use super::LayerError;
 use super::compression::Compression;
@@ -11,19 +11,21 @@ use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
-/// Chunks on their way between the threads.
-const CHUNKS: usize = 8;
+/// Chunks in flight between the threads.
+const MAX_CHUNKS: usize = 8;
 
-/// Calls `merge` for every layer, lowest first, with its uncompressed bytes, and checks digest and diff id of each
-/// before the next one begins. An error of the file goes before the error that `merge` met in its bytes.
+/// Calls `merge` for every layer, lowest first, with its uncompressed bytes, and checks digest and
+/// diff id of each before the next one. An error of the file takes precedence over the error that
+/// `merge` found in its bytes.
 pub(crate) fn with_layers<E: From<LayerError>>(
     image: &Image,
     mut merge: impl FnMut(usize, &mut LayerStream<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let abandon = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Made in here, so that an early return drops the receiver before the scope waits for the thread.
-        let (messages, received) = sync_channel(CHUNKS);
+        // Created here, so that an early return drops the receiver before the scope waits for the
+        // thread.
+        let (messages, received) = sync_channel(MAX_CHUNKS);
         let (used, spare) = channel();
         let thread = std::thread::Builder::new().name("layers".into());
         let spawned = thread.spawn_scoped(scope, || {
@@ -31,7 +33,7 @@ pub(crate) fn with_layers<E: From<LayerError>>(
             decode::run(image, &messages, &spare, &abandon);
         });
         if let Err(source) = spawned {
-            return Err(LayerError::Read { name: "layers (no thread for them)".into(), source }.into());
+            return Err(LayerError::Read { name: "layers (cannot start a thread)".into(), source }.into());
         }
         let received = received;
         for (index, layer) in image.layers.iter().enumerate() {
@@ -55,7 +57,7 @@ pub(crate) struct LayerStream<'a> {
     used: &'a Sender<Vec<u8>>,
     chunk: Vec<u8>,
     position: usize,
-    /// None where the file's own digest says the same.
+    /// `None` if the diff id equals the file's own digest.
     hasher: Option<Hasher>,
     end: Option<Result<Compression, LayerError>>,
     bytes: u64,
@@ -73,18 +75,19 @@ impl<'a> LayerStream<'a> {
         self.bytes
     }
 
-    /// Bytes of the layer's file that were read for them.
+    /// Bytes of the layer's file read for them.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// Takes what stands behind the archive's end, to hash it, and gives the number of all bytes.
+    /// Receives the bytes after the archive's end, to hash them, and returns the number of all
+    /// bytes.
     pub(crate) fn drain(&mut self) -> u64 {
         while self.next_chunk() {}
         self.bytes
     }
 
-    /// Takes what is left and judges the layer as a whole.
+    /// Receives the rest and checks the layer.
     fn finish(mut self) -> Result<(), LayerError> {
         while self.next_chunk() {}
         let mismatch = |actual: String| LayerError::DiffId {
@@ -92,12 +95,12 @@ impl<'a> LayerStream<'a> {
             actual,
             expected: self.layer.diff_id.to_string(),
         };
-        let compression = self.end.expect("the last chunk was followed by the end")?;
+        let compression = self.end.expect("the last chunk is followed by the end")?;
         match self.hasher.map(Hasher::finish) {
             Some(actual) if actual != self.layer.diff_id => Err(mismatch(actual.to_string())),
-            // The file's digest stood in for the diff id, which is right only if the file is the archive itself.
+            // The file's digest is the diff id, which is valid only for an uncompressed file.
             None if compression != Compression::None && self.layer.digest() == Some(&self.layer.diff_id) => {
-                Err(mismatch("of something else".into()))
+                Err(mismatch("of another archive".into()))
             }
             _ => Ok(()),
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Sparse files: cut into equal chunks, each stored whole or not at all.
+//! Sparse files: split into equal chunks, each stored completely or not at all.
 
 use super::{Output, RootDiskError};
 use crate::spool::SpoolFile;
@@ -7,20 +7,19 @@ use crate::tree::Extent;
 
 /// Smallest chunk.
 const BLOCK: u64 = 4096;
-/// Most chunks of one file, where their size can be chosen; larger files get larger chunks.
+/// Chunks of one file where their size is variable; larger files get larger chunks.
 const MAX_CHUNKS: u64 = 64 << 10;
 
-/// How a sparse file is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunks {
     size: u64,
-    /// Blocks in a chunk, as a power of two: what an inode of EROFS says.
+    /// Blocks per chunk, as a power of two: the field of an EROFS inode.
     pub bits: u32,
 }
 
 impl Chunks {
     pub(crate) fn of(size: u64) -> Self {
-        // The format has five bits for it. With the largest chunks a file of 2^63 bytes has 2^20 of them.
+        // The field has five bits. With the largest chunks a file of 2^63 bytes has 2^20 of them.
         let bits = (0..31).find(|bits| size.div_ceil(BLOCK << bits) <= MAX_CHUNKS).unwrap_or(31);
         Self { size, bits }
     }
@@ -38,17 +37,17 @@ impl Chunks {
         BLOCK << self.bits
     }
 
-    /// Blocks that `chunk` takes if it is stored: the last one ends with the file.
+    /// Blocks of `chunk` if it is stored. The last chunk ends with the file.
     pub(crate) fn blocks(self, chunk: u64) -> u64 {
         self.length(chunk).div_ceil(BLOCK)
     }
 
-    /// Bytes of `chunk`: the last one ends with the file.
+    /// Bytes of `chunk`. The last chunk ends with the file.
     pub(crate) fn length(self, chunk: u64) -> u64 {
         (self.size - chunk * self.bytes()).min(self.bytes())
     }
 
-    /// The chunks that hold data, in order.
+    /// The chunks with data, in order.
     pub(crate) fn stored(self, extents: &[Extent]) -> impl Iterator<Item = u64> {
         let mut next = 0;
         extents.iter().filter(|extent| extent.length > 0).flat_map(move |extent| {
@@ -59,8 +58,8 @@ impl Chunks {
         })
     }
 
-    /// Appends the stored chunks to `output`, each with `length(chunk)` bytes, zeros where it has no data. At most a chunk of
-    /// a file that ends in it is shorter than that.
+    /// Appends the stored chunks to `output`, each with `length(chunk)` bytes and zeros where it
+    /// has no data. Only the last chunk of a file is shorter.
     pub(crate) fn copy(
         self,
         extents: &[Extent],
@@ -68,7 +67,7 @@ impl Chunks {
         output: &mut Output<'_>,
         length: impl Fn(u64) -> u64,
     ) -> Result<(), RootDiskError> {
-        // The extent that is being copied; one may reach over several chunks.
+        // The current extent; it may span several chunks.
         let mut current = 0;
         for chunk in self.stored(extents) {
             let start = output.position();
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_stored_once_however_many_extents_touch_it() {
+    fn chunk_with_several_extents_is_stored_once() {
         let chunks = Chunks::of(100 * BLOCK);
         let extents = [extent(0, 1), extent(10, 1), extent(4090, 10), extent(9 * BLOCK, 2 * BLOCK)];
         assert_eq!(chunks.stored(&extents).collect::<Vec<_>>(), [0, 1, 9, 10]);
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_files_get_large_chunks_and_the_last_one_ends_with_the_file() {
+    fn huge_file_gets_large_chunks() {
         let chunks = Chunks::of((1 << 40) + 1);
         assert_eq!((chunks.bits, chunks.count()), (13, (1 << 15) + 1));
         assert_eq!(chunks.blocks(chunks.count() - 1), 1);

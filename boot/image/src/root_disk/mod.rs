@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The root disk: its formats, and what writing them has in common.
+//! The root disk: its formats, and the code that their writers share.
 
 mod chunks;
 mod output;
@@ -12,8 +12,8 @@ use crate::limits;
 use crate::spool::SpoolFile;
 use std::io;
 
-/// The file system of a root disk made from an image. EROFS is what coracle's own kernel has; squashfs is for kernels of
-/// others that lack it.
+/// The file system of a root disk. Coracle's own kernel has EROFS; squashfs is for other kernels
+/// that lack it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RootFormat {
     /// Linux 5.4 and later, `CONFIG_EROFS_FS`.
@@ -24,7 +24,6 @@ pub enum RootFormat {
 }
 
 impl RootFormat {
-    /// The kernel's name of it.
     #[must_use]
     pub fn file_system(self) -> &'static str {
         match self {
@@ -34,40 +33,35 @@ impl RootFormat {
     }
 }
 
-/// What names the volume, where the format has a place for it.
+/// Identity of the volume, in formats that store one.
 pub(crate) struct Volume {
     pub uuid: [u8; 16],
     pub name: [u8; 16],
 }
 
-/// A root disk as it was written.
 pub(crate) struct Written {
     pub digest: Digest,
     pub bytes: u64,
 }
 
-/// The root disk cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RootDiskError {
-    /// The host cannot write it.
     #[error("cannot write the root disk")]
     Write(#[source] io::Error),
-    /// The host cannot read the data back.
     #[error("cannot read the temporary file for the image's data")]
     Spool(#[source] io::Error),
-    /// More than the limit.
-    #[error("the root disk would be larger than {} GiB", limits::UNCOMPRESSED_BYTES >> 30)]
+    #[error("the root disk would be larger than {} GiB", limits::MAX_UNCOMPRESSED_BYTES >> 30)]
     TooLarge,
-    /// Squashfs keeps them in a table with a 16-bit index.
-    #[error("the image's files have more than {} owners and groups, which squashfs cannot hold", u16::MAX)]
+    /// Squashfs has a 16-bit index of owners.
+    #[error("the image's files have more than {} owners and groups, the maximum of squashfs", u16::MAX)]
     Owners,
-    /// Squashfs lists every block of a file, holes too.
-    #[error("the image has sparse files of more than {} GiB in all, which squashfs cannot hold", limits::SQUASHFS_SPARSE_BYTES >> 30)]
+    /// Squashfs lists every block of a file, including holes.
+    #[error("the image has sparse files of more than {} GiB in total, the maximum for squashfs", limits::MAX_SQUASHFS_SPARSE_BYTES >> 30)]
     Sparse,
 }
 
 impl RootDiskError {
-    /// Whether the host is at fault rather than the image.
+    /// Whether the cause is the host rather than the image.
     pub(crate) fn is_host(&self) -> bool {
         match self {
             Self::Write(_) | Self::Spool(_) => true,
@@ -76,7 +70,7 @@ impl RootDiskError {
     }
 }
 
-/// Failures of the output and of the spool are told apart by who met them.
+/// An I/O error of the output. Those of the spool are converted where they occur.
 impl From<io::Error> for RootDiskError {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
@@ -84,7 +78,7 @@ impl From<io::Error> for RootDiskError {
 }
 
 impl SpoolFile {
-    /// Appends `length` bytes of the spool from `start` on to `output`.
+    /// Appends `length` bytes of the spool from `start` to `output`.
     pub(crate) fn copy(&self, start: u64, length: u64, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         output.take_from(length, |into, offset| self.read(into, start + offset).map_err(RootDiskError::Spool))
     }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The file of the root disk, written once and front to back. What was written goes to a second thread that hashes it.
+//! The file of the root disk, written once and front to back. A second thread hashes the written
+//! buffers.
 
 use crate::digest::{Digest, Hasher};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Bytes written at once.
-const BUFFER: usize = 1 << 20;
+const WRITE_BUF_SIZE: usize = 1 << 20;
 
 pub(crate) struct Output<'a> {
     file: &'a File,
@@ -20,7 +20,7 @@ pub(crate) struct Output<'a> {
     progress: &'a dyn Fn(u64),
 }
 
-/// Calls `fill` with an output onto `file` and gives the digest of what it wrote.
+/// Calls `fill` with an output to `file` and returns the digest of the written bytes.
 pub(crate) fn write<E: From<io::Error>>(
     file: &File,
     seal: fn(&mut [u8]),
@@ -35,13 +35,20 @@ pub(crate) fn write<E: From<io::Error>>(
             let mut hasher = Hasher::sha256();
             for buffer in to_hash {
                 hasher.update(&buffer);
-                // When the writer is done, no thread takes buffers back.
+                // It fails once the writer is done.
                 let _ = back.try_send(buffer);
             }
             hasher.finish()
         })?;
-        let mut output =
-            Output { file, buffer: Vec::with_capacity(BUFFER), written: 0, hashed, spare, seal: Some(seal), progress };
+        let mut output = Output {
+            file,
+            buffer: Vec::with_capacity(WRITE_BUF_SIZE),
+            written: 0,
+            hashed,
+            spare,
+            seal: Some(seal),
+            progress,
+        };
         fill(&mut output)?;
         output.flush()?;
         drop(output);
@@ -50,7 +57,7 @@ pub(crate) fn write<E: From<io::Error>>(
 }
 
 impl Output<'_> {
-    /// Where the next byte goes.
+    /// Offset of the next byte.
     pub(crate) fn position(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -58,7 +65,7 @@ impl Output<'_> {
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(BUFFER - self.buffer.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(WRITE_BUF_SIZE - self.buffer.len()));
             self.buffer.extend_from_slice(now);
             bytes = later;
             self.flush_if_full()?;
@@ -66,13 +73,13 @@ impl Output<'_> {
         Ok(())
     }
 
-    /// Zeros up to the byte at `position`.
+    /// Writes zeros up to the byte at `position`.
     pub(crate) fn zeros_to(&mut self, position: u64) -> io::Result<()> {
-        debug_assert!(position >= self.position(), "the plan goes forward only");
+        debug_assert!(position >= self.position(), "a plan only moves forward");
         self.take_from(position.saturating_sub(self.position()), |_, _| Ok(()))
     }
 
-    /// `length` bytes that `read` puts into the zeroed buffer it is given, with their offset in `length`.
+    /// Writes `length` bytes. `read` fills zeroed buffers, and gets their offset in `length`.
     pub(crate) fn take_from<E: From<io::Error>>(
         &mut self,
         length: u64,
@@ -81,7 +88,7 @@ impl Output<'_> {
         let mut done = 0;
         while done < length {
             let start = self.buffer.len();
-            let now = (length - done).min((BUFFER - start) as u64);
+            let now = (length - done).min((WRITE_BUF_SIZE - start) as u64);
             self.buffer.resize(start + now as usize, 0);
             read(&mut self.buffer[start..], done)?;
             done += now;
@@ -91,7 +98,7 @@ impl Output<'_> {
     }
 
     fn flush_if_full(&mut self) -> io::Result<()> {
-        if self.buffer.len() == BUFFER { self.flush() } else { Ok(()) }
+        if self.buffer.len() == WRITE_BUF_SIZE { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -102,7 +109,7 @@ impl Output<'_> {
         file.write_all(&self.buffer)?;
         self.written += self.buffer.len() as u64;
         (self.progress)(self.written);
-        let mut next = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
+        let mut next = self.spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(WRITE_BUF_SIZE));
         next.clear();
         let full = std::mem::replace(&mut self.buffer, next);
         self.hashed.send(full).expect("the hashing thread lives as long as the sender");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A tar archive as a table of its members. Only headers are read: data is skipped by seeking, so that a start from the
-//! cache does not read a gigabyte.
+//! A tar archive as a table of its members. Only headers are read and data is skipped by seeking,
+//! so that a start from the cache does not read a gigabyte.
 
 use super::{Blob, SourceError, open_regular};
 use crate::limits;
@@ -11,8 +11,8 @@ use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Headers are read through a buffer of this size; what lies between them is mostly longer.
-const BUFFER: usize = 4096;
+/// For headers; the data between them is mostly longer.
+const READ_BUF_SIZE: usize = 4096;
 
 pub(crate) struct Archive {
     path: PathBuf,
@@ -30,19 +30,19 @@ enum Member {
 }
 
 impl Archive {
-    /// Opens `path` and reads the headers of all members. Of two with the same name the later one counts.
+    /// Opens `path` and reads the headers of all members. The last one with a name counts.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let (file, length) = open_regular(path)?;
         let file = Arc::new(file);
         let failed = |source| SourceError::Archive { path: path.to_owned(), source };
-        let mut section = FileSection::new(file.clone(), 0, length, BUFFER);
+        let mut section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
         if let Some(compression) = section.fill_buf().ok().and_then(super::known_compression) {
             return Err(SourceError::Compressed { path: path.to_owned(), compression });
         }
         let mut reader = Reader::new(section);
         let mut members = HashMap::new();
         while let Some(entry) = reader.next_entry().map_err(failed)? {
-            if members.len() == limits::ARCHIVE_MEMBERS {
+            if members.len() == limits::MAX_ARCHIVE_MEMBERS {
                 return Err(SourceError::Members(path.to_owned()));
             }
             let Some(name) = normalised(b"", &entry.path) else { continue };
@@ -76,7 +76,7 @@ impl Archive {
 
     pub(super) fn member(&self, name: &str) -> Option<Blob> {
         let mut name = normalised(b"", name.as_bytes())?;
-        for _ in 0..limits::SYMLINKS {
+        for _ in 0..limits::MAX_SYMLINKS {
             match self.members.get(&name)? {
                 Member::Data { offset, length } => {
                     return Some(Blob { file: self.file.clone(), offset: *offset, length: *length });
@@ -88,7 +88,8 @@ impl Archive {
     }
 }
 
-/// `path` from `directory` on, without dots and double slashes. None if it leaves the archive.
+/// Resolves `path` in `directory`, without dots and double slashes. `None` if it leaves the
+/// archive.
 fn normalised(directory: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in directory.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')) {
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_normalised_and_stay_inside() {
+    fn normalised_names_stay_inside_the_archive() {
         assert_eq!(normalised(b"", b"./index.json").unwrap(), b"index.json");
         assert_eq!(normalised(b"abc", b"../def//layer.tar").unwrap(), b"def/layer.tar");
         assert_eq!(normalised(b"abc", b"../../etc/passwd"), None);

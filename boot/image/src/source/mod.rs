@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The files of an image, in a directory or inside a tar archive. Names are ours or checked digests, never an archive's.
+//! The files of an image, in a directory or inside a tar archive. Host paths are built from fixed
+//! names and checked digests, never from names in an archive.
 
 mod archive;
 
@@ -12,69 +13,46 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where an image's files are.
 pub(crate) enum Source {
     Directory(PathBuf),
     Archive(Archive),
 }
 
-/// One file of it: a part of an open host file.
+/// One file of an image: a part of an open host file.
 pub(crate) struct Blob {
     pub file: Arc<File>,
     pub offset: u64,
     pub length: u64,
 }
 
-/// A file of an image cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The host refused.
     #[error("cannot open {path}")]
     Open { path: PathBuf, source: io::Error },
-    /// A directory, a FIFO, a device.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),
-    /// A layout that is a file.
-    #[error("{0} is not a directory (is it an archive? write oci-archive: or docker-archive:)")]
-    NotAFolder(PathBuf),
-    /// The archive cannot be walked.
+    #[error("{0} is not a directory; for an archive use oci-archive: or docker-archive:")]
+    NotADirectory(PathBuf),
     #[error("cannot read archive {path}")]
     Archive { path: PathBuf, source: TarError },
-    /// The whole archive is compressed.
     #[error("archive {path} is compressed with {compression}; decompress it first (only layers may be compressed)")]
     Compressed { path: PathBuf, compression: &'static str },
-    /// More members than any image has.
     #[error("archive {0} has too many members")]
     Members(PathBuf),
-    /// A file that the image must have is not there.
     #[error("{place} has no {name}")]
     Missing {
-        /// The directory or archive.
+        /// Directory or archive.
         place: PathBuf,
         name: String,
     },
     #[error("cannot read {name}")]
     Read { name: String, source: io::Error },
-    /// A document longer than any that makes sense.
     #[error("{name} is too large: {length} bytes, and {limit} are accepted")]
-    TooLarge {
-        name: String,
-        length: u64,
-        /// The most that is accepted.
-        limit: u64,
-    },
-    /// A size is not what the descriptor says.
+    TooLarge { name: String, length: u64, limit: u64 },
     #[error("{name} has {length} bytes, and its descriptor says {expected}")]
     Size { name: String, length: u64, expected: u64 },
-    /// The content is not what the descriptor says.
     #[error("{name} has digest {actual}: it is damaged or was changed")]
-    Digest {
-        /// The file, named by its digest.
-        name: String,
-        /// The digest of what is there.
-        actual: String,
-    },
-    /// A descriptor's digest is no digest.
+    Digest { name: String, actual: String },
     #[error(transparent)]
     BadDigest(#[from] DigestError),
 }
@@ -83,7 +61,7 @@ impl Source {
     pub(crate) fn directory(path: &Path) -> Result<Self, SourceError> {
         match std::fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => Ok(Self::Directory(path.to_owned())),
-            Ok(_) => Err(SourceError::NotAFolder(path.to_owned())),
+            Ok(_) => Err(SourceError::NotADirectory(path.to_owned())),
             Err(source) => Err(SourceError::Open { path: path.to_owned(), source }),
         }
     }
@@ -107,7 +85,8 @@ impl Source {
         }
     }
 
-    /// Opens `name`: a fixed name, or one made of a checked digest. In an archive any other name is only looked up.
+    /// Opens `name`: a fixed name, or one built from a checked digest. An archive also looks up
+    /// other names.
     pub(crate) fn open(&self, name: &str) -> Result<Blob, SourceError> {
         match self {
             Self::Directory(directory) => {
@@ -122,7 +101,7 @@ impl Source {
         }
     }
 
-    /// Opens the blob with this digest, of this size.
+    /// Opens the blob with this digest and checks its size.
     pub(crate) fn open_blob(&self, digest: &Digest, size: u64) -> Result<Blob, SourceError> {
         let blob = self.open(&format!("blobs/{}/{}", digest.algorithm(), digest.hex()))?;
         if blob.length != size {
@@ -131,12 +110,12 @@ impl Source {
         Ok(blob)
     }
 
-    /// A whole small file.
+    /// Reads a small file.
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>, SourceError> {
         self.open(name)?.read(name)
     }
 
-    /// A whole small blob, its size and digest checked.
+    /// Reads a small blob and checks its size and digest.
     pub(crate) fn read_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, SourceError> {
         let bytes = self.open_blob(digest, size)?.read(&digest.to_string())?;
         let mut hasher = digest.hasher();
@@ -153,13 +132,13 @@ impl Source {
 }
 
 impl Blob {
-    /// Its bytes as a stream.
+    /// Returns its bytes as a stream.
     pub(crate) fn section(&self, buffer: usize) -> FileSection {
         FileSection::new(self.file.clone(), self.offset, self.length, buffer)
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, SourceError> {
-        let limit = crate::limits::DOCUMENT_BYTES;
+        let limit = crate::limits::MAX_DOCUMENT_SIZE;
         if self.length > limit {
             return Err(SourceError::TooLarge { name: name.into(), length: self.length, limit });
         }
@@ -170,7 +149,7 @@ impl Blob {
     }
 }
 
-/// Opens a regular file and its size, without waiting for the other end should it be a FIFO.
+/// Opens a regular file and returns its size. Does not block on a FIFO.
 fn open_regular(path: &Path) -> Result<(File, u64), SourceError> {
     let open = || -> io::Result<_> {
         let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -185,12 +164,13 @@ fn open_regular(path: &Path) -> Result<(File, u64), SourceError> {
     Ok((file, metadata.len()))
 }
 
-/// Whether the file at `path` is what `docker save` writes, without the OCI layout that newer ones add.
+/// Whether the file at `path` is an archive of `docker save` without the OCI layout that newer
+/// versions add.
 pub(crate) fn looks_like_docker_archive(path: &Path) -> bool {
     Source::archive(path).is_ok_and(|archive| archive.has("manifest.json") && !archive.has("oci-layout"))
 }
 
-/// A compression by its magic number.
+/// Detects a compression by its magic number.
 pub(crate) fn known_compression(start: &[u8]) -> Option<&'static str> {
     let magics: [(&[u8], &str); 5] = [
         (&[0x1f, 0x8b], "gzip"),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Listings of directories: runs of names, each with a header that holds the place of their inodes.
+//! Directory listings: runs of names, each with a header that holds the place of their inodes.
 
 use super::format::{DirEntry, DirHeader};
 use super::table::Table;
 use zerocopy::IntoBytes as _;
 
-/// Names of one run.
-const RUN: usize = 256;
+/// Names per run.
+const MAX_RUN: usize = 256;
 
-/// One name, the type and the place of its inode.
+/// A name with the type and the place of its inode.
 pub(super) struct Name<'a> {
     pub name: &'a [u8],
     pub kind: u16,
@@ -23,7 +23,7 @@ impl Name<'_> {
     }
 }
 
-/// Appends the listing of `names`, which are sorted, and returns its bytes.
+/// Appends the listing of sorted `names` and returns its size.
 pub(super) fn append(names: &[Name<'_>], to: &mut Table) -> u32 {
     let mut bytes = 0;
     let mut push = |part: &[u8]| {
@@ -34,7 +34,7 @@ pub(super) fn append(names: &[Name<'_>], to: &mut Table) -> u32 {
     while let Some(first) = rest.first() {
         let near = |name: &Name<'_>| i16::try_from(i64::from(name.number) - i64::from(first.number)).ok();
         let fits = |name: &&Name<'_>| name.block() == first.block() && near(name).is_some();
-        let count = rest.iter().take(RUN).take_while(fits).count();
+        let count = rest.iter().take(MAX_RUN).take_while(fits).count();
         let (run, later) = rest.split_at(count);
         let header = DirHeader {
             count: (count as u32 - 1).into(),

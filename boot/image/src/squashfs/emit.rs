@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Puts the parts behind one another: superblock, data, tables.
+//! Writes the parts one after another: superblock, data, tables.
 
 use super::format::*;
 use super::inodes::Tables;
@@ -10,10 +10,11 @@ use crate::tree::{Content, Data, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
-/// The file is a multiple of it, as a disk's size is.
+/// The size of the file is a multiple of this, like that of a disk.
 const PADDING: u64 = 4096;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
+/// and the size.
 pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,
@@ -37,7 +38,8 @@ pub(crate) fn write(
     Ok(Written { digest, bytes })
 }
 
-/// The superblock, and what follows the data. Order and adjacency are what the kernel checks (`fs/squashfs/super.c`).
+/// Returns the superblock and the parts after the data. The kernel checks their order and adjacency
+/// (`fs/squashfs/super.c`).
 fn lay_out(plan: &Plan, tables: Tables) -> (SuperBlock, Vec<Vec<u8>>) {
     let mut tail: Vec<Vec<u8>> = Vec::new();
     let mut end = plan.data_end;
@@ -82,7 +84,8 @@ fn lay_out(plan: &Plan, tables: Tables) -> (SuperBlock, Vec<Vec<u8>>) {
         xattr_id_table_start: xattr_table.into(),
         inode_table_start: inode_table.into(),
         directory_table_start: directory_table.into(),
-        // An empty table; the kernel does not look at it, `unsquashfs` takes it for the end of the directories.
+        // An empty table: the kernel ignores it, `unsquashfs` uses it as the end of the
+        // directories.
         fragment_table_start: ids_start.into(),
         lookup_table_start: INVALID_TABLE.into(),
     };
@@ -94,7 +97,7 @@ fn write_data(tree: &Tree, plan: &Plan, spool: &SpoolFile, output: &mut Output<'
         let Content::Regular { size, data } = &tree.node(*file).content else { continue };
         debug_assert_eq!(output.position(), plan.of(*file).start, "the data is where the plan says");
         match data {
-            Data::Whole(start) => spool.copy(*start, *size, output)?,
+            Data::Contiguous(start) => spool.copy(*start, *size, output)?,
             Data::Sparse(extents) => {
                 let chunks = Chunks::of_bytes(*size, BLOCK);
                 chunks.copy(extents, spool, output, |chunk| chunks.length(chunk))?;

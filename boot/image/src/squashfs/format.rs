@@ -1,30 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! On-disk structures (Linux `fs/squashfs/squashfs_fs.h`); names are the kernel's without their prefixes.
+//! On-disk structures (Linux `fs/squashfs/squashfs_fs.h`); names are the kernel's without their
+//! prefixes.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub(super) const MAGIC: u32 = 0x7371_7368;
-/// Bytes of a block of a file; the usual size.
+/// Size of a file's blocks, the default of `mksquashfs`.
 pub(super) const BLOCK: u64 = 128 << 10;
-/// The decompressor that a kernel must have, although it is never called: the one that is on by default.
+/// The kernel requires this decompressor, although it is never called. It is on by default.
 pub(super) const ZLIB_COMPRESSION: u16 = 1;
-/// A block in a file's list that is stored as it is; the length is in the bits below.
+/// An uncompressed block in a file's list; the length is in the bits below.
 pub(super) const UNCOMPRESSED_BLOCK: u32 = 1 << 24;
-/// A block of a table that is stored as it is.
+/// An uncompressed block of a table.
 pub(super) const UNCOMPRESSED_METADATA: u16 = 1 << 15;
-/// Bytes of a table's block.
+/// Size of a table's blocks.
 pub(super) const METADATA: usize = 8192;
-/// A table that is not there.
+/// A table that does not exist.
 pub(super) const INVALID_TABLE: u64 = u64::MAX;
 /// No fragment, no attributes.
 pub(super) const INVALID: u32 = u32::MAX;
 
-// Inodes, directories, data, fragments, attributes, owners are not compressed; there are no fragments.
+// Inodes, directories, data, fragments, attributes, owners are not compressed; there are no
+// fragments.
 pub(super) const FLAGS: u16 = 0x1 | 0x2 | 0x8 | 0x10 | 0x100 | 0x800;
 pub(super) const NO_XATTRS: u16 = 0x200;
 
-/// Types in directories; that of an extended inode is [`EXTENDED`] more.
+/// Types in directories. [`EXTENDED`] is added for an extended inode.
 pub(super) const DIR: u16 = 1;
 pub(super) const REG: u16 = 2;
 pub(super) const SYMLINK: u16 = 3;
@@ -58,7 +60,7 @@ pub(super) struct SuperBlock {
 }
 const _: () = assert!(size_of::<SuperBlock>() == 96);
 
-/// What every inode begins with.
+/// Start of every inode.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct InodeHeader {
@@ -70,7 +72,7 @@ pub(super) struct InodeHeader {
     pub inode_number: U32,
 }
 
-/// `squashfs_ldir_inode`, with no index behind it.
+/// `squashfs_ldir_inode`, without an index.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct DirInode {
@@ -89,7 +91,7 @@ pub(super) struct DirInode {
 pub(super) struct RegInode {
     pub start_block: U64,
     pub file_size: U64,
-    /// Bytes that holes save.
+    /// Bytes of holes.
     pub sparse: U64,
     pub nlink: U32,
     pub fragment: U32,
@@ -97,30 +99,30 @@ pub(super) struct RegInode {
     pub xattr: U32,
 }
 
-/// In front of up to 256 names whose inodes begin in one block of the table.
+/// Precedes up to 256 names whose inodes start in one block of the table.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct DirHeader {
-    /// Less one.
+    /// Minus one.
     pub count: U32,
     pub start_block: U32,
-    /// What the numbers of the entries count from.
+    /// Base of the entries' numbers.
     pub inode_number: U32,
 }
 
-/// One name, which follows.
+/// Precedes one name.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct DirEntry {
     pub offset: U16,
-    /// Signed, from the header's.
+    /// Signed offset from the header's.
     pub inode_number: U16,
     pub inode_type: U16,
-    /// Less one.
+    /// Minus one.
     pub size: U16,
 }
 
-/// The attributes of an inode, which share them with others that have the same.
+/// A set of attributes, shared by all inodes with equal ones.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct XattrId {
@@ -129,7 +131,7 @@ pub(super) struct XattrId {
     pub size: U32,
 }
 
-/// What the superblock's `xattr_id_table_start` leads to; the places of the table's blocks follow.
+/// At the superblock's `xattr_id_table_start`, followed by the places of the table's blocks.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct XattrIdTable {

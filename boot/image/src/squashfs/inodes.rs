@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The tables of inodes and directories. A directory refers to its children by their places, so it comes after them: the
-//! directories are taken from the last to the first, each with its files in front of it.
+//! The tables of inodes and directories. A directory refers to its children by their places, so it
+//! comes after them: directories are written from the last to the first, each after its files.
 
 use super::directory::{self, Name};
 use super::format::*;
@@ -67,7 +67,7 @@ impl Tables {
         let reference = self.header(node, inode)?;
         let inode = DirInode {
             nlink: inode.nlink.into(),
-            // Three more than there are, for the two names that are not listed.
+            // Three more than the listing, for the two names that are not listed.
             file_size: (bytes + 3).into(),
             start_block: u32::try_from(listing >> 16).expect("the number of entries bounds the listings").into(),
             parent_inode: plan.of(parent).number.into(),
@@ -79,7 +79,7 @@ impl Tables {
         Ok(reference)
     }
 
-    /// An inode that is no directory's.
+    /// Adds an inode other than a directory's.
     fn inode(&mut self, node: &Node, inode: Inode) -> Result<u64, RootDiskError> {
         let reference = self.header(node, inode)?;
         let xattr = self.xattrs.index(&node.metadata.xattrs);
@@ -115,7 +115,7 @@ impl Tables {
         Ok(reference)
     }
 
-    /// What every inode begins with; returns its place.
+    /// Adds the start of an inode and returns its place.
     fn header(&mut self, node: &Node, inode: Inode) -> Result<u64, RootDiskError> {
         let metadata = &node.metadata;
         let header = InodeHeader {
@@ -132,10 +132,10 @@ impl Tables {
     }
 }
 
-/// Lengths of the blocks of a file, 0 for a hole, and the bytes of those that are stored.
+/// Returns the lengths of a file's blocks, 0 for a hole, and the total size of the stored ones.
 fn block_list(chunks: Chunks, data: &Data) -> (Vec<u8>, u64) {
     let extents = match data {
-        Data::Whole(_) => None,
+        Data::Contiguous(_) => None,
         Data::Sparse(extents) => Some(extents),
     };
     let mut stored = extents.map(|extents| chunks.stored(extents).peekable());
@@ -149,7 +149,7 @@ fn block_list(chunks: Chunks, data: &Data) -> (Vec<u8>, u64) {
     (list, bytes)
 }
 
-/// Type of a file, as directories give it.
+/// Type of a file in directories.
 fn kind(node: &Node) -> u16 {
     match node.content {
         Content::Directory(_) => DIR,

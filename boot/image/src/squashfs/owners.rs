@@ -12,7 +12,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Index of `id`, in the order in which they are asked for.
+    /// Index of `id`, in the order of first use.
     pub(super) fn index(&mut self, id: u32) -> Result<u16, RootDiskError> {
         if let Some(index) = self.indexes.get(&id) {
             return Ok(*index);
@@ -24,7 +24,7 @@ impl Owners {
         Ok(next)
     }
 
-    /// How many there are, and all of them.
+    /// Returns the number of ids, and their table.
     pub(super) fn finish(self) -> (u16, Table) {
         (self.indexes.len() as u16, self.table)
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_has_one_index_and_there_are_as_many_as_the_count_can_say() {
+    fn owners_have_one_index_each_and_are_bounded() {
         let mut owners = Owners::default();
         for id in 0..u32::from(u16::MAX) {
             assert_eq!(u32::from(owners.index(id + 5).unwrap()), id);

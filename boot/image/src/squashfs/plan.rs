@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Numbers of inodes, names of each, and places of the data, before anything is written.
+//! Numbers and names of inodes and places of the data, computed before anything is written.
 
 use super::format::{BLOCK, SuperBlock};
 use crate::limits;
 use crate::root_disk::{Chunks, RootDiskError};
 use crate::tree::{Content, Data, NodeId, Tree};
 
-/// What is known of an inode before the tables are made.
+/// Properties of an inode before the tables are built.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Inode {
-    /// From 1; 0 has no name in the image.
+    /// From 1; 0 for a node without a name in the image.
     pub number: u32,
     pub nlink: u32,
-    /// First byte of a file's data.
+    /// Offset of a file's data.
     pub start: u64,
 }
 
 pub(super) struct Plan {
-    /// Each before those below it, with the one above.
+    /// Directories with their parents, each before its children.
     pub directories: Vec<(NodeId, NodeId)>,
-    /// In the order of their data.
+    /// Files, in the order of their data.
     pub files: Vec<NodeId>,
     /// By node.
     inodes: Vec<Inode>,
     pub count: u32,
-    /// Behind the last byte of the last file.
+    /// End of the last file's data.
     pub data_end: u64,
 }
 
@@ -62,18 +62,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What is known of `node`.
     pub(super) fn of(&self, node: NodeId) -> Inode {
         self.inodes[node.index()]
     }
 
-    /// Gives `node` a number; false if it has one.
+    /// Assigns a number to `node`; returns false if it has one.
     fn number(&mut self, node: NodeId) -> bool {
         let inode = &mut self.inodes[node.index()];
         if inode.number > 0 {
             return false;
         }
-        // The number of entries is bounded far below 2^32.
+        // The number of entries is far below 2^32.
         self.count += 1;
         inode.number = self.count;
         true
@@ -83,10 +82,10 @@ impl Plan {
         self.inodes[file.index()].start = self.data_end;
         self.files.push(file);
         let stored = match data {
-            Data::Whole(_) => size,
+            Data::Contiguous(_) => size,
             Data::Sparse(extents) => {
                 *sparse_bytes = size.saturating_add(*sparse_bytes);
-                if *sparse_bytes > limits::SQUASHFS_SPARSE_BYTES {
+                if *sparse_bytes > limits::MAX_SQUASHFS_SPARSE_BYTES {
                     return Err(RootDiskError::Sparse);
                 }
                 let chunks = Chunks::of_bytes(size, BLOCK);
@@ -94,6 +93,6 @@ impl Plan {
             }
         };
         self.data_end = self.data_end.saturating_add(stored);
-        if self.data_end > limits::UNCOMPRESSED_BYTES { Err(RootDiskError::TooLarge) } else { Ok(()) }
+        if self.data_end > limits::MAX_UNCOMPRESSED_BYTES { Err(RootDiskError::TooLarge) } else { Ok(()) }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The same layers as EROFS and as squashfs hold the same files, by a reader of each; and `unsquashfs` accepts the image.
+//! The same layers as EROFS and as squashfs give the same files, by a reader of each format; and
+//! `unsquashfs` accepts the image.
 
 use crate::root_disk::{RootDiskError, RootFormat};
 use crate::testing::{Archive, Found, Member, Model, image_as, read_back, read_squashfs, step};
@@ -15,7 +16,7 @@ fn files_of(layer: Archive) -> BTreeMap<String, Found> {
     read_squashfs(&squashfs(&[layer.bytes()]))
 }
 
-/// What `unsquashfs` lists, one line a file; None where it is not installed.
+/// Output of `unsquashfs`, one line per file; `None` where it is not installed.
 fn listed(image: &[u8]) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
@@ -26,7 +27,8 @@ fn listed(image: &[u8]) -> Option<Vec<String>> {
     Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
-/// As squashfs holds it: whole seconds, no ACLs; the names of one file are those with the number of the first of them.
+/// Converts to what squashfs can store: whole seconds, no ACLs; names of one file have the number
+/// of the first of them.
 fn as_squashfs_holds(mut files: BTreeMap<String, Found>) -> BTreeMap<String, Found> {
     let mut numbers = BTreeMap::new();
     for file in files.values_mut() {
@@ -41,7 +43,7 @@ fn as_squashfs_holds(mut files: BTreeMap<String, Found>) -> BTreeMap<String, Fou
     files
 }
 
-/// Both formats hold the same, and the same layers give the same bytes.
+/// Both formats give the same files, and the same layers the same bytes.
 fn assert_same(layers: &[Vec<u8>]) {
     let image = squashfs(layers);
     assert!(image == squashfs(layers), "the same layers give the same bytes");
@@ -53,7 +55,7 @@ fn assert_same(layers: &[Vec<u8>]) {
 }
 
 #[test]
-fn files_of_every_type_and_size_are_those_of_erofs() {
+fn files_of_every_type_and_size_equal_erofs() {
     let block = 128 << 10;
     let sizes = [0, 1, 4095, 4097, block - 1, block, block + 1, 3 * block, 3 * block + 77];
     let data = |size: usize| (0..size).map(|n| (n * 7 + n / 251) as u8).collect::<Vec<u8>>();
@@ -75,7 +77,7 @@ fn files_of_every_type_and_size_are_those_of_erofs() {
 }
 
 #[test]
-fn attributes_come_back_and_equal_ones_are_stored_once() {
+fn attributes_survive_and_equal_ones_are_stored_once() {
     let layer = |count: usize| {
         let members = (0..count).map(|n| {
             Member::file(format!("f{n}"), "data")
@@ -94,18 +96,19 @@ fn attributes_come_back_and_equal_ones_are_stored_once() {
 }
 
 #[test]
-fn large_directories_far_numbers_and_odd_names_are_those_of_erofs() {
+fn large_directories_and_odd_names_equal_erofs() {
     let long = |n: usize| format!("{n:05}{}", "n".repeat(n % 250));
     let members = (0..3000).map(|n| Member::file(format!("d/{}", long(n)), ""));
     let odd = ["!", "-", "+x", "...", "..a", ".a", "\u{e9}", "~"].map(|name| Member::file(format!("o/{name}"), name));
-    // A link in the root to the last file of 70,000 would not fit; the links here are 15,000 numbers apart.
+    // A link in the root to the last file of 70,000 would not fit; the links here are 15,000
+    // numbers apart.
     let directories = (0..15_000).map(|n| Member::file(format!("z/{}/{n}", n % 7), ""));
     let far = [Member::hard_link("0", "z/6/6"), Member::hard_link("zz", "d/00000")];
     assert_same(&[Archive::of(members.chain(odd).chain(directories).chain(far)).bytes()]);
 }
 
 #[test]
-fn sparse_files_are_those_of_erofs_without_the_space_of_their_holes() {
+fn sparse_files_equal_erofs_without_space_for_holes() {
     let sparse = |name: &str, data: &[u8], map: &str, size: u64| {
         Member::file(name, data).pax("GNU.sparse.map", map).pax("GNU.sparse.size", size.to_string())
     };
@@ -123,17 +126,20 @@ fn sparse_files_are_those_of_erofs_without_the_space_of_their_holes() {
 }
 
 #[test]
-fn what_the_format_cannot_hold_is_refused() {
+fn layers_beyond_the_format_are_rejected() {
     let sparse = |size: u64| Member::file("s", "").pax("GNU.sparse.map", "").pax("GNU.sparse.size", size.to_string());
     let refusal = |layer: Archive| image_as(RootFormat::Squashfs, &[layer.bytes()]).unwrap().unwrap_err();
-    assert!(matches!(refusal(Archive::of([sparse(crate::limits::SQUASHFS_SPARSE_BYTES + 1)])), RootDiskError::Sparse));
+    assert!(matches!(
+        refusal(Archive::of([sparse(crate::limits::MAX_SQUASHFS_SPARSE_BYTES + 1)])),
+        RootDiskError::Sparse
+    ));
     let far = Member::file("s", "12").pax("GNU.sparse.map", "0,1,999999999999,1");
     let far = far.pax("GNU.sparse.size", "1000000000000");
     assert_eq!(files_of(Archive::of([far]))["/s"].size, 1_000_000_000_000);
 }
 
 #[test]
-fn an_empty_image_is_a_root_directory() {
+fn empty_image_is_a_root_directory() {
     let image = squashfs(&[]);
     assert_eq!((image.len(), read_squashfs(&image).len()), (4096, 1));
     assert_ne!(listed(&image), Some(Vec::new()));
@@ -143,7 +149,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn random_layers_are_those_of_erofs(
+    fn random_layers_equal_erofs(
         layers in prop::collection::vec(prop::collection::vec(step(), 0..20), 1..5),
     ) {
         let mut model = Model::default();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Extended attributes: inodes refer by an index to sets of them, equal sets are stored once.
+//! Extended attributes: inodes refer to sets of them by an index; equal sets are stored once.
 
 use super::format::{INVALID, XattrId};
 use super::table::Table;
@@ -12,12 +12,12 @@ pub(super) struct XattrSets {
     indexes: HashMap<Vec<u8>, u32>,
     /// Names and values.
     pub values: Table,
-    /// Of each set, where it begins in `values`.
+    /// Start of each set in `values`.
     pub ids: Table,
 }
 
 impl XattrSets {
-    /// Index of the set of those attributes that the format knows.
+    /// Index of the set of the attributes that the format supports.
     pub(super) fn index(&mut self, xattrs: &Xattrs) -> u32 {
         let (mut bytes, mut count) = (Vec::new(), 0_u32);
         for (name, value) in xattrs {
@@ -50,13 +50,13 @@ impl XattrSets {
         next
     }
 
-    /// How many sets there are.
+    /// Number of sets.
     pub(super) fn count(&self) -> u32 {
         self.indexes.len() as u32
     }
 }
 
-/// Number of the namespace and what follows its prefix.
+/// Number of the namespace, and the name without its prefix.
 fn namespace(name: &[u8]) -> Option<(u16, &[u8])> {
     const PREFIXES: [(&[u8], u16); 3] = [(b"user.", 0), (b"trusted.", 1), (b"security.", 2)];
     let found = |(prefix, number): &(&[u8], u16)| name.strip_prefix(*prefix).map(|rest| (*number, rest));

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The 512-byte header block of an entry and the number formats in it (POSIX pax, "ustar Interchange Format"; GNU tar
-//! manual, "Basic Tar Format").
+//! The 512-byte header block of an entry and its number formats (POSIX pax, "ustar Interchange
+//! Format"; GNU tar manual, "Basic Tar Format").
 
 use super::{BLOCK, Time};
 
-/// Checked header block; fields are cut out on demand.
+/// A checked header block; fields are decoded on demand.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
-/// Which extension of the old format the magic number announces.
+/// Extension of the old format, by the magic number.
 #[derive(PartialEq, Eq)]
 enum Dialect {
     Old,
     Ustar,
-    /// ustar with a shorter prefix and times behind it, by the `tar` trailer.
+    /// ustar with a shorter prefix followed by times, recognised by the `tar` trailer.
     Star,
     Gnu,
 }
 
 impl<'a> Header<'a> {
-    /// `block` if its checksum is right. Some old writers summed signed bytes.
+    /// Verifies the checksum. Some old writers summed signed bytes.
     pub(super) fn check(block: &'a [u8; BLOCK]) -> Option<Self> {
         let stored = octal(&block[148..156])?;
         let field = 148..156;
@@ -41,7 +41,7 @@ impl<'a> Header<'a> {
         self.0[156]
     }
 
-    /// The name with the prefix of the dialects that have one.
+    /// The name, with its prefix in dialects that have one.
     pub(super) fn path(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = match self.dialect() {
@@ -60,7 +60,7 @@ impl<'a> Header<'a> {
         number(&self.0[100..108]).map(|mode| (mode & 0o7777) as u16)
     }
 
-    /// User and group as they stand; the caller checks their range, because PAX may replace them.
+    /// User and group, unchecked: PAX may replace them.
     pub(super) fn owner(&self) -> (Option<i64>, Option<i64>) {
         (number(&self.0[108..116]), number(&self.0[116..124]))
     }
@@ -82,23 +82,26 @@ impl<'a> Header<'a> {
         Some((part(329..337)?, part(337..345)?))
     }
 
-    /// Start of the sparse map in an old GNU header, whether more blocks of it follow, and the file's real size.
+    /// Old GNU header: start of the sparse map, whether more blocks of it follow, and the file's
+    /// real size.
     pub(super) fn gnu_sparse(&self) -> Option<(&'a [u8], bool, u64)> {
         let real_size = number(&self.0[483..495]).and_then(|size| u64::try_from(size).ok())?;
         Some((&self.0[386..482], self.0[482] != 0, real_size))
     }
 }
 
-/// Up to the first NUL.
+/// Returns the field up to the first NUL.
 fn text(field: &[u8]) -> &[u8] {
     &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
 }
 
-/// Octal digits, or GNU's big-endian two's complement when the top bit of the first byte is set. Empty is zero.
+/// Decodes octal digits, or GNU's big-endian two's complement if the top bit of the first byte is
+/// set. Empty is zero.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     match field.split_first() {
         Some((first, rest)) if first & 0x80 != 0 => {
-            // Bit 6 is the sign; the field is longer than 64 bits, so what stands above must be copies of it.
+            // Bit 6 is the sign. The field is longer than 64 bits; the bits above must be copies of
+            // the sign.
             let negative = first & 0x40 != 0;
             let start = if negative { i64::from(*first as i8) } else { i64::from(first & 0x7f) };
             rest.iter().try_fold(start, |value, byte| Some(value.checked_mul(256)? | i64::from(*byte)))
@@ -120,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn octal_fields_may_be_padded_and_empty() {
+    fn octal_field_may_be_padded_or_empty() {
         assert_eq!(number(b"0000644\0"), Some(0o644));
         assert_eq!(number(b"   755 \0"), Some(0o755));
         assert_eq!(number(b"\0\0\0\0"), Some(0));
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn base_256_fields_hold_big_and_negative_numbers() {
+    fn base_256_field_holds_big_and_negative_numbers() {
         assert_eq!(number(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xfe]), Some(0xffff_fffe));
         assert_eq!(number(&[0xff; 12]), Some(-1));
         assert_eq!(number(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0]), Some(-(1 << 40)));

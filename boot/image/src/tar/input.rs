@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a tar is read from: a stream, or a part of a file in which data need not be read to be skipped.
+//! Input of a tar reader: a stream, or a part of a file, which skips data without reading it.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-/// A stream of bytes that can be skipped over.
+/// A stream that can skip bytes.
 pub(crate) trait TarInput: BufRead {
-    /// Skips `count` bytes; false when the end came first.
+    /// Skips `count` bytes. Returns false if the stream ends before.
     fn skip(&mut self, mut count: u64) -> io::Result<bool> {
         while count > 0 {
             let available = self.fill_buf()?.len() as u64;
             if available == 0 {
                 return Ok(false);
             }
-            let step = available.min(count);
-            self.consume(step as usize);
-            count -= step;
+            let skipped = available.min(count);
+            self.consume(skipped as usize);
+            count -= skipped;
         }
         Ok(true)
     }
@@ -25,7 +25,7 @@ pub(crate) trait TarInput: BufRead {
 
 impl TarInput for &[u8] {}
 
-/// `Read::read` for types that have a buffer of their own.
+/// `Read::read` for types with a buffer of their own.
 pub(crate) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Result<usize> {
     let available = from.fill_buf()?;
     let count = available.len().min(into.len());
@@ -37,7 +37,7 @@ pub(crate) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Res
 /// A part of a file, read at explicit offsets, so that several can be open on one descriptor.
 pub(crate) struct FileSection {
     file: Arc<File>,
-    /// Where the buffer's first byte is in the file.
+    /// Offset of the buffer's first byte in the file.
     offset: u64,
     end: u64,
     buffer: Vec<u8>,
@@ -45,13 +45,13 @@ pub(crate) struct FileSection {
 }
 
 impl FileSection {
-    /// The bytes of `file` from `offset` on, `length` of them, read `buffer` bytes at a time.
+    /// `length` bytes of `file` from `offset`, read `buffer` bytes at a time.
     pub(crate) fn new(file: Arc<File>, offset: u64, length: u64, buffer: usize) -> Self {
         let end = offset.saturating_add(length);
         Self { file, offset, end, buffer: Vec::with_capacity(buffer), used: 0 }
     }
 
-    /// Offset in the file of the next byte.
+    /// Offset of the next byte in the file.
     pub(crate) fn position(&self) -> u64 {
         self.offset + self.used as u64
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! PAX extended headers: `LENGTH KEY=VALUE\n` records, where a value may hold any bytes, newlines too.
+//! PAX extended headers: `LENGTH KEY=VALUE\n` records, whose values may contain any bytes,
+//! including newlines.
 
 use super::Time;
 use std::collections::BTreeMap;
 
-/// The records before an entry, in the types of the entry. Unknown keys are skipped.
+/// The records before an entry, with the types of the entry's fields. Unknown keys are ignored.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Pax {
     pub path: Option<Vec<u8>>,
@@ -17,23 +18,23 @@ pub(super) struct Pax {
     pub sparse: PaxSparse,
 }
 
-/// GNU's sparse files in PAX, in its three versions.
+/// GNU's sparse files in PAX, versions 0.0, 0.1 and 1.0.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct PaxSparse {
     pub major: Option<u64>,
     pub minor: Option<u64>,
     pub name: Option<Vec<u8>>,
     pub real_size: Option<u64>,
-    /// Offsets and lengths in turn, of version 0.0 or 0.1.
+    /// Alternating offsets and lengths, of version 0.0 or 0.1.
     pub map: Option<Vec<u64>>,
 }
 
-/// Reads a whole header. Later records win; a record with an empty value takes the earlier one back.
+/// Parses a complete header. A later record replaces an earlier one; an empty value removes it.
 pub(super) fn parse(mut bytes: &[u8]) -> Result<Pax, &'static str> {
     let mut pax = Pax::default();
     while !bytes.is_empty() {
         let space = bytes.iter().take(20).position(|byte| *byte == b' ').ok_or("a record without a length")?;
-        let length = decimal(&bytes[..space]).ok_or("a length that is no number")?;
+        let length = decimal(&bytes[..space]).ok_or("a record with an invalid length")?;
         let length = usize::try_from(length).ok().filter(|length| (space + 2..=bytes.len()).contains(length));
         let (record, rest) = bytes.split_at(length.ok_or("a record longer than its header")?);
         bytes = rest;
@@ -47,7 +48,7 @@ pub(super) fn parse(mut bytes: &[u8]) -> Result<Pax, &'static str> {
 impl Pax {
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         let some = !value.is_empty();
-        let number = || if some { decimal(value).map(Some).ok_or("a value that is no number") } else { Ok(None) };
+        let number = || if some { decimal(value).map(Some).ok_or("an invalid number") } else { Ok(None) };
         let bytes = || {
             if value.contains(&0) { Err("a name with a NUL byte") } else { Ok(some.then(|| value.to_vec())) }
         };
@@ -57,27 +58,27 @@ impl Pax {
             b"size" => self.size = number()?,
             b"uid" => self.uid = number()?,
             b"gid" => self.gid = number()?,
-            b"mtime" => self.mtime = if some { Some(time(value).ok_or("a time that is none")?) } else { None },
+            b"mtime" => self.mtime = if some { Some(time(value).ok_or("an invalid time")?) } else { None },
             b"GNU.sparse.major" => self.sparse.major = number()?,
             b"GNU.sparse.minor" => self.sparse.minor = number()?,
             b"GNU.sparse.name" => self.sparse.name = bytes()?,
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.real_size = number()?,
-            b"GNU.sparse.map" => self.sparse.map = Some(number_list(value).ok_or("a sparse map that is none")?),
-            // Version 0.0 repeats these two, one record for each number.
+            b"GNU.sparse.map" => self.sparse.map = Some(number_list(value).ok_or("an invalid sparse map")?),
+            // Version 0.0 repeats these two, with one record per number.
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let map = self.sparse.map.get_or_insert_default();
                 if map.len() % 2 != usize::from(key == b"GNU.sparse.numbytes") {
                     return Err("a sparse map out of order");
                 }
-                map.push(number()?.ok_or("a value that is no number")?);
+                map.push(number()?.ok_or("an invalid number")?);
             }
             _ => return self.xattr(key, value),
         }
         Ok(())
     }
 
-    /// `SCHILY.xattr.NAME` holds the value as it is; `LIBARCHIVE.xattr.NAME` has the name percent-encoded and the value
-    /// in base64. Writers that set both mean the same; the first form wins because it needs no decoding.
+    /// `SCHILY.xattr.NAME` holds the raw value; `LIBARCHIVE.xattr.NAME` has a percent-encoded name
+    /// and a base64 value. If both are set, they have the same value, and the first form is used.
     fn xattr(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             if value.is_empty() {
@@ -86,8 +87,8 @@ impl Pax {
                 self.xattrs.insert(name.to_vec(), value.to_vec());
             }
         } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-            let name = percent_decoded(name).ok_or("an attribute's name that is badly encoded")?;
-            let value = base64_decoded(value).ok_or("an attribute's value that is badly encoded")?;
+            let name = percent_decoded(name).ok_or("an attribute with an invalid name")?;
+            let value = base64_decoded(value).ok_or("an attribute with an invalid value")?;
             self.xattrs.entry(name).or_insert(value);
         }
         Ok(())
@@ -108,7 +109,8 @@ fn number_list(value: &[u8]) -> Option<Vec<u64>> {
     value.split(|byte| *byte == b',').map(decimal).collect()
 }
 
-/// Seconds with an optional fraction, perhaps negative. A negative fraction counts down from its second.
+/// Parses seconds with an optional sign and fraction. A negative fraction counts down from its
+/// second.
 fn time(value: &[u8]) -> Option<Time> {
     let (negative, digits) = value.strip_prefix(b"-").map_or((false, value), |digits| (true, digits));
     let mut parts = digits.splitn(2, |byte| *byte == b'.');
@@ -161,7 +163,7 @@ fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
             decoded.push((bits >> count) as u8);
         }
     }
-    // Six bits alone are no byte.
+    // Six remaining bits are not a byte.
     (count < 6).then_some(decoded)
 }
 

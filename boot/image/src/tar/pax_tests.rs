@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! PAX records, well-formed and not.
+//! Valid and malformed PAX records.
 
 use super::*;
 
-/// One record with its length in front.
+/// Prepends its length to a record.
 fn record(text: &[u8]) -> Vec<u8> {
     let mut length = text.len() + 3;
     while length != format!("{length} ").len() + text.len() + 1 {
@@ -13,7 +13,7 @@ fn record(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_value_may_hold_newlines_and_equals_signs() {
+fn value_may_contain_newlines_and_equals_signs() {
     let bytes = [record(b"SCHILY.xattr.security.capability=\x01\n=\x00\n"), record(b"path=a=b\nc")].concat();
     let pax = parse(&bytes).unwrap();
     assert_eq!(pax.xattrs[&b"security.capability"[..]], b"\x01\n=\x00\n");
@@ -21,13 +21,13 @@ fn a_value_may_hold_newlines_and_equals_signs() {
 }
 
 #[test]
-fn an_empty_value_takes_the_record_back() {
+fn empty_value_removes_the_record() {
     let pax = parse(&[record(b"path=a"), record(b"size=7"), record(b"path="), record(b"size=")].concat()).unwrap();
     assert_eq!((pax.path, pax.size), (None, None));
 }
 
 #[test]
-fn times_have_fractions_and_may_lie_before_1970() {
+fn time_may_have_a_fraction_and_be_before_1970() {
     let at = |text: &[u8]| parse(&record(&[b"mtime=", text].concat())).unwrap().mtime.unwrap();
     assert_eq!(at(b"12.5"), Time { seconds: 12, nanoseconds: 500_000_000 });
     assert_eq!(at(b"12.1234567891"), Time { seconds: 12, nanoseconds: 123_456_789 });
@@ -46,7 +46,7 @@ fn libarchive_attributes_are_decoded() {
 }
 
 #[test]
-fn malformed_records_are_refused() {
+fn malformed_records_are_rejected() {
     let cases: [&[u8]; 12] = [
         b"path=a\n",
         b"x path=a\n",
@@ -67,7 +67,7 @@ fn malformed_records_are_refused() {
 }
 
 #[test]
-fn sparse_maps_of_both_old_versions_are_read() {
+fn sparse_maps_of_versions_0_0_and_0_1_are_read() {
     let zero =
         [&b"GNU.sparse.offset=0"[..], b"GNU.sparse.numbytes=5", b"GNU.sparse.offset=9", b"GNU.sparse.numbytes=1"];
     let zero: Vec<u8> = zero.iter().flat_map(|text| record(text)).collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Walks an archive: joins extended headers with the entry that they describe, and hands out its data.
+//! Reads an archive: combines extended headers with their entry, and returns its data.
 
 use super::header::Header;
 use super::pax::{self, Pax};
@@ -7,13 +7,13 @@ use super::sparse::{self, PrefixedMap};
 use super::{BLOCK, Entry, Kind, TarError, TarInput, printable};
 use crate::limits;
 
-/// A tar archive being read.
 pub(crate) struct Reader<I> {
     input: I,
     /// Bytes consumed so far.
     offset: u64,
-    /// Bytes of the current entry's data that were not read yet, and its padding.
+    /// Unread bytes of the current entry's data.
     remaining: u64,
+    /// Padding after the current entry's data.
     padding: u64,
 }
 
@@ -26,7 +26,7 @@ struct Extended {
     headers: usize,
 }
 
-/// Offsets and lengths in turn, and the size of the file if a header tells it.
+/// Alternating offsets and lengths, and the size of the file if a header has it.
 type SparseMap = (Vec<u64>, Option<u64>);
 
 impl<I: TarInput> Reader<I> {
@@ -34,7 +34,8 @@ impl<I: TarInput> Reader<I> {
         Self { input, offset: 0, remaining: 0, padding: 0 }
     }
 
-    /// The next entry, or `None` at the end of the archive: two zero blocks, one, or the end of the stream.
+    /// Returns the next entry, or `None` at the end of the archive: one or two zero blocks, or the
+    /// end of the stream.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         self.skip_data()?;
         let mut extended = Extended::default();
@@ -54,8 +55,8 @@ impl<I: TarInput> Reader<I> {
                 return self.entry(&header, extended).map(Some);
             }
             extended.headers += 1;
-            let size = header.size().filter(|size| *size <= limits::EXTENDED_HEADER_BYTES);
-            let size = size.filter(|_| extended.headers <= limits::EXTENDED_HEADERS);
+            let size = header.size().filter(|size| *size <= limits::MAX_EXTENDED_HEADER_SIZE);
+            let size = size.filter(|_| extended.headers <= limits::MAX_EXTENDED_HEADERS);
             let bytes = self.read_padded(size.ok_or(TarError::ExtendedHeader { offset: at })?)?;
             let name = |mut bytes: Vec<u8>| {
                 bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
@@ -72,7 +73,7 @@ impl<I: TarInput> Reader<I> {
         }
     }
 
-    /// Some of the current entry's data; empty when there is no more.
+    /// Returns more of the current entry's data; empty at its end.
     pub(crate) fn data(&mut self) -> Result<&[u8], TarError> {
         if self.remaining == 0 {
             return Ok(&[]);
@@ -85,14 +86,13 @@ impl<I: TarInput> Reader<I> {
         Ok(&data[..data.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX))])
     }
 
-    /// Marks `count` bytes of what [`Self::data`] gave as used.
+    /// Marks `count` bytes of [`Self::data`] as used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.input.consume(count);
         self.remaining -= count as u64;
         self.offset += count as u64;
     }
 
-    /// What the archive is read from.
     pub(crate) fn input(&mut self) -> &mut I {
         &mut self.input
     }
@@ -108,7 +108,7 @@ impl<I: TarInput> Reader<I> {
         let field = |field| TarError::Field { entry: shown.clone(), field };
 
         let kind = match header.kind() {
-            // Before ustar a directory was a file whose name ends in a slash.
+            // Before ustar, a directory was a file with a trailing slash in its name.
             0 if path.ends_with(b"/") => Kind::Directory,
             0 | b'0' | b'7' | b'S' => Kind::Regular,
             b'1' => Kind::HardLink,
@@ -128,7 +128,7 @@ impl<I: TarInput> Reader<I> {
         self.padding = stored.wrapping_neg() % BLOCK as u64;
 
         let (uid, gid) = header.owner();
-        // The last number of 32 bits means "no change" to chown; nothing can own a file with it.
+        // `u32::MAX` means "no change" to chown, so no file can have it as an owner.
         let id = |pax: Option<u64>, header: Option<i64>| {
             let id = pax.or_else(|| header.and_then(|id| u64::try_from(id).ok()))?;
             u32::try_from(id).ok().filter(|id| *id != u32::MAX)
@@ -156,14 +156,14 @@ impl<I: TarInput> Reader<I> {
                 let real_size = real_size.filter(|size| i64::try_from(*size).is_ok());
                 let extents = real_size.and_then(|size| sparse::extents(&map, self.remaining, size));
                 entry.extents = Some(extents.ok_or_else(|| TarError::Sparse { entry: shown.clone() })?);
-                entry.size = real_size.expect("a map was accepted for it");
+                entry.size = real_size.expect("its map was accepted");
                 entry.stored = self.remaining;
             }
         }
         Ok(entry)
     }
 
-    /// The map, if the entry is sparse. A map in front of the data is consumed.
+    /// Returns the map if the entry is sparse. A map that precedes the data is consumed.
     fn sparse_map(
         &mut self,
         header: &Header<'_>,
@@ -211,7 +211,7 @@ impl<I: TarInput> Reader<I> {
     fn skip_data(&mut self) -> Result<(), TarError> {
         let count = self.remaining + self.padding;
         let offset = self.offset;
-        // The padding behind the last file may be missing; the data may not.
+        // The padding after the last file may be missing, the data may not.
         if !self.input.skip(self.remaining).map_err(|source| TarError::Read { offset, source })? {
             return Err(self.truncated("the data of a file"));
         }
@@ -221,7 +221,7 @@ impl<I: TarInput> Reader<I> {
         Ok(())
     }
 
-    /// Data of `size` bytes and its padding, whole. The caller bounds `size`.
+    /// Reads `size` bytes and their padding. The caller bounds `size`.
     fn read_padded(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         let mut bytes = vec![0; size as usize];
         if self.read_into(&mut bytes)? != bytes.len() {
@@ -236,7 +236,7 @@ impl<I: TarInput> Reader<I> {
         self.read_into(block)
     }
 
-    /// Fills `into` as far as the stream goes.
+    /// Fills `into` unless the stream ends before.
     fn read_into(&mut self, into: &mut [u8]) -> Result<usize, TarError> {
         let mut filled = 0;
         while filled < into.len() {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Maps of sparse files: which stored bytes belong where.
+//! Maps of sparse files: the places of the stored bytes.
 
 use super::header::number;
 use super::pax::decimal;
 
-/// Longest map of one file.
+/// Extents of one file.
 pub(super) const MAX_EXTENTS: usize = 1 << 20;
 
-/// Turns offsets and lengths in turn into extents. None if they overlap, go backwards, leave the file, or do not add up
-/// to `stored`. Empty extents are dropped.
+/// Converts alternating offsets and lengths into extents. `None` if they overlap, go backwards,
+/// leave the file, or do not add up to `stored`. Empty extents are dropped.
 pub(super) fn extents(map: &[u64], stored: u64, real_size: u64) -> Option<Vec<(u64, u64)>> {
     if !map.len().is_multiple_of(2) || map.len() / 2 > MAX_EXTENTS {
         return None;
@@ -30,7 +30,8 @@ pub(super) fn extents(map: &[u64], stored: u64, real_size: u64) -> Option<Vec<(u
     (sum == stored).then_some(extents)
 }
 
-/// The pairs in an old GNU header or in one of its extension blocks; a pair that begins with NUL ends the list.
+/// Reads the pairs of an old GNU header or of one of its extension blocks. A pair that starts with
+/// NUL ends the list.
 pub(super) fn gnu_pairs(fields: &[u8], map: &mut Vec<u64>) -> Option<()> {
     for pair in fields.chunks_exact(24) {
         if pair[0] == 0 {
@@ -46,8 +47,8 @@ pub(super) fn gnu_pairs(fields: &[u8], map: &mut Vec<u64>) -> Option<()> {
     Some(())
 }
 
-/// The map of GNU's version 1.0, which precedes the data: decimal lines, the first one says how many pairs follow.
-/// Fed block by block; complete when the announced number of pairs was read.
+/// The map of GNU's version 1.0, which precedes the data: decimal lines, of which the first is the
+/// number of pairs. Fed block by block.
 #[derive(Default)]
 pub(super) struct PrefixedMap {
     line: Vec<u8>,
@@ -56,7 +57,8 @@ pub(super) struct PrefixedMap {
 }
 
 impl PrefixedMap {
-    /// Takes one block; true once the map is complete (the rest of that block is padding). None if it is malformed.
+    /// Parses one block. Returns true once the map is complete (the rest of that block is padding),
+    /// `None` if it is malformed.
     pub(super) fn feed(&mut self, block: &[u8]) -> Option<bool> {
         for byte in block {
             if *byte != b'\n' {
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extents_must_be_in_order_inside_the_file_and_complete() {
+    fn extents_must_be_ordered_inside_the_file_and_complete() {
         assert_eq!(extents(&[0, 5, 4096, 1, 9000, 0], 6, 9000), Some(vec![(0, 5), (4096, 1)]));
         assert_eq!(extents(&[0, 5, 4, 1], 6, 9000), None, "overlap");
         assert_eq!(extents(&[10, 5, 0, 1], 6, 9000), None, "backwards");
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefixed_map_may_span_blocks() {
+    fn prefixed_map_may_span_blocks() {
         let mut map = PrefixedMap::default();
         assert_eq!(map.feed(b"2\n0\n1"), Some(false));
         assert_eq!(map.feed(b"0\n4096\n7\n\0\0"), Some(true));

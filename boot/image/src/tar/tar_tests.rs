@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Archives of every dialect, and broken ones. What is right is partly written by the `tar` crate, as an independent
-//! opinion.
+//! Archives of every dialect, and malformed ones. Some valid archives are written by the `tar`
+//! crate, as an independent implementation.
 
 use super::*;
 use crate::testing::{Archive, Member, pax_record};
 use proptest::prelude::*;
 
-/// All entries with their data.
+/// Reads all entries with their data.
 fn read(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
     let mut reader = Reader::new(bytes);
     let mut entries = Vec::new();
@@ -37,7 +37,7 @@ fn error_of(member: Member) -> TarError {
 }
 
 #[test]
-fn what_the_tar_crate_writes_is_read() {
+fn archive_of_the_tar_crate_is_read() {
     let long = format!("{}/file", "directory".repeat(30));
     let mut builder = ::tar::Builder::new(Vec::new());
     let mut header = ::tar::Header::new_gnu();
@@ -65,7 +65,7 @@ fn what_the_tar_crate_writes_is_read() {
 }
 
 #[test]
-fn the_prefix_field_counts_in_ustar_and_not_in_gnu_headers() {
+fn prefix_field_is_used_in_ustar_headers_only() {
     let mut member = Member::file("name", "");
     member.set(345, b"some/prefix");
     assert_eq!(only(member.clone()).0.path, b"some/prefix/name");
@@ -91,7 +91,7 @@ fn a_size_in_pax_wins_over_the_headers() {
 }
 
 #[test]
-fn global_headers_and_the_size_of_links_mean_nothing() {
+fn global_headers_and_sizes_of_links_are_ignored() {
     let mut global = Member::new(b'g', "pax_global_header", "", pax_record("path", b"wrong"));
     global.pax.clear();
     let archive = Archive::of([global, Member::hard_link("l", "t").size(999), Member::file("f", "x")]);
@@ -100,7 +100,7 @@ fn global_headers_and_the_size_of_links_mean_nothing() {
 }
 
 #[test]
-fn an_old_name_with_a_slash_at_its_end_is_a_directory() {
+fn old_name_with_a_trailing_slash_is_a_directory() {
     assert_eq!(only(Member::new(0, "d/", "", "")).0.kind, Kind::Directory);
     assert_eq!(only(Member::new(0, "d", "", "")).0.kind, Kind::Regular);
     assert_eq!(only(Member::new(b'0', "d/", "", "")).0.kind, Kind::Regular);
@@ -144,7 +144,7 @@ fn sparse_files_of_all_versions_are_read() {
 }
 
 #[test]
-fn sparse_maps_that_lie_are_refused() {
+fn invalid_sparse_map_is_rejected() {
     let with = |map: &str, size: &str| {
         error_of(Member::file("s", "12345").pax("GNU.sparse.size", size).pax("GNU.sparse.map", map))
     };
@@ -165,7 +165,7 @@ fn sparse_maps_that_lie_are_refused() {
 }
 
 #[test]
-fn numbers_out_of_range_are_refused() {
+fn number_out_of_range_is_rejected() {
     let field = |at: usize, bytes: &[u8]| {
         let mut member = Member::file("a", "");
         member.set(at, bytes);
@@ -189,7 +189,7 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
-fn unknown_types_are_named() {
+fn unknown_type_is_named() {
     for kind in *b"MVNXAs" {
         let message = error_of(Member::new(kind, "odd", "", "")).to_string();
         assert_eq!(message, format!("entry `odd`: unknown entry type `{}`", kind as char));
@@ -207,7 +207,7 @@ fn extended_headers_are_bounded_in_size_and_number() {
 }
 
 #[test]
-fn a_gnu_long_name_ends_at_its_nul_and_yields_to_pax() {
+fn gnu_long_name_ends_at_nul_and_pax_replaces_it() {
     let long =
         |member| Archive::of([Member::new(b'L', "", "", "long\0rest"), Member::new(b'K', "", "", "target\0"), member]);
     let entries = read(&long(Member::symlink("short", "t")).bytes()).unwrap();
@@ -217,7 +217,7 @@ fn a_gnu_long_name_ends_at_its_nul_and_yields_to_pax() {
 }
 
 #[test]
-fn a_damaged_header_is_no_header() {
+fn damaged_header_is_a_checksum_error() {
     let mut bytes = Archive::of([Member::file("a", "")]).bytes();
     bytes[3] ^= 1;
     assert!(matches!(read(&bytes), Err(TarError::Checksum { offset: 0 })));
@@ -225,26 +225,26 @@ fn a_damaged_header_is_no_header() {
 }
 
 #[test]
-fn an_archive_cut_anywhere_is_shorter_or_truncated() {
+fn truncated_archive_is_shorter_or_an_error() {
     let archive = Archive::of([
         Member::file("a", "x".repeat(700)).pax("mtime", "1.5"),
         Member::directory("d"),
         Member::file("d/b", "y"),
     ]);
-    let whole = archive.bytes();
-    let entries = read(&whole).unwrap();
-    // Data and headers may not be cut; the padding behind data may, and so may the zeros of the end.
+    let complete = archive.bytes();
+    let entries = read(&complete).unwrap();
+    // Data and headers must be complete; padding after data and the final zeros may be missing.
     let (first_data, second) = (3 * 512 + 700, 5 * 512);
     let (third, third_data) = (second + 512, second + 2 * 512 + 1);
-    for end in 0..=whole.len() {
-        let whole_entries = match end {
+    for end in 0..=complete.len() {
+        let complete_entries = match end {
             0 => Some(0),
             _ if (first_data..=second).contains(&end) => Some(1),
             _ if end == third => Some(2),
             _ if (third_data..=third + 1024).contains(&end) || end >= third + 1024 + 512 => Some(3),
             _ => None,
         };
-        match (read(&whole[..end]), whole_entries) {
+        match (read(&complete[..end]), complete_entries) {
             (Ok(read), Some(count)) => assert_eq!(read[..], entries[..count], "{end}"),
             (Err(TarError::Truncated { .. }), None) => {}
             (result, _) => panic!("{end}: {result:?}"),

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tar archives byte by byte: nothing that is written here is checked.
+//! Tar archives byte by byte, without any check.
 
-/// An archive in the making.
 #[derive(Clone, Default)]
 pub(crate) struct Archive(Vec<u8>);
 
-/// One member's header, to be changed at will before it is added.
+/// One member, whose header can be changed arbitrarily.
 #[derive(Clone)]
 pub(crate) struct Member {
     pub header: [u8; 512],
     pub data: Vec<u8>,
-    /// PAX records in front of it.
+    /// PAX records before it.
     pub pax: Vec<u8>,
 }
 
 impl Member {
-    /// A ustar member. A name or link of more than 100 bytes goes into PAX records.
+    /// A ustar member. A name or link of more than 100 bytes becomes a PAX record.
     pub(crate) fn new(kind: u8, name: impl AsRef<[u8]>, link: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         let (name, link, data) = (name.as_ref(), link.as_ref(), data.as_ref());
         let mut member = Self { header: [0; 512], data: data.to_vec(), pax: Vec::new() };
@@ -48,12 +47,12 @@ impl Member {
         Self::new(b'1', name, target, "")
     }
 
-    /// Bytes at an offset of the header.
+    /// Sets bytes at an offset of the header.
     pub(crate) fn set(&mut self, at: usize, bytes: &[u8]) {
         self.header[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// A field of eight bytes in octal.
+    /// Sets a field of eight bytes in octal.
     pub(crate) fn number(mut self, at: usize, value: u32) -> Self {
         self.set(at, format!("{value:07o}\0").as_bytes());
         self
@@ -71,7 +70,7 @@ impl Member {
         self.number(329, major).number(337, minor)
     }
 
-    /// The size field, whatever data there is.
+    /// Sets the size field, regardless of the data.
     pub(crate) fn size(mut self, size: u64) -> Self {
         self.set(124, format!("{size:011o}\0").as_bytes());
         self
@@ -114,7 +113,7 @@ impl Archive {
         self
     }
 
-    /// With the two zero blocks of the end.
+    /// Includes the two final zero blocks.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.0.clone();
         bytes.resize(bytes.len() + 1024, 0);
@@ -122,7 +121,7 @@ impl Archive {
     }
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+/// `LENGTH KEY=VALUE\n`, where the length includes itself.
 pub(crate) fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
     let length = (1..).find(|length| format!("{length}").len() + rest.len() == *length).unwrap();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! OCI layouts in a temporary directory, right unless a test makes them wrong.
+//! OCI layouts in a temporary directory, valid unless a test changes them.
 
 use crate::digest::Digest;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// A layout directory that vanishes with it.
+/// A layout directory, removed on drop.
 pub(crate) struct Layout(tempfile::TempDir);
 
 /// How a layer is packed.
@@ -38,7 +38,7 @@ impl Layout {
         self.path().join("blobs").join(digest.replace(':', "/"))
     }
 
-    /// Writes a blob and gives its descriptor.
+    /// Writes a blob and returns its descriptor.
     pub(crate) fn blob(&self, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes).to_string();
         std::fs::write(self.blob_path(&digest), bytes).unwrap();
@@ -49,7 +49,8 @@ impl Layout {
         self.blob(document.to_string().as_bytes())
     }
 
-    /// Writes an image and gives the descriptor of its manifest. `more` is merged into the configuration document.
+    /// Writes an image and returns the descriptor of its manifest. `more` is merged into the
+    /// configuration document.
     pub(crate) fn image(&self, layers: &[Vec<u8>], compress: Compress, more: Value) -> Value {
         let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
         let mut config = json!({

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What the tests of this crate share: archives with anything in them, image layouts, random layers, and a reader of each
-//! format that shares nothing with the writer.
+//! Shared by the tests of this crate: arbitrary archives, image layouts, random layers, and a
+//! reader of each format that shares no code with the writer.
 
 mod archive;
 mod layout;
@@ -20,12 +20,12 @@ use crate::spool::Spool;
 use crate::tree::{Merge, MergeError};
 use std::collections::BTreeMap;
 
-/// Merges `layers` and gives the bytes of the EROFS image.
+/// Merges `layers` and returns the bytes of the EROFS image.
 pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
     Ok(image_as(RootFormat::Erofs, layers)?.unwrap())
 }
 
-/// The same in any format.
+/// Merges `layers` and returns the bytes of the image in `format`.
 pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<Vec<u8>, RootDiskError>, MergeError> {
     let directory = tempfile::tempdir().unwrap();
     let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
@@ -45,7 +45,7 @@ pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<
     }))
 }
 
-/// Merges `layers` and gives the files of the image by path, as they are read back from it.
+/// Merges `layers` and returns the files that are read back from the image, by path.
 pub(crate) fn files_of(layers: &[Archive]) -> Result<BTreeMap<String, Found>, MergeError> {
     let layers: Vec<Vec<u8>> = layers.iter().map(Archive::bytes).collect();
     image_of(&layers).map(|image| read_back(&image))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Random layers, and what they must merge to: a model of paths in a map.
+//! Random layers, and a model of their merge: a map of paths.
 
 use super::{Found, Member, names};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// What a random layer does, with paths of up to three short names.
+/// One entry of a random layer, with a path of up to three short names.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     File(Vec<u8>, usize),
@@ -52,7 +52,7 @@ impl Model {
         path.is_empty() || matches!(self.files.get(path), Some((_, Modelled::Directory(_))))
     }
 
-    /// Directories above `path`, from the top; None if one of them is something else.
+    /// Parents of `path`, from the top; `None` if one of them is not a directory.
     fn parents<'a>(&self, path: &'a str) -> Option<Vec<&'a str>> {
         let parents: Vec<&str> = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]).collect();
         parents.iter().all(|parent| self.is_directory(parent) || !self.files.contains_key(*parent)).then_some(parents)
@@ -68,7 +68,7 @@ impl Model {
         self.files.insert(path.into(), (layer, file));
     }
 
-    /// Removes what is older than `layer` below `top`, but not directories that still hold something.
+    /// Removes entries older than `layer` below `top`, but not directories with remaining entries.
     fn hide(&mut self, top: &str, itself: bool, layer: usize) {
         let below = format!("{top}/");
         let affected = |path: &str| path.starts_with(&below) || (itself && path == top);
@@ -83,7 +83,7 @@ impl Model {
         }
     }
 
-    /// Applies the step; None if no well-formed layer would hold it.
+    /// Applies the step; `None` if no valid layer contains it.
     pub(crate) fn apply(&mut self, step: &Step, layer: usize) -> Option<Member> {
         let text = |path: &[u8]| format!("/{}", String::from_utf8(path.to_vec()).unwrap());
         match step {

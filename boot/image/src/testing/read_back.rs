@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reads an EROFS image by the kernel's rules (`fs/erofs`: super.c, inode.c, dir.c, data.c), with byte offsets instead
-//! of the writer's structures, and insists on what the kernel insists on.
+//! Reads an EROFS image by the kernel's rules (`fs/erofs`: super.c, inode.c, dir.c, data.c), with
+//! byte offsets instead of the writer's structures, and makes the kernel's checks.
 
 use std::collections::BTreeMap;
 
 /// One file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// With the type.
+    /// Including the type.
     pub mode: u16,
     pub owner: (u32, u32),
     pub mtime: (i64, u32),
     pub nlink: u32,
     /// Equal for the names of one file.
     pub nid: u64,
-    /// Device number, as the kernel encodes it; 0 for the rest.
+    /// Device number in the kernel's encoding, else 0.
     pub device: u32,
-    /// Bytes of a file or the target of a link; empty for the rest, and for files of more than 64 MiB.
+    /// Bytes of a file or target of a link, else empty. Empty for files of more than 64 MiB.
     pub content: Vec<u8>,
     pub size: u64,
     /// Namespace number, name without its prefix, value.
@@ -30,11 +30,11 @@ struct Inode {
     layout: u16,
     found: Found,
     union: u32,
-    /// What follows the inode and its attributes.
+    /// Offset after the inode and its attributes.
     behind: usize,
 }
 
-/// All files by path; the root is the empty one.
+/// Returns all files by path; the root is the empty path.
 pub(crate) fn read_back(bytes: &[u8]) -> BTreeMap<String, Found> {
     let image = Image(bytes);
     assert_eq!(image.u32(1024), 0xe0f5_e1e2, "magic number");
@@ -146,7 +146,7 @@ impl Image<'_> {
         found
     }
 
-    /// The bytes of a file of any type that has some.
+    /// The data of a file of any type.
     fn data(&self, inode: &Inode) -> Vec<u8> {
         let size = inode.found.size as usize;
         match inode.layout {

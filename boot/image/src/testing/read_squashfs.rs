@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Reads a squashfs image by the kernel's rules (`fs/squashfs`: super.c, id.c, xattr_id.c, inode.c, dir.c, file.c), with byte
-//! offsets instead of the writer's structures, and insists on what the kernel insists on. Uncompressed images only.
+//! Reads a squashfs image by the kernel's rules (`fs/squashfs`: super.c, id.c, xattr_id.c, inode.c,
+//! dir.c, file.c), with byte offsets instead of the writer's structures, and makes the kernel's
+//! checks. Uncompressed images only.
 
 use super::Found;
 use std::collections::BTreeMap;
@@ -13,19 +14,19 @@ struct Image<'a> {
     inodes: u64,
     directories: u64,
     owners: Vec<u32>,
-    /// Number of the set, for each the place and the count.
+    /// Place and count of each set, by number.
     xattrs: Vec<(u64, u32)>,
     values: u64,
 }
 
 struct Inode {
     found: Found,
-    /// Of a directory: place and length of its listing, number of the one above.
+    /// Of a directory: place and length of its listing, number of the parent.
     listing: (u64, usize),
     parent: u32,
 }
 
-/// A position in a table: bytes of the table from there on.
+/// A position in a table: the bytes of the table from there.
 struct Cursor<'a> {
     rest: Vec<u8>,
     at: usize,
@@ -51,7 +52,7 @@ impl Cursor<'_> {
     }
 }
 
-/// All files by path; the root is the empty one. Attributes have the numbers that EROFS gives to their namespaces.
+/// Returns all files by path; the root is the empty path. Attributes have EROFS' namespace numbers.
 pub(crate) fn read_squashfs(bytes: &[u8]) -> BTreeMap<String, Found> {
     let u16_at = |at: usize| u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap());
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -190,7 +191,7 @@ impl Image<'_> {
         Inode { found, listing, parent }
     }
 
-    /// Contents of a file; empty for files of more than 64 MiB, as the reader of EROFS has it.
+    /// Content of a file; empty for files of more than 64 MiB, as in the reader of EROFS.
     fn data(&self, start: usize, size: usize, sparse: u64, lengths: &[u32]) -> Vec<u8> {
         let (mut at, mut holes, mut content) = (start, 0, Vec::new());
         for (number, length) in lengths.iter().enumerate() {

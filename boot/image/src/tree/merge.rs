@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Applies the entries of a layer to the tree, with the semantics of the OCI image specification ("Image Layer
-//! Filesystem Changeset"): a later entry replaces an earlier one, `.wh.NAME` hides NAME of lower layers, `.wh..wh..opq`
-//! hides all that lower layers have in its directory. Whiteouts never touch what their own layer brings, in whichever
-//! order.
+//! Applies the entries of a layer to the tree, with the semantics of the OCI image specification
+//! ("Image Layer Filesystem Changeset"): a later entry replaces an earlier one, `.wh.NAME` hides
+//! NAME of lower layers, `.wh..wh..opq` hides all entries of lower layers in its directory.
+//! Whiteouts never affect their own layer, in any order.
 
 use super::fault::Fault;
 use super::path::names;
@@ -14,10 +14,10 @@ use std::io;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Book-keeping of aufs, which old docker wrote into layers.
+/// Metadata of aufs, which old versions of docker wrote into layers.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// Layers going into one tree.
+/// Merges layers into one tree.
 pub(crate) struct Merge {
     tree: Tree,
     spool: Spool,
@@ -29,34 +29,26 @@ pub(crate) struct Merge {
     name_bytes: u64,
 }
 
-/// A layer cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// The archive is broken.
     #[error(transparent)]
     Tar(#[from] TarError),
-    /// An entry is not acceptable.
     #[error("entry `{entry}`: {fault}")]
-    Entry {
-        entry: String,
-        /// What is wrong with it.
-        fault: Fault,
-    },
-    /// The host cannot keep the data.
+    Entry { entry: String, fault: Fault },
     #[error("cannot write the temporary file for the image's data")]
     Spool(#[source] io::Error),
 }
 
-/// A directory and a name in it; no name for the root itself.
+/// A directory and a name in it, or no name for the root itself.
 type Place = (NodeId, Option<Box<[u8]>>);
 
 impl Merge {
-    /// An empty tree; file data goes to `spool`.
+    /// Starts with an empty tree; file data goes to `spool`.
     pub(crate) fn new(spool: Spool) -> Self {
         Self { tree: Tree::new(), spool, layer: 0, entries: 0, extents: 0, xattr_bytes: 0, name_bytes: 0 }
     }
 
-    /// Puts the layer that `input` holds over what is there. `each` is called after every entry.
+    /// Applies the layer in `input`. `each` is called after every entry.
     pub(crate) fn layer<I: TarInput>(&mut self, input: I, mut each: impl FnMut(&mut I)) -> Result<(), MergeError> {
         self.layer += 1;
         let mut reader = Reader::new(input);
@@ -75,7 +67,6 @@ impl Merge {
         Ok(())
     }
 
-    /// The tree and its data.
     pub(crate) fn finish(self) -> (Tree, Spool) {
         (self.tree, self.spool)
     }
@@ -85,30 +76,30 @@ impl Merge {
         self.extents += entry.extents.as_ref().map_or(0, |extents| extents.len() as u64);
         self.name_bytes += (entry.path.len() + entry.link.len()) as u64;
         self.xattr_bytes += entry.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
-        // Directories that a path implies are made without an entry of their own.
-        if self.entries > limits::ENTRIES || self.tree.len() as u64 > limits::ENTRIES {
+        // Missing parents are created without an entry of their own.
+        if self.entries > limits::MAX_ENTRIES || self.tree.len() as u64 > limits::MAX_ENTRIES {
             return Err(Fault::TooManyEntries);
         }
-        if self.extents > limits::SPARSE_EXTENTS {
+        if self.extents > limits::MAX_SPARSE_EXTENTS {
             return Err(Fault::TooManyExtents);
         }
-        if self.name_bytes > limits::NAME_BYTES_TOTAL {
+        if self.name_bytes > limits::MAX_NAME_BYTES {
             return Err(Fault::TooManyNames);
         }
-        if self.xattr_bytes > limits::XATTR_BYTES {
+        if self.xattr_bytes > limits::MAX_XATTR_BYTES {
             return Err(Fault::TooManyXattrs);
         }
         Ok(())
     }
 
-    /// Where the entry goes. `None` if nothing is to be made:
-    /// whiteouts and hard links are done here.
+    /// Returns where the entry goes, or `None` for whiteouts and hard links, which are applied
+    /// here.
     fn place(&mut self, entry: &Entry) -> Result<Option<Place>, Fault> {
         let names = names(&entry.path)?;
         let Some((name, parents)) = names.split_last() else {
             return match entry.kind {
                 Kind::Directory => Ok(Some((Tree::ROOT, None))),
-                _ => Err(Fault::RootIsNoDirectory),
+                _ => Err(Fault::RootNotADirectory),
             };
         };
         if self.whiteout(name, parents)? {
@@ -118,7 +109,7 @@ impl Merge {
             Kind::HardLink => Some(self.target(&entry.link)?),
             _ => None,
         };
-        let parent = self.tree.follow(parents, Some(self.layer))?.expect("what was missing has been made");
+        let parent = self.tree.follow(parents, Some(self.layer))?.expect("missing directories have been created");
         if let Some(target) = target {
             self.tree.link(parent, name, target, self.layer);
             return Ok(None);
@@ -147,7 +138,8 @@ impl Merge {
         Ok(true)
     }
 
-    /// The node that a hard link names: symbolic links on the way are followed, one at the end is itself the target.
+    /// Returns the target of a hard link. Symbolic links in its parents are followed; a symbolic
+    /// link at the end is itself the target.
     fn target(&mut self, link: &[u8]) -> Result<NodeId, Fault> {
         let missing = || Fault::TargetMissing(printable(link));
         let directory = || Fault::TargetIsDirectory(printable(link));
@@ -158,7 +150,7 @@ impl Merge {
         if self.tree.children(target).is_some() { Err(directory()) } else { Ok(target) }
     }
 
-    /// The node that an entry describes, its data in the spool.
+    /// Creates the node of an entry, with its data in the spool.
     fn node<I: TarInput>(&mut self, entry: Entry, reader: &mut Reader<I>) -> Result<Node, MergeError> {
         let fault = |fault| MergeError::Entry { entry: printable(&entry.path), fault };
         let (major, minor) = entry.device;
@@ -173,15 +165,15 @@ impl Merge {
                 let start = self.spool.length();
                 spool_data(&mut self.spool, reader)?;
                 let data = match entry.extents {
-                    None => Data::Whole(start),
+                    None => Data::Contiguous(start),
                     Some(extents) => Data::Sparse(spooled(extents, start)),
                 };
                 Content::Regular { size: entry.size, data }
             }
-            Kind::HardLink => unreachable!("hard links are made when they are placed"),
+            Kind::HardLink => unreachable!("hard links are applied when they are placed"),
         };
         let xattrs =
-            xattr::kept(entry.xattrs).map_err(|fault| MergeError::Entry { entry: printable(&entry.path), fault })?;
+            xattr::filter(entry.xattrs).map_err(|fault| MergeError::Entry { entry: printable(&entry.path), fault })?;
         let metadata = Metadata { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs };
         Ok(Node { metadata, content })
     }
@@ -190,7 +182,7 @@ impl Merge {
 fn symlink_target(link: Vec<u8>) -> Result<Box<[u8]>, Fault> {
     match link.len() {
         0 => Err(Fault::NoTarget),
-        length if length > limits::PATH_BYTES => Err(Fault::PathTooLong),
+        length if length > limits::MAX_PATH_LENGTH => Err(Fault::PathTooLong),
         _ if link.contains(&0) => Err(Fault::Nul),
         _ => Ok(link.into()),
     }
@@ -208,7 +200,7 @@ fn spool_data<I: TarInput>(spool: &mut Spool, reader: &mut Reader<I>) -> Result<
     }
 }
 
-/// Extents whose bytes lie one after another in the spool.
+/// Converts extents whose bytes are contiguous in the spool.
 fn spooled(extents: Vec<(u64, u64)>, mut spooled: u64) -> Box<[Extent]> {
     let extents = extents.into_iter().map(|(offset, length)| {
         let extent = Extent { offset, length, spooled };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Merging: what layers mean, and the names and links of hostile ones.
+//! Merging: semantics of layers, and hostile names and links.
 
 use super::*;
 use crate::testing::{Archive, Member, files_of, names};
@@ -12,7 +12,7 @@ fn fault(layers: &[Archive]) -> Fault {
 }
 
 #[test]
-fn a_whiteout_hides_what_lower_layers_have() {
+fn whiteout_hides_entries_of_lower_layers() {
     let lower =
         Archive::of([Member::file("a", "1"), Member::directory("d"), Member::file("d/x", ""), Member::file("d/y", "")]);
     let upper = Archive::of([
@@ -25,7 +25,7 @@ fn a_whiteout_hides_what_lower_layers_have() {
 }
 
 #[test]
-fn an_opaque_directory_hides_lower_content_and_keeps_its_own_in_either_order() {
+fn opaque_directory_hides_lower_entries_in_either_order() {
     let lower = Archive::of([Member::file("d/old", ""), Member::file("d/s/old", ""), Member::file("d/both", "1")]);
     let own = [Member::file("d/new", ""), Member::file("d/s/new", ""), Member::file("d/both", "2")];
     let opaque = Member::file("d/.wh..wh..opq", "");
@@ -39,7 +39,7 @@ fn an_opaque_directory_hides_lower_content_and_keeps_its_own_in_either_order() {
 }
 
 #[test]
-fn a_whiteout_spares_what_its_own_layer_brings() {
+fn whiteout_spares_its_own_layer() {
     let lower = Archive::of([Member::file("d/old", "")]);
     let upper = Archive::of([Member::directory("d"), Member::file("d/new", ""), Member::file(".wh.d", "")]);
     assert_eq!(names(&files_of(&[lower, upper]).unwrap()), ["", "/d", "/d/new"]);
@@ -48,7 +48,7 @@ fn a_whiteout_spares_what_its_own_layer_brings() {
 }
 
 #[test]
-fn a_later_entry_replaces_an_earlier_one_and_directories_keep_their_children() {
+fn later_entry_replaces_and_directories_keep_children() {
     let lower = Archive::of([Member::directory("d").mode(0o700), Member::file("d/x", "1"), Member::file("f", "1")]);
     let again = Archive::of([Member::directory("d").mode(0o1777), Member::file("d/x", "22"), Member::file("f", "")]);
     let files = files_of(&[lower.clone(), again]).unwrap();
@@ -60,13 +60,13 @@ fn a_later_entry_replaces_an_earlier_one_and_directories_keep_their_children() {
 }
 
 #[test]
-fn parents_that_are_not_listed_are_made() {
+fn missing_parents_are_created() {
     let files = files_of(&[Archive::of([Member::file("a/b/c", "x")])]).unwrap();
     assert_eq!((files["/a/b"].mode, files["/a/b"].owner, files["/a/b"].mtime), (0o040755, (0, 0), (0, 0)));
 }
 
 #[test]
-fn hard_links_are_names_of_one_file_also_across_layers() {
+fn hard_links_share_a_file_across_layers() {
     let lower = Archive::of([Member::file("a", "data"), Member::hard_link("b", "./a"), Member::symlink("s", "a")]);
     let upper = Archive::of([Member::hard_link("d/c", "/a"), Member::hard_link("t", "s"), Member::file("a", "new")]);
     let files = files_of(&[lower, upper]).unwrap();
@@ -81,7 +81,7 @@ fn hard_links_are_names_of_one_file_also_across_layers() {
 }
 
 #[test]
-fn a_link_to_itself_changes_nothing_if_it_exists_and_is_an_error_if_not() {
+fn hard_link_to_itself_needs_an_existing_file() {
     let files = files_of(&[Archive::of([Member::file("a", "x"), Member::hard_link("a", "a")])]).unwrap();
     assert_eq!((files["/a"].nlink, files["/a"].content.as_slice()), (1, &b"x"[..]));
     assert_eq!(fault(&[Archive::of([Member::hard_link("a", "a")])]), Fault::TargetMissing("a".into()));
@@ -104,12 +104,12 @@ fn symlinked_parents_are_followed_inside_the_image() {
 }
 
 #[test]
-fn links_that_lead_round_in_circles_are_refused() {
-    // Followed inside the image this is no way to the host: the link named proc leads through itself.
+fn symlink_cycles_are_rejected() {
+    // Resolved inside the image, the link named proc leads through itself, not to the host.
     let proc = [Member::symlink("proc", "/proc/self/root/etc"), Member::file("proc/shadow", "")];
     assert_eq!(fault(&[Archive::of(proc)]), Fault::SymlinkLoop);
-    let circle = [Member::symlink("a", "b"), Member::symlink("b", "a"), Member::file("a/x", "")];
-    assert_eq!(fault(&[Archive::of(circle)]), Fault::SymlinkLoop);
+    let cycle = [Member::symlink("a", "b"), Member::symlink("b", "a"), Member::file("a/x", "")];
+    assert_eq!(fault(&[Archive::of(cycle)]), Fault::SymlinkLoop);
     let chain = |length: usize| {
         let links = (0..length).map(|n| Member::symlink(format!("l{n}"), format!("l{}", n + 1)));
         Archive::of(links.chain([Member::directory(format!("l{length}")), Member::file("l0/x", "")]))
@@ -119,14 +119,14 @@ fn links_that_lead_round_in_circles_are_refused() {
 }
 
 #[test]
-fn a_whiteout_follows_symlinked_parents_inside_the_image_too() {
+fn whiteout_follows_symlinked_parents_inside_the_image() {
     let lower = Archive::of([Member::file("etc/passwd", ""), Member::symlink("e", "/etc")]);
     let upper = Archive::of([Member::file("e/.wh.passwd", ""), Member::file(".wh.e", "")]);
     assert_eq!(names(&files_of(&[lower, upper]).unwrap()), ["", "/etc"]);
 }
 
 #[test]
-fn names_that_would_leave_the_image_are_refused_for_every_type() {
+fn name_with_dot_dot_is_rejected_for_every_type() {
     for kind in *b"0123456" {
         for name in ["../x", "a/../../x", "/../x", "..", "a/..", "./../x"] {
             let member = Member::new(kind, name, "a", "").device(1, 3);
@@ -138,19 +138,19 @@ fn names_that_would_leave_the_image_are_refused_for_every_type() {
 }
 
 #[test]
-fn the_root_is_a_directory_and_nothing_else() {
+fn root_can_only_be_a_directory() {
     for name in ["/", ".", "./", "//"] {
         let files = files_of(&[Archive::of([Member::directory(name).mode(0o711).owner(5, 6)])]).unwrap();
         assert_eq!((files[""].mode, files[""].owner), (0o040711, (5, 6)), "{name}");
         for kind in *b"012346" {
-            assert_eq!(fault(&[Archive::of([Member::new(kind, name, "a", "")])]), Fault::RootIsNoDirectory);
+            assert_eq!(fault(&[Archive::of([Member::new(kind, name, "a", "")])]), Fault::RootNotADirectory);
         }
     }
     assert_eq!(fault(&[Archive::of([Member::file("", "")])]), Fault::NoName);
 }
 
 #[test]
-fn hard_links_to_nothing_outside_or_a_directory_are_refused() {
+fn hard_link_to_an_invalid_target_is_rejected() {
     let with = |link: &str| {
         fault(&[Archive::of([Member::directory("d"), Member::hard_link("a", link), Member::file("z", "")])])
     };
@@ -164,7 +164,7 @@ fn hard_links_to_nothing_outside_or_a_directory_are_refused() {
 }
 
 #[test]
-fn malformed_whiteouts_are_refused_and_those_of_aufs_skipped() {
+fn malformed_whiteouts_are_rejected_and_aufs_ignored() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.", ".wh.x/file"] {
         for kind in *b"0125" {
             assert_eq!(fault(&[Archive::of([Member::new(kind, name, "a", "")])]), Fault::Whiteout, "{name}");
@@ -176,7 +176,7 @@ fn malformed_whiteouts_are_refused_and_those_of_aufs_skipped() {
 }
 
 #[test]
-fn a_whiteout_is_one_whatever_its_type() {
+fn whiteout_may_have_any_type() {
     let lower = Archive::of([Member::file("a", ""), Member::file("d/x", "")]);
     for kind in *b"012356" {
         let upper = Archive::of([Member::new(kind, ".wh.a", "q", ""), Member::new(kind, "d/.wh..wh..opq", "q", "")]);
@@ -185,20 +185,20 @@ fn a_whiteout_is_one_whatever_its_type() {
 }
 
 #[test]
-fn a_file_cannot_be_a_parent() {
+fn file_cannot_be_a_parent() {
     let layer = Archive::of([Member::file("a", ""), Member::file("a/b", "")]);
-    assert_eq!(fault(&[layer]), Fault::ParentIsNoDirectory("a".into()));
+    assert_eq!(fault(&[layer]), Fault::ParentNotADirectory("a".into()));
 }
 
 #[test]
-fn names_paths_and_depth_have_limits() {
+fn names_paths_and_depth_are_bounded() {
     let name = |length: usize| "n".repeat(length);
     assert!(files_of(&[Archive::of([Member::file(name(255), "")])]).is_ok());
     assert_eq!(fault(&[Archive::of([Member::file(name(256), "")])]), Fault::NameTooLong);
     assert_eq!(fault(&[Archive::of([Member::file("a/".repeat(2048), "")])]), Fault::PathTooLong);
     assert_eq!(fault(&[Archive::of([Member::file(name(65536), "")])]), Fault::PathTooLong);
     assert_eq!(fault(&[Archive::of([Member::file("a/".repeat(1500) + "x", "")])]), Fault::TooDeep);
-    // Deeper than any path can name, by links to the deepest directory so far.
+    // Deeper than one path can name, by links to the deepest directory so far.
     let deep = "d/".repeat(900);
     let stairs = [Member::directory(&deep), Member::symlink("s", &deep), Member::directory(format!("s/{deep}"))];
     assert_eq!(fault(&[Archive::of(stairs)]), Fault::TooDeep);
@@ -208,7 +208,7 @@ fn names_paths_and_depth_have_limits() {
 }
 
 #[test]
-fn device_numbers_beyond_the_kernels_are_refused() {
+fn device_number_out_of_range_is_rejected() {
     let files = files_of(&[Archive::of([Member::new(b'3', "c", "", "").device(0xfff, 0xfffff)])]).unwrap();
     assert_eq!((files["/c"].mode >> 12, files["/c"].device), (0o02, 0xffff_ffff));
     assert_eq!(fault(&[Archive::of([Member::new(b'4', "b", "", "").device(0x1000, 0)])]), Fault::Device);
@@ -216,7 +216,7 @@ fn device_numbers_beyond_the_kernels_are_refused() {
 }
 
 #[test]
-fn attributes_have_limits_and_unknown_namespaces_are_left_out() {
+fn attributes_are_bounded_and_unknown_namespaces_dropped() {
     let with = |key: &str, length: usize| Member::file("a", "").pax(&format!("SCHILY.xattr.{key}"), vec![1; length]);
     let files = files_of(&[Archive::of([with("user.a", 65535)
         .pax("SCHILY.xattr.trusted.overlay.opaque", "y")
@@ -231,10 +231,10 @@ fn attributes_have_limits_and_unknown_namespaces_are_left_out() {
 }
 
 #[test]
-fn an_image_has_a_limited_number_of_entries() {
+fn number_of_entries_is_bounded() {
     let member = Archive::of([Member::file("a", "")]);
     let one = member.bytes()[..512].to_vec();
-    let bytes = one.repeat(limits::ENTRIES as usize + 1);
+    let bytes = one.repeat(limits::MAX_ENTRIES as usize + 1);
     let directory = tempfile::tempdir().unwrap();
     let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
     let result = merge.layer(bytes.as_slice(), |_| {});
@@ -242,7 +242,7 @@ fn an_image_has_a_limited_number_of_entries() {
 }
 
 #[test]
-fn long_links_and_large_whiteouts_are_not_followed_for_ever() {
+fn steps_of_links_and_whiteouts_are_bounded() {
     let long = "x/../".repeat(800);
     let links = (0..39).map(|n| Member::symlink(format!("l{n}"), format!("{long}l{}", n + 1)));
     let files = (0..1000).map(|n| Member::file(format!("l0/{n}"), ""));
@@ -254,7 +254,7 @@ fn long_links_and_large_whiteouts_are_not_followed_for_ever() {
 }
 
 #[test]
-fn the_message_is_one_line_and_names_the_entry() {
+fn error_is_one_line_that_names_the_entry() {
     let error = files_of(&[Archive::of([Member::file("a\n\x1b[31mb/../x", "")])]).unwrap_err().to_string();
-    assert_eq!(error, r"entry `a\n\x1b[31mb/../x`: its name holds `..`");
+    assert_eq!(error, r"entry `a\n\x1b[31mb/../x`: its name contains `..`");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes by number, so that
-//! hard links are two names of one node and a deep tree is dropped without recursion.
+//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes
+//! by number, so that hard links are names of one node and a deep tree is dropped without
+//! recursion.
 
 mod fault;
 mod merge;
@@ -17,10 +18,10 @@ use crate::limits;
 use crate::tar::Time;
 use std::collections::BTreeMap;
 
-/// The nodes of all layers. What was replaced stays until the end: the number of entries is bounded.
+/// The nodes of all layers. Replaced ones are kept: the number of entries is bounded.
 pub(crate) struct Tree {
     nodes: Vec<Node>,
-    /// Names looked at so far, bounded by [`limits::STEPS`].
+    /// Names visited so far, bounded by [`limits::MAX_STEPS`].
     steps: u64,
 }
 
@@ -28,7 +29,7 @@ pub(crate) struct Tree {
 pub(crate) struct NodeId(u32);
 
 impl NodeId {
-    /// Below [`Tree::len`].
+    /// Less than [`Tree::len`].
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -64,12 +65,12 @@ pub(crate) enum Content {
     Fifo,
 }
 
-/// Where the bytes of a file are in the spool.
+/// Place of a file's bytes in the spool.
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
-    /// All of them, one after another from here.
-    Whole(u64),
-    /// Some; the rest is zero.
+    /// All of them, contiguous from this offset.
+    Contiguous(u64),
+    /// Some of them; the rest is zero.
     Sparse(Box<[Extent]>),
 }
 
@@ -86,14 +87,14 @@ pub(crate) struct Extent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Child {
     pub node: NodeId,
-    /// Number of the last layer that named it: whiteouts hide what lower layers brought and nothing else.
+    /// Number of the last layer with this name: whiteouts hide entries of lower layers only.
     layer: u32,
 }
 
 impl Tree {
     pub(crate) const ROOT: NodeId = NodeId(0);
 
-    /// A root that anybody may read.
+    /// Starts with a root that all users may read.
     pub(crate) fn new() -> Self {
         Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })], steps: 0 }
     }
@@ -114,7 +115,7 @@ impl Tree {
         id
     }
 
-    /// The names in `id`; none if it is no directory.
+    /// The names in `id`, or `None` if it is not a directory.
     pub(crate) fn children(&self, id: NodeId) -> Option<&BTreeMap<Box<[u8]>, Child>> {
         match &self.node(id).content {
             Content::Directory(children) => Some(children),
@@ -133,7 +134,8 @@ impl Tree {
         self.children(directory)?.get(name).map(|child| child.node)
     }
 
-    /// Gives `name` in `directory` to `node`. A directory over a directory keeps the children; anything else replaces.
+    /// Adds `node` as `name` in `directory`. A directory that replaces a directory keeps its
+    /// children.
     fn put(&mut self, directory: NodeId, name: &[u8], node: Node, layer: u32) {
         let old = self.child(directory, name).filter(|old| self.children(*old).is_some());
         let id = match (old, &node.content) {
@@ -146,23 +148,24 @@ impl Tree {
         self.link(directory, name, id, layer);
     }
 
-    /// Gives `name` in `directory` to a node that exists, in place of what had that name.
+    /// Adds an existing node as `name` in `directory`, replacing the node with that name.
     fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) {
-        let children = self.children_mut(directory).expect("names are given in directories only");
+        let children = self.children_mut(directory).expect("names are added to directories only");
         match children.get_mut(name) {
             Some(child) => *child = Child { node, layer },
             None => drop(children.insert(name.into(), Child { node, layer })),
         }
     }
 
-    /// Removes from `directory` what layers before `layer` brought, at any depth. The depth of the tree is bounded.
+    /// Removes the entries of layers before `layer` from `directory`, at any depth. The depth of
+    /// the tree is bounded.
     fn hide_children(&mut self, directory: NodeId, layer: u32) -> Result<(), Fault> {
         let Some(children) = self.children(directory) else { return Ok(()) };
         let names: Vec<Box<[u8]>> = children.keys().cloned().collect();
         names.iter().try_for_each(|name| self.hide(directory, name, layer))
     }
 
-    /// The same for one name.
+    /// The same for one name in `directory`.
     fn hide(&mut self, directory: NodeId, name: &[u8], layer: u32) -> Result<(), Fault> {
         self.step()?;
         let Some(child) = self.children(directory).and_then(|children| children.get(name)).copied() else {
@@ -177,10 +180,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Counts one name that is looked at.
+    /// Counts one visited name.
     fn step(&mut self) -> Result<(), Fault> {
         self.steps += 1;
-        if self.steps > limits::STEPS { Err(Fault::TooManySteps) } else { Ok(()) }
+        if self.steps > limits::MAX_STEPS { Err(Fault::TooManySteps) } else { Ok(()) }
     }
 }
 

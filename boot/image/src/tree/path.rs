@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Paths out of an archive: cut into names, and followed inside the tree. None of them ever reaches the host.
+//! Paths from an archive: split into names, and resolved inside the tree. They never become host
+//! paths.
 
 use super::fault::Fault;
 use super::{Content, Metadata, Node, NodeId, Tree};
 use crate::limits;
 
-/// The names of `path`, without empty ones and dots. `..` is refused: no tool that builds images writes it. A leading
-/// slash means nothing, as with the container tools.
+/// Splits `path` into names, without empty ones and dots. `..` is rejected: no tool that builds
+/// images writes it. A leading slash is ignored, as in the container tools.
 pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
     if path.is_empty() {
         return Err(Fault::NoName);
     }
-    if path.len() > limits::PATH_BYTES {
+    if path.len() > limits::MAX_PATH_LENGTH {
         return Err(Fault::PathTooLong);
     }
     if path.contains(&0) {
@@ -22,7 +23,7 @@ pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
         match name {
             b"" | b"." => {}
             b".." => return Err(Fault::DotDot),
-            name if name.len() > limits::NAME_BYTES => return Err(Fault::NameTooLong),
+            name if name.len() > limits::MAX_NAME_LENGTH => return Err(Fault::NameTooLong),
             name => names.push(name),
         }
     }
@@ -30,15 +31,16 @@ pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
 }
 
 impl Tree {
-    /// Follows `names` from the root to a directory, through symbolic links *inside the tree*, as the container tools
-    /// do: an absolute target begins at the tree's root and `..` ends there. With `make` what is missing is made as a
-    /// directory of this layer; without it the answer is `None`.
-    pub(super) fn follow(&mut self, names: &[&[u8]], make: Option<u32>) -> Result<Option<NodeId>, Fault> {
+    /// Resolves `names` from the root to a directory, through symbolic links *inside the tree*, as
+    /// the container tools do: an absolute target starts at the tree's root, and `..` stops there.
+    /// With `create`, missing directories are created in that layer; without it the result is
+    /// `None`.
+    pub(super) fn follow(&mut self, names: &[&[u8]], create: Option<u32>) -> Result<Option<NodeId>, Fault> {
         let mut chain = vec![Self::ROOT];
         let mut links = 0;
-        // Names still to follow, the next one last.
-        let mut ahead: Vec<Box<[u8]>> = names.iter().rev().map(|name| Box::from(*name)).collect();
-        while let Some(name) = ahead.pop() {
+        // Remaining names, the next one last.
+        let mut remaining: Vec<Box<[u8]>> = names.iter().rev().map(|name| Box::from(*name)).collect();
+        while let Some(name) = remaining.pop() {
             self.step()?;
             if *name == *b".." {
                 if chain.len() > 1 {
@@ -47,11 +49,11 @@ impl Tree {
                 continue;
             }
             let here = chain[chain.len() - 1];
-            let next = match (self.child(here, &name), make) {
+            let next = match (self.child(here, &name), create) {
                 (Some(next), _) => next,
                 (None, None) => return Ok(None),
                 (None, Some(layer)) => {
-                    if name.len() > limits::NAME_BYTES {
+                    if name.len() > limits::MAX_NAME_LENGTH {
                         return Err(Fault::NameTooLong);
                     }
                     let id = self.add(Node::directory(Metadata { mode: 0o755, ..Metadata::default() }));
@@ -62,22 +64,22 @@ impl Tree {
             match &self.node(next).content {
                 Content::Directory(_) => {
                     chain.push(next);
-                    if chain.len() > limits::DEPTH {
+                    if chain.len() > limits::MAX_DEPTH {
                         return Err(Fault::TooDeep);
                     }
                 }
                 Content::Symlink(target) => {
                     links += 1;
-                    if links > limits::SYMLINKS {
+                    if links > limits::MAX_SYMLINKS {
                         return Err(Fault::SymlinkLoop);
                     }
                     if target.starts_with(b"/") {
                         chain.truncate(1);
                     }
                     let parts = target.split(|byte| *byte == b'/').rev();
-                    ahead.extend(parts.filter(|part| !part.is_empty() && *part != b".").map(Box::from));
+                    remaining.extend(parts.filter(|part| !part.is_empty() && *part != b".").map(Box::from));
                 }
-                _ => return Err(Fault::ParentIsNoDirectory(crate::tar::printable(&name))),
+                _ => return Err(Fault::ParentNotADirectory(crate::tar::printable(&name))),
             }
         }
         Ok(chain.pop())
