@@ -11,6 +11,7 @@ mod faults;
 mod foreign_kernels;
 mod health;
 mod hostile_clients;
+mod hostile_guests;
 mod inherited_sockets;
 mod life_cycle;
 mod matrix;
@@ -98,6 +99,7 @@ fn all() -> Vec<Case> {
         detached::cases(),
         driver::cases(),
         hostile_clients::cases(),
+        hostile_guests::cases(),
         inherited_sockets::cases(),
         ends::cases(),
         exec::cases(),

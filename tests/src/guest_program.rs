@@ -20,6 +20,12 @@ pub fn failing_calls() -> String {
     build("inject", "failing_calls", &["-static"]).display().to_string()
 }
 
+/// Compiles `tests/inject/hanging_thread.c`: `hanging_thread PID THREAD`.
+#[must_use]
+pub fn hanging_thread() -> PathBuf {
+    build("inject", "hanging_thread", &["-static"])
+}
+
 fn build(directory: &str, name: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("the program can be compiled");
