@@ -2,6 +2,7 @@
 //! The end-to-end tests, as one binary: the list of tests, and how many run at a time.
 
 mod attach;
+mod caller_state;
 mod detached;
 mod disks;
 mod driver;
@@ -81,6 +82,7 @@ fn all() -> Vec<Case> {
         refused_kernels::cases(),
         refused_images::cases(),
         refused_hosts::cases(),
+        caller_state::cases(),
         streams::cases(),
         status::cases(),
         python_image::cases(),

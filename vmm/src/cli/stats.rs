@@ -45,6 +45,9 @@ struct Sampled {
     last: Stats,
 }
 
+/// Container ID, previous and current statistics.
+type Sample = (String, Stats, Stats);
+
 /// Returns the exit status.
 pub(super) fn stats(arguments: &StatsArguments) -> u8 {
     let found: Result<Vec<MachineInfo>, Failure> = if arguments.machines.is_empty() {
@@ -76,7 +79,7 @@ pub(super) fn stats(arguments: &StatsArguments) -> u8 {
         sampled.retain_mut(|one| match sample(&one.machine, &mut one.client) {
             Ok(now) => {
                 let last = std::mem::replace(&mut one.last, now.clone());
-                samples.push((last, now));
+                samples.push((one.machine.short_id().to_owned(), last, now));
                 true
             }
             Err(_) => false,
@@ -92,21 +95,21 @@ fn sample(machine: &MachineInfo, client: &mut Client) -> Result<Stats, Failure> 
     client.request("GET", "/v1/stats", &()).map_err(|error| machine_failure(machine, error))
 }
 
-fn json(samples: &[(Stats, Stats)]) -> String {
-    let now: Vec<&Stats> = samples.iter().map(|(_, now)| now).collect();
+fn json(samples: &[Sample]) -> String {
+    let now: Vec<&Stats> = samples.iter().map(|(_, _, now)| now).collect();
     serde_json::to_string(&now).expect("keys are strings, numbers are finite") + "\n"
 }
 
 /// The table. `repeats` replaces the last one on a terminal.
-fn screen(samples: &[(Stats, Stats)], repeats: bool) -> String {
+fn screen(samples: &[Sample], repeats: bool) -> String {
     let titles = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
-    let rows: Vec<_> = samples.iter().map(|(last, now)| row(last, now)).collect();
+    let rows: Vec<_> = samples.iter().map(|(id, last, now)| row(id, last, now)).collect();
     let home = if repeats && isatty(std::io::stdout()) { "\x1b[H\x1b[2J" } else { "" };
     format!("{home}{}", table::render(titles, &rows))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a few digits are shown")]
-fn row(last: &Stats, now: &Stats) -> [String; 8] {
+fn row(container_id: &str, last: &Stats, now: &Stats) -> [String; 8] {
     let cpu = |stats: &Stats| stats.counters.cpu_vcpu_ns + stats.counters.cpu_vmm_ns;
     let time = now.time.duration_since(last.time).unwrap_or_default().as_nanos().max(1);
     let cpu = cpu(now).saturating_sub(cpu(last)) as f64 * 100.0 / time as f64;
@@ -115,7 +118,7 @@ fn row(last: &Stats, now: &Stats) -> [String; 8] {
     let pair = |one: u64, other: u64| format!("{} / {}", words::decimal_size(one), words::decimal_size(other));
     let devices = &now.counters.devices;
     [
-        now.id.clone(),
+        container_id.to_owned(),
         now.id.clone(),
         format!("{cpu:.2}%"),
         format!("{} / {}", words::binary_size(memory), words::binary_size(now.memory_bytes)),
@@ -150,7 +153,8 @@ mod tests {
                 }),
             },
         };
-        let row = row(&stats(1, 1_000_000_000, 0), &stats(3, 4_000_000_000, 1_500_000));
+        let row = row("0123456789ab", &stats(1, 1_000_000_000, 0), &stats(3, 4_000_000_000, 1_500_000));
+        assert_eq!(row[..2], ["0123456789ab", "web"]);
         assert_eq!(row[2..7], ["150.00%", "64MiB / 128MiB", "50.00%", "0B / 0B", "3MB / 0B"]);
     }
 }

@@ -50,11 +50,13 @@ fn lines(machine: &MachineInfo) -> String {
     if let Some(status) = &machine.status {
         let counters = &status.counters;
         lines.extend([
+            ("container id", status.container_id.clone()),
             ("ready", status.ready.to_string()),
             ("process", status.pid.to_string()),
             ("image", status.image.clone().unwrap_or_default()),
             ("command", status.command.join(" ")),
             ("addresses", status.addresses.join(" ")),
+            ("ports", status.ports.join(", ")),
             ("machine", format!("{} vCPU, {}", status.cpus, words::binary_size(status.memory_bytes))),
             ("cpu time", format!("{:.3} s", (counters.cpu_vcpu_ns + counters.cpu_vmm_ns) as f64 / 1e9)),
             ("memory", words::binary_size(counters.memory_resident_bytes)),
@@ -70,5 +72,5 @@ fn lines(machine: &MachineInfo) -> String {
         }
     }
     let shown = lines.into_iter().filter(|(_, value)| !value.is_empty());
-    shown.map(|(name, value)| format!("{name:<12} {}\n", super::table::cell(&value, None))).collect()
+    shown.map(|(name, value)| format!("{name:<13} {}\n", super::table::cell(&value, None))).collect()
 }
