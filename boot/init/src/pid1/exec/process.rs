@@ -14,6 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, OUTPUT_OVERHEAD, OUTPUT_WINDOW, output_cost};
 use guest_protocol::protocol::WorkloadEnd;
+use guest_protocol::run_spec::WindowSize;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -44,6 +45,8 @@ pub(super) struct Process {
     launch: Option<Launch>,
     /// Signals to deliver once the program is executed: bit n - 1 is signal n.
     pending_signals: u64,
+    /// Size of the terminal to set once the program is executed.
+    pending_size: Option<WindowSize>,
     has_input: bool,
     /// The client is gone: streams are not connected any more.
     hung_up: bool,
@@ -78,6 +81,7 @@ impl Process {
             token,
             launch: Some(launch),
             pending_signals: 0,
+            pending_size: None,
             has_input: spec.stdin,
             hung_up: false,
             terminal: spec.terminal.is_some(),
@@ -125,11 +129,7 @@ impl Process {
             ExecRequest::Input(bytes) => self.input.extend_from_slice(&bytes),
             ExecRequest::InputEnd => self.input_ended = true,
             ExecRequest::Signal(signal @ 1..=MAX_SIGNAL) => self.signal(signal),
-            ExecRequest::Resize(size) => {
-                if let Some(master) = self.stdout.as_ref().filter(|_| self.terminal) {
-                    let _ = tcsetwinsize(&master.descriptor, winsize(size));
-                }
-            }
+            ExecRequest::Resize(size) => self.resize(size),
             ExecRequest::Credit(bytes) => self.credit = self.credit.saturating_add(bytes),
             ExecRequest::HangUp => {
                 self.hung_up = true;
@@ -149,6 +149,14 @@ impl Process {
         } else if self.end.is_none() {
             // The process may have ended already.
             let _ = send_signal(self.pidfd.as_fd(), signal);
+        }
+    }
+
+    fn resize(&mut self, size: WindowSize) {
+        if self.launch.is_some() {
+            self.pending_size = Some(size);
+        } else if let Some(master) = self.stdout.as_ref().filter(|_| self.terminal) {
+            let _ = tcsetwinsize(&master.descriptor, winsize(size));
         }
     }
 
@@ -224,6 +232,9 @@ impl Process {
                 let stdin = if self.has_input { Some(sink(fcntl_dupfd_cloexec(&master, 0)?)?) } else { None };
                 (self.stdin, self.stdout) = (stdin, Some(source(master, STDOUT)?));
             }
+        }
+        if let Some(size) = self.pending_size.take() {
+            self.resize(size);
         }
         for signal in 1..=MAX_SIGNAL {
             if self.pending_signals & (1 << (signal - 1)) != 0 {
