@@ -3,6 +3,7 @@
 
 use super::super::{VirtioDevice, Worker};
 use super::device::*;
+use crate::event_loop::EventLoop;
 use crate::testing::{Buffer, Driver, NEXT};
 use crate::turn::{MAX_STEP_BYTES, MAX_TURN_BYTES, Turn};
 use std::fs::File;
@@ -294,6 +295,36 @@ fn stop_ends_a_long_write_zeroes_between_two_steps() {
         assert_eq!(bench.driver.returned(0).unwrap().1, 1);
         assert_eq!(bench.zeroes(), 32 << 20);
     }
+}
+
+#[test]
+fn stop_does_not_wait_for_queued_write_zeroes() {
+    // tmpfs has no ZERO_RANGE, so that the zeroes are written.
+    let image = NamedTempFile::new_in("/dev/shm").or_else(|_| NamedTempFile::new()).unwrap();
+    image.as_file().set_len(32 << 20).unwrap();
+    let mut block = Block::open(BlockConfig { scratch: true, ..config(&image, false) }).unwrap();
+    let mut driver = Driver::new(&[256]);
+    let worker = block.activate(driver.activation(DISCARD_FEATURES)).unwrap().remove(0);
+    let (header, whole) = (header(WRITE_ZEROES, 0), range(0, 1 << 16, 0));
+    let (header_at, whole_at) = (driver.allocate(16), driver.allocate(16));
+    driver.memory.write_slice(&header, GuestAddress(header_at)).unwrap();
+    driver.memory.write_slice(&whole, GuestAddress(whole_at)).unwrap();
+    for head in 0..200 {
+        let (table, status) = (driver.allocate(48), driver.allocate(1));
+        driver.write_descriptor_at(table, header_at, 16, NEXT, 1);
+        driver.write_descriptor_at(table + 16, whole_at, 16, NEXT, 2);
+        driver.write_descriptor_at(table + 32, status, 1, crate::testing::WRITE, 0);
+        driver.write_descriptor(0, head, table, 48, crate::testing::INDIRECT, 0);
+        driver.offer_head(0, head);
+    }
+    let events = EventLoop::spawn("disk-0").unwrap();
+    events.handle().add(worker).unwrap();
+    let started = std::time::Instant::now();
+    events.stop();
+    // 6.25 GiB are queued. It took 41 s when a turn was not bounded, and takes milliseconds now,
+    // more on a busy host.
+    assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    assert!(std::iter::from_fn(|| driver.returned(0)).count() < 200);
 }
 
 #[test]
