@@ -37,7 +37,10 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
         Box::new(Rng::new()),
         Box::new(Block::open(block).unwrap()),
         Box::new(Console::new(vec![port("console", true), port("stdio", false)])),
-        Box::new(Net::new(NetConfig { tap: Tap::unconnected(), mac: [2; 6] })),
+        Box::new(
+            Net::open(NetConfig { name: "net-0".to_owned(), backend: Tap::pair().0.into(), mac: [2; 6], mtu: None })
+                .unwrap(),
+        ),
     ]
 }
 

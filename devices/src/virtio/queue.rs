@@ -173,6 +173,12 @@ impl Virtqueue {
         &self.shared.event
     }
 
+    /// Descriptors of the queue.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
     /// The next chain. `None` if there is none now: the queue's event is signalled when that
     /// changes. While the worker takes no more although there is more, the driver's notifications
     /// are suppressed where they can be.

@@ -117,7 +117,8 @@ fn block_requests_allocate_nothing() {
 fn rng_and_net_requests_allocate_nothing() {
     let request = |driver: &mut Driver| _ = driver.offer(0, &[Buffer::Writable(64)]);
     assert_eq!(allocations(Rng::new(), 0, 0, request), 0);
-    let net = Net::new(NetConfig { tap: Tap::unconnected(), mac: [2; 6] });
+    let (tap, _network) = Tap::pair();
+    let net = Net::open(NetConfig { name: "net-0".to_owned(), backend: tap.into(), mac: [2; 6], mtu: None }).unwrap();
     let packet = |driver: &mut Driver| _ = driver.offer(1, &[Buffer::Readable(&[0; 12]), Buffer::Readable(&[0; 60])]);
     assert_eq!(allocations(net, 0, 1, packet), 0);
 }

@@ -51,6 +51,9 @@ pub(crate) enum BuildError {
     /// A stream cannot be examined, or no descriptor is left.
     #[error("cannot set up the workload's streams")]
     Streams(#[source] std::io::Error),
+    /// No descriptor is left.
+    #[error("cannot set up a network device")]
+    Net(#[source] std::io::Error),
     #[error(transparent)]
     CommandLine(#[from] boot::cmdline::CommandLineError),
     #[error(transparent)]
@@ -66,7 +69,9 @@ impl BuildError {
             Self::Disk(_) | Self::CommandLine(_) => EndReason::ConfigError,
             Self::Vm(_) => EndReason::KvmError,
             Self::Overlap(_) => EndReason::InternalError,
-            Self::Memory(_) | Self::Attach(_) | Self::EventLoop(_) | Self::Streams(_) => EndReason::HostError,
+            Self::Memory(_) | Self::Attach(_) | Self::EventLoop(_) | Self::Streams(_) | Self::Net(_) => {
+                EndReason::HostError
+            }
         }
     }
 }
@@ -118,10 +123,13 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         ports::console(config.streams, Arc::clone(&config.console_log)).map_err(BuildError::Streams)?;
     attach.attach(Box::new(console), vec![io.handle()])?;
     attach.attach(Box::new(Rng::new()), vec![io.handle()])?;
-    for net in config.nets {
-        attach.attach(Box::new(Net::new(net)), vec![io.handle()])?;
-    }
     let mut loops = vec![io];
+    for (index, net) in config.nets.into_iter().enumerate() {
+        // A loop for each interface, so that what floods it does not delay other devices.
+        let net_loop = EventLoop::spawn(&format!("net-{index}"))?;
+        attach.attach(Box::new(Net::open(net).map_err(BuildError::Net)?), vec![net_loop.handle()])?;
+        loops.push(net_loop);
+    }
     for (index, disk) in config.disks.into_iter().enumerate() {
         // A loop for each disk, because file I/O blocks.
         let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;

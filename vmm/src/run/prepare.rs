@@ -104,7 +104,7 @@ impl Preparation {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(own_disks);
-        let nets = interfaces.into_iter().map(net).collect::<Result<Vec<_>, _>>();
+        let nets = (0..).zip(interfaces).map(|(index, interface)| net(index, interface)).collect::<Result<Vec<_>, _>>();
         let machine = MachineConfig {
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
@@ -173,12 +173,12 @@ impl Preparation {
 }
 
 /// Opens the tap of a network device.
-fn net(interface: InterfaceConfig) -> Result<NetConfig, TapError> {
+fn net(index: usize, interface: InterfaceConfig) -> Result<NetConfig, TapError> {
     let tap = match interface.tap {
         TapSource::Name(name) => Tap::open(&name)?,
         TapSource::Descriptor(descriptor) => Tap::inherit(descriptor)?,
     };
-    Ok(NetConfig { tap, mac: interface.mac })
+    Ok(NetConfig { name: format!("net-{index}"), backend: tap.into(), mac: interface.mac, mtu: None })
 }
 
 /// Finds, reads and checks the guest's kernel.

@@ -3,15 +3,19 @@
 //! called by vCPU threads.
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
-use super::tap::Tap;
-use super::worker::{NetCounters, NetWorker};
+use super::backend::Backend;
+use super::link::{Link, NetHandle};
+use super::packet::Rules;
+use super::slot::Slot;
+use super::worker::NetWorker;
+use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC,
-    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
+use zerocopy::little_endian::U16;
+use zerocopy::{Immutable, IntoBytes};
 
 /// The network device as a type.
 pub const KIND: DeviceKind = DeviceKind {
@@ -27,10 +31,14 @@ const QUEUE_SIZE: u16 = 256;
 /// A network interface of the machine.
 #[derive(Debug)]
 pub struct NetConfig {
+    /// For messages, e.g. `net-0`.
+    pub name: String,
     /// The host's end.
-    pub tap: Tap,
+    pub backend: Backend,
     /// Address of the guest's end.
     pub mac: [u8; 6],
+    /// Largest IP packet, if the guest is to be informed of it. Larger frames are dropped then.
+    pub mtu: Option<u16>,
 }
 
 /// The network device.
@@ -38,38 +46,36 @@ pub struct NetConfig {
 pub struct Net {
     identity: DeviceIdentity,
     mac: [u8; 6],
-    tap: Arc<Tap>,
-    /// Cleared by the worker when the tap is gone.
-    link_up: Arc<AtomicBool>,
-    counters: Arc<NetCounters>,
+    mtu: Option<u16>,
+    backend: Slot,
+    link: Arc<Link>,
 }
 
 impl Net {
-    /// A network device on an attached tap.
-    #[must_use]
-    pub fn new(config: NetConfig) -> Self {
-        let NetConfig { tap, mac } = config;
-        let mut features = 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS;
-        features |= 1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6;
-        if tap.leaves_checksums {
-            features |= 1 << VIRTIO_NET_F_GUEST_CSUM;
-        }
-        let counters = Arc::<NetCounters>::default();
+    /// A network device on its backend.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn open(config: NetConfig) -> std::io::Result<Self> {
+        let NetConfig { name, backend, mac, mtu } = config;
+        let link = Arc::new(Link::new(backend.is_connected().unwrap_or(true))?);
+        let mut features = backend.features();
+        features |= 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
+        features |= mtu.map_or(0, |_| 1 << VIRTIO_NET_F_MTU);
         let identity = DeviceIdentity {
             kind: &KIND,
-            name: "net".to_owned(),
+            name,
             features,
             queue_sizes: vec![QUEUE_SIZE; 2],
-            counters: Some(Arc::clone(&counters) as _),
+            counters: Some(Arc::clone(&link.counters) as _),
         };
-        let link_up = Arc::new(AtomicBool::new(true));
-        Self { identity, mac, tap: Arc::new(tap), link_up, counters }
+        Ok(Self { identity, mac, mtu, backend: Slot::new(backend), link })
     }
 
-    /// Counters that stay up to date.
+    /// The host's access to this device, for as long as it likes.
     #[must_use]
-    pub fn counters(&self) -> Arc<NetCounters> {
-        Arc::clone(&self.counters)
+    pub fn handle(&self) -> NetHandle {
+        NetHandle(Arc::clone(&self.link))
     }
 }
 
@@ -78,23 +84,35 @@ impl VirtioDevice for Net {
         &self.identity
     }
 
-    /// The first fields of `struct virtio_net_config`: address and status.
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let status = if self.link_up.load(Ordering::SeqCst) { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
-        let mut config = [0; 8];
-        config[..6].copy_from_slice(&self.mac);
-        config[6..].copy_from_slice(&status.to_le_bytes());
-        read_config_bytes(&config, offset, data);
+        let status = if self.link.is_up() { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        let config = ConfigSpace {
+            mac: self.mac,
+            status: status.into(),
+            max_queue_pairs: 1.into(),
+            mtu: self.mtu.unwrap_or_default().into(),
+        };
+        read_config_bytes(config.as_bytes(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
-        if self.tap.leaves_checksums {
-            let leave = activation.has_feature(VIRTIO_NET_F_GUEST_CSUM);
-            let step = "cannot set the tap's offloads";
-            self.tap.leave_checksums(leave).map_err(|source| ActivateError { step, source })?;
-        }
-        let (tap, link_up, counters) = (&self.tap, &self.link_up, &self.counters);
-        let worker = NetWorker::new(activation, Arc::clone(tap), Arc::clone(link_up), Arc::clone(counters));
-        Ok(vec![Box::new(worker)])
+        let failed = |source| ActivateError { step: "cannot set the offloads of the host's interface", source };
+        // The worker before was dropped, and has put it back.
+        let mut backend = self.backend.take().ok_or_else(|| failed(ErrorKind::ResourceBusy.into()))?;
+        backend.set_features(activation.features).map_err(failed)?;
+        let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
+        let rules = Rules::new(activation.features, mtu);
+        let name = self.identity.name.clone();
+        Ok(vec![Box::new(NetWorker::new(activation, name, backend, Arc::clone(&self.link), rules))])
     }
+}
+
+/// The first fields of `struct virtio_net_config`.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct ConfigSpace {
+    mac: [u8; 6],
+    status: U16,
+    max_queue_pairs: U16,
+    mtu: U16,
 }

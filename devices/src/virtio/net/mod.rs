@@ -1,27 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The network device over a tap of the host's. The worker runs on the `io` event loop. Virtio 1.3,
-//! 5.1.
+//! The network device over a tap, a packet socket or a stream socket of the host's. The worker runs
+//! on the event loop of the interface. Virtio 1.3, 5.1.
 //!
 //! | queue | direction | carries |
 //! |---|---|---|
-//! | 0 | to the driver | frames, each behind a header of 12 bytes |
-//! | 1 | from the driver | the same |
+//! | 0 | to the driver | frames, each behind a header of 12 bytes, in one buffer or several |
+//! | 1 | from the driver | the same, in one buffer |
 //!
 //! Frames are copied once each way: the host's kernel gets the bytes that were checked. A frame
 //! that is too short, too long, or has a header that was not negotiated is dropped and counted.
-//! While the guest offers no buffers the tap is not read, and the host's kernel drops what exceeds
-//! its queue.
+//! While the guest offers no buffers the backend is not read, and the host's kernel drops what
+//! exceeds its queue (a stream's peer waits). A backend that is gone takes the link down; the
+//! device goes on without it.
 //!
-//! Not supported: merged receive buffers and therefore segments larger than a frame *to* the guest,
-//! several queues, the control queue (filters, announcements), and a policy on addresses: the guest
-//! may send from any address.
+//! Not supported: several queues, the control queue (filters, announcements), and a policy on
+//! addresses: the guest may send from any address.
 
+mod backend;
 mod device;
+mod link;
 mod packet;
+mod packet_socket;
+mod slot;
+mod stream;
 mod tap;
 mod worker;
 
+pub use backend::Backend;
 pub use device::{KIND, Net, NetConfig};
+pub use link::NetHandle;
+pub use packet_socket::PacketSocket;
+pub use stream::{Connect, StreamSocket};
 pub use tap::{Tap, TapError};
 pub use worker::NetCounters;
 

@@ -60,7 +60,13 @@ struct Bench {
 }
 
 fn bench(features: u64) -> Bench {
-    let mut net = Net::new(NetConfig { tap: Tap::open("t0").unwrap(), mac: MAC });
+    let mut net = Net::open(NetConfig {
+        name: "net-0".to_owned(),
+        backend: Tap::open("t0").unwrap().into(),
+        mac: MAC,
+        mtu: None,
+    })
+    .unwrap();
     let driver = Driver::new(&[256, 256]);
     // The host's kernel reports the carrier some time later, and drops what is sent until then.
     while !is_up() {
@@ -68,7 +74,7 @@ fn bench(features: u64) -> Bench {
     }
     let mut worker = net.activate(driver.activation(features)).unwrap().remove(0);
     worker.start(&mut Turn::unlimited());
-    let counters = net.counters();
+    let counters = net.handle().counters();
     Bench { net, driver, worker, counters }
 }
 

@@ -3,9 +3,11 @@
 //! (`struct virtio_net_hdr`).
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV4,
-    VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE,
+    VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP_L4,
 };
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -16,6 +18,18 @@ pub(super) const MIN_FRAME_BYTES: usize = 14;
 /// A segmented frame: the largest IP packet, and an Ethernet header with a VLAN tag.
 pub(super) const MAX_FRAME_BYTES: usize = 65_535 + 18;
 
+const NEEDS_CHECKSUM: u8 = VIRTIO_NET_HDR_F_NEEDS_CSUM as u8;
+const DATA_VALID: u8 = VIRTIO_NET_HDR_F_DATA_VALID as u8;
+const ECN: u8 = VIRTIO_NET_HDR_GSO_ECN as u8;
+const NO_SEGMENTS: u8 = VIRTIO_NET_HDR_GSO_NONE as u8;
+const TCP_V4: u8 = VIRTIO_NET_HDR_GSO_TCPV4 as u8;
+const TCP_V6: u8 = VIRTIO_NET_HDR_GSO_TCPV6 as u8;
+const UDP: u8 = VIRTIO_NET_HDR_GSO_UDP_L4 as u8;
+const VLAN_TAG_SIZE: usize = 4;
+const ADDRESSES_SIZE: usize = 12;
+/// Before an IP packet that may be segmented.
+const MAX_VLAN_TAGS: usize = 2;
+
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -25,121 +39,218 @@ struct Header {
     segment_size: U16,
     checksum_start: U16,
     checksum_offset: U16,
-    /// Only to the driver; always 1 there, because buffers are not merged.
+    /// Only to the driver: chains that the packet fills.
     buffers: U16,
 }
 
-/// Completes the header of `packet`, header and frame, which came from the host's kernel, for a
-/// driver that accepted `features`. `false` if the driver cannot handle the frame: the kernel
-/// queued it before its offloads were set.
-pub(super) fn prepare_received(packet: &mut [u8], features: u64) -> bool {
-    let Ok((header, _)) = Header::mut_from_prefix(packet) else { return false };
-    // The kernel does not write this field.
-    header.buffers = 1.into();
-    if u32::from(header.segmentation) != VIRTIO_NET_HDR_GSO_NONE {
+/// The feature bits of one direction.
+struct Offloads {
+    checksum: u32,
+    tcp_v4: u32,
+    tcp_v6: u32,
+    ecn: u32,
+    udp_v4: u32,
+    udp_v6: u32,
+}
+
+const FROM_GUEST: Offloads = Offloads {
+    checksum: VIRTIO_NET_F_CSUM,
+    tcp_v4: VIRTIO_NET_F_HOST_TSO4,
+    tcp_v6: VIRTIO_NET_F_HOST_TSO6,
+    ecn: VIRTIO_NET_F_HOST_ECN,
+    udp_v4: VIRTIO_NET_F_HOST_USO,
+    udp_v6: VIRTIO_NET_F_HOST_USO,
+};
+
+const TO_GUEST: Offloads = Offloads {
+    checksum: VIRTIO_NET_F_GUEST_CSUM,
+    tcp_v4: VIRTIO_NET_F_GUEST_TSO4,
+    tcp_v6: VIRTIO_NET_F_GUEST_TSO6,
+    ecn: VIRTIO_NET_F_GUEST_ECN,
+    udp_v4: VIRTIO_NET_F_GUEST_USO4,
+    udp_v6: VIRTIO_NET_F_GUEST_USO6,
+};
+
+impl Offloads {
+    const fn all(&self, udp: bool) -> u64 {
+        let tcp = 1 << self.checksum | 1 << self.tcp_v4 | 1 << self.tcp_v6 | 1 << self.ecn;
+        if udp { tcp | 1 << self.udp_v4 | 1 << self.udp_v6 } else { tcp }
+    }
+
+    /// Whether `header` before `frame` is possible with `features`: each field that means something
+    /// has a value that was negotiated and that the frame bears out.
+    fn permit(&self, header: &Header, frame: &[u8], features: u64) -> bool {
+        let has = |bit: u32| features & 1 << bit != 0;
+        let needs_checksum = header.flags & NEEDS_CHECKSUM != 0;
+        if needs_checksum {
+            let start = usize::from(header.checksum_start.get());
+            let end = start + usize::from(header.checksum_offset.get()) + 2;
+            if !has(self.checksum) || start < MIN_FRAME_BYTES || end > frame.len() {
+                return false;
+            }
+        }
+        if header.segmentation == NO_SEGMENTS {
+            return true;
+        }
+        if header.segmentation & ECN != 0 && (!has(self.ecn) || header.segmentation == UDP | ECN) {
+            return false;
+        }
+        // The type says what the frame is, and the host's kernel and the guest's rely on it.
+        let segments = match (header.segmentation & !ECN, IpPacket::of(frame)) {
+            (TCP_V4, Some(IpPacket { version: 4, protocol: Some(6) | None })) => Some((self.tcp_v4, 16, 20)),
+            (TCP_V6, Some(IpPacket { version: 6, protocol: Some(6) | None })) => Some((self.tcp_v6, 16, 20)),
+            (UDP, Some(IpPacket { version: 4, protocol: Some(17) | None })) => Some((self.udp_v4, 6, 8)),
+            (UDP, Some(IpPacket { version: 6, protocol: Some(17) | None })) => Some((self.udp_v6, 6, 8)),
+            _ => None,
+        };
+        let Some((feature, checksum_offset, transport_size)) = segments else { return false };
+        let payload = usize::from(header.checksum_start.get()) + transport_size;
+        has(feature)
+            && needs_checksum
+            && header.checksum_offset.get() == checksum_offset
+            && header.segment_size.get() > 0
+            && payload <= frame.len()
+            && usize::from(header.header_length.get()) <= frame.len()
+    }
+}
+
+/// What a frame carries, as far as its first bytes tell.
+struct IpPacket {
+    version: u8,
+    /// `None` if it is behind extension headers.
+    protocol: Option<u8>,
+}
+
+impl IpPacket {
+    fn of(frame: &[u8]) -> Option<Self> {
+        let mut rest = frame.get(ADDRESSES_SIZE..)?;
+        for _ in 0..=MAX_VLAN_TAGS {
+            let (kind, packet) = rest.split_first_chunk::<2>()?;
+            match u32::from(u16::from_be_bytes(*kind)) as i32 {
+                libc::ETH_P_8021Q | libc::ETH_P_8021AD => rest = packet.get(2..)?,
+                libc::ETH_P_IP => return Some(Self { version: 4, protocol: Some(*packet.get(9)?) }),
+                libc::ETH_P_IPV6 => {
+                    let protocol = *packet.get(6)?;
+                    return Some(Self { version: 6, protocol: Some(protocol).filter(|next| [6, 17].contains(next)) });
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Features with which the guest leaves checksums and segments to a host that can do `udp`
+/// segments, or not.
+pub(super) const fn host_offloads(udp: bool) -> u64 {
+    FROM_GUEST.all(udp)
+}
+
+/// Features with which the host leaves them to the guest.
+pub(super) const fn guest_offloads(udp: bool) -> u64 {
+    TO_GUEST.all(udp)
+}
+
+/// What a driver and its device agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Features that both sides have.
+    pub(super) features: u64,
+    /// Largest frame that is not segmented.
+    pub(super) max_frame_bytes: usize,
+}
+
+impl Rules {
+    /// `mtu` is that of the configuration space, if the driver knows it.
+    pub(super) fn new(features: u64, mtu: Option<u16>) -> Self {
+        let max_frame_bytes = mtu.map_or(MAX_FRAME_BYTES, |mtu| usize::from(mtu) + MIN_FRAME_BYTES + VLAN_TAG_SIZE);
+        Self { features, max_frame_bytes }
+    }
+
+    /// Whether a packet may fill several buffers.
+    pub(super) fn is_merging(&self) -> bool {
+        self.features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0
+    }
+
+    fn permit_length(&self, header: &Header, frame: &[u8]) -> bool {
+        let is_segmented = header.segmentation != NO_SEGMENTS;
+        let max = if is_segmented { MAX_FRAME_BYTES } else { self.max_frame_bytes };
+        (MIN_FRAME_BYTES..=max).contains(&frame.len())
+    }
+
+    /// Completes the header of `packet`, header and frame, which came from the host. `false` if
+    /// the driver cannot handle the frame: it is too long, or was queued before the offloads were
+    /// set. The number of buffers is left open.
+    pub(super) fn prepare_received(&self, packet: &mut [u8]) -> bool {
+        let Ok((header, frame)) = Header::mut_from_prefix(packet) else { return false };
+        header.flags &= NEEDS_CHECKSUM | DATA_VALID;
+        if self.features & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
+            // The kernel sets DATA_VALID for any offloads.
+            header.flags &= !DATA_VALID;
+            if header.segmentation == NO_SEGMENTS && header.flags == NEEDS_CHECKSUM && !complete_checksum(header, frame)
+            {
+                return false;
+            }
+        }
+        self.permit_length(header, frame) && TO_GUEST.permit(header, frame, self.features)
+    }
+
+    /// Whether the driver may send `packet`, header and frame. The host's kernel checks again; this
+    /// check rejects invalid packets early, and everything that was not negotiated.
+    pub(super) fn may_be_sent(&self, packet: &[u8]) -> bool {
+        let Ok((header, frame)) = Header::ref_from_prefix(packet) else { return false };
+        header.flags & !NEEDS_CHECKSUM == 0
+            && self.permit_length(header, frame)
+            && FROM_GUEST.permit(header, frame, self.features)
+    }
+}
+
+/// Writes the checksum that `header` requests. `false` if it is outside the frame.
+fn complete_checksum(header: &mut Header, frame: &mut [u8]) -> bool {
+    let start = usize::from(header.checksum_start.get());
+    let place = start + usize::from(header.checksum_offset.get());
+    if start < MIN_FRAME_BYTES || place + 2 > frame.len() {
         return false;
     }
-    if features & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
-        // The kernel sets DATA_VALID for any offloads.
-        header.flags &= !(VIRTIO_NET_HDR_F_DATA_VALID as u8);
-        return u32::from(header.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0;
+    // The place holds the sum of the pseudo header.
+    let pairs = frame[start..].chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u64 = pairs.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
     }
+    // For UDP zero means that there is none; for others both stand for the same.
+    let checksum = if sum == 0xffff { 0xffff } else { !(sum as u16) };
+    frame[place..place + 2].copy_from_slice(&checksum.to_be_bytes());
+    *header = Header::default();
     true
 }
 
-/// Whether a driver that accepted `features` may send `packet`, header and frame. The host's kernel
-/// checks again; this check rejects invalid packets early, and everything that was not negotiated.
-pub(super) fn may_be_sent(packet: &[u8], features: u64) -> bool {
-    let Ok((header, frame)) = Header::read_from_prefix(packet) else { return false };
-    if !(MIN_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&frame.len()) {
-        return false;
+/// Sets the number of chains that `packet` fills.
+pub(super) fn set_buffers(packet: &mut [u8], buffers: u16) {
+    if let Ok((header, _)) = Header::mut_from_prefix(packet) {
+        header.buffers = buffers.into();
     }
-    let has = |bit: u32| features & 1 << bit != 0;
-    let checksum = match u32::from(header.flags) {
-        0 => false,
-        VIRTIO_NET_HDR_F_NEEDS_CSUM if has(VIRTIO_NET_F_CSUM) => true,
-        _ => return false,
-    };
-    let checksum_end = usize::from(header.checksum_start.get()) + usize::from(header.checksum_offset.get()) + 2;
-    if checksum && checksum_end > frame.len() {
-        return false;
+}
+
+/// Puts a VLAN tag that the kernel took out of a frame back to its place. `packet` has a header and
+/// a frame behind the space of a tag; afterwards all of it is used.
+pub(super) fn insert_vlan_tag(packet: &mut [u8], tag: [u8; VLAN_TAG_SIZE]) {
+    const HEADER_AND_ADDRESSES: usize = HEADER_SIZE + ADDRESSES_SIZE;
+    if packet.len() < VLAN_TAG_SIZE + HEADER_AND_ADDRESSES {
+        return;
     }
-    let feature = match u32::from(header.segmentation) {
-        VIRTIO_NET_HDR_GSO_NONE => return true,
-        VIRTIO_NET_HDR_GSO_TCPV4 => VIRTIO_NET_F_HOST_TSO4,
-        VIRTIO_NET_HDR_GSO_TCPV6 => VIRTIO_NET_F_HOST_TSO6,
-        _ => return false,
-    };
-    let header_fits = usize::from(header.header_length.get()) <= frame.len();
-    has(feature) && checksum && header.segment_size.get() > 0 && header_fits
+    packet.copy_within(VLAN_TAG_SIZE..VLAN_TAG_SIZE + HEADER_AND_ADDRESSES, 0);
+    packet[HEADER_AND_ADDRESSES..HEADER_AND_ADDRESSES + VLAN_TAG_SIZE].copy_from_slice(&tag);
+    let Ok((header, _)) = Header::mut_from_prefix(packet) else { return };
+    let moved = |place: U16| place.get().saturating_add(VLAN_TAG_SIZE as u16).into();
+    if header.flags & NEEDS_CHECKSUM != 0 {
+        header.checksum_start = moved(header.checksum_start);
+    }
+    if header.segmentation != NO_SEGMENTS {
+        header.header_length = moved(header.header_length);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const CSUM: u64 = 1;
-    const TSO4: u64 = 1 << 11;
-    const TSO6: u64 = 1 << 12;
-
-    fn packet(header: [u16; 5], length: usize) -> Vec<u8> {
-        // The first two bytes are flags and segmentation.
-        let bytes = header.iter().flat_map(|field| field.to_le_bytes()).chain([0; 2]);
-        bytes.chain(std::iter::repeat_n(0, length)).collect()
-    }
-
-    #[test]
-    fn plain_frame_is_sent_if_its_length_is_possible() {
-        let may = |length| may_be_sent(&packet([0; 5], length), 0);
-        assert_eq!([0, 13, 14, 65_553, 65_554].map(may), [false, false, true, true, false]);
-        assert!((0..HEADER_SIZE).all(|length| !may_be_sent(&vec![0; length], CSUM)));
-    }
-
-    #[test]
-    fn checksum_request_must_be_negotiated_and_inside_the_frame() {
-        let checksum = |start, offset| packet([1, 0, 0, start, offset], 60);
-        assert!(may_be_sent(&checksum(34, 24), CSUM));
-        assert!(!may_be_sent(&checksum(34, 24), 0));
-        assert!(!may_be_sent(&checksum(34, 25), CSUM));
-        assert!(!may_be_sent(&checksum(u16::MAX, u16::MAX), CSUM));
-    }
-
-    #[test]
-    fn segmentation_needs_its_feature_a_checksum_and_a_size() {
-        let all = CSUM | TSO4 | TSO6;
-        let segmented = |kind: u16, size| packet([1 | kind << 8, 54, size, 34, 16], 4000);
-        assert!(may_be_sent(&segmented(1, 1448), all));
-        assert!(may_be_sent(&segmented(4, 1448), all));
-        assert!(!may_be_sent(&segmented(1, 1448), CSUM | TSO6));
-        assert!(!may_be_sent(&segmented(4, 1448), CSUM | TSO4));
-        assert!(!may_be_sent(&segmented(1, 0), all));
-        assert!(!may_be_sent(&packet([1 << 8, 54, 1448, 0, 0], 4000), all));
-        let kinds = (0..=255).filter(|&kind| may_be_sent(&segmented(kind, 1448), all)).collect::<Vec<_>>();
-        assert_eq!(kinds, [0, 1, 4]);
-    }
-
-    #[test]
-    fn received_header_has_only_what_was_negotiated() {
-        const GUEST_CSUM: u64 = 1 << 1;
-        let received = |flags: u16, segmentation: u16, features| {
-            let mut packet = packet([flags | segmentation << 8, 0, 0, 0, 0], 60);
-            prepare_received(&mut packet, features).then(|| (packet[0], [packet[10], packet[11]]))
-        };
-        assert_eq!(received(0, 0, 0), Some((0, [1, 0])));
-        assert_eq!(received(2, 0, 0), Some((0, [1, 0])), "no DATA_VALID without GUEST_CSUM");
-        assert_eq!(received(2, 0, GUEST_CSUM), Some((2, [1, 0])));
-        assert_eq!(received(1, 0, GUEST_CSUM), Some((1, [1, 0])));
-        assert_eq!(received(1, 0, 0), None, "the checksum is missing");
-        assert_eq!(received(0, 1, GUEST_CSUM), None, "segments are never offered");
-    }
-
-    proptest! {
-        #[test]
-        fn check_passes_no_bytes_without_their_features(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-            let plain = bytes.len() >= HEADER_SIZE + MIN_FRAME_BYTES && bytes[0] == 0 && bytes[1] == 0;
-            prop_assert_eq!(may_be_sent(&bytes, 0), plain);
-            may_be_sent(&bytes, u64::MAX);
-        }
-    }
-}
+#[path = "packet_tests.rs"]
+mod tests;

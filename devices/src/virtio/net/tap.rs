@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A tap of the host: found by name or inherited, checked, and set to the header of virtio. Opened
-//! on `main`, used on the `io` event loop. Linux, `include/uapi/linux/if_tun.h`.
+//! on `main`, used on the event loop of the interface. Linux, `include/uapi/linux/if_tun.h`.
 //!
 //! A tap by name must exist; this never creates one. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
 
-use super::packet::HEADER_SIZE;
-use libc::c_int;
+use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, host_offloads};
+use libc::{c_int, c_uint};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::fs::File;
-use std::io::{Error, Read, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+};
 
 /// A frame device, no extra packet information, and virtio's header.
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
@@ -51,12 +55,28 @@ pub enum TapError {
     },
 }
 
+/// The offload of a tap for each feature of the device.
+const OFFLOADS: [(u32, c_uint); 6] = [
+    (VIRTIO_NET_F_GUEST_CSUM, libc::TUN_F_CSUM),
+    (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
+    (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
+    (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
+    (VIRTIO_NET_F_GUEST_USO4, libc::TUN_F_USO4),
+    (VIRTIO_NET_F_GUEST_USO6, libc::TUN_F_USO6),
+];
+/// Offloads of UDP (Linux 6.2), which the kernel takes together only.
+const UDP_OFFLOADS: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
 /// An attached tap.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
-    /// The host's kernel can pass on frames whose checksum the guest completes.
-    pub(super) leaves_checksums: bool,
+    /// What the host's kernel supports.
+    offloads: c_uint,
+    /// One packet, header and frame, and a byte by which a packet that is too long shows.
+    packet: Box<[u8]>,
+    /// Bytes of the received packet; 0 if there is none.
+    received: usize,
 }
 
 impl Tap {
@@ -110,21 +130,65 @@ impl Tap {
         // The kernel's default. A smaller buffer may be set on an inherited tap: its frames would
         // wait for the network that the tap is connected to, and hold up all that the guest sends.
         set(libc::TUNSETSNDBUF, c_int::MAX)?;
-        let mut tap = Self { file, leaves_checksums: false };
-        tap.leaves_checksums = tap.leave_checksums(true).is_ok();
+        let mut tap = Self::with(file);
+        let all = OFFLOADS.iter().fold(0, |all, (_, offload)| all | offload);
+        let supported = [all, all & !UDP_OFFLOADS, libc::TUN_F_CSUM];
+        tap.offloads = supported.into_iter().find(|&offloads| tap.set_offloads(offloads).is_ok()).unwrap_or(0);
         Ok(tap)
     }
 
-    /// Sets whether frames to the guest may come without their checksum.
-    pub(super) fn leave_checksums(&self, leave: bool) -> Result<()> {
-        let offloads = libc::c_ulong::from(if leave { libc::TUN_F_CSUM } else { 0 });
-        // SAFETY: the command takes its argument by value.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) })
+    fn with(file: File) -> Self {
+        let packet = vec![0; HEADER_SIZE + MAX_FRAME_BYTES + 1].into_boxed_slice();
+        Self { file, offloads: 0, packet, received: 0 }
     }
 
-    /// One packet, header and frame, cut to the length of `packet`.
-    pub(super) fn receive(&self, packet: &mut [u8]) -> Result<usize> {
-        (&self.file).read(packet)
+    /// See [`Backend::features`](super::backend::Backend::features).
+    pub(super) fn features(&self) -> u64 {
+        let to_guest = OFFLOADS.iter().filter(|(_, offload)| self.offloads & offload != 0);
+        let to_guest = to_guest.fold(0, |features, (feature, _)| features | 1 << feature);
+        to_guest | host_offloads(self.offloads & UDP_OFFLOADS != 0)
+    }
+
+    /// See [`Backend::set_features`](super::backend::Backend::set_features).
+    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
+        self.consume();
+        if self.offloads == 0 {
+            return Ok(());
+        }
+        let accepted = OFFLOADS.iter().filter(|(feature, _)| features & 1 << feature != 0);
+        let mut offloads = accepted.fold(0, |offloads, (_, offload)| offloads | offload);
+        if offloads & UDP_OFFLOADS != UDP_OFFLOADS {
+            offloads &= !UDP_OFFLOADS;
+        }
+        match self.set_offloads(offloads) {
+            // The tap was deleted.
+            Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sets which frames to the guest may be segmented and without checksums.
+    fn set_offloads(&self, offloads: c_uint) -> Result<()> {
+        // SAFETY: the command takes its argument by value.
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) })
+    }
+
+    /// See [`Backend::receive`](super::backend::Backend::receive). The packet is cut to the length
+    /// of the buffer.
+    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
+        while self.received == 0 {
+            match (&self.file).read(&mut self.packet) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(length) => self.received = length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(&mut self.packet[..self.received])
+    }
+
+    pub(super) fn consume(&mut self) {
+        self.received = 0;
     }
 
     /// One packet, header and frame.
@@ -172,14 +236,17 @@ fn check(result: c_int) -> Result<()> {
 
 #[cfg(any(test, feature = "testing"))]
 impl Tap {
-    /// A tap without an interface, for tests and fuzz targets.
+    /// A tap without an interface, and its network: a socket that passes packets, each a header and
+    /// a frame, as they are. For tests and fuzz targets.
     ///
     /// # Panics
-    /// The host has no `/dev/null`.
+    /// The host has no descriptor left.
     #[must_use]
-    pub fn unconnected() -> Self {
-        let file = File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
-        Self { file, leaves_checksums: false }
+    pub fn pair() -> (Self, OwnedFd) {
+        let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (tap, network) = pair.expect("a pair of sockets");
+        (Self::with(tap.into()), network)
     }
 }
 

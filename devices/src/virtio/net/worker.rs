@@ -1,25 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Moves frames between the queues and the tap. Runs on the `io` event loop.
+//! Moves frames between the queues and the backend. Runs on the event loop of the interface.
 
 use super::super::chain::Chain;
-use super::super::queue::{Served, Virtqueue};
+use super::super::queue::{Served, Taken, Virtqueue};
 use super::super::{Activation, DeviceCounters, Worker};
-use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, may_be_sent, prepare_received};
-use super::tap::Tap;
+use super::link::Link;
+use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, set_buffers};
+use super::slot::Borrowed;
 use crate::event_loop::Source;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
 use crate::turn::Turn;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use vmm_sys_util::epoll::EventSet;
 
-/// Tokens: the two queues by their number, and the tap.
+/// Tokens: the two queues by their number, the backend, and the host's wishes.
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
-const TAP: u32 = 2;
-/// Frames from the tap that are dropped in a row before a buffer is returned empty.
+const BACKEND: u32 = 2;
+const LINK: u32 = 3;
+/// Frames from the backend that are handled in one turn.
+const MAX_RECEIVED: u32 = 1024;
+/// Frames from the backend that are dropped in a row before a buffer is returned empty.
 const MAX_DROPS: u32 = 64;
 
 /// What went through a network device since the start, seen from the guest. Monotonic, relaxed: for
@@ -58,48 +62,130 @@ pub(super) struct NetWorker {
     receive: Virtqueue,
     transmit: Virtqueue,
     interrupt: Interrupt,
-    backend: Backend,
+    /// Buffers for the next frame, as far as they were needed.
+    buffers: Vec<Taken>,
+    /// Bytes of `buffers`.
+    space: usize,
+    /// Frames that were dropped since the last that was received.
+    drops: u32,
+    host: HostSide,
+    /// The driver was informed of this state of the link.
+    announced_up: bool,
 }
 
 /// The host's side.
-struct Backend {
-    tap: Arc<Tap>,
-    link_up: Arc<AtomicBool>,
-    counters: Arc<NetCounters>,
-    /// Features that both sides have.
-    features: u64,
-    /// The tap did not return `WouldBlock` when it was last read.
+struct HostSide {
+    /// For messages.
+    name: String,
+    backend: Borrowed,
+    link: Arc<Link>,
+    rules: Rules,
+    /// The backend did not return `WouldBlock` when it was last read.
     readable: bool,
-    /// One packet, header and frame, and a byte by which a packet that is too long shows.
-    packet: Box<[u8]>,
+    /// A packet of the guest: header and frame.
+    sent: Box<[u8]>,
 }
 
 impl NetWorker {
-    pub(super) fn new(
-        activation: Activation,
-        tap: Arc<Tap>,
-        link_up: Arc<AtomicBool>,
-        counters: Arc<NetCounters>,
-    ) -> Self {
-        let Activation { features, mut queues, interrupt, .. } = activation;
+    pub(super) fn new(activation: Activation, name: String, backend: Borrowed, link: Arc<Link>, rules: Rules) -> Self {
+        let Activation { mut queues, interrupt, .. } = activation;
         let (receive, transmit) = (queues.remove(0), queues.remove(0));
-        let packet = vec![0; HEADER_SIZE + MAX_FRAME_BYTES + 1].into_boxed_slice();
-        let backend = Backend { tap, link_up, counters, features, readable: true, packet };
-        Self { receive, transmit, interrupt, backend }
+        let sent = vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice();
+        let announced_up = link.is_up();
+        let host = HostSide { name, backend, link, rules, readable: true, sent };
+        Self { receive, transmit, interrupt, buffers: Vec::new(), space: 0, drops: 0, host, announced_up }
     }
 
+    /// Passes frames to the guest until there is none, the guest has no buffers, or the turn is
+    /// over.
     fn receive(&mut self, turn: &mut Turn<'_>) {
-        let Self { receive, backend, .. } = self;
-        let was_up = backend.is_up();
-        receive.serve(turn, |chain| backend.fill(chain));
-        if was_up && !backend.is_up() {
+        for _ in 0..MAX_RECEIVED {
+            if turn.is_over() {
+                break;
+            }
+            // The backend is not read before there is a buffer.
+            if !self.host.may_receive() || !self.add_buffers(1) {
+                return;
+            }
+            let Some(length) = self.host.next_length() else { continue };
+            if !self.add_buffers(length) {
+                if self.host.rules.is_merging() && self.buffers.len() < usize::from(self.receive.size()) {
+                    // The frame waits for more.
+                    return;
+                }
+                self.host.drop_received();
+                self.drops += 1;
+                if self.drops >= MAX_DROPS {
+                    // The buffers are too small for what comes. They are returned, so that this
+                    // does not stall.
+                    self.receive.finish_many(self.buffers.drain(..).map(|taken| (taken, 0)));
+                    (self.space, self.drops) = (0, 0);
+                }
+                continue;
+            }
+            self.fill(length);
+            turn.spend(length as u64);
+        }
+        self.receive.reschedule();
+    }
+
+    /// Takes buffers until there is space for `length` bytes. `false` if there is less for now, or
+    /// if buffers are not merged and the one that there is, is too small.
+    fn add_buffers(&mut self, length: usize) -> bool {
+        while self.space < length {
+            if !self.buffers.is_empty() && !self.host.rules.is_merging() {
+                return false;
+            }
+            let Some(taken) = self.receive.take() else { return false };
+            let space = taken.chain().writable.remaining();
+            if space < HEADER_SIZE {
+                // The header must be in one buffer.
+                self.receive.finish(taken, 0);
+                continue;
+            }
+            self.space += space;
+            self.buffers.push(taken);
+        }
+        true
+    }
+
+    /// Writes the received packet, which has `length` bytes, to the buffers, and returns them.
+    fn fill(&mut self, length: usize) {
+        let Self { receive, buffers, host, .. } = self;
+        let Ok(packet) = host.backend.receive() else { return };
+        // No more than the queue has.
+        set_buffers(packet, buffers.len() as u16);
+        let mut rest = &*packet;
+        receive.finish_many(buffers.drain(..).map(|taken| {
+            let mut place = taken.chain().writable;
+            let (now, later) = rest.split_at(place.remaining().min(rest.len()));
+            place.write_all(now).expect("the length was compared with the space");
+            rest = later;
+            // A packet is shorter than 4 GiB.
+            (taken, now.len() as u32)
+        }));
+        (self.space, self.drops) = (0, 0);
+        host.backend.consume();
+        host.link.counters.rx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
+        host.link.counters.rx_packets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Passes on what the guest sends.
+    fn transmit(&mut self, turn: &mut Turn<'_>) {
+        let Self { transmit, host, .. } = self;
+        transmit.serve(turn, |chain| host.send(chain));
+        host.backend.flush();
+    }
+
+    /// Informs the driver if the link has changed.
+    fn announce(&mut self) {
+        if let Some(is_connected) = self.host.backend.is_connected() {
+            self.host.link.set_connected(is_connected);
+        }
+        let is_up = self.host.link.is_up();
+        if std::mem::replace(&mut self.announced_up, is_up) != is_up {
             self.interrupt.signal_config();
         }
-    }
-
-    fn transmit(&mut self, turn: &mut Turn<'_>) {
-        let Self { transmit, backend, .. } = self;
-        transmit.serve(turn, |chain| backend.send(chain));
     }
 }
 
@@ -108,90 +194,97 @@ impl Worker for NetWorker {
         vec![
             Source::event(self.receive.queue_event(), RECEIVE),
             Source::event(self.transmit.queue_event(), TRANSMIT),
-            Source::changes(&*self.backend.tap, TAP),
+            self.host.backend.source(BACKEND),
+            Source::event(&self.host.link.for_worker, LINK),
         ]
     }
 
     fn start(&mut self, turn: &mut Turn<'_>) {
         self.transmit(turn);
         self.receive(turn);
+        self.announce();
     }
 
     fn process(&mut self, token: u32, _: EventSet, turn: &mut Turn<'_>) {
         match token {
             RECEIVE => self.receive(turn),
             TRANSMIT => self.transmit(turn),
-            _ => {
-                self.backend.readable = self.backend.is_up();
-                self.start(turn);
+            BACKEND => {
+                self.host.backend.changed();
+                self.host.readable = true;
+                return self.start(turn);
             }
+            _ => return self.start(turn),
         }
+        self.announce();
+    }
+
+    fn drain(&mut self) {
+        self.transmit(&mut Turn::unlimited());
     }
 }
 
-impl Backend {
-    fn is_up(&self) -> bool {
-        self.link_up.load(Ordering::SeqCst)
+impl HostSide {
+    fn may_receive(&self) -> bool {
+        self.readable && self.link.is_enabled()
     }
 
-    /// Writes the next frame from the tap to `chain`.
-    fn fill(&mut self, chain: &mut Chain<'_>) -> Served {
-        let space = chain.writable.remaining();
-        for _ in 0..MAX_DROPS {
-            if !self.readable {
-                return Served::Later;
-            }
-            let length = match self.tap.receive(&mut self.packet) {
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    self.readable = false;
-                    if error.kind() != ErrorKind::WouldBlock {
-                        // The tap was deleted. An interface that is merely down returns
-                        // `WouldBlock`.
-                        guest_warn!("net: the tap is gone: {error}");
-                        self.link_up.store(false, Ordering::SeqCst);
-                    }
-                    return Served::Later;
+    /// Length of the next frame from the backend and its header, which is completed. `None` if
+    /// there is none now, or one that was dropped.
+    fn next_length(&mut self) -> Option<usize> {
+        match self.backend.receive() {
+            Ok(packet) => {
+                // An interface that came up again shows by its frames.
+                self.link.set_connected(true);
+                if self.rules.prepare_received(packet) {
+                    return Some(packet.len());
                 }
-            };
-            let fits = (HEADER_SIZE + MIN_FRAME_BYTES..self.packet.len()).contains(&length) && length <= space;
-            if !fits || !prepare_received(&mut self.packet[..length], self.features) {
-                self.counters.rx_dropped.fetch_add(1, Ordering::Relaxed);
-                continue;
+                self.drop_received();
             }
-            chain.writable.write_all(&self.packet[..length]).expect("the length was compared with the space");
-            self.counters.rx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
-            self.counters.rx_packets.fetch_add(1, Ordering::Relaxed);
-            return Served::Done(length as u32);
+            // One frame that the host's kernel cannot describe in a header.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => self.drop_received(),
+            Err(error) => {
+                self.readable = false;
+                if error.kind() != ErrorKind::WouldBlock && self.link.is_connected() {
+                    guest_warn!("{}: the host's end is down: {error}", self.name);
+                    self.link.set_connected(false);
+                }
+            }
         }
-        // The buffer is too small for what comes. Return it, so that this neither spins nor stalls.
-        Served::Done(0)
+        None
     }
 
-    /// Sends the frame in `chain` to the tap.
+    fn drop_received(&mut self) {
+        self.backend.consume();
+        self.link.counters.rx_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends the frame in `chain` to the backend.
     fn send(&mut self, chain: &mut Chain<'_>) -> Served {
         let length = chain.readable.remaining();
-        let packet = self.packet.get_mut(..length).filter(|packet| packet.len() <= HEADER_SIZE + MAX_FRAME_BYTES);
-        let Some(packet) = packet else { return self.drop_sent() };
-        chain.readable.read_exact(packet).expect("the packet has the length of the chain");
-        if !may_be_sent(packet, self.features) {
+        if !(HEADER_SIZE + MIN_FRAME_BYTES..=self.sent.len()).contains(&length) {
             return self.drop_sent();
         }
-        match self.tap.send(packet) {
+        let packet = &mut self.sent[..length];
+        chain.readable.read_exact(packet).expect("the packet has the length of the chain");
+        if !self.link.is_enabled() || !self.rules.may_be_sent(packet) {
+            return self.drop_sent();
+        }
+        match self.backend.send(packet) {
             Ok(()) => {
-                self.counters.tx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
-                self.counters.tx_packets.fetch_add(1, Ordering::Relaxed);
+                self.link.counters.tx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
+                self.link.counters.tx_packets.fetch_add(1, Ordering::Relaxed);
                 Served::Done(0)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Served::Later,
-            // The tap is down or gone, or the kernel rejects the frame: it is lost, as on a cable.
+            // The interface is down or gone, or the kernel rejects the frame: it is lost, as on a
+            // cable.
             Err(_) => self.drop_sent(),
         }
     }
 
     fn drop_sent(&self) -> Served {
-        self.counters.tx_dropped.fetch_add(1, Ordering::Relaxed);
+        self.link.counters.tx_dropped.fetch_add(1, Ordering::Relaxed);
         Served::Done(0)
     }
 }

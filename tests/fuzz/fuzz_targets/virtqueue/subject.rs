@@ -7,10 +7,11 @@ use devices::log_sink::LogSink;
 use devices::turn::Turn;
 use devices::virtio::block::{Block, BlockConfig};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
-use devices::virtio::net::{Net, NetConfig, Tap};
+use devices::virtio::net::{Backend, Net, NetConfig, StreamSocket, Tap};
 use devices::virtio::rng::Rng;
 use devices::virtio::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -38,11 +39,11 @@ impl Kind {
 
     /// Whether a chain may have to wait for the host.
     pub fn waits(self) -> bool {
-        self == Self::Console
+        matches!(self, Self::Console | Self::Net)
     }
 }
 
-/// The host's ends of the console; none for other devices.
+/// The host's ends of the console or the network; none for other devices.
 #[derive(Default)]
 pub struct Host {
     input: Option<File>,
@@ -82,10 +83,28 @@ pub fn device(kind: Kind, variant: u8) -> (Wrapper, SharedWorker, Host) {
         Kind::Rng => Box::new(Rng::new()),
         Kind::Block => Box::new(disk(variant)),
         Kind::Console => Box::new(console(variant, &mut host)),
-        Kind::Net => Box::new(Net::new(NetConfig { tap: Tap::unconnected(), mac: [2; 6] })),
+        Kind::Net => Box::new(net(variant, &mut host)),
     };
     let worker = SharedWorker::default();
     (Wrapper { device, worker: Arc::clone(&worker) }, worker, host)
+}
+
+/// A tap, or a stream socket.
+fn net(variant: u8, host: &mut Host) -> Net {
+    let (backend, network) = if variant & 1 == 0 {
+        let (tap, network) = Tap::pair();
+        (Backend::from(tap), network)
+    } else {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (stream, network) = pair.expect("a pair of sockets");
+        (StreamSocket::new(stream).into(), network)
+    };
+    let network = File::from(network);
+    host.output = network.try_clone().ok();
+    host.input = Some(network);
+    let mtu = (variant & 2 != 0).then_some(1500);
+    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu }).expect("descriptors")
 }
 
 fn disk(variant: u8) -> Block {

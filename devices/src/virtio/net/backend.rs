@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The host's end of a network device: one of three kinds, and what the worker needs of each. Made
+//! on `main`, used on the event loop of the interface.
+//!
+//! Frames pass behind virtio's header, whether the backend has it or not. A backend holds at most
+//! one received frame until the worker consumes it.
+
+use super::packet_socket::PacketSocket;
+use super::stream::StreamSocket;
+use super::tap::Tap;
+use crate::event_loop::Source;
+use std::io::Result;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// The host's end of a network device.
+#[derive(Debug)]
+pub enum Backend {
+    /// A tap, or a macvtap.
+    Tap(Tap),
+    /// Frames behind their length, on a Unix stream socket: passt, a switch, another machine.
+    Stream(StreamSocket),
+    /// A packet socket that is bound to an interface.
+    Packet(PacketSocket),
+}
+
+impl From<Tap> for Backend {
+    fn from(tap: Tap) -> Self {
+        Self::Tap(tap)
+    }
+}
+
+impl From<StreamSocket> for Backend {
+    fn from(stream: StreamSocket) -> Self {
+        Self::Stream(stream)
+    }
+}
+
+impl From<PacketSocket> for Backend {
+    fn from(socket: PacketSocket) -> Self {
+        Self::Packet(socket)
+    }
+}
+
+impl Backend {
+    /// Features of the network device that this backend makes possible.
+    pub(super) fn features(&self) -> u64 {
+        match self {
+            Self::Tap(tap) => tap.features(),
+            Self::Stream(_) => StreamSocket::FEATURES,
+            Self::Packet(socket) => socket.features(),
+        }
+    }
+
+    /// Prepares for a driver that accepted `features`, and forgets what was received for another.
+    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
+        match self {
+            Self::Tap(tap) => tap.set_features(features),
+            Self::Stream(_) => Ok(()),
+            Self::Packet(socket) => {
+                socket.consume();
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether frames can pass. `None` if only a receive shows it.
+    pub(super) fn is_connected(&self) -> Option<bool> {
+        match self {
+            Self::Tap(_) | Self::Packet(_) => None,
+            Self::Stream(stream) => Some(stream.is_connected()),
+        }
+    }
+
+    /// What the worker waits for.
+    pub(super) fn source(&self, token: u32) -> Source {
+        Source::changes(self, token)
+    }
+
+    /// The source is ready.
+    pub(super) fn changed(&mut self) {
+        match self {
+            Self::Tap(_) | Self::Packet(_) => {}
+            Self::Stream(stream) => stream.changed(),
+        }
+    }
+
+    /// The next frame, with a header before it. The same again until it is consumed.
+    ///
+    /// # Errors
+    /// There is none now (`WouldBlock`), or the backend is gone.
+    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
+        match self {
+            Self::Tap(tap) => tap.receive(),
+            Self::Stream(stream) => stream.receive(),
+            Self::Packet(socket) => socket.receive(),
+        }
+    }
+
+    /// Forgets the frame that was received last.
+    pub(super) fn consume(&mut self) {
+        match self {
+            Self::Tap(tap) => tap.consume(),
+            Self::Stream(stream) => stream.consume(),
+            Self::Packet(socket) => socket.consume(),
+        }
+    }
+
+    /// Sends one packet, header and frame, or takes it over until [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Not now (`WouldBlock`), or the frame is lost.
+    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
+        match self {
+            Self::Tap(tap) => tap.send(packet),
+            Self::Stream(stream) => stream.send(packet),
+            Self::Packet(socket) => socket.send(packet),
+        }
+    }
+
+    /// Sends on what was taken over, as far as the host accepts it now.
+    pub(super) fn flush(&mut self) {
+        if let Self::Stream(stream) = self {
+            stream.flush();
+        }
+    }
+}
+
+impl AsRawFd for Backend {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tap(tap) => tap.as_raw_fd(),
+            Self::Stream(stream) => stream.as_raw_fd(),
+            Self::Packet(socket) => socket.as_raw_fd(),
+        }
+    }
+}
