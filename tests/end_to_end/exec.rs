@@ -4,6 +4,7 @@
 use coracle_tests::{Case, Finished, Invocation, Pty, Stdin, TestDir, case, image, shared_machine};
 use rustix::process::Signal;
 use std::fs::File;
+use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -20,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, exec_client_that_does_not_read_stops_its_command_only),
         case!(Full, exec_serves_64_commands_and_rejects_one_more),
         case!(Full, exec_killed_by_oom_is_not_the_workloads_end),
+        case!(Smoke, commands_wait_for_a_machine_that_starts),
         case!(Full, exec_rejects_paused_ended_and_unknown_machines),
         case!(Full, exec_detached_goes_on),
     ]
@@ -202,6 +204,37 @@ fn exec_rejects_paused_ended_and_unknown_machines() {
     exec(&dir, &["m", "true"]).assert_status(0);
     run.stop_idle();
     exec(&dir, &["m", "true"]).assert_status(125).assert_one_line_naming(&["m", "exited"]);
+}
+
+fn commands_wait_for_a_machine_that_starts() {
+    let dir = TestDir::new().keeping_machines();
+    // Its name is not there yet when the first command looks for it.
+    let run = dir.start(&["--name", "m", &image("busybox"), "sh", "-c", "trap 'exit 3' USR1; sleep 1000 & wait"]);
+    let waiting = command(&dir, &["m", "echo", "late"]).start();
+    let interrupted = command(&dir, &["m", "echo", "never"]).start();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !dir.run_directory().join("m/status.json").exists() {
+        assert!(Instant::now() < deadline, "no machine in the run directory");
+        std::thread::yield_now();
+    }
+    let stats = dir.verb("stats", &["--no-stream", "m"]).finish();
+    stats.assert_status(0);
+    let pause = dir.verb("pause", &["m"]).start();
+    interrupted.signal(Signal::INT);
+    // Before it blocks its signals, INT has its default effect.
+    let interrupted = interrupted.finish();
+    assert!(interrupted.status.code().is_none_or(|code| code == 130), "{}", interrupted.report());
+    assert_eq!(interrupted.stdout_text(), "");
+    pause.finish().assert_status(0);
+    dir.verb("resume", &["m"]).finish().assert_status(0);
+    waiting.finish().assert_status(0).assert_stdout("late\n").assert_stderr("");
+    dir.verb("kill", &["m"]).finish().assert_status(0);
+    run.finish().assert_status(137).assert_reason("killed");
+    // A machine that ends first.
+    let run = dir.start(&["--name", "n", &image("busybox"), "nosuch"]);
+    let exec = exec(&dir, &["n", "true"]);
+    run.finish().assert_status(127);
+    exec.assert_status(125).assert_one_line_naming(&["n", "ended before its workload ran"]);
 }
 
 fn exec_detached_goes_on() {

@@ -2,16 +2,21 @@
 //! A client of one machine's control socket, used by the verbs. Calls wait; those that the server
 //! answers at once have a timeout.
 
+use super::held_commands::HOLD_LIMIT;
 use super::server;
+use crate::host::signals::Signals;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// For requests that the server answers at once.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For requests that may wait for the workload: the server answers at its own limit.
+const START_TIMEOUT: Duration = HOLD_LIMIT.saturating_add(RESPONSE_TIMEOUT);
 /// Bound of the head, of a chunk and of a whole body.
 const MAX_RESPONSE_SIZE: u64 = 4 << 20;
 
@@ -31,6 +36,14 @@ pub(crate) enum ClientError {
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<UnixStream>,
+}
+
+/// The answer to [`Client::upgrade`].
+pub(crate) enum Upgrade {
+    /// The buffer of the reader may hold the first bytes.
+    Channel(BufReader<UnixStream>),
+    /// This signal came before.
+    Signalled(u8),
 }
 
 /// How the end of a response's body is found.
@@ -76,27 +89,88 @@ impl Client {
         self.request("GET", path, &())
     }
 
-    /// Sends a request that makes the connection a duplex channel. The buffer of the returned
-    /// reader may hold its first bytes.
+    /// Sends a request for which the server waits until the workload runs, if the machine is
+    /// starting.
     ///
     /// # Errors
     /// As of [`request`](Self::request).
-    pub(crate) fn upgrade(mut self, path: &str, body: &impl Serialize) -> Result<BufReader<UnixStream>, ClientError> {
-        self.begin("POST", path, body, "Connection: Upgrade\r\nUpgrade: tcp\r\n")?;
+    pub(crate) fn request_of_workload<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.stream.get_ref().set_read_timeout(Some(START_TIMEOUT)).map_err(ClientError::Response)?;
+        self.request("POST", path, body)
+    }
+
+    /// Sends a request that makes the connection a duplex channel, once the workload runs. Until
+    /// then a signal that ends a run ends the wait.
+    ///
+    /// # Errors
+    /// As of [`request`](Self::request).
+    pub(crate) fn upgrade(
+        mut self,
+        path: &str,
+        body: &impl Serialize,
+        signals: &Signals,
+    ) -> Result<Upgrade, ClientError> {
+        let sent = self.send("POST", path, body, "Connection: Upgrade\r\nUpgrade: tcp\r\n")?;
+        if let Some(signal) = self.wait_for_response(signals).map_err(ClientError::Response)? {
+            return Ok(Upgrade::Signalled(signal));
+        }
+        self.receive(sent)?;
         let stream = self.stream.get_ref();
         stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(ClientError::Response)?;
-        Ok(self.stream)
+        Ok(Upgrade::Channel(self.stream))
+    }
+
+    /// Waits until the response can be read. Returns a signal that comes before.
+    fn wait_for_response(&self, signals: &Signals) -> io::Result<Option<u8>> {
+        let ending = signals.ending().map_err(io::Error::other)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
+            let stream = self.stream.get_ref();
+            let mut sources = [PollFd::new(stream, PollFlags::IN), PollFd::new(&ending, PollFlags::IN)];
+            match poll(&mut sources, Some(&timeout)) {
+                Ok(0) => return Err(ErrorKind::TimedOut.into()),
+                Ok(_) if !sources[0].revents().is_empty() => return Ok(None),
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(signal) = ending.read().and_then(|signal| u8::try_from(signal).ok()) {
+                return Ok(Some(signal));
+            }
+        }
     }
 
     /// Sends a request and reads the head of its response.
     fn begin(&mut self, method: &str, path: &str, body: &impl Serialize, fields: &str) -> Result<Body, ClientError> {
+        let sent = self.send(method, path, body, fields)?;
+        self.receive(sent)
+    }
+
+    /// Sends a request. The server may reject it and close before everything is sent: that error is
+    /// for [`receive`](Self::receive), which reads the response anyway.
+    fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+        fields: &str,
+    ) -> Result<io::Result<()>, ClientError> {
         let body = serde_json::to_string(body).map_err(|error| ClientError::Response(error.into()))?;
         let body = if body == "null" { "" } else { &body };
         let length = body.len();
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: {length}\r\n{fields}\r\n{body}");
-        // The server may reject and close before everything is sent: read its response anyway.
-        let sent = self.stream.get_mut().write_all(request.as_bytes());
+        Ok(self.stream.get_mut().write_all(request.as_bytes()))
+    }
+
+    /// Reads the head of a response.
+    fn receive(&mut self, sent: io::Result<()>) -> Result<Body, ClientError> {
         let (status, length) = self.head().map_err(|error| ClientError::Response(sent.err().unwrap_or(error)))?;
         if matches!(status, 101 | 200) {
             return Ok(length);

@@ -37,7 +37,7 @@ impl Run {
     fn start() -> Self {
         let entry = tempfile::tempdir().unwrap();
         let ended = std::sync::Arc::new(AtomicBool::new(false));
-        let mut socket = ControlSocket::listen(entry.path(), None).unwrap();
+        let mut socket = ControlSocket::listen(entry.path()).unwrap();
         let mut lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
         let flag = ended.clone();
         let thread = thread::spawn(move || {

@@ -3,6 +3,7 @@
 //! what concerns the machine on. Used by `main`'s event loop, and once more after the end of the
 //! machine.
 
+use super::held_commands::{HOLD_LIMIT, HeldCommands, MAX_HELD};
 use super::log_streams::LogStreams;
 use super::server::{Channel, ClientEvent, ClientId, Command, LogsQuery, Query, Response, Server};
 use crate::config::rfc3339;
@@ -59,24 +60,44 @@ pub(crate) struct ControlSocket {
     event_streams: Vec<ClientId>,
     stats_streams: Vec<ClientId>,
     next_stats: Option<Instant>,
+    held: HeldCommands,
     /// Of a detached run.
     logs: Option<LogStreams>,
 }
 
 impl ControlSocket {
-    /// Listens in `entry` of the run directory. With a notifier there are logs in it.
+    /// Listens in `entry` of the run directory.
     ///
     /// # Errors
     /// The host refuses the socket.
-    pub(crate) fn listen(entry: &Path, log_notifier: Option<Arc<LogNotifier>>) -> io::Result<Self> {
+    pub(crate) fn listen(entry: &Path) -> io::Result<Self> {
         Ok(Self {
             server: Server::listen(entry)?,
             waiting: Vec::new(),
             event_streams: Vec::new(),
             stats_streams: Vec::new(),
             next_stats: None,
-            logs: log_notifier.map(|notifier| LogStreams::new(entry, notifier)),
+            held: HeldCommands::default(),
+            logs: None,
         })
+    }
+
+    /// From now on there are logs in `entry`, whose writers use `notifier`.
+    pub(crate) fn serve_logs(&mut self, entry: &Path, notifier: Arc<LogNotifier>) {
+        self.logs = Some(LogStreams::new(entry, notifier));
+    }
+
+    /// Keeps a command until [`release`](Self::release), or until it has waited too long.
+    pub(crate) fn hold(&mut self, client: ClientId, command: Command) {
+        if !self.held.add(client, command, Instant::now()) {
+            let error = format!("too many clients wait for the workload: the limit is {MAX_HELD}");
+            self.server.respond(client, &Response::error(503, &error));
+        }
+    }
+
+    /// The commands that were kept and are `wanted` now. An answer is owed to each.
+    pub(crate) fn release(&mut self, wanted: impl FnMut(&Command) -> bool) -> Vec<(ClientId, Command)> {
+        self.held.take(wanted)
     }
 
     /// Does what is possible without waiting, and returns what concerns the machine. An answer is
@@ -113,6 +134,10 @@ impl ControlSocket {
             }
         }
         self.forget_gone(&served.events);
+        for client in self.held.take_expired(now) {
+            let error = format!("the workload did not start within {} s", HOLD_LIMIT.as_secs());
+            self.server.respond(client, &Response::error(409, &error));
+        }
         self.send_stats(now, lifecycle, counters);
         if let Some(logs) = &mut self.logs {
             logs.serve(&mut self.server, None);
@@ -125,6 +150,7 @@ impl ControlSocket {
             for list in [&mut self.waiting, &mut self.event_streams, &mut self.stats_streams] {
                 list.retain(|other| other != client);
             }
+            self.held.remove(*client);
             if let Some(logs) = &mut self.logs {
                 logs.remove(*client);
             }
@@ -184,7 +210,8 @@ impl ControlSocket {
     pub(crate) fn until_next(&self, now: Instant) -> Option<Duration> {
         let stats = self.next_stats.map(|next| next.saturating_duration_since(now));
         let logs = self.logs.as_ref().filter(|logs| logs.is_ready(&self.server)).map(|_| Duration::ZERO);
-        self.server.until_next(now).into_iter().chain(stats).chain(logs).min()
+        let held = self.held.until_next(now);
+        self.server.until_next(now).into_iter().chain(stats).chain(held).chain(logs).min()
     }
 
     /// Sends a changed status to the clients of `GET /v1/events`.
@@ -200,6 +227,9 @@ impl ControlSocket {
         self.publish(status);
         for client in std::mem::take(&mut self.waiting) {
             self.server.respond(client, &Response::json(status));
+        }
+        for (client, _) in self.held.take(|_| true) {
+            self.server.respond(client, &Response::error(409, "the machine ended before its workload ran"));
         }
         // Requests that came a moment ago, too.
         self.serve_last(status);

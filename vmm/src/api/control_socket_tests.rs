@@ -14,7 +14,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 fn socket() -> (TempDir, ControlSocket, Lifecycle) {
     let entry = tempfile::tempdir().unwrap();
-    let socket = ControlSocket::listen(entry.path(), None).unwrap();
+    let socket = ControlSocket::listen(entry.path()).unwrap();
     let lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
     (entry, socket, lifecycle)
 }
@@ -93,12 +93,53 @@ fn commands_are_passed_on_and_queries_are_not() {
     assert!(matches!(&*events, [(_, ClientEvent::Command(Command::Pause))]), "{events:?}");
 }
 
+/// The commands that came, held.
+fn hold_all(socket: &mut ControlSocket, lifecycle: &mut Lifecycle) {
+    for (client, event) in serve(socket, lifecycle) {
+        if let ClientEvent::Command(command) = event {
+            socket.hold(client, command);
+        }
+    }
+}
+
+#[test]
+fn held_commands_are_released_in_order_or_end_with_the_machine() {
+    let (entry, mut socket, mut lifecycle) = socket();
+    let pause = request(&entry, "POST /v1/pause");
+    let resume = request(&entry, "POST /v1/resume");
+    drop(request(&entry, "POST /v1/kill"));
+    hold_all(&mut socket, &mut lifecycle);
+    assert!(socket.until_next(Instant::now()).is_some_and(|wait| wait <= HOLD_LIMIT));
+    serve(&mut socket, &mut lifecycle);
+    let released = socket.release(|command| *command == Command::Resume);
+    let [(client, Command::Resume)] = &*released else { panic!("{released:?}") };
+    socket.server.respond(*client, &Response::json(lifecycle.status()));
+    assert!(response(resume).starts_with("HTTP/1.1 200 "));
+    lifecycle.end(&End::killed("power was cut"), Counters::default());
+    socket.finish(lifecycle.status());
+    let pause = response(pause);
+    assert!(pause.starts_with("HTTP/1.1 409 ") && pause.contains("ended before its workload ran"), "{pause}");
+}
+
+#[test]
+fn held_commands_are_bounded_in_number() {
+    let (entry, mut socket, mut lifecycle) = socket();
+    let mut clients: Vec<_> = (0..=MAX_HELD).map(|_| request(&entry, "POST /v1/pause")).collect();
+    hold_all(&mut socket, &mut lifecycle);
+    let last = response(clients.pop().unwrap());
+    assert!(last.starts_with("HTTP/1.1 503 ") && last.contains("the limit is 16"), "{last}");
+    drop(clients);
+    serve(&mut socket, &mut lifecycle);
+    assert!(socket.release(|_| true).is_empty(), "their clients are gone");
+}
+
 /// A socket with logs, and the log of standard output.
 fn with_logs(limit: u64) -> (TempDir, ControlSocket, Lifecycle, Arc<StreamLog>) {
     let entry = tempfile::tempdir().unwrap();
     let notifier = Arc::new(LogNotifier::new().unwrap());
     let [stdout, _] = StreamLog::create(entry.path(), limit, &notifier).unwrap();
-    let socket = ControlSocket::listen(entry.path(), Some(notifier)).unwrap();
+    let mut socket = ControlSocket::listen(entry.path()).unwrap();
+    socket.serve_logs(entry.path(), notifier);
     let lifecycle = Lifecycle::begin(entry.path(), Status::sample(), None);
     (entry, socket, lifecycle, stdout)
 }

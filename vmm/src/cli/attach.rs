@@ -3,7 +3,8 @@
 //! same exit status.
 
 use super::exec::{finish, relay_failure};
-use super::machines::{MachineArgument, connect, machine_failure};
+use super::machines::{MachineArgument, machine_failure};
+use crate::api::client::Upgrade;
 use crate::api::detach_keys::DetachKeys;
 use crate::api::relay::{RelayEnd, Streams, relay};
 use crate::host::signals::Signals;
@@ -50,8 +51,7 @@ pub(super) fn attach(arguments: &AttachArguments) -> u8 {
 }
 
 fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
-    let machine = arguments.machine.find()?;
-    let client = connect(&machine)?;
+    let (machine, client) = arguments.machine.connect_to_starting()?;
     let status = machine.status.as_ref();
     let has_terminal = status.is_some_and(|status| status.terminal);
     let input = !arguments.no_stdin && status.is_some_and(|status| status.interactive);
@@ -61,7 +61,11 @@ fn try_attach(arguments: &AttachArguments) -> Result<u8, Failure> {
     }
     let process = status.and_then(|status| status.process().open());
     let signals = Signals::block().fails_as(EndReason::HostError)?;
-    let stream = client.upgrade("/v1/attach", &()).map_err(|error| machine_failure(&machine, error))?;
+    let upgraded = client.upgrade("/v1/attach", &(), &signals).map_err(|error| machine_failure(&machine, error))?;
+    let stream = match upgraded {
+        Upgrade::Channel(stream) => stream,
+        Upgrade::Signalled(signal) => return Ok(finish(&machine, RelayEnd::Signalled(signal))),
+    };
     let terminal = match has_terminal && input {
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,

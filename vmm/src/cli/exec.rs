@@ -2,7 +2,8 @@
 //! The verb `exec`: runs another process in a running machine, and stands for it: same streams,
 //! same signals, same exit status.
 
-use super::machines::{RunDirArgument, connect, machine_failure};
+use super::machines::{RunDirArgument, machine_failure};
+use crate::api::client::Upgrade;
 use crate::api::relay::{RelayEnd, RelayError, Streams, relay};
 use crate::api::server::Exec;
 use crate::config::environment::{self, EnvVar};
@@ -29,6 +30,7 @@ Examples:
   coracle exec -it web sh
   echo SELECT 1 | coracle exec -i -u postgres db psql
 
+While the machine starts, the command waits for its workload, up to 120 s.
 Exit status: the command's own; 128 + n if signal n ended it; 125 if coracle
 failed; 126 or 127 if the command could not be executed or was not found. If
 this process is killed, the command gets HUP.")]
@@ -84,10 +86,14 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         terminal: arguments.tty.then(terminal::standard_window_size),
         detach: arguments.detach,
     };
-    let machine = arguments.run_dir.find(&arguments.machine)?;
-    let process = machine.status.as_ref().and_then(|status| status.process().open());
+    let (machine, client) = arguments.run_dir.connect_to_starting(&arguments.machine)?;
     let signals = Signals::block().fails_as(EndReason::HostError)?;
-    let stream = connect(&machine)?.upgrade("/v1/exec", &request).map_err(|error| machine_failure(&machine, error))?;
+    let process = machine.status.as_ref().and_then(|status| status.process().open());
+    let upgraded = client.upgrade("/v1/exec", &request, &signals).map_err(|error| machine_failure(&machine, error))?;
+    let stream = match upgraded {
+        Upgrade::Channel(stream) => stream,
+        Upgrade::Signalled(signal) => return Ok(finish(&machine, RelayEnd::Signalled(signal))),
+    };
     let terminal = match arguments.tty && arguments.interactive {
         true => Some(RawTerminal::enter(std::io::stdin()).fails_as(EndReason::HostError)?),
         false => None,

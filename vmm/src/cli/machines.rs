@@ -5,11 +5,17 @@ use crate::api::client::Client;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::machines::{self, MachineInfo};
+use crate::state::machines::{self, FindError, MachineInfo};
 use clap::{Args, ValueHint};
 use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// From the start of a process to its name in the run directory, on a busy host.
+const APPEAR_LIMIT: Duration = Duration::from_secs(2);
+const APPEAR_INTERVAL: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Args)]
 pub(super) struct RunDirArgument {
@@ -48,11 +54,40 @@ impl RunDirArgument {
     pub(super) fn find(&self, machine: &str) -> Result<MachineInfo, Failure> {
         machines::find(&self.path(), machine).fails_as(EndReason::ConfigError)
     }
+
+    /// Finds a machine and connects to it. Its process may have just begun (`coracle run -d --name m & coracle exec m ...`): the
+    /// name may be unknown for [`APPEAR_LIMIT`].
+    pub(super) fn connect_to_starting(&self, machine: &str) -> Result<(MachineInfo, Client), Failure> {
+        let (base, deadline) = (self.path(), Instant::now() + APPEAR_LIMIT);
+        loop {
+            let found = machines::find(&base, machine);
+            let may_appear = match &found {
+                Err(FindError::Unknown(_)) => true,
+                Err(_) => false,
+                Ok(found) => match Client::connect(&found.path) {
+                    Ok(client) if !found.has_ended() => return Ok((found.clone(), client)),
+                    // Its process has not written anything yet.
+                    _ => found.status.is_none(),
+                },
+            };
+            if !may_appear || Instant::now() >= deadline {
+                let found = found.fails_as(EndReason::ConfigError)?;
+                return connect(&found).map(|client| (found, client));
+            }
+            // There is no directory yet whose changes could be watched.
+            sleep(APPEAR_INTERVAL);
+        }
+    }
 }
 
 impl MachineArgument {
     pub(super) fn find(&self) -> Result<MachineInfo, Failure> {
         self.run_dir.find(&self.machine)
+    }
+
+    /// See [`RunDirArgument::connect_to_starting`].
+    pub(super) fn connect_to_starting(&self) -> Result<(MachineInfo, Client), Failure> {
+        self.run_dir.connect_to_starting(&self.machine)
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn resume(arguments: &ResumeArguments) -> u8 {
 
 fn request(machines: &MachineArguments, path: &str) -> u8 {
     machines.each(|machine| {
-        let sent = connect(machine)?.request::<Status>("POST", path, &());
+        let sent = connect(machine)?.request_of_workload::<Status>(path, &());
         sent.map(drop).map_err(|error| machine_failure(machine, error))
     })
 }

@@ -74,11 +74,12 @@ pub(super) fn stop(arguments: &StopArguments) -> u8 {
 /// Returns the exit status.
 pub(super) fn kill(arguments: &KillArguments) -> u8 {
     let body = Kill { signal: arguments.signal };
-    let cuts_power = arguments.signal.is_none_or(|signal| signal.get() == 9);
+    let cuts_power = body.cuts_power();
     arguments.machines.each(|machine| {
         require_running(machine)?;
         if !cuts_power {
-            let sent = Client::connect(&machine.path).and_then(|mut client| client.request("POST", "/v1/kill", &body));
+            let connected = Client::connect(&machine.path);
+            let sent = connected.and_then(|mut client| client.request_of_workload("/v1/kill", &body));
             return sent.map(|_: Status| ()).map_err(|error| machine_failure(machine, error));
         }
         // Before the workload runs, TERM ends a run at once, with a result.

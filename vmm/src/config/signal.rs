@@ -25,6 +25,7 @@ const RTMIN: u8 = 34;
 const RTMAX: u8 = 64;
 
 impl SignalNumber {
+    pub(crate) const KILL: Self = Self(9);
     pub(crate) const TERM: Self = Self(15);
     /// SIGRTMIN+4, which systemd handles as a request to power off.
     pub(crate) const POWER_OFF: Self = Self(RTMIN + 4);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One run: the steps from the request to the exit status, in order. Runs on `main`.
 
+mod early_clients;
 pub(crate) mod failure;
 mod health;
 mod modules;
@@ -12,7 +13,6 @@ mod run_spec;
 mod streams;
 mod workload;
 
-use crate::api::control_socket::ControlSocket;
 use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
@@ -29,9 +29,9 @@ use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
-use crate::state::logs::LogNotifier;
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
+use early_clients::EarlyClients;
 use failure::{FailsAs as _, Failure};
 use kvm::{KvmHost, Profile};
 use modules::MissingDrivers;
@@ -82,18 +82,15 @@ pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Resul
     let report = Report::open(&request, &id)?;
     let events = report::open_events(&request)?;
     let mut run = Run { request, id, stages };
-    let (mut outcome, recorder, socket) = match caught(|| run.claim(socket, events)) {
-        Err(end) => (end.into(), None, None),
-        Ok((mut recorder, claimed)) => {
-            let (outcome, socket) = run.start(claimed, daemon, &mut recorder);
-            (outcome, Some(recorder), socket)
-        }
+    let (mut outcome, recorder) = match caught(|| run.claim(socket, events)) {
+        Err(end) => (end.into(), None),
+        Ok((mut recorder, claimed)) => (run.start(claimed, daemon, &mut recorder), Some(recorder)),
     };
     // After a panic of any thread nothing else can be relied on.
     if panics::first().is_some() {
         outcome.end = Failure::from_panic().into();
     }
-    Ok(report.finish(outcome, run.stages, recorder, socket))
+    Ok(report.finish(outcome, run.stages, recorder))
 }
 
 /// Does one step; a panic in it is an end like any other.
@@ -113,8 +110,6 @@ struct Claimed {
     env_files: Vec<EnvVar>,
     signals: Signals,
     directories: Directories,
-    /// A service manager's socket, on which clients come besides those of our own.
-    socket: Option<UnixListener>,
 }
 
 /// What [`Run::prepare`] leaves for the next steps.
@@ -123,12 +118,11 @@ struct Ready {
     notifier: ServiceNotifier,
     /// The input of a detached workload, which attached clients write.
     input: Option<PipeWriter>,
-    log_notifier: Option<Arc<LogNotifier>>,
     samples: Option<Arc<Profile>>,
 }
 
 impl Run {
-    /// Step 1: reads what can block, takes the signals over, and claims the run directory.
+    /// Step 1: reads what can block, takes the signals over, claims the run directory, and opens the control socket in it.
     fn claim(
         &self,
         socket: Result<Option<UnixListener>, InheritedSocketError>,
@@ -140,8 +134,8 @@ impl Run {
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
         let run_directory = self.claim_run_directory(&directories)?;
-        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events)?;
-        Ok((recorder, Claimed { env_files, signals, directories, socket }))
+        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events, socket)?;
+        Ok((recorder, Claimed { env_files, signals, directories }))
     }
 
     fn claim_run_directory(&self, directories: &Directories) -> Result<RunDirectory, Failure> {
@@ -163,18 +157,13 @@ impl Run {
         Ok(run_directory)
     }
 
-    /// Steps 2 to 4. Returns the control socket, too, because its clients wait for the result.
-    fn start(
-        &mut self,
-        claimed: Claimed,
-        mut daemon: Option<Daemon>,
-        recorder: &mut Recorder,
-    ) -> (Outcome, Option<ControlSocket>) {
-        let ready = match caught(|| self.prepare(&claimed, daemon.as_mut(), &recorder.run_directory)) {
+    /// Steps 2 to 4.
+    fn start(&mut self, claimed: Claimed, mut daemon: Option<Daemon>, recorder: &mut Recorder) -> Outcome {
+        let ready = match caught(|| self.prepare(&claimed, daemon.as_mut(), recorder)) {
             Ok(ready) => ready,
-            Err(end) => return (end.into(), None),
+            Err(end) => return end.into(),
         };
-        let Ready { prepared, notifier, input, log_notifier, samples } = ready;
+        let Ready { prepared, notifier, input, samples } = ready;
         let Prepared { machine, supervisor, exposed_ports, host, digests, kernel_digest, stages } = prepared;
         self.stages = stages;
         recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports);
@@ -184,9 +173,8 @@ impl Run {
         let missing_drivers = MissingDrivers::of(&machine.kernel);
         let (machine, terminal) = match caught(|| self.build(&host, machine)) {
             Ok(built) => built,
-            Err(end) => return (known(end), None),
+            Err(end) => return known(end),
         };
-        let mut socket = recorder.listen(claimed.socket, log_notifier);
         let ran = caught(|| {
             let context = RunContext {
                 signals: &claimed.signals,
@@ -194,7 +182,7 @@ impl Run {
                 notifier,
                 stages: &mut self.stages,
                 lifecycle: &mut recorder.lifecycle,
-                socket: socket.as_mut(),
+                socket: recorder.socket.as_mut(),
                 parent: daemon,
                 input,
             };
@@ -210,18 +198,13 @@ impl Run {
             outcome.digests.kernel = kernel_digest.wait().ok();
             Ok(outcome)
         });
-        (ran.unwrap_or_else(known), socket)
+        ran.unwrap_or_else(known)
     }
 
     /// Step 2: opens the files and streams of the run, then everything that the machine is built from. A signal that ends a run
-    /// ends this step at once.
-    fn prepare(
-        &self,
-        claimed: &Claimed,
-        daemon: Option<&mut Daemon>,
-        run_directory: &RunDirectory,
-    ) -> Result<Ready, End> {
-        let request = &self.request;
+    /// ends this step at once; clients of the control socket are served meanwhile.
+    fn prepare(&self, claimed: &Claimed, daemon: Option<&mut Daemon>, recorder: &mut Recorder) -> Result<Ready, End> {
+        let (request, run_directory) = (&self.request, &recorder.run_directory);
         if let Some(path) = &request.cidfile {
             let created = File::create_new(path).and_then(|mut file| file.write_all(self.id.as_str().as_bytes()));
             created.map_err(file_error("--cidfile", path)).fails_as(EndReason::ConfigError)?;
@@ -238,6 +221,7 @@ impl Run {
             daemon.log_to(run_directory.create(OWN_LOG).fails_as(EndReason::HostError)?);
             failure::limit_output(MAX_OWN_LOG_BYTES);
         }
+        log_notifier.into_iter().for_each(|notifier| recorder.serve_logs(notifier));
         let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
         let samples = request.profile.is_some().then(Arc::<Profile>::default);
         let preparation = Preparation {
@@ -252,11 +236,12 @@ impl Run {
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
         };
         let notifier = ServiceNotifier::new(manager, request.ready_notify);
-        match interruptible(&claimed.signals, move || preparation.prepare()).fails_as(EndReason::HostError)? {
-            interruptible::Outcome::Done(prepared) => {
-                Ok(Ready { prepared: prepared?, notifier, input, log_notifier, samples })
-            }
-            interruptible::Outcome::Interrupted(signal) => Err(End::signalled_before_workload(signal)),
+        let mut clients = EarlyClients::new(recorder);
+        let prepared = interruptible(&claimed.signals, &mut clients, move || preparation.prepare());
+        match prepared.fails_as(EndReason::HostError)? {
+            interruptible::Outcome::Done(prepared) => Ok(Ready { prepared: prepared?, notifier, input, samples }),
+            interruptible::Outcome::Signalled(signal) => Err(End::signalled_before_workload(signal)),
+            interruptible::Outcome::Ended(end) => Err(end),
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Report {
 pub(super) struct Recorder {
     pub(super) run_directory: RunDirectory,
     pub(super) lifecycle: Lifecycle,
+    /// `None` if the host refused it.
+    pub(super) socket: Option<ControlSocket>,
 }
 
 /// How a run ended, and what is known of it.
@@ -84,13 +86,7 @@ impl Report {
     }
 
     /// Prints why the run ended, writes the documents, removes what is not kept; returns the exit status.
-    pub(super) fn finish(
-        mut self,
-        outcome: Outcome,
-        stages: Stages,
-        recorder: Option<Recorder>,
-        socket: Option<ControlSocket>,
-    ) -> u8 {
+    pub(super) fn finish(mut self, outcome: Outcome, stages: Stages, recorder: Option<Recorder>) -> u8 {
         let Outcome { end, digests, kvm, counters, completions } = outcome;
         let status = end.status;
         progress::end();
@@ -114,7 +110,7 @@ impl Report {
         if let Some(mut recorder) = recorder {
             // A reader of the last status finds the result.
             recorder.lifecycle.end(&document.end, counters);
-            if let Some(socket) = socket {
+            if let Some(socket) = recorder.socket {
                 socket.finish(recorder.lifecycle.status());
             }
         }
@@ -127,14 +123,18 @@ impl Report {
 }
 
 impl Recorder {
-    /// Writes the first status to `run_directory`, and from now on each change of it to `events`, too.
+    /// Opens the control socket in `run_directory`, whose clients may also come from an `inherited` one, and writes the first
+    /// status. Each change of it is written to `events`, too.
     pub(super) fn begin(
         run_directory: RunDirectory,
         id: &MachineName,
         request: &Request,
         stages: &Stages,
         events: Option<EventOutlet>,
+        inherited: Option<UnixListener>,
     ) -> Result<Self, Failure> {
+        // Before the status: a client that finds the machine can connect, and waits for an answer.
+        let socket = listen(run_directory.path(), inherited);
         let now = SystemTime::now();
         let process = ProcessId::own();
         let status = Status {
@@ -162,23 +162,24 @@ impl Recorder {
             end: None,
         };
         let lifecycle = Lifecycle::begin(run_directory.path(), status, events);
-        Ok(Self { run_directory, lifecycle })
+        Ok(Self { run_directory, lifecycle, socket })
     }
 
-    /// Opens the control socket. It serves the logs, too, if there is a notifier for them. A host that refuses the socket costs
-    /// the run nothing else.
-    pub(super) fn listen(
-        &self,
-        inherited: Option<UnixListener>,
-        log_notifier: Option<Arc<LogNotifier>>,
-    ) -> Option<ControlSocket> {
-        let path = self.run_directory.path();
-        let listening = ControlSocket::listen(path, log_notifier).and_then(|mut socket| {
-            inherited.map_or(Ok(()), |inherited| socket.server.add_listener(inherited))?;
-            Ok(socket)
-        });
-        listening.map_err(|error| log::warn!("no control socket in {}: {error}", path.display())).ok()
+    /// Serves the output of a detached workload from now on.
+    pub(super) fn serve_logs(&mut self, notifier: Arc<LogNotifier>) {
+        if let Some(socket) = &mut self.socket {
+            socket.serve_logs(self.run_directory.path(), notifier);
+        }
     }
+}
+
+/// Opens the control socket. A host that refuses it costs the run nothing else.
+fn listen(entry: &Path, inherited: Option<UnixListener>) -> Option<ControlSocket> {
+    let listening = ControlSocket::listen(entry).and_then(|mut socket| {
+        inherited.map_or(Ok(()), |inherited| socket.server.add_listener(inherited))?;
+        Ok(socket)
+    });
+    listening.map_err(|error| log::warn!("no control socket in {}: {error}", entry.display())).ok()
 }
 
 /// Opens the destination of `--events`.

@@ -337,5 +337,12 @@ impl AsRawFd for Server {
 }
 
 #[cfg(test)]
+impl Server {
+    pub(crate) fn client_id(number: u64) -> ClientId {
+        ClientId(number)
+    }
+}
+
+#[cfg(test)]
 #[path = "server_tests.rs"]
 mod tests;

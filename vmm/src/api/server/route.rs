@@ -48,6 +48,18 @@ pub(crate) enum Command {
     Attach,
 }
 
+impl Command {
+    /// Whether it waits for a workload that is not executed yet.
+    #[must_use]
+    pub(crate) fn needs_workload(&self) -> bool {
+        match self {
+            Self::Exec(_) | Self::Pause => true,
+            Self::Kill(kill) => !kill.cuts_power(),
+            Self::Stop(_) | Self::Resume | Self::Attach => false,
+        }
+    }
+}
+
 /// Body of `POST /v1/stop`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -64,6 +76,13 @@ pub(crate) struct Stop {
 pub(crate) struct Kill {
     /// KILL by default.
     pub(crate) signal: Option<SignalNumber>,
+}
+
+impl Kill {
+    #[must_use]
+    pub(crate) fn cuts_power(&self) -> bool {
+        self.signal.unwrap_or(SignalNumber::KILL) == SignalNumber::KILL
+    }
 }
 
 /// Body of `POST /v1/exec`.

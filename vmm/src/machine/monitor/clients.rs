@@ -7,6 +7,7 @@ use super::Monitor;
 use crate::api::frame::{self, ClientFrame, Exit};
 use crate::api::outbox::MAX_OUTBOX_BYTES;
 use crate::api::server::{Channel, ClientEvent, ClientId, Command, Kill, Response, Stop};
+use crate::config::signal::SignalNumber;
 use crate::host::resident;
 use crate::machine::supervisor::Event;
 use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecEvent, ExecId};
@@ -22,8 +23,6 @@ use std::time::{Duration, Instant};
 /// are: a frame costs its header, too. The other half is for the last frame.
 const _: () = assert!(OUTPUT_WINDOW as usize <= MAX_OUTBOX_BYTES / 2);
 const _: () = assert!(OUTPUT_OVERHEAD as usize == frame::HEADER_SIZE);
-
-const SIGKILL: u8 = 9;
 
 /// Clients with a channel; at most as many as the server has clients.
 #[derive(Debug, Default)]
@@ -57,6 +56,7 @@ impl Clients {
 impl Monitor<'_> {
     /// Serves the control socket if it is `ready` or has a deadline.
     pub(super) fn on_socket(&mut self, ready: bool) {
+        self.serve_held();
         let Self { machine, threads, totals, context, .. } = self;
         let Some(socket) = &mut context.socket else { return };
         if !ready && socket.until_next(Instant::now()).is_none_or(|wait| !wait.is_zero()) {
@@ -78,8 +78,23 @@ impl Monitor<'_> {
         }
     }
 
+    /// Handles the commands that waited for this state of the machine.
+    fn serve_held(&mut self) {
+        let starts = self.context.lifecycle.status().state == State::Starting;
+        let Some(socket) = &mut self.context.socket else { return };
+        for (client, command) in socket.release(|command| !(starts && command.needs_workload())) {
+            self.on_command(client, command);
+        }
+    }
+
     fn on_command(&mut self, client: ClientId, command: Command) {
         let state = self.context.lifecycle.status().state;
+        if state == State::Starting && command.needs_workload() {
+            if let Some(socket) = &mut self.context.socket {
+                socket.hold(client, command);
+            }
+            return;
+        }
         let done = match command {
             // These two respond with a channel.
             Command::Exec(spec) => return self.on_exec(client, spec),
@@ -90,13 +105,10 @@ impl Monitor<'_> {
                 self.feed(Event::Stop { grace, signal: signal.map(|signal| signal.get()) });
                 Ok(())
             }
-            Command::Kill(Kill { signal }) => match signal.map_or(SIGKILL, |signal| signal.get()) {
-                signal if signal != SIGKILL && state == State::Starting => Err(conflict(state, "take a signal")),
-                signal => {
-                    self.feed(Event::Kill(signal));
-                    Ok(())
-                }
-            },
+            Command::Kill(Kill { signal }) => {
+                self.feed(Event::Kill(signal.unwrap_or(SignalNumber::KILL).get()));
+                Ok(())
+            }
             Command::Pause => self.pause(state),
             Command::Resume if matches!(state, State::Running | State::Paused) => {
                 self.resume();
