@@ -272,6 +272,14 @@ impl Source {
         Self { descriptor: event.as_raw_fd(), token, events: EventSet::IN | EventSet::EDGE_TRIGGERED }
     }
 
+    /// A host descriptor that the worker reads. The worker tries first, and waits only after a call
+    /// would have blocked.
+    #[must_use]
+    pub fn readable(descriptor: &impl AsRawFd, token: u32) -> Self {
+        let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        Self { descriptor: descriptor.as_raw_fd(), token, events }
+    }
+
     /// A host descriptor whose changes the worker handles in both directions. The worker tries
     /// first, and waits only after a call would have blocked.
     #[must_use]

@@ -5,12 +5,12 @@
 //! Frames pass behind virtio's header, whether the backend has it or not. A backend holds at most
 //! one received frame until the worker consumes it.
 
+use super::link_watch::LinkState;
 use super::packet_socket::PacketSocket;
 use super::stream::StreamSocket;
 use super::tap::Tap;
 use crate::event_loop::Source;
 use std::io::Result;
-use std::os::fd::{AsRawFd, RawFd};
 
 /// The host's end of a network device.
 #[derive(Debug)]
@@ -66,21 +66,27 @@ impl Backend {
     /// Whether frames can pass. `None` if only a receive shows it.
     pub(super) fn is_connected(&self) -> Option<bool> {
         match self {
-            Self::Tap(_) | Self::Packet(_) => None,
+            Self::Tap(tap) => tap.link_state().and_then(is_up),
             Self::Stream(stream) => Some(stream.is_connected()),
+            Self::Packet(socket) => is_up(socket.link_state()),
         }
     }
 
     /// What the worker waits for.
-    pub(super) fn source(&self, token: u32) -> Source {
-        Source::changes(self, token)
+    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+        match self {
+            Self::Tap(tap) => tap.sources(token),
+            Self::Stream(stream) => stream.sources(token),
+            Self::Packet(socket) => socket.sources(token),
+        }
     }
 
-    /// The source is ready.
+    /// One of the sources is ready.
     pub(super) fn changed(&mut self) {
         match self {
-            Self::Tap(_) | Self::Packet(_) => {}
+            Self::Tap(tap) => tap.changed(),
             Self::Stream(stream) => stream.changed(),
+            Self::Packet(socket) => socket.changed(),
         }
     }
 
@@ -125,12 +131,12 @@ impl Backend {
     }
 }
 
-impl AsRawFd for Backend {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tap(tap) => tap.as_raw_fd(),
-            Self::Stream(stream) => stream.as_raw_fd(),
-            Self::Packet(socket) => socket.as_raw_fd(),
-        }
+/// An interface that is gone from here may have been moved to another network namespace and carry
+/// frames there.
+fn is_up(state: LinkState) -> Option<bool> {
+    match state {
+        LinkState::Up => Some(true),
+        LinkState::Down => Some(false),
+        LinkState::Gone => None,
     }
 }

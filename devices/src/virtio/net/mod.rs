@@ -19,6 +19,8 @@
 mod backend;
 mod device;
 mod link;
+mod link_watch;
+mod output_wait;
 mod packet;
 mod packet_socket;
 mod slot;

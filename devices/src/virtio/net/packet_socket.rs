@@ -4,8 +4,12 @@
 //! on the event loop of the interface. packet(7); Linux, `net/packet/af_packet.c`.
 #![allow(unsafe_code, reason = "no safe wrapper offers the options and control messages of a packet socket")]
 
+use super::link_watch::{LinkState, LinkWatch};
+use super::output_wait::OutputWait;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, guest_offloads, host_offloads, insert_vlan_tag};
+use crate::event_loop::Source;
 use libc::c_int;
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,6 +18,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 const PACKET_AUXDATA: c_int = 8;
 const PACKET_VNET_HDR: c_int = 15;
 const PACKET_IGNORE_OUTGOING: c_int = 23;
+/// The interface has a carrier. Linux, `include/uapi/linux/if.h`.
+const IFF_LOWER_UP: c_int = 1 << 16;
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 
@@ -40,6 +46,8 @@ struct AuxiliaryData {
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: OwnedFd,
+    output_wait: OutputWait,
+    watch: LinkWatch,
     /// The host's kernel can segment UDP.
     has_udp_segments: bool,
     packet: Box<[u8]>,
@@ -48,12 +56,12 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Takes over a packet socket (`AF_PACKET`, `SOCK_RAW`), which may be bound to an interface
-    /// before or after. It must be bound for all protocols (`ETH_P_ALL`), and the interface must be
-    /// promiscuous, or have the address of the guest. Its file status flags are not changed.
+    /// Takes over a packet socket (`AF_PACKET`, `SOCK_RAW`) that is bound to an interface of this
+    /// network namespace, for all protocols (`ETH_P_ALL`). The interface must be promiscuous, or
+    /// have the address of the guest. The socket's file status flags are not changed.
     ///
     /// # Errors
-    /// It is not such a socket.
+    /// It is not such a socket, or the host has no descriptor left.
     pub fn new(socket: OwnedFd) -> Result<Self> {
         let set = |level, name, value: c_int| {
             let (pointer, size) = ((&raw const value).cast(), size_of::<c_int>() as libc::socklen_t);
@@ -70,7 +78,24 @@ impl PacketSocket {
         }
         // One byte more, by which a frame that is too long shows.
         let packet = vec![0; FRAME + MAX_FRAME_BYTES + 1].into_boxed_slice();
-        Ok(Self { socket, has_udp_segments: has_udp_segments(), packet, received: 0..0 })
+        let watch = LinkWatch::open(bound_index(&socket)?, (libc::IFF_UP | IFF_LOWER_UP) as u32)?;
+        let (output_wait, has_udp_segments) = (OutputWait::new()?, has_udp_segments());
+        Ok(Self { socket, output_wait, watch, has_udp_segments, packet, received: 0..0 })
+    }
+
+    /// See [`Backend::sources`](super::backend::Backend::sources).
+    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+        vec![Source::readable(self, token), self.output_wait.source(token), self.watch.source(token)]
+    }
+
+    /// See [`Backend::changed`](super::backend::Backend::changed).
+    pub(super) fn changed(&mut self) {
+        self.output_wait.update();
+        self.watch.update();
+    }
+
+    pub(super) fn link_state(&self) -> LinkState {
+        self.watch.state()
     }
 
     /// See [`Backend::features`](super::backend::Backend::features). The kernel does not ask what
@@ -149,11 +174,15 @@ impl PacketSocket {
     }
 
     /// See [`Backend::send`](super::backend::Backend::send).
-    pub(super) fn send(&self, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
         let (header, frame) = packet.split_at(HEADER_SIZE);
         let parts = [IoSlice::new(&header[..KERNEL_HEADER_SIZE]), IoSlice::new(frame)];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags)?;
+        let result = sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags);
+        if result == Err(Errno::AGAIN) {
+            self.output_wait.wait_for(&self.socket);
+        }
+        result?;
         Ok(())
     }
 }
@@ -161,6 +190,20 @@ impl PacketSocket {
 impl AsRawFd for PacketSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+/// Number of the interface that a packet socket is bound to.
+fn bound_index(socket: &OwnedFd) -> Result<u32> {
+    // SAFETY: sockaddr_ll is plain data, for which all zeroes is valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel writes no more than `size` bytes to the address.
+    let result = unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &mut size) };
+    match u32::try_from(address.sll_ifindex) {
+        _ if result < 0 => Err(Error::last_os_error()),
+        Ok(index) if index > 0 => Ok(index),
+        _ => Err(Error::new(ErrorKind::InvalidInput, "the packet socket is not bound to an interface")),
     }
 }
 

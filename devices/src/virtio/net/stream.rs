@@ -7,7 +7,9 @@
 //! nothing can be understood any more; the connection is closed. A connection that ended is made
 //! again if there is a way to, and else the device's link stays down.
 
+use super::output_wait::OutputWait;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES};
+use crate::event_loop::Source;
 use crate::guest_warn;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::fmt;
@@ -41,6 +43,7 @@ pub struct StreamSocket {
     ended: Option<OwnedFd>,
     input: Input,
     output: Output,
+    output_wait: OutputWait,
     reconnect: Option<Reconnect>,
 }
 
@@ -49,9 +52,11 @@ impl StreamSocket {
     pub(super) const FEATURES: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM;
 
     /// On a connected Unix stream socket. Its file status flags are not changed.
-    #[must_use]
-    pub fn new(socket: OwnedFd) -> Self {
-        Self { connection: Some(socket), ended: None, input: Input::new(), output: Output::new(), reconnect: None }
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn new(socket: OwnedFd) -> Result<Self> {
+        Self::with(Some(socket), None)
     }
 
     /// On a connection that `connect` makes, now and whenever it has ended. There need not be a
@@ -60,10 +65,19 @@ impl StreamSocket {
     /// # Errors
     /// The host has no descriptor left.
     pub fn reconnecting(connect: Connect) -> Result<Self> {
-        let reconnect = Some(Reconnect::new(connect)?);
-        let mut new = Self { connection: None, ended: None, input: Input::new(), output: Output::new(), reconnect };
+        let mut new = Self::with(None, Some(Reconnect::new(connect)?))?;
         new.connect();
         Ok(new)
+    }
+
+    fn with(connection: Option<OwnedFd>, reconnect: Option<Reconnect>) -> Result<Self> {
+        let (input, output, output_wait) = (Input::new(), Output::new(), OutputWait::new()?);
+        Ok(Self { connection, ended: None, input, output, output_wait, reconnect })
+    }
+
+    /// See [`Backend::sources`](super::backend::Backend::sources).
+    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+        vec![Source::readable(self, token), self.output_wait.source(token)]
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -72,8 +86,8 @@ impl StreamSocket {
 
     /// The socket may be readable, writable or hung up, or it is time to try a connection.
     pub(super) fn changed(&mut self) {
-        let is_due = self.reconnect.as_mut().is_some_and(Reconnect::is_due);
-        if is_due && self.connection.is_none() {
+        self.output_wait.update();
+        if self.connection.is_none() && self.reconnect.as_mut().is_some_and(Reconnect::is_due) {
             self.connect();
         }
         self.flush();
@@ -131,7 +145,7 @@ impl StreamSocket {
             match send(socket, self.output.bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => self.output.consume(count),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::AGAIN) => return self.output_wait.wait_for(socket),
                 Err(error) => return self.disconnect(&error.into()),
             }
         }
@@ -186,8 +200,7 @@ impl Reconnect {
         Ok(new)
     }
 
-    /// Whether the time of a retry has come. Takes what became ready from `epoll`; all of it is
-    /// tried next.
+    /// Whether the time of a retry has come. Called while there is no connection.
     fn is_due(&mut self) -> bool {
         let _ = self.epoll.wait(0, &mut [EpollEvent::default(); 2]);
         self.timer.is_armed().is_ok_and(|armed| !armed)
@@ -195,7 +208,7 @@ impl Reconnect {
 
     /// A connection, or `None` and another try later.
     fn connect(&mut self) -> Option<OwnedFd> {
-        let events = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+        let events = EventSet::IN | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         let connected = (self.connect)().and_then(|socket| {
             self.epoll.ctl(ControlOperation::Add, socket.as_raw_fd(), EpollEvent::new(events, 1))?;
             Ok(socket)

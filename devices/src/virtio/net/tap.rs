@@ -5,15 +5,17 @@
 //! A tap by name must exist; this never creates one. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
 
+use super::link_watch::{LinkState, LinkWatch};
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, host_offloads};
+use crate::event_loop::Source;
 use libc::{c_int, c_uint};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
     VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
@@ -71,6 +73,8 @@ const UDP_OFFLOADS: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 #[derive(Debug)]
 pub struct Tap {
     file: File,
+    /// `None` if it is in another network namespace.
+    watch: Option<LinkWatch>,
     /// What the host's kernel supports.
     offloads: c_uint,
     /// One packet, header and frame, and a byte by which a packet that is too long shows.
@@ -89,7 +93,7 @@ impl Tap {
             return Err(TapError::Name(name.to_owned()));
         }
         // TUNSETIFF would create one, where that is permitted.
-        if !exists(name) {
+        if index(name).is_err() {
             return Err(TapError::Missing(name.to_owned()));
         }
         let mut options = File::options();
@@ -101,7 +105,9 @@ impl Tap {
             Some(libc::EINVAL) => TapError::Flags(name.to_owned()),
             _ => TapError::Setup { name: name.to_owned(), source },
         })?;
-        Self::set_up(file, name.to_owned())
+        let mut tap = Self::set_up(file, name.to_owned())?;
+        tap.watch = watch(name);
+        Ok(tap)
     }
 
     /// Takes over a tap that another process has attached to.
@@ -111,13 +117,18 @@ impl Tap {
     pub fn inherit(descriptor: OwnedFd) -> std::result::Result<Self, TapError> {
         let name = format!("fd {}", descriptor.as_raw_fd());
         let file = File::from(descriptor);
-        match attached_flags(&file) {
-            Ok(flags) if flags & COMPARED_FLAGS == FLAGS => {}
+        match attached(&file) {
+            Ok(request) if flags_in(&request) & COMPARED_FLAGS == FLAGS => {}
             _ => return Err(TapError::Flags(name)),
         }
         let non_blocking = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::NONBLOCK));
         non_blocking.map_err(|source| TapError::Setup { name: name.clone(), source: source.into() })?;
-        Self::set_up(file, name)
+        let mut tap = Self::set_up(file, name)?;
+        // The name means something here only if the tap is in this namespace.
+        if namespace(&tap.file).is_ok_and(|its| namespace_of_this_thread().is_ok_and(|ours| its == ours)) {
+            tap.watch = attached(&tap.file).ok().and_then(|request| watch(&name_in(&request)));
+        }
+        Ok(tap)
     }
 
     fn set_up(file: File, name: String) -> std::result::Result<Self, TapError> {
@@ -139,7 +150,25 @@ impl Tap {
 
     fn with(file: File) -> Self {
         let packet = vec![0; HEADER_SIZE + MAX_FRAME_BYTES + 1].into_boxed_slice();
-        Self { file, offloads: 0, packet, received: 0 }
+        Self { file, watch: None, offloads: 0, packet, received: 0 }
+    }
+
+    /// See [`Backend::sources`](super::backend::Backend::sources).
+    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+        let watch = self.watch.as_ref().map(|watch| watch.source(token));
+        std::iter::once(Source::changes(self, token)).chain(watch).collect()
+    }
+
+    /// See [`Backend::changed`](super::backend::Backend::changed).
+    pub(super) fn changed(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.update();
+        }
+    }
+
+    /// `None` if it is not known.
+    pub(super) fn link_state(&self) -> Option<LinkState> {
+        self.watch.as_ref().map(LinkWatch::state)
     }
 
     /// See [`Backend::features`](super::backend::Backend::features).
@@ -203,9 +232,29 @@ impl AsRawFd for Tap {
     }
 }
 
-/// Whether there is an interface of this name in our network namespace.
-fn exists(name: &str) -> bool {
-    socket(AddressFamily::UNIX, SocketType::DGRAM, None).is_ok_and(|any| name_to_index(any, name).is_ok())
+/// Number of the interface of this name in our network namespace.
+fn index(name: &str) -> Result<u32> {
+    Ok(name_to_index(socket(AddressFamily::UNIX, SocketType::DGRAM, None)?, name)?)
+}
+
+/// Watches an interface of our network namespace, where that is permitted.
+fn watch(name: &str) -> Option<LinkWatch> {
+    LinkWatch::open(index(name).ok()?, libc::IFF_UP as u32).ok()
+}
+
+/// Device and inode of the network namespace that the tap is in.
+fn namespace(file: &File) -> Result<(u64, u64)> {
+    // SAFETY: the command takes no argument.
+    let descriptor = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETDEVNETNS) };
+    check(descriptor)?;
+    // SAFETY: the command returned a new descriptor.
+    let metadata = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) }).metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn namespace_of_this_thread() -> Result<(u64, u64)> {
+    let metadata = std::fs::metadata("/proc/thread-self/ns/net")?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn attach(file: &File, name: &str) -> Result<()> {
@@ -218,16 +267,25 @@ fn attach(file: &File, name: &str) -> Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) })
 }
 
-fn attached_flags(file: &File) -> Result<c_int> {
+/// What the descriptor is attached to: name and flags.
+fn attached(file: &File) -> Result<libc::ifreq> {
     // SAFETY: as in `attach`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the command writes an ifreq. A descriptor of another kind refuses it, or takes it for
     // a command of its own of the same number, which by the number's coding writes no more than
     // this either.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNGETIFF, &mut request) })?;
-    // SAFETY: the flags were written by the command, or are the zeroes from above.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(c_int::from(flags))
+    Ok(request)
+}
+
+fn flags_in(request: &libc::ifreq) -> c_int {
+    // SAFETY: the flags were written by the command, or are the zeroes from before.
+    c_int::from(unsafe { request.ifr_ifru.ifru_flags })
+}
+
+fn name_in(request: &libc::ifreq) -> String {
+    let bytes = request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0);
+    String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
 fn check(result: c_int) -> Result<()> {

@@ -191,12 +191,13 @@ impl NetWorker {
 
 impl Worker for NetWorker {
     fn sources(&self) -> Vec<Source> {
-        vec![
+        let mut sources = vec![
             Source::event(self.receive.queue_event(), RECEIVE),
             Source::event(self.transmit.queue_event(), TRANSMIT),
-            self.host.backend.source(BACKEND),
             Source::event(&self.host.link.for_worker, LINK),
-        ]
+        ];
+        sources.extend(self.host.backend.sources(BACKEND));
+        sources
     }
 
     fn start(&mut self, turn: &mut Turn<'_>) {
@@ -210,8 +211,7 @@ impl Worker for NetWorker {
             RECEIVE => self.receive(turn),
             TRANSMIT => self.transmit(turn),
             BACKEND => {
-                self.host.backend.changed();
-                self.host.readable = true;
+                self.host.changed();
                 return self.start(turn);
             }
             _ => return self.start(turn),
@@ -225,6 +225,17 @@ impl Worker for NetWorker {
 }
 
 impl HostSide {
+    /// The backend may have something to read, accept more, or have come or gone.
+    fn changed(&mut self) {
+        let was_known = self.backend.is_connected().is_some();
+        self.backend.changed();
+        self.readable = true;
+        if was_known && self.backend.is_connected().is_none() {
+            guest_warn!("{}: the host's interface is gone", self.name);
+            self.link.set_connected(false);
+        }
+    }
+
     fn may_receive(&self) -> bool {
         self.readable && self.link.is_enabled()
     }
@@ -232,10 +243,12 @@ impl HostSide {
     /// Length of the next frame from the backend and its header, which is completed. `None` if
     /// there is none now, or one that was dropped.
     fn next_length(&mut self) -> Option<usize> {
+        let is_unknown = self.backend.is_connected().is_none();
         match self.backend.receive() {
             Ok(packet) => {
-                // An interface that came up again shows by its frames.
-                self.link.set_connected(true);
+                if is_unknown {
+                    self.link.set_connected(true);
+                }
                 if self.rules.prepare_received(packet) {
                     return Some(packet.len());
                 }
@@ -245,8 +258,8 @@ impl HostSide {
             Err(error) if error.kind() == ErrorKind::InvalidInput => self.drop_received(),
             Err(error) => {
                 self.readable = false;
-                if error.kind() != ErrorKind::WouldBlock && self.link.is_connected() {
-                    guest_warn!("{}: the host's end is down: {error}", self.name);
+                if error.kind() != ErrorKind::WouldBlock && is_unknown && self.link.is_connected() {
+                    guest_warn!("{}: the host's end is gone: {error}", self.name);
                     self.link.set_connected(false);
                 }
             }

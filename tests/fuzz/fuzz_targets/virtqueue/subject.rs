@@ -98,7 +98,7 @@ fn net(variant: u8, host: &mut Host) -> Net {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let (stream, network) = pair.expect("a pair of sockets");
-        (StreamSocket::new(stream).into(), network)
+        (StreamSocket::new(stream).expect("descriptors").into(), network)
     };
     let network = File::from(network);
     host.output = network.try_clone().ok();
