@@ -3,13 +3,14 @@
 //!
 //! | path below the cache | what |
 //! |---|---|
-//! | `images/v1/sha256-HEX/root.erofs` | the root disk |
-//! | `images/v1/sha256-HEX/image.json` | its digest and size |
-//! | `images/v1/sha256-HEX.squashfs/` | the same with `root.squashfs`: the name of each format but EROFS is appended |
-//! | `images/v1/.sha256-HEX.tmp/` | a conversion in progress; its process holds a lock on the directory |
+//! | `images/v2/sha256-HEX/root.erofs` | the root disk |
+//! | `images/v2/sha256-HEX/image.json` | its digest and size |
+//! | `images/v2/sha256-HEX.squashfs/` | the same with `root.squashfs`: the name of each format but EROFS is appended |
+//! | `images/v2/.sha256-HEX.tmp/` | a conversion in progress; its process holds a lock on the directory |
 //!
-//! `v1` changes whenever the same image would give another root disk. A killed conversion leaves an
-//! unlocked directory, which the next conversion of any image removes. Nothing is synced to the
+//! `v2` changes whenever the same image would give another root disk. A killed conversion leaves an
+//! unlocked directory, which the next conversion of any image removes; one that is interrupted by a
+//! signal removes its own. Nothing is synced to the
 //! disk: after a crash of the host a root disk with the wrong size is converted again.
 
 use crate::digest::Digest;
@@ -22,8 +23,9 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const FORMAT: &str = "v1";
+const FORMAT: &str = "v2";
 const DESCRIPTION: &str = "image.json";
 
 /// The directory of all root disks, as seen for one format.
@@ -71,6 +73,7 @@ impl CacheError {
 
 impl Cache {
     pub(crate) fn new(directory: &Path, format: RootFormat) -> Self {
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
         Self { directory: directory.join("images").join(FORMAT), format }
     }
 
@@ -147,6 +150,7 @@ impl Cache {
             }
             // Otherwise it was published or removed while we waited for the lock.
             if ours {
+                in_progress().push(path.clone());
                 held.clear().map_err(|source| CacheError::new("clear", &path, source))?;
                 return Ok(Claim::Held(held));
             }
@@ -169,6 +173,29 @@ impl Cache {
             }
         }
     }
+}
+
+/// Directories of the conversions in progress in this process.
+static IN_PROGRESS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn in_progress() -> MutexGuard<'static, Vec<PathBuf>> {
+    IN_PROGRESS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what the conversions in progress have written, for a process that ends without waiting
+/// for them. Their threads may go on until then, and fail.
+pub fn abandon_conversions() {
+    abandon_below(Path::new("/"));
+}
+
+fn abandon_below(directory: &Path) {
+    in_progress().retain(|path| {
+        let below = path.starts_with(directory);
+        if below {
+            let _ = fs::remove_dir_all(path);
+        }
+        !below
+    });
 }
 
 /// The directory of a conversion in progress; removed unless it is published.
@@ -201,6 +228,7 @@ impl Workspace {
         fs::write(&description, text).map_err(|source| CacheError::new("write", &description, source))?;
         let disk = self.path.join(&self.root_disk);
         let root_disk_file = File::open(&disk).map_err(|source| CacheError::new("open", &disk, source))?;
+        let mut in_progress = in_progress();
         // An existing entry was found damaged, or it would have been used.
         match fs::remove_dir_all(&self.destination) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -210,6 +238,7 @@ impl Workspace {
         }
         fs::rename(&self.path, &self.destination)
             .map_err(|source| CacheError::new("create", &self.destination, source))?;
+        in_progress.retain(|path| *path != self.path);
         self.ours = false;
         Ok(Entry { root_disk: self.destination.join(&self.root_disk), root_disk_file, stored })
     }
@@ -229,6 +258,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         if self.ours {
+            in_progress().retain(|path| *path != self.path);
             let _ = fs::remove_dir_all(&self.path);
         }
     }

@@ -213,3 +213,16 @@ fn cache_that_cannot_be_created_is_a_host_error() {
     assert!(error.is_host());
     assert!(error.to_string().contains("in the image cache"), "{error}");
 }
+
+#[test]
+fn interrupted_conversion_leaves_nothing() {
+    let cache = tempfile::tempdir().unwrap();
+    let Ok(Claim::Held(workspace)) = Cache::new(cache.path(), RootFormat::Erofs).claim(&Digest::of(b""), || {}) else {
+        panic!("the cache is empty");
+    };
+    fs::write(workspace.path().join("root.erofs"), "half").unwrap();
+    assert_eq!(listing(cache.path()).len(), 1);
+    abandon_below(cache.path());
+    assert_eq!(listing(cache.path()), [""; 0]);
+    assert!(workspace.create_root_disk().is_err());
+}

@@ -2,8 +2,10 @@
 //! The part of an image's configuration that decides how it runs. Read from the image at every
 //! start, so that a root disk in the cache does not depend on which fields are read.
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The image's own defaults.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,17 +43,47 @@ pub struct ConfigError(pub(crate) &'static str);
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct ConfigObject {
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
+    entrypoint: Option<Words>,
+    cmd: Option<Words>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
     user: Option<String>,
     stop_signal: Option<String>,
     volumes: Option<BTreeMap<String, serde_json::Value>>,
     exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
-    shell: Option<Vec<String>>,
+    shell: Option<Words>,
     healthcheck: Option<serde_json::Value>,
     labels: Option<BTreeMap<String, String>>,
+}
+
+/// A list of words. One string is a list of one word, as docker reads it.
+#[derive(Debug)]
+struct Words(Vec<String>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrList;
+        impl<'de> Visitor<'de> for OneOrList {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Words, E> {
+                Ok(Words(vec![word.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = list.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words(words))
+            }
+        }
+        deserializer.deserialize_any(OneOrList)
+    }
 }
 
 impl TryFrom<ConfigObject> for ImageConfig {
@@ -59,15 +91,15 @@ impl TryFrom<ConfigObject> for ImageConfig {
 
     fn try_from(object: ConfigObject) -> Result<Self, ConfigError> {
         let config = Self {
-            entrypoint: object.entrypoint.unwrap_or_default(),
-            cmd: object.cmd.unwrap_or_default(),
+            entrypoint: object.entrypoint.map_or_else(Vec::new, |words| words.0),
+            cmd: object.cmd.map_or_else(Vec::new, |words| words.0),
             env: object.env.unwrap_or_default(),
             working_dir: object.working_dir.unwrap_or_default(),
             user: object.user.unwrap_or_default(),
             stop_signal: object.stop_signal.filter(|signal| !signal.is_empty()),
             volumes: object.volumes.unwrap_or_default().into_keys().collect(),
             exposed_ports: object.exposed_ports.unwrap_or_default().into_keys().collect(),
-            shell: object.shell.unwrap_or_default(),
+            shell: object.shell.map_or_else(Vec::new, |words| words.0),
             healthcheck: object.healthcheck,
             labels: object.labels.unwrap_or_default(),
         };
@@ -117,6 +149,14 @@ mod tests {
         assert_eq!(config.labels["k"], "v");
         assert_eq!(config.shell, ["/bin/bash", "-c"]);
         assert_eq!(config.healthcheck.unwrap()["Test"][1], "true");
+    }
+
+    #[test]
+    fn one_string_is_a_list_of_one_word() {
+        let config = parse(r#"{"Cmd":"echo hi","Entrypoint":"/init","Shell":"/bin/ash"}"#).unwrap();
+        assert_eq!((config.cmd, config.entrypoint), (vec!["echo hi".to_owned()], vec!["/init".to_owned()]));
+        assert_eq!(config.shell, ["/bin/ash"]);
+        assert!(serde_json::from_str::<ConfigObject>(r#"{"Cmd":5}"#).is_err());
     }
 
     #[test]

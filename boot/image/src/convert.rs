@@ -2,9 +2,11 @@
 //! Layers in, root disk out: the layers are merged into a tree in memory and a spool of file data,
 //! which are then written as an image of the requested format.
 
+use crate::budget::Budget;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::{LayerError, with_layers};
+use crate::limits;
 use crate::progress::Progress;
 use crate::root_disk::{RootDiskError, RootFormat, Volume, Written};
 use crate::spool::{Spool, SpoolFile};
@@ -13,6 +15,7 @@ use crate::{erofs, squashfs};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes between two progress reports.
 const REPORT_INTERVAL: u64 = 4 << 20;
@@ -59,14 +62,15 @@ pub(crate) fn convert(
     image: &Image,
     format: RootFormat,
     directory: &Path,
+    budget: &Arc<Budget>,
     disk: &mut File,
     report: &dyn Fn(Progress),
 ) -> Result<Converted, ConvertError> {
-    let mut merge = Merge::new(Spool::create(directory).map_err(ConvertError::Spool)?);
+    let mut merge = Merge::new(Spool::create(directory).map_err(ConvertError::Spool)?, budget.clone());
     let count = image.layers.len();
     let total = image.file_bytes();
     let (mut layer_bytes, mut file_bytes) = (0, 0);
-    with_layers(image, |index, stream| {
+    with_layers(image, budget, |index, stream| {
         let number = index + 1;
         let report = |bytes| report(Progress::Layers { number, count, bytes, total });
         report(file_bytes);
@@ -87,22 +91,25 @@ pub(crate) fn convert(
     let spool = spool.into_file().map_err(RootDiskError::Spool)?;
     let volume = Volume { uuid: image.digest.first_bytes(), name: VOLUME_NAME };
     let writing = |bytes, total| report(Progress::Writing { bytes, total });
-    let written = write_root_disk(format, &tree, &spool, &volume, disk, &writing)?;
+    let max_bytes = file_bytes.saturating_mul(limits::MAX_RATIO);
+    let max_bytes = max_bytes.clamp(limits::RATIO_FREE_BYTES, limits::MAX_UNCOMPRESSED_BYTES);
+    let written = write_root_disk(format, &tree, &spool, &volume, disk, max_bytes, &writing)?;
     Ok(Converted { root_disk_digest: written.digest, root_disk_bytes: written.bytes, layer_bytes })
 }
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
-/// and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`, at most `max_bytes`. `progress` gets
+/// the bytes written and the size.
 pub(crate) fn write_root_disk(
     format: RootFormat,
     tree: &Tree,
     spool: &SpoolFile,
     volume: &Volume,
     file: &File,
+    max_bytes: u64,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Written, RootDiskError> {
     match format {
-        RootFormat::Erofs => erofs::write(tree, spool, volume, file, progress),
-        RootFormat::Squashfs => squashfs::write(tree, spool, file, progress),
+        RootFormat::Erofs => erofs::write(tree, spool, volume, file, max_bytes, progress),
+        RootFormat::Squashfs => squashfs::write(tree, spool, file, max_bytes, progress),
     }
 }

@@ -9,14 +9,17 @@
 //! hashing.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod cache;
 mod config;
 mod convert;
+mod decompress;
 mod digest;
 mod erofs;
 mod image;
 mod layer;
 mod limits;
+mod name;
 mod platform;
 mod prepare;
 mod progress;
@@ -30,14 +33,17 @@ mod tar;
 mod testing;
 mod tree;
 
-pub use cache::CacheError;
+pub use budget::OverBudget;
+pub use cache::{CacheError, abandon_conversions};
 pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
+pub use decompress::UnpackError;
 pub use digest::DigestError;
 pub use image::ImageError;
 pub use layer::LayerError;
-pub use platform::Platform;
-pub use prepare::{Error, Prepare, PreparedImage, prepare};
+pub use name::{ImageName, NameError};
+pub use platform::{Platform, PlatformError};
+pub use prepare::{Error, ImageDescription, Prepare, PreparedImage, describe, prepare};
 pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
 pub use root_disk::{RootDiskError, RootFormat};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! From an image reference to a root disk, step by step.
 
+use crate::budget::Budget;
 use crate::cache::{Cache, CacheError, Claim, Entry, Stored};
 use crate::config::ImageConfig;
 use crate::convert::{ConvertError, convert};
@@ -11,6 +12,7 @@ use crate::reference::ImageReference;
 use crate::root_disk::RootFormat;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Clone)]
 pub struct Prepare<'a> {
@@ -61,10 +63,35 @@ impl Error {
     #[must_use]
     pub fn is_host(&self) -> bool {
         match self {
-            Self::Image { .. } | Self::Convert { .. } => false,
+            Self::Image { source, .. } => source.is_host(),
+            Self::Convert { .. } => false,
             Self::Host { .. } | Self::Cache(_) => true,
         }
     }
+}
+
+/// What the small documents of an image say.
+#[derive(Debug)]
+pub struct ImageDescription {
+    /// As in [`PreparedImage`].
+    pub image_digest: String,
+    pub config: ImageConfig,
+    pub layers: usize,
+    /// Of the files of all layers, or `None` if one of them is missing.
+    pub layer_file_bytes: Option<u64>,
+}
+
+/// Finds the image and reads its documents, without its layers. A compressed archive is unpacked to
+/// a file without a name in `scratch`.
+pub fn describe(reference: &ImageReference, platform: &Platform, scratch: &Path) -> Result<ImageDescription, Error> {
+    let image = Image::open(reference, platform, scratch, &Budget::default())
+        .map_err(|source| Error::Image { reference: reference.to_string(), source })?;
+    Ok(ImageDescription {
+        image_digest: image.digest.to_string(),
+        layers: image.layers.len(),
+        layer_file_bytes: image.file_bytes(),
+        config: image.config,
+    })
 }
 
 /// Finds the image and its root disk, converting the image if the cache has no root disk.
@@ -76,7 +103,8 @@ impl Error {
 pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     let report = |progress| request.progress.map_or((), |callback| callback(progress));
     let reference = || request.reference.to_string();
-    let image = Image::open(request.reference, &request.platform)
+    let budget = Arc::new(Budget::default());
+    let image = Image::open(request.reference, &request.platform, request.cache, &budget)
         .map_err(|source| Error::Image { reference: reference(), source })?;
     let cache = Cache::new(request.cache, request.format);
 
@@ -88,14 +116,15 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         Claim::Held(directory) => directory,
     };
     let mut disk = directory.create_root_disk()?;
-    let converted = convert(&image, request.format, directory.path(), &mut disk, &report).map_err(|source| {
-        let reference = reference();
-        if source.is_host() {
-            Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
-        } else {
-            Error::Convert { reference, source }
-        }
-    })?;
+    let converted =
+        convert(&image, request.format, directory.path(), &budget, &mut disk, &report).map_err(|source| {
+            let reference = reference();
+            if source.is_host() {
+                Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
+            } else {
+                Error::Convert { reference, source }
+            }
+        })?;
     drop(disk);
     let stored = Stored {
         image_digest: image.digest.to_string(),

@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub enum ImageReference {
     /// A directory with `oci-layout`, `index.json` and `blobs`.
     OciLayout { path: PathBuf, tag: Option<String> },
-    /// An OCI layout in a tar file.
+    /// An OCI layout in a tar file, or output of `docker save`.
     OciArchive { path: PathBuf, tag: Option<String> },
     /// Output of `docker save`.
     DockerArchive {
@@ -55,8 +55,7 @@ const OTHER_TRANSPORTS: [&str; 6] =
     ["docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
 
 impl ImageReference {
-    /// Parses `text`. A path without a prefix is opened to distinguish a layout from the two kinds
-    /// of archive; with a prefix it is not checked.
+    /// Parses `text`. A path without a prefix must exist; with a prefix it is not checked.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if text.contains('\0') {
             return Err(ReferenceError::Nul);
@@ -83,10 +82,8 @@ impl ImageReference {
             return Ok(Self::OciLayout { path, tag });
         }
         if path.exists() {
-            return Ok(match crate::source::looks_like_docker_archive(&path) {
-                true => Self::DockerArchive { path, tag },
-                false => Self::OciArchive { path, tag },
-            });
+            // Which of the two kinds of archive it is, its members decide when it is opened.
+            return Ok(Self::OciArchive { path, tag });
         }
         Err(match split {
             Some(("docker", name)) => registry(text, name.trim_start_matches('/')),

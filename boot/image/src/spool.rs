@@ -70,6 +70,10 @@ impl Spool {
 pub(crate) struct SpoolFile(File);
 
 impl SpoolFile {
+    pub(crate) fn into_inner(self) -> File {
+        self.0
+    }
+
     /// Fills `into` from `offset`.
     pub(crate) fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(into, offset)

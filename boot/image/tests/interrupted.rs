@@ -81,7 +81,7 @@ fn one_conversion() {
 
 /// Number of unfinished directories in the cache.
 fn leftovers(cache: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(cache.join("images/v1")) else { return 0 };
+    let Ok(entries) = fs::read_dir(cache.join("images/v2")) else { return 0 };
     entries.filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b".")).count()
 }
 

@@ -14,11 +14,12 @@ use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::prepare::{open_kernel, read_init};
 use crate::run::progress::ProgressLine;
 use crate::run::resolve::{ResolvedRequest, RootSource};
+use crate::run::workload::Workload;
 use crate::state::end::{EndReason, STATUS_FAILED};
 use boot::Kernel;
 use boot::layout::MAX_CPUS;
 use kvm::KvmHost;
-use oci_image::ImageReference;
+use oci_image::{ImageConfig, ImageDescription, ImageReference};
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
@@ -69,10 +70,16 @@ fn check_all(request: &Request) -> Vec<Step> {
     // Without an image only the host is checked.
     if request.image.is_some() || request.rootfs.is_some() {
         let resolved = resolve(request);
+        let mut workload = Ok(());
         if let Ok(ResolvedRequest { root: RootSource::Image(image), .. }) = &resolved {
-            steps.push(step("image", check_image(image)));
+            let described = check_image(image, request, &directories);
+            if let Ok(description) = &described {
+                workload = check_workload(&description.config, request);
+            }
+            steps.push(step("image", described.map(|description| describe_image(image, &description))));
         }
-        steps.push(step("configuration", resolved.map(|_| "options, disks and network go together".to_owned())));
+        let configured = resolved.and(workload);
+        steps.push(step("configuration", configured.map(|()| "options, disks and network go together".to_owned())));
     }
     steps
 }
@@ -112,12 +119,30 @@ fn resolve(request: &Request) -> Result<ResolvedRequest, Failure> {
     Ok(ResolvedRequest::new(request, &files)?)
 }
 
-/// Only whether it exists: its content is checked when it is converted.
-fn check_image(reference: &ImageReference) -> Result<String, Failure> {
-    match reference.path().metadata() {
-        Ok(_) => Ok(reference.to_string()),
-        Err(error) => Err(Failure::new(EndReason::ImageError, format!("{reference}: {error}"))),
+/// As far as its documents: the tag, the platform, the layers' presence. Their content is checked when it is converted.
+fn check_image(
+    reference: &ImageReference,
+    request: &Request,
+    directories: &Directories,
+) -> Result<ImageDescription, Failure> {
+    let scratch = directories.large_temporary();
+    let description = oci_image::describe(reference, &request.platform(), &scratch).fails_as(EndReason::ImageError)?;
+    match description.layer_file_bytes {
+        Some(_) => Ok(description),
+        None => Err(Failure::new(EndReason::ImageError, format!("image {reference}: a layer is missing"))),
     }
+}
+
+fn describe_image(reference: &ImageReference, description: &ImageDescription) -> String {
+    let layers = if description.layers == 1 { "layer" } else { "layers" };
+    format!("{reference}, {} {layers}, {}", description.layers, description.image_digest)
+}
+
+/// Whether the image and the options together say what to run.
+fn check_workload(image: &ImageConfig, request: &Request) -> Result<(), Failure> {
+    let files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
+    Workload::decide(image, request, &files, environment::host_value).fails_as(EndReason::ConfigError)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::interval::Interval;
 use super::name::{HostName, MachineName};
 use super::network::{MacAddress, Network};
 use super::number::{port, seconds, times};
+use super::platform::PlatformChoice;
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
@@ -19,6 +20,7 @@ use super::text_form::Given;
 use super::tmpfs::Tmpfs;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use oci_image::Platform;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -134,6 +136,10 @@ pub(crate) struct Request {
     /// Root file system (erofs, squashfs, ext4) in place of an image; all arguments are then the command
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// Image for a platform: linux/amd64, or linux/amd64/VARIANT for one that needs at most that (v1 to v4) [default: the
+    /// best that the processor runs]
+    #[arg(long, value_name = "PLATFORM", help_heading = "File systems")]
+    pub(crate) platform: Option<Given<PlatformChoice>>,
     /// File system that an image is converted to [default: auto, one that the kernel has]
     #[arg(long, value_name = "FORMAT", help_heading = "File systems")]
     pub(crate) root_format: Option<RootFormatChoice>,
@@ -238,6 +244,12 @@ impl Request {
     #[must_use]
     pub(crate) fn stop_timeout(&self) -> Duration {
         Duration::from_secs(self.stop_timeout.unwrap_or(if self.system { 90 } else { 10 }).into())
+    }
+
+    /// Which of an image's platforms is used.
+    #[must_use]
+    pub(crate) fn platform(&self) -> Platform {
+        self.platform.as_ref().and_then(Given::get).map(PlatformChoice::get).unwrap_or_default()
     }
 
     #[must_use]

@@ -11,7 +11,7 @@ mod report;
 pub(crate) mod resolve;
 mod run_spec;
 mod streams;
-mod workload;
+pub(crate) mod workload;
 
 use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
@@ -238,7 +238,11 @@ impl Run {
         let notifier = ServiceNotifier::new(manager, request.ready_notify);
         let mut clients = EarlyClients::new(recorder);
         let prepared = interruptible(&claimed.signals, &mut clients, move || preparation.prepare());
-        match prepared.fails_as(EndReason::HostError)? {
+        let prepared = prepared.fails_as(EndReason::HostError)?;
+        if !matches!(prepared, interruptible::Outcome::Done(_)) {
+            oci_image::abandon_conversions();
+        }
+        match prepared {
             interruptible::Outcome::Done(prepared) => Ok(Ready { prepared: prepared?, notifier, input, samples }),
             interruptible::Outcome::Signalled(signal) => Err(End::signalled_before_workload(signal)),
             interruptible::Outcome::Ended(end) => Err(end),

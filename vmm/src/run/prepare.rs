@@ -25,7 +25,7 @@ use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::{NetConfig, Tap, TapError};
 use kvm::{KvmHost, Profile};
-use oci_image::{Platform, Prepare, RootFormat};
+use oci_image::{Prepare, RootFormat};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -148,7 +148,7 @@ impl Preparation {
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
             cache: &cache,
-            platform: Platform::default(),
+            platform: self.request.platform(),
             format,
             progress: Some(&show),
         })

@@ -10,16 +10,17 @@ use crate::tree::{Content, Data, Extent, Node, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
-/// and the size.
+/// Writes `tree`, whose data is in `spool`, to the empty `file`, at most `max_bytes`. `progress` gets
+/// the bytes written and the size.
 pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,
     volume: &Volume,
     file: &File,
+    max_bytes: u64,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Written, RootDiskError> {
-    let plan = Plan::new(tree)?;
+    let plan = Plan::new(tree, max_bytes)?;
     let bytes = plan.blocks * BLOCK;
     let emitter = Emitter { tree, spool, plan: &plan };
     let digest = write_output(file, seal, &|written| progress(written, bytes), |output| {
@@ -107,11 +108,13 @@ impl Emitter<'_> {
 
     /// The inode's field whose meaning depends on the type.
     fn union(&self, node: &Node, place: &Place) -> u32 {
-        match node.content {
-            Content::CharacterDevice { major, minor } | Content::BlockDevice { major, minor } => {
+        match &node.content {
+            &Content::CharacterDevice { major, minor } | &Content::BlockDevice { major, minor } => {
                 (minor & 0xff) | major << 8 | (minor & !0xff) << 12
             }
-            _ if place.layout == DataLayout::ChunkBased => Chunks::of(place.size).bits,
+            Content::Regular { data: Data::Sparse(extents), .. } if place.layout == DataLayout::ChunkBased => {
+                Chunks::of(place.size, extents).bits
+            }
             _ if place.blocks > 0 => place.block as u32,
             _ => 0,
         }
@@ -154,7 +157,7 @@ impl Emitter<'_> {
                 self.spool.copy(*start, place.size.min(place.blocks * BLOCK), output)
             }
             Content::Regular { data: Data::Sparse(extents), .. } => {
-                let chunks = Chunks::of(place.size);
+                let chunks = Chunks::of(place.size, extents);
                 output.zeros_to(place.block * BLOCK)?;
                 chunks.copy(extents, self.spool, output, |chunk| chunks.blocks(chunk) * BLOCK)
             }
@@ -164,7 +167,7 @@ impl Emitter<'_> {
 
     /// Writes the block addresses of the chunks.
     fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), RootDiskError> {
-        let chunks = Chunks::of(place.size);
+        let chunks = Chunks::of(place.size, extents);
         let mut stored = chunks.stored(extents).peekable();
         let mut block = place.block;
         for chunk in 0..chunks.count() {

@@ -122,10 +122,10 @@ fn too_large_image_is_rejected_before_it_is_written() {
         .pax("GNU.sparse.map", map.join(","))
         .pax("GNU.sparse.size", (1u64 << 62).to_string());
     let directory = tempfile::tempdir().unwrap();
-    let mut merge = crate::tree::Merge::new(crate::spool::Spool::create(directory.path()).unwrap());
+    let mut merge = crate::tree::Merge::new(crate::spool::Spool::create(directory.path()).unwrap(), Default::default());
     merge.layer(Archive::of([member]).bytes().as_slice(), |_| {}).unwrap();
     let (tree, _) = merge.finish();
-    assert!(matches!(super::plan::Plan::new(&tree), Err(crate::root_disk::RootDiskError::TooLarge)));
+    assert!(matches!(super::plan::Plan::new(&tree, 1 << 30), Err(crate::root_disk::RootDiskError::TooLarge { .. })));
 }
 
 #[test]

@@ -5,7 +5,6 @@
 use super::directory::{self, with_dots};
 use super::format::{DataLayout, INODE_SLOT, Inode, SUPER_OFFSET, SuperBlock};
 use super::{BLOCK, xattr};
-use crate::limits;
 use crate::root_disk::{Chunks, RootDiskError};
 use crate::tree::{Content, Data, NodeId, Tree};
 
@@ -59,7 +58,7 @@ pub(super) struct Plan {
 const UNPLACED: u32 = u32::MAX;
 
 impl Plan {
-    pub(super) fn new(tree: &Tree) -> Result<Self, RootDiskError> {
+    pub(super) fn new(tree: &Tree, max_bytes: u64) -> Result<Self, RootDiskError> {
         let mut plan = Self { places: Vec::new(), positions: vec![UNPLACED; tree.len()], blocks: 0, chunked: false };
         let mut next = SUPER_OFFSET + size_of::<SuperBlock>() as u64;
         let mut directories = vec![(Tree::ROOT, Tree::ROOT)];
@@ -84,11 +83,11 @@ impl Plan {
         }
         plan.blocks = next.div_ceil(BLOCK);
         // Maps of sparse files can be large even without data.
-        if next > limits::MAX_UNCOMPRESSED_BYTES {
-            return Err(RootDiskError::TooLarge);
+        if next > max_bytes {
+            return Err(RootDiskError::TooLarge { limit: max_bytes });
         }
-        plan.place_blocks(tree, |content| matches!(content, Content::Directory(_)))?;
-        plan.place_blocks(tree, |content| !matches!(content, Content::Directory(_)))?;
+        plan.place_blocks(tree, max_bytes, |content| matches!(content, Content::Directory(_)))?;
+        plan.place_blocks(tree, max_bytes, |content| !matches!(content, Content::Directory(_)))?;
         Ok(plan)
     }
 
@@ -125,7 +124,7 @@ impl Plan {
         };
         let mut behind = if inline { tail } else { 0 };
         if let Content::Regular { size: 1.., data: Data::Sparse(extents) } = &node.content {
-            let chunks = Chunks::of(size);
+            let chunks = Chunks::of(size, extents);
             place.layout = DataLayout::ChunkBased;
             place.blocks = chunks.stored(extents).map(|chunk| chunks.blocks(chunk)).sum();
             behind = 4 * chunks.count();
@@ -141,13 +140,18 @@ impl Plan {
     }
 
     /// Assigns blocks to the inodes whose content is `wanted`.
-    fn place_blocks(&mut self, tree: &Tree, wanted: impl Fn(&Content) -> bool) -> Result<(), RootDiskError> {
+    fn place_blocks(
+        &mut self,
+        tree: &Tree,
+        max_bytes: u64,
+        wanted: impl Fn(&Content) -> bool,
+    ) -> Result<(), RootDiskError> {
         for place in self.places.iter_mut().filter(|place| wanted(&tree.node(place.node).content)) {
             place.block = self.blocks;
             self.blocks += place.blocks;
             // Checked here: the sizes of sparse files come from the archive.
-            if self.blocks > limits::MAX_UNCOMPRESSED_BYTES / BLOCK {
-                return Err(RootDiskError::TooLarge);
+            if self.blocks > max_bytes / BLOCK {
+                return Err(RootDiskError::TooLarge { limit: max_bytes });
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ pub(super) fn encode(xattrs: &Xattrs, into: &mut Vec<u8>) {
         return;
     }
     into.extend_from_slice(XattrHeader::default().as_bytes());
-    for (name, value) in xattrs {
+    for (name, value) in xattrs.iter() {
         let (index, rest) = namespace(name).expect("attributes without a number were left out");
         let name_len = u8::try_from(rest.len()).expect("names of attributes are bounded");
         let value_size = u16::try_from(value.len()).expect("values of attributes are bounded").into();

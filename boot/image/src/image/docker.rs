@@ -4,16 +4,17 @@
 //! layers through their diff ids.
 
 use super::documents::{self, DockerImage, ImageDocument};
-use super::{Image, ImageError, Location, assemble, listing, other_platform};
+use super::names::Names;
+use super::{Image, ImageError, Location, assemble, listing, oci, rank};
 use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::source::{Source, SourceError};
+use std::collections::BTreeSet;
 
 /// Finds the image named `tag` (a name with its tag, or the tag alone). Without `tag`: the only
 /// one, else `latest`.
 pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Result<Image, ImageError> {
-    let images: Vec<DockerImage> = documents::parse(&source.read("manifest.json")?, "manifest.json")?;
-    let image = choose(&source, images, tag)?;
+    let image = choose(&source, read(&source)?, tag)?;
     let layers = image.layers.unwrap_or_default();
     if layers.len() > crate::limits::MAX_LAYERS {
         return Err(ImageError::Layers { name: "manifest.json".into(), count: layers.len() });
@@ -26,45 +27,51 @@ pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Re
         return Err(SourceError::Digest { name: image.config, actual: digest.to_string() }.into());
     }
     let document: ImageDocument = documents::parse(&bytes, &image.config)?;
-    if let Some(available) = other_platform(&document, platform) {
-        return Err(ImageError::Platform { wanted: platform.clone(), available });
-    }
+    rank(&document, platform).map_err(|available| ImageError::Platform { wanted: platform.clone(), available })?;
+    let document = (document, bytes.len() as u64);
     assemble(source, digest, document, &image.config, layers.into_iter().map(Location::Member).collect())
 }
 
-fn choose(source: &Source, images: Vec<DockerImage>, tag: Option<&str>) -> Result<DockerImage, ImageError> {
-    let empty = || ImageError::Empty(source.place().display().to_string());
-    let names = |image: &DockerImage| image.repo_tags.clone().unwrap_or_default();
-    let available = listing(images.iter().flat_map(|image| image.repo_tags.iter().flatten()).map(String::as_str));
-    let position = match tag {
-        Some(tag) => Some(
-            images
-                .iter()
-                .position(|image| names(image).iter().any(|name| is_named(name, tag)))
-                .ok_or(ImageError::Tag { wanted: tag.into(), available })?,
-        ),
-        None if images.iter().all(|image| image.config == images[0].config) => (!images.is_empty()).then_some(0),
-        None => Some(
-            images
-                .iter()
-                .position(|image| names(image).iter().any(|name| is_named(name, "latest")))
-                .ok_or(ImageError::NoTag { available })?,
-        ),
-    };
-    position.and_then(|position| images.into_iter().nth(position)).ok_or_else(empty)
+/// Whether `manifest.json` has images that `index.json` does not list. Some versions of docker
+/// write an index of one image, or of none, beside it.
+pub(super) fn lists_more(source: &Source) -> bool {
+    if !source.is_archive() || !source.has("manifest.json") {
+        return false;
+    }
+    let Ok(listed) = oci::index(source) else { return true };
+    let listed: BTreeSet<&str> =
+        listed.iter().filter(|entry| !entry.is_record()).map(|entry| entry.digest.as_str()).collect();
+    let Ok(images) = read(source) else { return listed.is_empty() };
+    images.iter().map(|image| image.config.as_str()).collect::<BTreeSet<_>>().len() > listed.len()
 }
 
-/// Whether `wanted` is `name`, its tag, or its short form without docker's own registry.
-fn is_named(name: &str, wanted: &str) -> bool {
-    let tag = name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'));
-    let short = |name: &str| {
-        let name = name.strip_prefix("docker.io/").unwrap_or(name);
-        let name = name.strip_prefix("library/").unwrap_or(name);
-        if name.rsplit('/').next().is_some_and(|last| last.contains(':')) {
-            name.to_owned()
-        } else {
-            format!("{name}:latest")
-        }
+fn read(source: &Source) -> Result<Vec<DockerImage>, ImageError> {
+    documents::parse(&source.read("manifest.json")?, "manifest.json")
+}
+
+fn choose(source: &Source, images: Vec<DockerImage>, tag: Option<&str>) -> Result<DockerImage, ImageError> {
+    let names = |image: &DockerImage| Names { full: image.repo_tags.clone().unwrap_or_default(), tag: None };
+    let available = |images: &[&DockerImage]| {
+        let shown =
+            |image: &&DockerImage| if names(image).is_empty() { vec![image.config.clone()] } else { names(image).full };
+        listing(images.iter().flat_map(shown).collect::<Vec<_>>())
     };
-    name == wanted || tag == Some(wanted) || short(name) == short(wanted)
+    let all: Vec<&DockerImage> = images.iter().collect();
+    let named = |tag: &str| all.iter().copied().filter(|image| names(image).matches(tag)).collect::<Vec<_>>();
+    let is_one = |found: &[&DockerImage]| found.iter().all(|image| image.config == found[0].config);
+    let found = match tag {
+        Some(tag) => named(tag),
+        None if is_one(&all) => all.clone(),
+        None => named("latest"),
+    };
+    match (found.first(), tag) {
+        (Some(image), _) if is_one(&found) => {
+            let config = image.config.clone();
+            Ok(images.into_iter().find(|image| image.config == config).expect("it was found among them"))
+        }
+        (Some(_), Some(tag)) => Err(ImageError::SeveralNamed { wanted: tag.into(), available: available(&found) }),
+        (None, Some(tag)) => Err(ImageError::Tag { wanted: tag.into(), available: available(&all) }),
+        (None, None) if all.is_empty() => Err(ImageError::Empty(source.place().display().to_string())),
+        (_, None) => Err(ImageError::NoTag { available: available(&all) }),
+    }
 }

@@ -15,7 +15,11 @@ fn layer(name: &str) -> Vec<u8> {
 
 fn open(layout: &Layout, tag: Option<&str>) -> Result<Image, ImageError> {
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: tag.map(Into::into) };
-    Image::open(&reference, &Platform::default())
+    open_reference(&reference)
+}
+
+fn open_reference(reference: &ImageReference) -> Result<Image, ImageError> {
+    Image::open(reference, &Platform::default(), &std::env::temp_dir(), &Budget::default())
 }
 
 fn message(layout: &Layout, tag: Option<&str>) -> String {
@@ -135,6 +139,7 @@ fn documents_of_the_wrong_type_are_rejected() {
         (json!({"schemaVersion": 1, "fsLayers": []}), "schema version 1"),
         (json!({"config": config}), "neither an image index nor an image manifest"),
         (json!({"layers": []}), "neither"),
+        (json!({"config": config, "artifactType": "application/x", "layers": []}), "lists no diff ids"),
         (json!([1, 2]), "malformed"),
         (json!({"config": layout.document(&json!({})), "layers": []}), "lists no diff ids"),
         (json!({"config": layout.document(&json!({"rootfs": {}})), "layers": []}), "lists no diff ids"),
@@ -172,7 +177,7 @@ fn docker(members: impl IntoIterator<Item = Member>, tag: Option<&str>) -> Resul
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image.tar");
     std::fs::write(&path, Archive::of(members).bytes()).unwrap();
-    Image::open(&ImageReference::DockerArchive { path, tag: tag.map(Into::into) }, &Platform::default())
+    open_reference(&ImageReference::DockerArchive { path, tag: tag.map(Into::into) })
 }
 
 #[test]
@@ -232,7 +237,7 @@ fn missing_layout_and_file_have_their_own_errors() {
     let directory = tempfile::tempdir().unwrap();
     let open = |name: &str| {
         let path = directory.path().join(name);
-        Image::open(&ImageReference::OciLayout { path, tag: None }, &Platform::default()).err().unwrap().to_string()
+        open_reference(&ImageReference::OciLayout { path, tag: None }).err().unwrap().to_string()
     };
     std::fs::write(directory.path().join("file"), "").unwrap();
     assert!(open("none").starts_with("cannot open"));
@@ -241,14 +246,195 @@ fn missing_layout_and_file_have_their_own_errors() {
 }
 
 #[test]
-fn compressed_or_truncated_archive_is_rejected() {
+fn archive_that_cannot_be_unpacked_is_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image.tar");
-    let open = || Image::open(&ImageReference::OciArchive { path: path.clone(), tag: None }, &Platform::default());
-    std::fs::write(&path, crate::testing::gzip(&layer("a"))).unwrap();
-    assert!(open().err().unwrap().to_string().contains("compressed with gzip; decompress it first"));
+    let open = || open_reference(&ImageReference::OciArchive { path: path.clone(), tag: None });
+    std::fs::write(&path, b"BZh91AY").unwrap();
+    let error = open().err().unwrap();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "unknown compression (bzip2 is not supported)");
+    std::fs::write(&path, &crate::testing::gzip(&layer("a"))[..40]).unwrap();
+    assert!(matches!(open(), Err(ImageError::Source(SourceError::Unpack { .. }))));
+    let bomb = crate::testing::gzip_best(&vec![0; 3 << 20]);
+    std::fs::write(&path, bomb).unwrap();
+    let error = open().err().unwrap();
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "unpacks to more than 200 times its size");
     std::fs::write(&path, &Archive::of([Member::file("index.json", vec![b' '; 9000])]).bytes()[..4000]).unwrap();
     assert!(matches!(open(), Err(ImageError::Source(SourceError::Archive { .. }))));
     std::fs::write(&path, "not a tar, and long enough ".repeat(100)).unwrap();
     assert!(matches!(open(), Err(ImageError::Source(SourceError::Archive { .. }))));
+}
+
+fn named(mut descriptor: Value, full: &str, tag: &str) -> Value {
+    descriptor["annotations"] = json!({
+        "io.containerd.image.name": full, "org.opencontainers.image.ref.name": tag,
+    });
+    descriptor
+}
+
+#[test]
+fn images_that_share_a_tag_are_told_apart_by_their_names() {
+    let layout = Layout::new();
+    let images = ["a", "b"].map(|name| layout.image(&[layer(name)], plain, json!({})));
+    let [a, b] = ["a", "b"].map(|name| format!("docker.io/library/{name}:latest"));
+    layout.index(&[named(images[0].clone(), &a, "latest"), named(images[1].clone(), &b, "latest")]);
+    let digest = |tag: &str| open(&layout, Some(tag)).map(|image| image.digest.to_string());
+    for (wanted, index) in [("a", 0), ("a:latest", 0), ("b", 1), ("docker.io/library/b:latest", 1), ("library/b", 1)] {
+        assert_eq!(digest(wanted).unwrap(), images[index]["digest"].as_str().unwrap(), "{wanted}");
+    }
+    let by_digest = format!("b@{}", images[1]["digest"].as_str().unwrap());
+    assert_eq!(digest(&by_digest).unwrap(), images[1]["digest"].as_str().unwrap());
+    assert_eq!(message(&layout, None), format!("several images and no tag given (there is: {a}, {b})"));
+    assert_eq!(message(&layout, Some("latest")), format!("several images are named `latest`: {a}, {b}"));
+    assert_eq!(message(&layout, Some("c")), format!("no image tagged `c` (there is: {a}, {b})"));
+    layout.index(&images);
+    let digests = |digit: usize| images[digit]["digest"].as_str().unwrap();
+    let message = message(&layout, None);
+    assert!(message.contains(digests(0)) && message.contains(digests(1)), "{message}");
+}
+
+#[test]
+fn artifacts_beside_an_image_are_passed_over() {
+    let layout = Layout::new();
+    let image = layout.image(&[layer("a")], plain, json!({}));
+    let config = layout.document(&json!({}));
+    let of_type = |mut descriptor: Value, key: &str, value: Value| {
+        descriptor[key] = value;
+        descriptor
+    };
+    let signature_layer = of_type(layout.blob(b"{}"), "mediaType", json!("application/vnd.in-toto+json"));
+    let image_config = layout.document(&json!({"rootfs": {"diff_ids": [Digest::of(b"{}").to_string()]}}));
+    let artifacts = [
+        layout.document(&json!({"artifactType": "application/x", "config": config, "layers": []})),
+        layout.document(&json!({"config": config, "layers": [layout.blob(b"chart")]})),
+        layout.document(&json!({"config": image_config, "layers": [signature_layer]})),
+        layout.document(&json!({"spdxVersion": "2.3"})),
+        layout.blob(b"not JSON"),
+        of_type(layout.document(&json!({"manifests": []})), "artifactType", json!("application/x")),
+        of_type(image.clone(), "platform", json!({"os": "unknown", "architecture": "unknown"})),
+        of_type(image.clone(), "annotations", json!({"vnd.docker.reference.type": "attestation-manifest"})),
+        json!({"digest": format!("sha256:{}", "0".repeat(64)), "size": 3}),
+    ];
+    for artifact in artifacts {
+        for list in [[&artifact, &image], [&image, &artifact]] {
+            let inner = layout.document(&json!({"manifests": list}));
+            layout.index(&[inner]);
+            let found = open(&layout, None).unwrap();
+            assert_eq!(found.digest.to_string(), image["digest"].as_str().unwrap(), "{artifact}");
+        }
+    }
+}
+
+#[test]
+fn best_variant_of_the_processor_is_chosen() {
+    let layout = Layout::new();
+    let with = |name: &str, variant: &str| {
+        let mut image = layout.image(&[layer(name)], plain, json!({}));
+        image["platform"] = json!({"os": "linux", "architecture": "amd64", "variant": variant});
+        image
+    };
+    let images = [with("one", "v1"), with("three", "v3"), with("two", "v2")];
+    let found = |images: &[Value], platform: &str| {
+        layout.index(&[layout.document(&json!({"manifests": images}))]);
+        let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+        let platform = platform.parse().unwrap();
+        Image::open(&reference, &platform, &std::env::temp_dir(), &Budget::default())
+            .map(|image| image.digest.to_string())
+    };
+    for (platform, index) in
+        [("linux/amd64/v1", 0), ("linux/amd64/v2", 2), ("linux/amd64/v3", 1), ("linux/amd64/v4", 1)]
+    {
+        assert_eq!(found(&images, platform).unwrap(), images[index]["digest"].as_str().unwrap(), "{platform}");
+    }
+    let only = &images[1..2];
+    assert_eq!(found(only, "linux/amd64/v3").unwrap(), images[1]["digest"].as_str().unwrap());
+    let message = found(only, "linux/amd64/v2").unwrap_err().to_string();
+    assert_eq!(message, "no image for linux/amd64 (there is: linux/amd64/v3)");
+}
+
+/// An archive as docker 25 writes it: an OCI layout with `manifest.json`.
+fn docker25(index: &Value, tags: &[(&str, &str)]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let layout = Layout::new();
+    let mut members = vec![Member::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)];
+    let mut images = Vec::new();
+    let mut manifests = Vec::new();
+    for (name, tag) in tags {
+        let descriptor = layout.image(&[layer(name)], plain, json!({}));
+        let bytes = std::fs::read(layout.blob_path(descriptor["digest"].as_str().unwrap())).unwrap();
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+        let path = |digest: &Value| format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+        for blob in [&descriptor, &manifest["config"], &manifest["layers"][0]] {
+            let content = std::fs::read(layout.blob_path(blob["digest"].as_str().unwrap())).unwrap();
+            members.push(Member::file(path(&blob["digest"]), content));
+        }
+        images.push(json!({"Config": path(&manifest["config"]["digest"]), "RepoTags": [tag],
+            "Layers": [path(&manifest["layers"][0]["digest"])]}));
+        let short = tag.rsplit(':').next().unwrap();
+        manifests.push(named(descriptor, &format!("docker.io/library/{tag}"), short));
+    }
+    let index = match index {
+        Value::Null => json!({"schemaVersion": 2, "manifests": null}),
+        Value::Number(count) => json!({"manifests": &manifests[..count.as_u64().unwrap() as usize]}),
+        other => other.clone(),
+    };
+    members.push(Member::file("index.json", index.to_string()));
+    members.push(Member::file("manifest.json", json!(images).to_string()));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("two.tar");
+    std::fs::write(&path, Archive::of(members).bytes()).unwrap();
+    (directory, path)
+}
+
+#[test]
+fn index_that_lists_less_than_the_archive_is_not_used() {
+    let both = [("a", "a:latest"), ("b", "b:latest")];
+    let diff_id = |name: &str| Digest::of(&layer(name));
+    for index in [json!(2), json!(1), json!(0), Value::Null, json!({"no": "index"})] {
+        let (_directory, path) = docker25(&index, &both);
+        let open = |tag: Option<&str>| {
+            open_reference(&ImageReference::OciArchive { path: path.clone(), tag: tag.map(Into::into) })
+        };
+        for (wanted, name) in [("a", "a"), ("b", "b"), ("b:latest", "b"), ("docker.io/library/b", "b")] {
+            assert_eq!(open(Some(wanted)).unwrap().layers[0].diff_id, diff_id(name), "{index}: {wanted}");
+        }
+        let message = open(Some("latest")).err().unwrap().to_string();
+        assert!(message.contains("a:latest") && message.contains("b:latest"), "{index}: {message}");
+        let message = open(None).err().unwrap().to_string();
+        assert!(message.contains("a:latest") && message.contains("b:latest"), "{index}: {message}");
+    }
+}
+
+#[test]
+fn compressed_archive_is_read() {
+    let (_directory, path) = docker25(&json!(1), &[("a", "a:latest")]);
+    let plain = std::fs::read(&path).unwrap();
+    for compressed in [crate::testing::gzip(&plain), crate::testing::zstd(&plain)] {
+        std::fs::write(&path, compressed).unwrap();
+        for reference in [
+            ImageReference::OciArchive { path: path.clone(), tag: None },
+            ImageReference::DockerArchive { path: path.clone(), tag: Some("a".into()) },
+        ] {
+            let image = open_reference(&reference).unwrap();
+            assert_eq!(image.open_layer(&image.layers[0]).unwrap().length, layer("a").len() as u64);
+        }
+    }
+}
+
+#[test]
+fn memory_for_members_and_descriptors_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image.tar");
+    let long = "n".repeat(4000);
+    let members = (0..4000).map(|number| Member::file(format!("{number}{long}"), ""));
+    std::fs::write(&path, Archive::of(members).bytes()).unwrap();
+    let error = open_reference(&ImageReference::OciArchive { path, tag: None }).err().unwrap();
+    assert_eq!(error.to_string(), OverBudget.to_string());
+    let layout = Layout::new();
+    let digest = Digest::of(b"").to_string();
+    layout.index(&vec![json!({"digest": digest, "size": 0}); 20_001]);
+    assert!(message(&layout, None).contains("index.json is malformed"));
+    let big = json!({"config": {"Env": vec![""; 500_000]}});
+    layout.index(&[layout.image(&[], plain, big)]);
+    assert_eq!(message(&layout, None), OverBudget.to_string());
 }

@@ -4,14 +4,19 @@
 
 mod docker;
 mod documents;
+mod names;
 mod oci;
 
+use crate::budget::{Budget, OverBudget};
 use crate::config::{ConfigError, ImageConfig};
+use crate::decompress::UnpackError;
 use crate::digest::{Digest, DigestError};
+use crate::limits;
 use crate::platform::Platform;
 use crate::reference::ImageReference;
 use crate::source::{Blob, Source, SourceError};
 use documents::ImageDocument;
+use std::path::Path;
 
 /// An image whose documents have been read and are consistent.
 pub(crate) struct Image {
@@ -22,6 +27,8 @@ pub(crate) struct Image {
     /// Lowest first.
     pub layers: Vec<Layer>,
     source: Source,
+    /// Size of the configuration.
+    document_bytes: u64,
 }
 
 /// One layer, not read.
@@ -67,24 +74,57 @@ pub enum ImageError {
     Tag { wanted: String, available: String },
     #[error("several images and no tag given (there is: {available})")]
     NoTag { available: String },
+    #[error("several images are named `{wanted}`: {available}")]
+    SeveralNamed { wanted: String, available: String },
     #[error("{0} holds no image")]
     Empty(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Digest(#[from] DigestError),
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
+}
+
+impl ImageError {
+    /// Whether the cause is the host rather than the image.
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self, Self::Source(SourceError::Unpack { source: UnpackError::Write(_), .. }))
+    }
+
+    /// Whether a document is not one of a container image, or not in this place at all: where there
+    /// are others, it is passed over.
+    fn is_other_content(&self) -> bool {
+        match self {
+            Self::Json { .. } | Self::NotAManifest(_) | Self::NotAnImage(_) | Self::SchemaOne(_) => true,
+            Self::Source(error) => matches!(error, SourceError::Missing { .. } | SourceError::TooLarge { .. }),
+            _ => false,
+        }
+    }
 }
 
 impl Image {
-    /// Finds the image that `reference` names.
-    pub(crate) fn open(reference: &ImageReference, platform: &Platform) -> Result<Self, ImageError> {
-        match reference {
-            ImageReference::OciLayout { path, tag } => oci::open(Source::directory(path)?, tag.as_deref(), platform),
-            ImageReference::OciArchive { path, tag } => oci::open(Source::archive(path)?, tag.as_deref(), platform),
-            ImageReference::DockerArchive { path, tag } => {
-                docker::open(Source::archive(path)?, tag.as_deref(), platform)
+    /// Finds the image that `reference` names. A compressed archive is unpacked to a file without a
+    /// name in `scratch`.
+    pub(crate) fn open(
+        reference: &ImageReference,
+        platform: &Platform,
+        scratch: &Path,
+        budget: &Budget,
+    ) -> Result<Self, ImageError> {
+        let (source, tag) = match reference {
+            ImageReference::OciLayout { path, tag } => (Source::directory(path)?, tag.as_deref()),
+            ImageReference::OciArchive { path, tag } | ImageReference::DockerArchive { path, tag } => {
+                (Source::archive(path, scratch, budget)?, tag.as_deref())
             }
-        }
+        };
+        let image = match reference {
+            ImageReference::DockerArchive { .. } => docker::open(source, tag, platform),
+            _ if docker::lists_more(&source) => docker::open(source, tag, platform),
+            _ => oci::open(source, tag, platform),
+        }?;
+        budget.charge(image.document_bytes.saturating_mul(limits::MEMORY_PER_DOCUMENT_BYTE))?;
+        Ok(image)
     }
 
     /// Size of the files of all layers, or `None` if one cannot be opened: reading it fails later.
@@ -121,7 +161,7 @@ impl Layer {
 fn assemble(
     source: Source,
     digest: Digest,
-    document: ImageDocument,
+    (document, document_bytes): (ImageDocument, u64),
     name: &str,
     locations: Vec<Location>,
 ) -> Result<Image, ImageError> {
@@ -137,17 +177,18 @@ fn assemble(
         config: document.config.unwrap_or_default().try_into()?,
         layers: layers.collect::<Result<_, DigestError>>()?,
         source,
+        document_bytes,
     })
 }
 
-/// Returns the platform of a configuration, as text, unless it is the wanted one.
-fn other_platform(document: &ImageDocument, wanted: &Platform) -> Option<String> {
+/// Returns how well the platform of a configuration suits, or that platform as text.
+fn rank(document: &ImageDocument, wanted: &Platform) -> Result<u32, String> {
     // Both are required. If they are missing, any platform is assumed, as in the container tools.
-    let os = document.os.as_deref().filter(|os| !os.is_empty()).unwrap_or(&wanted.os);
+    let os = document.os.as_deref().filter(|os| !os.is_empty()).unwrap_or("linux");
     let given = document.architecture.as_deref().filter(|architecture| !architecture.is_empty());
-    let architecture = given.unwrap_or(&wanted.architecture);
+    let architecture = given.unwrap_or("amd64");
     let variant = document.variant.as_deref().unwrap_or_default();
-    (!wanted.accepts(os, architecture, variant)).then(|| platform_name(os, architecture, variant))
+    wanted.rank(os, architecture, variant).ok_or_else(|| platform_name(os, architecture, variant))
 }
 
 fn platform_name(os: &str, architecture: &str, variant: &str) -> String {
@@ -156,9 +197,10 @@ fn platform_name(os: &str, architecture: &str, variant: &str) -> String {
 }
 
 /// Formats names from an image for one line of a message.
-fn listing<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+fn listing(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     const MAX_NAMES: usize = 12;
-    let mut names: Vec<String> = names.into_iter().map(|name| crate::tar::printable(name.as_bytes())).collect();
+    let mut names: Vec<String> =
+        names.into_iter().map(|name| crate::tar::printable(name.as_ref().as_bytes())).collect();
     names.sort();
     names.dedup();
     let more = names.len().saturating_sub(MAX_NAMES);

@@ -3,25 +3,45 @@
 //! index.
 
 use super::documents::{self, Descriptor, Document, ImageDocument, Manifest};
-use super::{Image, ImageError, Location, assemble, listing, other_platform, platform_name};
+use super::{Image, ImageError, Location, assemble, listing, platform_name, rank};
 use crate::digest::Digest;
 use crate::limits;
 use crate::platform::Platform;
 use crate::source::Source;
 
-/// Finds the image with `tag` for `platform`. Without a tag: the only one, else `latest`.
+/// Finds the image named `tag` (its tag, its name, or `@` and its digest) that suits `platform`
+/// best. Without a tag: the only one, else `latest`.
 pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Result<Image, ImageError> {
-    let bytes = source.read("index.json")?;
-    let manifests = match Document::parse(&bytes, "index.json")? {
-        Document::Index(manifests) => manifests,
-        Document::Manifest(_) => return Err(ImageError::NotAManifest("index.json".into())),
-    };
-    let mut search = Search { source: &source, platform, documents: 0, available: Vec::new() };
-    let found = search.pick(&tagged(&source, &manifests, tag)?, 0)?;
-    let Search { available, .. } = search;
-    let Some(found) = found else {
-        let available = listing(available.iter().map(String::as_str));
-        return Err(ImageError::Platform { wanted: platform.clone(), available });
+    let manifests = index(&source)?;
+    let candidates = tagged(&source, &manifests, tag)?;
+    let mut search = Search { source: &source, platform, documents: 0, available: Vec::new(), other: None };
+    let mut best: Vec<(&Descriptor, Found)> = Vec::new();
+    for candidate in candidates {
+        let Some(found) = search.entry(candidate, 0)? else { continue };
+        let rank = best.first().map_or(0, |(_, best)| best.rank);
+        if found.rank > rank {
+            best.clear();
+        }
+        if found.rank >= rank && !best.iter().any(|(_, other)| other.digest == found.digest) {
+            best.push((candidate, found));
+        }
+    }
+    let Search { available, other, .. } = search;
+    if best.len() > 1 {
+        let available = listing(best.iter().flat_map(|(entry, _)| shown(entry)).collect::<Vec<_>>());
+        return Err(match tag {
+            Some(tag) => ImageError::SeveralNamed { wanted: tag.into(), available },
+            None => ImageError::NoTag { available },
+        });
+    }
+    let Some((_, found)) = best.pop() else {
+        return Err(match other {
+            Some(error) if available.is_empty() => error,
+            _ => ImageError::Platform {
+                wanted: platform.clone(),
+                available: listing(available.iter().map(String::as_str)),
+            },
+        });
     };
     let locations = found
         .manifest
@@ -32,10 +52,26 @@ pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Re
     assemble(source, found.digest, found.config, &found.manifest.config.digest, locations)
 }
 
+/// Reads `index.json`.
+pub(super) fn index(source: &Source) -> Result<Vec<Descriptor>, ImageError> {
+    match Document::parse(&source.read("index.json")?, "index.json")? {
+        Document::Index(manifests) => Ok(manifests),
+        Document::Manifest(_) => Err(ImageError::NotAManifest("index.json".into())),
+    }
+}
+
 struct Found {
     digest: Digest,
     manifest: Manifest,
-    config: ImageDocument,
+    config: (ImageDocument, u64),
+    /// How well the platform suits.
+    rank: u32,
+}
+
+/// The names of an entry, or its digest.
+fn shown(entry: &Descriptor) -> Vec<String> {
+    let names = entry.names();
+    if names.is_empty() { vec![format!("@{}", entry.digest)] } else { names.full }
 }
 
 /// Returns the descriptors that match the tag; the platform selects among them.
@@ -44,8 +80,12 @@ fn tagged<'a>(
     manifests: &'a [Descriptor],
     tag: Option<&str>,
 ) -> Result<Vec<&'a Descriptor>, ImageError> {
-    let with = |tag: &str| manifests.iter().filter(|image| image.tag() == Some(tag)).collect::<Vec<_>>();
-    let available = || listing(manifests.iter().filter_map(Descriptor::tag));
+    let images = || manifests.iter().filter(|entry| !entry.is_record());
+    let with = |tag: &str| {
+        let digest = tag.rsplit_once('@').map(|(_, digest)| digest);
+        images().filter(|entry| entry.names().matches(tag) || digest == Some(&*entry.digest)).collect::<Vec<_>>()
+    };
+    let available = || listing(images().flat_map(|entry| entry.names().full).collect::<Vec<_>>());
     if let Some(tag) = tag {
         let found = with(tag);
         return match found.is_empty() {
@@ -53,13 +93,15 @@ fn tagged<'a>(
             false => Ok(found),
         };
     }
-    let Some(first) = manifests.first() else {
+    let Some(first) = images().next() else {
         return Err(ImageError::Empty(source.place().display().to_string()));
     };
-    // One image may have several tags, and images without tags are one image for several platforms.
-    let same = |image: &Descriptor| image.digest == first.digest || (image.tag().is_none() && first.tag().is_none());
-    if manifests.iter().all(same) {
-        return Ok(manifests.iter().collect());
+    // One image may have several names, and images without names are one image for several
+    // platforms.
+    let same =
+        |entry: &Descriptor| entry.digest == first.digest || entry.names() == first.names() || entry.names().is_empty();
+    if images().all(same) {
+        return Ok(images().collect());
     }
     let latest = with("latest");
     if latest.is_empty() { Err(ImageError::NoTag { available: available() }) } else { Ok(latest) }
@@ -73,54 +115,87 @@ struct Search<'a> {
     documents: usize,
     /// Platforms that did not match.
     available: Vec<String>,
+    /// Why the first entry that is not an image was passed over.
+    other: Option<ImageError>,
 }
 
 impl Search<'_> {
-    /// Returns the first image for the platform.
-    fn pick(&mut self, images: &[&Descriptor], depth: usize) -> Result<Option<Found>, ImageError> {
-        if depth > limits::MAX_INDEX_DEPTH {
+    /// Returns the best image for the platform in an entry: the image itself, or one in an index.
+    fn entry(&mut self, entry: &Descriptor, depth: usize) -> Result<Option<Found>, ImageError> {
+        if entry.is_record() {
+            return Ok(None);
+        }
+        if let Some(platform) = &entry.platform {
+            let variant = platform.variant.as_deref().unwrap_or_default();
+            if self.platform.rank(&platform.os, &platform.architecture, variant).is_none() {
+                self.available.push(platform_name(&platform.os, &platform.architecture, variant));
+                return Ok(None);
+            }
+        }
+        self.documents += 1;
+        if depth > limits::MAX_INDEX_DEPTH || self.documents > limits::MAX_INDEX_DOCUMENTS {
             return Err(ImageError::IndexTooDeep);
         }
+        let digest = Digest::parse(&entry.digest)?;
+        let found = self.document(&digest, entry).and_then(|document| match document {
+            Document::Index(images) => self.best(&images, depth + 1),
+            Document::Manifest(manifest) => self.with_config(digest, *manifest, entry),
+        });
+        match found {
+            Err(error) if error.is_other_content() => {
+                self.other.get_or_insert(error);
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    fn document(&self, digest: &Digest, entry: &Descriptor) -> Result<Document, ImageError> {
+        Document::parse(&self.source.read_blob(digest, entry.size)?, &entry.digest)
+    }
+
+    /// Returns the best image of an index; of equal ones the first.
+    fn best(&mut self, images: &[Descriptor], depth: usize) -> Result<Option<Found>, ImageError> {
+        let mut best: Option<Found> = None;
         for image in images {
-            if let Some(platform) = &image.platform {
-                let variant = platform.variant.as_deref().unwrap_or_default();
-                if !self.platform.accepts(&platform.os, &platform.architecture, variant) {
-                    // Build records are listed with this platform.
-                    if platform.os != "unknown" {
-                        self.available.push(platform_name(&platform.os, &platform.architecture, variant));
-                    }
-                    continue;
-                }
-            }
-            self.documents += 1;
-            if self.documents > limits::MAX_INDEX_DOCUMENTS {
-                return Err(ImageError::IndexTooDeep);
-            }
-            let digest = Digest::parse(&image.digest)?;
-            let bytes = self.source.read_blob(&digest, image.size)?;
-            let found = match Document::parse(&bytes, &image.digest)? {
-                Document::Index(images) => self.pick(&images.iter().collect::<Vec<_>>(), depth + 1)?,
-                Document::Manifest(manifest) => self.with_config(digest, manifest)?,
-            };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = self.entry(image, depth)?
+                && best.as_ref().is_none_or(|best| found.rank > best.rank)
+            {
+                best = Some(found);
             }
         }
-        Ok(None)
+        Ok(best)
     }
 
     /// Adds the configuration to a manifest; `None` if it declares another platform.
-    fn with_config(&mut self, digest: Digest, manifest: Manifest) -> Result<Option<Found>, ImageError> {
+    fn with_config(
+        &mut self,
+        digest: Digest,
+        manifest: Manifest,
+        entry: &Descriptor,
+    ) -> Result<Option<Found>, ImageError> {
         let name = &manifest.config.digest;
+        if manifest.is_artifact() {
+            return Err(ImageError::NotAnImage(digest.to_string()));
+        }
         let bytes = self.source.read_blob(&Digest::parse(name)?, manifest.config.size)?;
         let config: ImageDocument = documents::parse(&bytes, name)?;
-        if config.rootfs.is_none() {
+        if config.rootfs.as_ref().is_none_or(|rootfs| rootfs.diff_ids.is_none()) {
             return Err(ImageError::NotAnImage(name.clone()));
         }
-        if let Some(other) = other_platform(&config, self.platform) {
-            self.available.push(other);
-            return Ok(None);
-        }
-        Ok(Some(Found { digest, manifest, config }))
+        let rank = match rank(&config, self.platform) {
+            Ok(rank) => rank,
+            Err(other) => {
+                self.available.push(other);
+                return Ok(None);
+            }
+        };
+        // The index may name a variant that the configuration leaves out.
+        let of_entry = entry.platform.as_ref().and_then(|platform| {
+            let variant = platform.variant.as_deref().unwrap_or_default();
+            self.platform.rank(&platform.os, &platform.architecture, variant)
+        });
+        let rank = rank.max(of_entry.unwrap_or(0));
+        Ok(Some(Found { digest, manifest, config: (config, bytes.len() as u64), rank }))
     }
 }

@@ -4,14 +4,15 @@
 //! that it causes.
 
 use super::LayerError;
-use super::blob::BlobReader;
-use super::compression::Compression;
+use crate::budget::Budget;
+use crate::decompress::{Compression, HashedFile};
 use crate::image::{Image, Layer};
 use crate::limits;
 use std::io::{self, BufRead as _, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 
+const READ_BUF_SIZE: usize = 256 << 10;
 /// Uncompressed bytes per message.
 pub(super) const CHUNK_SIZE: usize = 256 << 10;
 
@@ -28,10 +29,16 @@ pub(super) enum Message {
 /// Runs until every layer is sent, one fails, or the receiver is gone. The receiver sets `abandon`
 /// when it does not need the rest of the current layer: the file is then only hashed. `spare`
 /// returns buffers.
-pub(super) fn run(image: &Image, messages: &SyncSender<Message>, spare: &Receiver<Vec<u8>>, abandon: &AtomicBool) {
-    let mut total = 0;
+pub(super) fn run(
+    image: &Image,
+    budget: &Budget,
+    messages: &SyncSender<Message>,
+    spare: &Receiver<Vec<u8>>,
+    abandon: &AtomicBool,
+) {
+    let mut totals = Totals::default();
     for layer in &image.layers {
-        let result = decode(image, layer, messages, spare, abandon, &mut total);
+        let result = decode(image, layer, budget, messages, spare, abandon, &mut totals);
         let failed = result.is_err();
         if messages.send(Message::End(result)).is_err() || failed || abandon.load(Ordering::Relaxed) {
             return;
@@ -39,26 +46,60 @@ pub(super) fn run(image: &Image, messages: &SyncSender<Message>, spare: &Receive
     }
 }
 
+/// Bytes of all layers so far.
+#[derive(Default)]
+struct Totals {
+    uncompressed: u64,
+    /// Without long runs of zeros, which are not stored.
+    stored: u64,
+    /// Of the files.
+    consumed: u64,
+}
+
+impl Totals {
+    fn add(&mut self, chunk: &[u8]) {
+        self.uncompressed += chunk.len() as u64;
+        // A run of zeros that is stored is too short to fill one of these.
+        let stored = chunk.chunks(limits::HOLE_BYTES as usize).filter(|part| part.iter().any(|byte| *byte != 0));
+        self.stored += stored.map(|part| part.len() as u64).sum::<u64>();
+    }
+
+    /// `consumed` are the bytes of the current layer's file.
+    fn check(&self, name: &str, consumed: u64) -> Result<(), LayerError> {
+        let consumed = self.consumed + consumed;
+        let exceeds = |bytes: u64, free: u64| bytes > free && bytes / limits::MAX_RATIO > consumed;
+        if self.uncompressed > limits::MAX_UNCOMPRESSED_BYTES {
+            return Err(LayerError::TooLarge { name: name.to_owned() });
+        }
+        if exceeds(self.stored, limits::RATIO_FREE_BYTES) || exceeds(self.uncompressed, limits::UNCOMPRESSED_FREE_BYTES)
+        {
+            return Err(LayerError::Ratio { name: name.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "called once; the arguments are the thread's surroundings")]
 fn decode(
     image: &Image,
     layer: &Layer,
+    budget: &Budget,
     messages: &SyncSender<Message>,
     spare: &Receiver<Vec<u8>>,
     abandon: &AtomicBool,
-    total: &mut u64,
+    totals: &mut Totals,
 ) -> Result<Compression, LayerError> {
     let name = layer.name();
     let read = |source: io::Error| LayerError::Read { name: name.clone(), source };
-    let mut blob = BlobReader::new(&image.open_layer(layer)?, layer.digest());
-    let compression = match Compression::detect(blob.fill_buf().map_err(read)?) {
+    let mut file = HashedFile::new(image.open_layer(layer)?.section(READ_BUF_SIZE), layer.digest());
+    let compression = match Compression::detect(file.fill_buf().map_err(read)?) {
         Ok(compression) => compression,
         Err(compression) => {
-            check_digest(blob, layer, &name)?;
+            check_digest(file, layer, &name)?;
             return Err(LayerError::Compression { name, compression });
         }
     };
-    let mut decoder = compression.decoder(blob);
-    let mut layer_bytes = 0u64;
+    let mut decoder = compression.decoder(file);
     let outcome = loop {
         let mut chunk = spare.try_recv().unwrap_or_default();
         chunk.resize(CHUNK_SIZE, 0);
@@ -72,15 +113,11 @@ fn decode(
             }
         };
         chunk.truncate(filled);
-        layer_bytes += filled as u64;
-        *total += filled as u64;
-        if *total > limits::MAX_UNCOMPRESSED_BYTES {
-            break Err(LayerError::TooLarge { name: name.clone() });
-        }
-        if layer_bytes > limits::RATIO_FREE_BYTES && layer_bytes / limits::MAX_RATIO > decoder.consumed() {
-            break Err(LayerError::Ratio { name: name.clone() });
-        }
+        totals.add(&chunk);
         let consumed = decoder.consumed();
+        if let Err(error) = totals.check(&name, consumed).and_then(|()| Ok(decoder.charge(budget)?)) {
+            break Err(error);
+        }
         if filled > 0 && messages.send(Message::Chunk { bytes: chunk, consumed }).is_err() {
             return Ok(compression);
         }
@@ -102,16 +139,17 @@ fn decode(
     };
     match outcome {
         // Skip the digest: the layer is already rejected.
-        Err(error @ (LayerError::TooLarge { .. } | LayerError::Ratio { .. })) => Err(error),
+        Err(error @ (LayerError::TooLarge { .. } | LayerError::Ratio { .. } | LayerError::Memory(_))) => Err(error),
         outcome => {
-            check_digest(decoder.into_blob(), layer, &name)?;
+            totals.consumed += decoder.consumed();
+            check_digest(decoder.into_file(), layer, &name)?;
             outcome.map(|()| compression)
         }
     }
 }
 
-fn check_digest(blob: BlobReader, layer: &Layer, name: &str) -> Result<(), LayerError> {
-    let actual = blob.finish().map_err(|source| LayerError::Read { name: name.to_owned(), source })?;
+fn check_digest(file: HashedFile, layer: &Layer, name: &str) -> Result<(), LayerError> {
+    let actual = file.finish().map_err(|source| LayerError::Read { name: name.to_owned(), source })?;
     match (actual, layer.digest()) {
         (Some(actual), Some(expected)) if actual != *expected => {
             Err(LayerError::Digest { name: name.to_owned(), actual: actual.to_string() })

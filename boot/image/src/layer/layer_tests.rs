@@ -2,6 +2,7 @@
 //! Layers in every compression, and damaged ones.
 
 use super::*;
+use crate::budget::Budget;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::platform::Platform;
@@ -28,9 +29,9 @@ fn read_with(packed: &[u8], diff_id: &Digest, damage: impl FnOnce(&std::path::Pa
     layout.index(&[layout.document(&manifest)]);
     damage(&layout.blob_path(blob["digest"].as_str().unwrap()));
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    let image = Image::open(&reference, &Platform::default()).unwrap();
+    let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
     let mut bytes = Vec::new();
-    with_layers(&image, |_, stream| {
+    with_layers(&image, &Budget::default(), |_, stream| {
         stream.read_to_end(&mut bytes).expect("errors of the file are returned at its end");
         Ok::<(), LayerError>(())
     })?;
@@ -122,18 +123,42 @@ fn unknown_compression_is_named() {
 #[test]
 fn bomb_is_an_error() {
     // Constant data: some 1000:1.
-    let layer = Archive::of([Member::file("a", vec![0; 3 << 20])]).bytes();
+    let layer = Archive::of([Member::file("a", vec![7; 3 << 20])]).bytes();
     let packed = gzip_best(&layer);
     assert!(packed.len() * 200 < layer.len());
     assert!(matches!(read(&packed, &Digest::of(&layer)), Err(LayerError::Ratio { .. })));
+    // Zeros are not stored, so more of them are accepted.
+    let zeros = Archive::of([Member::file("a", vec![0; 3 << 20])]).bytes();
+    assert_eq!(read(&gzip_best(&zeros), &Digest::of(&zeros)).unwrap(), zeros);
+    let many = Archive::of([Member::file("a", vec![0; 17 << 20])]).bytes();
+    assert!(matches!(read(&gzip_best(&many), &Digest::of(&many)), Err(LayerError::Ratio { .. })));
+}
+
+#[test]
+fn ratio_counts_all_layers() {
+    let layer = Archive::of([Member::file("a", vec![7; 600 << 10])]).bytes();
+    let layout = |count: usize| Layout::of(&vec![layer.clone(); count], gzip_best);
+    let open = |layout: &Layout| {
+        let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+        let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
+        with_layers(&image, &Budget::default(), |_, stream| {
+            stream.drain();
+            Ok::<(), LayerError>(())
+        })
+    };
+    assert!(open(&layout(1)).is_ok());
+    assert!(matches!(open(&layout(4)), Err(LayerError::Ratio { .. })));
 }
 
 #[test]
 fn wrong_digest_takes_precedence_over_a_merge_error() {
     let layout = Layout::of(&[layer(), layer()], gzip);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    let image = Image::open(&reference, &Platform::default()).unwrap();
-    let fail = || with_layers(&image, |_, _| Err(LayerError::TooLarge { name: "the merge".into() })).unwrap_err();
+    let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
+    let fail = || {
+        with_layers(&image, &Budget::default(), |_, _| Err(LayerError::TooLarge { name: "the merge".into() }))
+            .unwrap_err()
+    };
     assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, so the error of the merge is returned");
     let path = layout.blob_path(&image.layers[0].name());
     let mut bytes = std::fs::read(&path).unwrap();

@@ -8,13 +8,12 @@
 //! | `layers` | `decode::run`: file, digest of the file, decompression, limits |
 //! | the caller's | `stream::LayerStream`: diff id, then the reader of the stream |
 
-mod blob;
-mod compression;
 mod decode;
 mod stream;
 
 pub(crate) use stream::with_layers;
 
+use crate::budget::OverBudget;
 use crate::source::SourceError;
 use std::io;
 
@@ -36,10 +35,12 @@ pub enum LayerError {
     },
     #[error("{name}: cannot decompress ({compression}): {detail}")]
     Decompress { name: String, compression: &'static str, detail: String },
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
     #[error("{name} unpacks to more than {} GiB in all layers", crate::limits::MAX_UNCOMPRESSED_BYTES >> 30)]
     TooLarge { name: String },
     /// A decompression bomb.
-    #[error("{name} unpacks to more than {} times its size", crate::limits::MAX_RATIO)]
+    #[error("{name}: the layers unpack to more than {} times their size", crate::limits::MAX_RATIO)]
     Ratio { name: String },
 }
 

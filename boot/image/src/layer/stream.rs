@@ -2,8 +2,9 @@
 //! The receiving side: one layer's uncompressed bytes as input of a tar reader.
 
 use super::LayerError;
-use super::compression::Compression;
 use super::decode::{self, Message};
+use crate::budget::Budget;
+use crate::decompress::Compression;
 use crate::digest::Hasher;
 use crate::image::{Image, Layer};
 use crate::tar::{TarInput, read_buffered};
@@ -19,6 +20,7 @@ const MAX_CHUNKS: usize = 8;
 /// `merge` found in its bytes.
 pub(crate) fn with_layers<E: From<LayerError>>(
     image: &Image,
+    budget: &Budget,
     mut merge: impl FnMut(usize, &mut LayerStream<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let abandon = AtomicBool::new(false);
@@ -30,7 +32,7 @@ pub(crate) fn with_layers<E: From<LayerError>>(
         let thread = std::thread::Builder::new().name("layers".into());
         let spawned = thread.spawn_scoped(scope, || {
             let (messages, spare) = (messages, spare);
-            decode::run(image, &messages, &spare, &abandon);
+            decode::run(image, budget, &messages, &spare, &abandon);
         });
         if let Err(source) = spawned {
             return Err(LayerError::Read { name: "layers (cannot start a thread)".into(), source }.into());

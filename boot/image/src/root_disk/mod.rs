@@ -50,8 +50,9 @@ pub enum RootDiskError {
     Write(#[source] io::Error),
     #[error("cannot read the temporary file for the image's data")]
     Spool(#[source] io::Error),
-    #[error("the root disk would be larger than {} GiB", limits::MAX_UNCOMPRESSED_BYTES >> 30)]
-    TooLarge,
+    /// 128 GiB, or a ratio to the size of the layers.
+    #[error("the root disk would be larger than {} MiB, with its maps of sparse files", .limit >> 20)]
+    TooLarge { limit: u64 },
     /// Squashfs has a 16-bit index of owners.
     #[error("the image's files have more than {} owners and groups, the maximum of squashfs", u16::MAX)]
     Owners,
@@ -65,7 +66,7 @@ impl RootDiskError {
     pub(crate) fn is_host(&self) -> bool {
         match self {
             Self::Write(_) | Self::Spool(_) => true,
-            Self::TooLarge | Self::Owners | Self::Sparse => false,
+            Self::TooLarge { .. } | Self::Owners | Self::Sparse => false,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! so that a start from the cache does not read a gigabyte.
 
 use super::{Blob, SourceError, open_regular};
+use crate::budget::Budget;
+use crate::decompress::{UnpackError, known_compression, unpack as unpack_archive};
 use crate::limits;
 use crate::tar::{FileSection, Kind, Reader};
 use std::collections::HashMap;
@@ -13,6 +15,8 @@ use std::sync::Arc;
 
 /// For headers; the data between them is mostly longer.
 const READ_BUF_SIZE: usize = 4096;
+/// Memory of a member in the table, which is at most half full after it grew.
+const MEMBER_BYTES: usize = 4 * (size_of::<Vec<u8>>() + size_of::<Member>());
 
 pub(crate) struct Archive {
     path: PathBuf,
@@ -31,20 +35,20 @@ enum Member {
 
 impl Archive {
     /// Opens `path` and reads the headers of all members. The last one with a name counts.
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+    pub(super) fn open(path: &Path, scratch: &Path, budget: &Budget) -> Result<Self, SourceError> {
         let (file, length) = open_regular(path)?;
-        let file = Arc::new(file);
+        let mut file = Arc::new(file);
         let failed = |source| SourceError::Archive { path: path.to_owned(), source };
         let mut section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
-        if let Some(compression) = section.fill_buf().ok().and_then(super::known_compression) {
-            return Err(SourceError::Compressed { path: path.to_owned(), compression });
+        if section.fill_buf().ok().and_then(known_compression).is_some() {
+            let unpack = |source| SourceError::Unpack { path: path.to_owned(), source };
+            file = Arc::new(unpack_archive(section, scratch).map_err(unpack)?);
+            let length = file.metadata().map_err(|error| unpack(UnpackError::Write(error)))?.len();
+            section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
         }
         let mut reader = Reader::new(section);
         let mut members = HashMap::new();
         while let Some(entry) = reader.next_entry().map_err(failed)? {
-            if members.len() == limits::MAX_ARCHIVE_MEMBERS {
-                return Err(SourceError::Members(path.to_owned()));
-            }
             let Some(name) = normalised(b"", &entry.path) else { continue };
             let directory = name.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &name[..slash]);
             let member = match entry.kind {
@@ -61,6 +65,8 @@ impl Archive {
                 },
                 _ => continue,
             };
+            let target = if let Member::Link(target) = &member { target.len() } else { 0 };
+            budget.charge_allocation(MEMBER_BYTES + name.len() + target)?;
             members.insert(name, member);
         }
         Ok(Self { path: path.to_owned(), file, members })

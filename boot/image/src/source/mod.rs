@@ -4,6 +4,8 @@
 
 mod archive;
 
+use crate::budget::{Budget, OverBudget};
+use crate::decompress::UnpackError;
 use crate::digest::{Digest, DigestError};
 use crate::tar::{FileSection, TarError};
 use archive::Archive;
@@ -35,10 +37,8 @@ pub enum SourceError {
     NotADirectory(PathBuf),
     #[error("cannot read archive {path}")]
     Archive { path: PathBuf, source: TarError },
-    #[error("archive {path} is compressed with {compression}; decompress it first (only layers may be compressed)")]
-    Compressed { path: PathBuf, compression: &'static str },
-    #[error("archive {0} has too many members")]
-    Members(PathBuf),
+    #[error("archive {path}")]
+    Unpack { path: PathBuf, source: UnpackError },
     #[error("{place} has no {name}")]
     Missing {
         /// Directory or archive.
@@ -55,6 +55,8 @@ pub enum SourceError {
     Digest { name: String, actual: String },
     #[error(transparent)]
     BadDigest(#[from] DigestError),
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
 }
 
 impl Source {
@@ -66,8 +68,13 @@ impl Source {
         }
     }
 
-    pub(crate) fn archive(path: &Path) -> Result<Self, SourceError> {
-        Archive::open(path).map(Self::Archive)
+    /// Opens a tar archive. A compressed one is unpacked to a file without a name in `scratch`.
+    pub(crate) fn archive(path: &Path, scratch: &Path, budget: &Budget) -> Result<Self, SourceError> {
+        Archive::open(path, scratch, budget).map(Self::Archive)
+    }
+
+    pub(crate) fn is_archive(&self) -> bool {
+        matches!(self, Self::Archive(_))
     }
 
     /// The directory or archive, for messages.
@@ -162,22 +169,4 @@ fn open_regular(path: &Path) -> Result<(File, u64), SourceError> {
         return Err(SourceError::NotAFile(path.to_owned()));
     }
     Ok((file, metadata.len()))
-}
-
-/// Whether the file at `path` is an archive of `docker save` without the OCI layout that newer
-/// versions add.
-pub(crate) fn looks_like_docker_archive(path: &Path) -> bool {
-    Source::archive(path).is_ok_and(|archive| archive.has("manifest.json") && !archive.has("oci-layout"))
-}
-
-/// Detects a compression by its magic number.
-pub(crate) fn known_compression(start: &[u8]) -> Option<&'static str> {
-    let magics: [(&[u8], &str); 5] = [
-        (&[0x1f, 0x8b], "gzip"),
-        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
-        (&[0xfd, b'7', b'z', b'X', b'Z'], "xz"),
-        (b"BZh", "bzip2"),
-        (&[0x04, 0x22, 0x4d, 0x18], "lz4"),
-    ];
-    magics.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name)
 }

@@ -19,9 +19,10 @@ pub(crate) fn write(
     tree: &Tree,
     spool: &SpoolFile,
     file: &File,
+    max_bytes: u64,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Written, RootDiskError> {
-    let plan = Plan::new(tree)?;
+    let plan = Plan::new(tree, max_bytes)?;
     let (superblock, tail) = lay_out(&plan, Tables::new(tree, &plan)?);
     let bytes = superblock.bytes_used.get().next_multiple_of(PADDING);
     let digest = write_output(

@@ -29,7 +29,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(tree: &Tree) -> Result<Self, RootDiskError> {
+    pub(super) fn new(tree: &Tree, max_bytes: u64) -> Result<Self, RootDiskError> {
         let mut plan = Self {
             directories: Vec::new(),
             files: Vec::new(),
@@ -59,7 +59,7 @@ impl Plan {
             let directories = children().filter(|child| tree.children(child.node).is_some());
             below.extend(directories.rev().map(|child| (child.node, id)));
         }
-        Ok(plan)
+        if plan.data_end > max_bytes { Err(RootDiskError::TooLarge { limit: max_bytes }) } else { Ok(plan) }
     }
 
     pub(super) fn of(&self, node: NodeId) -> Inode {
@@ -93,6 +93,6 @@ impl Plan {
             }
         };
         self.data_end = self.data_end.saturating_add(stored);
-        if self.data_end > limits::MAX_UNCOMPRESSED_BYTES { Err(RootDiskError::TooLarge) } else { Ok(()) }
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl XattrSets {
     /// Index of the set of the attributes that the format supports.
     pub(super) fn index(&mut self, xattrs: &Xattrs) -> u32 {
         let (mut bytes, mut count) = (Vec::new(), 0_u32);
-        for (name, value) in xattrs {
+        for (name, value) in xattrs.iter() {
             let Some((number, rest)) = namespace(name) else {
                 log::debug!(
                     "extended attribute {} is left out: squashfs has none of its kind",

@@ -5,7 +5,7 @@ use super::header::number;
 use super::pax::decimal;
 
 /// Extents of one file.
-pub(super) const MAX_EXTENTS: usize = 1 << 20;
+pub(super) const MAX_EXTENTS: usize = 1 << 18;
 
 /// Converts alternating offsets and lengths into extents. `None` if they overlap, go backwards,
 /// leave the file, or do not add up to `stored`. Empty extents are dropped.

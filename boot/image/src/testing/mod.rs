@@ -19,6 +19,7 @@ use crate::root_disk::{RootDiskError, RootFormat, Volume};
 use crate::spool::Spool;
 use crate::tree::{Merge, MergeError};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Merges `layers` and returns the bytes of the EROFS image.
 pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
@@ -28,7 +29,7 @@ pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
 /// Merges `layers` and returns the bytes of the image in `format`.
 pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<Vec<u8>, RootDiskError>, MergeError> {
     let directory = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
+    let mut merge = Merge::new(Spool::create(directory.path()).unwrap(), Arc::default());
     for layer in layers {
         merge.layer(layer.as_slice(), |_| {})?;
     }
@@ -36,7 +37,7 @@ pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<
     let path = directory.path().join("root");
     let file = std::fs::File::create(&path).unwrap();
     let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
-    let written = write_root_disk(format, &tree, &spool.into_file().unwrap(), &volume, &file, &|_, _| {});
+    let written = write_root_disk(format, &tree, &spool.into_file().unwrap(), &volume, &file, u64::MAX, &|_, _| {});
     Ok(written.map(|written| {
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(written.digest, crate::digest::Digest::of(&bytes));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Why an entry of a layer is rejected. Pure.
 
+use crate::budget::OverBudget;
 use crate::limits;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,8 +45,6 @@ pub enum Fault {
     TooManyEntries,
     #[error("the image's links and whiteouts need more than {} steps", limits::MAX_STEPS)]
     TooManySteps,
-    #[error("the names in the image are longer than {} MiB in total", limits::MAX_NAME_BYTES >> 20)]
-    TooManyNames,
-    #[error("the sparse files of the image have more than {} extents", limits::MAX_SPARSE_EXTENTS)]
-    TooManyExtents,
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
 }

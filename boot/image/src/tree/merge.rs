@@ -6,13 +6,16 @@
 
 use super::fault::Fault;
 use super::path::names;
-use super::{Content, Data, Extent, Metadata, Node, NodeId, Tree, xattr};
+use super::{Content, Data, Extent, Metadata, Node, NodeId, Tree, Xattrs, holes, xattr};
+use crate::budget::Budget;
 use crate::limits;
 use crate::spool::Spool;
 use crate::tar::{Entry, Kind, Reader, TarError, TarInput, printable};
+use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Metadata of aufs, which old versions of docker wrote into layers.
 const AUFS: &[u8] = b".wh..wh.";
@@ -24,9 +27,9 @@ pub(crate) struct Merge {
     /// Number of the current layer, from 1.
     layer: u32,
     entries: u64,
-    extents: u64,
-    xattr_bytes: u64,
-    name_bytes: u64,
+    /// The sets of attributes so far: most files of an image with attributes have the same.
+    xattrs: HashSet<Xattrs>,
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +47,8 @@ type Place = (NodeId, Option<Box<[u8]>>);
 
 impl Merge {
     /// Starts with an empty tree; file data goes to `spool`.
-    pub(crate) fn new(spool: Spool) -> Self {
-        Self { tree: Tree::new(), spool, layer: 0, entries: 0, extents: 0, xattr_bytes: 0, name_bytes: 0 }
+    pub(crate) fn new(spool: Spool, budget: Arc<Budget>) -> Self {
+        Self { tree: Tree::new(budget.clone()), spool, layer: 0, entries: 0, xattrs: HashSet::new(), budget }
     }
 
     /// Applies the layer in `input`. `each` is called after every entry.
@@ -53,12 +56,13 @@ impl Merge {
         self.layer += 1;
         let mut reader = Reader::new(input);
         while let Some(entry) = reader.next_entry()? {
-            let fault = self.count(&entry).and_then(|()| self.place(&entry));
-            let place = fault.map_err(|fault| MergeError::Entry { entry: printable(&entry.path), fault })?;
+            let shown = printable(&entry.path);
+            let of_entry = |fault| MergeError::Entry { entry: shown.clone(), fault };
+            let place = self.count().and_then(|()| self.place(&entry)).map_err(of_entry)?;
             if let Some((parent, name)) = place {
                 let node = self.node(entry, &mut reader)?;
                 match name {
-                    Some(name) => self.tree.put(parent, &name, node, self.layer),
+                    Some(name) => self.tree.put(parent, &name, node, self.layer).map_err(of_entry)?,
                     None => self.tree.nodes[parent.index()].metadata = node.metadata,
                 }
             }
@@ -71,25 +75,9 @@ impl Merge {
         (self.tree, self.spool)
     }
 
-    fn count(&mut self, entry: &Entry) -> Result<(), Fault> {
+    fn count(&mut self) -> Result<(), Fault> {
         self.entries += 1;
-        self.extents += entry.extents.as_ref().map_or(0, |extents| extents.len() as u64);
-        self.name_bytes += (entry.path.len() + entry.link.len()) as u64;
-        self.xattr_bytes += entry.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum::<u64>();
-        // Missing parents are created without an entry of their own.
-        if self.entries > limits::MAX_ENTRIES || self.tree.len() as u64 > limits::MAX_ENTRIES {
-            return Err(Fault::TooManyEntries);
-        }
-        if self.extents > limits::MAX_SPARSE_EXTENTS {
-            return Err(Fault::TooManyExtents);
-        }
-        if self.name_bytes > limits::MAX_NAME_BYTES {
-            return Err(Fault::TooManyNames);
-        }
-        if self.xattr_bytes > limits::MAX_XATTR_BYTES {
-            return Err(Fault::TooManyXattrs);
-        }
-        Ok(())
+        if self.entries > limits::MAX_ENTRIES { Err(Fault::TooManyEntries) } else { Ok(()) }
     }
 
     /// Returns where the entry goes, or `None` for whiteouts and hard links, which are applied
@@ -111,7 +99,7 @@ impl Merge {
         };
         let parent = self.tree.follow(parents, Some(self.layer))?.expect("missing directories have been created");
         if let Some(target) = target {
-            self.tree.link(parent, name, target, self.layer);
+            self.tree.link(parent, name, target, self.layer)?;
             return Ok(None);
         }
         Ok(Some((parent, Some(Box::from(*name)))))
@@ -152,30 +140,56 @@ impl Merge {
 
     /// Creates the node of an entry, with its data in the spool.
     fn node<I: TarInput>(&mut self, entry: Entry, reader: &mut Reader<I>) -> Result<Node, MergeError> {
-        let fault = |fault| MergeError::Entry { entry: printable(&entry.path), fault };
+        let shown = printable(&entry.path);
+        let fault = |fault| MergeError::Entry { entry: shown.clone(), fault };
         let (major, minor) = entry.device;
         let device = || if major < 1 << 12 && minor < 1 << 20 { Ok(()) } else { Err(fault(Fault::Device)) };
+        // Linux gives every symbolic link this mode, whatever the archive says.
+        let mode = if entry.kind == Kind::Symlink { 0o777 } else { entry.mode };
         let content = match entry.kind {
             Kind::Directory => Content::Directory(Default::default()),
             Kind::Fifo => Content::Fifo,
             Kind::CharacterDevice => device().map(|()| Content::CharacterDevice { major, minor })?,
             Kind::BlockDevice => device().map(|()| Content::BlockDevice { major, minor })?,
-            Kind::Symlink => Content::Symlink(symlink_target(entry.link).map_err(fault)?),
+            Kind::Symlink => {
+                self.budget.charge_allocation(entry.link.len()).map_err(|error| fault(error.into()))?;
+                Content::Symlink(symlink_target(entry.link).map_err(fault)?)
+            }
             Kind::Regular => {
                 let start = self.spool.length();
-                spool_data(&mut self.spool, reader)?;
                 let data = match entry.extents {
-                    None => Data::Contiguous(start),
-                    Some(extents) => Data::Sparse(spooled(extents, start)),
+                    None => holes::spool(&mut self.spool, &self.budget, entry.size, reader, fault)?,
+                    Some(extents) => {
+                        let bytes = extents.len() * size_of::<Extent>();
+                        self.budget.charge_allocation(bytes).map_err(|error| fault(error.into()))?;
+                        spool_data(&mut self.spool, reader)?;
+                        Data::Sparse(spooled(extents, start))
+                    }
                 };
                 Content::Regular { size: entry.size, data }
             }
             Kind::HardLink => unreachable!("hard links are applied when they are placed"),
         };
-        let xattrs =
-            xattr::filter(entry.xattrs).map_err(|fault| MergeError::Entry { entry: printable(&entry.path), fault })?;
-        let metadata = Metadata { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs };
+        let xattrs = self.shared_xattrs(entry.xattrs).map_err(fault)?;
+        let metadata = Metadata { mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs };
         Ok(Node { metadata, content })
+    }
+
+    /// Returns the attributes that are kept; equal sets share their memory.
+    fn shared_xattrs(&mut self, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Xattrs, Fault> {
+        let xattrs = xattr::filter(xattrs)?;
+        if let Some(shared) = self.xattrs.get(&xattrs) {
+            return Ok(shared.clone());
+        }
+        for (name, value) in xattrs.iter() {
+            self.budget.charge(size_of_val(&(name, value)) as u64)?;
+            self.budget.charge_allocation(name.len())?;
+            self.budget.charge_allocation(value.len())?;
+        }
+        // The set itself, and its place in the table.
+        self.budget.charge_allocation(4 * size_of::<Xattrs>())?;
+        self.xattrs.insert(xattrs.clone());
+        Ok(xattrs)
     }
 }
 

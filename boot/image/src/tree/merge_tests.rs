@@ -195,6 +195,12 @@ fn names_paths_and_depth_are_bounded() {
     let name = |length: usize| "n".repeat(length);
     assert!(files_of(&[Archive::of([Member::file(name(255), "")])]).is_ok());
     assert_eq!(fault(&[Archive::of([Member::file(name(256), "")])]), Fault::NameTooLong);
+    for length in 251..=255 {
+        let upper = Archive::of([Member::file(format!(".wh.{}", name(length)), "")]);
+        let files = files_of(&[Archive::of([Member::file(name(length), "")]), upper]).unwrap();
+        assert_eq!(names(&files), [""], "whiteout of a name of {length} bytes");
+    }
+    assert_eq!(fault(&[Archive::of([Member::file(format!(".wh.{}", name(256)), "")])]), Fault::NameTooLong);
     assert_eq!(fault(&[Archive::of([Member::file("a/".repeat(2048), "")])]), Fault::PathTooLong);
     assert_eq!(fault(&[Archive::of([Member::file(name(65536), "")])]), Fault::PathTooLong);
     assert_eq!(fault(&[Archive::of([Member::file("a/".repeat(1500) + "x", "")])]), Fault::TooDeep);
@@ -236,7 +242,7 @@ fn number_of_entries_is_bounded() {
     let one = member.bytes()[..512].to_vec();
     let bytes = one.repeat(limits::MAX_ENTRIES as usize + 1);
     let directory = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(directory.path()).unwrap());
+    let mut merge = Merge::new(Spool::create(directory.path()).unwrap(), Arc::default());
     let result = merge.layer(bytes.as_slice(), |_| {});
     assert!(matches!(result, Err(MergeError::Entry { fault: Fault::TooManyEntries, .. })), "{result:?}");
 }
@@ -257,4 +263,45 @@ fn steps_of_links_and_whiteouts_are_bounded() {
 fn error_is_one_line_that_names_the_entry() {
     let error = files_of(&[Archive::of([Member::file("a\n\x1b[31mb/../x", "")])]).unwrap_err().to_string();
     assert_eq!(error, r"entry `a\n\x1b[31mb/../x`: its name contains `..`");
+}
+
+#[test]
+fn mode_of_a_symbolic_link_is_that_of_linux() {
+    let files = files_of(&[Archive::of([Member::symlink("l", "t").mode(0o600)])]).unwrap();
+    assert_eq!(files["/l"].mode, 0o120_777);
+}
+
+#[test]
+fn memory_is_bounded_by_what_entries_imply() {
+    let over = Fault::Memory(crate::OverBudget);
+    // Each entry implies many directories.
+    let deep = (0..200).map(|n| Member::file(format!("{n}/{}x", "d/".repeat(1000)), ""));
+    assert_eq!(fault(&[Archive::of(deep)]), over);
+    // Each has many attributes, all of them different.
+    let attributes = (0..200).map(|n| {
+        (0..2000)
+            .fold(Member::file(format!("{n}"), ""), |member, k| member.pax(&format!("SCHILY.xattr.user.{n}.{k}"), "x"))
+    });
+    assert_eq!(fault(&[Archive::of(attributes)]), over);
+    let same = (0..400).map(|n| {
+        (0..200).fold(Member::file(format!("{n}"), ""), |member, k| member.pax(&format!("SCHILY.xattr.user.{k}"), "x"))
+    });
+    assert!(files_of(&[Archive::of(same)]).is_ok(), "equal sets of attributes are stored once");
+    let links = (0..4000).map(|n| Member::symlink(format!("{n}"), "t".repeat(4000)));
+    assert_eq!(fault(&[Archive::of(links)]), over);
+    let names = (0..9000).map(|n| Member::file(format!("{n:0255}"), ""));
+    assert!(files_of(&[Archive::of(names)]).is_ok());
+    let names = (0..19_000).map(|n| Member::file(format!("{n:0255}"), ""));
+    assert_eq!(fault(&[Archive::of(names)]), over);
+}
+
+#[test]
+fn zeros_read_back_and_take_no_space() {
+    let mut content = vec![0; 3 << 20];
+    content[1 << 20] = 7;
+    let layers = [Archive::of([Member::file("a", &content), Member::file("z", vec![0; 2 << 20])]).bytes()];
+    let image = crate::testing::image_of(&layers).unwrap();
+    assert!(image.len() < 100_000, "{}", image.len());
+    let files = crate::testing::read_back(&image);
+    assert_eq!((files["/a"].content == content, files["/z"].content == vec![0; 2 << 20]), (true, true));
 }

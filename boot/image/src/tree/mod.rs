@@ -4,6 +4,7 @@
 //! recursion.
 
 mod fault;
+mod holes;
 mod merge;
 mod path;
 mod xattr;
@@ -14,13 +15,27 @@ pub use fault::Fault;
 pub(crate) use merge::Merge;
 pub use merge::MergeError;
 
+use crate::budget::Budget;
 use crate::limits;
 use crate::tar::Time;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Memory of a node, with its place in the plan of the root disk.
+const NODE_BYTES: u64 = size_of::<Node>() as u64 + 100;
+/// Memory of a name in a directory, besides the name: nodes of the map are at least half full.
+const CHILD_BYTES: u64 = 2 * (size_of::<Box<[u8]>>() + size_of::<Child>()) as u64;
+/// The map's first node has room for eleven names.
+const FIRST_CHILD_BYTES: u64 = 6 * CHILD_BYTES;
+/// Names above which a directory's encoded form counts.
+const LARGE_DIRECTORY: usize = 4096;
+/// Memory of a name in the encoded form, besides the name.
+const ENCODED_CHILD_BYTES: u64 = 64;
 
 /// The nodes of all layers. Replaced ones are kept: the number of entries is bounded.
 pub(crate) struct Tree {
     nodes: Vec<Node>,
+    budget: Arc<Budget>,
     /// Names visited so far, bounded by [`limits::MAX_STEPS`].
     steps: u64,
 }
@@ -52,8 +67,8 @@ pub(crate) struct Metadata {
     pub xattrs: Xattrs,
 }
 
-/// Full names and values, sorted by name.
-pub(crate) type Xattrs = Box<[(Box<[u8]>, Box<[u8]>)]>;
+/// Full names and values, sorted by name. Equal sets are shared.
+pub(crate) type Xattrs = Arc<[(Box<[u8]>, Box<[u8]>)]>;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
@@ -95,8 +110,8 @@ impl Tree {
     pub(crate) const ROOT: NodeId = NodeId(0);
 
     /// Starts with a root that all users may read.
-    pub(crate) fn new() -> Self {
-        Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })], steps: 0 }
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Self { nodes: vec![Node::directory(Metadata { mode: 0o755, ..Metadata::default() })], budget, steps: 0 }
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &Node {
@@ -108,11 +123,12 @@ impl Tree {
         self.nodes.len()
     }
 
-    fn add(&mut self, node: Node) -> NodeId {
+    fn add(&mut self, node: Node) -> Result<NodeId, Fault> {
+        self.budget.charge(NODE_BYTES)?;
         // The limit on entries keeps the number of nodes far below 2^32.
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(node);
-        id
+        Ok(id)
     }
 
     /// The names in `id`, or `None` if it is not a directory.
@@ -136,25 +152,33 @@ impl Tree {
 
     /// Adds `node` as `name` in `directory`. A directory that replaces a directory keeps its
     /// children.
-    fn put(&mut self, directory: NodeId, name: &[u8], node: Node, layer: u32) {
+    fn put(&mut self, directory: NodeId, name: &[u8], node: Node, layer: u32) -> Result<(), Fault> {
         let old = self.child(directory, name).filter(|old| self.children(*old).is_some());
         let id = match (old, &node.content) {
             (Some(old), Content::Directory(_)) => {
                 self.nodes[old.index()].metadata = node.metadata;
                 old
             }
-            _ => self.add(node),
+            _ => self.add(node)?,
         };
-        self.link(directory, name, id, layer);
+        self.link(directory, name, id, layer)
     }
 
     /// Adds an existing node as `name` in `directory`, replacing the node with that name.
-    fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) {
+    fn link(&mut self, directory: NodeId, name: &[u8], node: NodeId, layer: u32) -> Result<(), Fault> {
+        let budget = self.budget.clone();
         let children = self.children_mut(directory).expect("names are added to directories only");
-        match children.get_mut(name) {
-            Some(child) => *child = Child { node, layer },
-            None => drop(children.insert(name.into(), Child { node, layer })),
+        if let Some(child) = children.get_mut(name) {
+            *child = Child { node, layer };
+            return Ok(());
         }
+        let first = if children.is_empty() { FIRST_CHILD_BYTES } else { 0 };
+        // A directory is encoded in memory before it is written, which counts for large ones.
+        let encoded = if children.len() < LARGE_DIRECTORY { 0 } else { name.len() as u64 + ENCODED_CHILD_BYTES };
+        budget.charge(CHILD_BYTES + first + encoded)?;
+        budget.charge_allocation(name.len())?;
+        children.insert(name.into(), Child { node, layer });
+        Ok(())
     }
 
     /// Removes the entries of layers before `layer` from `directory`, at any depth. The depth of

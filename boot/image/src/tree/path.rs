@@ -3,6 +3,7 @@
 //! paths.
 
 use super::fault::Fault;
+use super::merge::WHITEOUT;
 use super::{Content, Metadata, Node, NodeId, Tree};
 use crate::limits;
 
@@ -23,7 +24,10 @@ pub(super) fn names(path: &[u8]) -> Result<Vec<&[u8]>, Fault> {
         match name {
             b"" | b"." => {}
             b".." => return Err(Fault::DotDot),
-            name if name.len() > limits::MAX_NAME_LENGTH => return Err(Fault::NameTooLong),
+            // A whiteout hides a name of any length, and is never a file itself.
+            name if name.strip_prefix(WHITEOUT).unwrap_or(name).len() > limits::MAX_NAME_LENGTH => {
+                return Err(Fault::NameTooLong);
+            }
             name => names.push(name),
         }
     }
@@ -56,8 +60,8 @@ impl Tree {
                     if name.len() > limits::MAX_NAME_LENGTH {
                         return Err(Fault::NameTooLong);
                     }
-                    let id = self.add(Node::directory(Metadata { mode: 0o755, ..Metadata::default() }));
-                    self.link(here, &name, id, layer);
+                    let id = self.add(Node::directory(Metadata { mode: 0o755, ..Metadata::default() }))?;
+                    self.link(here, &name, id, layer)?;
                     id
                 }
             };

@@ -28,7 +28,7 @@ impl Coracle {
         let run = self.product.start(&["--scratch", "tmpfs"], image, &["true"])?;
         let result: Value = run.finish()?;
         let digest = result["digests"]["image"].as_str().context("the result has no image digest")?.replace(':', "-");
-        let path = self.product.cache().join("coracle/images/v1").join(digest).join("root.erofs");
+        let path = self.product.cache().join("coracle/images/v2").join(digest).join("root.erofs");
         ensure!(path.is_file(), "{} does not exist", path.display());
         Ok(path)
     }

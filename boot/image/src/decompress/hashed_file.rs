@@ -1,30 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The file of a layer, plain or compressed, which is hashed while it is read.
+//! A file that is hashed while it is read, such as that of a layer.
 
 use crate::digest::{Digest, Hasher};
-use crate::source::Blob;
 use crate::tar::{FileSection, read_buffered};
 use std::io::{self, BufRead, Read};
 
-const READ_BUF_SIZE: usize = 256 << 10;
-
 /// Reads a file once, front to back, and computes its digest.
-pub(super) struct BlobReader {
+pub(crate) struct HashedFile {
     section: FileSection,
     hasher: Option<Hasher>,
     /// Bytes of the section's buffer that are hashed but not consumed.
     hashed: usize,
-    pub(super) consumed: u64,
+    pub(crate) consumed: u64,
 }
 
-impl BlobReader {
-    /// Reads `blob`, hashed with the algorithm of `digest` if there is one.
-    pub(super) fn new(blob: &Blob, digest: Option<&Digest>) -> Self {
-        Self { section: blob.section(READ_BUF_SIZE), hasher: digest.map(Digest::hasher), hashed: 0, consumed: 0 }
+impl HashedFile {
+    /// Reads `section`, hashed with the algorithm of `digest` if there is one.
+    pub(crate) fn new(section: FileSection, digest: Option<&Digest>) -> Self {
+        Self { section, hasher: digest.map(Digest::hasher), hashed: 0, consumed: 0 }
     }
 
     /// Reads the rest and returns the digest of the file.
-    pub(super) fn finish(mut self) -> io::Result<Option<Digest>> {
+    pub(crate) fn finish(mut self) -> io::Result<Option<Digest>> {
         loop {
             let count = self.fill_buf()?.len();
             if count == 0 {
@@ -35,7 +32,7 @@ impl BlobReader {
     }
 }
 
-impl BufRead for BlobReader {
+impl BufRead for HashedFile {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let bytes = self.section.fill_buf()?;
         // The section refills only when it is empty, so either all of the bytes are new or none is.
@@ -55,7 +52,7 @@ impl BufRead for BlobReader {
     }
 }
 
-impl Read for BlobReader {
+impl Read for HashedFile {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, into)
     }
