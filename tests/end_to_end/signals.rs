@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Signals to the process reach the workload, as the contract's table defines.
 
-use coracle_tests::{Case, Running, TestDir, case, image};
+use coracle_tests::{Case, Running, TestDir, case, compile, file_system, image};
 use rustix::process::Signal;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,7 +16,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, init_option_lets_term_end_a_workload),
         case!(Full, int_is_forwarded_as_int),
         case!(Full, second_int_is_like_term),
-        case!(Full, hup_usr1_usr2_and_quit_are_forwarded),
+        case!(Smoke, every_signal_but_kill_and_stop_reaches_the_workload),
+        case!(Full, init_option_forwards_every_signal),
         case!(Smoke, run_beyond_its_time_ends_with_timeout),
         case!(Full, kill_leaves_nothing_behind),
         case!(Full, stopped_and_continued_run_goes_on),
@@ -107,14 +109,59 @@ fn second_int_is_like_term() {
     run.finish().assert_status(4).assert_reason("stopped").assert_stdout("up\nint\nterm\n");
 }
 
-fn hup_usr1_usr2_and_quit_are_forwarded() {
-    let dir = TestDir::new();
-    let traps = "for s in HUP USR1 USR2 QUIT; do trap \"echo got $s\" $s; done; trap 'exit 0' TERM";
-    let mut run = waiting_shell(&dir, &[], traps);
-    for (signal, name) in [(Signal::HUP, "HUP"), (Signal::USR1, "USR1"), (Signal::USR2, "USR2"), (Signal::QUIT, "QUIT")]
-    {
-        run.signal(signal);
-        run.wait_for_stdout(&format!("got {name}\n"));
+/// A machine `m` whose workload prints the number of each signal that arrives, until TERM.
+fn recorder(dir: &TestDir, options: &[&str]) -> Running {
+    let disk = dir.file("root.ext4");
+    file_system(&disk, 16, &[(&compile("signal_recorder"), "/signal_recorder")]);
+    let disk = disk.display().to_string();
+    let root = ["--name", "m", "--scratch", "tmpfs", "--rootfs", &disk];
+    let mut run = dir.start(&[options, &root, &["/signal_recorder"]].concat());
+    run.wait_for_stdout("up\n");
+    run
+}
+
+/// Sends a signal, real-time ones and the C library's included, from another process, and waits until `process` prints it.
+fn send_and_await(process: &mut Running, signal: u8) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", process.pid())]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "signal {signal} cannot be sent");
+    process.wait_for_stdout(&format!("signal {signal}.\n"));
+}
+
+/// What arrived, in order, without the first line.
+fn arrived(stdout: &str) -> Vec<u8> {
+    let number = |line: &str| line.strip_prefix("signal ")?.strip_suffix('.')?.parse().ok();
+    stdout.lines().filter_map(number).collect()
+}
+
+fn every_signal_but_kill_and_stop_reaches_the_workload() {
+    let dir = TestDir::new().keeping_machines();
+    let mut run = recorder(&dir, &[]);
+    let all = (1..=64).filter(|signal| ![9, 15, 19].contains(signal));
+    all.clone().for_each(|signal| send_and_await(&mut run, signal));
+    let by_name: [u8; 6] = [3, 17, 32, 33, 34, 64];
+    for signal in by_name {
+        dir.verb("kill", &["-s", &signal.to_string(), "m"]).finish().assert_status(0);
+    }
+    let mut exec = dir.verb("exec", &["m", "/signal_recorder"]).start();
+    exec.wait_for_stdout("up\n");
+    let to_exec = [2, 17, 18, 20, 21, 32, 34, 64];
+    to_exec.iter().for_each(|signal| send_and_await(&mut exec, *signal));
+    exec.signal(Signal::TERM);
+    let exec = exec.finish();
+    exec.assert_status(0);
+    assert_eq!(arrived(&exec.stdout_text()), [&to_exec[..], &[15]].concat(), "{}", exec.report());
+    run.signal(Signal::TERM);
+    let run = run.finish();
+    run.assert_status(0).assert_reason("stopped");
+    let expected: Vec<u8> = all.chain(by_name).chain([15]).collect();
+    assert_eq!(arrived(&run.stdout_text()), expected, "{}", run.report());
+}
+
+fn init_option_forwards_every_signal() {
+    let dir = TestDir::new().keeping_machines();
+    let mut run = recorder(&dir, &["--init"]);
+    for signal in [1, 3, 10, 12, 17, 18, 20, 21, 22, 28, 32, 34, 64] {
+        send_and_await(&mut run, signal);
     }
     run.signal(Signal::TERM);
     run.finish().assert_status(0).assert_reason("stopped");

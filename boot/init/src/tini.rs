@@ -3,7 +3,9 @@
 //! process group of its own, in the foreground of the terminal if there is one, forwards every
 //! signal, reaps orphans, and ends with the workload's status, or 128 + n if signal n ended it.
 
-use crate::freestanding::system_call::{StringArray, block_signals, execute, exit, fork, send_signal, take_signal};
+use crate::freestanding::system_call::{
+    StringArray, Taken, block_signals, execute, exit, fork, send_signal, take_signal,
+};
 use crate::freestanding::{Line, stderr, stdin};
 use core::ffi::CStr;
 use rustix::fd::{AsFd, OwnedFd};
@@ -49,13 +51,15 @@ fn fail(program: &CStr, errno: Errno) -> ! {
 fn supervise(workload: Pid, pidfd: &OwnedFd) -> ! {
     let mut more_to_reap = false;
     loop {
-        match take_signal(!more_to_reap) {
-            Ok(SIGCHLD) => more_to_reap = true,
+        if let Ok(Taken { signal, by_kernel }) = take_signal(!more_to_reap) {
+            // A child's may have been merged with one that another process sent.
+            more_to_reap |= signal == SIGCHLD;
             // Terminal stops are meant for the foreground process group, which this process is not
             // in.
-            Ok(SIGTTIN | SIGTTOU) | Err(_) => {}
-            // The workload may have ended already; its SIGCHLD follows.
-            Ok(signal) => _ = send_signal(pidfd.as_fd(), signal),
+            if !(by_kernel && [SIGCHLD, SIGTTIN, SIGTTOU].contains(&signal)) {
+                // The workload may have ended already; its SIGCHLD follows.
+                let _ = send_signal(pidfd.as_fd(), signal);
+            }
         }
         if more_to_reap {
             more_to_reap = reap(workload);

@@ -21,7 +21,13 @@ fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
-extern "C" fn handle(_: libc::c_int) {
+extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid `info`; its sender is set for this code.
+    let is_kick = unsafe { (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid() };
+    if !is_kick {
+        pass_on(signal);
+        return;
+    }
     let run = RUN.get();
     if !run.is_null() {
         // SAFETY: the pointer is set while this thread owns the vCPU, and cleared before the
@@ -31,15 +37,30 @@ extern "C" fn handle(_: libc::c_int) {
     }
 }
 
-/// Installs the signal handler. Called before the first vCPU thread starts.
+/// Another process sent the signal to this process, not to this thread: the main thread, which
+/// blocks it, gets it.
+fn pass_on(signal: libc::c_int) {
+    // SAFETY: the calls take no pointers and are async-signal-safe; `errno` is the interrupted
+    // code's afterwards.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let process = libc::getpid();
+        libc::syscall(libc::SYS_tgkill, process, process, signal);
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Installs the signal handler. Called before the first vCPU thread starts. The main thread must
+/// block the signal: what another process sends is passed on to it.
 ///
 /// # Errors
 /// `sigaction` failed.
 pub fn install_kick_handler() -> Result<(), std::io::Error> {
-    // SAFETY: all-zero bytes are a valid `sigaction`: no flags, empty mask.
+    // SAFETY: all-zero bytes are a valid `sigaction`: an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handle as *const () as usize;
-    // SAFETY: `action` is initialised, and `handle` is async-signal-safe: one store.
+    action.sa_flags = libc::SA_SIGINFO;
+    // SAFETY: `action` is initialised, and `handle` is async-signal-safe.
     if unsafe { libc::sigaction(signal(), &raw const action, null_mut()) } != 0 {
         return Err(std::io::Error::last_os_error());
     }

@@ -140,8 +140,8 @@ impl Client {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if let Some(signal) = ending.read().and_then(|signal| u8::try_from(signal).ok()) {
-                return Ok(Some(signal));
+            if let Some(signal) = ending.read() {
+                return Ok(Some(signal.number));
             }
         }
     }

@@ -5,7 +5,7 @@
 use super::detach_keys::{DetachKeys, Typed};
 use super::frame::{self, ControlMessage, Exit, FrameReader, FrameTooLong};
 use super::outbox::Outbox;
-use crate::host::signals::Signals;
+use crate::host::signals::{ReceivedSignal, Signals};
 use crate::host::terminal::{RawTerminal, window_size};
 use guest_protocol::run_spec::WindowSize;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -162,24 +162,28 @@ fn wait(socket: &UnixStream, is_sending: bool, has_input: bool, signals: &Signal
 
 /// Forwards pending signals. Returns one that ends the relay instead.
 fn relay_signals(signals: &Signals, streams: &Streams, outbox: &mut Outbox) -> Option<u8> {
-    while let Some(signal) = signals.read() {
-        match (signal, &streams.terminal, u8::try_from(signal)) {
-            (libc::SIGWINCH, terminal, _) => {
+    while let Some(ReceivedSignal { number, by_kernel }) = signals.read() {
+        match (number.into(), &streams.terminal) {
+            (libc::SIGWINCH, terminal) => {
                 if (terminal.is_some() || streams.redraw)
                     && let Some(size) = own_size()
                 {
                     push(outbox, &resize(size));
                 }
+                if by_kernel {
+                    continue;
+                }
             }
-            (libc::SIGCONT, terminal, _) => {
-                // A terminal that is gone needs no modes.
-                let _ = terminal.as_ref().map(RawTerminal::reapply);
-            }
-            (_, _, Ok(signal)) if streams.forward_signals => {
-                push(outbox, &frame::encode_json(&ControlMessage::Signal(signal)));
-            }
-            (_, _, Ok(signal)) => return Some(signal),
-            (_, _, Err(_)) => {}
+            // A terminal that is gone needs no modes.
+            (libc::SIGCONT, Some(terminal)) => drop(terminal.reapply()),
+            _ => {}
+        }
+        match i32::from(number) {
+            _ if streams.forward_signals => push(outbox, &frame::encode_json(&ControlMessage::Signal(number))),
+            // Without a handler they do not end a process.
+            libc::SIGWINCH | libc::SIGCONT | libc::SIGCHLD | libc::SIGURG => {}
+            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {}
+            _ => return Some(number),
         }
     }
     None

@@ -68,8 +68,8 @@ pub(crate) fn interruptible<T: Send + 'static, M: Meanwhile>(
         let mut events = [EpollEvent::default(); 3];
         // EINTR is a turn without a ready source.
         let count = epoll.wait(timeout, &mut events).unwrap_or_default();
-        if let Some(signal) = ending.read().and_then(|signal| u8::try_from(signal).ok()) {
-            return Ok(Outcome::Signalled(signal));
+        if let Some(signal) = ending.read() {
+            return Ok(Outcome::Signalled(signal.number));
         }
         if events[..count].iter().any(|event| event.data() == DONE) {
             let outcome = from_thread.recv().expect("the thread sends before it closes its pipe");

@@ -182,15 +182,23 @@ pub(crate) fn block_signals(all: bool) {
     let _ = unsafe { call(RT_SIGPROCMASK, [SIG_SETMASK, (&raw const set) as usize, 0, SIGNAL_SET_SIZE, 0]) };
 }
 
+/// A signal that was pending.
+pub(crate) struct Taken {
+    pub(crate) signal: u8,
+    /// It is the kernel's: of a child, of the terminal.
+    pub(crate) by_kernel: bool,
+}
+
 /// Takes one of the blocked signals. Without `wait`, fails with `EAGAIN` if none is pending.
-pub(crate) fn take_signal(wait: bool) -> Result<u8, Errno> {
-    let set = !0_u64;
-    let no_time = [0_u64; 2];
+pub(crate) fn take_signal(wait: bool) -> Result<Taken, Errno> {
+    // `siginfo_t`: `si_code` is the third member.
+    let (mut info, set, no_time) = ([0_i32; 32], !0_u64, [0_u64; 2]);
     let timeout = if wait { null() } else { &raw const no_time };
-    // SAFETY: reads a set of the stated size and, unless null, a `struct timespec`; the pointer to
-    // further information is null.
-    unsafe { call(RT_SIGTIMEDWAIT, [(&raw const set) as usize, 0, timeout as usize, SIGNAL_SET_SIZE, 0]) }
-        .map(|signal| signal as u8)
+    let pointers = [(&raw const set) as usize, info.as_mut_ptr() as usize, timeout as usize];
+    // SAFETY: reads a set of the stated size and, unless null, a `struct timespec`; writes a
+    // `siginfo_t`, which has 128 bytes.
+    let signal = unsafe { call(RT_SIGTIMEDWAIT, [pointers[0], pointers[1], pointers[2], SIGNAL_SET_SIZE, 0]) }?;
+    Ok(Taken { signal: signal as u8, by_kernel: info[2] > 0 })
 }
 
 /// The monotonic clock. rustix would look for the vDSO, whose address it reads from a file that is

@@ -276,6 +276,7 @@ impl Monitor<'_> {
                 self.input.push(&bytes);
                 self.feed_input();
             }
+            ClientFrame::Signal(_) if self.control_port.has_backlog() => {}
             ClientFrame::Signal(signal) => self.feed(Event::Kill(signal)),
             ClientFrame::Resize(size) => self.feed(Event::WindowSize(size)),
         }

@@ -12,6 +12,9 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 /// their input together are less.
 const MAX_OUTGOING_BYTES: usize = 16 << 20;
 
+/// Bytes that may wait when another signal is added: some ten thousand signals.
+const MAX_SIGNAL_BACKLOG: usize = 64 << 10;
+
 /// Result of one read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
@@ -68,6 +71,11 @@ impl ControlPort {
     /// Whether PID 1 has stopped reading.
     pub(super) fn is_stalled(&self) -> bool {
         self.outgoing.len() > MAX_OUTGOING_BYTES
+    }
+
+    /// Whether so much waits that signals are not added to it.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.outgoing.len() > MAX_SIGNAL_BACKLOG
     }
 
     /// Writes as much as the port takes. `epoll` reports when it takes more.

@@ -22,6 +22,7 @@ use super::build::Machine;
 use super::run::{RunContext, stop_loops};
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::host::panics;
+use crate::host::signals::ReceivedSignal;
 use crate::host::terminal::window_size;
 use crate::machine::supervisor::{Action, Event, Supervisor};
 use crate::state::end::End;
@@ -38,6 +39,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 /// Bytes read from the control port in one turn.
 const CONTROL_BUF_SIZE: usize = 16 << 10;
+/// Signals read in one turn: they may come faster than they are forwarded.
+const MAX_SIGNALS_PER_TURN: usize = 64;
 /// For the console's loop to end, before the last messages are read.
 const CONSOLE_STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Reads of the control port after the vCPUs have stopped. Its socket buffers hold less.
@@ -187,18 +190,26 @@ impl<'a> Monitor<'a> {
     }
 
     fn on_signals(&mut self) {
-        while let Some(signal) = self.context.signals.read() {
-            match (signal, &self.context.terminal) {
-                (libc::SIGWINCH, _) => {
-                    if let Ok(size) = window_size(std::io::stdin()) {
-                        self.feed(Event::WindowSize(size));
-                    }
-                }
-                (libc::SIGCONT, Some(terminal)) => {
-                    // It fails if the terminal is gone.
-                    let _ = terminal.reapply();
-                }
-                _ => self.feed(Event::HostSignal(signal)),
+        for _ in 0..MAX_SIGNALS_PER_TURN {
+            let Some(ReceivedSignal { number, by_kernel }) = self.context.signals.read() else { return };
+            let signal = i32::from(number);
+            if signal == libc::SIGWINCH
+                && let Ok(size) = window_size(std::io::stdin())
+            {
+                self.feed(Event::WindowSize(size));
+            }
+            if signal == libc::SIGCONT
+                && let Some(terminal) = &self.context.terminal
+            {
+                // It fails if the terminal is gone.
+                let _ = terminal.reapply();
+            }
+            // The size of the terminal is not a message to the workload, whose own terminal may be another.
+            let is_resize = signal == libc::SIGWINCH && by_kernel;
+            // As signals beyond a process's limit are lost. The others end the run, in time.
+            let is_lost = self.control_port.has_backlog() && !matches!(signal, libc::SIGTERM | libc::SIGINT);
+            if !is_resize && !is_lost {
+                self.feed(Event::HostSignal(signal));
             }
         }
     }

@@ -50,9 +50,12 @@ const SIGHUP: u8 = 1;
 const SIGINT: u8 = 2;
 const SIGQUIT: u8 = 3;
 const SIGKILL: u8 = 9;
-const SIGUSR1: u8 = 10;
-const SIGUSR2: u8 = 12;
 const SIGTERM: u8 = 15;
+const SIGSTOP: u8 = 19;
+const FIRST_REAL_TIME: u8 = 32;
+const MAX_SIGNAL: u8 = 64;
+/// Signals that wait for the workload: more than there are standard ones.
+const MAX_KEPT_SIGNALS: usize = 128;
 
 /// What is fixed for the whole run.
 #[derive(Clone, Debug)]
@@ -332,12 +335,22 @@ impl Supervisor {
                 self.stop.interrupted = true;
                 self.send(ToGuest::Signal(signal));
             }
-            SIGHUP | SIGQUIT => self.send(ToGuest::Signal(signal)),
-            // One of each: standard signals do not queue in a process either.
-            SIGUSR1 | SIGUSR2 if before_the_workload && self.pending.contains(&ToGuest::Signal(signal)) => {}
-            SIGUSR1 | SIGUSR2 if before_the_workload => self.pending.push(ToGuest::Signal(signal)),
-            SIGUSR1 | SIGUSR2 => self.send(ToGuest::Signal(signal)),
-            _ => {}
+            // No process receives these.
+            0 | SIGKILL | SIGSTOP => {}
+            _ if signal > MAX_SIGNAL => {}
+            _ if before_the_workload => self.keep_signal(signal),
+            _ => self.send(ToGuest::Signal(signal)),
+        }
+    }
+
+    /// Keeps a signal until the workload runs, as the kernel keeps one that is pending: standard
+    /// signals once each.
+    fn keep_signal(&mut self, signal: u8) {
+        let message = ToGuest::Signal(signal);
+        let is_kept = signal < FIRST_REAL_TIME && self.pending.contains(&message);
+        let kept = self.pending.iter().filter(|message| matches!(message, ToGuest::Signal(_))).count();
+        if !is_kept && kept < MAX_KEPT_SIGNALS {
+            self.pending.push(message);
         }
     }
 

@@ -9,6 +9,7 @@ use guest_protocol::protocol::FailureKind;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const USR1: i32 = 10;
+const USR2: u8 = 12;
 const TERM: i32 = 15;
 const INT: i32 = 2;
 const STOP: Event<'_> = Event::Stop { grace: None, signal: None };
@@ -102,11 +103,11 @@ fn signal_before_the_workload_ends_with_its_status() {
 
 #[test]
 fn term_sends_the_stop_signal_and_keeps_the_workloads_status() {
-    let mut supervisor = running_with(Settings { stop_signal: SIGUSR2, ..settings() });
+    let mut supervisor = running_with(Settings { stop_signal: USR2, ..settings() });
     let actions = supervisor.on(Event::HostSignal(TERM));
     assert_eq!(
         actions,
-        [Action::Stopping, sent(ToGuest::Signal(SIGUSR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
+        [Action::Stopping, sent(ToGuest::Signal(USR2)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
     let (end, power_cut) = end_of(&receive(&mut supervisor, &ended(WorkloadEnd::Exited(42), 0, 0)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Stopped, 42, true));
@@ -148,14 +149,26 @@ fn first_int_is_not_a_request_to_stop() {
 }
 
 #[test]
-fn other_signals_are_forwarded_if_known() {
+fn every_other_signal_but_kill_and_stop_is_forwarded() {
     let mut supervisor = running();
-    for signal in [1_u8, 3, 10, 12] {
+    for signal in (1..=64_u8).filter(|signal| ![2, 9, 15, 19].contains(signal)) {
         assert_eq!(supervisor.on(Event::HostSignal(signal.into())), [sent(ToGuest::Signal(signal))]);
     }
-    for signal in [0, 9, 17, 18, 28, -1, 1000] {
+    for signal in [0, 9, 19, 65, 255, -1, 1000] {
         assert_eq!(supervisor.on(Event::HostSignal(signal)), []);
     }
+}
+
+#[test]
+fn early_signals_are_kept_as_pending_ones_are() {
+    let mut supervisor = started(settings());
+    for signal in [17, 64, 17, 64, 18].into_iter().chain([40; 1000]) {
+        assert_eq!(supervisor.on(Event::HostSignal(signal)), []);
+    }
+    let running = receive(&mut supervisor, &ToHost::Running);
+    let first: Vec<_> = [17, 64, 64, 18, 40].map(|signal| sent(ToGuest::Signal(signal))).into();
+    assert_eq!(running[2..7], first);
+    assert_eq!(running.len(), 2 + MAX_KEPT_SIGNALS);
 }
 
 #[test]
@@ -173,7 +186,7 @@ fn early_events_reach_the_guest_when_it_takes_them() {
     let streams = [sent(ToGuest::StdinEnd { bytes: 5 }), sent(ToGuest::OutputClosed { stderr: true })];
     assert_eq!(hello[2..], streams);
     let running = receive(&mut supervisor, &ToHost::Running);
-    assert_eq!(running[2..], [sent(ToGuest::Signal(SIGUSR1))], "one of each");
+    assert_eq!(running[2..], [sent(ToGuest::Signal(USR1 as u8))], "one of each");
 }
 
 #[test]
