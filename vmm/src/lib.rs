@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod host;
 mod machine;
+mod network;
 mod run;
 mod state;
 

@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::exec::ExecSpec;
-use crate::run_spec::{Interface, Root, System, TmpfsMount, Upper};
+use crate::run_spec::{Address, Host, Interface, Resolver, Root, Route, System, TmpfsMount, Upper};
+use alloc::vec;
+use core::net::{IpAddr, Ipv6Addr};
 use proptest::prelude::*;
 
 fn spec() -> impl Strategy<Value = RunSpec> {
@@ -23,15 +25,32 @@ fn spec() -> impl Strategy<Value = RunSpec> {
                 read_only,
             }
         });
-    let interface = (any::<[u8; 6]>(), any::<Option<([u8; 4], u8)>>(), any::<Option<[u8; 4]>>())
-        .prop_map(|(mac, address, gateway)| Interface { mac, address, gateway });
+    let address = (any::<IpAddr>(), any::<u8>()).prop_map(|(address, prefix)| Address { address, prefix });
+    let interface = (any::<[u8; 6]>(), text(), any::<Option<u16>>(), address, any::<Option<IpAddr>>()).prop_map(
+        |(mac, name, mtu, address, gateway)| Interface {
+            mac,
+            name,
+            mtu,
+            addresses: vec![address; usize::from(mac[0] % 3)],
+            routes: vec![Route { destination: address, gateway }],
+            dhcp: mac[1] > 127,
+        },
+    );
     let window =
         prop::option::of((any::<u16>(), any::<u16>()).prop_map(|(rows, columns)| WindowSize { rows, columns }));
     (texts(), texts(), text(), text(), window, any::<(bool, bool)>(), root, prop::collection::vec(interface, 0..3))
         .prop_map(|(arguments, environment, user, hostname, terminal, (stdin, init), root, interfaces)| RunSpec {
             tmpfs: arguments.iter().map(|path| TmpfsMount { path: path.clone(), options: user.clone() }).collect(),
-            extra_hosts: environment.clone(),
-            resolv_conf: hostname.clone(),
+            extra_hosts: environment
+                .iter()
+                .map(|names| Host { address: Ipv6Addr::LOCALHOST.into(), names: names.clone() })
+                .collect(),
+            resolver: Resolver {
+                servers: interfaces.iter().flat_map(|interface| &interface.addresses).map(|a| a.address).collect(),
+                search: arguments.clone(),
+                options: environment.clone(),
+            },
+            sysctls: environment.iter().map(|name| (name.clone(), hostname.clone())).collect(),
             working_directory: user.clone(),
             arguments,
             environment,

@@ -5,6 +5,7 @@
 use crate::health::HealthCheck;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Everything that PID 1 needs to run one workload.
@@ -36,10 +37,13 @@ pub struct RunSpec {
     pub root: Root,
     /// Further file systems to mount, in order (`--tmpfs`).
     pub tmpfs: Vec<TmpfsMount>,
-    /// Contents of `/etc/resolv.conf`; empty leaves the image's file alone.
-    pub resolv_conf: String,
-    /// Lines added to `/etc/hosts` after those for localhost and the host name.
-    pub extra_hosts: Vec<String>,
+    /// What `/etc/resolv.conf` gets. Without a server, search list and option the image's file is
+    /// left alone.
+    pub resolver: Resolver,
+    /// Lines added to `/etc/hosts` after those for localhost and the host name (`--add-host`).
+    pub extra_hosts: Vec<Host>,
+    /// Written in the workload's namespaces: name as in `sysctl(8)`, and value (`--sysctl`).
+    pub sysctls: Vec<(String, String)>,
     /// Network interfaces, found by MAC address.
     pub interfaces: Vec<Interface>,
     /// When the workload counts as ready.
@@ -111,15 +115,59 @@ pub struct TmpfsMount {
     pub options: String,
 }
 
-/// A network interface and its static configuration.
+/// Contents of `/etc/resolv.conf`, `resolv.conf(5)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Name servers, in the order in which they are asked.
+    pub servers: Vec<IpAddr>,
+    /// Domains that are tried for short names.
+    pub search: Vec<String>,
+    /// `options`, like `ndots:2`.
+    pub options: Vec<String>,
+}
+
+/// One line of `/etc/hosts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// What the names resolve to.
+    pub address: IpAddr,
+    /// One name, or several separated by blanks.
+    pub names: String,
+}
+
+/// A network interface and its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Identifies the device.
     pub mac: [u8; 6],
-    /// IPv4 address and prefix length.
-    pub address: Option<([u8; 4], u8)>,
-    /// IPv4 default route.
-    pub gateway: Option<[u8; 4]>,
+    /// Its name in the guest; empty leaves the kernel's.
+    pub name: String,
+    /// Absent leaves the device's.
+    pub mtu: Option<u16>,
+    /// Set as they are, without duplicate address detection.
+    pub addresses: Vec<Address>,
+    /// Added in this order, so that a gateway may be reached by a route before it.
+    pub routes: Vec<Route>,
+    /// Ask for an IPv4 address, its routes and name servers by DHCP.
+    pub dhcp: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// IPv4 or IPv6.
+    pub address: IpAddr,
+    /// Length of the network's prefix, in bits.
+    pub prefix: u8,
+}
+
+/// A route through an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Network that is reached; with a prefix of 0 the default route of its family.
+    pub destination: Address,
+    /// The next hop, of the same family. Absent if the network is on the link.
+    pub gateway: Option<IpAddr>,
 }
 
 /// Size of a terminal in characters.

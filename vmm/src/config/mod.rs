@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod document;
 pub(crate) mod environment;
 pub(crate) mod interval;
+pub(crate) mod mac_address;
 pub(crate) mod moment;
 pub(crate) mod name;
 pub(crate) mod network;

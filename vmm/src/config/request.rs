@@ -9,8 +9,9 @@ use super::destination::Destination;
 use super::disk::Disk;
 use super::environment::EnvVar;
 use super::interval::Interval;
+use super::mac_address::MacAddress;
 use super::name::{HostName, MachineName};
-use super::network::{MacAddress, Network};
+use super::network::Network;
 use super::number::{port, seconds, times};
 use super::platform::PlatformChoice;
 use super::root_format::RootFormatChoice;
@@ -159,7 +160,8 @@ pub(crate) struct Request {
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
-    /// `none`, or a tap device: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS] [default: none]
+    /// `none`, or a tap device: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME]
+    /// [default: none]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
     /// MAC address of the network device

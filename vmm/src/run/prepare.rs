@@ -5,7 +5,7 @@
 use super::failure::{FailsAs as _, Failure};
 use super::modules;
 use super::progress::ProgressLine;
-use super::resolve::{InterfaceConfig, ResolvedRequest, RootSource, TapSource};
+use super::resolve::{ResolvedRequest, RootSource};
 use super::run_spec::run_spec;
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
@@ -18,12 +18,12 @@ use crate::host::file_digest::FileDigest;
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, Streams};
+use crate::network::{self, Network};
 use crate::state::end::EndReason;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
 use devices::virtio::block::BlockConfig;
-use devices::virtio::net::{NetConfig, Tap, TapError};
 use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
 use std::fs::File;
@@ -91,12 +91,14 @@ impl Preparation {
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
         let init = read_init(request, &self.directories)?;
         let host = KvmHost::open().fails_as(EndReason::HostError)?;
-        let ResolvedRequest { root, disks: own_disks, interfaces, guest_interfaces, terminal } = resolved;
+        let ResolvedRequest { root, disks: own_disks, interfaces, terminal } = resolved;
         let Root { disk, workload, format, exposed_ports, digests } = self.root(root, &kernel, &progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
+        let Network { devices: nets, guest: guest_interfaces } =
+            network::connect(interfaces).fails_as(EndReason::NetworkError)?;
         let spec = run_spec(request, guest_interfaces, terminal, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &spec)?;
         let mut disks = vec![disk];
@@ -104,7 +106,6 @@ impl Preparation {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(own_disks);
-        let nets = (0..).zip(interfaces).map(|(index, interface)| net(index, interface)).collect::<Result<Vec<_>, _>>();
         let machine = MachineConfig {
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
@@ -112,7 +113,7 @@ impl Preparation {
             initramfs: modules::initramfs(&init, &modules).fails_as(EndReason::HostError)?,
             append: request.append.clone().unwrap_or_default(),
             disks,
-            nets: nets.fails_as(EndReason::NetworkError)?,
+            nets,
             streams: self.streams,
             console_log: Arc::new(ConsoleLog::new(Some(self.console))),
             profile: self.profile,
@@ -170,15 +171,6 @@ impl Preparation {
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
         Ok(Root { disk, workload, format: Some(format), exposed_ports: prepared.config.exposed_ports, digests })
     }
-}
-
-/// Opens the tap of a network device.
-fn net(index: usize, interface: InterfaceConfig) -> Result<NetConfig, TapError> {
-    let tap = match interface.tap {
-        TapSource::Name(name) => Tap::open(&name)?,
-        TapSource::Descriptor(descriptor) => Tap::inherit(descriptor)?,
-    };
-    Ok(NetConfig { name: format!("net-{index}"), backend: tap.into(), mac: interface.mac, mtu: None })
 }
 
 /// Finds, reads and checks the guest's kernel.

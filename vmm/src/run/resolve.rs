@@ -7,11 +7,9 @@ use super::failure::Failure;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
 use crate::config::environment::{self, EnvVar};
-use crate::config::network::{Interface, MacAddress, Network, Tap};
 use crate::config::request::Request;
-use crate::config::text_form::Given;
-use crate::host::descriptor::{self, DescriptorError};
 use crate::host::terminal;
+use crate::network::{self, NetworkOptionError, ResolvedInterface};
 use crate::state::end::EndReason;
 use boot::CommandLine;
 use boot::cmdline::CommandLineError;
@@ -21,7 +19,6 @@ use oci_image::{ImageConfig, ImageReference, ReferenceError};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Every interrupt line but those of console, entropy, network, root disk and scratch disk.
@@ -34,16 +31,6 @@ pub(crate) enum ResolveError {
     NoImage,
     #[error("--rootfs and an image contradict each other")]
     ImageAndRootfs,
-    #[error("--mac-address needs exactly one network device, and --network gives {0}")]
-    MacAddress(usize),
-    #[error("--mac-address and the `mac=` of --network contradict each other")]
-    TwoMacAddresses,
-    #[error("--network none contradicts another --network")]
-    NoneAndNetwork,
-    #[error("--network names {0} twice")]
-    SameTap(String),
-    #[error("two network devices have the address {0}")]
-    SameMac(MacAddress),
     /// An init starts as root, at `/`, and is PID 1 itself.
     #[error("--system starts the root's own init; {0} does not apply to it")]
     System(&'static str),
@@ -53,16 +40,14 @@ pub(crate) enum ResolveError {
     SameTmpfs(String),
     #[error("-i with -t needs a terminal as standard input")]
     NoTerminal,
-    #[error("--network fd={0}")]
-    Descriptor(i32, #[source] DescriptorError),
     #[error("--append")]
     Append(#[source] CommandLineError),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    Network(#[from] NetworkOptionError),
     #[error("{0} contradicts {1}: only one option decides when the machine is ready")]
     Readiness(&'static str, &'static str),
-    #[error("cannot choose a MAC address")]
-    Random(#[source] std::io::Error),
     #[error(transparent)]
     Workload(#[from] WorkloadError),
     #[error(transparent)]
@@ -92,20 +77,6 @@ pub(crate) enum DiskError {
     TooMany,
 }
 
-/// Where a network device's frames go.
-#[derive(Debug)]
-pub(crate) enum TapSource {
-    Name(String),
-    Descriptor(OwnedFd),
-}
-
-/// A network device of the machine.
-#[derive(Debug)]
-pub(crate) struct InterfaceConfig {
-    pub(crate) tap: TapSource,
-    pub(crate) mac: [u8; 6],
-}
-
 /// Where the root disk comes from.
 #[derive(Debug)]
 pub(crate) enum RootSource {
@@ -120,9 +91,7 @@ pub(crate) struct ResolvedRequest {
     pub(crate) root: RootSource,
     /// The user's disks besides the root disk.
     pub(crate) disks: Vec<BlockConfig>,
-    pub(crate) interfaces: Vec<InterfaceConfig>,
-    /// The guest's side of the same interfaces.
-    pub(crate) guest_interfaces: Vec<run_spec::Interface>,
+    pub(crate) interfaces: Vec<ResolvedInterface>,
     /// The size of the guest's terminal (`-t`).
     pub(crate) terminal: Option<run_spec::WindowSize>,
 }
@@ -144,8 +113,8 @@ impl ResolvedRequest {
             RootSource::Image(_) => None,
         };
         let disks = open_disks(&request.disk, root_disk)?;
-        let (interfaces, guest_interfaces) = interfaces(request)?;
-        Ok(Self { root, disks, interfaces, guest_interfaces, terminal })
+        let interfaces = network::resolve(request)?;
+        Ok(Self { root, disks, interfaces, terminal })
     }
 }
 
@@ -218,54 +187,6 @@ fn in_place(error: DiskError) -> ResolveError {
     }
 }
 
-fn interfaces(request: &Request) -> Result<(Vec<InterfaceConfig>, Vec<run_spec::Interface>), ResolveError> {
-    let requested = requested_interfaces(request)?;
-    let mac_address = request.mac_address.as_ref().and_then(Given::get).copied();
-    let (mut interfaces, mut guest_interfaces) = (Vec::<InterfaceConfig>::new(), Vec::new());
-    for Interface { tap, mac, address, gateway } in requested {
-        let mac = match mac.or(mac_address) {
-            Some(mac) => mac,
-            None => MacAddress::random().map_err(ResolveError::Random)?,
-        };
-        if interfaces.iter().any(|other| other.mac == mac.octets()) {
-            return Err(ResolveError::SameMac(mac));
-        }
-        let tap = match tap {
-            Tap::Name(name) => TapSource::Name(name),
-            Tap::Descriptor(number) => TapSource::Descriptor(
-                descriptor::inherited(number).map_err(|source| ResolveError::Descriptor(number, source))?,
-            ),
-        };
-        let mac = mac.octets();
-        interfaces.push(InterfaceConfig { tap, mac });
-        let address = address.map(|(address, prefix)| (address.octets(), prefix));
-        guest_interfaces.push(run_spec::Interface { mac, address, gateway: gateway.map(|gateway| gateway.octets()) });
-    }
-    Ok((interfaces, guest_interfaces))
-}
-
-fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, ResolveError> {
-    let mut requested: Vec<Interface> = Vec::new();
-    let networks: Vec<&Network> = request.network.iter().filter_map(Given::get).collect();
-    for &network in &networks {
-        match network {
-            Network::None if networks.len() > 1 => return Err(ResolveError::NoneAndNetwork),
-            Network::None => {}
-            Network::Interface(interface) => {
-                if requested.iter().any(|other| other.tap == interface.tap) {
-                    return Err(ResolveError::SameTap(network.to_string()));
-                }
-                requested.push(interface.clone());
-            }
-        }
-    }
-    match (request.mac_address.as_ref().and_then(Given::get), &*requested) {
-        (Some(_), [one]) if one.mac.is_some() => Err(ResolveError::TwoMacAddresses),
-        (None, _) | (Some(_), [_]) => Ok(requested),
-        (Some(_), _) => Err(ResolveError::MacAddress(requested.len())),
-    }
-}
-
 /// Opens `disks` in their order; one without a serial becomes `disk0`, `disk1` and so on by its position. `root` is the
 /// user's own root disk, which is already open.
 fn open_disks(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, DiskError> {
@@ -334,7 +255,6 @@ mod tests {
 
     #[test]
     fn contradictions_are_rejected_by_option() {
-        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
         let mac = Some("02:00:00:00:00:01".parse().unwrap());
         let image = request("oci:x");
         let table = [
@@ -343,15 +263,7 @@ mod tests {
             (Request { rootfs: Some("/dev/null".into()), ..image.clone() }, "--rootfs"),
             (Request { rootfs: Some("/dev/null".into()), ..Request::default() }, "command"),
             (Request { workdir: Some("relative".into()), ..image.clone() }, "relative"),
-            (Request { mac_address: mac, network: networks(&["none"]), ..image.clone() }, "--mac-address"),
             (Request { mac_address: mac, ..image.clone() }, "--mac-address"),
-            (
-                Request { mac_address: mac, network: networks(&["tap=a,mac=02:00:00:00:00:02"]), ..image.clone() },
-                "mac=",
-            ),
-            (Request { network: networks(&["none", "tap=a"]), ..image.clone() }, "none"),
-            (Request { network: networks(&["tap=a", "tap=a"]), ..image.clone() }, "tap=a"),
-            (Request { network: networks(&["fd=777"]), ..image.clone() }, "777"),
             (Request { system: true, user: Some("app".into()), ..image.clone() }, "--user"),
             (Request { system: true, workdir: Some("/srv".into()), ..image.clone() }, "--workdir"),
             (Request { system: true, entrypoint: Some("sh".into()), ..image.clone() }, "--entrypoint"),
@@ -367,20 +279,6 @@ mod tests {
             let rejection = rejection(&request);
             assert!(rejection.contains(object), "{object}: {rejection}");
         }
-    }
-
-    #[test]
-    fn mac_address_option_or_a_random_one_is_used() {
-        let mac: MacAddress = "02:00:00:00:00:01".parse().unwrap();
-        let network = |text: &str| vec![text.parse().unwrap()];
-        let mac_address = Some(mac.to_string().parse().unwrap());
-        let given = Request { mac_address, network: network("tap=a,ip=10.0.0.2/24"), ..request("oci:x") };
-        let resolved = ResolvedRequest::new(&given, &[]).unwrap();
-        assert_eq!(resolved.interfaces[0].mac, mac.octets());
-        let expected = run_spec::Interface { mac: mac.octets(), address: Some(([10, 0, 0, 2], 24)), gateway: None };
-        assert_eq!(resolved.guest_interfaces, [expected]);
-        let resolved = ResolvedRequest::new(&Request { network: network("tap=a"), ..request("oci:x") }, &[]).unwrap();
-        assert_eq!(resolved.interfaces[0].mac[0] & 3, 2);
     }
 
     fn open_texts(texts: &[String]) -> Result<Vec<BlockConfig>, DiskError> {

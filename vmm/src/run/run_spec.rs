@@ -10,7 +10,7 @@ use crate::config::size::Scratch;
 use crate::config::text_form::Given;
 use crate::config::tmpfs::Tmpfs;
 use guest_protocol::notification;
-use guest_protocol::run_spec::{Interface, Readiness, Root, RunSpec, System, Upper, WindowSize};
+use guest_protocol::run_spec::{Interface, Readiness, Resolver, Root, RunSpec, System, Upper, WindowSize};
 use oci_image::RootFormat;
 use std::time::Duration;
 
@@ -80,8 +80,9 @@ pub(crate) fn run_spec(
             read_only: request.read_only,
         },
         tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
-        resolv_conf: request.dns.iter().map(|address| format!("nameserver {address}\n")).collect(),
+        resolver: Resolver { servers: request.dns.clone(), search: Vec::new(), options: Vec::new() },
         extra_hosts: Vec::new(),
+        sysctls: Vec::new(),
         interfaces,
         readiness,
         health: workload.health,
@@ -204,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn dns_options_become_resolv_conf() {
-        let dns = vec!["1.1.1.1".parse().unwrap(), "2620:fe::9".parse().unwrap()];
-        let spec = build(&Request { dns, ..Request::default() }, &[]);
-        assert_eq!(spec.resolv_conf, "nameserver 1.1.1.1\nnameserver 2620:fe::9\n");
-        assert_eq!(build(&Request::default(), &[]).resolv_conf, "");
+    fn dns_options_become_name_servers() {
+        let dns: Vec<_> = ["1.1.1.1", "2620:fe::9"].iter().map(|text| text.parse().unwrap()).collect();
+        let spec = build(&Request { dns: dns.clone(), ..Request::default() }, &[]);
+        assert_eq!(spec.resolver, Resolver { servers: dns, ..Resolver::default() });
+        assert_eq!(build(&Request::default(), &[]).resolver, Resolver::default());
     }
 }

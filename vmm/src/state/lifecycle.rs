@@ -11,7 +11,6 @@ use crate::host::atomic_write::atomic_write;
 use guest_protocol::health::HealthReport;
 use guest_protocol::run_spec::RunSpec;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -78,8 +77,8 @@ impl Lifecycle {
         self.status.command.clone_from(&spec.arguments);
         self.status.ports = ports(exposed_ports);
         self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
-        let addresses = spec.interfaces.iter().filter_map(|interface| interface.address);
-        self.status.addresses = addresses.map(|(address, _)| Ipv4Addr::from(address).to_string()).collect();
+        let addresses = spec.interfaces.iter().flat_map(|interface| &interface.addresses);
+        self.status.addresses = addresses.map(|own| own.address.to_string()).collect();
     }
 
     pub(crate) fn enter(&mut self, state: State, counters: Counters) {

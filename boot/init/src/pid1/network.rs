@@ -5,6 +5,7 @@
 
 use super::failure::{Failure, Step};
 use alloc::format;
+use core::net::IpAddr;
 use guest_init::ipv4;
 use guest_protocol::run_spec::Interface;
 use rustix::fd::OwnedFd;
@@ -70,13 +71,14 @@ pub(crate) fn configure(interfaces: &[Interface]) -> Result<(), Failure> {
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             return Err(Failure::setup(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
         };
-        if let Some((address, prefix)) = interface.address {
+        if let Some((IpAddr::V4(address), prefix)) = interface.addresses.first().map(|own| (own.address, own.prefix)) {
+            let address = address.octets();
             set::<SIOCSIFADDR>(&socket, name, &socket_address(address)).step(STEP, "address")?;
             set::<SIOCSIFNETMASK>(&socket, name, &socket_address(ipv4::mask(prefix))).step(STEP, "network mask")?;
         }
         bring_up(&socket, name).step(STEP, "interface up")?;
-        if let Some(gateway) = interface.gateway {
-            add_default_route(&socket, gateway).step(STEP, "default route")?;
+        if let Some(IpAddr::V4(gateway)) = interface.routes.first().and_then(|route| route.gateway) {
+            add_default_route(&socket, gateway.octets()).step(STEP, "default route")?;
         }
     }
     Ok(())

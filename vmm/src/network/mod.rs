@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The host's side of the machine's network: from the options to network devices, and to the guest's configuration of them.
+//! Runs on the thread `prepare`.
+
+mod connect;
+mod guest;
+mod resolve;
+
+pub(crate) use connect::{Network, connect};
+pub(crate) use resolve::{NetworkOptionError, ResolvedInterface, resolve};

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The interfaces that all `--network` give together, each with a MAC address and its inherited descriptor.
+
+use crate::config::mac_address::MacAddress;
+use crate::config::network::{Interface, Ipv4Setting, Network, NetworkKind};
+use crate::config::request::Request;
+use crate::config::text_form::Given;
+use crate::host::descriptor::{self, DescriptorError};
+use std::os::fd::OwnedFd;
+
+/// Options that contradict each other, or that this host cannot satisfy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkOptionError {
+    #[error("--mac-address needs exactly one network device, and --network gives {0}")]
+    MacAddress(usize),
+    #[error("--mac-address and the `mac=` of --network contradict each other")]
+    TwoMacAddresses,
+    #[error("--network none contradicts another --network")]
+    NoneAndNetwork,
+    #[error("--network names {0} twice")]
+    SameKind(NetworkKind),
+    #[error("two network devices have the address {0}")]
+    SameMac(MacAddress),
+    #[error("two network devices have the name {0}")]
+    SameName(String),
+    #[error("--network fd={0}")]
+    Descriptor(i32, #[source] DescriptorError),
+    #[error("cannot choose a MAC address")]
+    Random(#[source] std::io::Error),
+    #[error("--network {0}: not supported by this version")]
+    Unsupported(String),
+}
+
+/// One interface.
+#[derive(Debug)]
+pub(crate) struct ResolvedInterface {
+    pub(super) options: Interface,
+    pub(super) mac: MacAddress,
+    /// Of `fd=N`.
+    pub(super) descriptor: Option<OwnedFd>,
+}
+
+/// Checks the options of the network against each other.
+pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, NetworkOptionError> {
+    let requested = requested_interfaces(request)?;
+    let mac_address = request.mac_address.as_ref().and_then(Given::get).copied();
+    let mut interfaces = Vec::<ResolvedInterface>::new();
+    for options in requested {
+        reject_unsupported(&options)?;
+        let mac = match options.mac.or(mac_address) {
+            Some(mac) => mac,
+            None => MacAddress::random().map_err(NetworkOptionError::Random)?,
+        };
+        if interfaces.iter().any(|other| other.mac == mac) {
+            return Err(NetworkOptionError::SameMac(mac));
+        }
+        if let Some(name) = &options.name
+            && interfaces.iter().any(|other| other.options.name.as_ref() == Some(name))
+        {
+            return Err(NetworkOptionError::SameName(name.clone()));
+        }
+        let descriptor = match options.kind {
+            NetworkKind::Descriptor(number) => {
+                let inherited = descriptor::inherited(number);
+                Some(inherited.map_err(|source| NetworkOptionError::Descriptor(number, source))?)
+            }
+            _ => None,
+        };
+        interfaces.push(ResolvedInterface { options, mac, descriptor });
+    }
+    Ok(interfaces)
+}
+
+fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
+    let unsupported = match &options.kind {
+        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) => match options {
+            Interface { ipv4: Some(Ipv4Setting::Dhcp), .. } => "ip=dhcp".to_owned(),
+            Interface { ipv6: Some((address, prefix)), .. } => format!("ip={address}/{prefix}"),
+            Interface { mtu: Some(mtu), .. } => format!("mtu={mtu}"),
+            Interface { name: Some(name), .. } => format!("name={name}"),
+            _ => return Ok(()),
+        },
+        kind => kind.to_string(),
+    };
+    Err(NetworkOptionError::Unsupported(unsupported))
+}
+
+fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, NetworkOptionError> {
+    let mut requested: Vec<Interface> = Vec::new();
+    let networks: Vec<&Network> = request.network.iter().filter_map(Given::get).collect();
+    for &network in &networks {
+        match network {
+            Network::None if networks.len() > 1 => return Err(NetworkOptionError::NoneAndNetwork),
+            Network::None => {}
+            Network::Interface(interface) => {
+                if requested.iter().any(|other| other.kind == interface.kind) {
+                    return Err(NetworkOptionError::SameKind(interface.kind.clone()));
+                }
+                requested.push(interface.clone());
+            }
+        }
+    }
+    match (request.mac_address.as_ref().and_then(Given::get), &*requested) {
+        (Some(_), [one]) if one.mac.is_some() => Err(NetworkOptionError::TwoMacAddresses),
+        (None, _) | (Some(_), [_]) => Ok(requested),
+        (Some(_), _) => Err(NetworkOptionError::MacAddress(requested.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(networks: &[&str], mac_address: Option<&str>) -> Request {
+        Request {
+            network: networks.iter().map(|text| text.parse().unwrap()).collect(),
+            mac_address: mac_address.map(|text| text.parse().unwrap()),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn contradictions_are_rejected_by_option() {
+        let mac = Some("02:00:00:00:00:01");
+        for (networks, mac, object) in [
+            (&["none"][..], mac, "--mac-address"),
+            (&["tap=a,mac=02:00:00:00:00:02"], mac, "mac="),
+            (&["tap=a", "tap=b"], mac, "gives 2"),
+            (&["none", "tap=a"], None, "none"),
+            (&["tap=a", "tap=a,mac=02:00:00:00:00:02"], None, "tap=a twice"),
+            (&["tap=a,mac=02:00:00:00:00:02", "tap=b,mac=02:00:00:00:00:02"], None, "02:00:00:00:00:02"),
+            (&["fd=777"], None, "777"),
+        ] {
+            let error = resolve(&request(networks, mac)).unwrap_err().to_string();
+            assert!(error.contains(object), "{networks:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn mac_address_option_or_a_random_one_is_used() {
+        let mac = "02:00:00:00:00:01";
+        assert_eq!(resolve(&request(&["tap=a"], Some(mac))).unwrap()[0].mac.to_string(), mac);
+        let random = resolve(&request(&["tap=a"], None)).unwrap();
+        assert_eq!(random[0].mac.octets()[0] & 3, 2);
+    }
+}
