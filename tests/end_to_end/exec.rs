@@ -213,7 +213,7 @@ fn commands_wait_for_a_machine_that_starts() {
     let waiting = command(&dir, &["m", "echo", "late"]).start();
     let interrupted = command(&dir, &["m", "echo", "never"]).start();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !dir.run_directory().join("m/status.json").exists() {
+    while !dir.run_directory().join("m/control.sock").exists() {
         assert!(Instant::now() < deadline, "no machine in the run directory");
         std::thread::yield_now();
     }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod caller_state;
+mod check;
 mod detached;
 mod disks;
 mod driver;
@@ -83,6 +84,7 @@ fn all() -> Vec<Case> {
         refused_images::cases(),
         refused_hosts::cases(),
         caller_state::cases(),
+        check::cases(),
         streams::cases(),
         status::cases(),
         python_image::cases(),

@@ -5,7 +5,8 @@ use crate::api::client::Client;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
-use crate::state::machines::{self, FindError, MachineInfo};
+use crate::state::machines::{self, FindError, MachineInfo, MachineState};
+use crate::state::status::State;
 use clap::{Args, ValueHint};
 use std::error::Error;
 use std::io::Write as _;
@@ -66,8 +67,8 @@ impl RunDirArgument {
                 Err(_) => false,
                 Ok(found) => match Client::connect(&found.path) {
                     Ok(client) if !found.has_ended() => return Ok((found.clone(), client)),
-                    // Its process has not written anything yet.
-                    _ => found.status.is_none(),
+                    // Its process has not written anything yet, or does not listen yet.
+                    _ => found.status.is_none() || found.state() == MachineState::Reported(State::Starting),
                 },
             };
             if !may_appear || Instant::now() >= deadline {

@@ -49,7 +49,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     };
     match verb {
         Verb::Run(arguments) => run::run(*arguments, stages),
-        Verb::Check(arguments) => check::check(*arguments),
+        Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),

@@ -19,6 +19,10 @@ impl Failure {
         Self { reason, error: error.into() }
     }
 
+    pub(crate) fn reason(&self) -> EndReason {
+        self.reason
+    }
+
     /// The first panic of any thread of this process.
     pub(crate) fn from_panic() -> Self {
         Self::new(EndReason::InternalError, panics::first().unwrap_or("internal error"))

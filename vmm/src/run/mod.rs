@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One run: the steps from the request to the exit status, in order. Runs on `main`.
 
+pub(crate) mod check;
 mod early_clients;
 pub(crate) mod failure;
 mod health;
@@ -142,13 +143,7 @@ impl Run {
         let request = &self.request;
         let base = request.run_dir.clone().unwrap_or_else(|| directories.run());
         let keep = (request.given_name().is_some() || request.detach) && !request.rm;
-        let run_directory = RunDirectory::claim(&base, self.id.as_str(), keep).map_err(|error| {
-            let reason = match error {
-                RunDirectoryError::InUse { .. } => EndReason::ConfigError,
-                _ => EndReason::HostError,
-            };
-            Failure::new(reason, error)
-        })?;
+        let run_directory = RunDirectory::claim(&base, self.id.as_str(), keep).map_err(run_directory_failure)?;
         let document = request.to_document().fails_as(EndReason::ConfigError)?;
         let mut file = run_directory.create("config.json").fails_as(EndReason::HostError)?;
         let path = run_directory.path().join("config.json");
@@ -260,6 +255,14 @@ impl Run {
         };
         Ok((machine, terminal))
     }
+}
+
+fn run_directory_failure(error: RunDirectoryError) -> Failure {
+    let reason = match error {
+        RunDirectoryError::InUse { .. } => EndReason::ConfigError,
+        _ => EndReason::HostError,
+    };
+    Failure::new(reason, error)
 }
 
 /// Prints which drivers the guest's kernel lacks, if it ended before it ran the workload.

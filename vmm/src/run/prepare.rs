@@ -82,17 +82,33 @@ struct Root {
 }
 
 impl Preparation {
-    pub(super) fn prepare(mut self) -> Result<Prepared, Failure> {
+    /// All steps. `coracle check` takes the same ones apart (`check.rs`).
+    pub(super) fn prepare(self) -> Result<Prepared, Failure> {
         let progress = ProgressLine::new();
-        let request = &self.request;
-        let resolved = ResolvedRequest::new(request, &self.env_files)?;
-        let kernel = open_kernel(request, &self.directories, &progress)?;
+        let resolved = self.resolve()?;
+        let kernel = open_kernel(&self.request, &self.directories, &progress)?;
+        let init = read_init(&self.request, &self.directories)?;
+        let host = KvmHost::open().fails_as(EndReason::HostError)?;
+        self.assemble(resolved, kernel, &init, host, &progress)
+    }
+
+    pub(super) fn resolve(&self) -> Result<ResolvedRequest, Failure> {
+        Ok(ResolvedRequest::new(&self.request, &self.env_files)?)
+    }
+
+    /// The steps that need what the earlier ones gave, from the image to the network.
+    pub(super) fn assemble(
+        mut self,
+        resolved: ResolvedRequest,
+        kernel: Kernel,
+        init: &[u8],
+        host: KvmHost,
+        progress: &ProgressLine,
+    ) -> Result<Prepared, Failure> {
         let cache = self.directories.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
-        let init = read_init(request, &self.directories)?;
-        let host = KvmHost::open().fails_as(EndReason::HostError)?;
         let ResolvedRequest { root, disks: own_disks, interfaces, terminal } = resolved;
-        let Root { disk, workload, format, exposed_ports, digests } = self.root(root, &kernel, &progress)?;
+        let Root { disk, workload, format, exposed_ports, digests } = self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
@@ -110,7 +126,7 @@ impl Preparation {
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
             kernel,
-            initramfs: modules::initramfs(&init, &modules).fails_as(EndReason::HostError)?,
+            initramfs: modules::initramfs(init, &modules).fails_as(EndReason::HostError)?,
             append: request.append.clone().unwrap_or_default(),
             disks,
             nets,

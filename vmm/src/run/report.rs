@@ -12,6 +12,7 @@ use crate::config::request::Request;
 use crate::host::atomic_write;
 use crate::host::descriptor;
 use crate::host::process::ProcessId;
+use crate::host::system_error::Cannot as _;
 use crate::state::counters::Counters;
 use crate::state::end::{End, EndReason};
 use crate::state::event_outlet::EventOutlet;
@@ -123,8 +124,8 @@ impl Report {
 }
 
 impl Recorder {
-    /// Opens the control socket in `run_directory`, whose clients may also come from an `inherited` one, and writes the first
-    /// status. Each change of it is written to `events`, too.
+    /// Writes the first status to `run_directory`, and from now on each change of it to `events`, too. Opens the control socket,
+    /// whose clients may also come from an `inherited` one.
     pub(super) fn begin(
         run_directory: RunDirectory,
         id: &MachineName,
@@ -133,8 +134,6 @@ impl Recorder {
         events: Option<EventOutlet>,
         inherited: Option<UnixListener>,
     ) -> Result<Self, Failure> {
-        // Before the status: a client that finds the machine can connect, and waits for an answer.
-        let socket = listen(run_directory.path(), inherited);
         let now = SystemTime::now();
         let process = ProcessId::own();
         let status = Status {
@@ -162,6 +161,7 @@ impl Recorder {
             end: None,
         };
         let lifecycle = Lifecycle::begin(run_directory.path(), status, events);
+        let socket = listen(run_directory.path(), inherited)?;
         Ok(Self { run_directory, lifecycle, socket })
     }
 
@@ -173,13 +173,22 @@ impl Recorder {
     }
 }
 
-/// Opens the control socket. A host that refuses it costs the run nothing else.
-fn listen(entry: &Path, inherited: Option<UnixListener>) -> Option<ControlSocket> {
+/// Opens the control socket. A host that refuses it costs the run nothing else, unless it refuses every descriptor.
+fn listen(entry: &Path, inherited: Option<UnixListener>) -> Result<Option<ControlSocket>, Failure> {
     let listening = ControlSocket::listen(entry).and_then(|mut socket| {
         inherited.map_or(Ok(()), |inherited| socket.server.add_listener(inherited))?;
         Ok(socket)
     });
-    listening.map_err(|error| log::warn!("no control socket in {}: {error}", entry.display())).ok()
+    match listening {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            Err(error).cannot(format!("open the control socket in {}", entry.display())).fails_as(EndReason::HostError)
+        }
+        Err(error) => {
+            log::warn!("no control socket in {}: {error}", entry.display());
+            Ok(None)
+        }
+    }
 }
 
 /// Opens the destination of `--events`.

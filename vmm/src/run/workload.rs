@@ -33,6 +33,9 @@ pub(crate) enum WorkloadError {
     Environment(#[from] HostValueError),
     #[error("{0} has a NUL byte")]
     Nul(&'static str),
+    /// By docker's rules, which PID 1 applies, too.
+    #[error("user {0}: user and group ids must be between 0 and 2147483647")]
+    UserId(String),
 }
 
 /// What options and image decide together.
@@ -103,8 +106,19 @@ impl Workload {
         if nul(&self.working_directory) || nul(&self.user) {
             return Err(WorkloadError::Nul("the working directory or the user"));
         }
+        if self.user.splitn(2, ':').any(is_out_of_range) {
+            return Err(WorkloadError::UserId(self.user.clone()));
+        }
         let bytes = self.arguments.iter().chain(&self.environment).map(|text| text.len() + 1).sum();
         if bytes > MAX_BYTES { Err(WorkloadError::TooLong(bytes)) } else { Ok(()) }
+    }
+}
+
+/// Whether a user or group is a number, and none of an id.
+fn is_out_of_range(name: &str) -> bool {
+    match name.parse::<i64>() {
+        Ok(id) => i32::try_from(id).is_err() || id < 0,
+        Err(_) => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()),
     }
 }
 

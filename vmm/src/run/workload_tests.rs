@@ -184,3 +184,17 @@ fn host_variable_that_is_not_text_is_an_error() {
     let error = Workload::decide(&image(), &request, &[], host).unwrap_err().to_string();
     assert!(error.contains("LATIN1") && error.contains("UTF-8"), "{error}");
 }
+
+#[test]
+fn user_with_an_impossible_id_is_rejected() {
+    let with = |user: &str| {
+        let request = Request { user: Some(user.to_owned()), ..Request::default() };
+        decide(&image(), &request).map(|workload| workload.user)
+    };
+    for user in ["0", "2147483647", "1:2", ":5", "app:", "app:wheel", "1a", "-x", "+1"] {
+        assert_eq!(with(user).as_deref(), Ok(user));
+    }
+    for user in ["-1", "2147483648", "4294967295:1", "1:-1", "app:99999999999999999999999"] {
+        assert_eq!(with(user), Err(WorkloadError::UserId(user.to_owned())));
+    }
+}

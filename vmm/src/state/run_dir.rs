@@ -4,7 +4,7 @@
 //! The lock file decides, not the directory: a directory whose lock is free is stale and taken over. A process that gets the lock
 //! checks that its path still leads to it, because a machine that ends removes its directory while it holds the lock.
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -86,6 +86,43 @@ impl RunDirectory {
             let pid_written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
             pid_written.map_err(host("write", &lock_path))?;
             return Ok(Self { path, keep, _lock: lock });
+        }
+    }
+
+    /// Whether [`claim`](Self::claim) would succeed now, without doing it.
+    ///
+    /// # Errors
+    /// The error that it would return.
+    pub(crate) fn check(base: &Path, id: &str) -> Result<(), RunDirectoryError> {
+        let host = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source: io::Error| RunDirectoryError::Host { action, path, source }
+        };
+        let missing = |action, path: &Path, parent: &Path| {
+            let writable = access(parent.join("."), Access::WRITE_OK | Access::EXEC_OK);
+            writable.map_err(|error| host(action, path)(error.into()))
+        };
+        match fs::metadata(base) {
+            Ok(there) if there.is_dir() => {}
+            Ok(_) => return Err(host("create the run directory", base)(Errno::EXIST.into())),
+            Err(_) => {
+                let parent = base.ancestors().skip(1).find(|parent| parent.symlink_metadata().is_ok());
+                return missing("create the run directory", base, parent.unwrap_or(Path::new(".")));
+            }
+        }
+        if !is_trusted(base).map_err(host("examine", base))? {
+            return Err(RunDirectoryError::Foreign(base.to_owned()));
+        }
+        let path = base.join(id);
+        match is_locked(&path) {
+            Ok(true) => {
+                let pid = fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+                Err(RunDirectoryError::InUse { id: id.to_owned(), pid: pid.trim().to_owned() })
+            }
+            Ok(false) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(host("open", &path.join(LOCK))(error)),
+            Err(_) if path.is_dir() => missing("open", &path.join(LOCK), &path),
+            Err(_) => missing("create the run directory", &path, base),
         }
     }
 
