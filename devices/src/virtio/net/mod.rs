@@ -37,5 +37,13 @@ pub use tap::{Tap, TapError};
 pub use worker::NetCounters;
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod offload_tests;
+#[cfg(test)]
+mod packet_socket_tests;
+#[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 #[path = "net_tests.rs"]
 mod tests;

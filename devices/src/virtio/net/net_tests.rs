@@ -1,178 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The network device on a real tap, in a network namespace of each test's own thread, with the
-//! host's IP stack at the other end. Needs root; without it the tests are skipped and print why.
-#![allow(unsafe_code, reason = "unshare and the ioctls of a tap have no safe wrapper")]
+//! The network device on a real tap, with the host's IP stack at the other end.
+#![allow(unsafe_code, reason = "the ioctls of a tap have no safe wrapper")]
 
+use super::bench::*;
 use super::*;
-use crate::testing::{Buffer, Driver};
 use crate::turn::Turn;
-use crate::virtio::{VirtioDevice, Worker};
+use crate::virtio::VirtioDevice;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-const RECEIVE: usize = 0;
-const TRANSMIT: usize = 1;
-const TAP_TOKEN: u32 = 2;
-const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
-const HOST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
-/// Addresses of the host's and the guest's end.
-const HOST: [u8; 4] = [10, 0, 0, 1];
-const GUEST: [u8; 4] = [10, 0, 0, 2];
 const CSUM: u64 = 1;
+const MERGE: u64 = 1 << 15;
 
-fn ip(arguments: &str) -> bool {
-    Command::new("ip").args(arguments.split(' ')).status().is_ok_and(|status| status.success())
+/// A namespace with a tap `t0`.
+fn enter() -> bool {
+    enter_namespace(&[
+        "tuntap add t0 mode tap",
+        "link set t0 address 52:54:00:00:00:01 up",
+        "address add 10.0.0.1/24 dev t0",
+        "neighbour add 10.0.0.2 lladdr 52:54:00:00:00:02 dev t0",
+    ])
 }
 
-fn is_up() -> bool {
-    let shown = Command::new("ip").args(["link", "show", "t0"]).output().unwrap();
-    String::from_utf8_lossy(&shown.stdout).contains("state UP")
-}
-
-/// Moves this thread to a network namespace with a tap `t0`, if that is permitted.
-fn enter_namespace() -> bool {
-    // SAFETY: it changes the network namespace of the calling thread, and nothing that Rust relies
-    // upon.
-    let entered = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
-    let ready = entered
-        && std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").is_ok()
-        && ip("tuntap add t0 mode tap")
-        && ip("link set t0 address 52:54:00:00:00:01 up")
-        && ip("address add 10.0.0.1/24 dev t0")
-        && ip("neighbour add 10.0.0.2 lladdr 52:54:00:00:00:02 dev t0");
-    if !ready {
-        #[allow(clippy::disallowed_macros, reason = "a skipped test prints its reason")]
-        {
-            eprintln!("skipped: taps and network namespaces are not permitted here");
-        }
-    }
-    ready
-}
-
-struct Bench {
-    net: Net,
-    driver: Driver,
-    worker: Box<dyn Worker>,
-    counters: Arc<NetCounters>,
-}
-
-fn bench(features: u64) -> Bench {
-    let mut net = Net::open(NetConfig {
-        name: "net-0".to_owned(),
-        backend: Tap::open("t0").unwrap().into(),
-        mac: MAC,
-        mtu: None,
-    })
-    .unwrap();
-    let driver = Driver::new(&[256, 256]);
+fn tap(features: u64) -> Bench {
+    let backend = Backend::from(Tap::open("t0").unwrap());
+    let features = features & (backend.features() | MERGE);
+    let bench = bench(backend, features);
     // The host's kernel reports the carrier some time later, and drops what is sent until then.
-    while !is_up() {
+    while !shows("t0", "state UP") {
         std::thread::yield_now();
     }
-    let mut worker = net.activate(driver.activation(features)).unwrap().remove(0);
-    worker.start(&mut Turn::unlimited());
-    let counters = net.handle().counters();
-    Bench { net, driver, worker, counters }
+    bench
 }
 
-impl Bench {
-    fn tap_changed(&mut self) {
-        self.worker.process(TAP_TOKEN, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
-    }
-
-    /// Length of the next packet that arrives, which takes some time under load.
-    fn wait_received(&mut self) -> usize {
-        for _ in 0..1_000_000 {
-            self.tap_changed();
-            if let Some((_, length)) = self.driver.returned(RECEIVE) {
-                return length as usize;
-            }
-            std::thread::yield_now();
-        }
-        panic!("nothing was received");
-    }
-
-    /// Sends one packet, and returns how many the host has accepted and dropped so far.
-    fn send(&mut self, packet: &[u8]) -> (u64, u64) {
-        let offered = self.driver.offer(TRANSMIT, &[Buffer::Readable(packet)]);
-        self.worker.process(TRANSMIT as u32, vmm_sys_util::epoll::EventSet::IN, &mut Turn::unlimited());
-        assert_eq!(self.driver.returned(TRANSMIT), Some((offered.head, 0)));
-        (self.counters.tx_packets.load(Relaxed), self.counters.tx_dropped.load(Relaxed))
-    }
+fn host_socket() -> UdpSocket {
+    let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
 }
 
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
-}
-
-fn checksum(sum: u32) -> [u8; 2] {
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!((folded & 0xffff) + (folded >> 16)) as u16).to_be_bytes()
-}
-
-/// A frame from guest to host with this datagram, behind a virtio header that requests nothing.
-fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
-    let udp_length = 8 + payload.len() as u16;
-    let mut ip =
-        [&[0x45, 0], &(20 + udp_length).to_be_bytes()[..], &[0, 1, 0, 0, 64, 17, 0, 0], &GUEST, &HOST].concat();
-    let header_checksum = checksum(sum(&ip));
-    ip[10..12].copy_from_slice(&header_checksum);
-    let udp = [&9u16.to_be_bytes()[..], &port.to_be_bytes(), &udp_length.to_be_bytes(), &[0, 0], payload].concat();
-    [&[0; 12][..], &HOST_MAC, &MAC, &[8, 0], &ip, &udp].concat()
+fn port(socket: &UdpSocket) -> u16 {
+    socket.local_addr().unwrap().port()
 }
 
 #[test]
 fn datagrams_pass_in_both_directions_and_are_counted() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
-    let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    let port = socket.local_addr().unwrap().port();
-    let mut bench = bench(0);
-    assert_eq!(bench.send(&datagram(port, b"from the guest")), (1, 0));
+    let socket = host_socket();
+    let mut bench = tap(0);
+    assert_eq!(bench.send(&datagram(port(&socket), b"from the guest")), (1, 0));
     let mut received = [0; 64];
     let length = socket.recv(&mut received).unwrap();
     assert_eq!(&received[..length], b"from the guest");
 
-    let buffer = bench.driver.offer(RECEIVE, &[Buffer::Writable(1526)]);
-    bench.worker.start(&mut Turn::unlimited());
-    assert_eq!(bench.driver.returned(RECEIVE), None);
+    let mut buffers = bench.offer(1, 1526);
+    assert_eq!(bench.received(&mut buffers), None);
     socket.send_to(b"from the host", "10.0.0.2:7").unwrap();
-    let length = bench.wait_received();
-    let packet = &bench.driver.contents(&buffer, 0)[..length];
-    assert_eq!(packet[10..12], [1, 0], "the number of merged buffers");
+    let packet = bench.wait_received(&mut buffers);
     assert_eq!((&packet[12..18], &packet[54..]), (&MAC[..], &b"from the host"[..]));
-    let counters = &bench.counters;
+    let counters = bench.handle.counters();
     let counts = [&counters.rx_packets, &counters.rx_bytes, &counters.tx_packets, &counters.tx_bytes];
     assert_eq!(counts.map(|count| count.load(Relaxed)), [1, 55, 1, 56]);
 }
 
 #[test]
 fn frames_wait_for_buffers_and_are_dropped_if_too_large() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
-    let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
-    let mut bench = bench(0);
+    let socket = host_socket();
+    let mut bench = tap(0);
     socket.send_to(&[1; 1400], "10.0.0.2:7").unwrap();
     socket.send_to(b"small", "10.0.0.2:7").unwrap();
-    bench.tap_changed();
-    let small = bench.driver.offer(RECEIVE, &[Buffer::Writable(100)]);
-    let length = bench.wait_received();
-    assert_eq!(&bench.driver.contents(&small, 0)[54..length], b"small");
-    assert_eq!(bench.counters.rx_dropped.load(Relaxed), 1);
+    bench.backend_changed();
+    let mut small = bench.offer(1, 100);
+    assert_eq!(&bench.wait_received(&mut small)[54..], b"small");
+    assert_eq!(bench.passed(), (1, 1));
 }
 
 #[test]
 fn invalid_frames_of_the_guest_are_dropped_and_counted() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
-    let mut bench = bench(0);
+    let mut bench = tap(0);
     let good = datagram(9, b"x");
     let mut with_checksum = good.clone();
     with_checksum[0] = 1;
@@ -185,61 +100,205 @@ fn invalid_frames_of_the_guest_are_dropped_and_counted() {
 
 #[test]
 fn host_completes_a_checksum_of_the_guest() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
-    let socket = UdpSocket::bind("10.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
-    let mut bench = bench(CSUM);
-    let mut packet = datagram(socket.local_addr().unwrap().port(), b"sum me");
+    let socket = host_socket();
+    let mut bench = tap(CSUM);
+    let mut packet = datagram(port(&socket), b"sum me");
     // Requests a checksum from the UDP header on, at offset 6 of it, where that of the pseudo
     // header is.
     (packet[0], packet[6], packet[8]) = (1, 34, 6);
-    let pseudo = !u16::from_be_bytes(checksum(sum(&[&GUEST[..], &HOST, &[0, 17, 0, 14]].concat())));
-    packet[12 + 40..12 + 42].copy_from_slice(&pseudo.to_be_bytes());
+    packet[12 + 40..12 + 42].copy_from_slice(&pseudo_sum(17, 14));
     assert_eq!(bench.send(&packet), (1, 0));
     let mut received = [0; 16];
     let length = socket.recv(&mut received).unwrap();
     assert_eq!(&received[..length], b"sum me");
 }
 
-#[test]
-fn deleted_tap_takes_the_link_down_and_the_worker_goes_on() {
-    if !enter_namespace() {
-        return;
-    }
-    let mut bench = bench(0);
-    let mut status = [0xff; 2];
-    bench.net.read_config(6, &mut status);
-    assert_eq!(status, [1, 0]);
-    bench.driver.offer(RECEIVE, &[Buffer::Writable(1526)]);
-    bench.worker.start(&mut Turn::unlimited());
-    assert!(ip("link delete t0"));
-    bench.tap_changed();
-    bench.net.read_config(6, &mut status);
-    assert_eq!((status, bench.driver.interrupts()), ([0, 0], 1));
-    assert_eq!(bench.send(&datagram(9, b"x")), (0, 1));
-    assert_eq!(bench.driver.interrupts(), 1, "for what was sent");
-    bench.tap_changed();
-    assert_eq!(bench.driver.interrupts(), 0);
+/// Has the host's kernel cut what `socket` sends to datagrams of 1000 bytes.
+fn segment(socket: &UdpSocket) -> bool {
+    let size: libc::c_int = 1000;
+    // SAFETY: the option is read as an int from the pointer.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const size).cast(), 4) };
+    result == 0
 }
 
 #[test]
-fn tap_that_is_down_drops_frames_and_works_again_when_up() {
-    if !enter_namespace() {
+fn segments_of_udp_pass_uncut_in_both_directions() {
+    if !enter() {
         return;
     }
-    let mut bench = bench(0);
-    assert!(ip("link set t0 down"));
+    let socket = host_socket();
+    let mut bench = tap(ALL);
+    if bench.net.identity().features & 1 << 56 == 0 {
+        // Before Linux 6.2.
+        return;
+    }
+    let payload = noise(8_500, 1);
+    let mut packet = datagram(port(&socket), &payload);
+    // Checksum as above; segments of UDP, headers of 42 bytes, 1000 bytes each.
+    (packet[0], packet[1], packet[2], packet[6], packet[8]) = (1, 5, 42, 34, 6);
+    packet[4..6].copy_from_slice(&1000_u16.to_le_bytes());
+    packet[12 + 40..12 + 42].copy_from_slice(&pseudo_sum(17, 8508));
+    assert_eq!(bench.send(&packet), (1, 0));
+    let mut received = Vec::new();
+    while received.len() < payload.len() {
+        let mut datagram = [0; 2000];
+        let length = socket.recv(&mut datagram).unwrap();
+        assert_eq!(length, 1000.min(payload.len() - received.len()));
+        received.extend_from_slice(&datagram[..length]);
+    }
+    assert_eq!(received, payload);
+
+    assert!(segment(&socket), "the kernel knows UDP_SEGMENT since 4.18");
+    let mut buffers = bench.offer(16, 1526);
+    socket.send_to(&payload, "10.0.0.2:7").unwrap();
+    let packet = bench.wait_received(&mut buffers);
+    assert_eq!(&packet[54..], payload);
+    assert_eq!((packet[0], packet[1], &packet[4..6]), (1, 5, &1000_u16.to_le_bytes()[..]));
+    assert_eq!(packet[10..12], [6, 0], "8554 bytes in buffers of 1526");
+}
+
+#[test]
+fn segments_are_cut_for_a_driver_without_offloads() {
+    if !enter() {
+        return;
+    }
+    let socket = host_socket();
+    assert!(segment(&socket));
+    let mut bench = tap(0);
+    let mut buffers = bench.offer(4, 1526);
+    socket.send_to(&[7; 2500], "10.0.0.2:7").unwrap();
+    let lengths = [(); 3].map(|()| {
+        let packet = bench.wait_received(&mut buffers);
+        assert_eq!(packet[..10], [0; 10]);
+        packet.len() - 54
+    });
+    assert_eq!(lengths, [1000, 1000, 500]);
+}
+
+#[test]
+fn every_length_passes_the_tap_from_the_guest() {
+    if !enter() {
+        return;
+    }
+    let mut bench = tap(0);
+    // The host's kernel accepts what has an Ethernet header.
+    let lengths = [14, 15, 59, 60, 61, 1513, 1514, 1515, 9000, 65_535, 65_552, 65_553];
+    for (index, &length) in lengths.iter().enumerate() {
+        assert_eq!(bench.send(&packet(&noise(length, index))), (index as u64 + 1, 0), "{length}");
+    }
+}
+
+#[test]
+fn deleted_tap_takes_the_link_down_and_the_worker_goes_on() {
+    if !enter() {
+        return;
+    }
+    let mut bench = tap(0);
+    assert_eq!(bench.status(), 1);
+    bench.offer(1, 1526);
+    let _ = bench.driver.interrupts();
+    assert!(ip("link delete t0"));
+    bench.wait_link(false);
+    assert_eq!((bench.status(), bench.driver.interrupts()), (0, 1));
+    assert_eq!(bench.handle.event().read().unwrap(), 1);
     assert_eq!(bench.send(&datagram(9, b"x")), (0, 1));
-    assert!(ip("link set t0 up"));
-    // Frames to the host need no carrier, only an interface that is up.
-    assert_eq!(bench.send(&datagram(9, b"x")), (1, 1));
+    assert_eq!(bench.driver.interrupts(), 1, "for what was sent");
+    bench.backend_changed();
+    assert_eq!(bench.driver.interrupts(), 0);
+    // The driver may start again, and finds the same.
+    bench.activate(ALL);
+    assert_eq!(bench.status(), 0);
+    assert_eq!(bench.send(&datagram(9, b"x")), (0, 2));
+}
+
+#[test]
+fn tap_that_is_down_takes_the_link_down_and_works_again_when_up() {
+    if !enter() {
+        return;
+    }
+    let socket = host_socket();
+    let mut bench = tap(0);
+    let mut buffers = bench.offer(1, 1526);
+    assert!(ip("link set t0 down"));
+    bench.wait_link(false);
+    assert_eq!((bench.status(), bench.send(&packet(&noise(60, 1)))), (0, (0, 1)));
+    assert!(ip("link set t0 up") && ip("neighbour replace 10.0.0.2 lladdr 52:54:00:00:00:02 dev t0"));
+    bench.wait_link(true);
+    assert_eq!((bench.status(), bench.send(&packet(&noise(60, 1)))), (1, (1, 1)));
+    while !shows("t0", "state UP") {
+        std::thread::yield_now();
+    }
+    socket.send_to(b"again", "10.0.0.2:7").unwrap();
+    assert_eq!(&bench.wait_received(&mut buffers)[54..], b"again");
+    assert_eq!(bench.handle.event().read().unwrap(), 2);
+}
+
+#[test]
+fn renamed_tap_works_and_one_that_was_moved_is_down_until_it_carries_frames() {
+    if !enter() {
+        return;
+    }
+    let mut bench = tap(0);
+    let mut buffers = bench.offer(1, 1526);
+    assert!(ip("link set t0 name t1"));
+    bench.backend_changed();
+    assert!(bench.handle.is_up());
+    // Another namespace, held by a thread of it.
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let (moved, is_moved) = std::sync::mpsc::channel();
+    let there = std::thread::spawn(move || {
+        assert!(enter_namespace(&[]));
+        // SAFETY: it has no arguments.
+        ready.send(unsafe { libc::gettid() }).unwrap();
+        is_moved.recv().unwrap();
+        assert!(ip("link set t1 address 52:54:00:00:00:01 up") && ip("address add 10.0.0.1/24 dev t1"));
+        assert!(ip("neighbour add 10.0.0.2 lladdr 52:54:00:00:00:02 dev t1"));
+        while !shows("t1", "state UP") {
+            std::thread::yield_now();
+        }
+        UdpSocket::bind("10.0.0.1:0").unwrap().send_to(b"from there", "10.0.0.2:7").unwrap();
+        is_moved.recv().unwrap();
+    });
+    let thread = is_ready.recv().unwrap();
+    assert!(ip(&format!("link set t1 netns {thread}")));
+    bench.wait_link(false);
+    moved.send(()).unwrap();
+    assert_eq!(&bench.wait_received(&mut buffers)[54..], b"from there");
+    assert!(bench.handle.is_up());
+    moved.send(()).unwrap();
+    there.join().unwrap();
+}
+
+#[test]
+fn flood_from_the_host_ends_a_turn_and_stops_at_the_last_buffer() {
+    if !enter() {
+        return;
+    }
+    let socket = host_socket();
+    let mut bench = tap(ALL);
+    for _ in 0..2000 {
+        // What the tap's queue does not hold is dropped.
+        let _ = socket.send_to(&[5; 1400], "10.0.0.2:7");
+    }
+    let mut buffers = bench.offer(100, 1526);
+    let packets = std::iter::from_fn(|| bench.received(&mut buffers)).count();
+    assert_eq!(packets, 100);
+    // Buffers again: what waits is received at once.
+    let mut buffers = bench.offer(100, 1526);
+    assert!(bench.received(&mut buffers).is_some());
+    let stop = std::sync::atomic::AtomicBool::new(true);
+    let before = bench.passed();
+    bench.worker.as_mut().unwrap().start(&mut Turn::new(&stop));
+    assert_eq!(bench.passed(), before, "no frame after the turn is over");
 }
 
 #[test]
 fn open_has_an_error_for_each_unusable_tap() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
     assert!(ip("tuntap add tun0 mode tun") && ip("tuntap add many0 mode tap multi_queue"));
@@ -259,7 +318,7 @@ fn open_has_an_error_for_each_unusable_tap() {
 #[test]
 fn inherited_descriptor_must_be_an_attached_tap() {
     assert!(matches!(Tap::inherit(tempfile::tempfile().unwrap().into()), Err(TapError::Flags(_))));
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
     let unattached = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
@@ -270,7 +329,7 @@ fn inherited_descriptor_must_be_an_attached_tap() {
 
 #[test]
 fn inherited_tap_gets_the_send_buffer_of_one_by_name() {
-    if !enter_namespace() {
+    if !enter() {
         return;
     }
     let send_buffer = |tap: &Tap| {

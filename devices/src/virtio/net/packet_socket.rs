@@ -10,6 +10,7 @@ use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, guest_offloads, host_offloads,
 use crate::event_loop::Source;
 use libc::c_int;
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_error;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -92,6 +93,8 @@ impl PacketSocket {
     pub(super) fn changed(&mut self) {
         self.output_wait.update();
         self.watch.update();
+        // An interface that was set down leaves an error, which would be that of the next frame.
+        let _ = socket_error(&self.socket);
     }
 
     pub(super) fn link_state(&self) -> LinkState {

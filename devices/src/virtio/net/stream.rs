@@ -91,6 +91,10 @@ impl StreamSocket {
             self.connect();
         }
         self.flush();
+        if self.connection.is_some() {
+            // The end of the connection shows even if the guest has no buffers.
+            let _ = self.receive();
+        }
     }
 
     /// See [`Backend::receive`](super::backend::Backend::receive).
