@@ -14,7 +14,6 @@ const MAX_ZSTD_WINDOW: u64 = 128 << 20;
 const MAX_XZ_MEMORY_KIB: u32 = 72 << 10;
 const COPY_BUF_SIZE: usize = 128 << 10;
 
-/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Gzip,

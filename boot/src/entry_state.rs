@@ -45,7 +45,7 @@ pub struct SegmentState {
     /// The descriptor's four type bits.
     pub kind: u8,
     pub present: bool,
-    /// Descriptor privilege level.
+    /// Descriptor privilege level, 0 to 3.
     pub privilege: u8,
     /// Operands and addresses are 32 bits wide by default.
     pub default_32: bool,

@@ -112,7 +112,7 @@ impl Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelHeaders {
     entry: u32,
-    /// Ascending and disjoint.
+    /// Sorted by address; no two overlap.
     segments: Vec<Segment>,
 }
 

@@ -30,7 +30,7 @@ pub const START_INFO: GuestAddress = GuestAddress(0x2000);
 pub const MODULE_LIST: GuestAddress = GuestAddress(0x3000);
 /// PVH memory map.
 pub const MEMORY_MAP: GuestAddress = GuestAddress(0x4000);
-/// Kernel command line.
+/// The guest address of the kernel command line.
 pub const COMMAND_LINE: GuestAddress = GuestAddress(0x5000);
 /// Maximum size of the command line with its final NUL, as in an x86 kernel, which silently cuts
 /// off the rest.

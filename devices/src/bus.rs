@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// What the machine does after a write. Devices do not know how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing.
+    /// No device is at this address.
     None,
     /// The guest pulled the reset line.
     Reset,
@@ -40,7 +40,7 @@ pub enum OverlapError {
     Overlap {
         /// First address.
         base: u64,
-        /// Bytes.
+        /// Size of the range in bytes.
         length: u64,
     },
     /// It is empty, or exceeds the address space.
@@ -48,7 +48,7 @@ pub enum OverlapError {
     Range {
         /// First address.
         base: u64,
-        /// Bytes.
+        /// Size of the range in bytes.
         length: u64,
     },
 }

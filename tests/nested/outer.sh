@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # PID 1 of the outer Linux, once `init` has made it: runs the words of /coracle/command, and hands over its status and the
-# folder /out. Streams go through ports, by `cat`: a port cannot be opened twice, a pipe can be reopened.
+# directory /out. Streams go through ports, by `cat`: a port cannot be opened twice, a pipe can be reopened.
 export PATH=/coracle/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 declare -A ports
 for port in /sys/class/virtio-ports/*; do

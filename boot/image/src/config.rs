@@ -10,7 +10,7 @@ use std::fmt;
 /// The image's own defaults.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImageConfig {
-    /// Precedes the command.
+    /// The first words of what is executed; the command follows them.
     pub entrypoint: Vec<String>,
     /// Default command, which the user's replaces.
     pub cmd: Vec<String>,
@@ -29,7 +29,7 @@ pub struct ImageConfig {
     pub exposed_ports: Vec<String>,
     /// For commands in shell form; empty means `/bin/sh -c`.
     pub shell: Vec<String>,
-    /// Unparsed.
+    /// The image's document, which the caller parses.
     pub healthcheck: Option<serde_json::Value>,
     pub labels: BTreeMap<String, String>,
 }

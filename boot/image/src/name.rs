@@ -121,7 +121,6 @@ impl ImageName {
     }
 }
 
-/// The complete name.
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}{}", self.registry, self.repository, self.suffix())

@@ -173,7 +173,7 @@ pub struct Route {
 /// Size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowSize {
-    /// Lines.
+    /// Height of the terminal in lines.
     pub rows: u16,
     /// Characters in a line.
     pub columns: u16,

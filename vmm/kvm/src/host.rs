@@ -61,7 +61,6 @@ pub enum HostError {
     Probe { path: PathBuf, source: kvm_ioctls::Error },
 }
 
-/// The open device.
 #[derive(Debug)]
 pub struct KvmHost {
     pub(super) kvm: Kvm,

@@ -76,7 +76,6 @@ impl RunControl {
         *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
     }
 
-    /// Ends a pause.
     pub fn resume(&self) {
         self.set(RunRequest::Run);
     }

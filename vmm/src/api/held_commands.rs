@@ -10,7 +10,6 @@ pub(crate) const HOLD_LIMIT: Duration = Duration::from_secs(120);
 /// Commands at one time, so that half of the clients can do something else.
 pub(super) const MAX_HELD: usize = 16;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct HeldCommands(Vec<Held>);
 

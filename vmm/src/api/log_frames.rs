@@ -39,11 +39,9 @@ pub(super) enum Next {
     More,
     /// Nothing more until something is written.
     Later,
-    /// Nothing more.
     End,
 }
 
-/// The first pass.
 #[derive(Debug)]
 struct TailSearch {
     entry: PathBuf,

@@ -88,7 +88,6 @@ impl Outbox {
         Ok(written)
     }
 
-    /// Discards everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -30,7 +30,6 @@ pub(crate) enum RelayError {
     Output(#[source] io::Error),
 }
 
-/// What is relayed.
 #[derive(Debug)]
 pub(crate) struct Streams {
     /// Standard input of this process.
@@ -49,7 +48,6 @@ pub(crate) struct Streams {
 /// How a relay ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RelayEnd {
-    /// The process ended.
     Exited(Exit),
     /// By [`Streams::detach_keys`].
     Detached,

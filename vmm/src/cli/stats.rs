@@ -12,7 +12,7 @@ use rustix::termios::isatty;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Between two samples.
+/// Time between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Show the resource use of machines

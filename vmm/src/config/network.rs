@@ -71,7 +71,7 @@ pub(crate) enum Ipv4Setting {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub(crate) kind: NetworkKind,
-    /// The guest's side.
+    /// The address of the interface in the guest.
     pub(crate) mac: Option<MacAddress>,
     pub(crate) ipv4: Option<Ipv4Setting>,
     /// Address and prefix length.

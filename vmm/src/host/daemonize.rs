@@ -50,7 +50,6 @@ fn try_spawn(arguments: &[&str], document: &str) -> io::Result<Spawned> {
     Ok(Spawned::Ended(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)))
 }
 
-/// The child's side.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     /// Becomes standard error once the workload runs.

@@ -73,7 +73,6 @@ impl Directories {
         self.temporary.clone().unwrap_or_else(|| "/var/tmp".into())
     }
 
-    /// The user's data.
     #[must_use]
     pub(crate) fn data(&self) -> Option<PathBuf> {
         let base = self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Installed {
     /// File name in each directory.
     pub(crate) file: &'static str,
-    /// For messages.
+    /// The name of the file in messages.
     pub(crate) what: &'static str,
     /// Option that names another file.
     pub(crate) option: &'static str,
@@ -38,14 +38,14 @@ impl Installed {
     ///
     /// # Errors
     /// It is in none of the directories.
-    pub(crate) fn find(self, named: Option<&Path>, folders: &Directories) -> Result<PathBuf, NotInstalledError> {
+    pub(crate) fn find(self, named: Option<&Path>, directories: &Directories) -> Result<PathBuf, NotInstalledError> {
         let from_environment = || std::env::var_os(self.variable).filter(|path| !path.is_empty()).map(PathBuf::from);
         if let Some(path) = named.map(Path::to_owned).or_else(from_environment) {
             return Ok(path);
         }
         // Symbolic links are followed: the files are beside the binary itself.
         let binary = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok());
-        self.find_in(places(binary.as_deref(), folders))
+        self.find_in(places(binary.as_deref(), directories))
     }
 
     fn find_in(self, places: Vec<PathBuf>) -> Result<PathBuf, NotInstalledError> {
@@ -54,12 +54,12 @@ impl Installed {
     }
 }
 
-fn places(binary: Option<&Path>, folders: &Directories) -> Vec<PathBuf> {
+fn places(binary: Option<&Path>, directories: &Directories) -> Vec<PathBuf> {
     let beside = binary.and_then(Path::parent);
     let shared = beside.and_then(Path::parent).map(|prefix| prefix.join("share/coracle"));
     let fixed = ["/usr/local/share/coracle", "/usr/share/coracle"].map(PathBuf::from);
     let mut places: Vec<PathBuf> = Vec::new();
-    for place in beside.map(Path::to_owned).into_iter().chain(shared).chain(folders.data()).chain(fixed) {
+    for place in beside.map(Path::to_owned).into_iter().chain(shared).chain(directories.data()).chain(fixed) {
         if !places.contains(&place) {
             places.push(place);
         }
@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_reported_with_every_directory() {
-        let folders = Directories { home: Some("/nowhere/home".into()), ..Directories::default() };
-        let places = places(Some(Path::new("/nowhere/bin/coracle")), &folders);
+        let directories = Directories { home: Some("/nowhere/home".into()), ..Directories::default() };
+        let places = places(Some(Path::new("/nowhere/bin/coracle")), &directories);
         let error = Installed { file: "no-such-file", ..KERNEL }.find_in(places).unwrap_err().to_string();
         for part in [
             "guest kernel",

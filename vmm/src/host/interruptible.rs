@@ -22,7 +22,7 @@ pub(crate) trait Meanwhile {
     /// Until there is something to serve, however long the descriptor is not readable.
     fn until_next(&self) -> Option<Duration>;
 
-    /// Never waits.
+    /// Does what is possible now and returns without waiting.
     fn serve(&mut self) -> Option<Self::End>;
 }
 

@@ -58,7 +58,6 @@ pub(crate) struct ReceivedSignal {
     pub(crate) by_kernel: bool,
 }
 
-/// Blocked signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     descriptor: OwnedFd,

@@ -32,7 +32,6 @@ impl ConsoleLog {
         Self(Mutex::new(Inner { file, room: MAX_FILE_BYTES, tail: VecDeque::with_capacity(TAIL_BUF_SIZE) }))
     }
 
-    /// The last lines.
     #[must_use]
     pub(crate) fn tail(&self) -> String {
         let inner = self.lock();

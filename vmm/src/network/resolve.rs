@@ -31,7 +31,6 @@ pub(crate) enum NetworkOptionError {
     Unsupported(String),
 }
 
-/// One interface.
 #[derive(Debug)]
 pub(crate) struct ResolvedInterface {
     pub(super) options: Interface,

@@ -99,7 +99,6 @@ fn caught<T>(step: impl FnOnce() -> Result<T, End>) -> Result<T, End> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(Failure::from_panic().into()))
 }
 
-/// One run.
 struct Run {
     request: Request,
     id: MachineName,

@@ -44,7 +44,7 @@ pub(crate) struct Workload {
     pub(crate) arguments: Vec<String>,
     /// `NAME=value` strings.
     pub(crate) environment: Vec<String>,
-    /// Absolute.
+    /// An absolute path in the guest.
     pub(crate) working_directory: String,
     /// PID 1 looks it up in the image's files; empty is root.
     pub(crate) user: String,

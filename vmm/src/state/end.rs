@@ -78,7 +78,7 @@ macro_rules! end_reasons {
 }
 
 end_reasons! {
-    /// The workload exited.
+    /// The workload exited with a status of its own.
     Exited: Workload, Quiet;
     /// A signal ended the workload.
     Signalled: Workload, Quiet;

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub(crate) struct MachineInfo {
     pub(crate) name: String,
-    /// Its run directory.
     pub(crate) path: PathBuf,
     /// None just after the start, or if the disk was full.
     pub(crate) status: Option<Status>,

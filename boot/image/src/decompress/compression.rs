@@ -103,7 +103,7 @@ pub(crate) struct ZstdDecoder {
     in_frame: bool,
     /// The largest window so far, in bytes.
     window: u64,
-    /// Of it.
+    /// How much of the window is already charged to the budget.
     charged: u64,
 }
 

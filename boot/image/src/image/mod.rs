@@ -24,7 +24,7 @@ pub(crate) struct Image {
     /// digest.
     pub digest: Digest,
     pub config: ImageConfig,
-    /// Lowest first.
+    /// The lowest layer comes first.
     pub layers: Vec<Layer>,
     source: Source,
     /// Size of the configuration.

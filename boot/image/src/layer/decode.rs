@@ -52,7 +52,7 @@ struct Totals {
     uncompressed: u64,
     /// Without long runs of zeros, which are not stored.
     stored: u64,
-    /// Of the files.
+    /// Number of bytes that were read from the layers' files.
     consumed: u64,
 }
 
@@ -79,7 +79,7 @@ impl Totals {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "called once; the arguments are the thread's surroundings")]
+#[allow(clippy::too_many_arguments, reason = "called once; the arguments are what the thread needs")]
 fn decode(
     image: &Image,
     layer: &Layer,

@@ -39,7 +39,6 @@ pub enum LayerError {
     Memory(#[from] OverBudget),
     #[error("{name} unpacks to more than {} GiB in all layers", crate::limits::MAX_UNCOMPRESSED_BYTES >> 30)]
     TooLarge { name: String },
-    /// A decompression bomb.
     #[error("{name}: the layers unpack to more than {} times their size", crate::limits::MAX_RATIO)]
     Ratio { name: String },
 }

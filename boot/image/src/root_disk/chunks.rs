@@ -5,7 +5,6 @@ use super::{Output, RootDiskError};
 use crate::spool::SpoolFile;
 use crate::tree::Extent;
 
-/// Smallest chunk.
 const BLOCK: u64 = 4096;
 /// Chunks of one file with many extents; larger files get larger chunks.
 const MAX_CHUNKS: u64 = 64 << 10;

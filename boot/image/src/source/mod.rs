@@ -40,11 +40,7 @@ pub enum SourceError {
     #[error("archive {path}")]
     Unpack { path: PathBuf, source: UnpackError },
     #[error("{place} has no {name}")]
-    Missing {
-        /// Directory or archive.
-        place: PathBuf,
-        name: String,
-    },
+    Missing { place: PathBuf, name: String },
     #[error("cannot read {name}")]
     Read { name: String, source: io::Error },
     #[error("{name} is too large: {length} bytes, and {limit} are accepted")]

@@ -5,7 +5,7 @@ use super::format::{DirEntry, DirHeader};
 use super::table::Table;
 use zerocopy::IntoBytes as _;
 
-/// Names per run.
+/// The kernel rejects a run with more names.
 const MAX_RUN: usize = 256;
 
 /// A name with the type and the place of its inode.

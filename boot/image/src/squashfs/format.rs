@@ -91,7 +91,7 @@ pub(super) struct DirInode {
 pub(super) struct RegInode {
     pub start_block: U64,
     pub file_size: U64,
-    /// Bytes of holes.
+    /// Number of bytes in holes.
     pub sparse: U64,
     pub nlink: U32,
     pub fragment: U32,
@@ -103,14 +103,14 @@ pub(super) struct RegInode {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct DirHeader {
-    /// Minus one.
+    /// The number of names minus one.
     pub count: U32,
     pub start_block: U32,
     /// Base of the entries' numbers.
     pub inode_number: U32,
 }
 
-/// Precedes one name.
+/// This header stands before each name.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct DirEntry {
@@ -118,7 +118,7 @@ pub(super) struct DirEntry {
     /// Signed offset from the header's.
     pub inode_number: U16,
     pub inode_type: U16,
-    /// Minus one.
+    /// The length of the name minus one.
     pub size: U16,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Plan {
     pub directories: Vec<(NodeId, NodeId)>,
     /// Files, in the order of their data.
     pub files: Vec<NodeId>,
-    /// By node.
+    /// The index is the number of the node.
     inodes: Vec<Inode>,
     pub count: u32,
     /// End of the last file's data.

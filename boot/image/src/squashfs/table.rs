@@ -10,7 +10,7 @@ const STORED_BLOCK_SIZE: usize = 2 + METADATA;
 pub(super) struct Table {
     /// In the form on the disk.
     stored: Vec<u8>,
-    /// Without the lengths.
+    /// Without the two bytes of each block's length.
     length: usize,
 }
 

@@ -10,7 +10,6 @@ use zerocopy::IntoBytes as _;
 #[derive(Debug, Default)]
 pub(super) struct XattrSets {
     indexes: HashMap<Vec<u8>, u32>,
-    /// Names and values.
     pub values: Table,
     /// Start of each set in `values`.
     pub ids: Table,
@@ -50,7 +49,6 @@ impl XattrSets {
         next
     }
 
-    /// Number of sets.
     pub(super) fn count(&self) -> u32 {
         self.indexes.len() as u32
     }

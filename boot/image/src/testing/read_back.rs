@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// One file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Including the type.
+    /// The file type is included.
     pub mode: u16,
     pub owner: (u32, u32),
     pub mtime: (i64, u32),

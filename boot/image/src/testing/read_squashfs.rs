@@ -77,7 +77,7 @@ pub(crate) fn read_squashfs(bytes: &[u8]) -> BTreeMap<String, Found> {
         image.xattrs = (0..count).map(|_| (table.u64(), table.u32(), table.u32())).map(|(a, b, _)| (a, b)).collect();
     }
     let count = usize::from(u16_at(26));
-    assert!(count > 0, "somebody owns the root");
+    assert!(count > 0, "the root has an owner");
     let blocks = (count * 4).div_ceil(8192);
     assert_eq!(ids + blocks as u64 * 8, image.values, "the index of the owners touches what follows");
     assert!(directories <= u64_at(ids as usize));

@@ -91,10 +91,10 @@ pub(crate) enum Data {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// In the file.
+    /// Counted from the start of the file.
     pub offset: u64,
     pub length: u64,
-    /// In the spool.
+    /// Counted from the start of the spool.
     pub spooled: u64,
 }
 

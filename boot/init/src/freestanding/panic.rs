@@ -7,7 +7,6 @@
 
 use rustix::system::{RebootCommand, reboot};
 
-/// Resets the machine.
 pub(crate) fn reset() -> ! {
     loop {
         // It cannot fail for PID 1.

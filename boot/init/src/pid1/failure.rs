@@ -17,7 +17,7 @@ const MAX_DETAIL_BYTES: usize = 4096;
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) step: Cow<'static, str>,
-    /// Names the object.
+    /// The message, which names the object.
     pub(crate) detail: String,
     /// Linux error number, or 0.
     pub(crate) errno: i32,

@@ -22,7 +22,6 @@ const CGROUP: &str = "/sys/fs/cgroup/workload";
 /// Bound for a start on a slow disk, where the host emulates guest kernel mode.
 const START_TIMEOUT_MS: u64 = 120_000;
 
-/// The running workload.
 pub(crate) struct Workload {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,

@@ -53,7 +53,7 @@ pub enum BlockError {
     Examine {
         /// The disk.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: std::io::Error,
     },
     /// A directory, pipe, socket or the like.
@@ -89,7 +89,7 @@ pub enum BlockError {
     Lock {
         /// The disk.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: std::io::Error,
     },
     /// The serial number is too long.

@@ -52,7 +52,7 @@ pub enum TapError {
     Setup {
         /// Its name, or `fd N`.
         name: String,
-        /// Why.
+        /// The error of the system call.
         source: Error,
     },
 }

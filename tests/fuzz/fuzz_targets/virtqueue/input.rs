@@ -67,7 +67,7 @@ pub enum Step {
         queue: u8,
         flags: u16,
     },
-    /// Eight bytes anywhere.
+    /// Writes eight bytes at any address.
     Word {
         address: u32,
         value: u64,

@@ -23,7 +23,6 @@ const DISK_SIZE: u64 = 1 << 20;
 /// Bytes of a pipe: few, so that the console waits for its reader.
 const PIPE_SIZE: usize = 4096;
 
-/// A device type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Rng,

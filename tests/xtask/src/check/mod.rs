@@ -3,6 +3,7 @@
 
 mod cargo_steps;
 mod dependencies;
+mod language;
 mod layers;
 mod licences;
 mod manifests;
@@ -19,12 +20,13 @@ use std::process::ExitCode;
 type Step = (&'static str, fn() -> Result<Vec<String>>);
 
 /// The fast ones first.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", cargo_steps::format),
     ("sizes", sizes::check),
     ("layers", layers::check),
     ("readmes", paths::readmes),
     ("paths", paths::sources),
+    ("language", language::check),
     ("spdx", spdx::check),
     ("dependencies", dependencies::check),
     ("versions", versions::check),

@@ -12,7 +12,6 @@ use crate::GuestMemory;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
-/// The architectural limit.
 const MAX_INSTRUCTION_SIZE: usize = 15;
 
 /// An instruction and its bytes.

@@ -52,7 +52,6 @@ impl Instruction {
         operands
     }
 
-    /// The completion's result.
     fn completed(&self, operands: Operands) -> Operands {
         let mut guest = Guest::with_code(self.bytes());
         let registers = &mut guest.vcpu.registers;

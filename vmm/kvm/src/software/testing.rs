@@ -114,7 +114,6 @@ pub fn processors() -> Vec<(&'static str, Processor)> {
 pub struct MemoryVcpu {
     /// The CPU that it has.
     pub processor: Arc<Processor>,
-    /// General registers.
     pub registers: kvm_regs,
     /// Segments and control registers.
     pub special: kvm_sregs,

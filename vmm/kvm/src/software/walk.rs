@@ -43,7 +43,7 @@ const MAX_ATTEMPTS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
-    /// Includes a read.
+    /// A write, or a read and a write of one operand.
     Write,
     Fetch,
 }

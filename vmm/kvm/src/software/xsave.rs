@@ -45,7 +45,6 @@ pub(super) fn xsaves(step: &mut Step<'_>) -> StepResult {
 
 /// The operands that all instructions of this family share.
 pub(super) struct Area<'a> {
-    /// The memory operand.
     pub(super) window: Window<'a>,
     /// Components that an area may hold: XCR0, with IA32_XSS for `XSAVES` and `XRSTORS`.
     pub(super) enabled: u64,

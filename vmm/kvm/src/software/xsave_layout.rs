@@ -41,7 +41,6 @@ pub(super) const COMPACTED: u64 = 1 << 63;
 pub(super) const MXCSR_INITIAL: u32 = 0x1f80;
 pub(super) const X87_CONTROL_INITIAL: u16 = 0x37f;
 
-/// One extended component.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Component {
     /// Offset in the standard format; 0 for a supervisor component, which that format does not

@@ -36,7 +36,6 @@ pub(crate) enum Channel {
     Duplex,
 }
 
-/// A complete request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
@@ -68,7 +67,6 @@ enum Parsed {
     Invalid(Response),
 }
 
-/// A complete response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Response {
     /// RFC 9110, 15.
@@ -97,7 +95,6 @@ enum Phase {
     Closing,
 }
 
-/// What reading gave.
 #[derive(Debug)]
 pub(super) enum Received {
     Request(Request),
@@ -105,7 +102,7 @@ pub(super) enum Received {
     Frames(Vec<ClientFrame>, Option<ClientFrameError>),
     /// The client sends no more on a duplex channel.
     InputEnded,
-    /// Nothing for now.
+    /// No complete request has arrived yet.
     Nothing,
     /// The client is gone.
     Gone,

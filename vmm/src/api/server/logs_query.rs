@@ -19,9 +19,9 @@ pub(crate) struct LogsQuery {
     pub(crate) stderr: bool,
     /// Each line begins with the time of its first byte.
     pub(crate) timestamps: bool,
-    /// Nothing older.
+    /// Lines before this time are left out.
     pub(crate) since: Option<SystemTime>,
-    /// Nothing newer.
+    /// Lines after this time are left out.
     pub(crate) until: Option<SystemTime>,
     /// Begin so many lines before the end.
     pub(crate) tail: Option<usize>,

@@ -154,7 +154,6 @@ impl Server {
         Some(deadlines.chain(self.accept_paused_until).min()?.saturating_duration_since(now))
     }
 
-    /// Answers a request.
     pub(crate) fn respond(&mut self, client: ClientId, response: &Response) {
         self.with(client, |connection, now| connection.respond(response, now));
     }

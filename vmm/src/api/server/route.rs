@@ -11,7 +11,6 @@ use guest_protocol::run_spec::WindowSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A valid request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Query(Query),
@@ -33,7 +32,7 @@ pub(crate) enum Query {
     Wait,
 }
 
-/// For the machine.
+/// An operation that the machine's monitor performs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Stop(Stop),

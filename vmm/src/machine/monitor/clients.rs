@@ -52,7 +52,6 @@ impl Clients {
     }
 }
 
-/// Commands.
 impl Monitor<'_> {
     /// Serves the control socket if it is `ready` or has a deadline.
     pub(super) fn on_socket(&mut self, ready: bool) {
@@ -293,7 +292,6 @@ impl Monitor<'_> {
     }
 }
 
-/// The status.
 impl Monitor<'_> {
     pub(super) fn on_stage(&mut self, stage: Stage) {
         self.context.stages.mark(stage);

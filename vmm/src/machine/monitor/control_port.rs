@@ -24,7 +24,6 @@ pub(super) enum Received {
     Nothing,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct ControlPort {
     stream: UnixStream,

@@ -46,7 +46,6 @@ const CONSOLE_STOP_LIMIT: Duration = Duration::from_secs(1);
 /// Reads of the control port after the vCPUs have stopped. Its socket buffers hold less.
 const MAX_LAST_READS: usize = 64;
 
-/// See the module.
 pub(super) struct Monitor<'a> {
     epoll: Epoll,
     machine: &'a mut Machine,

@@ -5,11 +5,10 @@ use crate::machine::supervisor::TimerKind;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Timers {
     deadlines: HashMap<TimerKind, Instant>,
-    /// Of a profile.
+    /// Samples the guest for a profile.
     sample: Option<Periodic>,
     /// Of a service manager's watchdog.
     heartbeat: Option<Periodic>,

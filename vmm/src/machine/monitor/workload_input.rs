@@ -8,7 +8,6 @@ use std::io::{ErrorKind, PipeWriter, Result, Write as _};
 use std::os::fd::AsRawFd as _;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct WorkloadInput {
     /// `None` without `-i`, or once the reader is gone.

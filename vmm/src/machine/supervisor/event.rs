@@ -76,7 +76,7 @@ pub(crate) enum Action {
     Exec(ExecId, ExecEvent),
     /// The workload was asked to end.
     Stopping,
-    /// Nothing follows.
+    /// No other event follows this one.
     End(End),
 }
 

@@ -46,7 +46,6 @@ pub(crate) enum ExecCommand {
 /// For the client that started a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ExecEvent {
-    /// It was executed.
     Started,
     Output {
         stderr: bool,
@@ -55,7 +54,7 @@ pub(crate) enum ExecEvent {
     },
     /// [`Execs::room`] for input has grown.
     Room,
-    /// Nothing follows.
+    /// No other event of this process follows.
     Ended(ExecEnd),
 }
 
@@ -67,7 +66,6 @@ pub(crate) enum ExecEnd {
     Failed {
         /// 125, 126 or 127, as for the workload.
         status: u8,
-        /// One line.
         message: String,
     },
     MachineEnded,
@@ -102,7 +100,6 @@ pub(crate) enum ExecFault {
     Empty(ExecId),
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     execs: BTreeMap<ExecId, Exec>,

@@ -72,7 +72,6 @@ pub(crate) struct Settings {
     pub(crate) terminal: bool,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     settings: Settings,

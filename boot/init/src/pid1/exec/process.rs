@@ -58,7 +58,7 @@ pub(super) struct Process {
     input_ended: bool,
     stdout: Option<PolledFd>,
     stderr: Option<PolledFd>,
-    /// Credit for output.
+    /// Number of bytes of output that the host still accepts.
     credit: u32,
     end: Option<WorkloadEnd>,
 }
