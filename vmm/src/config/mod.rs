@@ -5,8 +5,10 @@
 pub(crate) mod cpus;
 pub(crate) mod destination;
 pub(crate) mod disk;
+pub(crate) mod dns_word;
 pub(crate) mod document;
 pub(crate) mod environment;
+pub(crate) mod host_entry;
 pub(crate) mod interval;
 pub(crate) mod mac_address;
 pub(crate) mod moment;
@@ -19,5 +21,6 @@ pub(crate) mod rfc3339;
 pub(crate) mod root_format;
 pub(crate) mod signal;
 pub(crate) mod size;
+pub(crate) mod sysctl;
 pub(crate) mod text_form;
 pub(crate) mod tmpfs;

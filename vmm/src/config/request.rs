@@ -7,7 +7,9 @@
 use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
+use super::dns_word::DnsWord;
 use super::environment::EnvVar;
+use super::host_entry::HostEntry;
 use super::interval::Interval;
 use super::mac_address::MacAddress;
 use super::name::{HostName, MachineName};
@@ -17,6 +19,7 @@ use super::platform::PlatformChoice;
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
+use super::sysctl::Sysctl;
 use super::text_form::Given;
 use super::tmpfs::Tmpfs;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -170,6 +173,18 @@ pub(crate) struct Request {
     /// Name server in the workload's /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     pub(crate) dns: Vec<IpAddr>,
+    /// Domain that is tried for short names; `.` for none
+    #[arg(long, value_name = "DOMAIN", help_heading = "Network")]
+    pub(crate) dns_search: Vec<DnsWord>,
+    /// Option of the resolver, like ndots:2
+    #[arg(long, value_name = "OPTION", alias = "dns-opt", help_heading = "Network")]
+    pub(crate) dns_option: Vec<DnsWord>,
+    /// Line in the workload's /etc/hosts; ADDRESS may be `host-gateway`, the host as the guest reaches it
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    pub(crate) add_host: Vec<HostEntry>,
+    /// Kernel parameter of the guest's network (net.ipv4.ip_forward=1)
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Network")]
+    pub(crate) sysctl: Vec<Sysctl>,
 
     /// Return once the workload runs and is ready, and print the machine's name; its output goes to `coracle logs`
     #[arg(short, long, help_heading = "This run")]

@@ -4,7 +4,8 @@
 
 mod connect;
 mod guest;
+mod names;
 mod resolve;
 
-pub(crate) use connect::{Network, connect};
+pub(crate) use connect::{GuestNetwork, Network, connect};
 pub(crate) use resolve::{NetworkOptionError, ResolvedInterface, resolve};

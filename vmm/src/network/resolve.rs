@@ -72,11 +72,8 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
 
 fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
     let unsupported = match &options.kind {
-        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) => match options {
-            Interface { ipv4: Some(Ipv4Setting::Dhcp), .. } => "ip=dhcp".to_owned(),
-            Interface { ipv6: Some((address, prefix)), .. } => format!("ip={address}/{prefix}"),
-            Interface { mtu: Some(mtu), .. } => format!("mtu={mtu}"),
-            Interface { name: Some(name), .. } => format!("name={name}"),
+        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) => match options.ipv4 {
+            Some(Ipv4Setting::Dhcp) => "ip=dhcp".to_owned(),
             _ => return Ok(()),
         },
         kind => kind.to_string(),

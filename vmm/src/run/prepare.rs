@@ -113,9 +113,9 @@ impl Preparation {
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
-        let Network { devices: nets, guest: guest_interfaces } =
-            network::connect(interfaces).fails_as(EndReason::NetworkError)?;
-        let spec = run_spec(request, guest_interfaces, terminal, workload, &self.id, format, self.watchdog);
+        let Network { devices: nets, guest: guest_network } =
+            network::connect(request, interfaces).fails_as(EndReason::NetworkError)?;
+        let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &spec)?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {

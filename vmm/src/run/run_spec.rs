@@ -9,8 +9,9 @@ use crate::config::request::Request;
 use crate::config::size::Scratch;
 use crate::config::text_form::Given;
 use crate::config::tmpfs::Tmpfs;
+use crate::network::GuestNetwork;
 use guest_protocol::notification;
-use guest_protocol::run_spec::{Interface, Readiness, Resolver, Root, RunSpec, System, Upper, WindowSize};
+use guest_protocol::run_spec::{Readiness, Root, RunSpec, System, Upper, WindowSize};
 use oci_image::RootFormat;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 #[must_use]
 pub(crate) fn run_spec(
     request: &Request,
-    interfaces: Vec<Interface>,
+    network: GuestNetwork,
     terminal: Option<WindowSize>,
     workload: Workload,
     id: &MachineName,
@@ -80,10 +81,10 @@ pub(crate) fn run_spec(
             read_only: request.read_only,
         },
         tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
-        resolver: Resolver { servers: request.dns.clone(), search: Vec::new(), options: Vec::new() },
-        extra_hosts: Vec::new(),
-        sysctls: Vec::new(),
-        interfaces,
+        resolver: network.resolver,
+        extra_hosts: network.hosts,
+        sysctls: request.sysctl.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        interfaces: network.interfaces,
         readiness,
         health: workload.health,
         privileged: request.privileged || request.system,
@@ -119,7 +120,8 @@ mod tests {
             shell: vec!["/bin/bash".into(), "-c".into()],
             warnings: Vec::new(),
         };
-        run_spec(request, Vec::new(), None, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
+        let network = GuestNetwork::default();
+        run_spec(request, network, None, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
     }
 
     #[test]
@@ -205,10 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn dns_options_become_name_servers() {
-        let dns: Vec<_> = ["1.1.1.1", "2620:fe::9"].iter().map(|text| text.parse().unwrap()).collect();
-        let spec = build(&Request { dns: dns.clone(), ..Request::default() }, &[]);
-        assert_eq!(spec.resolver, Resolver { servers: dns, ..Resolver::default() });
-        assert_eq!(build(&Request::default(), &[]).resolver, Resolver::default());
+    fn sysctls_are_split_into_name_and_value() {
+        let sysctl = vec!["net.ipv4.ip_forward=1".parse().unwrap()];
+        let spec = build(&Request { sysctl, ..Request::default() }, &[]);
+        assert_eq!(spec.sysctls, [("net.ipv4.ip_forward".to_owned(), "1".to_owned())]);
     }
 }

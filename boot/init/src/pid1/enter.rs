@@ -33,7 +33,7 @@ pub(crate) fn enter(
     let etc = EtcFiles::prepare(spec)?;
     mounts::move_root(root::PATH)?;
     unshare_cgroup_namespace();
-    mounts::mount_for_workload(spec.privileged)?;
+    mounts::mount_for_workload(spec.privileged, &spec.sysctls)?;
     if spec.system.is_some() {
         mounts::mount_for_system()?;
     }

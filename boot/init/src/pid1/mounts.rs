@@ -5,6 +5,7 @@ use super::failure::{Failure, Step};
 use super::files::{make_directories, make_directory, write_file};
 use crate::freestanding::open_missing_descriptors;
 use alloc::format;
+use alloc::string::String;
 use core::ffi::CStr;
 use guest_init::defaults::{MASKED_PATHS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
@@ -73,7 +74,9 @@ pub(crate) fn move_root(root: &str) -> Result<(), Failure> {
 }
 
 /// Mounts what every workload expects. Called in its namespaces, in its root.
-pub(crate) fn mount_for_workload(privileged: bool) -> Result<(), Failure> {
+///
+/// `sysctls` are the user's kernel parameters, by name and value.
+pub(crate) fn mount_for_workload(privileged: bool, sysctls: &[(String, String)]) -> Result<(), Failure> {
     for Mount { file_system, path, mut flags, data, optional } in WORKLOAD_MOUNTS {
         flags.set(MountFlags::RDONLY, path == "/sys" && !privileged);
         match mount_on_directory(file_system, path, flags, data) {
@@ -82,7 +85,7 @@ pub(crate) fn mount_for_workload(privileged: bool) -> Result<(), Failure> {
             Err(errno) => return Err(Failure::setup("mount", path, errno)),
         }
         match path {
-            "/proc" => set_sysctls(),
+            "/proc" => set_sysctls(sysctls)?,
             "/dev" => complete_dev()?,
             _ => {}
         }
@@ -90,11 +93,17 @@ pub(crate) fn mount_for_workload(privileged: bool) -> Result<(), Failure> {
     if privileged { Ok(()) } else { restrict_kernel_files() }
 }
 
-/// Sets the kernel parameters that docker sets, where the kernel has them.
-fn set_sysctls() {
+/// Sets the kernel parameters that docker sets, where the kernel has them, and the user's.
+fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Failure> {
     for (name, value) in SYSCTLS {
         let _ = write_file(&format!("/proc/sys/{name}"), value.as_bytes());
     }
+    for (name, value) in sysctls {
+        let written = write_file(&format!("/proc/sys/{}", name.replace('.', "/")), value.as_bytes());
+        let rejected = || Failure::configuration("set kernel parameter", format!("{name}={value}"));
+        written.map_err(|errno| rejected().with_errno(errno))?;
+    }
+    Ok(())
 }
 
 /// Adds the links and mount points that programs expect in `/dev`. The machine has one devtmpfs,

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How the guest resolves names: `/etc/resolv.conf` and `/etc/hosts`, from the options and from what the networks offer. Pure.
+
+use crate::config::host_entry::{HostAddress, HostEntry};
+use crate::config::request::Request;
+use guest_protocol::run_spec::{Host, Resolver};
+use std::net::IpAddr;
+
+/// `--add-host NAME:host-gateway` without a network that has the host in it.
+#[derive(Debug, thiserror::Error)]
+#[error("--add-host {0}: no network reaches the host")]
+pub(crate) struct NoHostError(String);
+
+/// Each option replaces what the networks offer; `--dns-search .` leaves no search list.
+pub(super) fn resolver(request: &Request, offered: Resolver) -> Resolver {
+    let words = |given: &[crate::config::dns_word::DnsWord], offered: Vec<String>| match given {
+        [] => offered,
+        _ => given.iter().map(|word| word.as_str().to_owned()).filter(|word| word != ".").collect(),
+    };
+    Resolver {
+        servers: if request.dns.is_empty() { offered.servers } else { request.dns.clone() },
+        search: words(&request.dns_search, offered.search),
+        options: words(&request.dns_option, offered.options),
+    }
+}
+
+/// The lines of `--add-host`. `host` is the host as the guest reaches it.
+pub(super) fn hosts(request: &Request, host: Option<IpAddr>) -> Result<Vec<Host>, NoHostError> {
+    let line = |entry: &HostEntry| {
+        let address = match entry.address {
+            HostAddress::Address(address) => address,
+            HostAddress::Host => host.ok_or_else(|| NoHostError(entry.to_string()))?,
+        };
+        Ok(Host { address, names: entry.name.clone() })
+    };
+    request.add_host.iter().map(line).collect()
+}
+
+/// The settings in a `resolv.conf(5)`. What cannot be understood is left out.
+pub(super) fn parse_resolv_conf(text: &str) -> Resolver {
+    let mut resolver = Resolver::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            // A link-local server's scope names an interface of the host.
+            Some("nameserver") => resolver.servers.extend(words.next().and_then(|word| word.parse::<IpAddr>().ok())),
+            // The last one counts.
+            Some("search" | "domain") => resolver.search = words.map(str::to_owned).collect(),
+            Some("options") => resolver.options.extend(words.map(str::to_owned)),
+            _ => {}
+        }
+    }
+    resolver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered() -> Resolver {
+        parse_resolv_conf(
+            "# comment\nnameserver 10.0.0.53\nnameserver fe80::1%eth0\nnameserver fd00::53\ndomain old\nsearch a.lan lan\n\
+             options ndots:2 edns0\noptions rotate\nsortlist 1\n",
+        )
+    }
+
+    #[test]
+    fn resolv_conf_is_read_as_the_resolver_reads_it() {
+        let Resolver { servers, search, options } = offered();
+        assert_eq!(servers, ["10.0.0.53", "fd00::53"].map(|text| text.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            (search, options),
+            (vec!["a.lan".into(), "lan".into()], vec!["ndots:2".into(), "edns0".into(), "rotate".into()])
+        );
+    }
+
+    #[test]
+    fn options_replace_what_the_networks_offer() {
+        assert_eq!(resolver(&Request::default(), offered()), offered());
+        let request = Request {
+            dns: vec!["1.1.1.1".parse().unwrap()],
+            dns_search: vec![".".parse().unwrap()],
+            dns_option: vec!["ndots:1".parse().unwrap()],
+            ..Request::default()
+        };
+        let expected =
+            Resolver { servers: vec!["1.1.1.1".parse().unwrap()], search: Vec::new(), options: vec!["ndots:1".into()] };
+        assert_eq!(resolver(&request, offered()), expected);
+    }
+
+    #[test]
+    fn host_gateway_needs_a_network_with_the_host() {
+        let request = Request {
+            add_host: vec!["db:10.0.0.2".parse().unwrap(), "host:host-gateway".parse().unwrap()],
+            ..Request::default()
+        };
+        let address = "192.0.2.7".parse().unwrap();
+        let names: Vec<_> = hosts(&request, Some(address)).unwrap().into_iter().map(|host| host.address).collect();
+        assert_eq!(names, ["10.0.0.2".parse().unwrap(), address]);
+        assert_eq!(
+            hosts(&request, None).unwrap_err().to_string(),
+            "--add-host host:host-gateway: no network reaches the host"
+        );
+    }
+}
