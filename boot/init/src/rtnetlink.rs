@@ -51,12 +51,9 @@ const HEADER_SIZE: usize = 16;
 /// `struct ifinfomsg`.
 const LINK_SIZE: usize = 16;
 
-/// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number.
     pub index: u32,
-    /// Its name.
     pub name: String,
     /// Its hardware address; empty if it has none.
     pub address: Vec<u8>,
