@@ -21,7 +21,7 @@ fn verb(dir: &TestDir, verb: &'static str, arguments: &[&str]) -> String {
 }
 
 /// Waits until `status` shows this health, and returns it.
-fn wait_for_health(dir: &TestDir, wanted: &str) -> Value {
+pub(crate) fn wait_for_health(dir: &TestDir, wanted: &str) -> Value {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let status: Value = serde_json::from_str(&verb(dir, "status", &["--json", "m"])).expect("status is JSON");

@@ -13,6 +13,7 @@ mod faults;
 mod foreign_kernels;
 mod health;
 mod hostile_clients;
+mod hostile_files;
 mod hostile_guests;
 mod inherited_sockets;
 mod life_cycle;
@@ -103,6 +104,7 @@ fn all() -> Vec<Case> {
         detached::cases(),
         driver::cases(),
         hostile_clients::cases(),
+        hostile_files::cases(),
         hostile_guests::cases(),
         inherited_sockets::cases(),
         ends::cases(),
