@@ -168,19 +168,74 @@ mod tests {
         assert_eq!((check.arguments, check.interval_ms, check.retries), (shell("a || b"), 2000, 1));
     }
 
+    /// Each part is the option's, else the image's, else docker's; 0 is as if it were not given. A row: the image's seconds or
+    /// number, the option, what counts.
     #[test]
-    fn options_replace_parts_of_the_check() {
-        let own = image(json!({"Test": ["CMD", "x"], "Interval": 2_000_000_000_u64, "Timeout": 7_000_000_000_u64}));
-        let request = Request {
-            health_cmd: Some("y".into()),
-            health_interval: Some("1s".parse().unwrap()),
-            health_timeout: Some("0".parse().unwrap()),
-            ..Request::default()
-        };
-        let check = decide_with(&own, &request).unwrap().0.unwrap();
-        assert_eq!((check.arguments, check.interval_ms, check.timeout_ms), (shell("y"), 1000, 7000));
+    fn each_part_is_the_options_or_the_images_or_dockers() {
+        type Part = (&'static str, fn(&mut Request, &str), fn(&HealthCheck) -> u64, u64);
+        fn interval(text: &str) -> Option<Interval> {
+            Some(text.parse().unwrap())
+        }
+        let parts: [Part; 5] = [
+            ("Interval", |r, text| r.health_interval = interval(text), |check| check.interval_ms / 1000, 30),
+            ("Timeout", |r, text| r.health_timeout = interval(text), |check| check.timeout_ms / 1000, 30),
+            ("StartPeriod", |r, text| r.health_start_period = interval(text), |check| check.start_period_ms / 1000, 0),
+            (
+                "StartInterval",
+                |r, text| r.health_start_interval = interval(text),
+                |check| check.start_interval_ms / 1000,
+                5,
+            ),
+            (
+                "Retries",
+                |r, text| r.health_retries = text.trim_end_matches('s').parse().ok(),
+                |check| check.retries.into(),
+                3,
+            ),
+        ];
+        for (key, set, get, default) in parts {
+            let rows = [(None, None, default), (Some(7), None, 7), (Some(7), Some("9s"), 9), (None, Some("9s"), 9)];
+            let zeroes = [(Some(0), None, default), (Some(7), Some("0s"), 7), (Some(0), Some("0s"), default)];
+            for (of_image, option, expected) in rows.into_iter().chain(zeroes) {
+                let scale = if key == "Retries" { 1 } else { 1_000_000_000_u64 };
+                let mut own = json!({"Test": ["CMD", "x"]});
+                own[key] = json!(of_image.map(|number| number * scale));
+                let mut request = Request::default();
+                option.into_iter().for_each(|text| set(&mut request, text));
+                let (check, warnings) = decide_with(&image(own), &request).unwrap();
+                let check = check.unwrap();
+                assert_eq!((get(&check), &*warnings), (expected, ""), "{key} {of_image:?} {option:?}");
+                assert_eq!(check.arguments, ["x"]);
+            }
+        }
+    }
+
+    /// The image's Test, `--health-cmd`, what runs.
+    #[test]
+    fn command_is_the_options_in_the_shell_or_the_images_in_its_form() {
+        let none = Vec::new;
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let table = [
+            (json!(["CMD", "a", "b c"]), "", ["a", "b c"].map(str::to_owned).to_vec()),
+            (json!(["CMD", "a"]), "y || z", shell("y || z")),
+            (json!(["CMD-SHELL", "a || b"]), "", shell("a || b")),
+            (json!(["CMD-SHELL"]), "", words("/bin/sh -c")),
+            (json!(["CMD-SHELL", "a", "b"]), "", words("/bin/sh -c a b")),
+            (json!(["CMD"]), "", none()),
+            (json!(["NONE"]), "", none()),
+            (json!(["NONE"]), "y", shell("y")),
+            (json!(["NONE", "CMD", "x"]), "", none()),
+            (json!([]), "y", shell("y")),
+            (json!(null), "y", shell("y")),
+        ];
+        for (test, option, expected) in table {
+            let request = Request { health_cmd: Some(option.to_owned()), ..Request::default() };
+            let (check, warnings) = decide_with(&image(json!({ "Test": test })), &request).unwrap();
+            let arguments = check.map(|check| check.arguments).unwrap_or_default();
+            assert_eq!((arguments, &*warnings), (expected, ""), "{test} {option:?}");
+        }
         let none = Request { no_healthcheck: true, ..Request::default() };
-        assert_eq!(decide_with(&own, &none), Ok((None, String::new())));
+        assert_eq!(decide_with(&image(json!({"Test": ["CMD", "x"]})), &none), Ok((None, String::new())));
     }
 
     #[test]

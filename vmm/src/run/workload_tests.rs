@@ -45,12 +45,19 @@ fn entrypoint_and_command_replace_the_images() {
         ("", "", Some("own"), "", "own"),
         ("''", "cmd c1", None, "", "cmd c1"),
         ("''", "cmd c1", None, "x y", "x y"),
+        ("''", "cmd c1", Some("own"), "", "own"),
+        ("'' e1", "x", None, "", "an error"),
+        ("entry", "''", None, "", "entry ''"),
+        ("entry", "cmd", None, "''", "entry ''"),
+        ("entry e1", "cmd c1", Some(""), "", "an error"),
+        ("", "''", None, "", "an error"),
+        ("", "", None, "", "an error"),
     ];
     for (entrypoint, cmd, own, command, expected) in table {
-        let image = ImageConfig { entrypoint: quoted(entrypoint), cmd: strings(cmd), ..image() };
-        let request = Request { entrypoint: own.map(str::to_owned), command: strings(command), ..Request::default() };
-        let workload = decide(&image, &request).unwrap();
-        assert_eq!(workload.arguments, strings(expected), "{entrypoint:?} {cmd:?} {own:?} {command:?}");
+        let image = ImageConfig { entrypoint: quoted(entrypoint), cmd: quoted(cmd), ..image() };
+        let request = Request { entrypoint: own.map(str::to_owned), command: quoted(command), ..Request::default() };
+        let arguments = decide(&image, &request).map_or_else(|_| strings("an error"), |workload| workload.arguments);
+        assert_eq!(arguments, quoted(expected), "{entrypoint:?} {cmd:?} {own:?} {command:?}");
     }
 }
 
@@ -196,5 +203,34 @@ fn user_with_an_impossible_id_is_rejected() {
     }
     for user in ["-1", "2147483648", "4294967295:1", "1:-1", "app:99999999999999999999999"] {
         assert_eq!(with(user), Err(WorkloadError::UserId(user.to_owned())));
+    }
+}
+
+/// Variables of the image, `--env-file` and `-e`, of a host that has only `HOST=host`; what the workload gets.
+#[test]
+fn environment_is_merged_by_name() {
+    let table = [
+        ("A=image", "", "", "A=image"),
+        ("A=image", "A=file", "", "A=file"),
+        ("A=image", "A=file", "A=option", "A=option"),
+        ("A=image", "", "A=", "A="),
+        ("A=image B=image", "", "A=1 A=2", "A=2 B=image"),
+        ("A=1 A=2", "", "", "A=2"),
+        ("A=image", "", "HOST", "A=image HOST=host"),
+        ("HOST=image", "HOST", "", "HOST=host"),
+        ("GONE=image", "GONE", "", "GONE=image"),
+        ("GONE=image", "", "GONE", ""),
+        ("", "GONE", "GONE", ""),
+        ("A=b=c", "", "D==", "A=b=c D=="),
+        ("NOVALUE A=image", "", "", "A=image"),
+        ("a=1 A=2", "", "a=3", "a=3 A=2"),
+    ];
+    for (of_image, file, option, expected) in table {
+        let image = ImageConfig { env: strings(of_image), ..image() };
+        let variables = |words: &str| strings(words).iter().map(|word| word.parse().unwrap()).collect::<Vec<EnvVar>>();
+        let request = Request { env: variables(option), ..Request::default() };
+        let host = |name: &str| Ok((name == "HOST").then(|| "host".to_owned()));
+        let workload = Workload::decide(&image, &request, &variables(file), host).unwrap();
+        assert_eq!(workload.environment, strings(expected), "{of_image:?} {file:?} {option:?}");
     }
 }
