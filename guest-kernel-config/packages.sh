@@ -25,10 +25,10 @@ for purpose in "$@"; do
         nested) names="busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
         emulator) names="qemu-system-x86 seabios" ;;
         images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
-        # mke2fs formats the scratch disk of a run.
-        run) names="e2fsprogs" ;;
+        # mke2fs formats the scratch disk of a run; passt is the network without privileges.
+        run) names="e2fsprogs passt" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count.
-        tests) names="gcc libc6-dev e2fsprogs util-linux gzip" ;;
+        tests) names="gcc libc6-dev e2fsprogs passt util-linux gzip" ;;
         *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"

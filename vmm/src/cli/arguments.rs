@@ -8,6 +8,7 @@ use super::exec::ExecArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
 use super::pause::{PauseArguments, ResumeArguments};
+use super::port::PortArguments;
 use super::ps::PsArguments;
 use super::rm::RmArguments;
 use super::stats::StatsArguments;
@@ -48,6 +49,7 @@ pub(super) enum Verb {
     Check(Box<CheckArguments>),
     Ps(PsArguments),
     Status(StatusArguments),
+    Port(PortArguments),
     Logs(LogsArguments),
     Events(EventsArguments),
     Exec(ExecArguments),

@@ -12,6 +12,7 @@ mod logs;
 mod machines;
 mod man;
 mod pause;
+mod port;
 mod ps;
 mod rm;
 mod run;
@@ -57,6 +58,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Exec(arguments) => exec::exec(&arguments),
         Verb::Attach(arguments) => attach::attach(&arguments),
         Verb::Stats(arguments) => stats::stats(&arguments),
+        Verb::Port(arguments) => port::port(&arguments),
         Verb::Wait(arguments) => wait::wait(&arguments),
         Verb::Stop(arguments) => stop::stop(&arguments),
         Verb::Kill(arguments) => stop::kill(&arguments),

@@ -147,7 +147,7 @@ fn row(machine: &MachineInfo, no_trunc: bool, now: SystemTime) -> [String; 7] {
         format!("\"{}\"", table::cell(&status.command.join(" "), limit(MAX_COMMAND_CHARACTERS))),
         format!("{} ago", since(status.created, now)),
         state,
-        table::cell(&status.ports.join(", "), None),
+        table::cell(&status.shown_ports().join(", "), None),
         machine.name.clone(),
     ]
 }

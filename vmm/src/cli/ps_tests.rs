@@ -40,6 +40,7 @@ fn three_machines() -> (tempfile::TempDir, RunDirectory) {
             image: Some("oci:/images/busybox".into()),
             command: ["sh", "-c", "echo a very long command\u{1b}[2J"].map(str::to_owned).into(),
             ports: ["80/tcp", "443/tcp"].map(str::to_owned).into(),
+            published: Vec::new(),
             ..Status::sample()
         };
         let mut lifecycle = Lifecycle::begin(directory.path(), status, None);

@@ -55,6 +55,8 @@ const EVERYTHING: &[&str] = &[
     "--hostname=h",
     "--network=tap=t0",
     "--mac-address=02:00:00:00:00:01",
+    "--publish=8080:80/tcp",
+    "--publish-all",
     "--dns=1.1.1.1",
     "--dns-search=lan",
     "--dns-option=ndots:2",

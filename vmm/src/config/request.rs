@@ -16,6 +16,7 @@ use super::name::{HostName, MachineName};
 use super::network::Network;
 use super::number::{port, seconds, times};
 use super::platform::PlatformChoice;
+use super::publish::Publish;
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
@@ -163,10 +164,16 @@ pub(crate) struct Request {
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
-    /// `none`, or a tap device: tap=NAME or fd=N, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME]
-    /// [default: none]
+    /// `user` (passt), tap=NAME, fd=N, socket=PATH or `none`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES]
+    /// [,name=IFNAME] [default: none, user with -p]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
+    /// Publish a port of the guest on the host: [IP:][HOST:]GUEST[-GUEST][/tcp|udp]; without HOST a free one
+    #[arg(short, long, value_name = "PORT", help_heading = "Network")]
+    pub(crate) publish: Vec<Publish>,
+    /// Publish the image's ExposedPorts, each on a free port of the host
+    #[arg(short = 'P', long, help_heading = "Network")]
+    pub(crate) publish_all: bool,
     /// MAC address of the network device
     #[arg(long, value_name = "MAC", help_heading = "Network")]
     pub(crate) mac_address: Option<Given<MacAddress>>,

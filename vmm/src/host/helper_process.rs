@@ -6,7 +6,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// Soft limits that change what a program can do.
 const LIMITS: [Resource; 6] =
@@ -19,12 +19,31 @@ const FIRST_OTHER_FD: libc::c_uint = 3;
 /// A command for `program`, which is looked up in the caller's PATH and after that in the administrator's directories, in which
 /// e2fsprogs is installed. Its standard streams are for the caller of this function to set.
 #[must_use]
-pub(super) fn helper(program: &str) -> Command {
+pub(crate) fn helper(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", path()).env("LC_ALL", "C").current_dir("/");
     // SAFETY: `reset_state` makes system calls only, each of which is async-signal-safe, and does not allocate.
     unsafe { command.pre_exec(reset_state) };
     command
+}
+
+/// A process that is ended with this value.
+#[derive(Debug)]
+pub(crate) struct HelperProcess(Child);
+
+impl HelperProcess {
+    #[must_use]
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Drop for HelperProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn path() -> OsString {

@@ -3,17 +3,30 @@
 
 use super::guest;
 use super::names::{self, NoHostError};
+use super::publish::{self, PublishError};
 use super::resolve::ResolvedInterface;
+use super::user::{self, UserError};
 use crate::config::network::NetworkKind;
 use crate::config::request::Request;
-use devices::virtio::net::{NetConfig, Tap, TapError};
+use crate::host::helper_process::HelperProcess;
+use crate::state::published_port::PublishedPort;
+use devices::virtio::net::{Backend, NetConfig, StreamSocket, Tap, TapError};
 use guest_protocol::run_spec::{self, Resolver};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error(transparent)]
     Tap(#[from] TapError),
+    #[error("--network user")]
+    User(#[from] UserError),
+    #[error("--network socket={0}")]
+    Socket(PathBuf, #[source] std::io::Error),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     #[error(transparent)]
     NoHost(#[from] NoHostError),
 }
@@ -24,6 +37,9 @@ pub(crate) struct Network {
     /// In the order of the options.
     pub(crate) devices: Vec<NetConfig>,
     pub(crate) guest: GuestNetwork,
+    pub(crate) published: Vec<PublishedPort>,
+    /// Dropped when the machine has ended.
+    pub(crate) processes: Vec<HelperProcess>,
 }
 
 /// The guest's side of the network.
@@ -35,24 +51,95 @@ pub(crate) struct GuestNetwork {
     pub(crate) hosts: Vec<run_spec::Host>,
 }
 
-/// Connects `interfaces`.
-pub(crate) fn connect(request: &Request, interfaces: Vec<ResolvedInterface>) -> Result<Network, ConnectError> {
-    let mut network = Network::default();
-    // The first network's that has one.
-    let mut host: Option<IpAddr> = None;
+/// One interface, connected.
+struct Connected {
+    backend: Backend,
+    guest: run_spec::Interface,
+    /// What the network offers, if it does.
+    resolver: Option<Resolver>,
+    /// The host as the guest reaches it.
+    host: Option<IpAddr>,
+    process: Option<HelperProcess>,
+}
+
+/// Connects `interfaces`. `exposed` are the image's ExposedPorts, for `-P`.
+pub(crate) fn connect(
+    request: &Request,
+    interfaces: Vec<ResolvedInterface>,
+    exposed: &[String],
+) -> Result<Network, ConnectError> {
+    let mut network = Network { published: publish::published(request, exposed)?, ..Network::default() };
+    // Each is the first network's that has one.
+    let (mut resolver, mut host) = (None, None);
     for (index, interface) in interfaces.into_iter().enumerate() {
-        let guest = guest::configuration(&interface);
-        let tap = match (&interface.options.kind, interface.descriptor) {
-            (NetworkKind::Tap(name), _) => Tap::open(name)?,
-            (NetworkKind::Descriptor(_), Some(descriptor)) => Tap::inherit(descriptor)?,
-            (kind, _) => unreachable!("`{kind}` is rejected when the options are resolved"),
+        let is_default = interface.is_default && network.published.is_empty();
+        let mtu = interface.options.mtu;
+        let connected = match connect_one(interface, &network.published) {
+            Err(ConnectError::User(error)) if is_default => {
+                log::warn!("no network: {}", chain(&error));
+                continue;
+            }
+            connected => connected?,
         };
         let name = format!("net-{index}");
-        network.devices.push(NetConfig { name, backend: tap.into(), mac: guest.mac, mtu: interface.options.mtu });
-        host = host.or_else(|| guest.routes.iter().find_map(|route| route.gateway));
-        network.guest.interfaces.push(guest);
+        network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu });
+        network.guest.interfaces.push(connected.guest);
+        network.processes.extend(connected.process);
+        resolver = resolver.or(connected.resolver);
+        host = host.or(connected.host);
     }
-    network.guest.resolver = names::resolver(request, Resolver::default());
+    network.guest.resolver = names::resolver(request, resolver.unwrap_or_default());
     network.guest.hosts = names::hosts(request, host)?;
     Ok(network)
+}
+
+fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<Connected, ConnectError> {
+    let backend = match (&interface.options.kind, &interface.descriptor) {
+        (NetworkKind::User, _) => {
+            let user = user::connect(&interface, ports)?;
+            return Ok(Connected {
+                backend: user.socket.into(),
+                guest: user.guest,
+                resolver: Some(user.resolver),
+                host: user.host,
+                process: Some(user.process),
+            });
+        }
+        (NetworkKind::Tap(name), _) => Tap::open(name)?.into(),
+        (NetworkKind::Descriptor(number), None) => unreachable!("descriptor {number} was duplicated"),
+        (NetworkKind::Descriptor(_), Some(descriptor)) => {
+            let descriptor = descriptor.try_clone().map_err(|source| TapError::Setup { name: "fd".to_owned(), source });
+            Tap::inherit(descriptor?)?.into()
+        }
+        (NetworkKind::Socket(path), _) => stream(path).map_err(|source| ConnectError::Socket(path.clone(), source))?,
+        (kind, _) => unreachable!("`{kind}` is rejected when the options are resolved"),
+    };
+    let guest = guest::configuration(&interface);
+    let host = guest.routes.iter().find_map(|route| route.gateway);
+    Ok(Connected { backend, guest, resolver: None, host, process: None })
+}
+
+/// A client of the socket at `path`, which connects again whenever the connection ends. Its first connection shows whether there
+/// is a server.
+fn stream(path: &Path) -> std::io::Result<Backend> {
+    let mut first = Some(connect_stream(path)?);
+    let path = path.to_owned();
+    let again = move || first.take().map_or_else(|| connect_stream(&path), Ok);
+    Ok(StreamSocket::reconnecting(Box::new(again))?.into())
+}
+
+/// Does not block: a server whose queue is full is tried again later.
+fn connect_stream(path: &Path) -> std::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect_socket(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
 }

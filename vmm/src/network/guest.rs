@@ -42,7 +42,7 @@ mod tests {
     fn interface(text: &str) -> Interface {
         let Ok(Network::Interface(options)) = text.parse() else { panic!("{text}") };
         let mac = "02:00:00:00:00:01".parse().unwrap();
-        configuration(&ResolvedInterface { options, mac, descriptor: None })
+        configuration(&ResolvedInterface { options, mac, descriptor: None, is_default: false })
     }
 
     #[test]

@@ -4,8 +4,12 @@
 
 mod connect;
 mod guest;
+mod host_routes;
 mod names;
+mod passt;
+mod publish;
 mod resolve;
+mod user;
 
 pub(crate) use connect::{GuestNetwork, Network, connect};
 pub(crate) use resolve::{NetworkOptionError, ResolvedInterface, resolve};

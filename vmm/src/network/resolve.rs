@@ -29,6 +29,8 @@ pub(crate) enum NetworkOptionError {
     Random(#[source] std::io::Error),
     #[error("--network {0}: not supported by this version")]
     Unsupported(String),
+    #[error("--publish needs a network that publishes ports (--network user)")]
+    Publish,
 }
 
 #[derive(Debug)]
@@ -37,12 +39,19 @@ pub(crate) struct ResolvedInterface {
     pub(super) mac: MacAddress,
     /// Of `fd=N`.
     pub(super) descriptor: Option<OwnedFd>,
+    /// No `--network` was given: without this one the machine starts, too.
+    pub(super) is_default: bool,
 }
 
 /// Checks the options of the network against each other.
 pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, NetworkOptionError> {
     let requested = requested_interfaces(request)?;
     let mac_address = request.mac_address.as_ref().and_then(Given::get).copied();
+    let is_default = !request.network.iter().any(|given| given.get().is_some());
+    let publishes = requested.iter().any(|interface| interface.kind == NetworkKind::User);
+    if (!request.publish.is_empty() || request.publish_all) && !publishes {
+        return Err(NetworkOptionError::Publish);
+    }
     let mut interfaces = Vec::<ResolvedInterface>::new();
     for options in requested {
         reject_unsupported(&options)?;
@@ -65,14 +74,15 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
             }
             _ => None,
         };
-        interfaces.push(ResolvedInterface { options, mac, descriptor });
+        interfaces.push(ResolvedInterface { options, mac, descriptor, is_default });
     }
     Ok(interfaces)
 }
 
 fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
     let unsupported = match &options.kind {
-        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) => match options.ipv4 {
+        NetworkKind::User => return Ok(()),
+        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) | NetworkKind::Socket(_) => match options.ipv4 {
             Some(Ipv4Setting::Dhcp) => "ip=dhcp".to_owned(),
             _ => return Ok(()),
         },
@@ -95,6 +105,9 @@ fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, NetworkOpti
                 requested.push(interface.clone());
             }
         }
+    }
+    if networks.is_empty() && (!request.publish.is_empty() || request.publish_all) {
+        requested.push(Interface::new(NetworkKind::User));
     }
     match (request.mac_address.as_ref().and_then(Given::get), &*requested) {
         (Some(_), [one]) if one.mac.is_some() => Err(NetworkOptionError::TwoMacAddresses),
@@ -126,6 +139,7 @@ mod tests {
             (&["tap=a", "tap=a,mac=02:00:00:00:00:02"], None, "tap=a twice"),
             (&["tap=a,mac=02:00:00:00:00:02", "tap=b,mac=02:00:00:00:00:02"], None, "02:00:00:00:00:02"),
             (&["fd=777"], None, "777"),
+            (&["user", "user,mtu=1500"], None, "user twice"),
         ] {
             let error = resolve(&request(networks, mac)).unwrap_err().to_string();
             assert!(error.contains(object), "{networks:?}: {error}");

@@ -158,9 +158,12 @@ impl Run {
             Err(end) => return end.into(),
         };
         let Ready { prepared, notifier, input, samples } = ready;
-        let Prepared { machine, supervisor, exposed_ports, host, digests, kernel_digest, stages } = prepared;
+        let Prepared { machine, supervisor, exposed_ports, published, processes, host, digests, kernel_digest, stages } =
+            prepared;
+        // Ended when this function returns.
+        let _processes = processes;
         self.stages = stages;
-        recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports);
+        recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports, published);
         // Whatever comes of the machine.
         let known = |end: End| Outcome { digests: digests.clone(), kvm: Some(host.kind().name()), ..end.into() };
         let kernel_path = machine.kernel.path().to_owned();

@@ -15,11 +15,13 @@ use crate::config::request::Request;
 use crate::config::size::Scratch;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
+use crate::host::helper_process::HelperProcess;
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, Streams};
 use crate::network::{self, Network};
 use crate::state::end::EndReason;
+use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
@@ -57,6 +59,9 @@ pub(super) struct Prepared {
     pub(super) supervisor: Settings,
     /// The image's, for `ps`.
     pub(super) exposed_ports: Vec<String>,
+    pub(super) published: Vec<PublishedPort>,
+    /// Of the network. They end with the machine, and with this.
+    pub(super) processes: Vec<HelperProcess>,
     pub(super) host: KvmHost,
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
@@ -113,8 +118,8 @@ impl Preparation {
 
         let request = &self.request;
         let stop_signal = workload.stop_signal;
-        let Network { devices: nets, guest: guest_network } =
-            network::connect(request, interfaces).fails_as(EndReason::NetworkError)?;
+        let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
+        let Network { devices: nets, guest: guest_network, published, processes } = network;
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &spec)?;
         let mut disks = vec![disk];
@@ -141,7 +146,8 @@ impl Preparation {
             terminal: spec.terminal.is_some(),
             spec,
         };
-        Ok(Prepared { machine, supervisor, exposed_ports, host, digests, kernel_digest, stages: self.stages })
+        let stages = self.stages;
+        Ok(Prepared { machine, supervisor, exposed_ports, published, processes, host, digests, kernel_digest, stages })
     }
 
     /// The root disk: the user's own, or the one that is made from the image.

@@ -151,6 +151,7 @@ impl Recorder {
             image: request.image.clone(),
             command: request.command.clone(),
             ports: Vec::new(),
+            published: Vec::new(),
             detached: request.detach,
             terminal: request.tty,
             interactive: request.interactive,

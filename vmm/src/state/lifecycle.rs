@@ -5,6 +5,7 @@
 use super::counters::Counters;
 use super::end::End;
 use super::event_outlet::EventOutlet;
+use super::published_port::PublishedPort;
 use super::rotated_file::RotatedFile;
 use super::status::{State, Status};
 use crate::host::atomic_write::atomic_write;
@@ -73,9 +74,10 @@ impl Lifecycle {
     }
 
     /// Sets what runs, once image and request are merged. Published with the next change. `exposed_ports` are the image's.
-    pub(crate) fn set_workload(&mut self, spec: &RunSpec, exposed_ports: &[String]) {
+    pub(crate) fn set_workload(&mut self, spec: &RunSpec, exposed_ports: &[String], published: Vec<PublishedPort>) {
         self.status.command.clone_from(&spec.arguments);
         self.status.ports = ports(exposed_ports);
+        self.status.published = published;
         self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
         let addresses = spec.interfaces.iter().flat_map(|interface| &interface.addresses);
         self.status.addresses = addresses.map(|own| own.address.to_string()).collect();

@@ -8,6 +8,7 @@ pub(crate) mod event_outlet;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod machines;
+pub(crate) mod published_port;
 pub(crate) mod result;
 pub(crate) mod rotated_file;
 pub(crate) mod rotated_reader;

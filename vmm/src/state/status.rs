@@ -4,6 +4,7 @@
 
 use super::counters::Counters;
 use super::end::End;
+use super::published_port::PublishedPort;
 use crate::config::rfc3339;
 use crate::host::process::ProcessId;
 use crate::host::random::{RandomError, random_hex};
@@ -82,6 +83,9 @@ pub(crate) struct Status {
     /// ExposedPorts of the image, for example `80/tcp`.
     #[serde(default)]
     pub(crate) ports: Vec<String>,
+    /// On the host (`--publish`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) published: Vec<PublishedPort>,
     pub(crate) detached: bool,
     pub(crate) terminal: bool,
     #[serde(default)]
@@ -109,6 +113,15 @@ pub(crate) fn container_id(name: &str) -> Result<String, RandomError> {
 }
 
 impl Status {
+    /// Published ports, then those of the image's that are not published.
+    #[must_use]
+    pub(crate) fn shown_ports(&self) -> Vec<String> {
+        let published = self.published.iter().filter(|_| !self.state.is_end());
+        let guests: Vec<String> = published.clone().map(PublishedPort::guest).collect();
+        let exposed = self.ports.iter().filter(|port| !guests.contains(port)).cloned();
+        published.map(ToString::to_string).chain(exposed).collect()
+    }
+
     #[must_use]
     pub(crate) fn process(&self) -> ProcessId {
         ProcessId { pid: self.pid, started: self.pid_started }
@@ -144,6 +157,7 @@ impl Status {
             image: Some("oci:x".into()),
             command: vec!["sh".into()],
             ports: Vec::new(),
+            published: Vec::new(),
             detached: false,
             terminal: false,
             interactive: false,
