@@ -17,8 +17,11 @@ pub mod guest_log;
 pub mod interrupt;
 pub mod legacy;
 pub mod log_sink;
+pub mod rate_limit;
+mod slot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod token_bucket;
 pub mod turn;
 pub mod virtio;
 

@@ -8,6 +8,7 @@ use super::net::{Net, NetConfig, Tap};
 use super::rng::Rng;
 use super::*;
 use crate::log_sink::LogSink;
+use crate::rate_limit::RateLimits;
 use crate::testing::Driver;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -25,7 +26,14 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 20).unwrap();
     let path = "hostile".into();
-    let block = BlockConfig { file, path, read_only: false, scratch: true, serial: "hostile".to_owned() };
+    let block = BlockConfig {
+        file,
+        path,
+        read_only: false,
+        scratch: true,
+        serial: "hostile".to_owned(),
+        limits: RateLimits::default(),
+    };
     let port = |name, is_console| PortConfig {
         name,
         is_console,
@@ -38,8 +46,14 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
         Box::new(Block::open(block).unwrap()),
         Box::new(Console::new(vec![port("console", true), port("stdio", false)])),
         Box::new(
-            Net::open(NetConfig { name: "net-0".to_owned(), backend: Tap::pair().0.into(), mac: [2; 6], mtu: None })
-                .unwrap(),
+            Net::open(NetConfig {
+                name: "net-0".to_owned(),
+                backend: Tap::pair().0.into(),
+                mac: [2; 6],
+                mtu: None,
+                limits: RateLimits::default(),
+            })
+            .unwrap(),
         ),
     ]
 }

@@ -14,6 +14,7 @@ use super::net::{Net, NetConfig, Tap};
 use super::rng::Rng;
 use super::*;
 use crate::event_loop::EventLoop;
+use crate::rate_limit::RateLimits;
 use crate::testing::{Buffer, Driver};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -91,8 +92,14 @@ fn block_requests_allocate_nothing() {
     for (kind, length) in [(0u32, 0), (1, 8192), (4, 0), (8, 0), (11, 16), (13, 16), (99, 0)] {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
-        let config =
-            BlockConfig { file, path: "test".into(), read_only: false, scratch: true, serial: "test".to_owned() };
+        let config = BlockConfig {
+            file,
+            path: "test".into(),
+            read_only: false,
+            scratch: true,
+            serial: "test".to_owned(),
+            limits: RateLimits::default(),
+        };
         let header = [&kind.to_le_bytes()[..], &[0; 12]].concat();
         let range = [&[0; 8][..], &8u32.to_le_bytes(), &[0; 4]].concat();
         let data = if length == 16 { range } else { vec![0; length] };
@@ -118,7 +125,14 @@ fn rng_and_net_requests_allocate_nothing() {
     let request = |driver: &mut Driver| _ = driver.offer(0, &[Buffer::Writable(64)]);
     assert_eq!(allocations(Rng::new(), 0, 0, request), 0);
     let (tap, _network) = Tap::pair();
-    let net = Net::open(NetConfig { name: "net-0".to_owned(), backend: tap.into(), mac: [2; 6], mtu: None }).unwrap();
+    let net = Net::open(NetConfig {
+        name: "net-0".to_owned(),
+        backend: tap.into(),
+        mac: [2; 6],
+        mtu: None,
+        limits: RateLimits::default(),
+    })
+    .unwrap();
     let packet = |driver: &mut Driver| _ = driver.offer(1, &[Buffer::Readable(&[0; 12]), Buffer::Readable(&[0; 60])]);
     assert_eq!(allocations(net, 0, 1, packet), 0);
 }

@@ -17,6 +17,7 @@ pub(crate) mod network;
 pub(crate) mod number;
 pub(crate) mod platform;
 pub(crate) mod publish;
+mod rate;
 pub(crate) mod request;
 pub(crate) mod rfc3339;
 pub(crate) mod root_format;

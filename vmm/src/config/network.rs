@@ -2,7 +2,9 @@
 //! `--network`: what a network device is connected to, and the guest's side of it.
 
 use super::mac_address::MacAddress;
+use super::rate::{self, RateError};
 use super::text_form::text_form;
+use devices::rate_limit::RateLimits;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -12,7 +14,8 @@ use std::str::FromStr;
 pub(crate) enum NetworkError {
     #[error(
         "unknown word `{0}`; expected `none`, or one of `user`, `bridge[=NAME]`, `adopt[=IFNAME]`, `tap=NAME`, `fd=N` \
-         and `socket=PATH`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME]"
+         and `socket=PATH`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] \
+         [,rx-bps=RATE][,rx-pps=N][,tx-bps=RATE][,tx-pps=N]"
     )]
     Word(String),
     #[error("more than one {0}")]
@@ -34,6 +37,8 @@ pub(crate) enum NetworkError {
     Dhcp,
     #[error("mtu={0}: IPv6 needs at least {MIN_IPV6_MTU}")]
     Ipv6Mtu(u16),
+    #[error(transparent)]
+    Rate(#[from] RateError),
 }
 
 /// Of `struct virtio_net_config`: the least that a device may give, Virtio 1.3, 5.1.4.1.
@@ -83,13 +88,25 @@ pub(crate) struct Interface {
     pub(crate) mtu: Option<u16>,
     /// The interface's name in the guest.
     pub(crate) name: Option<String>,
+    /// Of what the guest receives and sends.
+    pub(crate) limits: RateLimits,
 }
 
 impl Interface {
     /// An interface of `kind` with nothing else given.
     #[must_use]
     pub(crate) fn new(kind: NetworkKind) -> Self {
-        Self { kind, mac: None, ipv4: None, ipv6: None, gateway4: None, gateway6: None, mtu: None, name: None }
+        Self {
+            kind,
+            mac: None,
+            ipv4: None,
+            ipv6: None,
+            gateway4: None,
+            gateway6: None,
+            mtu: None,
+            name: None,
+            limits: RateLimits::default(),
+        }
     }
 
     /// Checks what depends on several words.
@@ -162,6 +179,7 @@ impl FromStr for Network {
                 },
                 "mtu" => set_once(&mut interface.mtu, parse_mtu(value)?, "`mtu`")?,
                 "name" => set_once(&mut interface.name, check_name(word, value)?, "`name`")?,
+                _ if rate::NETWORK.parse(&mut interface.limits, key, value)? => {}
                 _ => return Err(unknown()),
             }
         }
@@ -291,7 +309,7 @@ impl fmt::Display for Ipv4Setting {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Interface(interface) = self else { return f.write_str("none") };
-        let Interface { kind, mac, ipv4, ipv6, gateway4, gateway6, mtu, name } = interface;
+        let Interface { kind, mac, ipv4, ipv6, gateway4, gateway6, mtu, name, limits } = interface;
         write!(f, "{kind}")?;
         mac.iter().try_for_each(|mac| write!(f, ",mac={mac}"))?;
         ipv4.iter().try_for_each(|setting| write!(f, ",ip={setting}"))?;
@@ -299,7 +317,8 @@ impl fmt::Display for Network {
         gateway4.iter().try_for_each(|gateway| write!(f, ",gw={gateway}"))?;
         gateway6.iter().try_for_each(|gateway| write!(f, ",gw={gateway}"))?;
         mtu.iter().try_for_each(|mtu| write!(f, ",mtu={mtu}"))?;
-        name.iter().try_for_each(|name| write!(f, ",name={name}"))
+        name.iter().try_for_each(|name| write!(f, ",name={name}"))?;
+        rate::NETWORK.write(*limits, f)
     }
 }
 
@@ -321,6 +340,7 @@ mod tests {
             "tap=tap0",
             "fd=3",
             "socket=/run/a=b.sock,ip=dhcp",
+            "user,name=net0,rx-bps=10m,rx-pps=5000,tx-bps=1000,tx-pps=1",
             "user,ip=10.0.2.100/24,gw=10.0.2.2,mtu=1500",
             "tap=tap0,mac=02:00:00:00:00:01,ip=10.0.0.2/24,gw=10.0.0.1",
             "fd=9,ip=192.168.1.2/31,gw=192.168.1.3",

@@ -21,7 +21,7 @@ pub(crate) enum SizeError {
 }
 
 /// Suffixes are powers of 1024, in either case, with or without `b` or `ib` after them.
-fn parse_bytes(text: &str) -> Result<u64, SizeError> {
+pub(super) fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
     if number.is_empty() {
@@ -40,7 +40,7 @@ fn parse_bytes(text: &str) -> Result<u64, SizeError> {
 }
 
 /// Writes `bytes` with the largest suffix that is exact.
-fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(super) fn write_bytes(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (shift, suffix) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] {
         if bytes > 0 && bytes.is_multiple_of(1 << shift) {
             return write!(f, "{}{suffix}", bytes >> shift);

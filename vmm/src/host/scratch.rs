@@ -8,6 +8,7 @@
 use super::directories::Directories;
 use super::helper_process::helper;
 use super::random::random_id;
+use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, linkat, seek};
 use rustix::io::Errno;
@@ -67,6 +68,7 @@ pub(crate) fn create(size: u64, directories: &Directories, serial: &str) -> Resu
         read_only: false,
         scratch: true,
         serial: serial.to_owned(),
+        limits: RateLimits::default(),
     })
 }
 

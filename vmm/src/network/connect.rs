@@ -73,6 +73,7 @@ pub(crate) fn connect(
     let (mut resolver, mut host) = (None, None);
     for (index, interface) in interfaces.into_iter().enumerate() {
         let is_default = interface.is_default && network.published.is_empty();
+        let limits = interface.options.limits;
         let mtu = interface.options.mtu;
         let connected = match connect_one(interface, &network.published) {
             Err(ConnectError::User(error)) if is_default => {
@@ -82,7 +83,7 @@ pub(crate) fn connect(
             connected => connected?,
         };
         let name = format!("net-{index}");
-        network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu });
+        network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu, limits });
         network.guest.interfaces.push(connected.guest);
         network.processes.extend(connected.process);
         resolver = resolver.or(connected.resolver);

@@ -25,6 +25,7 @@ use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
+use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
@@ -188,6 +189,7 @@ impl Preparation {
             read_only: true,
             scratch: false,
             serial: ROOT_SERIAL.to_owned(),
+            limits: RateLimits::default(),
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };

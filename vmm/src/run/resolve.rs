@@ -13,6 +13,7 @@ use crate::network::{self, NetworkOptionError, ResolvedInterface};
 use crate::state::end::EndReason;
 use boot::CommandLine;
 use boot::cmdline::CommandLineError;
+use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::run_spec;
 use oci_image::{ImageConfig, ImageReference, ReferenceError};
@@ -199,7 +200,8 @@ fn open_disks(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockCon
         if opened.iter().any(|other| other.serial == serial) {
             return Err(DiskError::Serial(serial));
         }
-        let disk = open_disk(&disk.path, disk.read_only, serial)?;
+        let limits = disk.limits;
+        let disk = BlockConfig { limits, ..open_disk(&disk.path, disk.read_only, serial)? };
         let is_same = |other: &&BlockConfig| same_disk(&other.file, &disk.file);
         if let Some(other) = opened.iter().chain(root).find(is_same)
             && !(other.read_only && disk.read_only)
@@ -220,7 +222,8 @@ fn open_disk(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig
         read_only,
         source: error.into(),
     })?;
-    Ok(BlockConfig { file: file.into(), path: path.to_owned(), read_only, scratch: false, serial })
+    let path = path.to_owned();
+    Ok(BlockConfig { file: file.into(), path, read_only, scratch: false, serial, limits: RateLimits::default() })
 }
 
 /// Whether both are the same file, or nodes of the same block device.

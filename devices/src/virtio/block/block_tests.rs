@@ -4,9 +4,11 @@
 use super::super::{VirtioDevice, Worker};
 use super::device::*;
 use crate::event_loop::EventLoop;
+use crate::rate_limit::{Rate, RateLimits};
 use crate::testing::{Buffer, Driver, NEXT};
 use crate::turn::{MAX_STEP_BYTES, MAX_TURN_BYTES, Turn};
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::NamedTempFile;
@@ -40,7 +42,14 @@ fn image() -> NamedTempFile {
 
 fn config(image: &NamedTempFile, read_only: bool) -> BlockConfig {
     let file = File::options().read(true).write(!read_only).open(image.path()).unwrap();
-    BlockConfig { file, path: image.path().to_owned(), read_only, scratch: false, serial: "root".to_owned() }
+    BlockConfig {
+        file,
+        path: image.path().to_owned(),
+        read_only,
+        scratch: false,
+        serial: "root".to_owned(),
+        limits: RateLimits::default(),
+    }
 }
 
 fn bench_with(read_only: bool, features: u64) -> Bench {
@@ -500,4 +509,36 @@ fn device_is_activated_again_with_its_file_and_lock() {
     let mut bench = Bench { image, block, driver, worker };
     assert_eq!(bench.request(READ, 7, &[], 512).2, [7; 512]);
     assert!(matches!(Block::open(config(&bench.image, true)), Err(BlockError::Locked { .. })));
+}
+
+#[test]
+fn reads_and_writes_are_limited_in_bytes_and_requests() {
+    let limit = |bytes, operations| Rate { bytes: NonZeroU64::new(bytes), operations: NonZeroU64::new(operations) };
+    // 10 requests of 8 KiB: 80 KiB or 10 requests, of which a twentieth of a second's passes at once.
+    for (limit, least) in [(limit(400_000, 0), 130), (limit(0, 60), 95)] {
+        for kind in [READ, WRITE] {
+            let image = image();
+            let (to_guest, from_guest) = if kind == READ { (limit, Rate::default()) } else { (Rate::default(), limit) };
+            let limits = RateLimits { to_guest, from_guest };
+            let mut block = Block::open(BlockConfig { limits, ..config(&image, false) }).unwrap();
+            let mut driver = Driver::new(&[256]);
+            let events = EventLoop::spawn("disk-0").unwrap();
+            events.handle().add(block.activate(driver.activation(FLUSH_FEATURE)).unwrap().remove(0)).unwrap();
+            let mut run = |kind| {
+                let started = std::time::Instant::now();
+                for _ in 0..10 {
+                    let (header, data) = (header(kind, 0), [0; 8192]);
+                    let data = if kind == READ { Buffer::Writable(8192) } else { Buffer::Readable(&data) };
+                    driver.offer(0, &[Buffer::Readable(&header), data, Buffer::Writable(1)]);
+                }
+                (0..10).for_each(|_| _ = driver.wait_returned(0));
+                started.elapsed().as_millis()
+            };
+            assert!(run(READ + WRITE - kind) < least, "the other direction is free");
+            let taken = run(kind);
+            assert!(taken >= least, "{taken} ms for requests of type {kind}");
+            block.rates().set(RateLimits::default());
+            assert!(run(kind) < 900);
+        }
+    }
 }

@@ -7,6 +7,8 @@ use super::config::{ConfigSpace, QUEUE_SIZE};
 use super::disk::{Disk, DiskCounters};
 use super::worker::BlockWorker;
 use super::{ID_SIZE, SECTOR_SIZE, lock};
+use crate::rate_limit::{Limiter, RateControl, RateLimits};
+use crate::slot::Slot;
 use rustix::fs::{OFlags, ioctl_blksszget};
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
@@ -43,6 +45,8 @@ pub struct BlockConfig {
     pub scratch: bool,
     /// Identifies the disk in the guest: at most 20 bytes.
     pub serial: String,
+    /// What may pass; can be changed later.
+    pub limits: RateLimits,
 }
 
 /// A file cannot serve as a disk.
@@ -92,6 +96,14 @@ pub enum BlockError {
         /// The error of the system call.
         source: std::io::Error,
     },
+    /// The host has no descriptor left.
+    #[error("cannot limit the rate of disk {path}")]
+    Limit {
+        /// The disk.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The serial number is too long.
     #[error("serial {0:?} of a disk has more than {ID_SIZE} bytes")]
     Serial(String),
@@ -103,6 +115,8 @@ pub struct Block {
     identity: DeviceIdentity,
     config: ConfigSpace,
     pub(super) disk: Arc<Disk>,
+    limiter: Slot<Limiter>,
+    rates: RateControl,
 }
 
 impl Block {
@@ -111,7 +125,7 @@ impl Block {
     /// # Errors
     /// It cannot serve as a disk, or another process uses it.
     pub fn open(config: BlockConfig) -> Result<Self, BlockError> {
-        let BlockConfig { mut file, path, read_only, scratch, serial } = config;
+        let BlockConfig { mut file, path, read_only, scratch, serial, limits } = config;
         if serial.len() > ID_SIZE {
             return Err(BlockError::Serial(serial));
         }
@@ -122,6 +136,8 @@ impl Block {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(BlockError::Locked { path }),
             Err(source) => return Err(BlockError::Lock { path, source }),
         }
+        let limiter = Limiter::new(limits).map_err(|source| BlockError::Limit { path: path.clone(), source })?;
+        let rates = limiter.control();
         let mut features = 1 << VIRTIO_BLK_F_SIZE_MAX | 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
         features |= if read_only {
             1 << VIRTIO_BLK_F_RO
@@ -148,13 +164,20 @@ impl Block {
             dirty: AtomicBool::new(false),
             flush_failed: AtomicBool::new(false),
         };
-        Ok(Self { identity, config: ConfigSpace::new(size, alignment), disk: Arc::new(disk) })
+        let config = ConfigSpace::new(size, alignment);
+        Ok(Self { identity, config, disk: Arc::new(disk), limiter: Slot::new(limiter), rates })
     }
 
     /// Counters that stay up to date.
     #[must_use]
     pub fn counters(&self) -> Arc<DiskCounters> {
         Arc::clone(&self.disk.counters)
+    }
+
+    /// Sets what may pass.
+    #[must_use]
+    pub fn rates(&self) -> RateControl {
+        self.rates.clone()
     }
 
     /// Size in bytes.
@@ -205,6 +228,11 @@ impl VirtioDevice for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
-        Ok(vec![Box::new(BlockWorker::new(activation, Arc::clone(&self.disk)))])
+        // The worker before was dropped, and has put it back.
+        let limiter = self.limiter.take().ok_or_else(|| ActivateError {
+            step: "cannot limit the rate of a disk",
+            source: ErrorKind::ResourceBusy.into(),
+        })?;
+        Ok(vec![Box::new(BlockWorker::new(activation, Arc::clone(&self.disk), limiter))])
     }
 }

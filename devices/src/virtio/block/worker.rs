@@ -10,11 +10,17 @@ use super::disk::Disk;
 use super::request::{Header, Limits, Operation, Status};
 use crate::event_loop::Source;
 use crate::guest_warn;
+use crate::rate_limit::{Direction, Limiter};
+use crate::slot::Borrowed;
 use crate::turn::{MAX_STEP_BYTES, Turn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 use vmm_sys_util::epoll::EventSet;
+
+/// Tokens.
+const REQUESTS: u32 = 0;
+const LIMITS: u32 = 1;
 
 pub(super) struct BlockWorker {
     requests: Virtqueue,
@@ -22,6 +28,7 @@ pub(super) struct BlockWorker {
     limits: Limits,
     /// The driver cannot flush, so that each write must be durable before it is acknowledged.
     write_through: bool,
+    limiter: Borrowed<Limiter>,
     /// Begun in an earlier turn.
     current: Option<Request>,
 }
@@ -35,7 +42,7 @@ struct Request {
 }
 
 impl BlockWorker {
-    pub(super) fn new(mut activation: Activation, disk: Arc<Disk>) -> Self {
+    pub(super) fn new(mut activation: Activation, disk: Arc<Disk>, limiter: Borrowed<Limiter>) -> Self {
         let limits = Limits {
             size: disk.size,
             read_only: disk.read_only,
@@ -43,7 +50,7 @@ impl BlockWorker {
             write_zeroes: activation.has_feature(VIRTIO_BLK_F_WRITE_ZEROES),
         };
         let write_through = !activation.has_feature(VIRTIO_BLK_F_FLUSH);
-        Self { requests: activation.queues.remove(0), disk, limits, write_through, current: None }
+        Self { requests: activation.queues.remove(0), disk, limits, write_through, limiter, current: None }
     }
 
     /// Reads a new request, and answers it if it is invalid.
@@ -65,6 +72,9 @@ impl BlockWorker {
             turn.spend(bytes);
             request.done += bytes;
             let is_done = request.done == request.operation.bytes();
+            // A discard moves nothing.
+            let moved = if matches!(request.operation, Operation::Discard(_)) { 0 } else { bytes };
+            self.limiter.spend(direction(&request.operation), moved, u64::from(is_done));
             if is_done { self.complete(&request.operation).map(Some) } else { Ok(None) }
         });
         match outcome {
@@ -155,14 +165,27 @@ impl BlockWorker {
     }
 }
 
+/// The limits that a request counts for.
+fn direction(operation: &Operation) -> Direction {
+    match operation {
+        Operation::Read { .. } | Operation::GetId => Direction::ToGuest,
+        _ => Direction::FromGuest,
+    }
+}
+
 impl Worker for BlockWorker {
     fn sources(&self) -> Vec<Source> {
-        vec![Source::event(self.requests.queue_event(), 0)]
+        vec![Source::event(self.requests.queue_event(), REQUESTS), self.limiter.source(LIMITS)]
     }
 
     fn start(&mut self, turn: &mut Turn<'_>) {
         while !turn.is_over() {
             if let Some(request) = self.current.take() {
+                if !self.limiter.admits(direction(&request.operation)) {
+                    // The timer of the limits wakes this worker.
+                    self.current = Some(request);
+                    return;
+                }
                 self.advance(request, turn);
             } else if let Some(taken) = self.requests.take() {
                 self.begin(taken);
@@ -173,7 +196,10 @@ impl Worker for BlockWorker {
         self.requests.reschedule();
     }
 
-    fn process(&mut self, _: u32, _: EventSet, turn: &mut Turn<'_>) {
+    fn process(&mut self, token: u32, _: EventSet, turn: &mut Turn<'_>) {
+        if token == LIMITS {
+            self.limiter.update();
+        }
         self.start(turn);
     }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "unshare has no safe wrapper without its own hazards")]
 
 use super::*;
+use crate::rate_limit::RateLimits;
 use crate::testing::{Buffer, Driver, Offered};
 use crate::turn::Turn;
 use crate::virtio::{VirtioDevice, Worker};
@@ -32,7 +33,14 @@ pub(super) struct Bench {
 }
 
 pub(super) fn device(backend: impl Into<Backend>, mtu: Option<u16>) -> Net {
-    Net::open(NetConfig { name: "net-0".to_owned(), backend: backend.into(), mac: MAC, mtu }).unwrap()
+    Net::open(NetConfig {
+        name: "net-0".to_owned(),
+        backend: backend.into(),
+        mac: MAC,
+        mtu,
+        limits: RateLimits::default(),
+    })
+    .unwrap()
 }
 
 /// An activated device, whose driver accepted `features`.

@@ -6,8 +6,9 @@ use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, Virtio
 use super::backend::Backend;
 use super::link::{Link, NetHandle};
 use super::packet::Rules;
-use super::slot::Slot;
 use super::worker::NetWorker;
+use crate::rate_limit::{Limiter, RateLimits};
+use crate::slot::Slot;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
@@ -39,6 +40,8 @@ pub struct NetConfig {
     pub mac: [u8; 6],
     /// Largest IP packet, if the guest is to be informed of it. Larger frames are dropped then.
     pub mtu: Option<u16>,
+    /// What may pass; can be changed later.
+    pub limits: RateLimits,
 }
 
 /// The network device.
@@ -47,7 +50,8 @@ pub struct Net {
     identity: DeviceIdentity,
     mac: [u8; 6],
     mtu: Option<u16>,
-    backend: Slot,
+    backend: Slot<Backend>,
+    limiter: Slot<Limiter>,
     link: Arc<Link>,
 }
 
@@ -57,8 +61,9 @@ impl Net {
     /// # Errors
     /// The host has no descriptor left.
     pub fn open(config: NetConfig) -> std::io::Result<Self> {
-        let NetConfig { name, backend, mac, mtu } = config;
-        let link = Arc::new(Link::new(backend.is_connected().unwrap_or(true))?);
+        let NetConfig { name, backend, mac, mtu, limits } = config;
+        let limiter = Limiter::new(limits)?;
+        let link = Arc::new(Link::new(backend.is_connected().unwrap_or(true), limiter.control())?);
         let mut features = backend.features();
         features |= 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
         features |= mtu.map_or(0, |_| 1 << VIRTIO_NET_F_MTU);
@@ -69,7 +74,7 @@ impl Net {
             queue_sizes: vec![QUEUE_SIZE; 2],
             counters: Some(Arc::clone(&link.counters) as _),
         };
-        Ok(Self { identity, mac, mtu, backend: Slot::new(backend), link })
+        Ok(Self { identity, mac, mtu, backend: Slot::new(backend), limiter: Slot::new(limiter), link })
     }
 
     /// The host's access to this device, for as long as it likes.
@@ -98,12 +103,14 @@ impl VirtioDevice for Net {
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
         let failed = |source| ActivateError { step: "cannot set the offloads of the host's interface", source };
         // The worker before was dropped, and has put it back.
-        let mut backend = self.backend.take().ok_or_else(|| failed(ErrorKind::ResourceBusy.into()))?;
+        let (Some(mut backend), Some(limiter)) = (self.backend.take(), self.limiter.take()) else {
+            return Err(failed(ErrorKind::ResourceBusy.into()));
+        };
         backend.set_features(activation.features).map_err(failed)?;
         let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
         let rules = Rules::new(activation.features, mtu);
         let name = self.identity.name.clone();
-        Ok(vec![Box::new(NetWorker::new(activation, name, backend, Arc::clone(&self.link), rules))])
+        Ok(vec![Box::new(NetWorker::new(activation, name, backend, limiter, Arc::clone(&self.link), rules))])
     }
 }
 

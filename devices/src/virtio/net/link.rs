@@ -4,6 +4,7 @@
 //! host; all of it is atomic.
 
 use super::worker::NetCounters;
+use crate::rate_limit::RateControl;
 use std::io::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,12 @@ impl NetHandle {
         &self.0.for_host
     }
 
+    /// Sets what may pass.
+    #[must_use]
+    pub fn rates(&self) -> RateControl {
+        self.0.rates.clone()
+    }
+
     /// Counters that stay up to date.
     #[must_use]
     pub fn counters(&self) -> Arc<NetCounters> {
@@ -53,10 +60,11 @@ pub(super) struct Link {
     pub(super) for_worker: EventFd,
     for_host: EventFd,
     pub(super) counters: Arc<NetCounters>,
+    rates: RateControl,
 }
 
 impl Link {
-    pub(super) fn new(is_connected: bool) -> Result<Self> {
+    pub(super) fn new(is_connected: bool, rates: RateControl) -> Result<Self> {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         Ok(Self {
             is_connected: AtomicBool::new(is_connected),
@@ -64,6 +72,7 @@ impl Link {
             for_worker: event()?,
             for_host: event()?,
             counters: Arc::default(),
+            rates,
         })
     }
 

@@ -23,7 +23,6 @@ mod link_watch;
 mod output_wait;
 mod packet;
 mod packet_socket;
-mod slot;
 mod stream;
 mod tap;
 mod worker;
@@ -38,6 +37,8 @@ pub use worker::NetCounters;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod offload_tests;
 #[cfg(test)]

@@ -232,6 +232,16 @@ pub(super) fn set_buffers(packet: &mut [u8], buffers: u16) {
     }
 }
 
+/// Packets on the wire that `packet` becomes.
+pub(super) fn segments(packet: &[u8]) -> u64 {
+    match Header::ref_from_prefix(packet) {
+        Ok((header, frame)) if header.segmentation != NO_SEGMENTS => {
+            (frame.len() as u64).div_ceil(u64::from(header.segment_size.get()).max(1))
+        }
+        _ => 1,
+    }
+}
+
 /// Puts a VLAN tag that the kernel took out of a frame back to its place. `packet` has a header and
 /// a frame behind the space of a tag; afterwards all of it is used.
 pub(super) fn insert_vlan_tag(packet: &mut [u8], tag: [u8; VLAN_TAG_SIZE]) {

@@ -201,6 +201,13 @@ fn vlan_tag_returns_to_its_place_and_moves_the_offsets() {
     assert_eq!(short, vec![1; HEADER_SIZE + 15]);
 }
 
+#[test]
+fn segments_are_counted_by_their_size() {
+    assert_eq!(segments(&PLAIN.packet()), 1);
+    assert_eq!(segments(&TCP4.packet()), 3);
+    assert_eq!(segments(&Case { segment_size: 0, ..TCP4 }.packet()), 4000);
+}
+
 proptest! {
     #[test]
     fn check_passes_no_bytes_without_their_features(bytes in prop::collection::vec(any::<u8>(), 0..100)) {

@@ -4,23 +4,26 @@
 use super::super::chain::Chain;
 use super::super::queue::{Served, Taken, Virtqueue};
 use super::super::{Activation, DeviceCounters, Worker};
+use super::backend::Backend;
 use super::link::Link;
-use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, set_buffers};
-use super::slot::Borrowed;
+use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, segments, set_buffers};
 use crate::event_loop::Source;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
+use crate::rate_limit::{Direction, Limiter};
+use crate::slot::Borrowed;
 use crate::turn::Turn;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vmm_sys_util::epoll::EventSet;
 
-/// Tokens: the two queues by their number, the backend, and the host's wishes.
+/// Tokens: the two queues by their number, the backend, the host's wishes, and the limits' timer.
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const BACKEND: u32 = 2;
 const LINK: u32 = 3;
+const LIMITS: u32 = 4;
 /// Frames from the backend that are handled in one turn.
 const MAX_RECEIVED: u32 = 1024;
 /// Frames from the backend that are dropped in a row before a buffer is returned empty.
@@ -77,7 +80,8 @@ pub(super) struct NetWorker {
 struct HostSide {
     /// For messages.
     name: String,
-    backend: Borrowed,
+    backend: Borrowed<Backend>,
+    limiter: Borrowed<Limiter>,
     link: Arc<Link>,
     rules: Rules,
     /// The backend did not return `WouldBlock` when it was last read.
@@ -87,12 +91,19 @@ struct HostSide {
 }
 
 impl NetWorker {
-    pub(super) fn new(activation: Activation, name: String, backend: Borrowed, link: Arc<Link>, rules: Rules) -> Self {
+    pub(super) fn new(
+        activation: Activation,
+        name: String,
+        backend: Borrowed<Backend>,
+        limiter: Borrowed<Limiter>,
+        link: Arc<Link>,
+        rules: Rules,
+    ) -> Self {
         let Activation { mut queues, interrupt, .. } = activation;
         let (receive, transmit) = (queues.remove(0), queues.remove(0));
         let sent = vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice();
         let announced_up = link.is_up();
-        let host = HostSide { name, backend, link, rules, readable: true, sent };
+        let host = HostSide { name, backend, limiter, link, rules, readable: true, sent };
         Self { receive, transmit, interrupt, buffers: Vec::new(), space: 0, drops: 0, host, announced_up }
     }
 
@@ -104,7 +115,7 @@ impl NetWorker {
                 break;
             }
             // The backend is not read before there is a buffer.
-            if !self.host.may_receive() || !self.add_buffers(1) {
+            if !self.host.may_receive() || !self.add_buffers(1) || !self.host.limiter.admits(Direction::ToGuest) {
                 return;
             }
             let Some(length) = self.host.next_length() else { continue };
@@ -153,6 +164,7 @@ impl NetWorker {
     fn fill(&mut self, length: usize) {
         let Self { receive, buffers, host, .. } = self;
         let Ok(packet) = host.backend.receive() else { return };
+        host.limiter.spend(Direction::ToGuest, (length - HEADER_SIZE) as u64, segments(packet));
         // No more than the queue has.
         set_buffers(packet, buffers.len() as u16);
         let mut rest = &*packet;
@@ -195,6 +207,7 @@ impl Worker for NetWorker {
             Source::event(self.receive.queue_event(), RECEIVE),
             Source::event(self.transmit.queue_event(), TRANSMIT),
             Source::event(&self.host.link.for_worker, LINK),
+            self.host.limiter.source(LIMITS),
         ];
         sources.extend(self.host.backend.sources(BACKEND));
         sources
@@ -212,6 +225,10 @@ impl Worker for NetWorker {
             TRANSMIT => self.transmit(turn),
             BACKEND => {
                 self.host.changed();
+                return self.start(turn);
+            }
+            LIMITS => {
+                self.host.limiter.update();
                 return self.start(turn);
             }
             _ => return self.start(turn),
@@ -274,6 +291,9 @@ impl HostSide {
 
     /// Sends the frame in `chain` to the backend.
     fn send(&mut self, chain: &mut Chain<'_>) -> Served {
+        if !self.limiter.admits(Direction::FromGuest) {
+            return Served::Later;
+        }
         let length = chain.readable.remaining();
         if !(HEADER_SIZE + MIN_FRAME_BYTES..=self.sent.len()).contains(&length) {
             return self.drop_sent();
@@ -285,6 +305,7 @@ impl HostSide {
         }
         match self.backend.send(packet) {
             Ok(()) => {
+                self.limiter.spend(Direction::FromGuest, (length - HEADER_SIZE) as u64, segments(packet));
                 self.link.counters.tx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
                 self.link.counters.tx_packets.fetch_add(1, Ordering::Relaxed);
                 Served::Done(0)

@@ -4,6 +4,7 @@
 
 use devices::event_loop::Source;
 use devices::log_sink::LogSink;
+use devices::rate_limit::RateLimits;
 use devices::turn::Turn;
 use devices::virtio::block::{Block, BlockConfig};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
@@ -103,14 +104,14 @@ fn net(variant: u8, host: &mut Host) -> Net {
     host.output = network.try_clone().ok();
     host.input = Some(network);
     let mtu = (variant & 2 != 0).then_some(1500);
-    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu }).expect("descriptors")
+    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu, limits: RateLimits::default() }).expect("descriptors")
 }
 
 fn disk(variant: u8) -> Block {
     let file = File::from(memfd_create("disk", MemfdFlags::CLOEXEC).expect("memory for a disk"));
     file.set_len(DISK_SIZE).expect("memory for a disk");
     let (read_only, scratch) = (variant & 1 != 0, variant & 2 != 0);
-    Block::open(BlockConfig { file, path: "fuzz".into(), read_only, scratch, serial: "fuzz".to_owned() })
+    Block::open(BlockConfig { file, path: "fuzz".into(), read_only, scratch, serial: "fuzz".to_owned(), limits: RateLimits::default() })
         .expect("a new file of whole sectors is a disk")
 }
 
