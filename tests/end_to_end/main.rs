@@ -27,6 +27,7 @@ mod refused_hosts;
 mod refused_images;
 mod refused_kernels;
 mod refused_options;
+mod registries;
 mod result_document;
 mod root_formats;
 mod signals;
@@ -84,6 +85,7 @@ fn all() -> Vec<Case> {
         refused_kernels::cases(),
         refused_images::cases(),
         refused_hosts::cases(),
+        registries::cases(),
         caller_state::cases(),
         check::cases(),
         streams::cases(),

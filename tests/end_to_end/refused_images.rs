@@ -35,10 +35,12 @@ fn missing_images_are_rejected() {
     ] {
         refuse(&dir.run(&[&reference, "true"]), &[object]);
     }
-    // Not a missing image, but a request that this version does not support.
-    for reference in ["docker://registry.example/name:tag", "alpine"] {
-        dir.run(&[reference, "true"]).assert_status(125).assert_one_line_naming(&[reference, "skopeo copy"]);
-    }
+    // A name that the store does not have, and that may not be pulled.
+    refuse(
+        &dir.run(&["--pull", "never", "alpine", "true"]),
+        &["alpine:latest: not in the local store", "coracle pull"],
+    );
+    refuse(&dir.run(&["Alpine", "true"]), &["Alpine", "lower case"]);
 }
 
 fn layer_with_a_wrong_digest_is_rejected() {

@@ -30,6 +30,8 @@ pub enum Need {
     Root,
     /// Kernels of other origin (`CORACLE_KERNELS`).
     Kernels,
+    /// Debian's docker-registry and skopeo.
+    Registry,
 }
 
 pub struct Case {
@@ -57,6 +59,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
             return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
+        }
+        if self.needs.contains(&Need::Registry) && !host.registry {
+            return Some("needs docker-registry and skopeo");
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }

@@ -22,6 +22,8 @@ pub struct Host {
     pub root: bool,
     /// `CORACLE_TESTS=all`: run also the tests that are too slow for this host.
     pub all: bool,
+    /// Whether docker-registry and skopeo are installed.
+    pub registry: bool,
 }
 
 impl Host {
@@ -31,8 +33,14 @@ impl Host {
             kvm: detect_kvm(),
             root: rustix::process::geteuid().is_root(),
             all: std::env::var_os("CORACLE_TESTS").is_some_and(|value| value == "all"),
+            registry: ["docker-registry", "skopeo"].iter().all(|program| is_installed(program)),
         }
     }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 impl fmt::Display for Host {

@@ -7,7 +7,7 @@ use std::fmt;
 /// A checked digest string. Its parts are safe as file names: the algorithm is known, the rest is
 /// lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Digest {
+pub struct Digest {
     algorithm: Algorithm,
     hex: String,
 }
@@ -31,7 +31,7 @@ pub enum DigestError {
 
 impl Digest {
     /// Parses `text`. It is shortened in an error.
-    pub(crate) fn parse(text: &str) -> Result<Self, DigestError> {
+    pub fn parse(text: &str) -> Result<Self, DigestError> {
         let shown = || text.chars().take(100).map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
         let (algorithm, hex) = text.split_once(':').ok_or_else(|| DigestError::Malformed(shown()))?;
         let (algorithm, length) = match algorithm {
@@ -46,13 +46,13 @@ impl Digest {
     }
 
     /// The SHA-256 digest of `bytes`.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::sha256();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    pub(crate) fn algorithm(&self) -> &'static str {
+    pub fn algorithm(&self) -> &'static str {
         match self.algorithm {
             Algorithm::Sha256 => "sha256",
             Algorithm::Sha512 => "sha512",
@@ -60,15 +60,15 @@ impl Digest {
     }
 
     /// The part after the colon.
-    pub(crate) fn hex(&self) -> &str {
+    pub fn hex(&self) -> &str {
         &self.hex
     }
 
     /// Returns a hasher of the same algorithm, to compute a digest to compare with.
-    pub(crate) fn hasher(&self) -> Hasher {
+    pub fn hasher(&self) -> Hasher {
         match self.algorithm {
             Algorithm::Sha256 => Hasher::sha256(),
-            Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
+            Algorithm::Sha512 => Hasher(State::Sha512(Sha512::new())),
         }
     }
 
@@ -89,28 +89,31 @@ impl fmt::Display for Digest {
     }
 }
 
-pub(crate) enum Hasher {
+/// Computes a digest piece by piece.
+pub struct Hasher(State);
+
+enum State {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hasher {
-    pub(crate) fn sha256() -> Self {
-        Self::Sha256(Sha256::new())
+    pub fn sha256() -> Self {
+        Self(State::Sha256(Sha256::new()))
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(hasher) => hasher.update(bytes),
+            State::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
-    pub(crate) fn finish(self) -> Digest {
+    pub fn finish(self) -> Digest {
         let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        match self {
-            Self::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },
-            Self::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex(&hasher.finalize()) },
+        match self.0 {
+            State::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },
+            State::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex(&hasher.finalize()) },
         }
     }
 }

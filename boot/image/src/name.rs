@@ -115,9 +115,10 @@ impl ImageName {
         tag + &digest
     }
 
-    /// Whether both are the same repository and tag.
+    /// Whether both are the same repository and tag, or the same digest if they have no tags.
     pub(crate) fn has_tag_of(&self, other: &Self) -> bool {
-        (&self.registry, &self.repository, &self.tag) == (&other.registry, &other.repository, &other.tag)
+        let key = |name: &Self| name.tag.clone().or_else(|| name.digest.clone());
+        (&self.registry, &self.repository, key(self)) == (&other.registry, &other.repository, key(other))
     }
 }
 

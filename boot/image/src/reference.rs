@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! References to local images: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-//! `docker-archive:FILE[:TAG]`, or a path alone.
+//! References to images: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, a
+//! path alone, or a name as docker takes it.
 
+use crate::name::{ImageName, NameError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// An image in a directory or a file.
+/// Where an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageReference {
     /// A directory with `oci-layout`, `index.json` and `blobs`.
@@ -19,6 +20,10 @@ pub enum ImageReference {
         /// A tag, or a name with a tag.
         tag: Option<String>,
     },
+    /// A name in a registry or in the local store, which the caller resolves to `Stored`.
+    Name(ImageName),
+    /// An image of the store in this directory.
+    Stored { store: PathBuf, name: ImageName },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -28,18 +33,8 @@ pub enum ReferenceError {
     /// A transport of other container tools.
     #[error("image `{0}`: `{1}:` is not supported yet; {SUPPORTED}")]
     Transport(String, String),
-    /// A name in a registry.
-    #[error(
-        "{text}: not a local image: pulling from registries is not supported; \"skopeo copy docker://{source_name} oci:{layout}\" makes a layout that \"coracle run oci:{layout}\" runs"
-    )]
-    Registry {
-        /// The reference as given.
-        text: String,
-        /// The complete name: registry, repository, tag or digest.
-        source_name: String,
-        /// Directory and tag for a local copy.
-        layout: String,
-    },
+    #[error("image `{text}`")]
+    InvalidName { text: String, source: NameError },
     /// Neither an existing path, nor a transport, nor a valid name in a registry.
     #[error("image `{0}`: no such file or directory; {SUPPORTED}")]
     Name(String),
@@ -50,7 +45,7 @@ pub enum ReferenceError {
     Nul,
 }
 
-const SUPPORTED: &str = "supported are oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:TAG]";
+const SUPPORTED: &str = "supported are names, oci:DIR[:TAG], oci-archive:FILE[:TAG] and docker-archive:FILE[:TAG]";
 const OTHER_TRANSPORTS: [&str; 6] =
     ["docker-daemon", "containers-storage", "containerd", "dir", "registry", "oci-registry"];
 
@@ -85,21 +80,25 @@ impl ImageReference {
             // Which of the two kinds of archive it is, its members decide when it is opened.
             return Ok(Self::OciArchive { path, tag });
         }
-        Err(match split {
-            Some(("docker", name)) => registry(text, name.trim_start_matches('/')),
+        match split {
+            Some(("docker", name)) if name.starts_with("//") => named(text, &name[2..]),
             Some((transport, _)) if OTHER_TRANSPORTS.contains(&transport) => {
-                ReferenceError::Transport(text.into(), transport.into())
+                Err(ReferenceError::Transport(text.into(), transport.into()))
             }
-            _ if text.starts_with(['/', '.']) => ReferenceError::Missing(text.into()),
-            _ => registry(text, text),
-        })
+            _ if text.starts_with(['/', '.']) => Err(ReferenceError::Missing(text.into())),
+            _ => named(text, text),
+        }
     }
 
-    /// The directory or file.
+    /// The directory or file, if there is one.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::OciLayout { path, .. } | Self::OciArchive { path, .. } | Self::DockerArchive { path, .. } => path,
+            Self::OciLayout { path, .. } | Self::OciArchive { path, .. } | Self::DockerArchive { path, .. } => {
+                Some(path)
+            }
+            Self::Stored { store, .. } => Some(store),
+            Self::Name(_) => None,
         }
     }
 
@@ -109,26 +108,18 @@ impl ImageReference {
             Self::OciLayout { tag, .. } | Self::OciArchive { tag, .. } | Self::DockerArchive { tag, .. } => {
                 tag.as_deref()
             }
+            Self::Name(name) | Self::Stored { name, .. } => name.tag(),
         }
     }
 }
 
-/// Returns the error for a `name` in a registry, which is completed as in docker: `alpine` is
-/// `docker.io/library/alpine`.
-fn registry(text: &str, name: &str) -> ReferenceError {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    let first = |c: char| c.is_ascii_alphanumeric();
-    if !name.split('/').all(|part| part.starts_with(first) && part.chars().all(allowed)) {
-        return ReferenceError::Name(text.into());
+/// What is not a path may be a name; if it cannot be one, the message is about paths and prefixes.
+fn named(text: &str, name: &str) -> Result<ImageReference, ReferenceError> {
+    match ImageName::parse(name) {
+        Ok(name) => Ok(ImageReference::Name(name)),
+        Err(NameError::Malformed) => Err(ReferenceError::Name(text.into())),
+        Err(source) => Err(ReferenceError::InvalidName { text: text.into(), source }),
     }
-    let source_name = match name.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
-        Some(_) => format!("docker.io/{name}"),
-        None => format!("docker.io/library/{name}"),
-    };
-    let last = name.rsplit('/').next().unwrap_or(name);
-    let layout = last.split('@').next().unwrap_or(last).to_owned();
-    ReferenceError::Registry { text: text.into(), source_name, layout }
 }
 
 /// Splits `PATH[:TAG]` at the first colon, as the container tools do, unless all of it is an
@@ -151,13 +142,14 @@ impl FromStr for ImageReference {
 
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match self {
-            Self::OciLayout { .. } => "oci",
-            Self::OciArchive { .. } => "oci-archive",
-            Self::DockerArchive { .. } => "docker-archive",
+        let (transport, path, tag) = match self {
+            Self::OciLayout { path, tag } => ("oci", path, tag),
+            Self::OciArchive { path, tag } => ("oci-archive", path, tag),
+            Self::DockerArchive { path, tag } => ("docker-archive", path, tag),
+            Self::Name(name) | Self::Stored { name, .. } => return f.write_str(&name.short()),
         };
-        write!(f, "{transport}:{}", self.path().display())?;
-        self.tag().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+        write!(f, "{transport}:{}", path.display())?;
+        tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
     }
 }
 

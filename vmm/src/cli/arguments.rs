@@ -5,15 +5,19 @@ use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
+use super::images::ImagesArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
 use super::pause::{PauseArguments, ResumeArguments};
 use super::port::PortArguments;
 use super::ps::PsArguments;
+use super::pull::PullArguments;
 use super::rm::RmArguments;
+use super::rmi::RmiArguments;
 use super::stats::StatsArguments;
 use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
+use super::tag::TagArguments;
 use super::wait::WaitArguments;
 use crate::config::request::Request;
 use crate::run::failure::{FailsAs as _, Failure};
@@ -31,7 +35,7 @@ pub(super) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Examples:
-  coracle run oci:DIR echo hello
+  coracle run alpine echo hello
   echo hello | coracle run -i oci:DIR cat
   coracle run -it -m 512m --cpus 2 oci-archive:FILE sh
   coracle run -d --name web oci:DIR && coracle logs -f web
@@ -47,6 +51,10 @@ pub(super) enum Verb {
     Run(Box<RunArguments>),
     /// Check host, kernel, image and options without starting
     Check(Box<CheckArguments>),
+    Pull(PullArguments),
+    Images(ImagesArguments),
+    Rmi(RmiArguments),
+    Tag(TagArguments),
     Ps(PsArguments),
     Status(StatusArguments),
     Port(PortArguments),
@@ -74,8 +82,8 @@ pub(super) enum Verb {
     after_help = AFTER_HELP
 )]
 pub(super) struct RunArguments {
-    /// IMAGE (oci:DIR, oci-archive:FILE or docker-archive:FILE, each with [:TAG]), then the command. Every word after IMAGE
-    /// belongs to the command, options included
+    /// IMAGE (a name, or oci:DIR, oci-archive:FILE or docker-archive:FILE, each with [:TAG]), then the command. Every word
+    /// after IMAGE belongs to the command, options included
     #[arg(value_name = "WORD", trailing_var_arg = true)]
     words: Vec<String>,
     #[command(flatten)]

@@ -7,6 +7,7 @@ mod check;
 mod completion;
 mod events;
 mod exec;
+mod images;
 mod logging;
 mod logs;
 mod machines;
@@ -14,12 +15,15 @@ mod man;
 mod pause;
 mod port;
 mod ps;
+mod pull;
 mod rm;
+mod rmi;
 mod run;
 mod stats;
 mod status;
 mod stop;
 mod table;
+mod tag;
 mod wait;
 mod words;
 
@@ -51,6 +55,10 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     match verb {
         Verb::Run(arguments) => run::run(*arguments, stages),
         Verb::Check(arguments) => check::check(*arguments, stages),
+        Verb::Pull(arguments) => pull::pull(&arguments),
+        Verb::Images(arguments) => images::images(&arguments),
+        Verb::Rmi(arguments) => rmi::rmi(&arguments),
+        Verb::Tag(arguments) => tag::tag(&arguments),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),

@@ -45,6 +45,7 @@ const EVERYTHING: &[&str] = &[
     "--init-binary=i",
     "--append=a b",
     "--rootfs=r",
+    "--pull=never",
     "--platform=linux/amd64/v2",
     "--root-format=squashfs",
     "--scratch=16m",

@@ -18,6 +18,7 @@ pub(crate) mod number;
 pub(crate) mod platform;
 pub(crate) mod publish;
 mod rate;
+pub(crate) mod pull_policy;
 pub(crate) mod request;
 pub(crate) mod rfc3339;
 pub(crate) mod root_format;

@@ -17,6 +17,7 @@ use super::network::Network;
 use super::number::{port, seconds, times};
 use super::platform::PlatformChoice;
 use super::publish::Publish;
+use super::pull_policy::PullPolicy;
 use super::root_format::RootFormatChoice;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
@@ -141,6 +142,9 @@ pub(crate) struct Request {
     /// Root file system (erofs, squashfs, ext4) in place of an image; all arguments are then the command
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// When an image by name is pulled from its registry [default: missing]
+    #[arg(long, value_name = "WHEN", help_heading = "File systems")]
+    pub(crate) pull: Option<PullPolicy>,
     /// Image for a platform: linux/amd64, or linux/amd64/VARIANT for one that needs at most that (v1 to v4) [default: the
     /// best that the processor runs]
     #[arg(long, value_name = "PLATFORM", help_heading = "File systems")]

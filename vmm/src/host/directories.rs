@@ -25,6 +25,8 @@ pub(crate) struct Directories {
 pub(crate) enum DirectoryError {
     #[error("no directory for the image cache: user {0} has no home directory; set XDG_CACHE_HOME or HOME")]
     Cache(u32),
+    #[error("no directory for the image store: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
+    Images(u32),
 }
 
 impl Directories {
@@ -73,6 +75,16 @@ impl Directories {
         self.temporary.clone().unwrap_or_else(|| "/var/tmp".into())
     }
 
+    /// The store of images.
+    ///
+    /// # Errors
+    /// There is no home directory, and the user is not root.
+    pub(crate) fn images(&self) -> Result<PathBuf, DirectoryError> {
+        let system = || (self.user == 0).then(|| PathBuf::from("/var/lib/coracle"));
+        let base = self.data().or_else(system);
+        base.map(|base| base.join("images")).ok_or(DirectoryError::Images(self.user))
+    }
+
     #[must_use]
     pub(crate) fn data(&self) -> Option<PathBuf> {
         let base = self.data_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/share")));
@@ -117,13 +129,14 @@ mod tests {
         assert_eq!(root.cache(), Ok("/var/cache/coracle".into()));
         assert_eq!(root.run(), Path::new("/run/coracle"));
         assert_eq!(root.large_temporary(), Path::new("/var/tmp"));
-        assert_eq!(root.data(), None);
+        assert_eq!((root.data(), root.images()), (None, Ok("/var/lib/coracle/images".into())));
     }
 
     #[test]
     fn without_a_home_a_user_has_no_cache() {
         let user = Directories { user: 7, ..Directories::default() };
         assert_eq!(user.cache(), Err(DirectoryError::Cache(7)));
+        assert_eq!(user.images(), Err(DirectoryError::Images(7)));
     }
 
     #[test]

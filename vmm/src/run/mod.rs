@@ -11,8 +11,9 @@ pub(crate) mod progress;
 mod report;
 pub(crate) mod resolve;
 mod run_spec;
+pub(crate) mod stored_image;
 mod streams;
-pub(crate) mod workload;
+mod workload;
 
 use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;

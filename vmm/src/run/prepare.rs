@@ -7,6 +7,7 @@ use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
 use super::run_spec::run_spec;
+use super::stored_image;
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::{self, EnvVar};
@@ -166,6 +167,7 @@ impl Preparation {
             }
         };
         let cache = self.directories.cache().fails_as(EndReason::HostError)?;
+        let (reference, _in_use) = stored_image::locate(reference, &self.request, &self.directories, progress)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));
         let show = |step| progress.show_image(step);

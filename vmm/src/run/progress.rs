@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Progress of work on images and kernels. On a terminal: one line with a bar, erased when the work is done, because the
 //! terminal belongs to the workload. Elsewhere: a line a minute, only for what takes long. `--log-level error` and `off` silence
-//! both. Runs on the thread that prepares the machine; every other writer to stderr erases the line first.
+//! both. Runs on the thread that prepares the machine, and on those that pull; every other writer to stderr erases the line first.
 
 use super::failure;
 use crate::host::terminal::window_size;
 use oci_image::Progress;
-use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,7 +38,7 @@ pub(crate) struct ProgressLine {
     /// `None` shows nothing.
     interval: Option<Duration>,
     terminal: bool,
-    last: Cell<Instant>,
+    last: Mutex<Instant>,
 }
 
 impl ProgressLine {
@@ -48,7 +47,7 @@ impl ProgressLine {
         let terminal = std::io::stderr().is_terminal();
         let interval = if terminal { INTERVAL } else { PLAIN_INTERVAL };
         let wanted = log::max_level() >= log::LevelFilter::Warn;
-        Self { interval: wanted.then_some(interval), terminal, last: Cell::new(Instant::now()) }
+        Self { interval: wanted.then_some(interval), terminal, last: Mutex::new(Instant::now()) }
     }
 
     /// Shows the step that an image's conversion has reached.
@@ -69,7 +68,9 @@ impl ProgressLine {
 
     /// Shows how many bytes of how many are done, if both are known.
     pub(crate) fn show(&self, what: &str, done: Option<(u64, u64)>) {
-        if self.interval.is_some_and(|interval| self.last.get().elapsed() >= interval) {
+        let Some(interval) = self.interval else { return };
+        let elapsed = self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        if elapsed >= interval {
             self.print(what, done);
         }
     }
@@ -78,7 +79,7 @@ impl ProgressLine {
         if self.interval.is_none() {
             return;
         }
-        self.last.set(Instant::now());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if !self.terminal {
             return failure::print_error(&plain(what, done));
         }

@@ -262,7 +262,7 @@ mod tests {
         let image = request("oci:x");
         let table = [
             (Request::default(), "IMAGE"),
-            (request("docker://x"), "skopeo copy"),
+            (request("docker-daemon:x"), "docker-daemon"),
             (Request { rootfs: Some("/dev/null".into()), ..image.clone() }, "--rootfs"),
             (Request { rootfs: Some("/dev/null".into()), ..Request::default() }, "command"),
             (Request { workdir: Some("relative".into()), ..image.clone() }, "relative"),

@@ -6,6 +6,9 @@ mod docker;
 mod documents;
 mod names;
 mod oci;
+mod references;
+
+pub use references::{Reference, References, check_platform, references};
 
 use crate::budget::{Budget, OverBudget};
 use crate::config::{ConfigError, ImageConfig};
@@ -16,6 +19,7 @@ use crate::platform::Platform;
 use crate::reference::ImageReference;
 use crate::source::{Blob, Source, SourceError};
 use documents::ImageDocument;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// An image whose documents have been read and are consistent.
@@ -76,6 +80,9 @@ pub enum ImageError {
     NoTag { available: String },
     #[error("several images are named `{wanted}`: {available}")]
     SeveralNamed { wanted: String, available: String },
+    /// The caller has to find or pull it first.
+    #[error("{0}: not in the local store; `coracle pull {0}` fetches it")]
+    NotStored(String),
     #[error("{0} holds no image")]
     Empty(String),
     #[error(transparent)]
@@ -113,11 +120,14 @@ impl Image {
         budget: &Budget,
     ) -> Result<Self, ImageError> {
         let (source, tag) = match reference {
-            ImageReference::OciLayout { path, tag } => (Source::directory(path)?, tag.as_deref()),
+            ImageReference::OciLayout { path, tag } => (Source::directory(path)?, tag.as_deref().map(Cow::Borrowed)),
+            ImageReference::Stored { store, name } => (Source::directory(store)?, Some(Cow::Owned(name.to_string()))),
+            ImageReference::Name(name) => return Err(ImageError::NotStored(name.short())),
             ImageReference::OciArchive { path, tag } | ImageReference::DockerArchive { path, tag } => {
-                (Source::archive(path, scratch, budget)?, tag.as_deref())
+                (Source::archive(path, scratch, budget)?, tag.as_deref().map(Cow::Borrowed))
             }
         };
+        let tag = tag.as_deref();
         let image = match reference {
             ImageReference::DockerArchive { .. } => docker::open(source, tag, platform),
             _ if docker::lists_more(&source) => docker::open(source, tag, platform),

@@ -19,12 +19,13 @@ const LAYERS: [&str; 8] = ["cli", "run", "machine", "api", "network", "state", "
 const LAYERED: &str = "vmm/src";
 
 /// What each package may depend on, of the packages of the workspace and of those crates that have one user by design.
-const PACKAGES: [(&str, &[&str]); 9] = [
-    ("vmm", &["kvm", "devices", "boot", "oci-image", "guest-protocol"]),
+const PACKAGES: [(&str, &[&str]); 10] = [
+    ("vmm", &["kvm", "devices", "boot", "oci-image", "registry", "guest-protocol"]),
     ("kvm", &["devices", "boot", "kvm-ioctls"]),
     ("devices", &[]),
     ("boot", &[]),
     ("oci-image", &[]),
+    ("registry", &["oci-image"]),
     ("guest-protocol", &[]),
     ("guest-init", &["guest-protocol"]),
     ("coracle-tests", &[]),

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Images on this host by name: a store, which is an OCI layout that other tools read in place, and
+//! a client of registries that fills it ([`pull`]).
+//!
+//! Runs on the caller's thread; a pull uses a few more, one for each blob that it downloads at the
+//! same time. Nothing here is done before it is needed: certificates are read at the first request
+//! that needs them.
+#![forbid(unsafe_code)]
+
+mod client;
+mod pull;
+mod store;
+
+pub use client::{ClientError, Credentials, HttpError};
+pub use pull::{Pull, PullError, Pulled, pull};
+pub use store::{Freed, InUse, Store, StoreError, StoredImage};

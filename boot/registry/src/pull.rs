@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Brings an image into the store: its documents, then its layers, several at a time. What is in the
+//! store already is not fetched; what an earlier attempt left is continued.
+
+use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repository};
+use crate::store::{Claim, Partial, Store, StoreError};
+use oci_image::{ImageError, ImageName, Platform, Reference, References, check_platform, references};
+use std::collections::BTreeSet;
+use std::io::{self, Read as _};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Blobs at the same time, as docker does it.
+const MAX_DOWNLOADS: usize = 3;
+const READ_BUF_SIZE: usize = 128 << 10;
+/// Requests for one blob, and those in a row that bring nothing.
+const MAX_ATTEMPTS: u32 = 64;
+const MAX_FUTILE_ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
+/// Of a server that sends less in that time, no more is expected.
+const MIN_BYTES_PER_PERIOD: u64 = 64 << 10;
+const RATE_PERIOD: Duration = Duration::from_secs(60);
+/// Compressed bytes of an image.
+const MAX_IMAGE_BYTES: u64 = 128 << 30;
+const MAX_INDEX_DEPTH: usize = 4;
+
+pub struct Pull<'a> {
+    pub name: &'a ImageName,
+    pub store: &'a Store,
+    /// Selects one of the images in an index.
+    pub platform: &'a Platform,
+    pub credentials: &'a Credentials,
+    /// Checks the registry's certificate, and rejects plain HTTP except on this host.
+    pub verify: bool,
+    /// Called with the bytes that are here and those of the whole image, by several threads.
+    pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// `sha256:...` of what the name stands for: a manifest, or an index of several.
+    pub digest: String,
+    /// Whether the name was new, or stood for something else.
+    pub changed: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot pull {name}")]
+pub struct PullError {
+    name: String,
+    source: Cause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{digest}: the registry sends a blob with digest {actual}")]
+    Digest { digest: String, actual: String },
+    #[error("{digest}: the registry sends more than the {size} bytes that the manifest gives")]
+    TooLong { digest: String, size: u64 },
+    #[error("{digest}: the connection broke {attempts} times, at byte {length} of {size}")]
+    Broken { digest: String, attempts: u32, length: u64, size: u64 },
+    #[error("{digest}: the registry sends less than {} KiB in {} s", MIN_BYTES_PER_PERIOD >> 10, RATE_PERIOD.as_secs())]
+    TooSlow { digest: String },
+    #[error("the image has more than {} GiB", MAX_IMAGE_BYTES >> 30)]
+    TooLarge,
+    #[error("the image index is nested too deeply")]
+    TooDeep,
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("cannot write a blob to the image store")]
+    Write(#[source] io::Error),
+}
+
+impl PullError {
+    /// Whether the cause is this host (no space, no permission in the store).
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        matches!(self.source, Cause::Store(_) | Cause::Thread(_) | Cause::Write(_))
+    }
+}
+
+/// Pulls an image and gives it its name in the store.
+pub fn pull(request: &Pull<'_>) -> Result<Pulled, PullError> {
+    try_pull(request).map_err(|source| PullError { name: request.name.short(), source })
+}
+
+fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
+    let &Pull { name, store, platform, credentials, verify, progress } = request;
+    store.create()?;
+    let _in_use = store.in_use()?;
+    let repository = Repository::connect(name, credentials, verify)?;
+    let reference = name.digest().or(name.tag()).unwrap_or("latest");
+    let top = with_retries(|| repository.manifest(reference))?;
+    let blobs = image_of(&repository, store, platform, &top)?;
+
+    let total = blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
+    if total > MAX_IMAGE_BYTES {
+        return Err(Cause::TooLarge);
+    }
+    let done = AtomicU64::new(0);
+    let download =
+        Download { repository: &repository, store, done: &done, total, progress, stop: &AtomicBool::new(false) };
+    let (config, layers) = blobs.split_first().expect("a manifest has a configuration");
+    // First, because it may show that the rest is of no use.
+    download.blob(config)?;
+    if let Some(bytes) = store.read_document(&config.digest, MAX_DOCUMENT_SIZE) {
+        check_platform(&bytes, &config.digest.to_string(), platform)?;
+    }
+    download.all(layers)?;
+
+    let image = Reference { digest: top.digest, size: top.bytes.len() as u64 };
+    let changed = store.find(name)?.is_none_or(|stored| stored.reference != image);
+    if changed {
+        store.set_name(name, &image, &top.media_type)?;
+    }
+    Ok(Pulled { digest: image.digest.to_string(), changed })
+}
+
+/// Follows indexes to the image for `platform`, stores the documents, and returns the blobs without
+/// repetitions, the configuration first.
+fn image_of(
+    repository: &Repository,
+    store: &Store,
+    platform: &Platform,
+    top: &Manifest,
+) -> Result<Vec<Reference>, Cause> {
+    let mut bytes = top.bytes.clone();
+    let mut digest = top.digest.clone();
+    for _ in 0..=MAX_INDEX_DEPTH {
+        let found = references(&bytes, &digest.to_string(), Some(platform))?;
+        store.put_document(&digest, &bytes)?;
+        match found {
+            References::Blobs(blobs) => {
+                let mut seen = BTreeSet::new();
+                return Ok(blobs.into_iter().filter(|blob| seen.insert(blob.digest.clone())).collect());
+            }
+            References::Manifests(suitable) => {
+                let best = suitable.into_iter().next().expect("none is an error");
+                bytes = match store.read_document(&best.digest, MAX_DOCUMENT_SIZE) {
+                    Some(bytes) => bytes,
+                    None => with_retries(|| repository.manifest(&best.digest.to_string()))?.bytes,
+                };
+                digest = best.digest;
+            }
+        }
+    }
+    Err(Cause::TooDeep)
+}
+
+/// Repeats a request whose failure may be temporary.
+fn with_retries<T>(request: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..MAX_FUTILE_ATTEMPTS {
+        match request() {
+            Err(error) if error.is_temporary() => log::debug!("{error}; trying again"),
+            other => return other,
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+    }
+    request()
+}
+
+/// The download of one image's blobs.
+struct Download<'a> {
+    repository: &'a Repository,
+    store: &'a Store,
+    done: &'a AtomicU64,
+    total: u64,
+    progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+    /// Set when one blob failed, so that the others end.
+    stop: &'a AtomicBool,
+}
+
+impl Download<'_> {
+    /// Downloads `blobs`, several at a time. The first failure ends it.
+    fn all(&self, blobs: &[Reference]) -> Result<(), Cause> {
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        let work = || {
+            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(error) = self.blob(blob) {
+                    self.stop.store(true, Ordering::Relaxed);
+                    failure.lock().expect("no thread panics with it").get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..blobs.len().min(MAX_DOWNLOADS) {
+                std::thread::Builder::new().name("pull".into()).spawn_scoped(scope, work).map_err(Cause::Thread)?;
+            }
+            work();
+            Ok::<(), Cause>(())
+        })?;
+        failure.into_inner().expect("no thread panics with it").map_or(Ok(()), Err)
+    }
+
+    fn blob(&self, blob: &Reference) -> Result<(), Cause> {
+        let mut partial = match self.store.claim(blob)? {
+            Claim::Complete => {
+                self.advance(blob.size);
+                return Ok(());
+            }
+            Claim::Held(partial) => partial,
+        };
+        self.advance(partial.length());
+        self.receive(blob, &mut partial)?;
+        match partial.publish()? {
+            Ok(()) => Ok(()),
+            Err(actual) => Err(Cause::Digest { digest: blob.digest.to_string(), actual: actual.to_string() }),
+        }
+    }
+
+    /// Requests the rest of a blob until all of it is here.
+    fn receive(&self, blob: &Reference, partial: &mut Partial) -> Result<(), Cause> {
+        let (mut futile, mut pause) = (0, FIRST_PAUSE);
+        for attempts in 1.. {
+            let before = partial.length();
+            let outcome = self.receive_once(blob, partial);
+            if partial.length() == blob.size && outcome.is_ok() {
+                return Ok(());
+            }
+            let progressed = partial.length() > before;
+            futile = if progressed { 0 } else { futile + 1 };
+            match outcome {
+                Err(Cause::Client(error)) if !error.is_temporary() => return Err(error.into()),
+                Err(Cause::Client(error)) if futile == MAX_FUTILE_ATTEMPTS => return Err(error.into()),
+                Err(Cause::Client(error)) => log::debug!("{}: {error}; trying again", blob.digest),
+                Err(error) => return Err(error),
+                // The connection ended in time, or the process is about to.
+                Ok(()) if self.stop.load(Ordering::Relaxed) => return Ok(()),
+                Ok(()) => {}
+            }
+            if attempts == MAX_ATTEMPTS || futile == MAX_FUTILE_ATTEMPTS {
+                let (length, size) = (partial.length(), blob.size);
+                return Err(Cause::Broken { digest: blob.digest.to_string(), attempts, length, size });
+            }
+            if !progressed {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+        }
+        unreachable!("the number of attempts is bounded")
+    }
+
+    /// One request. An end of the connection is no error: the caller looks at the length.
+    fn receive_once(&self, blob: &Reference, partial: &mut Partial) -> Result<(), Cause> {
+        let (mut body, start) = self.repository.blob(&blob.digest, partial.length())?;
+        if start != partial.length() {
+            self.done.fetch_sub(partial.length(), Ordering::Relaxed);
+            partial.restart().map_err(Cause::Write)?;
+            if start != 0 {
+                return Ok(());
+            }
+        }
+        let mut buffer = vec![0; READ_BUF_SIZE];
+        let (mut period, mut period_bytes) = (Instant::now(), 0);
+        while !self.stop.load(Ordering::Relaxed) {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    log::debug!("{}: {error}", blob.digest);
+                    break;
+                }
+            };
+            if partial.length() + count as u64 > blob.size {
+                return Err(Cause::TooLong { digest: blob.digest.to_string(), size: blob.size });
+            }
+            partial.append(&buffer[..count])?;
+            self.advance(count as u64);
+            period_bytes += count as u64;
+            if period.elapsed() >= RATE_PERIOD {
+                if period_bytes < MIN_BYTES_PER_PERIOD && partial.length() < blob.size {
+                    return Err(Cause::TooSlow { digest: blob.digest.to_string() });
+                }
+                (period, period_bytes) = (Instant::now(), 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Some(progress) = self.progress {
+            progress(done, self.total);
+        }
+    }
+}

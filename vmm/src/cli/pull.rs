@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `pull`: brings images from registries into the local store.
+
+use super::machines::print_each;
+use crate::config::platform::PlatformChoice;
+use crate::host::directories::Directories;
+use crate::run::failure::{self, Failure};
+use crate::run::progress::ProgressLine;
+use crate::run::stored_image;
+use clap::{ArgAction, Args};
+use oci_image::ImageName;
+use registry::Store;
+
+/// Pull images from registries into the local store
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle pull alpine
+  coracle pull ghcr.io/OWNER/NAME:TAG
+  coracle pull --platform linux/amd64/v2 localhost:5000/NAME
+
+Credentials are those of `docker login` and `podman login`.")]
+pub(super) struct PullArguments {
+    /// Name of the image, as docker takes it
+    #[arg(required = true, value_name = "NAME[:TAG|@DIGEST]")]
+    names: Vec<String>,
+    /// Image for a platform: linux/amd64, or linux/amd64/VARIANT for one that needs at most that (v1 to v4) [default: the
+    /// best that the processor runs]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<PlatformChoice>,
+    /// Whether the registry's certificate is checked; if not, plain HTTP is accepted too
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    tls_verify: bool,
+    /// Print only the complete name
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Pulls the images and returns the exit status.
+pub(super) fn pull(arguments: &PullArguments) -> u8 {
+    super::logging::start(Default::default());
+    match stored_image::store(&Directories::from_environment()) {
+        Ok(store) => print_each(arguments.names.iter().map(|name| pull_one(name, &store, arguments).map(Some))),
+        Err(failure) => failure::fail(&failure),
+    }
+}
+
+/// Returns what is printed, in docker's words.
+fn pull_one(text: &str, store: &Store, arguments: &PullArguments) -> Result<String, Failure> {
+    let name = super::images::parse_name(text)?;
+    let platform = arguments.platform.as_ref().map(PlatformChoice::get).unwrap_or_default();
+    let pulled = stored_image::pull(&name, store, &platform, arguments.tls_verify, &ProgressLine::new())?;
+    Ok(if arguments.quiet { name.to_string() } else { report(&name, &pulled.digest, pulled.changed) })
+}
+
+fn report(name: &ImageName, digest: &str, changed: bool) -> String {
+    let status = if changed { "Downloaded newer image" } else { "Image is up to date" };
+    format!("Digest: {digest}\nStatus: {status} for {}\n{name}", name.short())
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Images by name: found in the local store, or pulled into it. Runs on the thread `prepare`, and for the verbs of images on
+//! `main`.
+
+use super::failure::{FailsAs as _, Failure};
+use super::progress::ProgressLine;
+use crate::config::pull_policy::PullPolicy;
+use crate::config::request::Request;
+use crate::host::directories::Directories;
+use crate::state::end::EndReason;
+use oci_image::{ImageError, ImageName, ImageReference, Platform};
+use registry::{Credentials, InUse, Pull, Pulled, Store};
+
+/// Opens the store of this user.
+pub(crate) fn store(directories: &Directories) -> Result<Store, Failure> {
+    Ok(Store::open(&directories.images().fails_as(EndReason::HostError)?))
+}
+
+/// Pulls an image, with its progress on the terminal. With `verify` false a registry's certificate is not checked.
+pub(crate) fn pull(
+    name: &ImageName,
+    store: &Store,
+    platform: &Platform,
+    verify: bool,
+    progress: &ProgressLine,
+) -> Result<Pulled, Failure> {
+    let what = format!("pulling {}", name.short());
+    let show = |done, total| progress.show(&what, Some((done, total)));
+    let credentials = Credentials::from_environment();
+    registry::pull(&Pull { name, store, platform, credentials: &credentials, verify, progress: Some(&show) }).map_err(
+        |error| Failure::new(if error.is_host() { EndReason::HostError } else { EndReason::ImageError }, error),
+    )
+}
+
+/// Finds an image by name in the store, after a pull if `--pull` and the store require one. Other references stay as they
+/// are. While the second value lives, the store keeps the image's blobs.
+pub(crate) fn locate(
+    reference: ImageReference,
+    request: &Request,
+    directories: &Directories,
+    progress: &ProgressLine,
+) -> Result<(ImageReference, Option<InUse>), Failure> {
+    let ImageReference::Name(name) = reference else { return Ok((reference, None)) };
+    let store = store(directories)?;
+    let stored = ImageReference::Stored { store: store.directory().to_owned(), name: name.clone() };
+    let policy = request.pull.unwrap_or_default();
+    let platform = request.platform();
+    if policy != PullPolicy::Always && store.directory().exists() {
+        let in_use = store.in_use().fails_as(EndReason::HostError)?;
+        if is_complete(&store, &name, &stored, &platform)? {
+            return Ok((stored, Some(in_use)));
+        }
+    }
+    if policy == PullPolicy::Never {
+        return Err(Failure::new(EndReason::ImageError, ImageError::NotStored(name.short())));
+    }
+    pull(&name, &store, &platform, true, progress)?;
+    let in_use = store.in_use().fails_as(EndReason::HostError)?;
+    Ok((stored, Some(in_use)))
+}
+
+/// Whether the store has the name and, for `platform`, documents and layers.
+fn is_complete(store: &Store, name: &ImageName, stored: &ImageReference, platform: &Platform) -> Result<bool, Failure> {
+    if store.find(name).fails_as(EndReason::HostError)?.is_none() {
+        return Ok(false);
+    }
+    // The store holds no archive, so nothing is unpacked.
+    let described = oci_image::describe(stored, platform, store.directory());
+    Ok(described.is_ok_and(|image| image.layer_file_bytes.is_some()))
+}
