@@ -18,6 +18,7 @@ mod hostile_guests;
 mod inherited_sockets;
 mod life_cycle;
 mod matrix;
+mod network_links;
 mod options;
 mod progress;
 mod python_image;
@@ -102,6 +103,7 @@ fn all() -> Vec<Case> {
         faults::cases(),
         foreign_kernels::cases(),
         matrix::cases(),
+        network_links::cases(),
         life_cycle::cases(),
         detached::cases(),
         driver::cases(),

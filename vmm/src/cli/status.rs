@@ -56,6 +56,7 @@ fn lines(machine: &MachineInfo) -> String {
             ("image", status.image.clone().unwrap_or_default()),
             ("command", status.command.join(" ")),
             ("addresses", status.addresses.join(" ")),
+            ("links", status.links.iter().map(|link| link.name()).collect::<Vec<_>>().join(" ")),
             ("ports", status.shown_ports().join(", ")),
             ("machine", format!("{} vCPU, {}", status.cpus, words::binary_size(status.memory_bytes))),
             ("cpu time", format!("{:.3} s", (counters.cpu_vcpu_ns + counters.cpu_vmm_ns) as f64 / 1e9)),

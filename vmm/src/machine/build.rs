@@ -11,6 +11,7 @@ use super::slots::Slots;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
+use crate::state::status::Link;
 use boot::entry_state::{EntryState, SegmentState};
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
@@ -18,7 +19,7 @@ use devices::event_loop::{EventLoop, EventLoopError};
 use devices::legacy::{ExitStatusPort, PowerRegisters, ResetPort, Serial, power};
 use devices::virtio::block::{Block, BlockError};
 use devices::virtio::mmio::MmioTransport;
-use devices::virtio::net::Net;
+use devices::virtio::net::{Net, NetHandle};
 use devices::virtio::rng::Rng;
 use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub(crate) struct Machine {
     /// wrote is on them.
     pub(super) loops: Vec<EventLoop>,
     pub(super) transports: Vec<Arc<MmioTransport>>,
+    /// In the order in which the guest sees the interfaces.
+    pub(super) nets: Vec<NetHandle>,
     pub(super) ports: PortEnds,
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
@@ -94,6 +97,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Of the interfaces' ends on the host.
+    pub(super) fn links(&self) -> Vec<Link> {
+        self.nets.iter().map(|net| if net.is_connected() { Link::Up } else { Link::Down }).collect()
+    }
+
     /// What the machine has used so far; `vcpu` is the CPU time of its vCPUs.
     pub(super) fn counters(&self, vcpu: Duration) -> Counters {
         let mut devices = DeviceLists::default();
@@ -124,10 +132,13 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     attach.attach(Box::new(console), vec![io.handle()])?;
     attach.attach(Box::new(Rng::new()), vec![io.handle()])?;
     let mut loops = vec![io];
+    let mut nets = Vec::new();
     for (index, net) in config.nets.into_iter().enumerate() {
         // A loop for each interface, so that what floods it does not delay other devices.
         let net_loop = EventLoop::spawn(&format!("net-{index}"))?;
-        attach.attach(Box::new(Net::open(net).map_err(BuildError::Net)?), vec![net_loop.handle()])?;
+        let net = Net::open(net).map_err(BuildError::Net)?;
+        nets.push(net.handle());
+        attach.attach(Box::new(net), vec![net_loop.handle()])?;
         loops.push(net_loop);
     }
     for (index, disk) in config.disks.into_iter().enumerate() {
@@ -159,6 +170,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         buses: Arc::new(Buses { ports: ports.build(), mmio: mmio.build() }),
         loops,
         transports,
+        nets,
         ports: port_ends,
         serial,
         console_log: config.console_log,

@@ -158,6 +158,7 @@ impl Recorder {
             cpus: request.cpus.unwrap_or_default().get(),
             memory_bytes: request.memory.unwrap_or_default().bytes(),
             addresses: Vec::new(),
+            links: Vec::new(),
             counters: Counters::default(),
             end: None,
         };

@@ -7,7 +7,7 @@ use super::end::End;
 use super::event_outlet::EventOutlet;
 use super::published_port::PublishedPort;
 use super::rotated_file::RotatedFile;
-use super::status::{State, Status};
+use super::status::{Link, State, Status};
 use crate::host::atomic_write::atomic_write;
 use guest_protocol::health::HealthReport;
 use guest_protocol::run_spec::RunSpec;
@@ -81,6 +81,16 @@ impl Lifecycle {
         self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
         let addresses = spec.interfaces.iter().flat_map(|interface| &interface.addresses);
         self.status.addresses = addresses.map(|own| own.address.to_string()).collect();
+    }
+
+    /// Sets the links of the interfaces. Published at once if one has changed, but not before the machine runs.
+    pub(crate) fn set_links(&mut self, links: Vec<Link>) {
+        let is_known = self.status.links.len() == links.len();
+        if is_known && self.status.links != links {
+            self.change(|status| status.links = links);
+        } else {
+            self.status.links = links;
+        }
     }
 
     pub(crate) fn enter(&mut self, state: State, counters: Counters) {

@@ -50,6 +50,25 @@ impl fmt::Display for State {
     }
 }
 
+/// The host's end of a network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Link {
+    Up,
+    /// It is set down or deleted, or the process that it is connected to has gone.
+    Down,
+}
+
+impl Link {
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// A machine at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -94,6 +113,9 @@ pub(crate) struct Status {
     pub(crate) memory_bytes: u64,
     /// Of the guest, where they are known.
     pub(crate) addresses: Vec<String>,
+    /// Of the network interfaces, in their order. Empty before the machine is built.
+    #[serde(default)]
+    pub(crate) links: Vec<Link>,
     pub(crate) counters: Counters,
     /// Present once the machine has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +186,7 @@ impl Status {
             cpus: 1,
             memory_bytes: 128 << 20,
             addresses: Vec::new(),
+            links: Vec::new(),
             counters: Counters::default(),
             end: None,
         }

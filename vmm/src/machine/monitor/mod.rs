@@ -89,13 +89,15 @@ impl<'a> Monitor<'a> {
         let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
         let logs = context.socket.as_ref().and_then(|socket| socket.log_notifier());
         let logs = logs.map(|notifier| (notifier.as_raw_fd(), Source::Logs));
-        for (descriptor, source) in sources.into_iter().chain(socket).chain(logs) {
+        let links = machine.nets.iter().map(|net| (net.event().as_raw_fd(), Source::Links));
+        for (descriptor, source) in sources.into_iter().chain(socket).chain(logs).chain(links) {
             let event = EpollEvent::new(EventSet::IN, source as u64);
             epoll.ctl(ControlOperation::Add, descriptor, event)?;
         }
         let control = machine.ports.control.try_clone()?;
         let control_port = ControlPort::register(control, &epoll, Source::Control as u64)?;
         let input = WorkloadInput::new(context.input.take(), Source::Input as u64)?;
+        context.lifecycle.set_links(machine.links());
         let sample = machine.profile.is_some().then_some(SAMPLE_INTERVAL);
         let heartbeat = context.notifier.interval();
         Ok(Self {
@@ -155,6 +157,9 @@ impl<'a> Monitor<'a> {
             self.read_control_port();
         }
         self.on_streams();
+        if ready.has(Source::Links) {
+            self.on_links();
+        }
         self.on_socket(ready.has(Source::Socket) || ready.has(Source::Logs));
         if ready.has(Source::Input) {
             self.feed_input();
@@ -257,6 +262,14 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// The host's end of an interface has come or gone.
+    fn on_links(&mut self) {
+        // The reads only clear the descriptors.
+        self.machine.nets.iter().for_each(|net| _ = net.event().read());
+        let links = self.machine.links();
+        self.update(|lifecycle| lifecycle.set_links(links));
+    }
+
     /// A vCPU stopped the machine. What the guest sent before is handled first.
     fn on_vcpu_end(&mut self) {
         let Some(reason) = self.threads.take_end() else { return };
@@ -311,6 +324,7 @@ enum Source {
     Stderr,
     Socket,
     Logs,
+    Links,
     Input,
 }
 
