@@ -54,9 +54,11 @@ fn openapi_has_the_keys_of_responses() {
         all.difference(&required).cloned().collect::<Vec<_>>()
     };
     assert_eq!(keys(&serde_json::to_value(&status).unwrap()), schema("Status").1);
-    assert_eq!(optional("Status"), ["end", "health"]);
+    assert_eq!(optional("Status"), ["end", "health", "published"]);
     status.end = Some(End::killed(""));
     status.health = Some(HealthReport::default());
+    let port = serde_json::json!({ "host_ip": "::1", "host_port": 1, "port": 2, "protocol": "tcp" });
+    status.published = vec![serde_json::from_value(port).unwrap()];
     let document = serde_json::to_value(&status).unwrap();
     assert_eq!(keys(&document), schema("Status").0);
     assert_eq!(keys(&document["end"]), schema("End").1);
