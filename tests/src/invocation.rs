@@ -137,6 +137,10 @@ impl Invocation {
         words.push(self.program.unwrap_or_else(|| coracle().to_owned()).into());
         words.push(self.verb.into());
         words.extend(self.harness_options);
+        if ["run", "check"].contains(&self.verb) && !decides_network(&self.arguments) {
+            // The default network would start a process, and not every host of the tests has a route.
+            words.extend(["--network".into(), "none".into()]);
+        }
         words.extend(self.arguments);
         let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
 
@@ -160,4 +164,11 @@ impl Invocation {
     pub fn finish(self) -> Finished {
         self.start().finish()
     }
+}
+
+/// Whether arguments of `run` have an option that adds a network, or a document that may.
+fn decides_network(arguments: &[OsString]) -> bool {
+    const OPTIONS: [&str; 7] = ["--network", "--net", "-p", "-P", "--publish", "--publish-all", "--config"];
+    let mut texts = arguments.iter().filter_map(|argument| argument.to_str());
+    texts.any(|text| OPTIONS.contains(&text.split('=').next().unwrap_or_default()) || text == "--mac-address")
 }

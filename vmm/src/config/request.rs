@@ -169,7 +169,7 @@ pub(crate) struct Request {
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
     /// `user` (passt), tap=NAME, fd=N, socket=PATH or `none`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES]
-    /// [,name=IFNAME] [default: none, user with -p]
+    /// [,name=IFNAME] [default: user; none if passt is not installed]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
     /// Publish a port of the guest on the host: [IP:][HOST:]GUEST[-GUEST][/tcp|udp]; without HOST a free one

@@ -96,7 +96,9 @@ fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, NetworkOpti
     let networks: Vec<&Network> = request.network.iter().filter_map(Given::get).collect();
     for &network in &networks {
         match network {
-            Network::None if networks.len() > 1 => return Err(NetworkOptionError::NoneAndNetwork),
+            Network::None if networks.iter().any(|other| **other != Network::None) => {
+                return Err(NetworkOptionError::NoneAndNetwork);
+            }
             Network::None => {}
             Network::Interface(interface) => {
                 if requested.iter().any(|other| other.kind == interface.kind) {
@@ -106,7 +108,7 @@ fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, NetworkOpti
             }
         }
     }
-    if networks.is_empty() && (!request.publish.is_empty() || request.publish_all) {
+    if networks.is_empty() {
         requested.push(Interface::new(NetworkKind::User));
     }
     match (request.mac_address.as_ref().and_then(Given::get), &*requested) {
@@ -144,6 +146,14 @@ mod tests {
             let error = resolve(&request(networks, mac)).unwrap_err().to_string();
             assert!(error.contains(object), "{networks:?}: {error}");
         }
+    }
+
+    #[test]
+    fn default_is_the_user_network() {
+        let default = resolve(&request(&[], None)).unwrap();
+        assert!(default[0].is_default && default[0].options.kind == NetworkKind::User);
+        assert!(!resolve(&request(&["user"], None)).unwrap()[0].is_default);
+        assert!(resolve(&request(&["none", "none"], None)).unwrap().is_empty());
     }
 
     #[test]
