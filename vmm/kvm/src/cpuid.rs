@@ -26,15 +26,29 @@ const LEAF_VENDOR: u32 = 0x0;
 const LEAF_FEATURES: u32 = 0x1;
 const LEAF_CACHES: u32 = 0x4;
 const LEAF_EXTENDED_FEATURES: u32 = 0x7;
+const LEAF_PERFORMANCE: u32 = 0xa;
 const LEAF_TOPOLOGY: u32 = 0xb;
 const LEAF_XSTATE: u32 = 0xd;
+const LEAF_BRANCH_RECORDS: u32 = 0x1c;
 const LEAF_TOPOLOGY_V2: u32 = 0x1f;
+const LEAF_PERFORMANCE_EXTENDED: u32 = 0x23;
 const LEAF_KVM_FEATURES: u32 = 0x4000_0001;
 const LEAF_AMD_FEATURES: u32 = 0x8000_0001;
 const LEAF_AMD_SIZES: u32 = 0x8000_0008;
 const LEAF_AMD_CACHES: u32 = 0x8000_001d;
 const LEAF_AMD_TOPOLOGY: u32 = 0x8000_001e;
+const LEAF_AMD_PERFORMANCE: u32 = 0x8000_0022;
 const LEAF_AMD_TOPOLOGY_V2: u32 = 0x8000_0026;
+
+/// Leaf 1: debug store, and `IA32_PERF_CAPABILITIES`.
+const EDX_DEBUG_STORE: u32 = 1 << 21;
+const ECX_DEBUG_STORE: u32 = 1 << 2 | 1 << 4;
+const ECX_PERF_CAPABILITIES: u32 = 1 << 15;
+/// Leaf 7, EDX: architectural last-branch records.
+const EDX_BRANCH_RECORDS: u32 = 1 << 19;
+/// Leaf 0x80000001, ECX: counters of the core, of the northbridge and of the last-level cache; leaf
+/// 0x80000001, ECX bit 10: instruction-based sampling.
+const ECX_AMD_COUNTERS: u32 = 1 << 10 | 1 << 23 | 1 << 24 | 1 << 28;
 
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
@@ -72,6 +86,7 @@ pub(super) fn for_vcpu(host: &KvmHost, supported: &CpuId, index: u8, cpus: u8) -
     let deadline = host.kvm.check_extension(Cap::TscDeadlineTimer);
     for leaf in leaves.as_mut_slice() {
         set_features(leaf, deadline);
+        hide_performance_counters(leaf);
         if host.kind() == KvmKind::Software {
             hide_unemulated_features(leaf);
         }
@@ -90,6 +105,24 @@ fn set_features(leaf: &mut kvm_cpuid_entry2, deadline: bool) {
         LEAF_KVM_FEATURES => {
             leaf.eax &= !(KVM_FEATURE_ASYNC_PF | KVM_FEATURE_ASYNC_PF_VMEXIT | KVM_FEATURE_ASYNC_PF_INT);
         }
+        _ => {}
+    }
+}
+
+/// The virtual processor has no performance counters: they would tell the workload about its
+/// neighbours on the host, and cost the kernel's start 320,000 instructions. KVM that can disable
+/// them does (`restriction`), but still lists them.
+fn hide_performance_counters(leaf: &mut kvm_cpuid_entry2) {
+    match (leaf.function, leaf.index) {
+        (LEAF_PERFORMANCE | LEAF_BRANCH_RECORDS | LEAF_PERFORMANCE_EXTENDED | LEAF_AMD_PERFORMANCE, _) => {
+            (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0);
+        }
+        (LEAF_FEATURES, _) => {
+            leaf.ecx &= !(ECX_PERF_CAPABILITIES | ECX_DEBUG_STORE);
+            leaf.edx &= !EDX_DEBUG_STORE;
+        }
+        (LEAF_EXTENDED_FEATURES, 0) => leaf.edx &= !EDX_BRANCH_RECORDS,
+        (LEAF_AMD_FEATURES, _) => leaf.ecx &= !ECX_AMD_COUNTERS,
         _ => {}
     }
 }

@@ -169,3 +169,22 @@ fn supervisor_state_is_hidden_where_it_cannot_be_saved() {
     assert_eq!(!features.ecx, ECX_LA57 | ECX_SHADOW_STACK);
     assert_eq!(!features.edx, EDX_BRANCH_TRACKING);
 }
+
+#[test]
+fn performance_counters_are_hidden_on_both_vendors() {
+    let hidden = |function, index, registers| {
+        let mut found = leaf(function, index, registers);
+        hide_performance_counters(&mut found);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    };
+    for function in [LEAF_PERFORMANCE, LEAF_BRANCH_RECORDS, LEAF_PERFORMANCE_EXTENDED, LEAF_AMD_PERFORMANCE] {
+        assert_eq!(hidden(function, 0, [0x0730_0805, 0, 0, 0x603]), [0; 4], "leaf {function:#x}");
+        assert_eq!(hidden(function, 1, [u32::MAX; 4]), [0; 4], "leaf {function:#x}");
+    }
+    let all = u32::MAX;
+    assert_eq!(hidden(LEAF_FEATURES, 0, [all; 4]), [all, all, !(1 << 2 | 1 << 4 | 1 << 15), !(1 << 21)]);
+    assert_eq!(hidden(LEAF_EXTENDED_FEATURES, 0, [all; 4]), [all, all, all, !(1 << 19)]);
+    assert_eq!(hidden(LEAF_EXTENDED_FEATURES, 1, [all; 4]), [all; 4], "other features");
+    assert_eq!(hidden(LEAF_AMD_FEATURES, 0, [all; 4]), [all, all, !0x1180_0400, all]);
+    assert_eq!(hidden(LEAF_TOPOLOGY, 0, [all; 4]), [all; 4]);
+}

@@ -8,6 +8,7 @@ mod exit_reason;
 mod host;
 mod kick;
 mod profile;
+mod restriction;
 mod run_control;
 pub mod software;
 mod vcpu;

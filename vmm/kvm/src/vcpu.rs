@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One virtual CPU: its state before the first instruction, and its run loop. Created on `main`,
 //! runs on `vcpu-N`.
-#![allow(unsafe_code)] // Reads two fields of `kvm_run` that kvm-ioctls does not return.
+#![allow(unsafe_code)] // Reads three fields of `kvm_run` that kvm-ioctls does not return.
 
 use crate::GuestMemory;
 use crate::cpuid;
@@ -10,12 +10,13 @@ use crate::exit_reason::ExitReason;
 use crate::host::KvmHost;
 use crate::kick::{Kickable, unblock_signal};
 use crate::profile::Profile;
+use crate::restriction::THROTTLE;
 use crate::run_control::{RunControl, RunRequest};
 use crate::software::{CompletionCounts, MsrWrite, SoftwareVcpu};
 use crate::vm::{KvmVm, VmError, failed};
 use kvm_bindings::{
-    CpuId, KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, Msrs, kvm_lapic_state,
-    kvm_mp_state, kvm_msr_entry, kvm_run,
+    CpuId, KVM_EXIT_NOTIFY, KVM_EXIT_X86_BUS_LOCK, KVM_MP_STATE_RUNNABLE, KVM_NOTIFY_CONTEXT_INVALID,
+    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, Msrs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_run,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::ptr::addr_of;
@@ -189,6 +190,11 @@ impl Vcpu {
                 self.registers_line()
             ))),
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => None,
+            Ok(VcpuExit::Unsupported(KVM_EXIT_X86_BUS_LOCK)) => {
+                std::thread::sleep(THROTTLE);
+                None
+            }
+            Ok(VcpuExit::Unsupported(KVM_EXIT_NOTIFY)) => self.notify_exit(),
             Ok(other) => {
                 let exit = format!("{other:?}");
                 Some(ExitReason::KvmError(format!("unexpected KVM exit {exit} at {}", self.registers_line())))
@@ -228,6 +234,19 @@ impl Vcpu {
             return software.complete(&mut self.fd, &self.memory).err().map(ExitReason::KvmError);
         }
         Some(ExitReason::KvmError(format!("KVM internal error, suberror {suberror}, at {}", self.registers_line())))
+    }
+
+    /// The guest took no interrupt for the whole window. Its vCPU goes on, slowed down, unless its
+    /// state is lost.
+    fn notify_exit(&self) -> Option<ExitReason> {
+        // SAFETY: the exit reason is KVM_EXIT_NOTIFY, which fills this member of the union; the
+        // mapping lives.
+        let flags = unsafe { addr_of!((*self.run).__bindgen_anon_1.notify.flags).read() };
+        if flags & KVM_NOTIFY_CONTEXT_INVALID != 0 {
+            return Some(ExitReason::KvmError(format!("the processor lost the state of vCPU {}", self.index)));
+        }
+        std::thread::sleep(THROTTLE);
+        None
     }
 
     /// The vCPU's position, for reports.

@@ -5,6 +5,7 @@
 
 use crate::GuestMemory;
 use crate::host::{KvmHost, KvmKind};
+use crate::restriction;
 use crate::software::{Software, SoftwareVcpu};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
@@ -56,6 +57,7 @@ impl KvmVm {
     /// An ioctl failed.
     pub fn create(host: &KvmHost, memory: GuestMemory, reserved: ReservedPages) -> Result<Self, VmError> {
         let fd = create_vm(host)?;
+        restriction::apply(&fd)?;
         fd.set_identity_map_address(reserved.identity_map.0).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         fd.set_tss_address(reserved.tss.0 as usize).map_err(failed("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
