@@ -45,6 +45,11 @@ impl Store {
             // Otherwise it was published while this process waited for the lock.
             let ours = file.metadata().map_err(|error| failed("open", error))?;
             if fs::metadata(&path).is_ok_and(|there| (there.ino(), there.dev()) == (ours.ino(), ours.dev())) {
+                // It can have been published before this process created the file anew.
+                if self.has(blob) {
+                    fs::remove_file(&path).map_err(|error| failed("remove", error))?;
+                    return Ok(Claim::Complete);
+                }
                 let destination = self.blob_path(&blob.digest);
                 let (digest, hasher) = (blob.digest.clone(), blob.digest.hasher());
                 let mut partial = Partial { file, path: path.clone(), destination, digest, hasher, length: 0 };
