@@ -217,10 +217,11 @@ fn commands_wait_for_a_machine_that_starts() {
         assert!(Instant::now() < deadline, "no machine in the run directory");
         std::thread::yield_now();
     }
+    // At once: a native host boots in less time than a client needs to start.
+    interrupted.signal(Signal::INT);
     let stats = dir.verb("stats", &["--no-stream", "m"]).finish();
     stats.assert_status(0);
     let pause = dir.verb("pause", &["m"]).start();
-    interrupted.signal(Signal::INT);
     // Before it blocks its signals, INT has its default effect.
     let interrupted = interrupted.finish();
     assert!(interrupted.status.code().is_none_or(|code| code == 130), "{}", interrupted.report());
