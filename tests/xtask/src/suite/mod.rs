@@ -80,6 +80,10 @@ pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
         for name in again {
             println!("    failed, then passed alone: {name}");
         }
+        // Near the end of the output, where a reader of its last lines finds them.
+        for name in failed {
+            println!("    failed: {}", name.replace('\n', "\n        "));
+        }
     }
     for tally in &tallies {
         let slowest = tally.slowest(SLOWEST);
@@ -118,7 +122,8 @@ fn tally_nested() -> Result<Tally> {
     let mut tally = Tally::of("end to end, nested");
     run_nested(&nested::Options::tests(None), &mut tally);
     let mut before = 0;
-    while tally.died && tally.deaths < MAX_CONTINUATIONS && tally.verdicts.len() > before {
+    // The first death gets another attempt even without a verdict: an outer Linux that did not start may do so now.
+    while tally.died && tally.deaths < MAX_CONTINUATIONS && (tally.verdicts.len() > before || tally.deaths == 0) {
         tally.continue_elsewhere();
         before = tally.verdicts.len();
         println!("== end to end, nested: the remaining tests in another outer Linux");
