@@ -15,6 +15,7 @@ mod health;
 mod hostile_clients;
 mod hostile_files;
 mod hostile_guests;
+mod image_archives;
 mod inherited_sockets;
 mod life_cycle;
 mod matrix;
@@ -110,6 +111,7 @@ fn all() -> Vec<Case> {
         hostile_clients::cases(),
         hostile_files::cases(),
         hostile_guests::cases(),
+        image_archives::cases(),
         inherited_sockets::cases(),
         ends::cases(),
         exec::cases(),

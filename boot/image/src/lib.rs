@@ -39,7 +39,7 @@ pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
-pub use image::{ImageError, Reference, References, check_platform, references};
+pub use image::{ContainedImage, Contents, ImageError, Reference, References, check_platform, references};
 pub use layer::LayerError;
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError};

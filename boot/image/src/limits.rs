@@ -13,6 +13,9 @@ pub(crate) const MAX_MEMORY: u64 = if cfg!(test) { 12 << 20 } else { 96 << 20 };
 pub(crate) const MEMORY_PER_DOCUMENT_BYTE: u64 = 16;
 /// Documents read while an index is walked.
 pub(crate) const MAX_INDEX_DOCUMENTS: usize = 256;
+/// Documents of all images of an archive that is loaded, and their bytes.
+pub(crate) const MAX_CONTAINED_DOCUMENTS: usize = 4096;
+pub(crate) const MAX_CONTAINED_DOCUMENT_BYTES: u64 = 256 << 20;
 /// Layers of one image; docker's limit is 127.
 pub(crate) const MAX_LAYERS: usize = 1000;
 /// Entries of all layers together, including replaced ones. This bounds the time; `MAX_MEMORY` bounds

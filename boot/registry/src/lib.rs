@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Images on this host by name: a store, which is an OCI layout that other tools read in place, and
-//! a client of registries that fills it ([`pull`]).
+//! what fills it: a client of registries ([`pull`]), archives ([`load`], [`save`]).
 //!
 //! Runs on the caller's thread; a pull uses a few more, one for each blob that it downloads at the
 //! same time. Nothing here is done before it is needed: certificates are read at the first request
@@ -8,9 +8,13 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod load;
 mod pull;
+mod save;
 mod store;
 
 pub use client::{ClientError, Credentials, HttpError};
+pub use load::{LoadError, Loaded, load};
 pub use pull::{Pull, PullError, Pulled, pull};
-pub use store::{Freed, InUse, Store, StoreError, StoredImage};
+pub use save::{SaveError, save};
+pub use store::{DescribeError, Description, Freed, InUse, Store, StoreError, StoredImage, Usage};

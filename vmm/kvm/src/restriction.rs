@@ -74,13 +74,9 @@ mod tests {
 
     #[test]
     fn host_with_the_capabilities_gets_their_flags() {
-        let answers =
-            [(KVM_CAP_PMU_CAPABILITY, 1), (KVM_CAP_X86_BUS_LOCK_EXIT, 3), (KVM_CAP_X86_NOTIFY_VMEXIT, 1)];
-        let expected = [
-            (KVM_CAP_PMU_CAPABILITY, 1),
-            (KVM_CAP_X86_BUS_LOCK_EXIT, 2),
-            (KVM_CAP_X86_NOTIFY_VMEXIT, 1 << 52 | 3),
-        ];
+        let answers = [(KVM_CAP_PMU_CAPABILITY, 1), (KVM_CAP_X86_BUS_LOCK_EXIT, 3), (KVM_CAP_X86_NOTIFY_VMEXIT, 1)];
+        let expected =
+            [(KVM_CAP_PMU_CAPABILITY, 1), (KVM_CAP_X86_BUS_LOCK_EXIT, 2), (KVM_CAP_X86_NOTIFY_VMEXIT, 1 << 52 | 3)];
         assert_eq!(chosen(&answers), expected);
         assert_eq!(chosen(&answers[1..2]), expected[1..2]);
     }

@@ -5,7 +5,10 @@ use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
+use super::history::HistoryArguments;
+use super::image::ImageArguments;
 use super::images::ImagesArguments;
+use super::load::LoadArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
 use super::pause::{PauseArguments, ResumeArguments};
@@ -14,6 +17,7 @@ use super::ps::PsArguments;
 use super::pull::PullArguments;
 use super::rm::RmArguments;
 use super::rmi::RmiArguments;
+use super::save::SaveArguments;
 use super::stats::StatsArguments;
 use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
@@ -55,6 +59,10 @@ pub(super) enum Verb {
     Images(ImagesArguments),
     Rmi(RmiArguments),
     Tag(TagArguments),
+    History(HistoryArguments),
+    Load(LoadArguments),
+    Save(SaveArguments),
+    Image(ImageArguments),
     Ps(PsArguments),
     Status(StatusArguments),
     Port(PortArguments),

@@ -45,12 +45,20 @@ fn write_pages(directory: &Path) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// File names and contents: `coracle.1`, then one page a verb.
+/// File names and contents: `coracle.1`, then one page a verb, also of those in a group.
 fn pages() -> Vec<(String, Vec<u8>)> {
     let mut coracle = Arguments::command().disable_help_subcommand(true);
     coracle.build();
-    let verbs = coracle.get_subcommands().filter(|verb| !verb.is_hide_set());
-    std::iter::once(&coracle).chain(verbs).map(page).collect()
+    let mut pages = vec![page(&coracle)];
+    for verb in visible(&coracle) {
+        pages.push(page(verb));
+        pages.extend(visible(verb).map(page));
+    }
+    pages
+}
+
+fn visible(command: &Command) -> impl Iterator<Item = &Command> {
+    command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
 }
 
 fn page(command: &Command) -> (String, Vec<u8>) {
@@ -79,8 +87,8 @@ fn render(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
         end_reasons(&mut roff);
     }
     if command.has_subcommands() {
-        let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
-        let pages: Vec<_> = verbs.map(|verb| format!("coracle-{}(1)", verb.get_name())).collect();
+        let name = |verb: &Command| format!("{}(1)", verb.get_display_name().unwrap_or_else(|| verb.get_name()));
+        let pages: Vec<_> = visible(command).map(name).collect();
         roff.control("SH", ["SEE ALSO"]).text([roman(pages.join(", "))]);
     } else {
         roff.control("SH", ["SEE ALSO"]).text([roman("coracle(1)")]);
@@ -134,10 +142,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("man1");
         write_pages(&base).unwrap();
-        for name in ["coracle.1", "coracle-run.1", "coracle-ps.1", "coracle-completion.1"] {
+        for name in [
+            "coracle.1",
+            "coracle-run.1",
+            "coracle-ps.1",
+            "coracle-completion.1",
+            "coracle-image.1",
+            "coracle-image-ls.1",
+        ] {
             assert!(base.join(name).is_file(), "{name}");
         }
-        for name in ["coracle-man.1", "coracle-help.1"] {
+        for name in ["coracle-man.1", "coracle-help.1", "coracle-image-help.1"] {
             assert!(!base.join(name).exists(), "{name}");
         }
     }

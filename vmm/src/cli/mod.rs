@@ -7,18 +7,24 @@ mod check;
 mod completion;
 mod events;
 mod exec;
+mod history;
+mod image;
+mod image_inspect;
 mod images;
+mod load;
 mod logging;
 mod logs;
 mod machines;
 mod man;
 mod pause;
 mod port;
+mod prune;
 mod ps;
 mod pull;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod stats;
 mod status;
 mod stop;
@@ -59,6 +65,10 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Images(arguments) => images::images(&arguments),
         Verb::Rmi(arguments) => rmi::rmi(&arguments),
         Verb::Tag(arguments) => tag::tag(&arguments),
+        Verb::History(arguments) => history::history(&arguments),
+        Verb::Load(arguments) => load::load(&arguments),
+        Verb::Save(arguments) => save::save(&arguments),
+        Verb::Image(arguments) => image::image(&arguments),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),

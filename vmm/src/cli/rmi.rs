@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `rmi`, also `image rm`: removes names from the local store, and the blobs that no other name leads to.
 
-use super::images::find;
+use super::images::find_all;
 use super::machines::print;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -17,13 +17,13 @@ Examples:
   coracle rmi alpine
   coracle rmi $(coracle images -q)
 
-Machines that run an image keep it. What another coracle uses at the moment
-is removed by the next `rmi`.")]
+An image that a running machine uses keeps its last name, or with --force its
+files. What another coracle uses at the moment is removed by the next `rmi`.")]
 pub(super) struct RmiArguments {
-    /// Names of the images
+    /// Names of the images, or digests
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Ignore unknown names
+    /// Ignore unknown names; remove the last name of an image that a running machine uses, and all names of a digest
     #[arg(short, long)]
     force: bool,
 }
@@ -36,9 +36,8 @@ pub(super) fn rmi(arguments: &RmiArguments) -> u8 {
     };
     let mut status = 0;
     for name in &arguments.names {
-        match remove(&store, name) {
-            Ok(name) => print(&format!("Untagged: {name}\n")),
-            Err(_) if arguments.force => {}
+        match remove(&store, name, arguments.force) {
+            Ok(names) => names.iter().for_each(|name| print(&format!("Untagged: {name}\n"))),
             Err(failure) => status = failure::fail(&failure),
         }
     }
@@ -48,9 +47,24 @@ pub(super) fn rmi(arguments: &RmiArguments) -> u8 {
     }
 }
 
-/// Returns the complete name.
-fn remove(store: &Store, text: &str) -> Result<String, Failure> {
-    let image = find(store, text)?;
-    store.remove_name(&image.name).fails_as(EndReason::HostError)?;
-    Ok(image.name)
+/// Returns the complete names that are removed.
+fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<String>, Failure> {
+    let found = match find_all(store, text) {
+        Err(_) if force => return Ok(Vec::new()),
+        found => found?,
+    };
+    let refused = |why: &str| Err(Failure::new(EndReason::ConfigError, format!("{text}: {why}")));
+    if found.len() > 1 && !force {
+        return refused("the image has several names; `--force` removes all of them");
+    }
+    let image = &found[0].reference;
+    let named = store.images().fails_as(EndReason::HostError)?;
+    let names = named.iter().filter(|other| other.reference == *image).count();
+    if names == found.len() && !force && store.is_in_use(image) {
+        return refused("a running machine uses the image; `--force` removes the name");
+    }
+    found
+        .into_iter()
+        .map(|image| store.remove_name(&image.name).fails_as(EndReason::HostError).map(|_| image.name))
+        .collect()
 }

@@ -159,10 +159,19 @@ impl Run {
             Err(end) => return end.into(),
         };
         let Ready { prepared, notifier, input, samples } = ready;
-        let Prepared { machine, supervisor, exposed_ports, published, processes, host, digests, kernel_digest, stages } =
-            prepared;
-        // Ended when this function returns.
-        let _processes = processes;
+        let Prepared {
+            machine,
+            supervisor,
+            exposed_ports,
+            published,
+            // Both end when this function returns.
+            processes: _processes,
+            image_in_use: _image_in_use,
+            host,
+            digests,
+            kernel_digest,
+            stages,
+        } = prepared;
         self.stages = stages;
         recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports, published);
         // Whatever comes of the machine.

@@ -7,7 +7,7 @@ use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
 use super::run_spec::run_spec;
-use super::stored_image;
+use super::stored_image::{self, Located};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::{self, EnvVar};
@@ -30,6 +30,7 @@ use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
+use registry::InUse;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,8 @@ pub(super) struct Prepared {
     pub(super) published: Vec<PublishedPort>,
     /// Of the network. They end with the machine, and with this.
     pub(super) processes: Vec<HelperProcess>,
+    /// Keeps the image in the local store while the machine runs.
+    pub(super) image_in_use: Option<InUse>,
     pub(super) host: KvmHost,
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
@@ -86,6 +89,7 @@ struct Root {
     format: Option<RootFormat>,
     exposed_ports: Vec<String>,
     digests: Digests,
+    image_in_use: Option<InUse>,
 }
 
 impl Preparation {
@@ -115,7 +119,8 @@ impl Preparation {
         let cache = self.directories.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
         let ResolvedRequest { root, disks: own_disks, interfaces, terminal } = resolved;
-        let Root { disk, workload, format, exposed_ports, digests } = self.root(root, &kernel, progress)?;
+        let Root { disk, workload, format, exposed_ports, digests, image_in_use } =
+            self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
@@ -149,7 +154,18 @@ impl Preparation {
             spec,
         };
         let stages = self.stages;
-        Ok(Prepared { machine, supervisor, exposed_ports, published, processes, host, digests, kernel_digest, stages })
+        Ok(Prepared {
+            machine,
+            supervisor,
+            exposed_ports,
+            published,
+            processes,
+            image_in_use,
+            host,
+            digests,
+            kernel_digest,
+            stages,
+        })
     }
 
     /// The root disk: the user's own, or the one that is made from the image.
@@ -163,11 +179,13 @@ impl Preparation {
                     format: None,
                     exposed_ports: Vec::new(),
                     digests: Digests::default(),
+                    image_in_use: None,
                 });
             }
         };
         let cache = self.directories.cache().fails_as(EndReason::HostError)?;
-        let (reference, _in_use) = stored_image::locate(reference, &self.request, &self.directories, progress)?;
+        let Located { reference, store: _in_use, image: image_in_use } =
+            stored_image::locate(reference, &self.request, &self.directories, progress)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));
         let show = |step| progress.show_image(step);
@@ -195,7 +213,8 @@ impl Preparation {
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        Ok(Root { disk, workload, format: Some(format), exposed_ports: prepared.config.exposed_ports, digests })
+        let exposed_ports = prepared.config.exposed_ports;
+        Ok(Root { disk, workload, format: Some(format), exposed_ports, digests, image_in_use })
     }
 }
 

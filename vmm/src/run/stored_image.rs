@@ -32,31 +32,44 @@ pub(crate) fn pull(
     )
 }
 
-/// Finds an image by name in the store, after a pull if `--pull` and the store require one. Other references stay as they
-/// are. While the second value lives, the store keeps the image's blobs.
+/// An image, and what keeps it in the store.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) reference: ImageReference,
+    /// Keeps all blobs, while the image is read.
+    pub(crate) store: Option<InUse>,
+    /// Keeps this image, while a machine runs it.
+    pub(crate) image: Option<InUse>,
+}
+
+/// Finds an image by name in the store, after a pull if `--pull` and the store require one. Other references stay as they are.
 pub(crate) fn locate(
     reference: ImageReference,
     request: &Request,
     directories: &Directories,
     progress: &ProgressLine,
-) -> Result<(ImageReference, Option<InUse>), Failure> {
-    let ImageReference::Name(name) = reference else { return Ok((reference, None)) };
+) -> Result<Located, Failure> {
+    let ImageReference::Name(name) = reference else { return Ok(Located { reference, store: None, image: None }) };
     let store = store(directories)?;
     let stored = ImageReference::Stored { store: store.directory().to_owned(), name: name.clone() };
     let policy = request.pull.unwrap_or_default();
     let platform = request.platform();
+    let located = |in_use: InUse| -> Result<Located, Failure> {
+        let image = store.find(&name).fails_as(EndReason::HostError)?;
+        let image = image.and_then(|image| store.image_in_use(&image.reference));
+        Ok(Located { reference: stored.clone(), store: Some(in_use), image })
+    };
     if policy != PullPolicy::Always && store.directory().exists() {
         let in_use = store.in_use().fails_as(EndReason::HostError)?;
         if is_complete(&store, &name, &stored, &platform)? {
-            return Ok((stored, Some(in_use)));
+            return located(in_use);
         }
     }
     if policy == PullPolicy::Never {
         return Err(Failure::new(EndReason::ImageError, ImageError::NotStored(name.short())));
     }
     pull(&name, &store, &platform, true, progress)?;
-    let in_use = store.in_use().fails_as(EndReason::HostError)?;
-    Ok((stored, Some(in_use)))
+    located(store.in_use().fails_as(EndReason::HostError)?)
 }
 
 /// Whether the store has the name and, for `platform`, documents and layers.

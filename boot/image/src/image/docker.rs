@@ -20,12 +20,7 @@ pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Re
         return Err(ImageError::Layers { name: "manifest.json".into(), count: layers.len() });
     }
     let bytes = source.read(&image.config)?;
-    let digest = Digest::of(&bytes);
-    // The member is named by its digest: `HEX.json`, or `blobs/sha256/HEX` since docker 25.
-    let stem = image.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-    if stem.len() == 64 && stem != digest.hex() {
-        return Err(SourceError::Digest { name: image.config, actual: digest.to_string() }.into());
-    }
+    let digest = config_digest(&image.config, &bytes)?;
     let document: ImageDocument = documents::parse(&bytes, &image.config)?;
     rank(&document, platform).map_err(|available| ImageError::Platform { wanted: platform.clone(), available })?;
     let document = (document, bytes.len() as u64);
@@ -45,7 +40,18 @@ pub(super) fn lists_more(source: &Source) -> bool {
     images.iter().map(|image| image.config.as_str()).collect::<BTreeSet<_>>().len() > listed.len()
 }
 
-fn read(source: &Source) -> Result<Vec<DockerImage>, ImageError> {
+/// The digest of a configuration, which the member's name has: `HEX.json`, or `blobs/sha256/HEX` since
+/// docker 25.
+pub(super) fn config_digest(name: &str, bytes: &[u8]) -> Result<Digest, SourceError> {
+    let digest = Digest::of(bytes);
+    let stem = name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    if stem.len() == 64 && stem != digest.hex() {
+        return Err(SourceError::Digest { name: name.into(), actual: digest.to_string() });
+    }
+    Ok(digest)
+}
+
+pub(super) fn read(source: &Source) -> Result<Vec<DockerImage>, ImageError> {
     documents::parse(&source.read("manifest.json")?, "manifest.json")
 }
 

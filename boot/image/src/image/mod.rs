@@ -2,12 +2,14 @@
 //! From a reference to its image: digest, configuration, layers in order. Everything read here is
 //! small and checked against its digest; layers are not read.
 
+mod contents;
 mod docker;
 mod documents;
 mod names;
 mod oci;
 mod references;
 
+pub use contents::{ContainedImage, Contents};
 pub use references::{Reference, References, check_platform, references};
 
 use crate::budget::{Budget, OverBudget};
@@ -95,7 +97,8 @@ pub enum ImageError {
 
 impl ImageError {
     /// Whether the cause is the host rather than the image.
-    pub(crate) fn is_host(&self) -> bool {
+    #[must_use]
+    pub fn is_host(&self) -> bool {
         matches!(self, Self::Source(SourceError::Unpack { source: UnpackError::Write(_), .. }))
     }
 

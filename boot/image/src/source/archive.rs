@@ -37,6 +37,17 @@ impl Archive {
     /// Opens `path` and reads the headers of all members. The last one with a name counts.
     pub(super) fn open(path: &Path, scratch: &Path, budget: &Budget) -> Result<Self, SourceError> {
         let (file, length) = open_regular(path)?;
+        Self::of(file, length, path, scratch, budget)
+    }
+
+    /// Reads the headers of `file`, which is named `path` in messages.
+    pub(super) fn of(
+        file: File,
+        length: u64,
+        path: &Path,
+        scratch: &Path,
+        budget: &Budget,
+    ) -> Result<Self, SourceError> {
         let mut file = Arc::new(file);
         let failed = |source| SourceError::Archive { path: path.to_owned(), source };
         let mut section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);

@@ -69,6 +69,12 @@ impl Source {
         Archive::open(path, scratch, budget).map(Self::Archive)
     }
 
+    /// The same for an open file, named `path` in messages.
+    pub(crate) fn archive_of(file: File, path: &Path, scratch: &Path, budget: &Budget) -> Result<Self, SourceError> {
+        let length = file.metadata().map_err(|source| SourceError::Open { path: path.to_owned(), source })?.len();
+        Archive::of(file, length, path, scratch, budget).map(Self::Archive)
+    }
+
     pub(crate) fn is_archive(&self) -> bool {
         matches!(self, Self::Archive(_))
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Removes the blobs that no name leads to.
 
-use super::{LOCK, Store, StoreError, StoredImage, flock, lock_file, partial};
+use super::{LOCK, Store, StoreError, StoredImage, flock, is_locked, lock_file, partial};
 use crate::client::MAX_DOCUMENT_SIZE;
 use oci_image::{Digest, Reference, References, references};
 use rustix::fs::FlockOperation;
@@ -20,7 +20,7 @@ pub struct Freed {
 }
 
 impl Store {
-    /// Removes all blobs without a name, and what interrupted downloads left. `None` if another
+    /// Removes all blobs without a name that no machine uses, and what interrupted downloads left. `None` if another
     /// process uses the store: what is unreferenced then stays for the next time.
     pub fn collect(&self) -> Result<Option<Freed>, StoreError> {
         if !self.directory.exists() {
@@ -38,20 +38,27 @@ impl Store {
         for image in self.images()? {
             needed.extend(self.blobs_of(&image.reference).into_keys());
         }
-        let mut freed = Freed::default();
+        let mut unreferenced = Vec::new();
         for algorithm in ["sha256", "sha512"] {
             let directory = self.directory.join("blobs").join(algorithm);
-            let Ok(entries) = fs::read_dir(&directory) else { continue };
-            for entry in entries.filter_map(Result::ok) {
-                let digest = Digest::parse(&format!("{algorithm}:{}", entry.file_name().to_string_lossy()));
-                if digest.is_ok_and(|digest| needed.contains(&digest)) {
+            for entry in fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok) {
+                let (path, size) = (entry.path(), entry.metadata().map_or(0, |metadata| metadata.len()));
+                let digest = Digest::parse(&format!("{algorithm}:{}", entry.file_name().to_string_lossy())).ok();
+                if digest.as_ref().is_some_and(|digest| needed.contains(digest)) {
                     continue;
                 }
-                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-                let path = entry.path();
-                fs::remove_file(&path).map_err(|source| StoreError::new("remove", &path, source))?;
-                freed = Freed { blobs: freed.blobs + 1, bytes: freed.bytes + bytes };
+                if let Some(digest) = digest.clone().filter(|_| is_locked(&path)) {
+                    // A machine runs an image that has lost its name.
+                    needed.extend(self.blobs_of(&Reference { digest, size }).into_keys());
+                }
+                unreferenced.push((digest, path, size));
             }
+        }
+        unreferenced.retain(|(digest, ..)| digest.as_ref().is_none_or(|digest| !needed.contains(digest)));
+        let mut freed = Freed::default();
+        for (_, path, bytes) in unreferenced {
+            fs::remove_file(&path).map_err(|source| StoreError::new("remove", &path, source))?;
+            freed = Freed { blobs: freed.blobs + 1, bytes: freed.bytes + bytes };
         }
         let partials = fs::read_dir(self.directory.join(partial::DIRECTORY)).into_iter().flatten();
         for entry in partials.filter_map(Result::ok) {

@@ -83,6 +83,12 @@ impl Entry {
         Self(entry)
     }
 
+    pub(super) fn unnamed(image: &Reference, media_type: &str) -> Self {
+        let mut entry = Self::new("", image, media_type);
+        entry.0.remove("annotations");
+        entry
+    }
+
     fn name(&self) -> Option<&str> {
         self.0.get("annotations")?.get(NAME)?.as_str()
     }

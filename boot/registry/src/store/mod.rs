@@ -7,15 +7,18 @@
 //! | `oci-layout`, `index.json`, `blobs/ALGORITHM/HEX` | the layout; names in `org.opencontainers.image.ref.name` |
 //! | `coracle.partial/ALGORITHM-HEX` | a blob that is being downloaded, locked by its process; kept for the next attempt |
 //! | `coracle.lock` | shared while a process uses blobs, exclusive while unreferenced ones are removed |
+//! | a manifest's or index's blob | shared while a machine runs the image |
 //! | `coracle.index.lock` | exclusive while `index.json` is replaced |
 //!
 //! Files appear complete, by a rename, and after their content is on the disk: a crash at any moment
 //! leaves a store that the next command uses.
 
+mod describe;
 mod garbage;
 mod index;
 mod partial;
 
+pub use describe::{DescribeError, Description, Usage};
 pub use garbage::Freed;
 pub(crate) use partial::{Claim, Partial};
 
@@ -60,7 +63,7 @@ pub struct StoredImage {
     pub media_type: String,
 }
 
-/// While it lives, no blob is removed.
+/// While it lives, no blob is removed, or none of one image.
 #[derive(Debug)]
 pub struct InUse(#[allow(dead_code, reason = "the lock ends with the descriptor")] File);
 
@@ -119,9 +122,42 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps an image that has no name, if it has none.
+    pub fn keep(&self, image: &Reference, media_type: &str) -> Result<(), StoreError> {
+        self.change_index(|index| {
+            let is_new = index.entries().filter_map(Entry::image).all(|known| known.reference != *image);
+            if is_new {
+                index.add(Entry::unnamed(image, media_type));
+            }
+            is_new
+        })?;
+        Ok(())
+    }
+
+    /// A directory on the file system of the store, for files without a name.
+    #[must_use]
+    pub fn scratch(&self) -> PathBuf {
+        self.directory.join(partial::DIRECTORY)
+    }
+
     /// Removes a name; false if there is none like it. The blobs stay until [`Self::collect`].
     pub fn remove_name(&self, name: &str) -> Result<bool, StoreError> {
         self.change_index(|index| index.remove(name))
+    }
+
+    /// Keeps an image while a machine runs it: [`Self::collect`] leaves what it leads to. Does not keep
+    /// others. `None` if its manifest is not here.
+    #[must_use]
+    pub fn image_in_use(&self, image: &Reference) -> Option<InUse> {
+        let file = File::open(self.blob_path(&image.digest)).ok()?;
+        flock(&file, FlockOperation::LockShared).ok()?;
+        Some(InUse(file))
+    }
+
+    /// Whether a running machine keeps the image.
+    #[must_use]
+    pub fn is_in_use(&self, image: &Reference) -> bool {
+        is_locked(&self.blob_path(&image.digest))
     }
 
     /// Keeps all blobs where they are. Waits for a process that removes some.
@@ -214,6 +250,12 @@ fn lock_file(path: &Path) -> Result<File, StoreError> {
         if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) { File::open(path) } else { Err(error) }
     });
     file.map_err(|source| StoreError::new("open", path, source))
+}
+
+/// Whether another process holds a lock on a file.
+fn is_locked(path: &Path) -> bool {
+    let lock = |file: File| flock(&file, FlockOperation::NonBlockingLockExclusive);
+    matches!(File::open(path).map(lock), Ok(Err(Errno::WOULDBLOCK)))
 }
 
 fn flock(file: &File, operation: FlockOperation) -> Result<(), Errno> {

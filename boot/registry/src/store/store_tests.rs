@@ -142,3 +142,34 @@ fn blob_is_written_by_one_process_at_a_time() {
     });
     assert_eq!(written.into_inner(), 1);
 }
+
+#[test]
+fn image_of_a_running_machine_stays() {
+    let (_directory, store) = store();
+    let (one, layer) = image(&store, b"layer one");
+    let (two, _) = image(&store, b"layer two");
+    store.keep(&one, "").unwrap();
+    store.keep(&one, "").unwrap();
+    assert_eq!(store.images().unwrap().len(), 1);
+    assert_eq!(store.images().unwrap()[0].name, format!("@{}", one.digest));
+    let machine = store.image_in_use(&one).unwrap();
+    assert!(store.is_in_use(&one) && !store.is_in_use(&two));
+    assert!(store.remove_name(&format!("@{}", one.digest)).unwrap());
+    assert_eq!(store.collect().unwrap().unwrap().blobs, 2, "only the other image is removed");
+    assert!(store.has(&one) && store.has(&layer) && !store.has(&two));
+    drop(machine);
+    assert_eq!(store.collect().unwrap().unwrap().blobs, 3);
+}
+
+#[test]
+fn usage_tells_shared_blobs_from_own_ones() {
+    let (_directory, store) = store();
+    let (one, _) = image(&store, b"layer");
+    let (two, layer) = image(&store, b"layer of two");
+    for (text, image) in [("a", &one), ("b", &one), ("c", &two)] {
+        store.set_name(&name(text), image, "").unwrap();
+    }
+    let usage = store.usage().unwrap();
+    assert_eq!(usage[&one.digest], Usage { shared: 2, own: one.size + 5 });
+    assert_eq!(usage[&two.digest], Usage { shared: 2, own: two.size + layer.size });
+}

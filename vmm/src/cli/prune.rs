@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `image prune`: removes what no name leads to, or all images that no machine uses.
+
+use super::machines::print;
+use super::words;
+use crate::host::directories::Directories;
+use crate::host::terminal::is_terminal;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::stored_image;
+use crate::state::end::EndReason;
+use clap::Args;
+use registry::Store;
+use serde::Serialize;
+use std::io::BufRead as _;
+
+/// Remove images without a name, and what interrupted downloads left
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  coracle image prune
+  coracle image prune --all --force
+
+What a running machine uses stays.")]
+pub(super) struct PruneArguments {
+    /// Remove images with a name, too, unless a running machine uses them
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    untagged: Vec<String>,
+    blobs: usize,
+    bytes: u64,
+    /// Another process used the store: unreferenced blobs stay until the next time.
+    busy: bool,
+}
+
+/// Removes the images and returns the exit status.
+pub(super) fn prune(arguments: &PruneArguments) -> u8 {
+    let outcome = match confirm(arguments) {
+        Ok(false) => return 0,
+        Ok(true) => try_prune(arguments.all),
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(outcome) => {
+            if outcome.busy && !arguments.json {
+                failure::print_error(
+                    "another process uses the image store: blobs without a name stay until the next prune",
+                );
+            }
+            print(&render(&outcome, arguments.json));
+            0
+        }
+        Err(failure) => failure::fail(&failure),
+    }
+}
+
+fn confirm(arguments: &PruneArguments) -> Result<bool, Failure> {
+    if arguments.force {
+        return Ok(true);
+    }
+    if !is_terminal(std::io::stdin()) {
+        let error = "image prune: standard input is not a terminal to ask on; `--force` does not ask";
+        return Err(Failure::new(EndReason::ConfigError, error));
+    }
+    let what = if arguments.all { "all images that no running machine uses" } else { "all images without a name" };
+    print(&format!("This removes {what}. Continue? [y/N] "));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).fails_as(EndReason::HostError)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
+fn try_prune(all: bool) -> Result<Outcome, Failure> {
+    let store = stored_image::store(&Directories::from_environment())?;
+    let untagged = remove_names(&store, all)?;
+    let freed = store.collect().fails_as(EndReason::HostError)?;
+    let busy = freed.is_none();
+    let freed = freed.unwrap_or_default();
+    Ok(Outcome { untagged, blobs: freed.blobs, bytes: freed.bytes, busy })
+}
+
+fn remove_names(store: &Store, all: bool) -> Result<Vec<String>, Failure> {
+    let mut removed = Vec::new();
+    for image in store.images().fails_as(EndReason::HostError)? {
+        let is_nameless = image.name.starts_with('@');
+        if (all || is_nameless)
+            && !store.is_in_use(&image.reference)
+            && store.remove_name(&image.name).fails_as(EndReason::HostError)?
+        {
+            removed.push(image.name);
+        }
+    }
+    Ok(removed)
+}
+
+fn render(outcome: &Outcome, json: bool) -> String {
+    if json {
+        return serde_json::to_string_pretty(outcome).expect("the fields are strings and numbers") + "\n";
+    }
+    let untagged: String = outcome.untagged.iter().map(|name| format!("Untagged: {name}\n")).collect();
+    format!("{untagged}Total reclaimed space: {}\n", words::decimal_size(outcome.bytes))
+}
