@@ -4,7 +4,10 @@
 use coracle_tests::{Case, TestDir, case, image};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -15,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], disk_locked_by_another_process_is_rejected),
         case!(Quick, file_given_as_two_disks_is_rejected_if_one_writes),
         case!(Quick, missing_disk_is_rejected),
+        case!(Full, limits_change_while_the_machine_runs),
         case!(Quick[Kvm], root_disk_of_odd_size_is_rejected),
         case!(Quick[Kvm], empty_root_disk_is_rejected),
     ]
@@ -104,4 +108,42 @@ fn empty_root_disk_is_rejected() {
     let path = dir.write("root.img", b"");
     let run = dir.run(&["--rootfs", &path.display().to_string(), "/bin/true"]);
     run.assert_status(125).assert_one_line_naming(&["root.img"]);
+}
+
+fn limits_change_while_the_machine_runs() {
+    let dir = TestDir::new().keeping_machines();
+    let path = dir.write("data.img", vec![7; 4 << 20]);
+    let script = "n=$(grep -l data /sys/block/vd*/serial | cut -d/ -f4); mknod /tmp/d b $(cat /sys/block/$n/dev | tr : ' '); \
+                  echo up; exec sleep 1000";
+    let option = disk(&path, ",ro,serial=data,read-bps=64m");
+    let mut run = dir.start(&["--name", "limited", "--disk", &option, &image("busybox"), "sh", "-c", script]);
+    run.wait_for_stdout("up\n");
+    let limits = || {
+        let mut socket = UnixStream::connect(dir.run_directory().join("limited/control.sock")).expect("it listens");
+        let request = "POST /v1/limits HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        socket.write_all(request.as_bytes()).expect("it reads");
+        let mut response = String::new();
+        socket.read_to_string(&mut response).expect("it answers");
+        let (_, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+        serde_json::from_str::<serde_json::Value>(body).expect("it is JSON")
+    };
+    let data = || limits()["disks"]["data"].clone();
+    let null = serde_json::Value::Null;
+    let limit = |read_bps: serde_json::Value, write_iops: serde_json::Value| serde_json::json!({ "read_bps": read_bps, "read_iops": null, "write_bps": null, "write_iops": write_iops });
+    assert_eq!(data(), limit((64 << 20).into(), null.clone()));
+
+    let update = |change: &str| dir.verb("update", &["--disk", change, "limited"]).finish();
+    update("data,read-bps=256k,write-iops=7").assert_status(0).assert_stdout("limited\n");
+    assert_eq!(data(), limit((256 << 10).into(), 7.into()));
+    let begun = Instant::now();
+    let read = dir.verb("exec", &["limited", "dd", "if=/tmp/d", "of=/dev/null", "bs=64k", "count=16"]).finish();
+    read.assert_status(0);
+    // A MiB at a quarter of one for each second, less what passes at once.
+    assert!(begun.elapsed() > Duration::from_secs(3), "1 MiB took {:?}", begun.elapsed());
+
+    update("nosuch,read-bps=1").assert_status(125).assert_one_line_naming(&["nosuch", "root", "data"]);
+    update("data,read-bps=0").assert_status(0);
+    assert_eq!(data(), limit(null.clone(), 7.into()));
+    dir.verb("kill", &["limited"]).finish().assert_status(0);
+    run.finish().assert_status(137);
 }

@@ -65,6 +65,9 @@ fn unknown_machine_is_one_line_and_125() {
         let refused = verb(&dir, name, &["missing"]);
         refused.assert_status(125).assert_one_line_naming(&["missing"]);
     }
+    verb(&dir, "update", &["--disk", "root,read-bps=1m", "missing"])
+        .assert_status(125)
+        .assert_one_line_naming(&["missing"]);
     verb(&dir, "rm", &["-f", "missing"]).assert_status(0).assert_stdout("");
     for (name, arguments, object) in [
         ("ps", &["--filter", "colour=red"][..], "colour=red"),
@@ -73,6 +76,10 @@ fn unknown_machine_is_one_line_and_125() {
         ("kill", &["-s", "NOSUCH", "x"], "NOSUCH"),
         ("stop", &["-t", "-1", "x"], "-1"),
         ("stop", &[], "MACHINE"),
+        ("update", &["x"], "--disk"),
+        ("update", &["--disk", "root", "x"], "root"),
+        ("update", &["--disk", "root,rx-bps=1", "x"], "rx-bps=1"),
+        ("update", &["--network", "eth0,rx-bps=fast", "x"], "rx-bps=fast"),
     ] {
         verb(&dir, name, arguments).assert_status(125).assert_one_line_naming(&[object]);
     }

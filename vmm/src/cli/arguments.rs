@@ -22,6 +22,7 @@ use super::stats::StatsArguments;
 use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
 use super::tag::TagArguments;
+use super::update::UpdateArguments;
 use super::wait::WaitArguments;
 use crate::config::request::Request;
 use crate::run::failure::{FailsAs as _, Failure};
@@ -76,6 +77,7 @@ pub(super) enum Verb {
     Kill(KillArguments),
     Pause(PauseArguments),
     Resume(ResumeArguments),
+    Update(UpdateArguments),
     Rm(RmArguments),
     Completion(CompletionArguments),
     #[command(hide = true)]

@@ -30,6 +30,7 @@ mod status;
 mod stop;
 mod table;
 mod tag;
+mod update;
 mod wait;
 mod words;
 
@@ -82,6 +83,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Kill(arguments) => stop::kill(&arguments),
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
+        Verb::Update(arguments) => update::update(&arguments),
         Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),

@@ -14,6 +14,10 @@ pub(crate) enum RateError {
     Bytes(&'static str, String),
     #[error("{0}={1}: expected a positive number for each second")]
     Operations(&'static str, String),
+    #[error("{0}={1}: expected bytes for each second, a size like 500k or 10m, or 0 for no limit")]
+    NewBytes(&'static str, String),
+    #[error("{0}={1}: expected a number for each second, or 0 for no limit")]
+    NewOperations(&'static str, String),
 }
 
 /// The words for bytes and operations to the guest, and from it.
@@ -30,15 +34,25 @@ impl RateWords {
         let Some((word, limit)) = self.0.into_iter().zip(fields(limits)).find(|(word, _)| *word == key) else {
             return Ok(false);
         };
-        let number = if word.ends_with("bps") {
-            let bytes = parse_bytes(value).ok().and_then(NonZeroU64::new);
-            bytes.ok_or_else(|| RateError::Bytes(word, value.to_owned()))?
-        } else {
-            let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
-            let number = value.parse().ok().filter(|_| is_number);
-            number.ok_or_else(|| RateError::Operations(word, value.to_owned()))?
-        };
+        let number = number(word, value).and_then(NonZeroU64::new);
+        let invalid = if word.ends_with("bps") { RateError::Bytes } else { RateError::Operations };
+        let number = number.ok_or_else(|| invalid(word, value.to_owned()))?;
         if limit.replace(number).is_some() { Err(RateError::Twice(word)) } else { Ok(true) }
+    }
+
+    /// Stores the change `key=value`, which may be 0. `false` if `key` is not one of these words.
+    pub(super) fn parse_change(
+        self,
+        changes: &mut [Option<u64>; 4],
+        key: &str,
+        value: &str,
+    ) -> Result<bool, RateError> {
+        let Some((word, change)) = self.0.into_iter().zip(changes).find(|(word, _)| *word == key) else {
+            return Ok(false);
+        };
+        let invalid = if word.ends_with("bps") { RateError::NewBytes } else { RateError::NewOperations };
+        let number = number(word, value).ok_or_else(|| invalid(word, value.to_owned()))?;
+        if change.replace(number).is_some() { Err(RateError::Twice(word)) } else { Ok(true) }
     }
 
     /// Writes the limits that there are, each behind a comma.
@@ -55,6 +69,28 @@ impl RateWords {
         }
         Ok(())
     }
+}
+
+/// Bytes have a suffix, operations have none.
+fn number(word: &str, value: &str) -> Option<u64> {
+    if word.ends_with("bps") {
+        return parse_bytes(value).ok();
+    }
+    let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+    value.parse().ok().filter(|_| is_number)
+}
+
+/// `limits` with `changes`, in the order of the words: what is absent stays, 0 lifts a limit.
+pub(super) fn change(mut limits: RateLimits, changes: [Option<u64>; 4]) -> RateLimits {
+    for (limit, change) in fields(&mut limits).into_iter().zip(changes) {
+        *limit = change.map_or(*limit, NonZeroU64::new);
+    }
+    limits
+}
+
+/// In the order of the words.
+pub(super) fn numbers(mut limits: RateLimits) -> [Option<u64>; 4] {
+    fields(&mut limits).map(|limit| limit.map(NonZeroU64::get))
 }
 
 /// In the order of the words.

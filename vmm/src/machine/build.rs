@@ -7,6 +7,7 @@ use super::command_line;
 use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
+use super::rates::Rates;
 use super::slots::Slots;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::{Counters, DeviceLists};
@@ -88,6 +89,7 @@ pub(crate) struct Machine {
     pub(super) transports: Vec<Arc<MmioTransport>>,
     /// In the order in which the guest sees the interfaces.
     pub(super) nets: Vec<NetHandle>,
+    pub(super) rates: Rates,
     pub(super) ports: PortEnds,
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
@@ -132,11 +134,13 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     attach.attach(Box::new(console), vec![io.handle()])?;
     attach.attach(Box::new(Rng::new()), vec![io.handle()])?;
     let mut loops = vec![io];
-    let mut nets = Vec::new();
+    let (mut nets, mut rates) = (Vec::new(), Rates::default());
     for (index, net) in config.nets.into_iter().enumerate() {
         // A loop for each interface, so that what floods it does not delay other devices.
         let net_loop = EventLoop::spawn(&format!("net-{index}"))?;
+        let name = net.name.clone();
         let net = Net::open(net).map_err(BuildError::Net)?;
+        rates.networks.push((name, net.handle().rates()));
         nets.push(net.handle());
         attach.attach(Box::new(net), vec![net_loop.handle()])?;
         loops.push(net_loop);
@@ -144,7 +148,10 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     for (index, disk) in config.disks.into_iter().enumerate() {
         // A loop for each disk, because file I/O blocks.
         let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;
-        attach.attach(Box::new(Block::open(disk)?), vec![disk_loop.handle()])?;
+        let serial = disk.serial.clone();
+        let block = Block::open(disk)?;
+        rates.disks.push((serial, block.rates()));
+        attach.attach(Box::new(block), vec![disk_loop.handle()])?;
         loops.push(disk_loop);
     }
     let transports = attach.transports;
@@ -171,6 +178,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         loops,
         transports,
         nets,
+        rates,
         ports: port_ends,
         serial,
         console_log: config.console_log,

@@ -9,6 +9,7 @@ mod config;
 mod console_log;
 mod monitor;
 mod ports;
+mod rates;
 mod run;
 mod slots;
 pub(crate) mod supervisor;

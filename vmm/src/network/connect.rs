@@ -75,6 +75,8 @@ pub(crate) fn connect(
         let is_default = interface.is_default && network.published.is_empty();
         let limits = interface.options.limits;
         let mtu = interface.options.mtu;
+        // The kernel counts its names in the same order.
+        let name = interface.options.name.clone().unwrap_or_else(|| format!("eth{index}"));
         let connected = match connect_one(interface, &network.published) {
             Err(ConnectError::User(error)) if is_default => {
                 log::warn!("no network: {}", chain(&error));
@@ -82,7 +84,6 @@ pub(crate) fn connect(
             }
             connected => connected?,
         };
-        let name = format!("net-{index}");
         network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu, limits });
         network.guest.interfaces.push(connected.guest);
         network.processes.extend(connected.process);

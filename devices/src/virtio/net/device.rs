@@ -32,7 +32,7 @@ const QUEUE_SIZE: u16 = 256;
 /// A network interface of the machine.
 #[derive(Debug)]
 pub struct NetConfig {
-    /// For messages, e.g. `net-0`.
+    /// Of the interface in the guest, e.g. `eth0`: for messages.
     pub name: String,
     /// The host's end.
     pub backend: Backend,

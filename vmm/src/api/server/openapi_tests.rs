@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::api::control_socket::Stats;
+use crate::config::limits::{DiskLimits, NetworkLimits};
 use crate::state::end::End;
 use crate::state::status::Status;
 use guest_protocol::health::HealthReport;
@@ -44,6 +45,9 @@ fn openapi_has_the_parameters_of_bodies() {
     assert_eq!(keys(&serde_json::to_value(Stop::default()).unwrap()), schema("Stop").0);
     assert_eq!(keys(&serde_json::to_value(Kill::default()).unwrap()), schema("Kill").0);
     assert_eq!(keys(&serde_json::to_value(Exec::default()).unwrap()), schema("Exec").0);
+    assert_eq!(keys(&serde_json::to_value(Limits::default()).unwrap()), schema("Limits").0);
+    assert_eq!(keys(&serde_json::to_value(DiskLimits::default()).unwrap()), schema("DiskLimits").0);
+    assert_eq!(keys(&serde_json::to_value(NetworkLimits::default()).unwrap()), schema("NetworkLimits").0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use super::connection::{Request, Response};
 use super::logs_query::LogsQuery;
+use crate::config::limits::Limits;
 use crate::config::signal::SignalNumber;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::run_spec::WindowSize;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Pause,
     /// Release the vCPUs.
     Resume,
+    /// Change rate limits, and answer with all of them.
+    Limits(Limits),
     /// Start a process beside the workload; the connection becomes its streams.
     Exec(ExecSpec),
     /// The connection becomes streams of a detached workload.
@@ -52,7 +55,7 @@ impl Command {
     #[must_use]
     pub(crate) fn needs_workload(&self) -> bool {
         match self {
-            Self::Exec(_) | Self::Pause => true,
+            Self::Exec(_) | Self::Pause | Self::Limits(_) => true,
             Self::Kill(kill) => !kill.cuts_power(),
             Self::Stop(_) | Self::Resume | Self::Attach => false,
         }
@@ -142,7 +145,7 @@ struct Route {
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 12] = [
     Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
     Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
     Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
@@ -156,6 +159,7 @@ const ROUTES: [Route; 11] = [
     Route { method: "POST", path: "/v1/kill", operation: |request| command(Command::Kill(body(request)?)) },
     Route { method: "POST", path: "/v1/pause", operation: |_| command(Command::Pause) },
     Route { method: "POST", path: "/v1/resume", operation: |_| command(Command::Resume) },
+    Route { method: "POST", path: "/v1/limits", operation: |request| command(Command::Limits(body(request)?)) },
     Route {
         method: "POST",
         path: "/v1/exec",
@@ -258,6 +262,7 @@ mod tests {
             ("/v1/kill", "", Command::Kill(Kill::default())),
             ("/v1/pause", "", Command::Pause),
             ("/v1/resume", "", Command::Resume),
+            ("/v1/limits", "", Command::Limits(Limits::default())),
         ] {
             assert_eq!(routed("POST", path, body), Ok(Operation::Command(command)), "{path} {body}");
         }
@@ -276,6 +281,8 @@ mod tests {
             ("POST", "/v1/stop", "{", 400),
             ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
+            ("POST", "/v1/limits", r#"{"disks":{"root":{"read-bps":1}}}"#, 400),
+            ("POST", "/v1/limits", r#"{"disks":{"root":{"read_bps":-1}}}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
             ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),

@@ -95,9 +95,17 @@ impl Monitor<'_> {
             return;
         }
         let done = match command {
-            // These two respond with a channel.
+            // These two respond with a channel, the third with the limits.
             Command::Exec(spec) => return self.on_exec(client, spec),
             Command::Attach => return self.on_attach(client),
+            Command::Limits(limits) => {
+                let changed = self.machine.rates.change(&limits);
+                let response = match changed {
+                    Ok(()) => Response::json(&self.machine.rates.all()),
+                    Err(error) => Response::error(400, &error.to_string()),
+                };
+                return self.respond(client, &response);
+            }
             Command::Stop(Stop { timeout, signal }) => {
                 let grace = timeout.map(|seconds| Duration::from_secs(seconds.into()));
                 self.resume();
@@ -116,8 +124,12 @@ impl Monitor<'_> {
             Command::Resume => Err(conflict(state, "be resumed")),
         };
         let response = done.map_or_else(|error| error, |()| Response::json(self.context.lifecycle.status()));
+        self.respond(client, &response);
+    }
+
+    fn respond(&mut self, client: ClientId, response: &Response) {
         if let Some(socket) = &mut self.context.socket {
-            socket.server.respond(client, &response);
+            socket.server.respond(client, response);
         }
     }
 
