@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Sizes: numbers of vCPUs, memory from the minimum to above 4 GiB, all images, several machines at once.
 
-use coracle_tests::{Case, Finished, Stdin, TestDir, case, image};
+use crate::life_cycle::status;
+use coracle_tests::{Case, Finished, Host, Kvm, Stdin, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full, each_vcpu_runs_its_own_task),
+        case!(Smoke, default_memory_depends_on_the_kind_of_kvm),
         case!(Full, memory_size_is_as_requested_around_the_hole),
         case!(Full, memory_above_4_gib_keeps_what_is_written),
         case!(Full, python_and_redis_run_with_1_2_and_4_vcpus),
@@ -31,6 +33,18 @@ fn assert_memory(run: &Finished, mebibytes: u64) {
     let bounce_buffers = if mebibytes > 3072 { 64 << 10 } else { 0 };
     let least = (mebibytes << 10) - (20 << 10) - (mebibytes << 10) / 32 - bounce_buffers;
     assert!(kib > least && kib < mebibytes << 10, "{mebibytes} MiB: {kib} KiB\n{}", run.report());
+}
+
+fn default_memory_depends_on_the_kind_of_kvm() {
+    let dir = TestDir::new().keeping_machines();
+    let mebibytes = if Host::detect().kvm == Kvm::Native { 512 } else { 256 };
+    let run = dir.invocation(&["--name", "usual", &image("busybox"), "grep", "MemTotal:", "/proc/meminfo"]);
+    let run = run.default_memory().finish();
+    assert_memory(run.assert_status(0), mebibytes);
+    assert_eq!(status(&dir, "usual")["memory_bytes"], mebibytes << 20);
+    let check = dir.verb("check", &[&image("busybox"), "true"]).default_memory().finish();
+    let line = format!("{mebibytes}m of memory");
+    assert!(check.assert_status(0).stdout_text().contains(&line), "{}", check.report());
 }
 
 fn memory_size_is_as_requested_around_the_hole() {

@@ -52,6 +52,9 @@ fn workload_beyond_its_memory_ends_with_oom() {
     let run = dir.run(&["--entrypoint", "python3", &image("python"), "-c", program]);
     // The guest overcommits memory, so that python's allocation does not fail before the kernel acts.
     run.assert_status(137).assert_reason("oom");
+    let detail = "out of memory: the machine has 128m; --memory gives more";
+    assert_eq!(*run.result_at("/end/detail"), detail, "{}", run.report());
+    run.assert_stderr(&format!("coracle: {detail}\n"));
 }
 
 fn unknown_user_is_a_config_error() {

@@ -32,6 +32,7 @@ pub struct Invocation {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     limit: Duration,
+    default_memory: bool,
     result: PathBuf,
     console: PathBuf,
 }
@@ -62,9 +63,17 @@ impl Invocation {
             stdout: None,
             stderr: None,
             limit: Duration::from_secs(120),
+            default_memory: false,
             result,
             console,
         }
+    }
+
+    /// With the product's default of `--memory` instead of the harness's.
+    #[must_use]
+    pub fn default_memory(mut self) -> Invocation {
+        self.default_memory = true;
+        self
     }
 
     /// Another verb than `run`; the harness's own options are left out, as they are `run`'s.
@@ -141,6 +150,10 @@ impl Invocation {
             // The default network would start a process, and not every host of the tests has a route.
             words.extend(["--network".into(), "none".into()]);
         }
+        if ["run", "check"].contains(&self.verb) && !self.default_memory && !decides_memory(&self.arguments) {
+            // Enough for most workloads, and the smaller the guest, the earlier they start where guest kernel mode is emulated.
+            words.extend(["--memory".into(), "128m".into()]);
+        }
         words.extend(self.arguments);
         let shown = words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
 
@@ -164,6 +177,12 @@ impl Invocation {
     pub fn finish(self) -> Finished {
         self.start().finish()
     }
+}
+
+/// Whether arguments of `run` have an option that decides the size of memory, or a document that may.
+fn decides_memory(arguments: &[OsString]) -> bool {
+    let mut texts = arguments.iter().filter_map(|argument| argument.to_str());
+    texts.any(|text| ["-m", "--memory", "--config"].contains(&text.split('=').next().unwrap_or_default()))
 }
 
 /// Whether arguments of `run` have an option that adds a network, or a document that may.

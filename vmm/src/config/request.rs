@@ -26,6 +26,7 @@ use super::text_form::Given;
 use super::tmpfs::Tmpfs;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use kvm::KvmKind;
 use oci_image::Platform;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -120,7 +121,7 @@ pub(crate) struct Request {
     #[arg(long, help_heading = "Health and readiness")]
     pub(crate) ready_notify: bool,
 
-    /// Memory (512m, 2g) [default: 128m]
+    /// Memory (512m, 2g) [default: 512m; 256m where KVM emulates guest kernel mode]
     #[arg(short, long, value_name = "SIZE", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) memory: Option<MemorySize>,
     /// Number of virtual CPUs [default: 1]
@@ -266,6 +267,12 @@ impl Request {
     #[must_use]
     pub(crate) fn writes_in_place(&self) -> bool {
         self.system && self.rootfs.is_some() && self.scratch.is_none() && !self.read_only
+    }
+
+    /// On a host with this kind of KVM; without KVM, which ends every run, as on a native one.
+    #[must_use]
+    pub(crate) fn memory(&self, kvm: Option<KvmKind>) -> MemorySize {
+        self.memory.unwrap_or_else(|| MemorySize::default_for(kvm.unwrap_or(KvmKind::Native)))
     }
 
     /// From a request to stop until power is cut.

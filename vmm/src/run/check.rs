@@ -4,7 +4,7 @@
 //! run directory or of the files that options name is changed; an image is converted, as its first run would. Runs on `main`.
 
 use super::failure::{FailsAs as _, Failure};
-use super::prepare::{Preparation, Prepared, open_kernel, read_init};
+use super::prepare::{Preparation, Prepared, memory, open_kernel, read_init};
 use super::progress::{self, ProgressLine};
 use super::report::{Report, file_error, open_events};
 use super::{DetachError, run_directory_failure};
@@ -84,9 +84,11 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
     });
     let together = |_: &_| "options, disks and network go together".to_owned();
     let resolved = steps.record("configuration", preparation, together).flatten();
-    let kernel = steps.record("kernel", open_kernel(request, &directories, &progress), describe_kernel);
+    let host = KvmHost::open().fails_as(EndReason::HostError);
+    let memory = memory(request, &host);
+    let kernel = steps.record("kernel", open_kernel(request, memory, &directories, &progress), describe_kernel);
     let init = steps.record("PID 1", read_init(request, &directories), |init| format!("{} KiB", init.len() >> 10));
-    let host = steps.record("kvm", KvmHost::open().fails_as(EndReason::HostError), describe_host);
+    let host = steps.record("kvm", host, describe_host);
     if let (Some((preparation, resolved)), Some(kernel), Some(init), Some(host)) = (resolved, kernel, init, host) {
         let prepared = preparation.assemble(resolved, kernel, &init, host, &progress);
         let built = prepared.and_then(|Prepared { machine, host, .. }| {
@@ -98,7 +100,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
             let image = request.image.as_deref().unwrap_or("the root disk of --rootfs");
             let _ = steps.record("image", Ok(()), |()| image.to_owned());
         }
-        let _ = steps.record(name, built, |()| "memory, devices and vCPUs".to_owned());
+        let _ = steps.record(name, built, |()| format!("{memory} of memory, devices and vCPUs"));
     }
     // Otherwise that is why the machine failed, if it is.
     if steps.0.iter().all(|step| step.ok || step.name != "machine") {

@@ -111,6 +111,9 @@ struct Claimed {
     env_files: Vec<EnvVar>,
     signals: Signals,
     directories: Directories,
+    /// Opened before anything else needs it, because its kind decides how much memory the status shows. A failure counts
+    /// where the run needs it.
+    host: Result<KvmHost, Failure>,
 }
 
 /// What [`Run::prepare`] leaves for the next steps.
@@ -135,8 +138,10 @@ impl Run {
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
         let run_directory = self.claim_run_directory(&directories)?;
-        let recorder = Recorder::begin(run_directory, &self.id, &self.request, &self.stages, events, socket)?;
-        Ok((recorder, Claimed { env_files, signals, directories }))
+        let host = KvmHost::open().fails_as(EndReason::HostError);
+        let memory = prepare::memory(&self.request, &host);
+        let recorder = Recorder::begin(run_directory, &self.id, &self.request, memory, &self.stages, events, socket)?;
+        Ok((recorder, Claimed { env_files, signals, directories, host }))
     }
 
     fn claim_run_directory(&self, directories: &Directories) -> Result<RunDirectory, Failure> {
@@ -154,7 +159,9 @@ impl Run {
 
     /// Steps 2 to 4.
     fn start(&mut self, claimed: Claimed, mut daemon: Option<Daemon>, recorder: &mut Recorder) -> Outcome {
-        let ready = match caught(|| self.prepare(&claimed, daemon.as_mut(), recorder)) {
+        let Claimed { env_files, signals, directories, host } = claimed;
+        let steps = || self.prepare(env_files, directories, host, &signals, daemon.as_mut(), recorder);
+        let ready = match caught(steps) {
             Ok(ready) => ready,
             Err(end) => return end.into(),
         };
@@ -184,7 +191,7 @@ impl Run {
         };
         let ran = caught(|| {
             let context = RunContext {
-                signals: &claimed.signals,
+                signals: &signals,
                 terminal,
                 notifier,
                 stages: &mut self.stages,
@@ -210,7 +217,15 @@ impl Run {
 
     /// Step 2: opens the files and streams of the run, then everything that the machine is built from. A signal that ends a run
     /// ends this step at once; clients of the control socket are served meanwhile.
-    fn prepare(&self, claimed: &Claimed, daemon: Option<&mut Daemon>, recorder: &mut Recorder) -> Result<Ready, End> {
+    fn prepare(
+        &self,
+        env_files: Vec<EnvVar>,
+        directories: Directories,
+        host: Result<KvmHost, Failure>,
+        signals: &Signals,
+        daemon: Option<&mut Daemon>,
+        recorder: &mut Recorder,
+    ) -> Result<Ready, End> {
         let (request, run_directory) = (&self.request, &recorder.run_directory);
         if let Some(path) = &request.cidfile {
             let created = File::create_new(path).and_then(|mut file| file.write_all(self.id.as_str().as_bytes()));
@@ -233,9 +248,9 @@ impl Run {
         let samples = request.profile.is_some().then(Arc::<Profile>::default);
         let preparation = Preparation {
             request: request.clone(),
-            env_files: claimed.env_files.clone(),
+            env_files,
             id: self.id.clone(),
-            directories: claimed.directories.clone(),
+            directories,
             stages: self.stages.clone(),
             streams,
             console,
@@ -244,7 +259,7 @@ impl Run {
         };
         let notifier = ServiceNotifier::new(manager, request.ready_notify);
         let mut clients = EarlyClients::new(recorder);
-        let prepared = interruptible(&claimed.signals, &mut clients, move || preparation.prepare());
+        let prepared = interruptible(signals, &mut clients, move || preparation.prepare(host));
         let prepared = prepared.fails_as(EndReason::HostError)?;
         if !matches!(prepared, interruptible::Outcome::Done(_)) {
             oci_image::abandon_conversions();

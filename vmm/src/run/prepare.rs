@@ -13,7 +13,7 @@ use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
-use crate::config::size::Scratch;
+use crate::config::size::{MemorySize, Scratch};
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::helper_process::HelperProcess;
@@ -94,13 +94,12 @@ struct Root {
 
 impl Preparation {
     /// All steps. `coracle check` takes the same ones apart (`check.rs`).
-    pub(super) fn prepare(self) -> Result<Prepared, Failure> {
+    pub(super) fn prepare(self, host: Result<KvmHost, Failure>) -> Result<Prepared, Failure> {
         let progress = ProgressLine::new();
         let resolved = self.resolve()?;
-        let kernel = open_kernel(&self.request, &self.directories, &progress)?;
+        let kernel = open_kernel(&self.request, memory(&self.request, &host), &self.directories, &progress)?;
         let init = read_init(&self.request, &self.directories)?;
-        let host = KvmHost::open().fails_as(EndReason::HostError)?;
-        self.assemble(resolved, kernel, &init, host, &progress)
+        self.assemble(resolved, kernel, &init, host?, &progress)
     }
 
     pub(super) fn resolve(&self) -> Result<ResolvedRequest, Failure> {
@@ -124,7 +123,7 @@ impl Preparation {
         self.stages.mark(Stage::ImageReady);
 
         let request = &self.request;
-        let stop_signal = workload.stop_signal;
+        let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
         let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
         let Network { devices: nets, guest: guest_network, published, processes } = network;
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
@@ -135,7 +134,7 @@ impl Preparation {
         }
         disks.extend(own_disks);
         let machine = MachineConfig {
-            memory_bytes: request.memory.unwrap_or_default().bytes(),
+            memory_bytes: memory.bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
             kernel,
             initramfs: modules::initramfs(init, &modules).fails_as(EndReason::HostError)?,
@@ -151,6 +150,7 @@ impl Preparation {
             stop_timeout: request.stop_timeout(),
             timeout: request.timeout.map(|seconds| Duration::from_secs(seconds.into())),
             terminal: spec.terminal.is_some(),
+            memory,
             spec,
         };
         let stages = self.stages;
@@ -218,9 +218,15 @@ impl Preparation {
     }
 }
 
-/// Finds, reads and checks the guest's kernel.
+/// The size that counts on this host.
+pub(super) fn memory(request: &Request, host: &Result<KvmHost, Failure>) -> MemorySize {
+    request.memory(host.as_ref().ok().map(KvmHost::kind))
+}
+
+/// Finds and reads the guest's kernel, and checks it, its size against `memory` included.
 pub(crate) fn open_kernel(
     request: &Request,
+    memory: MemorySize,
     directories: &Directories,
     progress: &ProgressLine,
 ) -> Result<Kernel, Failure> {
@@ -228,7 +234,7 @@ pub(crate) fn open_kernel(
     let cache = KernelCache::new(directories.cache().ok().as_deref());
     let show = |read, total| progress.show("unpacking the kernel", Some((read, total)));
     let mut kernel = Kernel::open(&path, &cache, &show).fails_as(EndReason::KernelError)?;
-    kernel.check_fits(request.memory.unwrap_or_default().bytes()).fails_as(EndReason::KernelError)?;
+    kernel.check_fits(memory.bytes()).fails_as(EndReason::KernelError)?;
     modules::find(&mut kernel, request)?;
     Ok(kernel)
 }

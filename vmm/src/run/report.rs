@@ -9,6 +9,7 @@ use crate::api::control_socket::ControlSocket;
 use crate::config::destination::Destination;
 use crate::config::name::MachineName;
 use crate::config::request::Request;
+use crate::config::size::MemorySize;
 use crate::host::atomic_write;
 use crate::host::descriptor;
 use crate::host::process::ProcessId;
@@ -130,6 +131,7 @@ impl Recorder {
         run_directory: RunDirectory,
         id: &MachineName,
         request: &Request,
+        memory: MemorySize,
         stages: &Stages,
         events: Option<EventOutlet>,
         inherited: Option<UnixListener>,
@@ -156,7 +158,7 @@ impl Recorder {
             terminal: request.tty,
             interactive: request.interactive,
             cpus: request.cpus.unwrap_or_default().get(),
-            memory_bytes: request.memory.unwrap_or_default().bytes(),
+            memory_bytes: memory.bytes(),
             addresses: Vec::new(),
             links: Vec::new(),
             counters: Counters::default(),

@@ -3,6 +3,7 @@
 //!
 //! To add a reason: one row of [`EndReason`], the code that returns it, `vmm/openapi.json` (a test compares the two), and the guide.
 
+use crate::config::size::MemorySize;
 use guest_protocol::protocol::{FailureKind, WorkloadEnd};
 use kvm::ExitReason;
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,15 @@ impl End {
         // Exhausted memory is reported even after a request to stop.
         let reason = if stopped && reason != EndReason::Oom { EndReason::Stopped } else { reason };
         Self { reason, status, signal, detail: String::new() }
+    }
+
+    /// States how much memory was exhausted, and which option gives more.
+    #[must_use]
+    pub(crate) fn with_memory(mut self, memory: MemorySize) -> Self {
+        if self.reason == EndReason::Oom {
+            self.detail = format!("out of memory: the machine has {memory}; --memory gives more");
+        }
+        self
     }
 
     /// PID 1 could not start the workload.

@@ -50,6 +50,16 @@ fn exhausted_memory_is_reported_even_when_stopping() {
 }
 
 #[test]
+fn exhausted_memory_is_reported_with_its_size_and_option() {
+    let memory = "192m".parse().unwrap();
+    let oom = End::of_workload(WorkloadEnd::Signalled { signal: 9, out_of_memory: true }, false).with_memory(memory);
+    assert_eq!(oom.summary(), "out of memory: the machine has 192m; --memory gives more");
+    assert!(oom.is_printed());
+    let killed = End::of_workload(WorkloadEnd::Signalled { signal: 9, out_of_memory: false }, false);
+    assert_eq!(killed.clone().with_memory(memory), killed);
+}
+
+#[test]
 fn commands_that_cannot_run_have_the_statuses_of_a_shell() {
     let status = |kind| End::of_failure(kind, "execute", "/x", 2).status;
     assert_eq!(status(FailureKind::NotFound), 127);

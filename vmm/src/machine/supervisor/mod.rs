@@ -26,6 +26,7 @@ pub(crate) use event::{Action, Event, TimerKind};
 
 use self::exec::{ExecEnd, ExecError, ExecEvent, ExecId, Execs};
 use self::report::{Throttle, clean, merge};
+use crate::config::size::MemorySize;
 use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
 use guest_protocol::exec::ExecSpec;
@@ -70,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
     /// `-t`.
     pub(crate) terminal: bool,
+    /// The machine's, for the end reason `oom`.
+    pub(crate) memory: MemorySize,
 }
 
 #[derive(Debug)]
@@ -240,7 +243,7 @@ impl Supervisor {
                 std::mem::take(&mut self.pending).iter().for_each(|message| self.send_now(message));
             }
             (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
-                let end = End::of_workload(end, self.stop.requested);
+                let end = End::of_workload(end, self.stop.requested).with_memory(self.settings.memory);
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
                 self.end_if_drained();
                 if !matches!(self.state, State::Done) {
