@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 pub(crate) enum PublishError {
     #[error("cannot publish {0}")]
     Bind(PublishedPort, #[source] std::io::Error),
+    #[error("cannot publish {0}: ports below {1} need root (sysctl net.ipv4.ip_unprivileged_port_start)")]
+    Privileged(PublishedPort, u16),
     #[error("cannot publish {0}: --publish gives it twice")]
     Twice(PublishedPort),
     #[error("cannot publish {0} of the image's ExposedPorts: not a port")]
@@ -48,7 +50,7 @@ pub(super) fn published(request: &Request, exposed: &[String]) -> Result<Vec<Pub
             if given != 0 && ports.iter().any(|other| overlap(other, &new)) {
                 return Err(PublishError::Twice(new));
             }
-            let (reserved, number) = reserve(&new, ip.is_none()).map_err(|source| PublishError::Bind(new, source))?;
+            let (reserved, number) = reserve(&new, ip.is_none()).map_err(|source| failure(new, source))?;
             new.host_port = number;
             if given == 0 {
                 chosen.push(reserved);
@@ -62,6 +64,21 @@ pub(super) fn published(request: &Request, exposed: &[String]) -> Result<Vec<Pub
 fn overlap(one: &PublishedPort, other: &PublishedPort) -> bool {
     let same_address = one.host_ip == other.host_ip || one.host_ip.is_unspecified() || other.host_ip.is_unspecified();
     one.host_port == other.host_port && one.protocol == other.protocol && same_address
+}
+
+fn failure(port: PublishedPort, source: std::io::Error) -> PublishError {
+    match first_unprivileged_port() {
+        first if source.kind() == std::io::ErrorKind::PermissionDenied && port.host_port < first => {
+            PublishError::Privileged(port, first)
+        }
+        _ => PublishError::Bind(port, source),
+    }
+}
+
+/// From this on every user may bind ports.
+fn first_unprivileged_port() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    text.trim().parse().unwrap_or(1024)
 }
 
 /// Binds the host's port, on both families if `every` address is meant.
