@@ -37,6 +37,7 @@ mod status;
 mod streams;
 mod system_images;
 mod terminal;
+mod user_network;
 mod vectors;
 
 use coracle_tests::{Case, Host, slowest, stop_shared_machine};
@@ -105,6 +106,7 @@ fn all() -> Vec<Case> {
         foreign_kernels::cases(),
         matrix::cases(),
         network_links::cases(),
+        user_network::cases(),
         life_cycle::cases(),
         detached::cases(),
         driver::cases(),

@@ -12,10 +12,10 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Waits until the status shows this link.
-fn wait_for_link(dir: &TestDir, link: &str) {
+pub(crate) fn wait_for_link(dir: &TestDir, name: &str, link: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while status(dir, "linked")["links"] != serde_json::json!([link]) {
-        assert!(Instant::now() < deadline, "the link is not {link}: {}", status(dir, "linked"));
+    while status(dir, name)["links"] != serde_json::json!([link]) {
+        assert!(Instant::now() < deadline, "the link is not {link}: {}", status(dir, name));
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -32,18 +32,18 @@ fn link_follows_the_peer_of_a_socket_network() {
     let arguments = ["-d", "--name", "linked", "--network", &network, &image("busybox"), "sh", "-c", script];
     dir.verb("run", &arguments).finish().assert_status(0);
     let (peer, _) = listener.accept().expect("the machine connects");
-    wait_for_link(&dir, "up");
+    wait_for_link(&dir, "linked", "up");
     let mut following = dir.verb("logs", &["-f", "linked"]).start();
     following.wait_for_stdout("9000\ncarrier 1\n");
     // The peer ends, and cannot be reached for now.
     drop((peer, listener));
     fs::remove_file(&path).expect("the socket is there");
-    wait_for_link(&dir, "down");
+    wait_for_link(&dir, "linked", "down");
     following.wait_for_stdout("carrier 0\n");
     assert_eq!(status(&dir, "linked")["state"], "running");
     let listener = UnixListener::bind(&path).expect("a socket");
     let _peer = listener.accept().expect("the machine connects again");
-    wait_for_link(&dir, "up");
+    wait_for_link(&dir, "linked", "up");
     following.wait_for_stdout("carrier 0\ncarrier 1\n");
     // Each change is an event.
     let events = dir.verb("events", &["linked"]).finish();

@@ -13,10 +13,10 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/nested
 
 # The tests' tools and a C compiler for their guest programs; the peer of the benchmarks; what a person would look for.
 packages=dash,bash,hostname,coreutils,util-linux,mount,procps,iproute2,iputils-ping,e2fsprogs,gzip,tar,findutils,grep,sed,mawk,passwd,libc-bin
-packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,busybox-static,acpica-tools
+packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,busybox-static,acpica-tools,passt
 # What the kernel loads for its root, and for the command.
 root_modules="virtio_blk squashfs overlay"
-kvm_modules="kvm_amd tun"
+kvm_modules="kvm_amd tun veth"
 
 fail() {
     echo "tests/nested/build.sh: $*" >&2
@@ -72,7 +72,7 @@ root() {
         --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --skip=cleanup \
         --extract-hook='chroot "$1" ldconfig; ln -sf mawk "$1/usr/bin/awk"; rm -rf "$1"/var/cache/apt "$1"/var/lib/apt "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale
             printf "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n" > "$1/etc/passwd"
-            printf "root:x:0:\nnogroup:x:65534:\n" > "$1/etc/group"; echo "127.0.0.1 localhost" > "$1/etc/hosts"' \
+            printf "root:x:0:\nnogroup:x:65534:\n" > "$1/etc/group"; echo "127.0.0.1 localhost" > "$1/etc/hosts"; : > "$1/etc/resolv.conf"' \
         "$release" "$work/root.tar" $("$repository/tests/images/debian_sources.sh" "$work") >&2
     # Emulated, decompression would cost more than the bytes.
     mksquashfs - "$result.building/root.squashfs" -tar -noI -noD -noF -noX -quiet -no-progress < "$work/root.tar" >&2

@@ -2,7 +2,7 @@
 //! One test: its name, its level, what it needs, and its body.
 
 use crate::artifacts::foreign_kernels;
-use crate::host::{Host, Kvm};
+use crate::host::{Host, Kvm, are_installed};
 use libtest_mimic::{Completion, Trial};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ pub enum Need {
     Kernels,
     /// Debian's docker-registry and skopeo.
     Registry,
+    /// passt, for `--network user`.
+    Passt,
 }
 
 pub struct Case {
@@ -60,8 +62,11 @@ impl Case {
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
             return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
         }
-        if self.needs.contains(&Need::Registry) && !host.registry {
+        if self.needs.contains(&Need::Registry) && !are_installed(&["docker-registry", "skopeo"]) {
             return Some("needs docker-registry and skopeo");
+        }
+        if self.needs.contains(&Need::Passt) && !are_installed(&["passt"]) {
+            return Some("needs passt");
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }

@@ -22,8 +22,6 @@ pub struct Host {
     pub root: bool,
     /// `CORACLE_TESTS=all`: run also the tests that are too slow for this host.
     pub all: bool,
-    /// Whether docker-registry and skopeo are installed.
-    pub registry: bool,
 }
 
 impl Host {
@@ -33,14 +31,14 @@ impl Host {
             kvm: detect_kvm(),
             root: rustix::process::geteuid().is_root(),
             all: std::env::var_os("CORACLE_TESTS").is_some_and(|value| value == "all"),
-            registry: ["docker-registry", "skopeo"].iter().all(|program| is_installed(program)),
         }
     }
 }
 
-fn is_installed(program: &str) -> bool {
+/// Whether each of `programs` is found in PATH.
+pub(crate) fn are_installed(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    programs.iter().all(|program| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 impl fmt::Display for Host {

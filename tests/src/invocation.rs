@@ -3,7 +3,7 @@
 
 use crate::capture::Capture;
 use crate::running::Running;
-use crate::{Finished, TestDir, coracle};
+use crate::{Finished, NetworkNamespace, TestDir, coracle};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -96,6 +96,13 @@ impl Invocation {
     #[must_use]
     pub fn wrapped(mut self, wrapper: &[&str]) -> Invocation {
         self.wrapper = wrapper.iter().map(Into::into).collect();
+        self
+    }
+
+    /// In the namespaces of `network`; a wrapper is started there.
+    #[must_use]
+    pub fn in_network(mut self, network: &NetworkNamespace) -> Invocation {
+        self.wrapper.splice(..0, network.words().map(OsString::from));
         self
     }
 
