@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Usage: debian-cloud.sh
-# Unpacks, and does not install, Debian's stock cloud kernel. The last line of standard output is the folder that holds vmlinuz,
+# Unpacks, and does not install, Debian's stock cloud kernel. The last line of standard output is the directory that holds vmlinuz,
 # config, System.map and lib/modules/VERSION, with the tables of depmod. What was fetched once is there at once.
 #
 # XDG_CACHE_HOME   the cache is under coracle/debian-cloud in it (~/.cache).
@@ -15,7 +15,7 @@ fail() {
     exit 1
 }
 
-# Which version is the newest changes with Debian's lists; a cached one does as long as nobody removes it.
+# Which version is the newest changes with Debian's lists; a cached one does as long as it is not removed.
 newest() {
     find "$cache" -mindepth 1 -maxdepth 1 -type d -name '*-cloud-amd64_*' ! -name '*.unpacking' 2> /dev/null |
         sort -V | tail -n 1
@@ -25,7 +25,7 @@ result=$(newest)
 if [ -z "$result" ]; then
     "$here/packages.sh" debian-cloud
     mkdir -p "$cache"
-    # One at a time; who waited finds it done.
+    # One at a time; a process that waited finds it done.
     exec 9> "$cache/lock"
     flock 9
     result=$(newest)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Usage: tidy.sh TREE
-# What every image here has: no documentation, the accounts and folders that base-files and base-passwd would have made when
+# What every image here has: no documentation, the accounts and directories that base-files and base-passwd would have made when
 # they are configured, busybox's applets for what the packages do not bring.
 set -eu
 tree=$1

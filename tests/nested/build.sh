@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # Usage: build.sh
 # Builds the outer Linux of the nested runner: Debian's cloud kernel, an initramfs with its modules, and a root file system with
-# what the tests need. The last line of standard output is the folder that holds vmlinuz, initramfs and root.squashfs. What
+# what the tests need. The last line of standard output is the directory that holds vmlinuz, initramfs and root.squashfs. What
 # was built once is there at once.
 #
 # XDG_CACHE_HOME   the cache is under coracle/nested in it (~/.cache).
@@ -81,7 +81,7 @@ root() {
 if [ ! -d "$result" ]; then
     "$repository/guest-kernel-config/packages.sh" nested
     mkdir -p "$cache"
-    # One at a time; who waited finds it done.
+    # One at a time; a process that waited finds it done.
     exec 9> "$cache/lock"
     flock 9
 fi

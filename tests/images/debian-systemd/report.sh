@@ -3,12 +3,12 @@
 # Usage: report start|stop
 # Says on the console that the system is up, or goes down, and for which time: starts and stops are counted on the disk.
 set -u
-folder=/var/lib/report
-mkdir -p "$folder"
+directory=/var/lib/report
+mkdir -p "$directory"
 
 count() {
-    echo >> "$folder/$1"
-    wc -l < "$folder/$1"
+    echo >> "$directory/$1"
+    wc -l < "$directory/$1"
 }
 
 case $1 in

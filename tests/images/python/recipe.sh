@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 # An application on a language runtime, as people build them: the runtime in one layer, the application in a second, and a
 # third that corrects both. Between them they hold what the layers of images can hold: symbolic and hard links, a file
-# capability, whiteouts of a file and of a folder, an opaque folder.
+# capability, whiteouts of a file and of a directory, an opaque directory.
 
 debian_tree "$work/python.tar" "$PWD/runtime.sh" python3 busybox-static
 layer "$work/python.tar"
@@ -29,7 +29,7 @@ archive() {
 archive "$work/application.tar" "$tree" srv/app
 layer "$work/application.tar"
 
-# The correction: a file is replaced, one is deleted, one folder is deleted, one is emptied and filled anew.
+# The correction: a file is replaced, one is deleted, one directory is deleted, one is emptied and filled anew.
 tree=$work/correction
 mkdir -p "$tree/srv/app/notes" "$tree/srv/app/cache" "$tree/usr/share"
 echo '2' > "$tree/srv/app/notes/VERSION"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# A server: forks to save, listens, has a user of its own and a folder for its data. No StopSignal: SIGTERM.
+# A server: forks to save, listens, has a user of its own and a directory for its data. No StopSignal: SIGTERM.
 
 debian_tree "$work/redis.tar" "$PWD/accounts.sh" redis-server redis-tools busybox-static
 layer "$work/redis.tar"
