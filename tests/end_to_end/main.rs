@@ -6,6 +6,7 @@ mod caller_state;
 mod check;
 mod detached;
 mod disks;
+mod docker_defaults;
 mod driver;
 mod ends;
 mod exec;
@@ -99,6 +100,7 @@ fn all() -> Vec<Case> {
         signals::cases(),
         terminal::cases(),
         options::cases(),
+        docker_defaults::cases(),
         disks::cases(),
         system_images::cases(),
         root_formats::cases(),

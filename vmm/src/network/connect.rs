@@ -2,6 +2,7 @@
 //! Connects each interface to its network: opens, starts or creates what its kind needs, in the order of the options.
 
 use super::guest;
+use super::host_routes;
 use super::names::{self, NoHostError};
 use super::publish::{self, PublishError};
 use super::resolve::ResolvedInterface;
@@ -90,7 +91,8 @@ pub(crate) fn connect(
         resolver = resolver.or(connected.resolver);
         host = host.or(connected.host);
     }
-    network.guest.resolver = names::resolver(request, resolver.unwrap_or_default());
+    let offered = resolver.unwrap_or_else(|| names::hosts_own(&network.guest.interfaces, || host_routes::resolver().0));
+    network.guest.resolver = names::resolver(request, offered);
     network.guest.hosts = names::hosts(request, host)?;
     Ok(network)
 }

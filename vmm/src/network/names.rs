@@ -3,7 +3,7 @@
 
 use crate::config::host_entry::{HostAddress, HostEntry};
 use crate::config::request::Request;
-use guest_protocol::run_spec::{Host, Resolver};
+use guest_protocol::run_spec::{Host, Interface, Resolver};
 use std::net::IpAddr;
 
 /// `--add-host NAME:host-gateway` without a network that has the host in it.
@@ -22,6 +22,13 @@ pub(super) fn resolver(request: &Request, offered: Resolver) -> Resolver {
         search: words(&request.dns_search, offered.search),
         options: words(&request.dns_option, offered.options),
     }
+}
+
+/// For networks that offer no name servers: the host's own, as in docker, if the guest has a way to them. Without a gateway
+/// each look-up would wait for its timeout instead of failing at once.
+pub(super) fn hosts_own(interfaces: &[Interface], host: impl FnOnce() -> Resolver) -> Resolver {
+    let has_gateway = interfaces.iter().flat_map(|interface| &interface.routes).any(|route| route.gateway.is_some());
+    if has_gateway { host() } else { Resolver::default() }
 }
 
 /// The lines of `--add-host`. `host` is the host as the guest reaches it.
@@ -56,6 +63,7 @@ pub(super) fn parse_resolv_conf(text: &str) -> Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use guest_protocol::run_spec::{Address, Route};
 
     fn offered() -> Resolver {
         parse_resolv_conf(
@@ -86,6 +94,19 @@ mod tests {
         let expected =
             Resolver { servers: vec!["1.1.1.1".parse().unwrap()], search: Vec::new(), options: vec!["ndots:1".into()] };
         assert_eq!(resolver(&request, offered()), expected);
+    }
+
+    #[test]
+    fn hosts_own_servers_need_a_gateway() {
+        let route = |gateway: Option<&str>| Route {
+            destination: Address { address: "0.0.0.0".parse().unwrap(), prefix: 0 },
+            gateway: gateway.map(|text| text.parse().unwrap()),
+        };
+        let interface = |routes: &[Route]| Interface { routes: routes.to_vec(), ..Interface::default() };
+        let own = |interfaces: &[Interface]| hosts_own(interfaces, offered);
+        assert_eq!(own(&[]), Resolver::default());
+        assert_eq!(own(&[interface(&[]), interface(&[route(None)])]), Resolver::default());
+        assert_eq!(own(&[interface(&[]), interface(&[route(Some("10.0.0.1"))])]), offered());
     }
 
     #[test]

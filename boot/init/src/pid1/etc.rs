@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use guest_init::etc_files;
 use guest_protocol::run_spec::{RunSpec, Upper};
 use rustix::fd::OwnedFd;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, symlink};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -45,6 +45,7 @@ impl EtcFiles {
     pub(crate) fn place(self) -> Result<(), Failure> {
         match self {
             Self::Written(files) => {
+                link_mtab(&files);
                 for (path, content) in files {
                     let outcome = match replace_file(path, content.as_bytes()) {
                         Err(Errno::NOENT) => {
@@ -66,5 +67,13 @@ impl EtcFiles {
             }
         }
         Ok(())
+    }
+}
+
+/// As docker does: programs of old images look for the mounts there. An image has its own, or goes
+/// without. Not for a system, whose `/etc` is its own.
+fn link_mtab(files: &[(&str, String)]) {
+    if files.iter().any(|(path, _)| *path == "/etc/hosts") {
+        let _ = symlink("/proc/mounts", "/etc/mtab");
     }
 }

@@ -7,7 +7,7 @@ use crate::freestanding::open_missing_descriptors;
 use alloc::format;
 use alloc::string::String;
 use core::ffi::CStr;
-use guest_init::defaults::{MASKED_PATHS, READ_ONLY_PATHS, SYSCTLS};
+use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
 use guest_protocol::run_spec::TmpfsMount;
 use rustix::fs::{Mode, symlink};
@@ -78,7 +78,7 @@ pub(crate) fn move_root(root: &str) -> Result<(), Failure> {
 /// `sysctls` are the user's kernel parameters, by name and value.
 pub(crate) fn mount_for_workload(privileged: bool, sysctls: &[(String, String)]) -> Result<(), Failure> {
     for Mount { file_system, path, mut flags, data, optional } in WORKLOAD_MOUNTS {
-        flags.set(MountFlags::RDONLY, path == "/sys" && !privileged);
+        flags.set(MountFlags::RDONLY, READ_ONLY_MOUNTS.contains(&path) && !privileged);
         match mount_on_directory(file_system, path, flags, data) {
             Ok(()) => {}
             Err(Errno::NODEV | Errno::NOENT | Errno::PERM) if optional => {}

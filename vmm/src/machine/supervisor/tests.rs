@@ -16,7 +16,14 @@ const STOP: Event<'_> = Event::Stop { grace: None, signal: None };
 
 fn settings() -> Settings {
     let spec = RunSpec { arguments: vec!["true".into()], ..RunSpec::default() };
-    Settings { spec, stop_signal: SIGTERM, stop_timeout: STOP_TIMEOUT, timeout: None, terminal: false, memory: "128m".parse().unwrap() }
+    Settings {
+        spec,
+        stop_signal: SIGTERM,
+        stop_timeout: STOP_TIMEOUT,
+        timeout: None,
+        terminal: false,
+        memory: "128m".parse().unwrap(),
+    }
 }
 
 fn receive(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
