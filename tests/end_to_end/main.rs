@@ -17,6 +17,7 @@ mod hostile_clients;
 mod hostile_files;
 mod hostile_guests;
 mod image_archives;
+mod image_crashes;
 mod inherited_sockets;
 mod life_cycle;
 mod matrix;
@@ -116,6 +117,7 @@ fn all() -> Vec<Case> {
         hostile_files::cases(),
         hostile_guests::cases(),
         image_archives::cases(),
+        image_crashes::cases(),
         inherited_sockets::cases(),
         ends::cases(),
         exec::cases(),

@@ -4,7 +4,6 @@
 use coracle_tests::{Case, TestDir, case, images};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,13 +15,13 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A registry of its own for a test; it ends with the value.
-struct Registry {
+pub(crate) struct Registry {
     process: Child,
     port: u16,
 }
 
 impl Registry {
-    fn start(dir: &TestDir) -> Registry {
+    pub(crate) fn start(dir: &TestDir) -> Registry {
         // The port may be taken in between; then the registry does not start, and the test says so.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let storage = dir.file("registry");
@@ -43,14 +42,14 @@ impl Registry {
         registry
     }
 
-    fn name(&self, repository: &str) -> String {
+    pub(crate) fn name(&self, repository: &str) -> String {
         format!("localhost:{}/{repository}", self.port)
     }
 
-    fn push(&self, layout: &Path, repository: &str) {
-        let source = format!("oci:{}", layout.display());
+    /// Copies an image that skopeo names `source` into the registry.
+    pub(crate) fn push(&self, source: &str, repository: &str) {
         let target = format!("docker://{}", self.name(repository));
-        let pushed = Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", &source, &target]).output();
+        let pushed = Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", source, &target]).output();
         let pushed = pushed.expect("skopeo is installed");
         assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
     }
@@ -69,7 +68,7 @@ fn image_is_pulled_listed_run_and_removed() {
     let data = store.display().to_string();
     let verb = |verb, arguments: &[&str]| dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", &data).finish();
     let registry = Registry::start(&dir);
-    registry.push(&images().join("busybox"), "team/busybox:1");
+    registry.push(&format!("oci:{}", images().join("busybox").display()), "team/busybox:1");
     let name = registry.name("team/busybox:1");
 
     // What is missing is pulled by a start, and then the registry is not needed.

@@ -17,4 +17,4 @@ pub use client::{ClientError, Credentials, HttpError};
 pub use load::{LoadError, Loaded, load};
 pub use pull::{Pull, PullError, Pulled, pull};
 pub use save::{SaveError, save};
-pub use store::{DescribeError, Description, Freed, InUse, Store, StoreError, StoredImage, Usage};
+pub use store::{Checked, DescribeError, Description, Freed, InUse, Problem, Store, StoreError, StoredImage, Usage};

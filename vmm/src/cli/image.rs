@@ -2,6 +2,7 @@
 //! The verb `image`: docker's group of the verbs for images.
 
 use super::history::{self, HistoryArguments};
+use super::image_check::{self, CheckArguments};
 use super::image_inspect::{self, InspectArguments};
 use super::images::{self, ImagesArguments};
 use super::load::{self, LoadArguments};
@@ -32,6 +33,7 @@ enum ImageVerb {
     #[command(visible_alias = "remove")]
     Rm(RmiArguments),
     Prune(PruneArguments),
+    Check(CheckArguments),
 }
 
 /// Executes the verb and returns the exit status.
@@ -46,5 +48,6 @@ pub(super) fn image(arguments: &ImageArguments) -> u8 {
         ImageVerb::Save(arguments) => save::save(arguments),
         ImageVerb::Rm(arguments) => rmi::rmi(arguments),
         ImageVerb::Prune(arguments) => prune::prune(arguments),
+        ImageVerb::Check(arguments) => image_check::check(arguments),
     }
 }

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod history;
 mod image;
+mod image_check;
 mod image_inspect;
 mod images;
 mod load;

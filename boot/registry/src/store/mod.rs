@@ -13,11 +13,13 @@
 //! Files appear complete, by a rename, and after their content is on the disk: a crash at any moment
 //! leaves a store that the next command uses.
 
+mod check;
 mod describe;
 mod garbage;
 mod index;
 mod partial;
 
+pub use check::{Checked, Problem};
 pub use describe::{DescribeError, Description, Usage};
 pub use garbage::Freed;
 pub(crate) use partial::{Claim, Partial};

@@ -173,3 +173,56 @@ fn usage_tells_shared_blobs_from_own_ones() {
     assert_eq!(usage[&one.digest], Usage { shared: 2, own: one.size + 5 });
     assert_eq!(usage[&two.digest], Usage { shared: 2, own: two.size + layer.size });
 }
+
+#[test]
+fn check_finds_what_is_wrong_and_nothing_else() {
+    let (_directory, store) = store();
+    let (one, layer) = image(&store, b"layer one");
+    let problems = || {
+        let checked = store.check(&|done, total| assert!(done <= total)).unwrap();
+        checked
+            .problems
+            .into_iter()
+            .map(|problem| format!("{}: {}", problem.subject, problem.detail))
+            .collect::<Vec<_>>()
+    };
+    store.set_name(&name("a"), &one, "").unwrap();
+    let elsewhere = format!(r#"{{"digest":"{}","size":9}}"#, Digest::of(b"elsewhere"));
+    let index = format!(r#"{{"manifests":[{elsewhere},{{"digest":"{}","size":{}}}]}}"#, one.digest, one.size);
+    store.set_name(&name("b"), &put(&store, index.as_bytes()), "").unwrap();
+    put(&store, b"no name leads here");
+    let sound = store.check(&|_, _| {}).unwrap();
+    assert_eq!((sound.names, sound.blobs, sound.unreferenced, sound.unreferenced_bytes), (2, 5, 1, 18));
+    assert_eq!(sound.problems, []);
+
+    let path = store.blob_path(&layer.digest);
+    fs::write(&path, b"layer two").unwrap();
+    let damaged = problems();
+    assert_eq!(damaged.len(), 3, "{damaged:?}");
+    assert!(damaged.iter().any(|line| line.starts_with(&format!("{}: is damaged", layer.digest))), "{damaged:?}");
+    fs::write(&path, b"layer").unwrap();
+    assert!(problems().iter().any(|line| line.ends_with("has 5 bytes in place of 9")), "{:?}", problems());
+    fs::remove_file(&path).unwrap();
+    let missing = problems();
+    let expected = ["a", "b"].map(|name| format!("docker.io/library/{name}:latest: {} is missing", layer.digest));
+    assert_eq!(missing, expected);
+    put(&store, b"layer one");
+    assert_eq!(problems(), [""; 0]);
+
+    let stray = store.directory().join("blobs/sha256/notes.txt");
+    fs::write(&stray, "").unwrap();
+    assert_eq!(problems(), ["blobs/sha256/notes.txt: is not named by a digest"]);
+    fs::remove_file(stray).unwrap();
+    fs::remove_file(store.directory().join("oci-layout")).unwrap();
+    assert_eq!(problems(), ["oci-layout: is missing or malformed"]);
+    store.create().unwrap();
+    fs::write(store.directory().join("index.json"), "{").unwrap();
+    assert!(problems()[0].starts_with("index.json: "), "{:?}", problems());
+    let twice = format!(
+        r#"{{"manifests":[{{"digest":"{0}","size":{1},"annotations":{{"org.opencontainers.image.ref.name":"x"}}}},
+            {{"digest":"{0}","size":{1},"annotations":{{"org.opencontainers.image.ref.name":"x"}}}},{{"digest":"?"}}]}}"#,
+        one.digest, one.size
+    );
+    fs::write(store.directory().join("index.json"), twice).unwrap();
+    assert_eq!(problems(), ["index.json: entry 3 has no valid digest and size", "x: stands for several images"]);
+}
