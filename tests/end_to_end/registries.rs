@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Images by name: pulled from Debian's docker-registry on loopback, which skopeo fills, into a store of the test's own.
 
-use coracle_tests::{Case, TestDir, case, images};
+use coracle_tests::{Case, Finished, TestDir, case, images};
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Smoke[Registry], image_is_pulled_listed_run_and_removed),
+        case!(Quick[Registry], image_is_pushed_and_pulled_again),
         case!(Quick[Registry], registry_that_is_gone_is_one_line),
     ]
 }
@@ -94,6 +95,47 @@ fn image_is_pulled_listed_run_and_removed() {
     verb("rmi", &["box"]).assert_status(0);
     assert_eq!(blobs(), 0);
     verb("rmi", &["box"]).assert_status(125).assert_one_line_naming(&["box", "not in the local store"]);
+}
+
+fn image_is_pushed_and_pulled_again() {
+    let dir = TestDir::new();
+    let verb = |data, verb, arguments: &[&str]| {
+        dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", dir.file(data)).finish()
+    };
+    let json = |finished: Finished| -> serde_json::Value {
+        finished.assert_status(0);
+        serde_json::from_str(&finished.stdout_text()).expect("it prints JSON")
+    };
+    let registry = Registry::start(&dir);
+    let (one, two) = (registry.name("team/one:1"), registry.name("team/two:2"));
+    let layout = images().join("busybox").display().to_string();
+    let loaded = json(verb("data", "load", &["-i", &layout, "--json"]));
+    let digest = loaded[0]["digest"].as_str().expect("it is a string").to_owned();
+    verb("data", "tag", &[&digest, &one]).assert_status(0);
+
+    let counts = |pushed: serde_json::Value| {
+        assert_eq!(pushed["digest"], digest.as_str());
+        ["blobs_sent", "blobs_mounted", "blobs_present"].map(|key| pushed[key].as_u64().expect("it is a number"))
+    };
+    assert_eq!(counts(json(verb("data", "push", &[&one, "--json"]))), [2, 0, 0]);
+    assert_eq!(counts(json(verb("data", "push", &[&one, "--json"]))), [0, 0, 2]);
+    assert_eq!(counts(json(verb("data", "image", &["push", &one, &two, "--json"]))), [0, 2, 0]);
+    let plain = verb("data", "push", &[&one, &two]);
+    plain.assert_status(0);
+    assert!(plain.stdout_text().starts_with(&format!("{two}: digest: {digest} size: ")), "{}", plain.report());
+
+    let reference = format!("docker://{two}");
+    let inspected = Command::new("skopeo").args(["inspect", "--tls-verify=false", &reference]).output();
+    let inspected: serde_json::Value =
+        serde_json::from_slice(&inspected.expect("skopeo is installed").stdout).expect("skopeo prints JSON");
+    assert_eq!(inspected["Digest"], digest.as_str());
+    verb("other", "pull", &[&two]).assert_status(0);
+    assert_eq!(json(verb("other", "images", &["--json"]))[0]["digest"], digest.as_str());
+    json(verb("other", "image", &["check", "--json"]));
+
+    drop(registry);
+    verb("data", "push", &[&one]).assert_status(125).assert_one_line_naming(&["cannot push", &one, "refused"]);
+    verb("data", "push", &[&one, &digest]).assert_status(125);
 }
 
 fn registry_that_is_gone_is_one_line() {

@@ -9,12 +9,15 @@
 
 mod client;
 mod load;
+mod parallel;
 mod pull;
+mod push;
 mod save;
 mod store;
 
 pub use client::{ClientError, Credentials, HttpError};
 pub use load::{LoadError, Loaded, load};
 pub use pull::{Pull, PullError, Pulled, pull};
+pub use push::{Push, PushError, Pushed, push};
 pub use save::{SaveError, save};
 pub use store::{Checked, DescribeError, Description, Freed, InUse, Problem, Store, StoreError, StoredImage, Usage};

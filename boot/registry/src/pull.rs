@@ -3,21 +3,17 @@
 //! store already is not fetched; what an earlier attempt left is continued.
 
 use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repository};
+use crate::parallel::{FIRST_PAUSE, MAX_FUTILE_ATTEMPTS, StartError, for_each, with_retries};
 use crate::store::{Claim, Partial, Store, StoreError};
 use oci_image::{ImageError, ImageName, Platform, Reference, References, check_platform, references};
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Blobs at the same time, as docker does it.
-const MAX_DOWNLOADS: usize = 3;
 const READ_BUF_SIZE: usize = 128 << 10;
-/// Requests for one blob, and those in a row that bring nothing.
+/// Requests for one blob.
 const MAX_ATTEMPTS: u32 = 64;
-const MAX_FUTILE_ATTEMPTS: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
 /// Of a server that sends less in that time, no more is expected.
 const MIN_BYTES_PER_PERIOD: u64 = 64 << 10;
 const RATE_PERIOD: Duration = Duration::from_secs(60);
@@ -72,8 +68,8 @@ enum Cause {
     TooLarge,
     #[error("the image index is nested too deeply")]
     TooDeep,
-    #[error("cannot start a thread")]
-    Thread(#[source] io::Error),
+    #[error(transparent)]
+    Thread(#[from] StartError),
     #[error("cannot write a blob to the image store")]
     Write(#[source] io::Error),
 }
@@ -113,7 +109,7 @@ fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
     if let Some(bytes) = store.read_document(&config.digest, MAX_DOCUMENT_SIZE) {
         check_platform(&bytes, &config.digest.to_string(), platform)?;
     }
-    download.all(layers)?;
+    for_each(layers, "pull", download.stop, |layer| download.blob(layer))?;
 
     let image = Reference { digest: top.digest, size: top.bytes.len() as u64 };
     let changed = store.find(name)?.is_none_or(|stored| stored.reference != image);
@@ -154,20 +150,6 @@ fn image_of(
     Err(Cause::TooDeep)
 }
 
-/// Repeats a request whose failure may be temporary.
-fn with_retries<T>(request: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..MAX_FUTILE_ATTEMPTS {
-        match request() {
-            Err(error) if error.is_temporary() => log::debug!("{error}; trying again"),
-            other => return other,
-        }
-        std::thread::sleep(pause);
-        pause *= 2;
-    }
-    request()
-}
-
 /// The download of one image's blobs.
 struct Download<'a> {
     repository: &'a Repository,
@@ -180,31 +162,6 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Downloads `blobs`, several at a time. The first failure ends it.
-    fn all(&self, blobs: &[Reference]) -> Result<(), Cause> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        let work = || {
-            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if self.stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                if let Err(error) = self.blob(blob) {
-                    self.stop.store(true, Ordering::Relaxed);
-                    failure.lock().expect("no thread panics with it").get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..blobs.len().min(MAX_DOWNLOADS) {
-                std::thread::Builder::new().name("pull".into()).spawn_scoped(scope, work).map_err(Cause::Thread)?;
-            }
-            work();
-            Ok::<(), Cause>(())
-        })?;
-        failure.into_inner().expect("no thread panics with it").map_or(Ok(()), Err)
-    }
-
     fn blob(&self, blob: &Reference) -> Result<(), Cause> {
         let mut partial = match self.store.claim(blob)? {
             Claim::Complete => {

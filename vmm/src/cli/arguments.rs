@@ -15,6 +15,7 @@ use super::pause::{PauseArguments, ResumeArguments};
 use super::port::PortArguments;
 use super::ps::PsArguments;
 use super::pull::PullArguments;
+use super::push::PushArguments;
 use super::rm::RmArguments;
 use super::rmi::RmiArguments;
 use super::save::SaveArguments;
@@ -57,6 +58,7 @@ pub(super) enum Verb {
     /// Check host, kernel, image and options without starting
     Check(Box<CheckArguments>),
     Pull(PullArguments),
+    Push(PushArguments),
     Images(ImagesArguments),
     Rmi(RmiArguments),
     Tag(TagArguments),

@@ -8,6 +8,7 @@ use super::images::{self, ImagesArguments};
 use super::load::{self, LoadArguments};
 use super::prune::{self, PruneArguments};
 use super::pull::{self, PullArguments};
+use super::push::{self, PushArguments};
 use super::rmi::{self, RmiArguments};
 use super::save::{self, SaveArguments};
 use super::tag::{self, TagArguments};
@@ -25,6 +26,7 @@ enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(ImagesArguments),
     Pull(PullArguments),
+    Push(PushArguments),
     Tag(TagArguments),
     Inspect(InspectArguments),
     History(HistoryArguments),
@@ -41,6 +43,7 @@ pub(super) fn image(arguments: &ImageArguments) -> u8 {
     match &arguments.verb {
         ImageVerb::Ls(arguments) => images::images(arguments),
         ImageVerb::Pull(arguments) => pull::pull(arguments),
+        ImageVerb::Push(arguments) => push::push(arguments),
         ImageVerb::Tag(arguments) => tag::tag(arguments),
         ImageVerb::Inspect(arguments) => image_inspect::inspect(arguments),
         ImageVerb::History(arguments) => history::history(arguments),

@@ -22,6 +22,7 @@ mod port;
 mod prune;
 mod ps;
 mod pull;
+mod push;
 mod rm;
 mod rmi;
 mod run;
@@ -64,6 +65,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Run(arguments) => run::run(*arguments, stages),
         Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Pull(arguments) => pull::pull(&arguments),
+        Verb::Push(arguments) => push::push(&arguments),
         Verb::Images(arguments) => images::images(&arguments),
         Verb::Rmi(arguments) => rmi::rmi(&arguments),
         Verb::Tag(arguments) => tag::tag(&arguments),

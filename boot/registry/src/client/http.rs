@@ -7,13 +7,15 @@ use super::certificates;
 use super::proxy::proxy_for;
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use ureq::http::Uri;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, BodyReader, Proxy};
+use ureq::{Agent, BodyReader, Proxy, SendBody};
 
 const MAX_REDIRECTS: usize = 5;
 const MAX_HEADER_BYTES: usize = 64 << 10;
@@ -30,6 +32,8 @@ pub enum HttpError {
     Url(String),
     #[error("cannot fetch {url}")]
     Transport { url: String, source: ureq::Error },
+    #[error("cannot read {path}")]
+    Upload { path: PathBuf, source: std::io::Error },
     #[error("cannot read the answer of {url}")]
     Read { url: String, source: std::io::Error },
     #[error("invalid proxy {0}")]
@@ -144,7 +148,7 @@ impl Url {
         link_local || self.is_loopback()
     }
 
-    fn is_same_server(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
         (self.scheme(), self.host(), self.port()) == (other.scheme(), other.host(), other.port())
     }
 
@@ -157,6 +161,19 @@ impl Url {
 #[derive(Clone, Debug)]
 pub(crate) enum Method {
     Get,
+    Head,
+    /// Without a body.
+    Post,
+    /// With this document as its body.
+    Put {
+        content_type: String,
+        body: Vec<u8>,
+    },
+    /// With a file of this length as its body, which is read while it is sent.
+    PutFile {
+        path: PathBuf,
+        length: u64,
+    },
     /// With this form as its body.
     PostForm(String),
 }
@@ -262,18 +279,7 @@ impl Http {
             if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let location = response.header("location").unwrap_or_default();
-            let next = match location.starts_with('/') && !location.starts_with("//") {
-                true => request.url.join(location),
-                false => Url::parse(location),
-            };
-            let next = next.map_err(|_| HttpError::Location { url: request.url.shown() })?;
-            if request.url.is_https() && !next.is_https() {
-                return Err(HttpError::Downgrade { url: next.shown() });
-            }
-            if next.is_own_network() && !self.is_loopback {
-                return Err(HttpError::OwnNetwork { url: next.shown() });
-            }
+            let next = self.location(&response)?;
             if !next.is_same_server(&request.url) {
                 request.authorization = None;
                 // A form holds credentials, too.
@@ -287,6 +293,23 @@ impl Http {
             request.url = next;
         }
         Err(HttpError::TooManyRedirects { url: request.url.shown() })
+    }
+
+    /// The URL that an answer names, if a client of its server may go there.
+    pub(crate) fn location(&self, response: &Response) -> Result<Url, HttpError> {
+        let location = response.header("location").unwrap_or_default();
+        let next = match location.starts_with('/') && !location.starts_with("//") {
+            true => response.url.join(location),
+            false => Url::parse(location),
+        };
+        let next = next.map_err(|_| HttpError::Location { url: response.url.shown() })?;
+        if response.url.is_https() && !next.is_https() {
+            return Err(HttpError::Downgrade { url: next.shown() });
+        }
+        if next.is_own_network() && !self.is_loopback {
+            return Err(HttpError::OwnNetwork { url: next.shown() });
+        }
+        Ok(next)
     }
 
     fn send_once(&self, request: &Request) -> Result<Response, HttpError> {
@@ -305,6 +328,19 @@ impl Http {
         let invalid = |_| HttpError::Url(url.shown());
         let answer = match &request.method {
             Method::Get => agent.run(builder.method("GET").body(()).map_err(invalid)?),
+            Method::Head => agent.run(builder.method("HEAD").body(()).map_err(invalid)?),
+            Method::Post => agent.run(builder.method("POST").body(Vec::new()).map_err(invalid)?),
+            Method::Put { content_type, body } => {
+                let builder = builder.method("PUT").header("content-type", content_type);
+                agent.run(builder.body(body.clone()).map_err(invalid)?)
+            }
+            Method::PutFile { path, length } => {
+                let read = |source| HttpError::Upload { path: path.clone(), source };
+                let file = File::open(path).map_err(read)?;
+                let builder = builder.method("PUT").header("content-type", "application/octet-stream");
+                let builder = builder.header("content-length", length.to_string());
+                agent.run(builder.body(SendBody::from_owned_reader(file)).map_err(invalid)?)
+            }
             Method::PostForm(form) => {
                 let builder = builder.method("POST").header("content-type", "application/x-www-form-urlencoded");
                 agent.run(builder.body(form.clone()).map_err(invalid)?)

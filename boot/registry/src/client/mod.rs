@@ -8,6 +8,7 @@ mod credentials;
 mod http;
 mod proxy;
 mod token;
+mod upload;
 
 pub use credentials::Credentials;
 pub use http::HttpError;
@@ -60,6 +61,8 @@ pub(crate) struct Repository {
     registry: String,
     repository: String,
     login: Option<Login>,
+    /// What a push needs to be permitted; a pull takes what the registry asks for.
+    push_scopes: Vec<String>,
     /// Value of the header Authorization, once the registry asked for it.
     authorization: Mutex<Option<String>>,
 }
@@ -89,6 +92,7 @@ impl Repository {
             registry,
             repository: name.repository().to_owned(),
             login,
+            push_scopes: Vec::new(),
             authorization: Mutex::new(None),
         };
         if !verify || https.is_loopback() {
@@ -143,9 +147,14 @@ impl Repository {
         Ok(Request::get(self.base.join(&format!("/v2/{}/{path}", self.repository))?))
     }
 
-    /// Sends a request; if the registry asks for it, once more with a token or a password.
-    fn send(&self, request: &Request) -> Result<Response, ClientError> {
+    /// Sends a request; if the registry asks for it, once more with a token or a password. Any other status
+    /// is an answer.
+    fn exchange(&self, request: &Request) -> Result<Response, ClientError> {
         let mut request = request.clone();
+        // An upload may go elsewhere, with a URL that permits it.
+        if !request.url.is_same_server(&self.base) {
+            return Ok(self.http.send(&request)?);
+        }
         request.authorization = self.authorization.lock().expect("no thread panics with it").clone();
         let mut response = self.http.send(&request)?;
         if response.status == 401 {
@@ -161,13 +170,16 @@ impl Repository {
                 response = self.http.send(&request)?;
             }
         }
+        Ok(response)
+    }
+
+    /// Sends a request whose answer is a document or a blob.
+    fn send(&self, request: &Request) -> Result<Response, ClientError> {
+        let response = self.exchange(request)?;
         match response.status {
             200 | 206 => Ok(response),
             // Nothing is left to send, or the part that is here already is not one of this blob.
-            416 if request.start > 0 => {
-                request.start = 0;
-                self.send(&request)
-            }
+            416 if request.start > 0 => self.send(&Request { start: 0, ..request.clone() }),
             _ => Err(self.rejection(response)),
         }
     }
@@ -176,8 +188,12 @@ impl Repository {
         for challenge in challenges {
             match challenge {
                 Challenge::Bearer(bearer) => {
-                    let scope = format!("repository:{}:pull", self.repository);
-                    let token = token::fetch(&self.http, &self.base, bearer, &scope, self.login.as_ref())?;
+                    let pull = format!("repository:{}:pull", self.repository);
+                    let scopes = match self.push_scopes.is_empty() {
+                        true => vec![bearer.scope.as_deref().unwrap_or(&pull)],
+                        false => self.push_scopes.iter().map(String::as_str).collect(),
+                    };
+                    let token = token::fetch(&self.http, &self.base, bearer, &scopes, self.login.as_ref())?;
                     return Ok(Some(format!("Bearer {}", token.ok_or_else(|| self.malformed("no token"))?)));
                 }
                 Challenge::Basic => {

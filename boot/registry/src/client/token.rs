@@ -18,21 +18,24 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Gets a token for `scope`. Credentials go to the service that the registry names, which must not
+/// Gets a token for `scopes`. Credentials go to the service that the registry names, which must not
 /// be less protected than the registry.
 pub(super) fn fetch(
     http: &Http,
     registry: &Url,
     bearer: &Bearer,
-    scope: &str,
+    scopes: &[&str],
     login: Option<&Login>,
 ) -> Result<Option<String>, ClientError> {
     let realm = Url::parse(&bearer.realm)?;
     if registry.is_https() && !realm.is_https() {
         return Err(HttpError::Downgrade { url: realm.shown() }.into());
     }
-    let scope = bearer.scope.as_deref().unwrap_or(scope);
-    let mut fields = vec![("scope", scope)];
+    let mut fields: Vec<(&str, &str)> = scopes.iter().map(|scope| ("scope", *scope)).collect();
+    let all = scopes.join(" ");
+    if matches!(login, Some(Login::IdentityToken(_))) {
+        fields = vec![("scope", &all)];
+    }
     fields.extend(bearer.service.as_deref().map(|service| ("service", service)));
     let request = match login {
         Some(Login::IdentityToken(token)) => {
