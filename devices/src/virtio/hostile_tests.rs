@@ -6,11 +6,13 @@ use super::block::{Block, BlockConfig};
 use super::console::{Console, PortConfig, PortMonitor, PortOutput};
 use super::net::{Net, NetConfig, Tap};
 use super::rng::Rng;
+use super::vsock::{HostSockets, Vsock, VsockConfig};
 use super::*;
 use crate::log_sink::LogSink;
 use crate::rate_limit::RateLimits;
 use crate::testing::Driver;
 use proptest::prelude::*;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vm_memory::{Bytes, GuestAddress};
@@ -55,7 +57,17 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
             })
             .unwrap(),
         ),
+        Box::new(Vsock::open(VsockConfig { guest_cid: 3, sockets: host_sockets() }).unwrap()),
     ]
+}
+
+/// Sockets in a directory that is removed, so that no program connects.
+fn host_sockets() -> HostSockets {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("v")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let descriptor = std::fs::File::open(directory.path()).unwrap();
+    HostSockets { listener: listener.into(), directory: descriptor.into(), name: "v".into() }
 }
 
 /// One write of the guest, most often near the start of a queue's tables and rings.

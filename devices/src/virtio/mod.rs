@@ -15,6 +15,7 @@ pub mod queue;
 mod queue_setup;
 pub mod rng;
 mod status;
+pub mod vsock;
 
 #[cfg(test)]
 mod hostile_tests;
@@ -54,7 +55,7 @@ pub struct DeviceKind {
 }
 
 /// Every device type.
-pub const KINDS: [&DeviceKind; 4] = [&console::KIND, &block::KIND, &net::KIND, &rng::KIND];
+pub const KINDS: [&DeviceKind; 5] = [&console::KIND, &block::KIND, &net::KIND, &rng::KIND, &vsock::KIND];
 
 /// Counters of one device. They only grow, and are read from any thread.
 pub trait DeviceCounters: std::fmt::Debug + Send + Sync {

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The socket device before activation: identity and configuration space. Built on `main`, then
+//! called by vCPU threads.
+
+use super::super::{
+    ActivateError, Activation, DeviceCounters, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes,
+};
+use super::host::{Host, HostSockets};
+use super::table::{Table, TimeLimits};
+use super::worker::VsockWorker;
+use crate::slot::Slot;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+/// The socket device as a type.
+pub const KIND: DeviceKind = DeviceKind {
+    device_id: VIRTIO_ID_VSOCK,
+    kernel_option: "CONFIG_VIRTIO_VSOCKETS",
+    kernel_module: "vmw_vsock_virtio_transport",
+    optional: false,
+    counters: Some("vsocks"),
+};
+
+/// Stream sockets. Drivers that know no other kind need not accept it.
+const F_STREAM: u64 = 1 << 0;
+/// To the driver, from the driver, events. Linux fills the first and the last with buffers.
+const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
+
+/// A socket device.
+#[derive(Debug)]
+pub struct VsockConfig {
+    /// CID of the guest: 3 to 2^32 - 2.
+    pub guest_cid: u32,
+    /// The host's end.
+    pub sockets: HostSockets,
+}
+
+/// What went through a socket device since the start, seen from the guest. Monotonic, relaxed: for
+/// statistics.
+#[derive(Debug, Default)]
+pub struct VsockCounters {
+    /// Bytes of data that the guest received.
+    pub rx_bytes: AtomicU64,
+    /// Packets that the guest received.
+    pub rx_packets: AtomicU64,
+    /// Bytes of data that the guest sent.
+    pub tx_bytes: AtomicU64,
+    /// Packets that the guest sent.
+    pub tx_packets: AtomicU64,
+    /// Packets of the guest without a valid header or with other addresses.
+    pub tx_dropped: AtomicU64,
+    /// Connections that both sides accepted.
+    pub connections: AtomicU64,
+    /// Connections that one side did not accept, or that were too many.
+    pub refused: AtomicU64,
+}
+
+impl DeviceCounters for VsockCounters {
+    fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let counters = [
+            ("rx_bytes", &self.rx_bytes),
+            ("tx_bytes", &self.tx_bytes),
+            ("rx_packets", &self.rx_packets),
+            ("tx_packets", &self.tx_packets),
+            ("tx_dropped", &self.tx_dropped),
+            ("connections", &self.connections),
+            ("refused", &self.refused),
+        ];
+        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+    }
+}
+
+/// The socket device.
+#[derive(Debug)]
+pub struct Vsock {
+    identity: DeviceIdentity,
+    guest_cid: u64,
+    host: Slot<Host>,
+    counters: Arc<VsockCounters>,
+}
+
+impl Vsock {
+    /// A socket device on the sockets of the host.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn open(config: VsockConfig) -> std::io::Result<Self> {
+        let counters = Arc::<VsockCounters>::default();
+        let identity = DeviceIdentity {
+            kind: &KIND,
+            name: "vsock".to_owned(),
+            features: F_STREAM,
+            queue_sizes: QUEUE_SIZES.to_vec(),
+            counters: Some(Arc::clone(&counters) as _),
+        };
+        let host = Slot::new(Host::new(config.sockets)?);
+        Ok(Self { identity, guest_cid: config.guest_cid.into(), host, counters })
+    }
+}
+
+impl VirtioDevice for Vsock {
+    fn identity(&self) -> &DeviceIdentity {
+        &self.identity
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_bytes(&self.guest_cid.to_le_bytes(), offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        // The worker before was dropped, and has put it back. Its connections are closed.
+        let busy = || ActivateError { step: "cannot use the host's sockets", source: ErrorKind::ResourceBusy.into() };
+        let host = self.host.take().ok_or_else(busy)?;
+        let table = Table::new(self.guest_cid, TimeLimits::default(), host, Arc::clone(&self.counters));
+        Ok(vec![Box::new(VsockWorker::new(activation, table))])
+    }
+}
