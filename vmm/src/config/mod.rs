@@ -28,3 +28,4 @@ pub(crate) mod size;
 pub(crate) mod sysctl;
 pub(crate) mod text_form;
 pub(crate) mod tmpfs;
+pub(crate) mod vsock;

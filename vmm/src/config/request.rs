@@ -24,6 +24,7 @@ use super::size::{LogSize, MemorySize, Scratch};
 use super::sysctl::Sysctl;
 use super::text_form::Given;
 use super::tmpfs::Tmpfs;
+use super::vsock::Vsock;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use kvm::KvmKind;
@@ -197,6 +198,10 @@ pub(crate) struct Request {
     /// Kernel parameter of the guest's network (net.ipv4.ip_forward=1)
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Network")]
     pub(crate) sysctl: Vec<Sysctl>,
+    /// Connect vsock streams of the guest with Unix sockets: PATH for `CONNECT PORT` from the host, PATH_PORT for the guest's
+    /// connections to CID 2 [default cid: 3]
+    #[arg(long, value_name = "PATH[,cid=N]", help_heading = "Network")]
+    pub(crate) vsock: Option<Given<Vsock>>,
 
     /// Return once the workload runs and is ready, and print the machine's name; its output goes to `coracle logs`
     #[arg(short, long, help_heading = "This run")]

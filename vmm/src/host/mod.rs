@@ -10,6 +10,7 @@ pub(crate) mod helper_process;
 pub(crate) mod inherited_sockets;
 pub(crate) mod installed;
 pub(crate) mod interruptible;
+pub(crate) mod listening_socket;
 pub(crate) mod memory;
 pub(crate) mod message_file;
 pub(crate) mod panics;

@@ -22,6 +22,7 @@ use devices::virtio::block::{Block, BlockError};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetHandle};
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::Vsock;
 use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,9 @@ pub(crate) enum BuildError {
     /// No descriptor is left.
     #[error("cannot set up a network device")]
     Net(#[source] std::io::Error),
+    /// No descriptor is left.
+    #[error("cannot set up the socket device")]
+    Vsock(#[source] std::io::Error),
     #[error(transparent)]
     CommandLine(#[from] boot::cmdline::CommandLineError),
     #[error(transparent)]
@@ -71,9 +75,12 @@ impl BuildError {
             Self::Disk(_) | Self::CommandLine(_) => EndReason::ConfigError,
             Self::Vm(_) => EndReason::KvmError,
             Self::Overlap(_) => EndReason::InternalError,
-            Self::Memory(_) | Self::Attach(_) | Self::EventLoop(_) | Self::Streams(_) | Self::Net(_) => {
-                EndReason::HostError
-            }
+            Self::Memory(_)
+            | Self::Attach(_)
+            | Self::EventLoop(_)
+            | Self::Streams(_)
+            | Self::Net(_)
+            | Self::Vsock(_) => EndReason::HostError,
         }
     }
 }
@@ -144,6 +151,12 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         nets.push(net.handle());
         attach.attach(Box::new(net), vec![net_loop.handle()])?;
         loops.push(net_loop);
+    }
+    if let Some(vsock) = config.vsock {
+        let vsock_loop = EventLoop::spawn("vsock")?;
+        let vsock = Vsock::open(vsock).map_err(BuildError::Vsock)?;
+        attach.attach(Box::new(vsock), vec![vsock_loop.handle()])?;
+        loops.push(vsock_loop);
     }
     for (index, disk) in config.disks.into_iter().enumerate() {
         // A loop for each disk, because file I/O blocks.

@@ -7,6 +7,7 @@ use boot::Kernel;
 use devices::log_sink::LogSink;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::NetConfig;
+use devices::virtio::vsock::VsockConfig;
 use kvm::Profile;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -27,6 +28,7 @@ pub(crate) struct MachineConfig {
     pub(crate) disks: Vec<BlockConfig>,
     /// In the order in which the guest sees them.
     pub(crate) nets: Vec<NetConfig>,
+    pub(crate) vsock: Option<VsockConfig>,
     pub(crate) streams: Streams,
     /// Receives the guest kernel's messages.
     pub(crate) console_log: Arc<ConsoleLog>,

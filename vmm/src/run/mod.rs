@@ -171,9 +171,10 @@ impl Run {
             supervisor,
             exposed_ports,
             published,
-            // Both end when this function returns.
+            // These end when this function returns.
             processes: _processes,
             image_in_use: _image_in_use,
+            socket_file: _socket_file,
             host,
             digests,
             kernel_digest,

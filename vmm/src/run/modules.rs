@@ -9,7 +9,7 @@ use crate::state::end::EndReason;
 use boot::initramfs::FileTooLarge;
 use boot::modules::{Module, WantedModule};
 use boot::{Feature, HardwareDescription, Initramfs, Kernel};
-use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, net};
+use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, net, vsock};
 use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use std::path::PathBuf;
@@ -34,19 +34,22 @@ pub(super) fn find(kernel: &mut Kernel, request: &Request) -> Result<(), Failure
     Ok(())
 }
 
-/// Reads the modules that a guest of `spec` needs.
-pub(super) fn load(kernel: &Kernel, spec: &RunSpec) -> Result<Vec<Module>, Failure> {
+/// Reads the modules that a guest of `spec` needs, with a socket device or without.
+pub(super) fn load(kernel: &Kernel, spec: &RunSpec, has_vsock: bool) -> Result<Vec<Module>, Failure> {
     match kernel.modules() {
-        Some(modules) => modules.load(&wanted(spec)).fails_as(EndReason::KernelError),
+        Some(modules) => modules.load(&wanted(spec, has_vsock)).fails_as(EndReason::KernelError),
         None => Ok(Vec::new()),
     }
 }
 
-fn wanted(spec: &RunSpec) -> Vec<WantedModule<'_>> {
+fn wanted(spec: &RunSpec, has_vsock: bool) -> Vec<WantedModule<'_>> {
     let required = |name| WantedModule { name, required: true };
     let optional = |name| WantedModule { name, required: false };
     let mut wanted = vec![required("virtio_mmio")];
-    for kind in KINDS.into_iter().filter(|kind| **kind != net::KIND || !spec.interfaces.is_empty()) {
+    let is_there = |kind: &&DeviceKind| {
+        (**kind != net::KIND || !spec.interfaces.is_empty()) && (**kind != vsock::KIND || has_vsock)
+    };
+    for kind in KINDS.into_iter().filter(is_there) {
         wanted.push(WantedModule { name: kind.kernel_module, required: !kind.optional });
     }
     // The disk has one of several file systems, and only the guest finds out which.

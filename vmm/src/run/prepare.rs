@@ -14,9 +14,11 @@ use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::{MemorySize, Scratch};
+use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::helper_process::HelperProcess;
+use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, listen_at};
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, Streams};
@@ -28,6 +30,7 @@ use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
+use devices::virtio::vsock::{HostSockets, VsockConfig};
 use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
 use registry::InUse;
@@ -67,11 +70,17 @@ pub(super) struct Prepared {
     pub(super) processes: Vec<HelperProcess>,
     /// Keeps the image in the local store while the machine runs.
     pub(super) image_in_use: Option<InUse>,
+    /// Of `--vsock`; removed when this is dropped.
+    pub(super) socket_file: Option<SocketFile>,
     pub(super) host: KvmHost,
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
     pub(super) stages: Stages,
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("--vsock")]
+struct VsockError(#[source] ListenError);
 
 #[derive(Debug, thiserror::Error)]
 enum InitError {
@@ -126,8 +135,9 @@ impl Preparation {
         let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
         let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
         let Network { devices: nets, guest: guest_network, published, processes } = network;
+        let (vsock, socket_file) = vsock(request)?.unzip();
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
-        let modules = modules::load(&kernel, &spec)?;
+        let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
@@ -141,6 +151,7 @@ impl Preparation {
             append: request.append.clone().unwrap_or_default(),
             disks,
             nets,
+            vsock,
             streams: self.streams,
             console_log: Arc::new(ConsoleLog::new(Some(self.console))),
             profile: self.profile,
@@ -161,6 +172,7 @@ impl Preparation {
             published,
             processes,
             image_in_use,
+            socket_file,
             host,
             digests,
             kernel_digest,
@@ -250,4 +262,12 @@ fn read_program(path: &Path) -> Result<Vec<u8>, InitError> {
     let mut bytes = Vec::new();
     File::open(path).map_err(read)?.take(MAX_INIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > MAX_INIT_BYTES { Err(InitError::TooLarge { path: path.to_owned() }) } else { Ok(bytes) }
+}
+
+/// The host's end of `--vsock`.
+fn vsock(request: &Request) -> Result<Option<(VsockConfig, SocketFile)>, Failure> {
+    let Some(vsock) = request.vsock.as_ref().and_then(Given::get) else { return Ok(None) };
+    let socket = listen_at(&vsock.path).map_err(VsockError).fails_as(EndReason::ConfigError)?;
+    let ListeningSocket { listener, directory, name, file } = socket;
+    Ok(Some((VsockConfig { guest_cid: vsock.cid, sockets: HostSockets { listener, directory, name } }, file)))
 }
