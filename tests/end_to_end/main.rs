@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The end-to-end tests, as one binary: the list of tests, and how many run at a time.
 
+mod adopted_network;
 mod attach;
 mod caller_state;
 mod check;
@@ -110,6 +111,7 @@ fn all() -> Vec<Case> {
         matrix::cases(),
         network_links::cases(),
         user_network::cases(),
+        adopted_network::cases(),
         life_cycle::cases(),
         detached::cases(),
         driver::cases(),

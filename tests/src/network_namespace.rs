@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A network namespace that looks like a host with a network: addresses of both families, default routes, a name server. No
-//! packet leaves it, so that tests need no network, and ports of two tests do not meet.
+//! A network namespace that stands for a host or a container. No packet leaves it, so that tests need no network, and ports of
+//! two tests do not meet.
 
 use crate::TestDir;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 
-/// A veth pair has a carrier without any other host. The shell holds the namespaces until its standard input is closed.
-const SCRIPT: &str = "\
-    ip link set lo up
-    ip link add eth0 type veth peer name peer
-    ip address add 10.9.9.9/24 dev eth0
-    ip address add fd09::9/64 dev eth0 nodad
-    ip link set eth0 up
-    ip link set peer up
-    ip route add default via 10.9.9.1
-    ip -6 route add default via fd09::1
-    mount --bind \"$1\" /etc/resolv.conf
-    echo ready
-    read line";
+/// The shell holds the namespaces until its standard input is closed.
+const SCRIPT: &str = "mount --bind \"$1\" /etc/resolv.conf; ip link set lo up; echo ready; read line";
+
+/// A veth pair has a carrier without any other host.
+const HOST: [&str; 7] = [
+    "link add eth0 type veth peer name peer",
+    "address add 10.9.9.9/24 dev eth0",
+    "address add fd09::9/64 dev eth0 nodad",
+    "link set eth0 up",
+    "link set peer up",
+    "route add default via 10.9.9.1",
+    "-6 route add default via fd09::1",
+];
 
 /// A network namespace, and a mount namespace with a resolver configuration of its own. Both end with this value, or with the
 /// tests.
@@ -34,9 +35,18 @@ impl NetworkNamespace {
     /// Its main address of IPv6.
     pub const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 9));
 
-    /// `resolv_conf` is the content of its `/etc/resolv.conf`.
+    /// One that looks like a host with a network: addresses of both families, default routes, a name server. `resolv_conf` is
+    /// the content of its `/etc/resolv.conf`.
     #[must_use]
     pub fn new(dir: &TestDir, resolv_conf: &str) -> NetworkNamespace {
+        let host = Self::empty(dir, resolv_conf);
+        HOST.iter().for_each(|arguments| drop(host.ip(arguments)));
+        host
+    }
+
+    /// One with the loopback interface only.
+    #[must_use]
+    pub fn empty(dir: &TestDir, resolv_conf: &str) -> NetworkNamespace {
         let file = dir.write("host-resolv.conf", resolv_conf);
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "sh", "-ec", SCRIPT, "sh"]).arg(file);
@@ -48,6 +58,26 @@ impl NetworkNamespace {
         let namespace = NetworkNamespace(holder);
         assert_eq!(line, "ready\n", "no network namespace: its script failed");
         namespace
+    }
+
+    /// Runs ip(8) in it with these arguments; returns what it prints.
+    pub fn ip(&self, arguments: &str) -> String {
+        let [program, options @ ..] = self.words();
+        let output = Command::new(program).args(options).arg("ip").args(arguments.split(' ')).output();
+        let output = output.expect("nsenter(1) can be started");
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("ip prints text")
+    }
+
+    /// Moves the interface `name` from here to `other`.
+    pub fn give(&self, name: &str, other: &NetworkNamespace) {
+        let _ = self.ip(&format!("link set {name} netns {}", other.0.id()));
+    }
+
+    /// The number by which the kernel identifies the network namespace.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        fs::metadata(self.path("net")).expect("its process is alive").ino()
     }
 
     /// Calls `work` on a thread in the namespace: the sockets that it makes belong to the namespace.

@@ -13,6 +13,8 @@ pub(crate) mod interruptible;
 pub(crate) mod listening_socket;
 pub(crate) mod memory;
 pub(crate) mod message_file;
+pub(crate) mod netlink;
+pub(crate) mod packet_socket;
 pub(crate) mod panics;
 pub(crate) mod process;
 pub(crate) mod random;
@@ -22,4 +24,6 @@ pub(crate) mod service_manager;
 pub(crate) mod signals;
 pub(crate) mod system_error;
 pub(crate) mod terminal;
+#[cfg(test)]
+pub(crate) mod test_namespace;
 pub(crate) mod watch;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Connects each interface to its network: opens, starts or creates what its kind needs, in the order of the options.
 
+use super::adopt::{self, AdoptError, AdoptGuard};
 use super::guest;
 use super::host_routes;
 use super::names::{self, NoHostError};
@@ -30,6 +31,26 @@ pub(crate) enum ConnectError {
     Publish(#[from] PublishError),
     #[error(transparent)]
     NoHost(#[from] NoHostError),
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+}
+
+/// What an interface has on the host besides its device. Dropping it, after the machine, undoes it.
+#[derive(Debug)]
+pub(crate) enum Attachment {
+    #[expect(dead_code, reason = "only dropped")]
+    Process(HelperProcess),
+    Adopted(AdoptGuard),
+}
+
+impl Attachment {
+    /// Changes the host's configuration for the machine, as the last step before it runs. `check` does not take this step.
+    pub(crate) fn take_effect(&mut self) -> Result<(), ConnectError> {
+        match self {
+            Self::Process(_) => Ok(()),
+            Self::Adopted(guard) => Ok(guard.take()?),
+        }
+    }
 }
 
 /// The machine's network, connected.
@@ -40,7 +61,7 @@ pub(crate) struct Network {
     pub(crate) guest: GuestNetwork,
     pub(crate) published: Vec<PublishedPort>,
     /// Dropped when the machine has ended.
-    pub(crate) processes: Vec<HelperProcess>,
+    pub(crate) attachments: Vec<Attachment>,
 }
 
 /// The guest's side of the network.
@@ -56,11 +77,13 @@ pub(crate) struct GuestNetwork {
 struct Connected {
     backend: Backend,
     guest: run_spec::Interface,
+    /// The most that the guest's driver may set.
+    device_mtu: Option<u16>,
     /// What the network offers, if it does.
     resolver: Option<Resolver>,
     /// The host as the guest reaches it.
     host: Option<IpAddr>,
-    process: Option<HelperProcess>,
+    attachment: Option<Attachment>,
 }
 
 /// Connects `interfaces`. `exposed` are the image's ExposedPorts, for `-P`.
@@ -75,7 +98,6 @@ pub(crate) fn connect(
     for (index, interface) in interfaces.into_iter().enumerate() {
         let is_default = interface.is_default && network.published.is_empty();
         let limits = interface.options.limits;
-        let mtu = interface.options.mtu;
         // The kernel counts its names in the same order.
         let name = interface.options.name.clone().unwrap_or_else(|| format!("eth{index}"));
         let connected = match connect_one(interface, &network.published) {
@@ -85,9 +107,10 @@ pub(crate) fn connect(
             }
             connected => connected?,
         };
+        let mtu = connected.device_mtu;
         network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu, limits });
         network.guest.interfaces.push(connected.guest);
-        network.processes.extend(connected.process);
+        network.attachments.extend(connected.attachment);
         resolver = resolver.or(connected.resolver);
         host = host.or(connected.host);
     }
@@ -98,15 +121,37 @@ pub(crate) fn connect(
 }
 
 fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<Connected, ConnectError> {
+    let device_mtu = interface.options.mtu;
     let backend = match (&interface.options.kind, &interface.descriptor) {
         (NetworkKind::User, _) => {
             let user = user::connect(&interface, ports)?;
             return Ok(Connected {
                 backend: user.socket.into(),
                 guest: user.guest,
+                device_mtu,
                 resolver: Some(user.resolver),
                 host: user.host,
-                process: Some(user.process),
+                attachment: Some(Attachment::Process(user.process)),
+            });
+        }
+        (NetworkKind::Adopt(name), _) => {
+            let adopted = adopt::adopt(name.as_deref())?;
+            let mut guest = guest::configuration(&interface);
+            guest.mac = adopted.mac;
+            guest.mtu = guest.mtu.or(u16::try_from(adopted.mtu).ok());
+            guest::complete(&mut guest, adopted.addresses, adopted.routes);
+            let (resolver, local_server) = host_routes::resolver();
+            if let (Some(server), true) = (local_server, resolver.servers.is_empty()) {
+                log::warn!("the machine cannot reach the host's name server {server}; --dns gives another");
+            }
+            return Ok(Connected {
+                backend: adopted.socket.into(),
+                device_mtu: guest.mtu,
+                guest,
+                resolver: Some(resolver),
+                // The gateway is not this host.
+                host: None,
+                attachment: Some(Attachment::Adopted(adopted.guard)),
             });
         }
         (NetworkKind::Tap(name), _) => Tap::open(name)?.into(),
@@ -120,7 +165,7 @@ fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<
     };
     let guest = guest::configuration(&interface);
     let host = guest.routes.iter().find_map(|route| route.gateway);
-    Ok(Connected { backend, guest, resolver: None, host, process: None })
+    Ok(Connected { backend, guest, device_mtu, resolver: None, host, attachment: None })
 }
 
 /// A client of the socket at `path`, which connects again whenever the connection ends. Its first connection shows whether there

@@ -25,6 +25,13 @@ pub(super) fn configuration(interface: &ResolvedInterface) -> Interface {
     }
 }
 
+/// Adds what the network gives, unless the options give addresses.
+pub(super) fn complete(guest: &mut Interface, addresses: Vec<Address>, routes: Vec<Route>) {
+    if guest.addresses.is_empty() && !guest.dhcp {
+        (guest.addresses, guest.routes) = (addresses, routes);
+    }
+}
+
 /// The default route of the gateway's family.
 pub(super) fn default_route(gateway: IpAddr) -> Route {
     let address = match gateway {

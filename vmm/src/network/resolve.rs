@@ -27,6 +27,8 @@ pub(crate) enum NetworkOptionError {
     Descriptor(i32, #[source] DescriptorError),
     #[error("cannot choose a MAC address")]
     Random(#[source] std::io::Error),
+    #[error("--network {0} has the MAC address of the interface; `mac=` and --mac-address do not apply to it")]
+    AdoptMac(NetworkKind),
     #[error("--network {0}: not supported by this version")]
     Unsupported(String),
     #[error("--publish needs a network that publishes ports (--network user)")]
@@ -55,7 +57,11 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
     let mut interfaces = Vec::<ResolvedInterface>::new();
     for options in requested {
         reject_unsupported(&options)?;
-        let mac = match options.mac.or(mac_address) {
+        let given_mac = options.mac.or(mac_address);
+        if given_mac.is_some() && matches!(options.kind, NetworkKind::Adopt(_)) {
+            return Err(NetworkOptionError::AdoptMac(options.kind));
+        }
+        let mac = match given_mac {
             Some(mac) => mac,
             None => MacAddress::random().map_err(NetworkOptionError::Random)?,
         };
@@ -81,7 +87,7 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
 
 fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
     let unsupported = match &options.kind {
-        NetworkKind::User => return Ok(()),
+        NetworkKind::User | NetworkKind::Adopt(_) => return Ok(()),
         NetworkKind::Tap(_) | NetworkKind::Descriptor(_) | NetworkKind::Socket(_) => match options.ipv4 {
             Some(Ipv4Setting::Dhcp) => "ip=dhcp".to_owned(),
             _ => return Ok(()),
@@ -142,6 +148,8 @@ mod tests {
             (&["tap=a,mac=02:00:00:00:00:02", "tap=b,mac=02:00:00:00:00:02"], None, "02:00:00:00:00:02"),
             (&["fd=777"], None, "777"),
             (&["user", "user,mtu=1500"], None, "user twice"),
+            (&["adopt,mac=02:00:00:00:00:02"], None, "mac="),
+            (&["adopt"], mac, "--mac-address"),
         ] {
             let error = resolve(&request(networks, mac)).unwrap_err().to_string();
             assert!(error.contains(object), "{networks:?}: {error}");

@@ -29,6 +29,7 @@ use crate::host::system_error::Cannot as _;
 use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
+use crate::network::Attachment;
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
@@ -172,7 +173,7 @@ impl Run {
             exposed_ports,
             published,
             // These end when this function returns.
-            processes: _processes,
+            mut attachments,
             image_in_use: _image_in_use,
             socket_file: _socket_file,
             host,
@@ -186,6 +187,13 @@ impl Run {
         let known = |end: End| Outcome { digests: digests.clone(), kvm: Some(host.kind().name()), ..end.into() };
         let kernel_path = machine.kernel.path().to_owned();
         let missing_drivers = MissingDrivers::of(&machine.kernel);
+        let taken = caught(|| {
+            let mut attachments = attachments.iter_mut();
+            Ok(attachments.try_for_each(Attachment::take_effect).fails_as(EndReason::NetworkError)?)
+        });
+        if let Err(end) = taken {
+            return known(end);
+        }
         let (machine, terminal) = match caught(|| self.build(&host, machine)) {
             Ok(built) => built,
             Err(end) => return known(end),

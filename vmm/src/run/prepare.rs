@@ -17,12 +17,11 @@ use crate::config::size::{MemorySize, Scratch};
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
-use crate::host::helper_process::HelperProcess;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, listen_at};
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, Streams};
-use crate::network::{self, Network};
+use crate::network::{self, Attachment, Network};
 use crate::state::end::EndReason;
 use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
@@ -67,7 +66,7 @@ pub(super) struct Prepared {
     pub(super) exposed_ports: Vec<String>,
     pub(super) published: Vec<PublishedPort>,
     /// Of the network. They end with the machine, and with this.
-    pub(super) processes: Vec<HelperProcess>,
+    pub(super) attachments: Vec<Attachment>,
     /// Keeps the image in the local store while the machine runs.
     pub(super) image_in_use: Option<InUse>,
     /// Of `--vsock`; removed when this is dropped.
@@ -108,6 +107,7 @@ impl Preparation {
         let resolved = self.resolve()?;
         let kernel = open_kernel(&self.request, memory(&self.request, &host), &self.directories, &progress)?;
         let init = read_init(&self.request, &self.directories)?;
+        network::restore_left();
         self.assemble(resolved, kernel, &init, host?, &progress)
     }
 
@@ -134,7 +134,7 @@ impl Preparation {
         let request = &self.request;
         let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
         let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
-        let Network { devices: nets, guest: guest_network, published, processes } = network;
+        let Network { devices: nets, guest: guest_network, published, attachments } = network;
         let (vsock, socket_file) = vsock(request)?.unzip();
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
@@ -170,7 +170,7 @@ impl Preparation {
             supervisor,
             exposed_ports,
             published,
-            processes,
+            attachments,
             image_in_use,
             socket_file,
             host,
