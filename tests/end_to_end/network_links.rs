@@ -4,11 +4,14 @@
 use crate::life_cycle::status;
 use coracle_tests::{Case, TestDir, case, image};
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(Full, link_follows_the_peer_of_a_socket_network)]
+    vec![
+        case!(Full, link_follows_the_peer_of_a_socket_network),
+        case!(Full, two_machines_meet_on_a_socket_and_meet_again),
+    ]
 }
 
 /// Waits until the status shows this link.
@@ -54,4 +57,54 @@ fn link_follows_the_peer_of_a_socket_network() {
     links.dedup();
     assert!(links.ends_with(&[r#"["up"]"#, r#"["down"]"#, r#"["up"]"#].map(String::from)), "{links:?}");
     dir.verb("stop", &["-t", "0", "linked"]).finish().assert_status(0);
+}
+
+/// A cable between the two machines that connect to `listener`: what one sends reaches the other. Returns both ends.
+fn connect_both(listener: &UnixListener) -> [UnixStream; 2] {
+    let ends = [(); 2].map(|()| listener.accept().expect("both machines connect").0);
+    for (from, to) in [(0, 1), (1, 0)] {
+        let [mut from, mut to] =
+            [from, to].map(|end: usize| ends[end].try_clone().expect("a descriptor can be copied"));
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    }
+    ends
+}
+
+fn two_machines_meet_on_a_socket_and_meet_again() {
+    let dir = TestDir::new().keeping_machines();
+    let path = dir.file("cable");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let cable = std::thread::spawn(move || {
+        let ends = connect_both(&listener);
+        (listener, ends)
+    });
+    let image = image("busybox");
+    for (name, options, script) in [
+        ("server", "ip=10.5.0.1/24,ip=fd05::1/64", "echo page of the server > /tmp/page; httpd -f -h /tmp"),
+        ("client", "ip=10.5.0.2/24,ip=fd05::2/64,name=cable0", "sleep 10000"),
+    ] {
+        let network = format!("socket={},{options}", path.display());
+        let arguments = ["-d", "--name", name, "--network", &network, &image, "sh", "-c", script];
+        dir.verb("run", &arguments).finish().assert_status(0);
+    }
+    let (listener, ends) = cable.join().expect("both machines connect");
+    let get = |address: &str| {
+        // The server may not listen yet.
+        let script = format!("until wget -qO- http://{address}/page; do :; done; cat /sys/class/net/cable0/carrier");
+        let page = dir.verb("exec", &["client", "sh", "-c", &script]).finish();
+        page.assert_status(0).assert_stdout("page of the server\n1\n");
+    };
+    get("10.5.0.1");
+    get("[fd05::1]");
+    for end in &ends {
+        end.shutdown(std::net::Shutdown::Both).expect("it is connected");
+    }
+    drop(connect_both(&listener));
+    for name in ["server", "client"] {
+        wait_for_link(&dir, name, "up");
+    }
+    get("10.5.0.1");
+    for name in ["server", "client"] {
+        dir.verb("stop", &["-t", "0", name]).finish().assert_status(0);
+    }
 }

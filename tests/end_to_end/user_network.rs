@@ -358,10 +358,11 @@ fn killed_passt_takes_the_link_down_and_leaves_the_machine() {
 
 /// Gives the user 1000 a `/dev/kvm` and what else it may not read, and starts the rest of the words as this user.
 const AS_USER: &str = "\
-    mount -t tmpfs none /mnt
-    mknod /mnt/kvm c 10 232
-    chown 1000 /mnt/kvm
-    mount --bind /mnt/kvm /dev/kvm
+    mkdir -p \"$1/files/dev\"
+    mount -t tmpfs none \"$1/files/dev\"
+    mknod \"$1/files/dev/kvm\" c 10 232
+    chown 1000 \"$1/files/dev/kvm\"
+    mount --bind \"$1/files/dev/kvm\" /dev/kvm
     chmod -R a+rwX \"$1\"
     shift
     exec setpriv --reuid=1000 --regid=1000 --clear-groups \"$@\"";
