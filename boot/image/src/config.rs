@@ -39,13 +39,14 @@ pub struct ImageConfig {
 #[error("{0} of the image's configuration holds a NUL byte")]
 pub struct ConfigError(pub(crate) &'static str);
 
-/// The `config` object of the document. Every field may be absent or null.
+/// The `config` object of the document. Every field may be absent or null. A null in the place of a
+/// string is an empty one, as docker reads it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct ConfigObject {
     entrypoint: Option<Words>,
     cmd: Option<Words>,
-    env: Option<Vec<String>>,
+    env: Option<Vec<Option<String>>>,
     working_dir: Option<String>,
     user: Option<String>,
     stop_signal: Option<String>,
@@ -53,7 +54,7 @@ pub(crate) struct ConfigObject {
     exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
     shell: Option<Words>,
     healthcheck: Option<serde_json::Value>,
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// A list of words. One string is a list of one word, as docker reads it.
@@ -76,8 +77,8 @@ impl<'de> Deserialize<'de> for Words {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Words, A::Error> {
                 let mut words = Vec::new();
-                while let Some(word) = list.next_element()? {
-                    words.push(word);
+                while let Some(word) = list.next_element::<Option<String>>()? {
+                    words.push(word.unwrap_or_default());
                 }
                 Ok(Words(words))
             }
@@ -90,10 +91,11 @@ impl TryFrom<ConfigObject> for ImageConfig {
     type Error = ConfigError;
 
     fn try_from(object: ConfigObject) -> Result<Self, ConfigError> {
+        let labels = object.labels.unwrap_or_default().into_iter();
         let config = Self {
             entrypoint: object.entrypoint.map_or_else(Vec::new, |words| words.0),
             cmd: object.cmd.map_or_else(Vec::new, |words| words.0),
-            env: object.env.unwrap_or_default(),
+            env: object.env.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect(),
             working_dir: object.working_dir.unwrap_or_default(),
             user: object.user.unwrap_or_default(),
             stop_signal: object.stop_signal.filter(|signal| !signal.is_empty()),
@@ -101,7 +103,7 @@ impl TryFrom<ConfigObject> for ImageConfig {
             exposed_ports: object.exposed_ports.unwrap_or_default().into_keys().collect(),
             shell: object.shell.map_or_else(Vec::new, |words| words.0),
             healthcheck: object.healthcheck,
-            labels: object.labels.unwrap_or_default(),
+            labels: labels.map(|(name, value)| (name, value.unwrap_or_default())).collect(),
         };
         let lists =
             [("Entrypoint", &config.entrypoint), ("Cmd", &config.cmd), ("Env", &config.env), ("Shell", &config.shell)];
@@ -149,6 +151,13 @@ mod tests {
         assert_eq!(config.labels["k"], "v");
         assert_eq!(config.shell, ["/bin/bash", "-c"]);
         assert_eq!(config.healthcheck.unwrap()["Test"][1], "true");
+    }
+
+    #[test]
+    fn null_in_the_place_of_a_string_is_an_empty_one() {
+        let config = parse(r#"{"Cmd":["a",null],"Env":["A=b",null],"Labels":{"k":null}}"#).unwrap();
+        assert_eq!((config.cmd, config.env), (vec!["a".to_owned(), String::new()], vec!["A=b".into(), String::new()]));
+        assert_eq!(config.labels["k"], "");
     }
 
     #[test]

@@ -41,12 +41,15 @@ fn hosts(spec: &RunSpec) -> String {
     let mut hosts = String::from(LOCAL_HOSTS);
     if !spec.hostname.is_empty() {
         let addresses = || spec.interfaces.iter().flat_map(|interface| &interface.addresses).map(|own| own.address);
+        // docker adds the bare name to one with a domain.
+        let bare = spec.hostname.split_once('.').map_or("", |(bare, _)| bare);
+        let names = if bare.is_empty() { spec.hostname.clone() } else { format!("{} {bare}", spec.hostname) };
         let own = [addresses().find(IpAddr::is_ipv4), addresses().find(IpAddr::is_ipv6)];
         for address in own.iter().flatten() {
-            let _ = writeln!(hosts, "{address}\t{}", spec.hostname);
+            let _ = writeln!(hosts, "{address}\t{names}");
         }
         if own == [None; 2] {
-            let _ = writeln!(hosts, "127.0.1.1\t{}", spec.hostname);
+            let _ = writeln!(hosts, "127.0.1.1\t{names}");
         }
     }
     for Host { address, names } in &spec.extra_hosts {
@@ -103,8 +106,10 @@ mod tests {
 
     #[test]
     fn host_name_without_an_interface_resolves_to_loopback() {
-        let spec = RunSpec { hostname: "box".into(), ..RunSpec::default() };
-        assert!(hosts(&spec).ends_with("127.0.1.1\tbox\n"));
+        for (hostname, line) in [("box", "127.0.1.1\tbox\n"), ("", ""), ("a.b.c", "127.0.1.1\ta.b.c a\n")] {
+            let spec = RunSpec { hostname: hostname.into(), ..RunSpec::default() };
+            assert_eq!(hosts(&spec), [LOCAL_HOSTS, line].concat());
+        }
     }
 
     #[test]

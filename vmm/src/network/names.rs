@@ -82,18 +82,31 @@ mod tests {
         );
     }
 
+    /// A row: `--dns`, `--dns-search`, `--dns-option`; servers, search list and options of the result.
     #[test]
-    fn options_replace_what_the_networks_offer() {
-        assert_eq!(resolver(&Request::default(), offered()), offered());
-        let request = Request {
-            dns: vec!["1.1.1.1".parse().unwrap()],
-            dns_search: vec![".".parse().unwrap()],
-            dns_option: vec!["ndots:1".parse().unwrap()],
-            ..Request::default()
-        };
-        let expected =
-            Resolver { servers: vec!["1.1.1.1".parse().unwrap()], search: Vec::new(), options: vec!["ndots:1".into()] };
-        assert_eq!(resolver(&request, offered()), expected);
+    fn resolver_is_merged_by_field_as_in_docker() {
+        let servers = "10.0.0.53 fd00::53";
+        let table = [
+            (["", "", ""], [servers, "a.lan lan", "ndots:2 edns0 rotate"]),
+            (["1.1.1.1", "", ""], ["1.1.1.1", "a.lan lan", "ndots:2 edns0 rotate"]),
+            (["1.1.1.1 ::1", "", ""], ["1.1.1.1 ::1", "a.lan lan", "ndots:2 edns0 rotate"]),
+            (["", "b.lan c.lan", ""], [servers, "b.lan c.lan", "ndots:2 edns0 rotate"]),
+            (["", ".", ""], [servers, "", "ndots:2 edns0 rotate"]),
+            (["", "", "timeout:1"], [servers, "a.lan lan", "timeout:1"]),
+            (["1.1.1.1", ".", "timeout:1"], ["1.1.1.1", "", "timeout:1"]),
+        ];
+        for (options, expected) in table {
+            let [dns, dns_search, dns_option] = options.map(|text| text.split_whitespace());
+            let request = Request {
+                dns: dns.map(|text| text.parse().unwrap()).collect(),
+                dns_search: dns_search.map(|text| text.parse().unwrap()).collect(),
+                dns_option: dns_option.map(|text| text.parse().unwrap()).collect(),
+                ..Request::default()
+            };
+            let Resolver { servers, search, options: words } = resolver(&request, offered());
+            let servers: Vec<_> = servers.iter().map(IpAddr::to_string).collect();
+            assert_eq!([servers.join(" "), search.join(" "), words.join(" ")], expected, "{options:?}");
+        }
     }
 
     #[test]
