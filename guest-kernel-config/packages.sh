@@ -28,7 +28,7 @@ for purpose in "$@"; do
         # mke2fs formats the scratch disk of a run; passt is the network without privileges.
         run) names="e2fsprogs passt" ;;
         # Guest programs in C, limits and mounts around the binary, layers to count, a registry to pull from.
-        tests) names="gcc libc6-dev e2fsprogs passt util-linux gzip docker-registry skopeo" ;;
+        tests) names="gcc libc6-dev e2fsprogs passt util-linux gzip docker-registry skopeo openssl" ;;
         *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"

@@ -24,6 +24,7 @@ mod life_cycle;
 mod matrix;
 mod network_links;
 mod options;
+mod private_registries;
 mod progress;
 mod python_image;
 mod ready;
@@ -127,6 +128,7 @@ fn all() -> Vec<Case> {
         health::cases(),
         ready::cases(),
         result_document::cases(),
+        private_registries::cases(),
         progress::cases(),
     ];
     modules.into_iter().flatten().collect()

@@ -3,7 +3,7 @@
 
 use coracle_tests::{Case, Finished, TestDir, case, images};
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,28 @@ pub(crate) struct Registry {
     port: u16,
 }
 
+/// More of a registry's configuration.
+#[derive(Default)]
+pub(crate) struct Options<'a> {
+    /// After the address, in `http`.
+    pub(crate) http: &'a str,
+    pub(crate) more: &'a str,
+}
+
 impl Registry {
     pub(crate) fn start(dir: &TestDir) -> Registry {
+        Registry::start_with(dir, &Options::default())
+    }
+
+    pub(crate) fn start_with(dir: &TestDir, options: &Options<'_>) -> Registry {
         // The port may be taken in between; then the registry does not start, and the test says so.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let storage = dir.file("registry");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-            storage.display()
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'{}}}\n{}",
+            storage.display(),
+            options.http,
+            options.more,
         );
         let config = dir.write("registry.yml", config);
         let mut command = Command::new("docker-registry");
@@ -41,6 +55,14 @@ impl Registry {
             std::thread::sleep(Duration::from_millis(20));
         }
         registry
+    }
+
+    pub(crate) fn authority(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 
     pub(crate) fn name(&self, repository: &str) -> String {
