@@ -133,6 +133,29 @@ fn registry_with_a_private_ca_and_a_password_is_used() {
     client.environment.pop();
     client.verb("fourth", "pull", &[&name]).assert_status(125).assert_one_line_naming(&[&name, "certificate"]);
     client.verb("fourth", "pull", &["--tls-verify=false", &name]).assert_status(0);
+
+    // Another place, by a mirror and after one that does not answer.
+    let gone = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let conf = format!(
+        "[[registry]]\nprefix = 'registry.test/apps'\nlocation = 'no.such.host.test/apps'\n\
+         [[registry.mirror]]\nlocation = '{gone}/x'\n\
+         [[registry.mirror]]\nlocation = '{authority}/team'\ninsecure = true\n\
+         [[registry]]\nprefix = 'moved.test'\nlocation = '{authority}/team'\ninsecure = true\n\
+         [[registry]]\nlocation = 'blocked.test'\nblocked = true\n"
+    );
+    let conf = dir.write("registries.conf", conf).display().to_string();
+    client.environment.push(("CONTAINERS_REGISTRIES_CONF", conf.clone()));
+    client.verb("fifth", "pull", &["registry.test/apps/one:1"]).assert_status(0);
+    client.verb("fifth", "pull", &["moved.test/one:1"]).assert_status(0);
+    client.verb("fifth", "push", &["moved.test/one:1", "moved.test/two:1"]).assert_status(0);
+    client.verb("fifth", "pull", &["moved.test/two:1"]).assert_status(0);
+    let blocked = client.verb("fifth", "pull", &["blocked.test/one:1"]);
+    blocked.assert_status(125).assert_one_line_naming(&["blocked.test/one:1", &conf, "blocks"]);
+    fs::write(&conf, "[[registry]").expect("it is the test's own");
+    client
+        .verb("fifth", "pull", &["moved.test/one:1"])
+        .assert_status(125)
+        .assert_one_line_naming(&[&conf, "malformed"]);
 }
 
 /// A proxy that connects every host to `target`, and records what it is asked for.

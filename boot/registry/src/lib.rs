@@ -12,6 +12,7 @@ mod load;
 mod parallel;
 mod pull;
 mod push;
+mod registries_conf;
 mod save;
 mod store;
 
@@ -19,5 +20,6 @@ pub use client::{ClientError, Credentials, HttpError};
 pub use load::{LoadError, Loaded, load};
 pub use pull::{Pull, PullError, Pulled, pull};
 pub use push::{Push, PushError, Pushed, push};
+pub use registries_conf::{Registries, RegistriesError};
 pub use save::{SaveError, save};
 pub use store::{Checked, DescribeError, Description, Freed, InUse, Problem, Store, StoreError, StoredImage, Usage};

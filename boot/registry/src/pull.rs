@@ -4,6 +4,7 @@
 
 use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repository};
 use crate::parallel::{FIRST_PAUSE, MAX_FUTILE_ATTEMPTS, StartError, for_each, with_retries};
+use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{Claim, Partial, Store, StoreError};
 use oci_image::{ImageError, ImageName, Platform, Reference, References, check_platform, references};
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ pub struct Pull<'a> {
     /// Selects one of the images in an index.
     pub platform: &'a Platform,
     pub credentials: &'a Credentials,
+    pub registries: &'a Registries,
     /// Checks the registry's certificate, and rejects plain HTTP except on this host.
     pub verify: bool,
     /// Called with the bytes that are here and those of the whole image, by several threads.
@@ -52,6 +54,8 @@ pub struct PullError {
 enum Cause {
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -88,12 +92,27 @@ pub fn pull(request: &Pull<'_>) -> Result<Pulled, PullError> {
 }
 
 fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
-    let &Pull { name, store, platform, credentials, verify, progress } = request;
+    let &Pull { name, store, platform, credentials, registries, verify, progress } = request;
     store.create()?;
     let _in_use = store.in_use()?;
-    let repository = Repository::connect(name, credentials, verify)?;
+    let endpoints = registries.for_pull(name)?;
+    let (last, mirrors) = endpoints.split_last().expect("there is the name's own");
     let reference = name.digest().or(name.tag()).unwrap_or("latest");
-    let top = with_retries(|| repository.manifest(reference))?;
+    let reach = |endpoint, is_mirror: bool| {
+        let repository = Repository::connect(endpoint, credentials, verify)?;
+        let manifest = || repository.manifest(reference);
+        // What a mirror does not answer, the next one may.
+        let top = if is_mirror { manifest() } else { with_retries(manifest) }?;
+        Ok::<_, ClientError>((repository, top))
+    };
+    let of_mirror = mirrors.iter().find_map(|mirror| match reach(mirror, true) {
+        Ok(found) => Some(found),
+        Err(error) => {
+            log::debug!("mirror {}: {error}", mirror.registry);
+            None
+        }
+    });
+    let (repository, top) = of_mirror.map_or_else(|| reach(last, false), Ok)?;
     let blobs = image_of(&repository, store, platform, &top)?;
 
     let total = blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));

@@ -4,6 +4,7 @@
 
 use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Repository};
 use crate::parallel::{StartError, for_each, with_retries};
+use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{DescribeError, Store, StoreError, StoredImage};
 use oci_image::{Digest, ImageError, ImageName, Platform, Reference, References, references};
 use serde_json::Value;
@@ -20,6 +21,7 @@ pub struct Push<'a> {
     /// Of an index whose images are not all here, the one for this platform is pushed.
     pub platform: &'a Platform,
     pub credentials: &'a Credentials,
+    pub registries: &'a Registries,
     pub verify: bool,
     /// Called with the bytes of the blobs that are there and of all, by several threads.
     pub progress: &'a (dyn Fn(u64, u64) + Sync),
@@ -47,6 +49,8 @@ pub struct PushError {
 enum Cause {
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -90,7 +94,7 @@ pub fn push(request: &Push<'_>) -> Result<Pushed, PushError> {
 }
 
 fn try_push(request: &Push<'_>) -> Result<Pushed, Cause> {
-    let &Push { image, target, store, platform, credentials, verify, progress } = request;
+    let &Push { image, target, store, platform, credentials, registries, verify, progress } = request;
     let _in_use = store.in_use()?;
     let mut plan = Plan::default();
     if !plan.add(store, &image.reference, 0)? {
@@ -100,7 +104,10 @@ fn try_push(request: &Push<'_>) -> Result<Pushed, Cause> {
         plan.add(store, &Reference { digest: manifest, size }, 0)?;
     }
     let from = other_repository(store, image, target)?;
-    let repository = Repository::connect(target, credentials, verify)?.for_push(from.as_deref());
+    let endpoint = registries.for_push(target)?;
+    // Of a registry in another place the other repositories' names are not known.
+    let from = from.filter(|_| endpoint.repository == target.repository());
+    let repository = Repository::connect(&endpoint, credentials, verify)?.for_push(from.as_deref());
     let blobs: Vec<Reference> = plan.blobs.into_iter().map(|(digest, size)| Reference { digest, size }).collect();
     let total = blobs.iter().map(|blob| blob.size).sum();
     let (done, counts) = (AtomicU64::new(0), [const { AtomicUsize::new(0) }; 3]);

@@ -5,7 +5,7 @@
 mod server;
 
 use oci_image::{Digest, ImageName, Platform};
-use registry::{Credentials, Pull, PullError, Pulled, Store, pull};
+use registry::{Credentials, Pull, PullError, Pulled, Registries, Store, pull};
 use server::{Answer, Received, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,7 +54,15 @@ fn store() -> (tempfile::TempDir, Store) {
 fn pull_from(server: &Server, store: &Store, credentials: &Credentials) -> Result<Pulled, PullError> {
     let name = ImageName::parse(&format!("{}/x/y", server.authority())).unwrap();
     let platform = Platform::default();
-    pull(&Pull { name: &name, store, platform: &platform, credentials, verify: true, progress: None })
+    pull(&Pull {
+        name: &name,
+        store,
+        platform: &platform,
+        credentials,
+        registries: &Registries::default(),
+        verify: true,
+        progress: None,
+    })
 }
 
 /// Pulls into a new store, and returns the error and its causes in one line.

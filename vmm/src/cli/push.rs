@@ -5,13 +5,13 @@ use super::images::{find, parse_name};
 use super::machines::print;
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
-use crate::run::failure::{self, Failure};
+use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::progress::ProgressLine;
 use crate::run::stored_image;
 use crate::state::end::EndReason;
 use clap::{ArgAction, Args};
 use oci_image::ImageName;
-use registry::{Credentials, Push, Pushed};
+use registry::{Credentials, Push, Pushed, Registries};
 use serde_json::json;
 
 /// Push an image of the local store to a registry
@@ -74,6 +74,7 @@ fn try_push(arguments: &PushArguments) -> Result<(ImageName, Pushed), Failure> {
         store: &store,
         platform: &platform,
         credentials: &Credentials::from_environment(),
+        registries: &Registries::from_environment().fails_as(EndReason::ConfigError)?,
         verify: arguments.tls_verify,
         progress: &|done, total| progress.show(&what, Some((done, total))),
     });

@@ -9,7 +9,7 @@ use crate::config::request::Request;
 use crate::host::directories::Directories;
 use crate::state::end::EndReason;
 use oci_image::{ImageError, ImageName, ImageReference, Platform};
-use registry::{Credentials, InUse, Pull, Pulled, Store};
+use registry::{Credentials, InUse, Pull, Pulled, Registries, Store};
 
 /// Opens the store of this user.
 pub(crate) fn store(directories: &Directories) -> Result<Store, Failure> {
@@ -27,9 +27,17 @@ pub(crate) fn pull(
     let what = format!("pulling {}", name.short());
     let show = |done, total| progress.show(&what, Some((done, total)));
     let credentials = Credentials::from_environment();
-    registry::pull(&Pull { name, store, platform, credentials: &credentials, verify, progress: Some(&show) }).map_err(
-        |error| Failure::new(if error.is_host() { EndReason::HostError } else { EndReason::ImageError }, error),
-    )
+    let registries = Registries::from_environment().fails_as(EndReason::ConfigError)?;
+    registry::pull(&Pull {
+        name,
+        store,
+        platform,
+        credentials: &credentials,
+        registries: &registries,
+        verify,
+        progress: Some(&show),
+    })
+    .map_err(|error| Failure::new(if error.is_host() { EndReason::HostError } else { EndReason::ImageError }, error))
 }
 
 /// An image, and what keeps it in the store.

@@ -13,10 +13,11 @@ mod upload;
 pub use credentials::Credentials;
 pub use http::HttpError;
 
+use crate::registries_conf::Endpoint;
 use challenge::Challenge;
 use credentials::Login;
 use http::{Body, Http, Method, Request, Response, Url};
-use oci_image::{Digest, ImageName};
+use oci_image::Digest;
 use std::sync::Mutex;
 
 /// A manifest, an index or a configuration, in bytes.
@@ -76,32 +77,33 @@ pub(crate) struct Manifest {
 }
 
 impl Repository {
-    /// Finds out how the registry of `name` is reached. With `verify` false a certificate is not
-    /// checked, and plain HTTP is accepted; a registry on this host may always use that.
-    pub(crate) fn connect(name: &ImageName, credentials: &Credentials, verify: bool) -> Result<Self, ClientError> {
-        let registry = name.registry().to_owned();
-        let host = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { name.registry() };
+    /// Finds out how a registry is reached. With `verify` false a certificate is not checked, and plain
+    /// HTTP is accepted; a registry on this host may always use that.
+    pub(crate) fn connect(endpoint: &Endpoint, credentials: &Credentials, verify: bool) -> Result<Self, ClientError> {
+        let verify = verify && !endpoint.insecure;
+        let Endpoint { registry, repository, .. } = endpoint.clone();
+        let host = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { &endpoint.registry };
         let https = Url::parse(&format!("https://{host}/"))?;
         let http = Http::new(&https, verify);
         let login = credentials
-            .find(&registry, name.repository())
+            .find(&registry, &repository)
             .map_err(|source| ClientError::Credentials { registry: registry.clone(), source })?;
-        let mut repository = Self {
+        let mut connected = Self {
             http,
             base: https.clone(),
             registry,
-            repository: name.repository().to_owned(),
+            repository,
             login,
             push_scopes: Vec::new(),
             authorization: Mutex::new(None),
         };
         if !verify || https.is_loopback() {
-            let reached = repository.http.send(&Request::get(https.join("/v2/")?));
+            let reached = connected.http.send(&Request::get(https.join("/v2/")?));
             if reached.is_err_and(|error| error.is_no_tls()) {
-                repository.base = Url::parse(&format!("http://{host}/"))?;
+                connected.base = Url::parse(&format!("http://{host}/"))?;
             }
         }
-        Ok(repository)
+        Ok(connected)
     }
 
     /// Returns the manifest or index with this tag or digest.
