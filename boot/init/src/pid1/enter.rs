@@ -2,11 +2,10 @@
 //! The workload's process from fork to `execve`: its root, its mounts, its user. It runs in the
 //! workload's namespaces.
 
-use super::child::{become_user, connect_streams, execute_command, find_user, string_array};
 use super::etc::EtcFiles;
 use super::failure::{Failure, Step};
 use super::files::make_directories;
-use super::launch::{Channel, ChildPipes};
+use super::launch::{Channel, ChildPipes, become_user, connect_streams, execute_command, find_user, string_array};
 use super::{mounts, root};
 use crate::freestanding::system_call::{StringArray, execute_descriptor, unshare_cgroup_namespace};
 use crate::tini;

@@ -4,31 +4,49 @@
 //! user space that does not answer for example. PID 1 therefore never waits for the child without a
 //! deadline.
 //!
+//! The child finds its user, connects its streams, drops to the user, and executes the program, in
+//! steps that are the same for every process.
+//!
 //! A Unix socket carries the outcome from the child to PID 1: a failure, or, once the program is
 //! executed, the end of the stream, because `execve` closes the child's end. The master of a
 //! terminal, which can only be opened inside the workload's `/dev/pts`, is passed over it as a
 //! descriptor.
 
 use super::failure::{Failure, Step};
-use crate::freestanding::system_call::{close_all_but, fork, milliseconds_since_boot, send_signal};
+use super::files::read_image_file;
+use crate::freestanding::replace_standard_descriptors;
+use crate::freestanding::system_call::{
+    StringArray, close_all_but, execute, fork, milliseconds_since_boot, send_signal,
+};
+use alloc::ffi::CString;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
+use guest_init::defaults::{MAX_OPEN_FILES, OPEN_FILES};
+use guest_init::executable;
+use guest_init::user::{self, Identity};
 use guest_protocol::exec::ExecReport;
 use guest_protocol::protocol::{FailureKind, FrameReader, MAX_TO_HOST, encode};
+use guest_protocol::run_spec::WindowSize;
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::fs::{Mode, OFlags, fchown, fcntl_setfl, open};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit, umask};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
+/// Bound for `/etc/passwd` and `/etc/group`: some 50,000 lines.
+const MAX_USER_FILE_SIZE: usize = 4 << 20;
 const STEP: &str = "start process";
 /// A failure, encoded.
 const MESSAGE_BUF_SIZE: usize = 8 << 10;
@@ -211,4 +229,107 @@ fn decode(frame: &[u8]) -> Failure {
         }
         _ => Failure::setup(STEP, "socket", Errno::PROTO),
     }
+}
+
+/// Resolves `specification` in the files of this root.
+pub(super) fn find_user(specification: &str) -> Result<Identity, Failure> {
+    const STEP: &str = "find user";
+    let read = |path| match read_image_file(path, MAX_USER_FILE_SIZE) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
+        // Ids need no file, so that root can enter and repair it.
+        Err(_) if !user::has_name(specification) => Ok(Vec::new()),
+        Err(Errno::INVAL) => Err(Failure::configuration(STEP, format!("{path}: not a regular file"))),
+        Err(Errno::FBIG) => Err(Failure::configuration(STEP, format!("{path}: larger than 4 MiB"))),
+        outcome => outcome.map_err(|errno| Failure::configuration(STEP, path).with_errno(errno)),
+    };
+    Ok(user::resolve(specification, &read("/etc/passwd")?, &read("/etc/group")?)?)
+}
+
+pub(super) fn string_array(strings: &[String]) -> Result<StringArray, Failure> {
+    let strings: Result<Vec<CString>, _> = strings.iter().map(|string| CString::new(string.as_bytes())).collect();
+    let zero_byte = |_| Failure::configuration("execute", "an argument or a variable contains a zero byte");
+    strings.map(StringArray::new).map_err(zero_byte)
+}
+
+/// Replaces descriptors 0 to 2 by the pipes or by a new terminal, which is also passed to PID 1.
+/// They are owned by the user, who can so open `/dev/stdout`. A `controlling` terminal becomes that
+/// of the session.
+pub(super) fn connect_streams(
+    terminal: Option<WindowSize>,
+    controlling: bool,
+    user: u32,
+    channel: &Channel,
+    pipes: &ChildPipes,
+) -> Result<(), Failure> {
+    const STEP: &str = "connect streams";
+    if let Some(size) = terminal {
+        let (master, slave) = open_terminal(size).step(STEP, "terminal")?;
+        change_owner(&slave, user).step(STEP, "terminal")?;
+        channel.send_terminal(&master).step(STEP, "terminal")?;
+        if controlling {
+            rustix::process::ioctl_tiocsctty(&slave).step(STEP, "terminal")?;
+        }
+        return replace_standard_descriptors(&slave, &slave, &slave).step(STEP, "terminal");
+    }
+    let ChildPipes { stdin, stdout, stderr } = pipes;
+    for pipe in [stdin, stdout, stderr].into_iter().flatten() {
+        change_owner(pipe, user).step(STEP, "pipe")?;
+    }
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/dev/null")?;
+    let [stdin, stdout, stderr] = [stdin, stdout, stderr].map(|pipe| pipe.as_ref().unwrap_or(&null));
+    replace_standard_descriptors(stdin, stdout, stderr).step(STEP, "pipe")
+}
+
+fn change_owner(stream: &OwnedFd, user: u32) -> Result<(), Errno> {
+    if user == 0 { Ok(()) } else { fchown(stream, Some(Uid::from_raw(user)), None) }
+}
+
+/// A new pseudo-terminal of this `/dev/pts`: master and slave.
+fn open_terminal(size: WindowSize) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let master = open("/dev/pts/ptmx", flags, Mode::empty())?;
+    unlockpt(&master)?;
+    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    tcsetwinsize(&master, winsize(size))?;
+    Ok((master, slave))
+}
+
+/// The kernel's form of `size`.
+pub(super) fn winsize(size: WindowSize) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Sets limits and umask, and drops to the user with its groups. Root keeps all capabilities.
+pub(super) fn become_user(identity: &Identity) -> Result<(), Failure> {
+    const STEP: &str = "become user";
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
+    setrlimit(Resource::Nofile, files).step(STEP, "limit of open files")?;
+    // The kernel's default is a function of memory. As in a container, only memory itself and the
+    // control group bound them.
+    let unlimited = || Rlimit { current: None, maximum: None };
+    setrlimit(Resource::Nproc, unlimited()).step(STEP, "limit of processes")?;
+    setrlimit(Resource::Sigpending, unlimited()).step(STEP, "limit of pending signals")?;
+    umask(Mode::from_raw_mode(0o022));
+    let groups: Vec<Gid> = identity.groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    set_thread_groups(&groups).step(STEP, "groups")?;
+    if identity.group != 0 {
+        set_thread_gid(Gid::from_raw(identity.group)).step(STEP, "group")?;
+    }
+    if identity.user != 0 {
+        set_thread_uid(Uid::from_raw(identity.user)).step(STEP, "user")?;
+    }
+    Ok(())
+}
+
+/// Executes `command`, looked up in `path`. Returns only if that fails.
+pub(super) fn execute_command(
+    command: &str,
+    path: &str,
+    arguments: &StringArray,
+    environment: &StringArray,
+) -> Result<Infallible, Failure> {
+    Ok(executable::find(command, path, |file| {
+        let file = CString::new(file).map_err(|_| Errno::NOENT.raw_os_error())?;
+        Err(execute(&file, arguments, environment).raw_os_error())
+    })?)
 }

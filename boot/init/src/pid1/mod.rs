@@ -3,9 +3,7 @@
 //! be reached, one line on the kernel's console. The machine then ends: by the host's power cut, or
 //! by a reset.
 
-mod child;
 mod console_ports;
-mod control;
 mod enter;
 mod etc;
 mod exec;
@@ -23,11 +21,11 @@ mod workload;
 
 use crate::freestanding::{Line, reset};
 use console_ports::ConsolePorts;
-use control::Control;
 use core::convert::Infallible;
 use failure::Failure;
 use guest_protocol::protocol::{ToHost, VERSION};
 use guest_protocol::run_spec::RunSpec;
+use relay::Control;
 use rustix::fd::OwnedFd;
 
 /// Serves the host until it cuts the power, or resets the machine if there is no host.

@@ -3,9 +3,9 @@
 //! service manager. Part of the event loop (`relay.rs`), which waits no longer than
 //! [`Probes::due`].
 
-use super::control::Control;
 use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
+use super::relay::Control;
 use crate::freestanding::system_call::milliseconds_since_boot;
 use alloc::borrow::ToOwned;
 use alloc::format;

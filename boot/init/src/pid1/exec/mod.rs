@@ -3,11 +3,10 @@
 //! 1's event loop (`relay.rs`), which passes requests and events to them.
 
 mod process;
-mod start;
 
-use super::control::Control;
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file};
+use super::relay::Control;
 use alloc::format;
 use alloc::vec::Vec;
 use guest_init::memory_events;
@@ -73,7 +72,6 @@ impl Execs {
 
     /// Forks a process for `owner`. Whether it was executed is reported later.
     pub(crate) fn start(&mut self, owner: Owner, spec: &ExecSpec, context: &ExecContext<'_>) -> Result<(), Failure> {
-        let workload = context.workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
         // The host keeps numbers and limit. Processes that were killed and cannot die count as
         // well.
         let is_full = self.list.len() >= MAX_PROCESSES + MAX_OWN_PROCESSES;
@@ -86,10 +84,9 @@ impl Execs {
             self.cgroup = Some(openat(CWD, CGROUP, flags, Mode::empty()).step(STEP, CGROUP)?);
         }
         let oom_kills = self.oom_kills();
-        let (pid, pidfd, launch) = start::start(spec, context.spec, workload, self.cgroup.as_ref().map(AsFd::as_fd))?;
         self.last_serial += 1;
         let token = Self::FIRST_TOKEN + (self.last_serial << TOKEN_BITS);
-        let process = Process::new(pid, pidfd, launch, spec, token, context.epoll).step(STEP, "event loop")?;
+        let process = Process::start(spec, context, self.cgroup.as_ref().map(AsFd::as_fd), token)?;
         self.list.push(Exec { owner: Some(owner), serial: self.last_serial, process, oom_kills });
         Ok(())
     }

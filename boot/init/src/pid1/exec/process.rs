@@ -1,27 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One process beside the workload, and its streams. Output is read only as far as the host has
-//! granted credit for it, and input is kept only as far as the host was granted credit, so a
-//! process cannot fill PID 1's memory or stop anything but itself.
+//! One process beside the workload: its start, its streams, its end.
+//!
+//! It runs in the workload's namespaces, in a control group next to its own, by the same rules for
+//! user, working directory, environment and `PATH`. A process can only be born in a PID namespace,
+//! so PID 1 joins the workload's for its children during the fork, and then returns to its own. The
+//! child joins the other namespaces itself. Entering the mount namespace leads to its root, the one
+//! that was moved over the initramfs.
+//!
+//! Output is read only as far as the host has granted credit for it, and input is kept only as far
+//! as the host was granted credit, so a process cannot fill PID 1's memory or stop anything but
+//! itself.
 //!
 //! Its end is the end of that one process. What its pipes hold then is still sent; descendants that
 //! write later get `EPIPE`.
 
-use super::super::child::winsize;
-use super::super::launch::{Launch, Pipes, Streams};
+use super::super::failure::{Failure, Step};
+use super::super::launch::{
+    Channel, ChildPipes, Launch, Pipes, Streams, become_user, connect_streams, execute_command, find_user, launch,
+    make_pipes, string_array, winsize,
+};
 use super::super::streams::{END_OF_FILE, PolledFd};
+use super::{ExecContext, STEP};
 use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
+use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::convert::Infallible;
+use guest_init::{environment, executable};
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, OUTPUT_OVERHEAD, OUTPUT_WINDOW, output_cost};
 use guest_protocol::protocol::WorkloadEnd;
-use guest_protocol::run_spec::WindowSize;
+use guest_protocol::run_spec::{RunSpec, WindowSize};
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, chdir, getpid, pidfd_open, setsid, waitpid};
 use rustix::termios::tcsetwinsize;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+/// A client, a health check or a probe waits for this.
+const START_TIMEOUT_MS: u64 = 30_000;
 /// Bytes per `Output` message.
 const OUTPUT_BUF_SIZE: usize = 16 << 10;
 const SIGHUP: u8 = 1;
@@ -64,8 +82,20 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Adds a forked process to the event loop. Its tokens are `token` with the low bits set.
-    pub(super) fn new(
+    /// Forks the process of `spec`, in the control group `cgroup`, and adds it to the event loop. Its tokens are `token` with
+    /// the low bits set.
+    pub(super) fn start(
+        spec: &ExecSpec,
+        context: &ExecContext<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+        token: u64,
+    ) -> Result<Self, Failure> {
+        let workload = context.workload.ok_or_else(|| Failure::configuration(STEP, "the workload has ended"))?;
+        let (pid, pidfd, launch) = fork(spec, context.spec, workload, cgroup)?;
+        Self::new(pid, pidfd, launch, spec, token, context.epoll).step(STEP, "event loop")
+    }
+
+    fn new(
         pid: Pid,
         pidfd: OwnedFd,
         launch: Launch,
@@ -312,4 +342,57 @@ fn read_output(
         }
     }
     Ok(())
+}
+
+/// Forks the process of `spec` beside the workload whose pidfd is `workload` and which runs as
+/// `defaults`.
+fn fork(
+    spec: &ExecSpec,
+    defaults: &RunSpec,
+    workload: BorrowedFd<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<(Pid, OwnedFd, Launch), Failure> {
+    let has_pipes = spec.terminal.is_none() && !spec.detached;
+    let pipes = if has_pipes { Some(make_pipes(spec.stdin)?) } else { None };
+
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).step(STEP, "PID 1")?;
+    let fork_into = |process| move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID);
+    // The first process of a namespace that is ending lets no other in.
+    fork_into(workload).map_err(|errno| Failure::configuration(STEP, "the workload has ended").with_errno(errno))?;
+    let child = launch(0, cgroup, pipes, &[workload], START_TIMEOUT_MS, |channel, pipes| {
+        enter(spec, defaults, workload, channel, pipes)
+    });
+    fork_into(own.as_fd()).step(STEP, "PID 1")?;
+    child
+}
+
+/// Becomes the process of `spec`. Returns only if a step fails.
+fn enter(
+    spec: &ExecSpec,
+    defaults: &RunSpec,
+    workload: BorrowedFd<'_>,
+    channel: &Channel,
+    pipes: &ChildPipes,
+) -> Result<Infallible, Failure> {
+    let namespaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    move_into_thread_name_spaces(workload, namespaces).step(STEP, "namespaces of the workload")?;
+    // A kernel without control groups has no such namespace.
+    let _ = move_into_thread_name_spaces(workload, ThreadNameSpaceType::CONTROL_GROUP);
+    let identity = find_user(if spec.user.is_empty() { &defaults.user } else { &spec.user })?;
+    let directory = [&spec.working_directory, &defaults.working_directory].into_iter().find(|path| !path.is_empty());
+    let directory = format!("/{}", directory.map_or("", |path| path.trim_start_matches('/')));
+    chdir(&*directory)
+        .map_err(|errno| Failure::configuration("enter working directory", directory).with_errno(errno))?;
+    let variables = environment::overlaid(&defaults.environment, &spec.environment);
+    let path = environment::value(&variables, "PATH").unwrap_or(executable::DEFAULT_PATH);
+    let complete = environment::complete(&variables, &identity.home, spec.terminal.is_some());
+    let (arguments, environment) = (string_array(&spec.arguments)?, string_array(&complete)?);
+
+    setsid().step("start session", "new session")?;
+    connect_streams(spec.terminal, true, identity.user, channel, pipes)?;
+    become_user(&identity)?;
+    let command = spec.arguments.first().map_or("", |command| &**command);
+    execute_command(command, path, &arguments, &environment)
 }
