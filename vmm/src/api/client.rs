@@ -2,7 +2,7 @@
 //! A client of one machine's control socket, used by the verbs. Calls wait; those that the server
 //! answers at once have a timeout.
 
-use super::held_commands::HOLD_LIMIT;
+use super::control_socket::HOLD_LIMIT;
 use super::server;
 use crate::host::signals::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -3,7 +3,6 @@
 //! what concerns the machine on. Used by `main`'s event loop, and once more after the end of the
 //! machine.
 
-use super::held_commands::{HOLD_LIMIT, HeldCommands, MAX_HELD};
 use super::log_streams::LogStreams;
 use super::server::{Channel, ClientEvent, ClientId, Command, LogsQuery, Query, Response, Server};
 use crate::config::rfc3339;
@@ -18,6 +17,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+/// How long a command waits for the workload. PID 1 gives the start of the workload as long.
+pub(crate) const HOLD_LIMIT: Duration = Duration::from_secs(120);
+/// Commands at one time, so that half of the clients can do something else.
+const MAX_HELD: usize = 16;
 /// Between two lines of a stream of statistics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long clients may take for the rest of the output after the end of the machine.
@@ -271,6 +274,51 @@ impl ControlSocket {
             }
         }
         self.forget_gone(&served.events);
+    }
+}
+
+/// Commands that came before the workload runs and wait for it, bounded in number and in time. A request has a bounded size,
+/// and its client is not read meanwhile.
+#[derive(Debug, Default)]
+struct HeldCommands(Vec<Held>);
+
+#[derive(Debug)]
+struct Held {
+    client: ClientId,
+    command: Command,
+    deadline: Instant,
+}
+
+impl HeldCommands {
+    /// Adds the command of `client`. Returns false if there are [`MAX_HELD`].
+    #[must_use]
+    fn add(&mut self, client: ClientId, command: Command, now: Instant) -> bool {
+        let has_room = self.0.len() < MAX_HELD;
+        if has_room {
+            self.0.push(Held { client, command, deadline: now + HOLD_LIMIT });
+        }
+        has_room
+    }
+
+    /// The client is gone.
+    fn remove(&mut self, client: ClientId) {
+        self.0.retain(|held| held.client != client);
+    }
+
+    /// Takes those that are `wanted`, in the order in which they came.
+    fn take(&mut self, mut wanted: impl FnMut(&Command) -> bool) -> Vec<(ClientId, Command)> {
+        let taken = self.0.extract_if(.., |held| wanted(&held.command));
+        taken.map(|held| (held.client, held.command)).collect()
+    }
+
+    /// Takes the clients whose time is over at `now`.
+    fn take_expired(&mut self, now: Instant) -> Vec<ClientId> {
+        self.0.extract_if(.., |held| held.deadline <= now).map(|held| held.client).collect()
+    }
+
+    /// From `now` until the time of one is over.
+    fn until_next(&self, now: Instant) -> Option<Duration> {
+        Some(self.0.iter().map(|held| held.deadline).min()?.saturating_duration_since(now))
     }
 }
 

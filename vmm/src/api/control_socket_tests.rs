@@ -229,3 +229,16 @@ fn logs_of_a_foreground_run_are_rejected() {
     let text = response(client);
     assert!(text.starts_with("HTTP/1.1 409 ") && text.contains("without -d"), "{text}");
 }
+
+#[test]
+fn held_command_expires_at_its_own_limit() {
+    let (start, mut held) = (Instant::now(), HeldCommands::default());
+    let clients = [0, 1].map(Server::client_id);
+    assert!(held.add(clients[0], Command::Pause, start));
+    assert!(held.add(clients[1], Command::Pause, start + Duration::from_secs(9)));
+    assert_eq!(held.until_next(start), Some(HOLD_LIMIT));
+    assert_eq!(held.take_expired(start + HOLD_LIMIT), clients[..1]);
+    assert_eq!(held.take_expired(start + HOLD_LIMIT), []);
+    held.remove(clients[1]);
+    assert_eq!(held.until_next(start), None);
+}

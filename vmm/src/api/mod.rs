@@ -5,7 +5,6 @@ pub(crate) mod client;
 pub(crate) mod control_socket;
 pub(crate) mod detach_keys;
 pub(crate) mod frame;
-pub(crate) mod held_commands;
 mod log_frames;
 mod log_streams;
 pub(crate) mod outbox;

@@ -3,7 +3,7 @@
 //! interrupt, an event for each queue, a transport on the bus. All descriptors that the device
 //! needs are made here, before the machine starts. Runs on `main`.
 
-use super::slots::Slots;
+use boot::{MmioDevice, layout};
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::EventLoopHandle;
 use devices::interrupt::Interrupt;
@@ -11,9 +11,10 @@ use devices::virtio::VirtioDevice;
 use devices::virtio::mmio::{MIN_WINDOW, MmioTransport, QUEUE_NOTIFY};
 use kvm::{KvmVm, VmError};
 use std::sync::Arc;
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
-const _: () = assert!(boot::layout::VIRTIO_MMIO_WINDOW >= MIN_WINDOW);
+const _: () = assert!(layout::VIRTIO_MMIO_WINDOW >= MIN_WINDOW);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttachError {
@@ -54,12 +55,57 @@ impl AttachContext<'_> {
         }
         let (memory, interrupt) = (self.vm.memory().clone(), Interrupt::new(line));
         let transport = Arc::new(MmioTransport::new(device, memory, interrupt, queue_events, event_loops));
-        self.mmio.insert(slot.window.0, boot::layout::VIRTIO_MMIO_WINDOW, Arc::clone(&transport) as _)?;
+        self.mmio.insert(slot.window.0, layout::VIRTIO_MMIO_WINDOW, Arc::clone(&transport) as _)?;
         self.transports.push(transport);
         Ok(())
     }
 }
 
+/// Assigns places in order. Disks appear in the guest in this order, as `vda`, `vdb`, ...
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    taken: Vec<MmioDevice>,
+}
+
+impl Slots {
+    /// The next place; `None` if no interrupt line is left.
+    pub(super) fn next_slot(&mut self) -> Option<MmioDevice> {
+        let number = self.taken.len() as u32;
+        let line = layout::FIRST_VIRTIO_IRQ + number;
+        if line > layout::LAST_VIRTIO_IRQ {
+            return None;
+        }
+        let window = layout::VIRTIO_MMIO_BASE.0 + u64::from(number) * layout::VIRTIO_MMIO_WINDOW;
+        let slot = MmioDevice { window: GuestAddress(window), line };
+        self.taken.push(slot);
+        Some(slot)
+    }
+
+    /// The assigned places, in order.
+    pub(super) fn taken(&self) -> &[MmioDevice] {
+        &self.taken
+    }
+}
+
 fn event() -> Result<EventFd, AttachError> {
     EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(AttachError::Event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn slots_are_distinct_and_end_with_the_interrupt_lines() {
+        let mut slots = Slots::default();
+        let places: Vec<MmioDevice> = std::iter::from_fn(|| slots.next_slot()).collect();
+        let windows: HashSet<u64> = places.iter().map(|slot| slot.window.0).collect();
+        let lines: HashSet<u32> = places.iter().map(|slot| slot.line).collect();
+        assert_eq!(windows.len(), places.len());
+        assert_eq!(lines.len(), places.len());
+        assert_eq!(places.len() as u32, layout::LAST_VIRTIO_IRQ - layout::FIRST_VIRTIO_IRQ + 1);
+        assert_eq!(slots.next_slot(), None);
+        assert_eq!(slots.taken(), places);
+    }
 }

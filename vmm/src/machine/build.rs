@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Builds a machine: the list of steps. Runs on `main`; no guest code runs before [`Machine::run`].
 
-use super::attach::{AttachContext, AttachError};
-use super::buses::Buses;
+use super::attach::{AttachContext, AttachError, Slots};
 use super::command_line;
 use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
 use super::rates::Rates;
-use super::slots::Slots;
+use super::threads::Buses;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;

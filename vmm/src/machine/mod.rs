@@ -3,7 +3,6 @@
 
 mod attach;
 mod build;
-mod buses;
 mod command_line;
 mod config;
 mod console_log;
@@ -11,7 +10,6 @@ mod monitor;
 mod ports;
 mod rates;
 mod run;
-mod slots;
 pub(crate) mod supervisor;
 mod threads;
 

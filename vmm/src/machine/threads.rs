@@ -2,9 +2,9 @@
 //! The vCPU threads: started together, stopped together. `main` owns this; each thread `vcpu-N`
 //! runs one [`Vcpu`].
 
-use super::buses::Buses;
+use devices::bus::{Action, Bus};
 use kvm::software::CompletionCounts;
-use kvm::{ExitReason, RunControl, Vcpu};
+use kvm::{ExitReason, IoBus, RunControl, Vcpu};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,6 +15,41 @@ use vmm_sys_util::eventfd::EventFd;
 /// For a stop or a pause of all vCPUs. A vCPU leaves the guest at once, unless it activates or
 /// resets a device whose event loop hangs.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The machine's two buses, which vCPU threads access without a lock.
+#[derive(Debug)]
+pub(super) struct Buses {
+    pub(super) ports: Bus,
+    pub(super) mmio: Bus,
+}
+
+impl IoBus for Buses {
+    fn port_read(&self, port: u16, data: &mut [u8]) {
+        self.ports.read(u64::from(port), data);
+    }
+
+    fn port_write(&self, port: u16, data: &[u8]) -> Option<ExitReason> {
+        exit_reason(self.ports.write(u64::from(port), data))
+    }
+
+    fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        self.mmio.read(address, data);
+    }
+
+    fn mmio_write(&self, address: u64, data: &[u8]) -> Option<ExitReason> {
+        exit_reason(self.mmio.write(address, data))
+    }
+}
+
+fn exit_reason(action: Action) -> Option<ExitReason> {
+    match action {
+        Action::None => None,
+        Action::Reset => Some(ExitReason::Reset),
+        Action::Poweroff => Some(ExitReason::Poweroff),
+        Action::ExitStatus(status) => Some(ExitReason::ExitStatus(status)),
+        Action::HostError(line) => Some(ExitReason::HostError(line)),
+    }
+}
 
 /// What the vCPU threads leave behind.
 #[derive(Debug, Default)]

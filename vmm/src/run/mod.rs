@@ -12,7 +12,6 @@ mod report;
 pub(crate) mod resolve;
 mod run_spec;
 pub(crate) mod stored_image;
-mod streams;
 mod workload;
 
 use crate::config::environment::{self, EnvVar};
@@ -38,7 +37,7 @@ use early_clients::EarlyClients;
 use failure::{FailsAs as _, Failure};
 use kvm::{KvmHost, Profile};
 use modules::MissingDrivers;
-use prepare::{Preparation, Prepared};
+use prepare::{Preparation, Prepared, WorkloadStreams};
 use report::{Outcome, Recorder, Report, file_error};
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
@@ -46,7 +45,6 @@ use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use streams::WorkloadStreams;
 
 /// A detached process's own messages, from the moment on at which its workload runs.
 const OWN_LOG: &str = "coracle.log";

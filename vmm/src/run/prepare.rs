@@ -13,16 +13,17 @@ use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
-use crate::config::size::{MemorySize, Scratch};
+use crate::config::size::{LogSize, MemorySize, Scratch};
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, listen_at};
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
-use crate::machine::{ConsoleLog, MachineConfig, Streams};
+use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::network::{self, Attachment, Network};
 use crate::state::end::EndReason;
+use crate::state::logs::{LogNotifier, StreamLog};
 use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
@@ -34,7 +35,8 @@ use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
 use registry::InUse;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Error, PipeWriter, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,4 +272,51 @@ fn vsock(request: &Request) -> Result<Option<(VsockConfig, SocketFile)>, Failure
     let socket = listen_at(&vsock.path).map_err(VsockError).fails_as(EndReason::ConfigError)?;
     let ListeningSocket { listener, directory, name, file } = socket;
     Ok(Some((VsockConfig { guest_cid: vsock.cid, sockets: HostSockets { listener, directory, name } }, file)))
+}
+
+/// The workload's streams: those of this process or, of a detached machine, its logs and an input that attached clients write to.
+/// Opened by `main`.
+#[derive(Debug)]
+pub(super) struct WorkloadStreams {
+    pub(super) streams: Streams,
+    /// Attached clients' input, open as long as the machine runs.
+    pub(super) input: Option<PipeWriter>,
+    /// Notified when the logs grow.
+    pub(super) log_notifier: Option<Arc<LogNotifier>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("cannot duplicate a standard stream")]
+    Duplicate(#[source] Error),
+    #[error("cannot make the logs of a detached machine")]
+    Logs(#[source] Error),
+}
+
+impl WorkloadStreams {
+    /// The standard streams of this process; its input only if the workload is interactive.
+    pub(super) fn inherit(interactive: bool) -> Result<Self, Failure> {
+        let duplicate = |stream: BorrowedFd<'_>| -> Result<OwnedFd, Failure> {
+            stream.try_clone_to_owned().map_err(StreamError::Duplicate).fails_as(EndReason::HostError)
+        };
+        let streams = Streams {
+            input: if interactive { Some(duplicate(std::io::stdin().as_fd())?) } else { None },
+            output: Some(StreamOutput::Descriptor(duplicate(std::io::stdout().as_fd())?)),
+            error: Some(StreamOutput::Descriptor(duplicate(std::io::stderr().as_fd())?)),
+        };
+        Ok(Self { streams, input: None, log_notifier: None })
+    }
+
+    /// Logs in the run directory `entry`, each of at most `size`.
+    pub(super) fn log(entry: &Path, size: Option<LogSize>, interactive: bool) -> Result<Self, Failure> {
+        let open = || -> Result<Self, Error> {
+            let log_notifier = Arc::new(LogNotifier::new()?);
+            let [output, error] = StreamLog::create(entry, size.unwrap_or_default().bytes(), &log_notifier)?
+                .map(|log| Some(StreamOutput::Log(log)));
+            let (reader, input) = if interactive { Some(std::io::pipe()?).unzip() } else { (None, None) };
+            let streams = Streams { input: reader.map(Into::into), output, error };
+            Ok(Self { streams, input, log_notifier: Some(log_notifier) })
+        };
+        open().map_err(StreamError::Logs).fails_as(EndReason::HostError)
+    }
 }

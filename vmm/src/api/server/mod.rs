@@ -15,24 +15,31 @@
 mod connection;
 mod logs_query;
 mod route;
-mod socket;
 
 pub(crate) use connection::{Channel, Response};
 pub(crate) use logs_query::LogsQuery;
 pub(crate) use route::{Command, Exec, Kill, Query, Stop};
-pub(crate) use socket::connect;
 
 use super::frame::ClientFrame;
 use super::outbox::OutboxFull;
 use connection::{Connection, Received};
 use route::Operation;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::net::sockopt::socket_peercred;
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Result, Write as _};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+/// In an entry of the run directory.
+const SOCKET_FILE: &str = "control.sock";
+/// For this user only, like the directory of the entry.
+const SOCKET_MODE: u32 = 0o600;
 
 pub(crate) const MAX_CLIENTS: usize = 32;
 /// Connections accepted or rejected in one turn, so that the rest of the loop gets its turn.
@@ -97,7 +104,7 @@ impl Server {
             pipelined: Vec::new(),
             accept_paused_until: None,
         };
-        server.add_listener(socket::listen(entry)?)?;
+        server.add_listener(listen(entry)?)?;
         Ok(server)
     }
 
@@ -208,7 +215,7 @@ impl Server {
                     return;
                 }
             };
-            if stream.set_nonblocking(true).is_err() || !socket::is_permitted(&stream).unwrap_or(false) {
+            if stream.set_nonblocking(true).is_err() || !is_permitted(&stream).unwrap_or(false) {
                 continue;
             }
             if self.connections.len() >= MAX_CLIENTS {
@@ -320,6 +327,49 @@ impl Server {
             }
         }
     }
+}
+
+/// Listens in `entry`, whose lock the caller holds: an existing socket is stale.
+///
+/// # Errors
+/// The host refuses the socket.
+fn listen(entry: &Path) -> Result<UnixListener> {
+    match fs::remove_file(entry.join(SOCKET_FILE)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let (directory, address) = address(entry)?;
+    let listener = UnixListener::bind(address)?;
+    drop(directory);
+    fs::set_permissions(entry.join(SOCKET_FILE), Permissions::from_mode(SOCKET_MODE))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Connects to the process that listens in `entry`.
+///
+/// # Errors
+/// No process listens.
+pub(crate) fn connect(entry: &Path) -> Result<UnixStream> {
+    let (_directory, address) = address(entry)?;
+    UnixStream::connect(address)
+}
+
+/// The path of an entry may be longer than a socket address (108 bytes, unix(7)), so the address leads through a descriptor of
+/// the directory. It is valid while that is open.
+fn address(entry: &Path) -> Result<(OwnedFd, PathBuf)> {
+    let directory = open(entry, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let address = format!("/proc/self/fd/{}/{SOCKET_FILE}", directory.as_raw_fd());
+    Ok((directory, address.into()))
+}
+
+/// Whether the peer is this user or root.
+///
+/// # Errors
+/// The host does not know the peer.
+fn is_permitted(stream: impl AsFd) -> Result<bool> {
+    let peer = socket_peercred(stream)?.uid;
+    Ok(peer.is_root() || peer == rustix::process::geteuid())
 }
 
 /// Answers a client that is one too many, as far as its socket takes it.

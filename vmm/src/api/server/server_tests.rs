@@ -339,3 +339,29 @@ fn second_listener_is_served_and_a_third_is_rejected() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(server.add_listener(listener()).unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+#[test]
+fn path_may_be_longer_than_a_socket_address() {
+    let base = tempfile::tempdir().unwrap();
+    let entry = base.path().join("x".repeat(200));
+    fs::create_dir(&entry).unwrap();
+    let listener = listen(&entry).unwrap();
+    let mut client = connect(&entry).unwrap();
+    client.write_all(b"hello").unwrap();
+    drop(client);
+    let (mut server, _) = listener.accept().unwrap();
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    assert!(is_permitted(&server).unwrap());
+    assert_eq!(fs::metadata(entry.join(SOCKET_FILE)).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn stale_socket_is_reclaimed() {
+    let entry = tempfile::tempdir().unwrap();
+    drop(listen(entry.path()).unwrap());
+    assert_eq!(connect(entry.path()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    let _listener = listen(entry.path()).unwrap();
+    assert!(connect(entry.path()).is_ok());
+}

@@ -8,9 +8,7 @@
 //!                         (Failed leads from each of the first three to Done)
 //! ```
 //!
-//! A signal that requests the end (TERM, and INT, HUP and QUIT, which end a process without
-//! handlers) ends `Booting` and `Starting` at once. From `Running` on, the contract's table of
-//! signals applies. A power cut while output drains loses output: it counts as `killed`, although
+//! A power cut while output drains loses output: it counts as `killed`, although
 //! the workload's own end is known by then. PID 1 reports `Ended` when everything that must last is
 //! on the disks, so the power is cut as soon as the output is written, too.
 //!
@@ -18,14 +16,13 @@
 //! with `guest-fault`; text is cut and cleaned; reports that others see are passed on at a bounded
 //! rate.
 
-mod event;
 pub(crate) mod exec;
 mod report;
+mod stop;
 
-pub(crate) use event::{Action, Event, TimerKind};
-
-use self::exec::{ExecEnd, ExecError, ExecEvent, ExecId, Execs};
+use self::exec::{ExecCommand, ExecEnd, ExecError, ExecEvent, ExecId, Execs};
 use self::report::{Throttle, clean, merge};
+use self::stop::StopRequest;
 use crate::config::size::MemorySize;
 use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
@@ -47,16 +44,90 @@ const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
 /// device holds.
 const MAX_OUTPUT_IN_FLIGHT: u64 = 64 << 20;
 
-const SIGHUP: u8 = 1;
-const SIGINT: u8 = 2;
-const SIGQUIT: u8 = 3;
-const SIGKILL: u8 = 9;
-const SIGTERM: u8 = 15;
-const SIGSTOP: u8 = 19;
-const FIRST_REAL_TIME: u8 = 32;
-const MAX_SIGNAL: u8 = 64;
-/// Signals that wait for the workload: more than there are standard ones.
-const MAX_KEPT_SIGNALS: usize = 128;
+/// What the supervisor receives; made by `main`'s event loop.
+#[derive(Clone, Debug)]
+pub(crate) enum Event<'a> {
+    /// Bytes from the control port.
+    ControlBytes(&'a [u8]),
+    /// End of file on the control port.
+    ControlClosed,
+    /// PID 1 does not read its messages.
+    ControlStalled,
+    /// A signal to this process.
+    HostSignal(i32),
+    /// The terminal was resized.
+    WindowSize(WindowSize),
+    /// A client asks for an orderly stop.
+    Stop {
+        /// Until the power is cut, in place of `--stop-timeout`.
+        grace: Option<Duration>,
+        /// In place of the stop signal.
+        signal: Option<u8>,
+    },
+    /// A client sends the workload this signal; KILL cuts the power.
+    Kill(u8),
+    Timer(TimerKind),
+    /// End of file on standard input after `bytes`, counted since the start.
+    StdinEnded {
+        bytes: u64,
+    },
+    /// The reader of standard output (or error) is gone.
+    OutputClosed {
+        stderr: bool,
+    },
+    /// Bytes written on the host since the start. Follows [`Action::AwaitOutput`]: at once, and
+    /// again when a count is reached.
+    OutputWritten {
+        stdout: u64,
+        stderr: u64,
+    },
+    Exec(ExecId, ExecCommand),
+    /// The machine stopped without [`Action::PowerOff`].
+    MachineStopped(ExitReason),
+}
+
+/// What it answers; performed by `main`'s event loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Write this frame to the control port.
+    Send(Vec<u8>),
+    /// Start the timer, or restart it.
+    SetTimer(TimerKind, Duration),
+    /// Report with [`Event::OutputWritten`] how much output is written, now and when these counts
+    /// are reached.
+    AwaitOutput {
+        stdout: u64,
+        stderr: u64,
+    },
+    /// Stop the vCPUs.
+    PowerOff,
+    StageReached(Stage),
+    /// The workload is ready.
+    Ready,
+    /// A health check finished.
+    Health(HealthReport),
+    /// Pass this on to the service manager.
+    Notify(Notification),
+    Exec(ExecId, ExecEvent),
+    /// The workload was asked to end.
+    Stopping,
+    /// No other event follows this one.
+    End(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TimerKind {
+    /// `--timeout`.
+    Run,
+    /// `--stop-timeout`.
+    Stop,
+    /// [`GRACE`].
+    Grace,
+    /// The next health report may be passed on.
+    Health,
+    /// The next notification may be passed on.
+    Notification,
+}
 
 /// What is fixed for the whole run.
 #[derive(Clone, Debug)]
@@ -112,14 +183,6 @@ struct Outputs {
     stderr: u64,
     stdout_closed: bool,
     stderr_closed: bool,
-}
-
-#[derive(Debug, Default)]
-struct StopRequest {
-    interrupted: bool,
-    requested: bool,
-    /// From the request to the power cut.
-    grace: Duration,
 }
 
 impl Supervisor {
@@ -322,90 +385,6 @@ impl Supervisor {
             let end = end.clone();
             self.cut_power(end);
         }
-    }
-
-    fn on_signal(&mut self, signal: i32) {
-        let Ok(signal) = u8::try_from(signal) else { return };
-        let before_the_workload = matches!(self.state, State::Booting | State::Starting);
-        match signal {
-            SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
-                self.cut_power(End::signalled_before_workload(signal));
-            }
-            SIGTERM => self.on_term(),
-            SIGINT if self.stop.interrupted => self.on_term(),
-            SIGINT => {
-                self.stop.interrupted = true;
-                self.send(ToGuest::Signal(signal));
-            }
-            // No process receives these.
-            0 | SIGKILL | SIGSTOP => {}
-            _ if signal > MAX_SIGNAL => {}
-            _ if before_the_workload => self.keep_signal(signal),
-            _ => self.send(ToGuest::Signal(signal)),
-        }
-    }
-
-    /// Keeps a signal until the workload runs, as the kernel keeps one that is pending: standard
-    /// signals once each.
-    fn keep_signal(&mut self, signal: u8) {
-        let message = ToGuest::Signal(signal);
-        let is_kept = signal < FIRST_REAL_TIME && self.pending.contains(&message);
-        let kept = self.pending.iter().filter(|message| matches!(message, ToGuest::Signal(_))).count();
-        if !is_kept && kept < MAX_KEPT_SIGNALS {
-            self.pending.push(message);
-        }
-    }
-
-    /// TERM, or a second INT.
-    fn on_term(&mut self) {
-        if self.stop.requested || self.settings.stop_timeout.is_zero() {
-            return self.cut_power(End::killed("power was cut at the second request to stop"));
-        }
-        self.request_stop(self.settings.stop_signal, self.settings.stop_timeout);
-    }
-
-    /// A stop over the control socket. Unlike a second TERM, a second one does not cut the power:
-    /// independent scripts may each send one.
-    fn on_stop(&mut self, grace: Option<Duration>, signal: Option<u8>) {
-        let limit = grace.unwrap_or(self.settings.stop_timeout);
-        match &self.state {
-            State::Booting | State::Starting => self.cut_power(End::signalled_before_workload(SIGTERM)),
-            State::Done => {}
-            State::Running | State::Draining { .. } if limit.is_zero() => {
-                self.cut_power(End::killed("power was cut: a stop without time was asked for"));
-            }
-            // The last time limit given applies.
-            State::Running | State::Draining { .. } if self.stop.requested => {
-                if grace.is_some() {
-                    self.set_grace(limit);
-                }
-            }
-            State::Running | State::Draining { .. } => {
-                self.request_stop(signal.unwrap_or(self.settings.stop_signal), limit);
-            }
-        }
-    }
-
-    fn on_kill(&mut self, signal: u8) {
-        match &self.state {
-            State::Done => {}
-            _ if signal == SIGKILL => self.cut_power(End::killed("power was cut: a kill was asked for")),
-            State::Running => self.send(ToGuest::Signal(signal)),
-            // No process takes it.
-            State::Booting | State::Starting | State::Draining { .. } => {}
-        }
-    }
-
-    fn request_stop(&mut self, signal: u8, grace: Duration) {
-        self.stop.requested = true;
-        self.actions.push(Action::Stopping);
-        self.send(ToGuest::Signal(signal));
-        self.set_grace(grace);
-    }
-
-    fn set_grace(&mut self, grace: Duration) {
-        self.stop.grace = grace;
-        self.actions.push(Action::SetTimer(TimerKind::Stop, grace));
     }
 
     fn on_window_size(&mut self, size: WindowSize) {

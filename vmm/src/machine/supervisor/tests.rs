@@ -3,6 +3,7 @@
 //! protocol faults.
 
 use super::exec::ExecCommand;
+use super::stop::{MAX_KEPT_SIGNALS, SIGINT, SIGTERM};
 use super::*;
 use guest_protocol::exec::{ExecReport, ExecRequest};
 use guest_protocol::protocol::FailureKind;
