@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Files of the workload that block whoever opens them: `exec`, health checks and the end have their deadlines all the same.
+//! Files of the workload that block the process that opens them: `exec`, health checks and the end keep their deadlines.
 
 use crate::health::wait_for_health;
 use coracle_tests::{Case, TestDir, case, image};

@@ -49,7 +49,7 @@ impl Registry {
         command.arg("serve").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let registry = Registry { process: command.spawn().expect("docker-registry is installed"), port };
         let deadline = Instant::now() + Duration::from_secs(20);
-        // It tells nobody when it listens.
+        // It does not report when it listens.
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "docker-registry does not listen on port {port}");
             std::thread::sleep(Duration::from_millis(20));

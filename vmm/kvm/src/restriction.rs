@@ -12,9 +12,9 @@ use kvm_ioctls::VmFd;
 use std::ffi::c_ulong;
 use std::time::Duration;
 
-/// How long the vCPU waits after a bus lock or a notify exit. A guest that does nothing else holds
-/// the memory bus of the other machines less than one time in a thousand, and its exits cost the
-/// host little; programs with a split lock now and then do not notice it.
+/// How long the vCPU waits after a bus lock or a notify exit: it bounds their rate to a thousand a
+/// second for each vCPU. What a guest that does nothing else still costs its neighbours was not
+/// measured.
 pub(crate) const THROTTLE: Duration = Duration::from_millis(1);
 
 /// Cycles of the TSC without an interrupt window after which a guest leaves the processor, on top
