@@ -30,7 +30,7 @@ pub enum Need {
     Root,
     /// Kernels of other origin (`CORACLE_KERNELS`).
     Kernels,
-    /// Debian's docker-registry and skopeo.
+    /// Debian's docker-registry and skopeo, and openssl.
     Registry,
     /// passt, for `--network user`.
     Passt,
@@ -62,8 +62,8 @@ impl Case {
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
             return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
         }
-        if self.needs.contains(&Need::Registry) && !are_installed(&["docker-registry", "skopeo"]) {
-            return Some("needs docker-registry and skopeo");
+        if self.needs.contains(&Need::Registry) && !are_installed(&["docker-registry", "skopeo", "openssl"]) {
+            return Some("needs docker-registry, skopeo and openssl");
         }
         if self.needs.contains(&Need::Passt) && !are_installed(&["passt"]) {
             return Some("needs passt");
