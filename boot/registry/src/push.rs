@@ -15,7 +15,6 @@ const MAX_DEPTH: usize = 4;
 
 pub struct Push<'a> {
     pub image: &'a StoredImage,
-    /// With a tag.
     pub target: &'a ImageName,
     pub store: &'a Store,
     /// Of an index whose images are not all here, the one for this platform is pushed.
@@ -80,11 +79,9 @@ struct Document {
     bytes: Vec<u8>,
 }
 
-/// What is pushed.
 #[derive(Default)]
 struct Plan {
     blobs: BTreeMap<Digest, u64>,
-    /// The root last.
     documents: Vec<Document>,
 }
 

@@ -46,7 +46,6 @@ struct Step {
     comment: String,
     /// Digest of the layer; none of a step that changed no file.
     layer: Option<String>,
-    /// Compressed.
     size: u64,
 }
 

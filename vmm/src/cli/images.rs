@@ -38,7 +38,6 @@ pub(super) struct ImagesArguments {
 /// One image, as JSON.
 #[derive(Debug, Serialize)]
 struct ImageLine {
-    /// Complete.
     name: String,
     repository: String,
     tag: Option<String>,

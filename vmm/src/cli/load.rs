@@ -38,7 +38,6 @@ pub(super) struct LoadArguments {
 
 #[derive(Debug, Serialize)]
 struct LoadedLine {
-    /// Complete.
     names: Vec<String>,
     digest: String,
 }
@@ -94,7 +93,6 @@ fn open(arguments: &LoadArguments, archive: &Path, scratch: &Path) -> Result<Con
     }
 }
 
-/// In docker's words.
 fn render(loaded: &[Loaded], json: bool) -> String {
     if json {
         let lines: Vec<LoadedLine> = loaded

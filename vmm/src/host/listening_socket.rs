@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A Unix socket that listens at a path of the user's: for this user alone, in place of a socket that nobody listens on, and
+//! A Unix socket that listens at a path of the user's: for this user alone, in place of a socket on which no process listens, and
 //! removed at the end. Runs on the thread `prepare`.
 //!
 //! Connections that its owner makes go through the descriptor of its directory, so that neither a long path nor a directory that is
@@ -39,7 +39,6 @@ pub(crate) struct ListeningSocket {
     /// Non-blocking.
     pub(crate) listener: OwnedFd,
     pub(crate) directory: OwnedFd,
-    /// In the directory.
     pub(crate) name: OsString,
     pub(crate) file: SocketFile,
 }

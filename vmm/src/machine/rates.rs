@@ -15,7 +15,6 @@ pub(super) struct UnknownDeviceError {
 /// In the order in which the guest sees the devices.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    /// By their serials.
     pub(super) disks: Vec<(String, RateControl)>,
     /// By the names of the interfaces in the guest.
     pub(super) networks: Vec<(String, RateControl)>,

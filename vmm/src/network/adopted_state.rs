@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What was taken off an adopted interface, in memory and in a file. Restoring goes on at an error: the interface may be gone, or
-//! somebody else may have configured it.
+//! another process may have configured it.
 
 use crate::host::atomic_write::atomic_write;
 use crate::host::netlink::{Address, Link, Netlink, Route};
@@ -80,7 +80,6 @@ impl StateFile {
         Self { path, index }
     }
 
-    /// Those that exist.
     pub(super) fn all() -> Vec<Self> {
         let prefix = prefix();
         let index_of = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".json")?.parse().ok();
@@ -88,7 +87,6 @@ impl StateFile {
         entries.filter_map(|entry| index_of(entry.file_name().to_str()?)).map(Self::of).collect()
     }
 
-    /// Of the interface.
     pub(super) fn index(&self) -> u32 {
         self.index
     }

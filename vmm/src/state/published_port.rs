@@ -11,7 +11,6 @@ pub(crate) struct PublishedPort {
     /// 0.0.0.0 for every address of the host.
     pub(crate) host_ip: IpAddr,
     pub(crate) host_port: u16,
-    /// Of the guest.
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
 }

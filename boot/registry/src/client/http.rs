@@ -135,8 +135,8 @@ impl Url {
         self.host() == "localhost" || self.address().is_some_and(|address| address.is_loopback())
     }
 
-    /// Whether the address is only meaningful on this host or its link, where services trust whoever
-    /// reaches them: the metadata of a cloud, for example.
+    /// Whether the address is only meaningful on this host or its link, where services trust every
+    /// client that reaches them: the metadata of a cloud, for example.
     fn is_own_network(&self) -> bool {
         let link_local = match self.address() {
             Some(IpAddr::V4(address)) => address.is_link_local() || address.is_unspecified(),
@@ -162,7 +162,6 @@ impl Url {
 pub(crate) enum Method {
     Get,
     Head,
-    /// Without a body.
     Post,
     /// With this document as its body.
     Put {

@@ -14,9 +14,7 @@ const MAX_DEPTH: usize = 4;
 pub struct Description {
     pub manifest: Digest,
     pub config: Reference,
-    /// The configuration document.
     pub document: Value,
-    /// From the lowest.
     pub layers: Vec<Reference>,
 }
 

@@ -9,10 +9,8 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-/// Indexes in indexes.
 const MAX_DEPTH: usize = 4;
 
-/// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     pub blobs: usize,

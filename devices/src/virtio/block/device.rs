@@ -101,7 +101,7 @@ pub enum BlockError {
     Limit {
         /// The disk.
         path: PathBuf,
-        /// Why.
+        /// As the host reports it.
         source: std::io::Error,
     },
     /// The serial number is too long.

@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 use vmm_sys_util::epoll::EventSet;
 
-/// Tokens.
 const REQUESTS: u32 = 0;
 const LIMITS: u32 = 1;
 

@@ -27,7 +27,6 @@ pub(super) const AF_INET6: u8 = 10;
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// Of the interface.
     pub(crate) index: u32,
     pub(crate) address: IpAddr,
     /// The other end of a point-to-point link.
@@ -38,7 +37,6 @@ pub(crate) struct Address {
     pub(crate) is_link_local: bool,
     /// Of a privacy extension, or no longer to be used.
     pub(crate) is_short_lived: bool,
-    /// The kernel's message.
     pub(crate) message: Vec<u8>,
 }
 
@@ -48,7 +46,6 @@ impl Netlink {
         self.dump(|| Request::new(RTM_GETADDR, 0, &[0; FIXED_SIZE]), parse)
     }
 
-    /// Removes an address.
     pub(crate) fn remove_address(&mut self, address: &Address) -> Result<()> {
         self.change(Request::new(RTM_DELADDR, 0, &address.message))
     }

@@ -24,7 +24,6 @@ const ARPHRD_ETHER: u16 = 1;
 /// No IPv6 address of the kernel's own.
 pub(crate) const ADDR_GEN_MODE_NONE: u8 = 1;
 
-/// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
@@ -39,7 +38,6 @@ pub(crate) struct Link {
 }
 
 impl Netlink {
-    /// All network interfaces.
     pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
         self.dump(|| Request::new(RTM_GETLINK, 0, &[0; FIXED_SIZE]), parse)
     }

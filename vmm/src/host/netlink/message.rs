@@ -83,7 +83,6 @@ pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
-/// One received message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Received<'a> {
     pub(super) kind: u16,

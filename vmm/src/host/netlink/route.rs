@@ -45,7 +45,6 @@ pub(crate) struct Route {
     pub(crate) priority: u32,
     /// Made by the kernel with an address.
     pub(crate) is_kernels: bool,
-    /// The kernel's message.
     pub(crate) message: Vec<u8>,
 }
 
@@ -55,7 +54,6 @@ impl Netlink {
         self.dump(|| Request::new(RTM_GETROUTE, 0, &[0; FIXED_SIZE]), parse)
     }
 
-    /// Removes a route.
     pub(crate) fn remove_route(&mut self, route: &Route) -> Result<()> {
         self.change(Request::new(RTM_DELROUTE, 0, &without_state(&route.message)))
     }
