@@ -38,6 +38,7 @@ mod result_document;
 mod root_formats;
 mod signals;
 mod status;
+mod stream_sockets;
 mod streams;
 mod system_images;
 mod terminal;
@@ -95,6 +96,7 @@ fn all() -> Vec<Case> {
         registries::cases(),
         caller_state::cases(),
         check::cases(),
+        stream_sockets::cases(),
         streams::cases(),
         status::cases(),
         python_image::cases(),

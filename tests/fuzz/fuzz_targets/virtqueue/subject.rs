@@ -10,12 +10,17 @@ use devices::virtio::block::{Block, BlockConfig};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use devices::virtio::net::{Backend, Net, NetConfig, StreamSocket, Tap};
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::{HostSockets, Vsock, VsockConfig};
 use devices::virtio::{ActivateError, Activation, DeviceIdentity, VirtioDevice, Worker};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::epoll::EventSet;
 
@@ -30,16 +35,17 @@ pub enum Kind {
     Block,
     Console,
     Net,
+    Vsock,
 }
 
 impl Kind {
     pub fn from_byte(byte: u8) -> Self {
-        [Self::Rng, Self::Block, Self::Console, Self::Net][usize::from(byte % 4)]
+        [Self::Rng, Self::Block, Self::Console, Self::Net, Self::Vsock][usize::from(byte % 5)]
     }
 
     /// Whether a chain may have to wait for the host.
     pub fn waits(self) -> bool {
-        matches!(self, Self::Console | Self::Net)
+        matches!(self, Self::Console | Self::Net | Self::Vsock)
     }
 }
 
@@ -84,6 +90,7 @@ pub fn device(kind: Kind, variant: u8) -> (Wrapper, SharedWorker, Host) {
         Kind::Block => Box::new(disk(variant)),
         Kind::Console => Box::new(console(variant, &mut host)),
         Kind::Net => Box::new(net(variant, &mut host)),
+        Kind::Vsock => Box::new(vsock(&mut host)),
     };
     let worker = SharedWorker::default();
     (Wrapper { device, worker: Arc::clone(&worker) }, worker, host)
@@ -105,6 +112,24 @@ fn net(variant: u8, host: &mut Host) -> Net {
     host.input = Some(network);
     let mtu = (variant & 2 != 0).then_some(1500);
     Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu, limits: RateLimits::default() }).expect("descriptors")
+}
+
+/// With a program of the host that writes what the fuzzer sends.
+fn vsock(host: &mut Host) -> Vsock {
+    static DEVICES: AtomicU64 = AtomicU64::new(0);
+    let name = format!("coracle-fuzz-{}-{}", std::process::id(), DEVICES.fetch_add(1, Ordering::Relaxed));
+    let address = SocketAddr::from_abstract_name(name).expect("a short name");
+    let listener = UnixListener::bind_addr(&address).expect("a socket");
+    listener.set_nonblocking(true).expect("a flag");
+    let client = UnixStream::connect_addr(&address).expect("a connection");
+    client.set_nonblocking(true).expect("a flag");
+    let client = File::from(OwnedFd::from(client));
+    host.output = client.try_clone().ok();
+    host.input = Some(client);
+    // Has no sockets for the guest to connect to.
+    let descriptor = File::open("/proc/self").expect("a descriptor");
+    let sockets = HostSockets { listener: listener.into(), directory: descriptor.into(), name: "v".into() };
+    Vsock::open(VsockConfig { guest_cid: 3, sockets }).expect("descriptors")
 }
 
 fn disk(variant: u8) -> Block {
