@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Smoke[Root, Passt], user_network_reaches_the_host_and_publishes_ports),
         case!(Full[Root, Passt], killed_passt_takes_the_link_down_and_leaves_the_machine),
         case!(Full[Root, Passt], user_network_needs_no_privileges),
+        case!(Full[Root, Passt], user_network_takes_addresses_and_forwards_names),
         case!(Smoke[Root, Passt], nginx_serves_a_published_port),
     ]
 }
@@ -391,6 +392,52 @@ fn user_network_needs_no_privileges() {
     let answer = receive(&network, (NetworkNamespace::IPV4, 8080), "GET /page HTTP/1.0\r\n\r\n");
     assert!(answer.as_ref().is_ok_and(|text| text.ends_with("from the host\n")), "{answer:?}");
     dir.verb("stop", &["-t", "0", "web"]).finish().assert_status(0);
+}
+
+/// Answers every question for an address of IPv4 with 192.0.2.99 (RFC 1035), and the others with nothing.
+fn serve_names(network: &NetworkNamespace, address: SocketAddr) {
+    let socket = network.enter(|| UdpSocket::bind(address)).expect("the port is free");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..length].to_vec();
+            let is_ipv4 = answer.ends_with(&[0, 1, 0, 1]);
+            // A response without an error; one question, perhaps one answer: the same name, A, IN, 60 s, 4 bytes.
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, is_ipv4.into(), 0, 0, 0, 0]);
+            if is_ipv4 {
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 99]);
+            }
+            let _ = socket.send_to(&answer, peer);
+        }
+    });
+}
+
+/// A host whose only name server is on a loopback address, such as systemd-resolved's.
+fn user_network_takes_addresses_and_forwards_names() {
+    let dir = TestDir::new();
+    let network = NetworkNamespace::new(&dir, "nameserver 127.0.0.1\nsearch test\n");
+    serve_names(&network, (Ipv4Addr::LOCALHOST, 53).into());
+    let options = "user,ip=10.7.0.9/16,ip=fd07::9/64,mtu=1400,name=lan0,mac=02:00:00:00:00:42";
+    let script = "cat /etc/resolv.conf; nslookup -type=a db.test.; cat /sys/class/net/lan0/mtu \
+                  /sys/class/net/lan0/address; ip -o address show lan0; ip route; ip -6 route";
+    let run = dir.invocation(&["--network", options, "--network", "socket=/nowhere", &image("busybox"), "true"]);
+    let refused = run.in_network(&network).finish();
+    refused.assert_status(125).assert_reason("network-error").assert_one_line_naming(&["socket=/nowhere"]);
+    let run = dir.invocation(&["--network", options, &image("busybox"), "sh", "-c", script]).in_network(&network);
+    let run = run.finish();
+    run.assert_status(0);
+    let output = run.stdout_text();
+    for text in [
+        "nameserver 10.7.0.2\nsearch test\n",
+        "Address: 192.0.2.99\n",
+        "1400\n02:00:00:00:00:42\n",
+        "inet 10.7.0.9/16 ",
+        "inet6 fd07::9/64 ",
+        "default via 10.7.0.2 dev lan0",
+        "default via fe80::2 dev lan0",
+    ] {
+        assert!(output.contains(text), "`{text}` is missing\n{}", run.report());
+    }
 }
 
 fn nginx_serves_a_published_port() {

@@ -71,9 +71,9 @@ pub(super) fn connect(interface: &ResolvedInterface, ports: &[PublishedPort]) ->
     }
     let (mut resolver, local_server) = host_routes::resolver();
     if let Some(IpAddr::V4(server)) = local_server {
-        let forwarder = offset(gateway, *prefix, *address, 1);
-        options.extend(["--dns-forward".to_owned(), forwarder.to_string(), "--dns".to_owned(), server.to_string()]);
-        resolver.servers.push(forwarder.into());
+        // The gateway's address: from it passt sends what comes from the host's loopback addresses.
+        options.extend(["--dns-forward".to_owned(), gateway.to_string(), "--dns".to_owned(), server.to_string()]);
+        resolver.servers.push(gateway.into());
     }
     options.extend(forwards(ports));
     let as_guest = passt::Guest { mac: guest.mac, address: *address, gateway };
