@@ -142,7 +142,9 @@ fn defaults_are_dockers() {
     }
     for (path, expected) in ATTRIBUTES {
         let name = format!("attributes of {path}");
-        expect(&name, expected, files.get(&name).map(|lines| lines.join("\n")));
+        // A host without name servers gives an empty file.
+        let found = files.get(&name).map(|lines| lines.join("\n").replace("regular empty file", "regular file"));
+        expect(&name, expected, found);
     }
     for (point, file_system, options) in MOUNTS {
         let mounts = lines("/proc/mounts");

@@ -47,6 +47,7 @@ mod vectors;
 
 use coracle_tests::{Case, Host, slowest, stop_shared_machine};
 use libtest_mimic::Arguments;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::process::ExitCode;
 
 /// Tests that run at a time. More guests gain nothing where two processors emulate them.
@@ -61,6 +62,10 @@ const SHOWN: usize = 20;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
+    // Tests run at the same time, and one holds a thousand connections.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum.map(|most| most.min(4096)), maximum })
+        .expect("it is permitted");
     let host = Host::detect();
     // The runner prints complete messages when all tests have ended, so that a run that is killed has none of them.
     std::panic::set_hook(Box::new(|panic| {

@@ -55,7 +55,7 @@ fn expected(data: &[u8]) -> String {
 fn vsock_connects_both_sides_and_ends_with_the_machine() {
     let dir = TestDir::new().keeping_machines();
     let path = dir.file("v.sock");
-    // A socket that nobody listens on any more.
+    // A socket that no process listens on any more.
     drop(UnixListener::bind(&path).expect("a socket"));
     let listen = |port: u32| UnixListener::bind(dir.file(&format!("v.sock_{port}"))).expect("a socket");
     let (reader, _no_reader) = (listen(80), listen(82));
@@ -79,7 +79,7 @@ fn vsock_connects_both_sides_and_ends_with_the_machine() {
     following.wait_for_stdout("port 82 is full: True");
     following.wait_for_stdout("listening");
 
-    // From the host: a few bytes behind the line, many bytes, many connections, a port that nobody listens on.
+    // From the host: a few bytes behind the line, many bytes, many connections, a port without a listener.
     let mut early = UnixStream::connect(&path).expect("the machine listens");
     early.write_all(b"CONNECT 5000\nhi").expect("the line fits");
     early.shutdown(Shutdown::Write).expect("connected");

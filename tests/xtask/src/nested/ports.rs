@@ -2,7 +2,7 @@
 //! The named ports between the outer Linux and this process: virtio-serial ports, each on a Unix socket that QEMU connects to.
 
 use anyhow::{Context, Result};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -18,6 +18,13 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn listen(directory: &Path, name: &'static str) -> Result<Port> {
         let path = directory.join(name);
+        // An attempt to boot that failed has left its own.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
         let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
         Ok(Port { name, path, listener })
     }
@@ -42,5 +49,17 @@ impl Port {
                 take(&bytes[..length]);
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Port;
+
+    #[test]
+    fn port_of_a_boot_that_failed_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Port::listen(directory.path(), "stdout").unwrap());
+        Port::listen(directory.path(), "stdout").unwrap();
     }
 }
