@@ -5,11 +5,12 @@ use super::failure::{Failure, Step};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 use guest_init::rtnetlink::{self, Answer, Link};
 use guest_protocol::run_spec::Interface;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, sendto, socket_with};
 
 const STEP: &str = "configure network";
 /// The kernel sends no larger part of a list.
@@ -67,7 +68,21 @@ fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u3
         };
         ask(&rtnetlink::add_route(link.index, route, metric), &what)?;
     }
+    interface.routes.iter().filter_map(|route| route.gateway).for_each(announce);
     Ok(())
+}
+
+/// Makes the link known by an empty datagram to the discard port of its gateway, before which the
+/// kernel asks for the gateway's link address. passt and switches learn the guest's address from
+/// that frame; until then passt resets connections to published ports, and a server that listens
+/// at once is there before the kernel sends anything of itself.
+fn announce(gateway: IpAddr) {
+    const DISCARD: u16 = 9;
+    let family = if gateway.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // A gateway that cannot be reached is no error: nothing depends on an answer.
+    if let Ok(socket) = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None) {
+        let _ = sendto(&socket, &[], SendFlags::empty(), &SocketAddr::new(gateway, DISCARD));
+    }
 }
 
 /// The kernel's end of a netlink socket.
