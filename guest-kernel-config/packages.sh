@@ -27,8 +27,8 @@ for purpose in "$@"; do
         images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
         # mke2fs formats the scratch disk of a run; passt is the network without privileges.
         run) names="e2fsprogs passt" ;;
-        # Guest programs in C, limits and mounts around the binary, layers to count, a registry to pull from.
-        tests) names="gcc libc6-dev e2fsprogs passt util-linux gzip docker-registry skopeo openssl" ;;
+        # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from.
+        tests) names="gcc libc6-dev e2fsprogs passt util-linux iproute2 gzip docker-registry skopeo openssl" ;;
         *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
