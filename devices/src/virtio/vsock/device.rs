@@ -28,7 +28,7 @@ const F_STREAM: u64 = 1 << 0;
 /// To the driver, from the driver, events. Linux fills the first and the last with buffers.
 const QUEUE_SIZES: [u16; 3] = [128, 128, 8];
 
-/// A socket device.
+/// What a socket device is made of.
 #[derive(Debug)]
 pub struct VsockConfig {
     /// CID of the guest: 3 to 2^32 - 2.
@@ -72,7 +72,7 @@ impl DeviceCounters for VsockCounters {
     }
 }
 
-/// The socket device.
+/// Streams between guest and host (virtio 1.3, 5.10), before activation.
 #[derive(Debug)]
 pub struct Vsock {
     identity: DeviceIdentity,

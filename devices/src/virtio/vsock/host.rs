@@ -126,7 +126,7 @@ impl Host {
     }
 }
 
-/// Reads without waiting.
+/// Reads what has come, again if a signal interrupts it; `WouldBlock` if nothing has.
 pub(super) fn receive(socket: impl AsFd, data: &mut [u8], flags: RecvFlags) -> Result<usize> {
     loop {
         match recv(&socket, &mut *data, flags | RecvFlags::DONTWAIT) {
@@ -136,7 +136,7 @@ pub(super) fn receive(socket: impl AsFd, data: &mut [u8], flags: RecvFlags) -> R
     }
 }
 
-/// Writes without waiting.
+/// Writes what fits, again if a signal interrupts it; `WouldBlock` if nothing does.
 pub(super) fn write(socket: impl AsFd, data: &[u8]) -> Result<usize> {
     loop {
         match send(&socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {

@@ -44,7 +44,7 @@ const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
 const _: () = assert!(MAX_CONNECTIONS as u32 * MIN_BUFFER_SIZE <= MAX_BUFFER_BYTES);
 
-/// Limits of time.
+/// How long a connection waits for a side that does nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeLimits {
     /// For a program of the host to name a port.
@@ -335,7 +335,7 @@ impl Table {
                         // No more than the scratch memory has.
                         (header.length, header.flags) = ((length as u32).into(), flags.into());
                         connection.announce(&mut header);
-                        // After the others.
+                        // The other connections that have data come before its next packet.
                         self.send_later(number);
                         count(&self.counters.rx_packets, 1);
                         count(&self.counters.rx_bytes, length as u64);
