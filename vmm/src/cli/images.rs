@@ -7,7 +7,7 @@ use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::stored_image;
 use crate::state::end::EndReason;
-use clap::Args;
+use clap::{ArgAction, Args};
 use oci_image::{ImageName, Platform};
 use registry::{DescribeError, Description, Store, StoredImage, Usage};
 use serde::Serialize;
@@ -16,6 +16,15 @@ use serde::Serialize;
 const SHORT_DIGITS: usize = 12;
 /// Of a digest that stands for an image.
 const MIN_DIGITS: usize = 4;
+
+/// Of the verbs that reach a registry.
+#[derive(Debug, Args)]
+pub(super) struct TlsArgument {
+    /// Whether the registry's certificate is checked; if not, plain HTTP is accepted too
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_missing_value = "true")]
+    pub(super) tls_verify: bool,
+}
 
 /// List the images in the local store
 #[derive(Debug, Args)]

@@ -71,7 +71,7 @@ fn try_load(arguments: &LoadArguments) -> Result<Vec<Loaded>, Failure> {
         _ => Path::new("standard input"),
     };
     let failed = |source: LoadError| {
-        let reason = if source.is_host() { EndReason::HostError } else { EndReason::ImageError };
+        let reason = EndReason::of_image(source.is_host());
         Failure::new(reason, ArchiveError { archive: archive.display().to_string(), source })
     };
     let store = stored_image::store(&Directories::from_environment())?;

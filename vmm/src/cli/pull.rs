@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `pull`: brings images from registries into the local store.
 
+use super::images::TlsArgument;
 use super::machines::print_each;
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, Failure};
 use crate::run::progress::ProgressLine;
 use crate::run::stored_image;
-use clap::{ArgAction, Args};
+use clap::Args;
 use oci_image::ImageName;
 use registry::Store;
 
@@ -28,10 +29,8 @@ pub(super) struct PullArguments {
     /// best that the processor runs]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<PlatformChoice>,
-    /// Whether the registry's certificate is checked; if not, plain HTTP is accepted too
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
-    tls_verify: bool,
+    #[command(flatten)]
+    tls: TlsArgument,
     /// Print only the complete name
     #[arg(short, long)]
     quiet: bool,
@@ -50,7 +49,7 @@ pub(super) fn pull(arguments: &PullArguments) -> u8 {
 fn pull_one(text: &str, store: &Store, arguments: &PullArguments) -> Result<String, Failure> {
     let name = super::images::parse_name(text)?;
     let platform = arguments.platform.as_ref().map(PlatformChoice::get).unwrap_or_default();
-    let pulled = stored_image::pull(&name, store, &platform, arguments.tls_verify, &ProgressLine::new())?;
+    let pulled = stored_image::pull(&name, store, &platform, arguments.tls.tls_verify, &ProgressLine::new())?;
     Ok(if arguments.quiet { name.to_string() } else { report(&name, &pulled.digest, pulled.changed) })
 }
 

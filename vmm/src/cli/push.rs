@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `push`, also `image push`: brings an image of the local store to a registry.
 
-use super::images::{find, parse_name};
+use super::images::{TlsArgument, find, parse_name};
 use super::machines::print;
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
@@ -9,7 +9,7 @@ use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::progress::ProgressLine;
 use crate::run::stored_image;
 use crate::state::end::EndReason;
-use clap::{ArgAction, Args};
+use clap::Args;
 use oci_image::ImageName;
 use registry::{Credentials, Push, Pushed, Registries};
 use serde_json::json;
@@ -32,10 +32,8 @@ pub(super) struct PushArguments {
     /// Of an image for several platforms that are not all here, this one
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<PlatformChoice>,
-    /// Whether the registry's certificate is checked; if not, plain HTTP is accepted too
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
-        require_equals = true, default_missing_value = "true")]
-    tls_verify: bool,
+    #[command(flatten)]
+    tls: TlsArgument,
     /// Print only the digest
     #[arg(short, long)]
     quiet: bool,
@@ -75,11 +73,10 @@ fn try_push(arguments: &PushArguments) -> Result<(ImageName, Pushed), Failure> {
         platform: &platform,
         credentials: &Credentials::from_environment(),
         registries: &Registries::from_environment().fails_as(EndReason::ConfigError)?,
-        verify: arguments.tls_verify,
+        verify: arguments.tls.tls_verify,
         progress: &|done, total| progress.show(&what, Some((done, total))),
     });
-    let reason = |is_host| if is_host { EndReason::HostError } else { EndReason::ImageError };
-    Ok((target, pushed.map_err(|error| Failure::new(reason(error.is_host()), error))?))
+    Ok((target, pushed.map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))?))
 }
 
 fn render(target: &ImageName, pushed: &Pushed, arguments: &PushArguments) -> String {

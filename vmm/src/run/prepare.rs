@@ -210,10 +210,7 @@ impl Preparation {
             format,
             progress: Some(&show),
         })
-        .map_err(|error| {
-            let reason = if error.is_host() { EndReason::HostError } else { EndReason::ImageError };
-            Failure::new(reason, error)
-        })?;
+        .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))?;
         let workload = Workload::decide(&prepared.config, &self.request, &self.env_files, environment::host_value)
             .fails_as(EndReason::ConfigError)?;
         workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));

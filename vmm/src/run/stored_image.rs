@@ -37,7 +37,7 @@ pub(crate) fn pull(
         verify,
         progress: Some(&show),
     })
-    .map_err(|error| Failure::new(if error.is_host() { EndReason::HostError } else { EndReason::ImageError }, error))
+    .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))
 }
 
 /// An image, and what keeps it in the store.

@@ -51,6 +51,12 @@ macro_rules! end_reasons {
         }
 
         impl EndReason {
+    /// Of an image that cannot be read, converted or moved: by the fault of this host, or of the image.
+    #[must_use]
+    pub(crate) fn of_image(is_host: bool) -> Self {
+        if is_host { Self::HostError } else { Self::ImageError }
+    }
+
             /// In the order of the documentation.
             pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
 
