@@ -4,7 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use guest_protocol::run_spec::{Address, Route};
 
 const RTM_NEWLINK: u16 = 16;
@@ -23,6 +23,9 @@ const NLM_F_CREATE: u16 = 0x400;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
 
 const IFA_ADDRESS: u16 = 1;
@@ -115,6 +118,24 @@ impl Request {
 #[must_use]
 pub fn list_links() -> Vec<u8> {
     Request::new(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_SIZE]).finish()
+}
+
+/// Keeps the kernel from giving an interface a link-local address of IPv6 when it comes up.
+#[must_use]
+pub fn generate_no_address(index: u32) -> Vec<u8> {
+    let mut body = [0; LINK_SIZE];
+    body[4..8].copy_from_slice(&index.to_ne_bytes());
+    let mode = [5, 0, IFLA_INET6_ADDR_GEN_MODE as u8, 0, IN6_ADDR_GEN_MODE_NONE, 0, 0, 0];
+    let mut families = Vec::from([12, 0, AF_INET6, 0]);
+    families.extend(mode);
+    Request::new(RTM_NEWLINK, NLM_F_ACK, &body).attribute(IFLA_AF_SPEC, &families).finish()
+}
+
+/// The link-local address that belongs to a hardware address (RFC 4291, appendix A).
+#[must_use]
+pub fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Address {
+    let octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Address { address: Ipv6Addr::from(octets).into(), prefix: 64 }
 }
 
 /// Sets name (empty: none) and MTU of an interface that is down, and brings it up.
@@ -267,6 +288,15 @@ mod tests {
         let request = add_address(3, address("fd00::2", 64));
         assert_eq!(request[16..18], [AF_INET6, 64]);
         assert_eq!(attributes(&request, 8)[2], (IFA_FLAGS, 2_u32.to_ne_bytes().to_vec()));
+    }
+
+    #[test]
+    fn link_local_address_is_of_the_hardware_address() {
+        assert_eq!(link_local([0xfa, 0x96, 0xef, 0xab, 0x1c, 0x4f]), address("fe80::f896:efff:feab:1c4f", 64));
+        let request = generate_no_address(2);
+        assert_eq!(request[16..32], [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let families = [12, 0, AF_INET6, 0, 5, 0, 8, 0, 1, 0, 0, 0].to_vec();
+        assert_eq!(attributes(&request, LINK_SIZE), [(IFLA_AF_SPEC, families)]);
     }
 
     #[test]

@@ -50,12 +50,20 @@ fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u3
     let ask = |request: &[u8], what: &dyn Fn() -> alloc::string::String| {
         kernel.ask(request).map_err(|errno| Failure::setup(STEP, format!("{}: {}", link.name, what()), errno))
     };
+    // The kernel's own link-local address goes through duplicate address detection for a second. Until
+    // then the kernel sends from `::`, which passt 2023 takes for the guest's address.
+    let link_local = interface.addresses.iter().any(|own| own.address.is_ipv6());
+    let link_local = link_local.then(|| rtnetlink::link_local(interface.mac));
+    if link_local.is_some() {
+        ask(&rtnetlink::generate_no_address(link.index), &|| "IPv6".into())?;
+    }
     let up = rtnetlink::bring_up(link.index, &interface.name, interface.mtu);
     ask(&up, &|| match (&*interface.name, interface.mtu) {
         ("", None) => "up".into(),
         (name, mtu) => format!("name {name:?}, MTU {mtu:?}"),
     })?;
-    for own in &interface.addresses {
+    let link_local = link_local.filter(|own| !interface.addresses.contains(own));
+    for own in link_local.iter().chain(&interface.addresses) {
         let what = || format!("address {}/{}", own.address, own.prefix);
         ask(&rtnetlink::add_address(link.index, *own), &what)?;
     }
