@@ -4,7 +4,7 @@
 
 use crate::hostile_clients::own_memory;
 use crate::life_cycle::status;
-use coracle_tests::{Case, Running, TestDir, case, compile, hanging_thread, image};
+use coracle_tests::{Case, Running, TestDir, case, compile, file_system, hanging_thread, image};
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, unrequested_report_ends_the_run_with_guest_fault),
         case!(Full, flood_of_reports_delays_neither_status_nor_stop),
         case!(Full[Root], disk_that_hangs_does_not_delay_the_end),
+        case!(Full, kernel_starts_no_program_of_the_workload_beside_pid_1),
     ]
 }
 
@@ -78,4 +79,16 @@ fn disk_that_hangs_does_not_delay_the_end() {
     let detail = run.result_at("/end/detail").as_str().unwrap_or_default();
     assert!(detail.contains("disk-1"), "{}", run.report());
     hanging.wait().expect("it is a child");
+}
+
+fn kernel_starts_no_program_of_the_workload_beside_pid_1() {
+    let dir = TestDir::new();
+    let disk = dir.file("root.ext4");
+    file_system(&disk, 16, &[(&compile("kernel_helper"), "/kernel_helper")]);
+    let disk = disk.display().to_string();
+    let output = ["process", "device", "interpreter", "initramfs"].map(|way| format!("{way}: did not run\n")).concat();
+    for options in [&[][..], &["--init", "--privileged"], &["--scratch", "tmpfs"]] {
+        let run = dir.run(&[options, &["--rootfs", &disk, "/kernel_helper"]].concat());
+        run.assert_status(0).assert_stdout(&output);
+    }
 }

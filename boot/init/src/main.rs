@@ -22,7 +22,7 @@ fn main(arguments: &[&'static CStr]) -> ! {
     match arguments {
         [name, program, command @ ..] if *name == tini::NAME => tini::run(program, command),
         _ if getpid() == Pid::INIT => pid1::run(),
-        // The kernel was made to run this file as a helper, through `core_pattern` for example.
+        // A process other than PID 1 executed this file under its own name.
         _ => exit(126),
     }
 }

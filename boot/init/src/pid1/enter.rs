@@ -16,20 +16,16 @@ use core::convert::Infallible;
 use guest_init::{environment, executable};
 use guest_protocol::run_spec::{RunSpec, Upper, WindowSize};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, stat};
 use rustix::io::Errno;
-use rustix::mount::mount_bind;
+use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{chdir, setsid};
 
-/// Becomes the workload of `spec`. `own_program` is this file, for `--init`. Returns only if a step
-/// fails.
-pub(crate) fn enter(
-    spec: &RunSpec,
-    own_program: Option<&OwnedFd>,
-    channel: &Channel,
-    pipes: &ChildPipes,
-) -> Result<Infallible, Failure> {
+/// Becomes the workload of `spec`. Returns only if a step fails.
+pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Result<Infallible, Failure> {
     let etc = EtcFiles::prepare(spec)?;
+    let own_program = if spec.init { Some(open_own_program()?) } else { None };
+    root::allow_execution(&spec.root)?;
     mounts::move_root(root::PATH)?;
     unshare_cgroup_namespace();
     mounts::mount_for_workload(spec.privileged, &spec.sysctls)?;
@@ -69,8 +65,16 @@ pub(crate) fn enter(
     let command = spec.arguments.first().map_or("", |command| &**command);
     match own_program {
         None => execute_command(command, path, &arguments, &environment),
-        Some(own_program) => execute_tini(own_program, command, path, &arguments, &environment),
+        Some(own_program) => execute_tini(&own_program, command, path, &arguments, &environment),
     }
+}
+
+/// Opens this file, the small init of `--init`, through a mount of the initramfs that allows its
+/// execution. That is this mount namespace's own, and the workload's root is about to cover it.
+fn open_own_program() -> Result<OwnedFd, Failure> {
+    const STEP: &str = "open the small init";
+    mount_remount("/", MountFlags::BIND, c"").step(STEP, "/")?;
+    open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")
 }
 
 fn enter_working_directory(path: &str) -> Result<(), Failure> {

@@ -53,6 +53,7 @@ fn serve_host() -> Result<Infallible, Failure> {
 
 /// Runs the workload of `spec`, from its root file system to the last byte of its streams.
 fn run_workload(spec: &RunSpec, control: &mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<ToHost, Failure> {
+    root::forbid_execution()?;
     root::mount(&spec.root)?;
     network::configure(&spec.interfaces)?;
     let notify = probes::open_notify_socket(spec)?;

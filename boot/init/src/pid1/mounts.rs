@@ -54,11 +54,13 @@ pub(crate) fn prepare_pid1() -> Result<(), Failure> {
     umask(Mode::empty());
     for (file_system, path) in [("devtmpfs", "/dev"), ("sysfs", "/sys")] {
         make_directory(path).step(STEP, path)?;
-        match mount(file_system, path, file_system, RESTRICTED - MountFlags::NODEV, None) {
+        let flags = RESTRICTED - MountFlags::NODEV;
+        match mount(file_system, path, file_system, flags, None) {
             // Some kernels mount /dev themselves.
-            Ok(()) | Err(Errno::BUSY) => {}
-            Err(errno) => return Err(Failure::setup(STEP, path, errno)),
+            Err(Errno::BUSY) => mount_remount(path, MountFlags::BIND | flags, c""),
+            outcome => outcome,
         }
+        .step(STEP, path)?;
     }
     open_missing_descriptors().step(STEP, "/dev/null")
 }

@@ -3,8 +3,8 @@
 //! that takes the writes.
 //!
 //! Programs that the kernel starts itself (`core_pattern`, `modprobe`, `uevent_helper`) run in PID
-//! 1's mount namespace. So nothing in it can be executed but `/init`: layers are mounted `noexec`,
-//! and the root is detached once the workload has its own mount of it.
+//! 1's mount namespace. So nothing in it can be executed: every mount is `noexec`, the initramfs
+//! and the root included, and the root is detached once the workload has its own mount of it.
 
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file};
@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags, chown, mkdir, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount as mount_file_system,
-    unmount,
+    mount_remount, unmount,
 };
 use rustix::process::{Gid, Uid};
 
@@ -48,8 +48,8 @@ pub(crate) fn mount(root: &Root) -> Result<(), Failure> {
     let mut disks = Disks::default();
     make_directory(PATH).step(STEP, PATH)?;
     match &root.upper {
-        Upper::None => mount_image(root, &mut disks, PATH, MountFlags::RDONLY),
-        Upper::InPlace => mount_image(root, &mut disks, PATH, MountFlags::empty()),
+        Upper::None => mount_image(root, &mut disks, PATH, MountFlags::RDONLY | MountFlags::NOEXEC),
+        Upper::InPlace => mount_image(root, &mut disks, PATH, MountFlags::NOEXEC),
         Upper::Tmpfs => {
             make_directory(SCRATCH).step(STEP, SCRATCH)?;
             mount_file_system("tmpfs", SCRATCH, "tmpfs", RESTRICTED, c"mode=700")
@@ -104,7 +104,20 @@ fn mount_overlay(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
         chown(UPPER, Some(owner), Some(group)).step(STEP, UPPER)?;
     }
     mkdir(WORK, Mode::RWXU).step(STEP, WORK)?;
-    mount_file_system("overlay", PATH, "overlay", MountFlags::empty(), OVERLAY_OPTIONS).step(STEP, "overlay")
+    mount_file_system("overlay", PATH, "overlay", MountFlags::NOEXEC, OVERLAY_OPTIONS).step(STEP, "overlay")
+}
+
+/// Forbids the execution of files of the initramfs in this mount namespace. `/init` is one: by
+/// `binfmt_misc` its execution could start a program of the workload.
+pub(crate) fn forbid_execution() -> Result<(), Failure> {
+    mount_remount("/", MountFlags::BIND | MountFlags::NOEXEC, c"").step("forbid execution", "/")
+}
+
+/// Allows the execution of files of the root in this mount namespace, which is the workload's.
+pub(crate) fn allow_execution(root: &Root) -> Result<(), Failure> {
+    let mut flags = MountFlags::BIND;
+    flags.set(MountFlags::RDONLY, root.upper == Upper::None);
+    mount_remount(PATH, flags, c"").step("allow execution", PATH)
 }
 
 /// PID 1's reference to the root after the workload has its own mount of it.

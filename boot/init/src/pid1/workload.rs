@@ -6,14 +6,15 @@ use super::enter::enter;
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file, write_file};
 use super::launch::{Streams, launch, make_pipes};
+use super::mounts::RESTRICTED;
 use crate::freestanding::system_call::clone_flags;
 use alloc::string::String;
 use guest_init::memory_events;
 use guest_protocol::run_spec::RunSpec;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, open, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::mount;
 use rustix::process::Pid;
 
 const STEP: &str = "start workload";
@@ -33,17 +34,10 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
     let cgroup = make_cgroup().step("make control group", CGROUP)?;
     let has_pipes = spec.terminal.is_none() && spec.system.is_none();
     let pipes = if has_pipes { Some(make_pipes(spec.stdin)?) } else { None };
-    let mut own_program = None;
-    if spec.init {
-        own_program = Some(open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")?);
-    }
-
     let namespaces = clone_flags::NEW_PID | clone_flags::NEW_MOUNT | clone_flags::NEW_UTS | clone_flags::NEW_IPC;
     let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-    let kept: &[_] = &own_program.as_ref().map_or([].to_vec(), |program| [program.as_fd()].to_vec());
-    let (pid, pidfd, launch) = launch(namespaces, cgroup, pipes, kept, START_TIMEOUT_MS, |channel, pipes| {
-        enter(spec, own_program.as_ref(), channel, pipes)
-    })?;
+    let (pid, pidfd, launch) =
+        launch(namespaces, cgroup, pipes, &[], START_TIMEOUT_MS, |channel, pipes| enter(spec, channel, pipes))?;
     match launch.wait(&pidfd)? {
         Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
         streams => Ok(Workload { pid, pidfd, streams }),
@@ -53,7 +47,7 @@ pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
 /// Creates the workload's control group with all controllers of the kernel. Returns `None` if the
 /// kernel has no control groups.
 fn make_cgroup() -> Result<Option<OwnedFd>, Errno> {
-    match mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), None) {
+    match mount("cgroup2", "/sys/fs/cgroup", "cgroup2", RESTRICTED, None) {
         Ok(()) => {}
         Err(Errno::NODEV | Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno),

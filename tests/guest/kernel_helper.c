@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+/*
+ * Can root in a workload run a program in PID 1's namespaces? Makes `/proc/sys` writable, then lets the kernel start a program for a
+ * core dump in several ways, and prints for each whether it ran. A program that ran has made the file `/dev/WAY`: the machine has one
+ * devtmpfs.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A file for the ELF header of /init. */
+#define INIT_MAGIC "\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x3e\\x00"
+
+static int core_pattern;
+
+static void check(const char *what, int result)
+{
+    if (result < 0) {
+        perror(what);
+        exit(1);
+    }
+}
+
+static int file(const char *path, int flags)
+{
+    int descriptor = open(path, flags | O_CLOEXEC, 0755);
+    check(path, descriptor);
+    return descriptor;
+}
+
+static void write_to(const char *path, const char *text)
+{
+    int descriptor = file(path, O_WRONLY);
+    check(path, write(descriptor, text, strlen(text)));
+    close(descriptor);
+}
+
+static void copy(int program, const char *path)
+{
+    int descriptor = file(path, O_WRONLY | O_CREAT | O_EXCL);
+    struct stat status;
+    check(path, fstat(program, &status));
+    off_t from = 0;
+    while (from < status.st_size)
+        check(path, sendfile(descriptor, program, &from, status.st_size - from));
+    close(descriptor);
+}
+
+/* Ends a child with a core dump, for which the kernel starts `program`. It waits for the program's end. */
+static void try(const char *way, const char *program)
+{
+    char text[128];
+    int length = snprintf(text, sizeof text, "|%s mark %s", program, way);
+    check("core_pattern", pwrite(core_pattern, text, length, 0));
+    pid_t child = fork();
+    check("fork", child);
+    if (child == 0) {
+        struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+        setrlimit(RLIMIT_CORE, &unlimited);
+        abort();
+    }
+    int status;
+    check("waitpid", waitpid(child, &status, 0));
+    snprintf(text, sizeof text, "/dev/%s", way);
+    printf("%s: %s\n", way, !WIFSIGNALED(status) ? "no core dump" : access(text, F_OK) == 0 ? "ran" : "did not run");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc >= 3 && strcmp(argv[argc - 2], "mark") == 0) {
+        check("chdir", chdir("/dev"));
+        file(argv[argc - 1], O_WRONLY | O_CREAT);
+        return 0;
+    }
+    setvbuf(stdout, 0, _IOLBF, BUFSIZ);
+    /* Fails in a privileged workload, where it is no mount and writable. */
+    mount(0, "/proc/sys", 0, MS_REMOUNT | MS_BIND, 0);
+    core_pattern = file("/proc/sys/kernel/core_pattern", O_WRONLY);
+    write_to("/proc/sys/kernel/core_pipe_limit", "1");
+    int program = file("/proc/self/exe", O_RDONLY);
+
+    try("process", "/proc/%P/exe");
+
+    copy(program, "/dev/program");
+    try("device", "/dev/program");
+
+    /* The interpreter is opened now, through a mount of the workload's. */
+    mkdir("/dev/misc", 0755);
+    check("mount binfmt_misc", mount("binfmt_misc", "/dev/misc", "binfmt_misc", 0, 0));
+    write_to("/dev/misc/register", ":init:M::" INIT_MAGIC "::/kernel_helper:F");
+    try("interpreter", "/init");
+    write_to("/dev/misc/init", "-1");
+
+    /* What the root of the workload covers is the initramfs. */
+    int namespace = file("/proc/self/ns/mnt", O_RDONLY);
+    check("detach root", umount2("/", MNT_DETACH));
+    check("setns", setns(namespace, CLONE_NEWNS));
+    copy(program, "/program");
+    try("initramfs", "/program");
+    return 0;
+}
