@@ -5,6 +5,8 @@ use coracle_tests::{Case, Invocation, Layout, TestDir, case, image};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use serde_json::json;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -163,6 +165,9 @@ fn check_rejects_names_and_files_with_the_line_of_run() {
     fcntl_lock(&holder, FlockOperation::NonBlockingLockExclusive).expect("no machine has it");
     refuse(&dir, &["--disk", &format!("path={}", disk.display()), &image], &["disk.img", "in use"]);
     refuse_both(|verb| dir.invocation(&["--run-dir", &inside, &image]).verb(verb), &[&inside]);
+    refuse(&dir, &["--vsock", &disk.display().to_string(), &image], &["--vsock", "disk.img", "not a socket"]);
+    let missing = dir.file("missing/v.sock").display().to_string();
+    refuse(&dir, &["--vsock", &missing, &image], &["--vsock", "missing"]);
 }
 
 fn check_of_a_valid_request_changes_nothing() {
@@ -173,5 +178,14 @@ fn check_of_a_valid_request_changes_nothing() {
     check.assert_status(0).assert_stderr("");
     assert!(check.stdout_text().lines().all(|line| line.starts_with("ok ")), "{}", check.report());
     assert!(!dir.file("made").exists(), "a file was made");
+    let stale = dir.file("stale");
+    drop(UnixListener::bind(&stale).expect("a socket"));
+    let inode = || fs::symlink_metadata(&stale).map(|found| found.ino()).ok();
+    let before = inode();
+    for socket in [made, stale.display().to_string()] {
+        dir.verb("check", &["--vsock", &socket, &image("busybox"), "true"]).finish().assert_status(0).assert_stderr("");
+    }
+    assert!(!dir.file("made").exists(), "a socket was made");
+    assert_eq!(inode(), before, "a socket was replaced");
     // TestDir finds what else is left.
 }

@@ -7,7 +7,9 @@
 
 use super::random::{RandomError, random_id};
 use super::system_error::{Cannot as _, SystemError};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, open, renameat_with, statat, unlinkat};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, accessat, fchmod, open, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use std::ffi::{OsStr, OsString};
@@ -40,7 +42,8 @@ pub(crate) struct ListeningSocket {
     pub(crate) listener: OwnedFd,
     pub(crate) directory: OwnedFd,
     pub(crate) name: OsString,
-    pub(crate) file: SocketFile,
+    /// Absent of [`check_listen_at`].
+    pub(crate) file: Option<SocketFile>,
 }
 
 /// The socket's file, which is removed when this is dropped.
@@ -65,10 +68,7 @@ impl Drop for SocketFile {
 /// # Errors
 /// Another process listens there, there is another file, or the host refuses the socket.
 pub(crate) fn listen_at(path: &Path) -> Result<ListeningSocket, ListenError> {
-    let name = path.file_name().ok_or_else(|| ListenError::NoName(path.to_owned()))?.to_owned();
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(parent, flags, Mode::empty()).cannot(format!("open {}", parent.display()))?;
+    let (directory, name) = place(path)?;
     let listening = format!("listen on {}", path.display());
     let listener = match bound(&directory, &name) {
         Err(Errno::ADDRINUSE) => replace_stale(&directory, &name, path)?,
@@ -76,8 +76,35 @@ pub(crate) fn listen_at(path: &Path) -> Result<ListeningSocket, ListenError> {
     };
     let identity = identity(&stat(&directory, &name).cannot(listening.clone())?);
     let copy = directory.try_clone().cannot(listening)?;
-    let file = SocketFile { directory: copy, name: name.clone(), identity };
+    let file = Some(SocketFile { directory: copy, name: name.clone(), identity });
     Ok(ListeningSocket { listener, directory, name, file })
+}
+
+/// Whether [`listen_at`] would succeed now. Nothing is made or removed at `path`, and the socket that is returned has no address.
+///
+/// # Errors
+/// The error that it would return.
+pub(crate) fn check_listen_at(path: &Path) -> Result<ListeningSocket, ListenError> {
+    let (directory, name) = place(path)?;
+    let listening = format!("listen on {}", path.display());
+    address(&directory, &name).cannot(listening.clone())?;
+    match stat(&directory, &name) {
+        Ok(_) => check_stale(&directory, &name, path)?,
+        Err(Errno::NOENT) => {}
+        Err(error) => Err(error).cannot(listening.clone())?,
+    }
+    accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).cannot(listening.clone())?;
+    let listener = new_socket().cannot(listening)?;
+    Ok(ListeningSocket { listener, directory, name, file: None })
+}
+
+/// Directory and name of `path`.
+fn place(path: &Path) -> Result<(OwnedFd, OsString), ListenError> {
+    let name = path.file_name().ok_or_else(|| ListenError::NoName(path.to_owned()))?.to_owned();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(parent, flags, Mode::empty()).cannot(format!("open {}", parent.display()))?;
+    Ok((directory, name))
 }
 
 /// Replaces a socket on which no process listens. The two are exchanged, and what was in its place is looked at again: of two
@@ -146,7 +173,7 @@ fn identity(stat: &Stat) -> (u64, u64) {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::os::unix::net::{UnixListener, UnixStream};
 
     fn names(directory: &Path) -> Vec<OsString> {
@@ -161,7 +188,7 @@ mod tests {
         let path = deep.join("v.sock");
         let socket = listen_at(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!((socket.name.as_os_str(), socket.file.identity.1 != 0), (OsStr::new("v.sock"), true));
+        assert_eq!((socket.name.as_os_str(), socket.file.is_some()), (OsStr::new("v.sock"), true));
         drop(socket);
         assert!(names(&deep).is_empty());
     }
@@ -194,6 +221,27 @@ mod tests {
         let missing = listen_at(&directory.path().join("missing/v")).unwrap_err();
         assert!(missing.to_string().contains("missing"), "{missing}");
         assert_eq!(names(directory.path()), ["v"]);
+    }
+
+    #[test]
+    fn check_finds_what_listening_would_and_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "mine").unwrap();
+        drop(UnixListener::bind(path("stale")).unwrap());
+        let _live = UnixListener::bind(path("live")).unwrap();
+        let found = |name: &str| fs::symlink_metadata(path(name)).ok().map(|found| (found.ino(), found.mode()));
+        let before = ["file", "stale", "live", "new"].map(found);
+        for name in ["new", "stale"] {
+            assert!(check_listen_at(&path(name)).is_ok_and(|socket| socket.file.is_none()), "{name}");
+        }
+        assert_eq!(["file", "stale", "live", "new"].map(found), before);
+        assert_eq!(names(directory.path()).len(), 3);
+        for name in ["file", "live", "missing/v", &"x".repeat(150), &"x".repeat(100)] {
+            let message =
+                |outcome: Result<ListeningSocket, ListenError>| outcome.map(drop).map_err(|e| format!("{e:?}"));
+            assert_eq!(message(check_listen_at(&path(name))), message(listen_at(&path(name))), "{name}");
+        }
     }
 
     #[test]

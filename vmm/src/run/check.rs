@@ -130,6 +130,7 @@ fn preparation(
         console,
         profile: None,
         watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
+        is_check: true,
     })
 }
 

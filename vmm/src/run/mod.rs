@@ -263,6 +263,7 @@ impl Run {
             console,
             profile: samples.clone(),
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
+            is_check: false,
         };
         let notifier = ServiceNotifier::new(manager, request.ready_notify);
         let mut clients = EarlyClients::new(recorder);

@@ -17,7 +17,7 @@ use crate::config::size::{LogSize, MemorySize, Scratch};
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
-use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, listen_at};
+use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, check_listen_at, listen_at};
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
@@ -57,6 +57,8 @@ pub(super) struct Preparation {
     pub(super) profile: Option<Arc<Profile>>,
     /// The watchdog interval of the service manager.
     pub(super) watchdog: Option<Duration>,
+    /// For `coracle check`: the machine will not run, and nothing that others see is made or removed.
+    pub(super) is_check: bool,
 }
 
 /// Everything that a machine is built from and run with.
@@ -137,7 +139,7 @@ impl Preparation {
         let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
         let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
         let Network { devices: nets, guest: guest_network, published, attachments } = network;
-        let (vsock, socket_file) = vsock(request)?.unzip();
+        let (vsock, socket_file) = vsock(request, self.is_check)?.unzip();
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         let mut disks = vec![disk];
@@ -174,7 +176,7 @@ impl Preparation {
             published,
             attachments,
             image_in_use,
-            socket_file,
+            socket_file: socket_file.flatten(),
             host,
             digests,
             kernel_digest,
@@ -264,9 +266,10 @@ fn read_program(path: &Path) -> Result<Vec<u8>, InitError> {
 }
 
 /// The host's end of `--vsock`.
-fn vsock(request: &Request) -> Result<Option<(VsockConfig, SocketFile)>, Failure> {
+fn vsock(request: &Request, is_check: bool) -> Result<Option<(VsockConfig, Option<SocketFile>)>, Failure> {
     let Some(vsock) = request.vsock.as_ref().and_then(Given::get) else { return Ok(None) };
-    let socket = listen_at(&vsock.path).map_err(VsockError).fails_as(EndReason::ConfigError)?;
+    let listen = if is_check { check_listen_at } else { listen_at };
+    let socket = listen(&vsock.path).map_err(VsockError).fails_as(EndReason::ConfigError)?;
     let ListeningSocket { listener, directory, name, file } = socket;
     Ok(Some((VsockConfig { guest_cid: vsock.cid, sockets: HostSockets { listener, directory, name } }, file)))
 }
