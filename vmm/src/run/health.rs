@@ -13,14 +13,10 @@ const TIMEOUT_MS: u64 = 30_000;
 const START_INTERVAL_MS: u64 = 5_000;
 const RETRIES: u32 = 3;
 
-/// Options that contradict each other, or have no effect.
+/// Options that contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OptionError {
-    #[error("--health-{0} has no effect: neither --health-cmd nor the image gives a command")]
-    NoCommand(&'static str),
-    #[error("--no-healthcheck contradicts --health-{0}")]
-    Contradiction(&'static str),
-}
+#[error("--no-healthcheck contradicts --health-{0}")]
+pub(crate) struct OptionError(&'static str);
 
 /// The check that options and image decide on together, if there is one. `shell` runs commands in shell form.
 pub(super) fn decide(
@@ -30,17 +26,18 @@ pub(super) fn decide(
     warnings: &mut Vec<String>,
 ) -> Result<Option<HealthCheck>, OptionError> {
     let command = request.health_cmd.as_ref().filter(|command| !command.is_empty());
+    let given = |option: Option<Interval>| option.is_some_and(|interval| interval.milliseconds() > 0);
     let options = [
         ("cmd", command.is_some()),
-        ("interval", request.health_interval.is_some()),
-        ("timeout", request.health_timeout.is_some()),
-        ("start-period", request.health_start_period.is_some()),
-        ("start-interval", request.health_start_interval.is_some()),
-        ("retries", request.health_retries.is_some()),
+        ("interval", given(request.health_interval)),
+        ("timeout", given(request.health_timeout)),
+        ("start-period", given(request.health_start_period)),
+        ("start-interval", given(request.health_start_interval)),
+        ("retries", request.health_retries.is_some_and(|retries| retries > 0)),
     ];
     let option = options.iter().find(|(_, given)| *given).map(|(name, _)| *name);
     if request.no_healthcheck {
-        return option.map_or(Ok(None), |name| Err(OptionError::Contradiction(name)));
+        return option.map_or(Ok(None), |name| Err(OptionError(name)));
     }
     let mut image = ImageHealthcheck { value: image.healthcheck.as_ref().unwrap_or(&Value::Null), warnings };
     let arguments = match command {
@@ -48,7 +45,10 @@ pub(super) fn decide(
         None => image.arguments(shell),
     };
     if arguments.is_empty() {
-        return option.map_or(Ok(None), |name| Err(OptionError::NoCommand(name)));
+        let no_effect =
+            |name| format!("--health-{name} has no effect: neither --health-cmd nor the image gives a command");
+        image.warnings.extend(option.map(no_effect));
+        return Ok(None);
     }
     let mut choose = |option: Option<Interval>, key, default| match option {
         Some(interval) if interval.milliseconds() > 0 => interval.milliseconds(),
@@ -92,6 +92,10 @@ impl ImageHealthcheck<'_> {
             self.warn("Test is not a list of strings");
             return Vec::new();
         };
+        if test.iter().any(|word| word.contains('\0')) {
+            self.warn("Test holds a NUL byte");
+            return Vec::new();
+        }
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         match &*test {
             [] | ["NONE", ..] => Vec::new(),
@@ -240,13 +244,20 @@ mod tests {
 
     #[test]
     fn contradicting_options_are_rejected() {
-        let table = [
-            (Request { health_retries: Some(1), ..Request::default() }, "--health-retries"),
-            (Request { no_healthcheck: true, health_cmd: Some("x".into()), ..Request::default() }, "--no-healthcheck"),
-        ];
-        for (request, object) in table {
-            let error = decide_with(&image(json!({})), &request).unwrap_err().to_string();
-            assert!(error.contains(object), "{error}");
+        let request = Request { no_healthcheck: true, health_cmd: Some("x".into()), ..Request::default() };
+        let error = decide_with(&image(json!({})), &request).unwrap_err().to_string();
+        assert_eq!(error, "--no-healthcheck contradicts --health-cmd");
+        let request = Request { no_healthcheck: true, health_retries: Some(0), ..Request::default() };
+        assert_eq!(decide_with(&image(json!({})), &request), Ok((None, String::new())), "0 is as if it were not given");
+    }
+
+    #[test]
+    fn option_without_a_command_is_a_warning() {
+        for (own, retries, warned) in [(json!({}), 1, true), (json!({"Test": ["RUN"]}), 1, true), (json!({}), 0, false)]
+        {
+            let request = Request { health_retries: Some(retries), ..Request::default() };
+            let (check, warnings) = decide_with(&image(own), &request).unwrap();
+            assert_eq!((check, warnings.contains("--health-retries has no effect")), (None, warned), "{warnings}");
         }
     }
 
@@ -256,6 +267,7 @@ mod tests {
             (json!({"Test": ["RUN", "x"]}), "RUN"),
             (json!({"Test": "x"}), "Healthcheck"),
             (json!({"Test": ["CMD", 1]}), "Test"),
+            (json!({"Test": ["CMD", "a\0b"]}), "NUL"),
             (json!("x"), "Healthcheck"),
         ] {
             let (check, warnings) = of_image(own);
