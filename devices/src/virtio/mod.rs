@@ -5,6 +5,23 @@
 //! threads. Once the driver is ready it makes one or more [`Worker`]s, which own the queues and run
 //! on event loops. They share no lock; what both need is atomic. To write one, start from [`rng`].
 
+/// Declares the counters of a device type and their snapshot. Relaxed: they are for statistics.
+macro_rules! device_counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: std::sync::atomic::AtomicU64,)*
+        }
+
+        impl $crate::virtio::DeviceCounters for $name {
+            fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.load(std::sync::atomic::Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
 pub mod block;
 pub mod chain;
 pub mod console;

@@ -2,7 +2,6 @@
 //! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on
 //! the device's event loop; shared with the device, which keeps it over a reset.
 
-use super::super::DeviceCounters;
 use super::super::chain::{Reader, Writer};
 use super::super::guest_io;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -12,39 +11,26 @@ use std::io::Result;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of zeroes that are written at once.
 const ZEROES_BUF_SIZE: usize = 64 << 10;
 
-/// What a disk has done since the start. Monotonic, relaxed: for statistics.
-#[derive(Debug, Default)]
-pub struct DiskCounters {
-    /// Bytes that the guest has read.
-    pub read_bytes: AtomicU64,
-    /// Bytes that the guest has written.
-    pub write_bytes: AtomicU64,
-    /// Reads done.
-    pub read_requests: AtomicU64,
-    /// Writes done.
-    pub write_requests: AtomicU64,
-    /// Flushes done.
-    pub flushes: AtomicU64,
-    /// Requests of any kind that failed.
-    pub errors: AtomicU64,
-}
-
-impl DeviceCounters for DiskCounters {
-    fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let counters = [
-            ("read_bytes", &self.read_bytes),
-            ("write_bytes", &self.write_bytes),
-            ("read_requests", &self.read_requests),
-            ("write_requests", &self.write_requests),
-            ("flushes", &self.flushes),
-            ("errors", &self.errors),
-        ];
-        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+device_counters! {
+    /// What a disk has done since the start. Monotonic, relaxed: for statistics.
+    DiskCounters {
+        /// Bytes that the guest has read.
+        read_bytes,
+        /// Bytes that the guest has written.
+        write_bytes,
+        /// Reads done.
+        read_requests,
+        /// Writes done.
+        write_requests,
+        /// Flushes done.
+        flushes,
+        /// Requests of any kind that failed.
+        errors,
     }
 }
 

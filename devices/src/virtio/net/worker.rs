@@ -3,7 +3,7 @@
 
 use super::super::chain::Chain;
 use super::super::queue::{Served, Taken, Virtqueue};
-use super::super::{Activation, DeviceCounters, Worker};
+use super::super::{Activation, Worker};
 use super::backend::Backend;
 use super::link::Link;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, segments, set_buffers};
@@ -15,7 +15,7 @@ use crate::slot::Borrowed;
 use crate::turn::Turn;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use vmm_sys_util::epoll::EventSet;
 
 /// Tokens: the two queues by their number, the backend, the host's wishes, and the limits' timer.
@@ -29,35 +29,22 @@ const MAX_RECEIVED: u32 = 1024;
 /// Frames from the backend that are dropped in a row before a buffer is returned empty.
 const MAX_DROPS: u32 = 64;
 
-/// What went through a network device since the start, seen from the guest. Monotonic, relaxed: for
-/// statistics.
-#[derive(Debug, Default)]
-pub struct NetCounters {
-    /// Bytes of frames that the guest received.
-    pub rx_bytes: AtomicU64,
-    /// Frames that the guest received.
-    pub rx_packets: AtomicU64,
-    /// Frames to the guest that did not fit its buffers, or that it cannot handle.
-    pub rx_dropped: AtomicU64,
-    /// Bytes of frames that the guest sent.
-    pub tx_bytes: AtomicU64,
-    /// Frames that the guest sent.
-    pub tx_packets: AtomicU64,
-    /// Invalid frames of the guest, and those that the host did not accept.
-    pub tx_dropped: AtomicU64,
-}
-
-impl DeviceCounters for NetCounters {
-    fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let counters = [
-            ("rx_bytes", &self.rx_bytes),
-            ("tx_bytes", &self.tx_bytes),
-            ("rx_packets", &self.rx_packets),
-            ("tx_packets", &self.tx_packets),
-            ("rx_dropped", &self.rx_dropped),
-            ("tx_dropped", &self.tx_dropped),
-        ];
-        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+device_counters! {
+    /// What went through a network device since the start, seen from the guest. Monotonic, relaxed: for
+    /// statistics.
+    NetCounters {
+        /// Bytes of frames that the guest received.
+        rx_bytes,
+        /// Frames that the guest received.
+        rx_packets,
+        /// Frames to the guest that did not fit its buffers, or that it cannot handle.
+        rx_dropped,
+        /// Bytes of frames that the guest sent.
+        tx_bytes,
+        /// Frames that the guest sent.
+        tx_packets,
+        /// Invalid frames of the guest, and those that the host did not accept.
+        tx_dropped,
     }
 }
 

@@ -2,16 +2,13 @@
 //! The socket device before activation: identity and configuration space. Built on `main`, then
 //! called by vCPU threads.
 
-use super::super::{
-    ActivateError, Activation, DeviceCounters, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes,
-};
+use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::host::{Host, HostSockets};
 use super::table::{Table, TimeLimits};
 use super::worker::VsockWorker;
 use crate::slot::Slot;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 /// The socket device as a type.
@@ -37,38 +34,24 @@ pub struct VsockConfig {
     pub sockets: HostSockets,
 }
 
-/// What went through a socket device since the start, seen from the guest. Monotonic, relaxed: for
-/// statistics.
-#[derive(Debug, Default)]
-pub struct VsockCounters {
-    /// Bytes of data that the guest received.
-    pub rx_bytes: AtomicU64,
-    /// Packets that the guest received.
-    pub rx_packets: AtomicU64,
-    /// Bytes of data that the guest sent.
-    pub tx_bytes: AtomicU64,
-    /// Packets that the guest sent.
-    pub tx_packets: AtomicU64,
-    /// Packets of the guest without a valid header or with other addresses.
-    pub tx_dropped: AtomicU64,
-    /// Connections that both sides accepted.
-    pub connections: AtomicU64,
-    /// Connections that one side did not accept, or that were too many.
-    pub refused: AtomicU64,
-}
-
-impl DeviceCounters for VsockCounters {
-    fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let counters = [
-            ("rx_bytes", &self.rx_bytes),
-            ("tx_bytes", &self.tx_bytes),
-            ("rx_packets", &self.rx_packets),
-            ("tx_packets", &self.tx_packets),
-            ("tx_dropped", &self.tx_dropped),
-            ("connections", &self.connections),
-            ("refused", &self.refused),
-        ];
-        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+device_counters! {
+    /// What went through a socket device since the start, seen from the guest. Monotonic, relaxed: for
+    /// statistics.
+    VsockCounters {
+        /// Bytes of data that the guest received.
+        rx_bytes,
+        /// Packets that the guest received.
+        rx_packets,
+        /// Bytes of data that the guest sent.
+        tx_bytes,
+        /// Packets that the guest sent.
+        tx_packets,
+        /// Packets of the guest without a valid header or with other addresses.
+        tx_dropped,
+        /// Connections that both sides accepted.
+        connections,
+        /// Connections that one side did not accept, or that were too many.
+        refused,
     }
 }
 
