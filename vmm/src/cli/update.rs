@@ -2,7 +2,7 @@
 //! The verb `update`.
 
 use super::machines::{MachineArguments, connect, machine_failure};
-use crate::config::limits::{DiskChange, Limits, NetworkChange};
+use crate::config::limits::{Change, DiskLimits, Limits, NetworkLimits};
 use clap::Args;
 
 /// Change the rate limits of running machines
@@ -19,17 +19,17 @@ pub(super) struct UpdateArguments {
     machines: MachineArguments,
     /// New limits of a disk by its serial, e.g. root,read-bps=10m,write-iops=0
     #[arg(long = "disk", value_name = "SERIAL,LIMIT=N", required_unless_present = "networks")]
-    disks: Vec<DiskChange>,
+    disks: Vec<Change<DiskLimits>>,
     /// New limits of an interface by its name in the guest, e.g. eth0,rx-bps=10m
     #[arg(long = "network", value_name = "NAME,LIMIT=N")]
-    networks: Vec<NetworkChange>,
+    networks: Vec<Change<NetworkLimits>>,
 }
 
 /// Returns the exit status.
 pub(super) fn update(arguments: &UpdateArguments) -> u8 {
     let limits = Limits {
-        disks: arguments.disks.iter().map(|DiskChange(name, limits)| (name.clone(), *limits)).collect(),
-        networks: arguments.networks.iter().map(|NetworkChange(name, limits)| (name.clone(), *limits)).collect(),
+        disks: arguments.disks.iter().map(|Change(name, limits)| (name.clone(), *limits)).collect(),
+        networks: arguments.networks.iter().map(|Change(name, limits)| (name.clone(), *limits)).collect(),
     };
     arguments.machines.each(|machine| {
         let sent = connect(machine)?.request_of_workload::<Limits>("/v1/limits", &limits);

@@ -2,7 +2,7 @@
 //! New limits for the disks and interfaces of a running machine: the options of `coracle update`,
 //! and body and answer of `POST /v1/limits`.
 
-use super::rate::{self, RateError};
+use super::rate::{self, RateError, RateWords};
 use devices::rate_limit::RateLimits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,81 +49,76 @@ pub(crate) struct NetworkLimits {
     pub(crate) tx_pps: Option<u64>,
 }
 
-impl DiskLimits {
+/// The limits of one kind of device, in the order of its words.
+pub(crate) trait DeviceLimits: From<[Option<u64>; 4]> {
+    const WORDS: RateWords;
+    const EXPECTED: &'static str;
+
+    fn numbers(self) -> [Option<u64>; 4];
+
     /// `limits` with these changes.
-    pub(crate) fn change(self, limits: RateLimits) -> RateLimits {
-        rate::change(limits, [self.read_bps, self.read_iops, self.write_bps, self.write_iops])
+    fn change(self, limits: RateLimits) -> RateLimits {
+        rate::change(limits, self.numbers())
+    }
+
+    fn current(limits: RateLimits) -> Self {
+        rate::numbers(limits).into()
     }
 }
 
-impl From<RateLimits> for DiskLimits {
-    fn from(limits: RateLimits) -> Self {
-        let [read_bps, read_iops, write_bps, write_iops] = rate::numbers(limits);
+impl From<[Option<u64>; 4]> for DiskLimits {
+    fn from([read_bps, read_iops, write_bps, write_iops]: [Option<u64>; 4]) -> Self {
         Self { read_bps, read_iops, write_bps, write_iops }
     }
 }
 
-impl NetworkLimits {
-    /// `limits` with these changes.
-    pub(crate) fn change(self, limits: RateLimits) -> RateLimits {
-        rate::change(limits, [self.rx_bps, self.rx_pps, self.tx_bps, self.tx_pps])
+impl DeviceLimits for DiskLimits {
+    const WORDS: RateWords = rate::DISK;
+    const EXPECTED: &'static str = "read-bps=RATE, read-iops=N, write-bps=RATE or write-iops=N";
+
+    fn numbers(self) -> [Option<u64>; 4] {
+        [self.read_bps, self.read_iops, self.write_bps, self.write_iops]
     }
 }
 
-impl From<RateLimits> for NetworkLimits {
-    fn from(limits: RateLimits) -> Self {
-        let [rx_bps, rx_pps, tx_bps, tx_pps] = rate::numbers(limits);
+impl From<[Option<u64>; 4]> for NetworkLimits {
+    fn from([rx_bps, rx_pps, tx_bps, tx_pps]: [Option<u64>; 4]) -> Self {
         Self { rx_bps, rx_pps, tx_bps, tx_pps }
     }
 }
 
-/// `SERIAL,read-bps=10m,write-iops=0`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DiskChange(pub(crate) String, pub(crate) DiskLimits);
+impl DeviceLimits for NetworkLimits {
+    const WORDS: RateWords = rate::NETWORK;
+    const EXPECTED: &'static str = "rx-bps=RATE, rx-pps=N, tx-bps=RATE or tx-pps=N";
 
-impl FromStr for DiskChange {
-    type Err = LimitsError;
-
-    fn from_str(text: &str) -> Result<Self, LimitsError> {
-        let (name, [read_bps, read_iops, write_bps, write_iops]) =
-            named(text, rate::DISK, "read-bps=RATE, read-iops=N, write-bps=RATE or write-iops=N")?;
-        Ok(Self(name, DiskLimits { read_bps, read_iops, write_bps, write_iops }))
+    fn numbers(self) -> [Option<u64>; 4] {
+        [self.rx_bps, self.rx_pps, self.tx_bps, self.tx_pps]
     }
 }
 
-/// `NAME,rx-bps=10m,tx-pps=0`.
+/// A device by its name, and its new limits: `root,read-bps=10m,write-iops=0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NetworkChange(pub(crate) String, pub(crate) NetworkLimits);
+pub(crate) struct Change<L>(pub(crate) String, pub(crate) L);
 
-impl FromStr for NetworkChange {
+impl<L: DeviceLimits> FromStr for Change<L> {
     type Err = LimitsError;
 
     fn from_str(text: &str) -> Result<Self, LimitsError> {
-        let (name, [rx_bps, rx_pps, tx_bps, tx_pps]) =
-            named(text, rate::NETWORK, "rx-bps=RATE, rx-pps=N, tx-bps=RATE or tx-pps=N")?;
-        Ok(Self(name, NetworkLimits { rx_bps, rx_pps, tx_bps, tx_pps }))
-    }
-}
-
-fn named(
-    text: &str,
-    words: rate::RateWords,
-    expected: &'static str,
-) -> Result<(String, [Option<u64>; 4]), LimitsError> {
-    let form = || LimitsError::Form(text.to_owned());
-    let (name, limits) = text.split_once(',').ok_or_else(form)?;
-    if name.is_empty() || name.contains('=') {
-        return Err(form());
-    }
-    let mut numbers = [None; 4];
-    for word in limits.split(',') {
-        let unknown = || LimitsError::Word(word.to_owned(), expected);
-        let (key, value) = word.split_once('=').ok_or_else(unknown)?;
-        if !words.parse_change(&mut numbers, key, value)? {
-            return Err(unknown());
+        let form = || LimitsError::Form(text.to_owned());
+        let (name, limits) = text.split_once(',').ok_or_else(form)?;
+        if name.is_empty() || name.contains('=') {
+            return Err(form());
         }
+        let mut numbers = [None; 4];
+        for word in limits.split(',') {
+            let unknown = || LimitsError::Word(word.to_owned(), L::EXPECTED);
+            let (key, value) = word.split_once('=').ok_or_else(unknown)?;
+            if !L::WORDS.parse_change(&mut numbers, key, value)? {
+                return Err(unknown());
+            }
+        }
+        Ok(Self(name.to_owned(), numbers.into()))
     }
-    Ok((name.to_owned(), numbers))
 }
 
 #[cfg(test)]
@@ -133,7 +128,7 @@ mod tests {
 
     #[test]
     fn words_change_only_what_they_name() {
-        let DiskChange(name, limits) = "root,read-bps=10m,write-iops=0".parse().unwrap();
+        let Change::<DiskLimits>(name, limits) = "root,read-bps=10m,write-iops=0".parse().unwrap();
         assert_eq!((&*name, limits.read_bps, limits.write_iops), ("root", Some(10 << 20), Some(0)));
         let mut before = RateLimits::default();
         before.to_guest.operations = NonZeroU64::new(7);
@@ -142,8 +137,8 @@ mod tests {
         assert_eq!((after.to_guest.bytes, after.to_guest.operations), (NonZeroU64::new(10 << 20), NonZeroU64::new(7)));
         assert_eq!(after.from_guest.operations, None, "0 lifts it");
         let seen = DiskLimits { read_bps: Some(10 << 20), read_iops: Some(7), ..DiskLimits::default() };
-        assert_eq!(DiskLimits::from(after), seen);
-        let NetworkChange(name, limits) = "eth0,tx-pps=5".parse().unwrap();
+        assert_eq!(DiskLimits::current(after), seen);
+        let Change::<NetworkLimits>(name, limits) = "eth0,tx-pps=5".parse().unwrap();
         assert_eq!((&*name, limits), ("eth0", NetworkLimits { tx_pps: Some(5), ..NetworkLimits::default() }));
         assert_eq!(limits.change(RateLimits::default()).from_guest.operations, NonZeroU64::new(5));
     }
@@ -151,14 +146,14 @@ mod tests {
     #[test]
     fn invalid_words_are_named() {
         for text in ["", "root", ",read-bps=1", "read-bps=1", "read-bps=1,read-iops=1"] {
-            assert!(matches!(text.parse::<DiskChange>(), Err(LimitsError::Form(_))), "{text}");
+            assert!(matches!(text.parse::<Change<DiskLimits>>(), Err(LimitsError::Form(_))), "{text}");
         }
         for text in ["root,", "root,ro", "root,rx-bps=1", "root,read-bps=1,", "root,path=x"] {
-            assert!(matches!(text.parse::<DiskChange>(), Err(LimitsError::Word(..))), "{text}");
+            assert!(matches!(text.parse::<Change<DiskLimits>>(), Err(LimitsError::Word(..))), "{text}");
         }
         for text in ["root,read-bps=", "root,read-bps=-1", "root,read-iops=1k", "root,read-bps=1,read-bps=2"] {
-            assert!(matches!(text.parse::<DiskChange>(), Err(LimitsError::Rate(_))), "{text}");
+            assert!(matches!(text.parse::<Change<DiskLimits>>(), Err(LimitsError::Rate(_))), "{text}");
         }
-        assert!("eth0,read-bps=1".parse::<NetworkChange>().is_err());
+        assert!("eth0,read-bps=1".parse::<Change<NetworkLimits>>().is_err());
     }
 }

@@ -22,7 +22,7 @@ pub(crate) enum RateError {
 
 /// The words for bytes and operations to the guest, and from it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RateWords([&'static str; 4]);
+pub(crate) struct RateWords([&'static str; 4]);
 
 /// Named after docker's `--device-read-bps` and the like.
 pub(super) const DISK: RateWords = RateWords(["read-bps", "read-iops", "write-bps", "write-iops"]);

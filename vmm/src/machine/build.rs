@@ -146,7 +146,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         let net_loop = EventLoop::spawn(&format!("net-{index}"))?;
         let name = net.name.clone();
         let net = Net::open(net).map_err(BuildError::Net)?;
-        rates.networks.push((name, net.handle().rates()));
+        rates.add_network(name, net.handle().rates());
         nets.push(net.handle());
         attach.attach(Box::new(net), vec![net_loop.handle()])?;
         loops.push(net_loop);
@@ -162,7 +162,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;
         let serial = disk.serial.clone();
         let block = Block::open(disk)?;
-        rates.disks.push((serial, block.rates()));
+        rates.add_disk(serial, block.rates());
         attach.attach(Box::new(block), vec![disk_loop.handle()])?;
         loops.push(disk_loop);
     }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The rate limits of a machine's disks and interfaces, as clients read and change them. On `main`.
 
-use crate::config::limits::Limits;
+use crate::config::limits::{DeviceLimits, Limits};
 use devices::rate_limit::RateControl;
+use std::collections::BTreeMap;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no {kind} `{name}`; the machine has: {known}")]
@@ -15,42 +16,66 @@ pub(super) struct UnknownDeviceError {
 /// In the order in which the guest sees the devices.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    pub(super) disks: Vec<(String, RateControl)>,
-    /// By the names of the interfaces in the guest.
-    pub(super) networks: Vec<(String, RateControl)>,
+    disks: Devices,
+    networks: Devices,
 }
 
 impl Rates {
+    pub(super) fn add_disk(&mut self, serial: String, control: RateControl) {
+        self.disks.0.push((serial, control));
+    }
+
+    /// `name` is that of the interface in the guest.
+    pub(super) fn add_network(&mut self, name: String, control: RateControl) {
+        self.networks.0.push((name, control));
+    }
+
     /// All limits at this moment.
     pub(super) fn all(&self) -> Limits {
-        Limits {
-            disks: self.disks.iter().map(|(name, rates)| (name.clone(), rates.limits().into())).collect(),
-            networks: self.networks.iter().map(|(name, rates)| (name.clone(), rates.limits().into())).collect(),
-        }
+        Limits { disks: self.disks.limits(), networks: self.networks.limits() }
     }
 
     /// Makes all of the changes or none.
     pub(super) fn change(&self, limits: &Limits) -> Result<(), UnknownDeviceError> {
-        let disks = limits.disks.iter().map(|(name, change)| Ok((find("disk", &self.disks, name)?, change)));
-        let disks = disks.collect::<Result<Vec<_>, _>>()?;
-        let networks =
-            limits.networks.iter().map(|(name, change)| Ok((find("network", &self.networks, name)?, change)));
-        let networks = networks.collect::<Result<Vec<_>, _>>()?;
-        disks.into_iter().for_each(|(rates, change)| rates.set(change.change(rates.limits())));
-        networks.into_iter().for_each(|(rates, change)| rates.set(change.change(rates.limits())));
+        let disks = self.disks.find("disk", &limits.disks)?;
+        let networks = self.networks.find("network", &limits.networks)?;
+        change(&disks);
+        change(&networks);
         Ok(())
     }
 }
 
-fn find<'r>(
-    kind: &'static str,
-    devices: &'r [(String, RateControl)],
-    name: &str,
-) -> Result<&'r RateControl, UnknownDeviceError> {
-    let found = devices.iter().find(|(other, _)| other == name).map(|(_, rates)| rates);
-    found.ok_or_else(|| {
-        let known: Vec<&str> = devices.iter().map(|(name, _)| &**name).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        UnknownDeviceError { kind, name: name.to_owned(), known }
-    })
+#[derive(Debug, Default)]
+struct Devices(Vec<(String, RateControl)>);
+
+impl Devices {
+    fn limits<L: DeviceLimits>(&self) -> BTreeMap<String, L> {
+        self.0.iter().map(|(name, control)| (name.clone(), L::current(control.limits()))).collect()
+    }
+
+    /// The device of each change.
+    fn find<L: DeviceLimits + Copy>(
+        &self,
+        kind: &'static str,
+        changes: &BTreeMap<String, L>,
+    ) -> Result<Vec<(&RateControl, L)>, UnknownDeviceError> {
+        let find = |(name, change): (&String, &L)| {
+            let found = self.0.iter().find(|(other, _)| other == name);
+            found.map(|(_, control)| (control, *change)).ok_or_else(|| UnknownDeviceError {
+                kind,
+                name: name.clone(),
+                known: self.names(),
+            })
+        };
+        changes.iter().map(find).collect()
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+fn change<L: DeviceLimits + Copy>(changes: &[(&RateControl, L)]) {
+    changes.iter().for_each(|(control, change)| control.set(change.change(control.limits())));
 }
