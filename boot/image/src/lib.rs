@@ -41,6 +41,7 @@ pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
 pub use image::{ContainedImage, Contents, ImageError, Reference, References, check_platform, references};
 pub use layer::LayerError;
+pub use limits::MAX_INDEX_DEPTH;
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError};
 pub use prepare::{Error, ImageDescription, Prepare, PreparedImage, describe, prepare};

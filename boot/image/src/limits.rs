@@ -4,7 +4,8 @@
 
 /// An index, a manifest or a configuration, in bytes.
 pub(crate) const MAX_DOCUMENT_SIZE: u64 = 4 << 20;
-pub(crate) const MAX_INDEX_DEPTH: usize = 4;
+/// How many indexes may be inside one another.
+pub const MAX_INDEX_DEPTH: usize = 4;
 /// Entries of one index or manifest.
 pub(crate) const MAX_DESCRIPTORS: usize = 20_000;
 /// Memory that one image may make this process keep, in bytes: see `budget.rs`.

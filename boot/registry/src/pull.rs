@@ -6,7 +6,7 @@ use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repos
 use crate::parallel::{FIRST_PAUSE, MAX_FUTILE_ATTEMPTS, StartError, for_each, with_retries};
 use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{Claim, Partial, Store, StoreError};
-use oci_image::{ImageError, ImageName, Platform, Reference, References, check_platform, references};
+use oci_image::{ImageError, ImageName, MAX_INDEX_DEPTH, Platform, Reference, References, check_platform, references};
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,6 @@ const MIN_BYTES_PER_PERIOD: u64 = 64 << 10;
 const RATE_PERIOD: Duration = Duration::from_secs(60);
 /// Compressed bytes of an image.
 const MAX_IMAGE_BYTES: u64 = 128 << 30;
-const MAX_INDEX_DEPTH: usize = 4;
 
 pub struct Pull<'a> {
     pub name: &'a ImageName,

@@ -6,12 +6,10 @@ use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Repository};
 use crate::parallel::{StartError, for_each, with_retries};
 use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{DescribeError, Store, StoreError, StoredImage};
-use oci_image::{Digest, ImageError, ImageName, Platform, Reference, References, references};
+use oci_image::{Digest, ImageError, ImageName, MAX_INDEX_DEPTH, Platform, Reference, References, references};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-
-const MAX_DEPTH: usize = 4;
 
 pub struct Push<'a> {
     pub image: &'a StoredImage,
@@ -130,7 +128,7 @@ fn try_push(request: &Push<'_>) -> Result<Pushed, Cause> {
 impl Plan {
     /// Adds a document and everything that it leads to; false if an image of an index is not here.
     fn add(&mut self, store: &Store, document: &Reference, depth: usize) -> Result<bool, Cause> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_INDEX_DEPTH {
             return Err(Cause::TooDeep);
         }
         let missing = |digest: &Digest| Cause::Missing(digest.clone());

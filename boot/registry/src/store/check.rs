@@ -4,7 +4,7 @@
 
 use super::{Index, Store, StoreError, lock_file};
 use crate::client::MAX_DOCUMENT_SIZE;
-use oci_image::{Digest, Reference, References, references};
+use oci_image::{Digest, MAX_INDEX_DEPTH, Reference, References, references};
 use rustix::fs::FlockOperation;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-const MAX_DEPTH: usize = 4;
 const READ_BUF_SIZE: usize = 256 << 10;
 
 /// What a check found.
@@ -166,7 +165,9 @@ impl Check<'_> {
                 }
                 found.extend(blobs);
             }
-            References::Manifests(_) if depth == MAX_DEPTH => return Err(format!("{digest} is nested too deeply")),
+            References::Manifests(_) if depth == MAX_INDEX_DEPTH => {
+                return Err(format!("{digest} is nested too deeply"));
+            }
             References::Manifests(entries) => {
                 let mut missing = None;
                 for entry in entries {

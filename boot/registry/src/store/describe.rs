@@ -3,11 +3,9 @@
 
 use super::{Store, StoreError, StoredImage};
 use crate::client::MAX_DOCUMENT_SIZE;
-use oci_image::{Digest, ImageError, Platform, Reference, References, references};
+use oci_image::{Digest, ImageError, MAX_INDEX_DEPTH, Platform, Reference, References, references};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
-const MAX_DEPTH: usize = 4;
 
 /// One image, for one platform.
 #[derive(Clone, Debug)]
@@ -51,7 +49,7 @@ impl Store {
         platform: &Platform,
         depth: usize,
     ) -> Result<Description, DescribeError> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_INDEX_DEPTH {
             return Err(DescribeError::TooDeep);
         }
         let missing = || DescribeError::Missing(digest.clone());

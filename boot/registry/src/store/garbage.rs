@@ -3,13 +3,11 @@
 
 use super::{LOCK, Store, StoreError, StoredImage, flock, is_locked, lock_file, partial};
 use crate::client::MAX_DOCUMENT_SIZE;
-use oci_image::{Digest, Reference, References, references};
+use oci_image::{Digest, MAX_INDEX_DEPTH, Reference, References, references};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-
-const MAX_DEPTH: usize = 4;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
@@ -73,7 +71,7 @@ impl Store {
         let mut documents = vec![(root.clone(), 0)];
         while let Some((document, depth)) = documents.pop() {
             let is_new = self.has(&document) && found.insert(document.digest.clone(), document.size).is_none();
-            if !is_new || depth > MAX_DEPTH {
+            if !is_new || depth > MAX_INDEX_DEPTH {
                 continue;
             }
             let Some(bytes) = self.read_document(&document.digest, MAX_DOCUMENT_SIZE) else { continue };
