@@ -4,14 +4,15 @@
 
 use boot::{GuestMemory, layout};
 use rustix::mm::{Advice, madvise};
+use std::error::Error;
 use vm_memory::{GuestMemoryBackend as _, GuestRegionMmap};
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot map {mib} MiB of guest memory")]
+#[error("cannot map {mib} MiB of guest memory: {cause}")]
 pub(crate) struct MemoryError {
     mib: u64,
-    #[source]
-    source: vm_memory::mmap::FromRangesError,
+    /// The innermost error; those around it repeat it.
+    cause: String,
 }
 
 /// Maps the memory of a guest of `bytes`, around the hole below 4 GiB. It is left out of core dumps. With `huge_pages` the
@@ -20,8 +21,13 @@ pub(crate) struct MemoryError {
 /// # Errors
 /// The address space or its limit (`RLIMIT_AS`) is too small.
 pub(crate) fn allocate(bytes: u64, huge_pages: bool) -> Result<GuestMemory, MemoryError> {
-    let memory = GuestMemory::from_ranges(&layout::memory_regions(bytes))
-        .map_err(|source| MemoryError { mib: bytes >> 20, source })?;
+    let memory = GuestMemory::from_ranges(&layout::memory_regions(bytes)).map_err(|error| {
+        let mut cause: &dyn Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        MemoryError { mib: bytes >> 20, cause: cause.to_string() }
+    })?;
     for region in memory.iter() {
         advise(region, Advice::LinuxDontDump);
         if huge_pages {

@@ -51,12 +51,6 @@ macro_rules! end_reasons {
         }
 
         impl EndReason {
-    /// Of an image that cannot be read, converted or moved: by the fault of this host, or of the image.
-    #[must_use]
-    pub(crate) fn of_image(is_host: bool) -> Self {
-        if is_host { Self::HostError } else { Self::ImageError }
-    }
-
             /// In the order of the documentation.
             pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
 
@@ -123,6 +117,14 @@ end_reasons! {
     SandboxError: Failed, Printed;
     /// A bug of coracle's.
     InternalError: Failed, Printed;
+}
+
+impl EndReason {
+    /// Of an image that cannot be read, converted or moved: by the fault of this host, or of the image.
+    #[must_use]
+    pub(crate) fn of_image(is_host: bool) -> Self {
+        if is_host { Self::HostError } else { Self::ImageError }
+    }
 }
 
 impl fmt::Display for EndReason {
