@@ -37,6 +37,18 @@ pub(super) fn read_exact_at(file: BorrowedFd<'_>, offset: u64, writer: &mut Writ
     })
 }
 
+/// Fills `writer` from `file` at `offset`, up to the end of the file; returns how many bytes that were.
+///
+/// # Errors
+/// The file cannot be read. Bytes may have been written to the guest.
+pub(super) fn read_until_end_at(file: BorrowedFd<'_>, offset: u64, writer: &mut Writer<'_>) -> Result<usize> {
+    let before = writer.remaining();
+    match read_exact_at(file, offset, writer) {
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => Err(error),
+        _ => Ok(before - writer.remaining()),
+    }
+}
+
 /// Writes all of `reader` to `file` at `offset`, with as many calls as that takes.
 ///
 /// # Errors

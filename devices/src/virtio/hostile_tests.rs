@@ -4,6 +4,7 @@
 
 use super::block::{Block, BlockConfig};
 use super::console::{Console, PortConfig, PortMonitor, PortOutput};
+use super::fs::{Fs, FsConfig};
 use super::net::{Net, NetConfig, Tap};
 use super::rng::Rng;
 use super::vsock::{HostSockets, Vsock, VsockConfig};
@@ -58,7 +59,14 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
             .unwrap(),
         ),
         Box::new(Vsock::open(VsockConfig { guest_cid: 3, sockets: host_sockets() }).unwrap()),
+        Box::new(Fs::open(share()).unwrap()),
     ]
+}
+
+/// A directory that is removed, so that no file can be made in it.
+fn share() -> FsConfig {
+    let directory = std::fs::File::open(tempfile::tempdir().unwrap().path()).unwrap().into();
+    FsConfig { tag: "share0".to_owned(), directory, only: None, read_only: false, max_descriptors: 16 }
 }
 
 /// Sockets in a directory that is removed, so that no program connects.

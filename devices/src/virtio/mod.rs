@@ -25,6 +25,7 @@ macro_rules! device_counters {
 pub mod block;
 pub mod chain;
 pub mod console;
+pub mod fs;
 mod guest_io;
 pub mod mmio;
 pub mod net;

@@ -8,6 +8,7 @@ use devices::rate_limit::RateLimits;
 use devices::turn::Turn;
 use devices::virtio::block::{Block, BlockConfig};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
+use devices::virtio::fs::{Fs, FsConfig};
 use devices::virtio::net::{Backend, Net, NetConfig, StreamSocket, Tap};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::{HostSockets, Vsock, VsockConfig};
@@ -36,11 +37,12 @@ pub enum Kind {
     Console,
     Net,
     Vsock,
+    Fs,
 }
 
 impl Kind {
     pub fn from_byte(byte: u8) -> Self {
-        [Self::Rng, Self::Block, Self::Console, Self::Net, Self::Vsock][usize::from(byte % 5)]
+        [Self::Rng, Self::Block, Self::Console, Self::Net, Self::Vsock, Self::Fs][usize::from(byte % 6)]
     }
 
     /// Whether a chain may have to wait for the host.
@@ -91,6 +93,7 @@ pub fn device(kind: Kind, variant: u8) -> (Wrapper, SharedWorker, Host) {
         Kind::Console => Box::new(console(variant, &mut host)),
         Kind::Net => Box::new(net(variant, &mut host)),
         Kind::Vsock => Box::new(vsock(&mut host)),
+        Kind::Fs => Box::new(share(variant)),
     };
     let worker = SharedWorker::default();
     (Wrapper { device, worker: Arc::clone(&worker) }, worker, host)
@@ -130,6 +133,19 @@ fn vsock(host: &mut Host) -> Vsock {
     let descriptor = File::open("/proc/self").expect("a descriptor");
     let sockets = HostSockets { listener: listener.into(), directory: descriptor.into(), name: "v".into() };
     Vsock::open(VsockConfig { guest_cid: 3, sockets }).expect("descriptors")
+}
+
+/// A directory that was removed, so that the fuzzer makes no files.
+fn share(variant: u8) -> Fs {
+    static DEVICES: AtomicU64 = AtomicU64::new(0);
+    let name = format!("coracle-fuzz-share-{}-{}", std::process::id(), DEVICES.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::create_dir(&path).expect("a directory");
+    let directory = File::open(&path).expect("a descriptor").into();
+    std::fs::remove_dir(&path).expect("it is empty");
+    let only = (variant & 2 != 0).then(|| c"a".to_owned());
+    let read_only = variant & 1 != 0;
+    Fs::open(FsConfig { tag: "share0".to_owned(), directory, only, read_only, max_descriptors: 16 }).expect("a directory")
 }
 
 fn disk(variant: u8) -> Block {
