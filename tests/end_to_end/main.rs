@@ -36,6 +36,7 @@ mod refused_options;
 mod registries;
 mod result_document;
 mod root_formats;
+mod shares;
 mod signals;
 mod status;
 mod stream_sockets;
@@ -107,6 +108,7 @@ fn all() -> Vec<Case> {
         python_image::cases(),
         redis::cases(),
         vectors::cases(),
+        shares::cases(),
         signals::cases(),
         terminal::cases(),
         options::cases(),

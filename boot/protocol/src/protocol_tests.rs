@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::exec::ExecSpec;
-use crate::run_spec::{Address, Host, Interface, Resolver, Root, Route, System, TmpfsMount, Upper};
+use crate::run_spec::{Address, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
 use alloc::vec;
 use core::net::{IpAddr, Ipv6Addr};
 use proptest::prelude::*;
@@ -41,6 +41,15 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     (texts(), texts(), text(), text(), window, any::<(bool, bool)>(), root, prop::collection::vec(interface, 0..3))
         .prop_map(|(arguments, environment, user, hostname, terminal, (stdin, init), root, interfaces)| RunSpec {
             tmpfs: arguments.iter().map(|path| TmpfsMount { path: path.clone(), options: user.clone() }).collect(),
+            shares: environment
+                .iter()
+                .map(|path| ShareMount {
+                    tag: user.clone(),
+                    path: path.clone(),
+                    file: stdin.then(|| hostname.clone()),
+                    read_only: init,
+                })
+                .collect(),
             extra_hosts: environment
                 .iter()
                 .map(|names| Host { address: Ipv6Addr::LOCALHOST.into(), names: names.clone() })

@@ -37,6 +37,8 @@ pub struct RunSpec {
     pub root: Root,
     /// Further file systems to mount, in order (`--tmpfs`).
     pub tmpfs: Vec<TmpfsMount>,
+    /// Directories and files of the host to mount, those nearer to the root first (`-v`).
+    pub shares: Vec<ShareMount>,
     /// What `/etc/resolv.conf` gets. Without a server, search list and option the image's file is
     /// left alone.
     pub resolver: Resolver,
@@ -113,6 +115,19 @@ pub struct TmpfsMount {
     /// Mount options of the kernel's tmpfs, and `ro`, `noexec`, `nosuid`, `nodev` and their
     /// opposites.
     pub options: String,
+}
+
+/// `-v HOST_PATH:GUEST_PATH[:ro]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareMount {
+    /// Tag of its virtio-fs device.
+    pub tag: String,
+    /// Absolute path in the workload's root; created if missing.
+    pub path: String,
+    /// Only this file of the share is mounted, not the directory.
+    pub file: Option<String>,
+    /// The mount takes no writes. The host refuses them, too.
+    pub read_only: bool,
 }
 
 /// Contents of `/etc/resolv.conf`, `resolv.conf(5)`.

@@ -73,7 +73,7 @@ pub struct DeviceKind {
 }
 
 /// Every device type.
-pub const KINDS: [&DeviceKind; 5] = [&console::KIND, &block::KIND, &net::KIND, &rng::KIND, &vsock::KIND];
+pub const KINDS: [&DeviceKind; 6] = [&console::KIND, &block::KIND, &net::KIND, &rng::KIND, &vsock::KIND, &fs::KIND];
 
 /// Counters of one device. They only grow, and are read from any thread.
 pub trait DeviceCounters: std::fmt::Debug + Send + Sync {

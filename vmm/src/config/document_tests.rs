@@ -52,6 +52,7 @@ const EVERYTHING: &[&str] = &[
     "--read-only",
     "--privileged",
     "--tmpfs=/t:size=1m",
+    "--volume=./d:/d:ro",
     "--disk=path=d,ro",
     "--hostname=h",
     "--network=tap=t0",

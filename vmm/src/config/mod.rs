@@ -2,6 +2,7 @@
 //! The options of `run` and their two forms, on the command line and in the configuration document. Each value is checked by
 //! itself when it is parsed. What depends on several options, or on the host, is checked in [`run`](crate::run).
 
+pub(crate) mod bind_mount;
 pub(crate) mod cpus;
 pub(crate) mod destination;
 pub(crate) mod disk;

@@ -4,6 +4,7 @@
 //!
 //! To add an option: see `vmm/src/config/README.md`.
 
+use super::bind_mount::BindMount;
 use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
@@ -163,6 +164,9 @@ pub(crate) struct Request {
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File systems")]
     pub(crate) tmpfs: Vec<Tmpfs>,
+    /// Mount a directory or a file of the host: HOST_PATH:GUEST_PATH[:ro]
+    #[arg(short, long, value_name = "MOUNT", help_heading = "File systems")]
+    pub(crate) volume: Vec<BindMount>,
     /// Add a disk: path=FILE[,ro][,serial=S]
     #[arg(long, value_name = "DISK", help_heading = "File systems")]
     pub(crate) disk: Vec<Disk>,

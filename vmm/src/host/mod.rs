@@ -4,6 +4,7 @@
 pub(crate) mod atomic_write;
 pub(crate) mod daemonize;
 pub(crate) mod descriptor;
+pub(crate) mod descriptor_limit;
 pub(crate) mod directories;
 pub(crate) mod file_digest;
 pub(crate) mod helper_process;

@@ -18,6 +18,7 @@ use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
 use devices::legacy::{ExitStatusPort, PowerRegisters, ResetPort, Serial, power};
 use devices::virtio::block::{Block, BlockError};
+use devices::virtio::fs::{Fs, FsError};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetHandle};
 use devices::virtio::rng::Rng;
@@ -45,6 +46,8 @@ pub(crate) enum BuildError {
     Vm(#[from] VmError),
     #[error(transparent)]
     Disk(#[from] BlockError),
+    #[error("-v")]
+    Share(#[from] FsError),
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// No thread or descriptor is left.
@@ -71,7 +74,7 @@ impl BuildError {
     pub(crate) fn reason(&self) -> EndReason {
         match self {
             Self::Boot(_) => EndReason::KernelError,
-            Self::Disk(_) | Self::CommandLine(_) => EndReason::ConfigError,
+            Self::Disk(_) | Self::Share(_) | Self::CommandLine(_) => EndReason::ConfigError,
             Self::Vm(_) => EndReason::KvmError,
             Self::Overlap(_) => EndReason::InternalError,
             Self::Memory(_)
@@ -156,6 +159,11 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         let vsock = Vsock::open(vsock).map_err(BuildError::Vsock)?;
         attach.attach(Box::new(vsock), vec![vsock_loop.handle()])?;
         loops.push(vsock_loop);
+    }
+    for share in config.shares {
+        let share_loop = EventLoop::spawn(&format!("fs-{}", share.tag))?;
+        attach.attach(Box::new(Fs::open(share)?), vec![share_loop.handle()])?;
+        loops.push(share_loop);
     }
     for (index, disk) in config.disks.into_iter().enumerate() {
         // A loop for each disk, because file I/O blocks.

@@ -6,6 +6,7 @@ use super::console_log::ConsoleLog;
 use boot::Kernel;
 use devices::log_sink::LogSink;
 use devices::virtio::block::BlockConfig;
+use devices::virtio::fs::FsConfig;
 use devices::virtio::net::NetConfig;
 use devices::virtio::vsock::VsockConfig;
 use kvm::Profile;
@@ -29,6 +30,8 @@ pub(crate) struct MachineConfig {
     /// In the order in which the guest sees them.
     pub(crate) nets: Vec<NetConfig>,
     pub(crate) vsock: Option<VsockConfig>,
+    /// Directories of the host.
+    pub(crate) shares: Vec<FsConfig>,
     pub(crate) streams: Streams,
     /// Receives the guest kernel's messages.
     pub(crate) console_log: Arc<ConsoleLog>,

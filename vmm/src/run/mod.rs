@@ -11,6 +11,7 @@ pub(crate) mod progress;
 mod report;
 pub(crate) mod resolve;
 mod run_spec;
+mod shares;
 pub(crate) mod stored_image;
 mod workload;
 

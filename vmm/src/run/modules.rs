@@ -9,7 +9,7 @@ use crate::state::end::EndReason;
 use boot::initramfs::FileTooLarge;
 use boot::modules::{Module, WantedModule};
 use boot::{Feature, HardwareDescription, Initramfs, Kernel};
-use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, net, vsock};
+use devices::virtio::{DeviceIdentity, DeviceKind, KINDS, fs, net, vsock};
 use guest_protocol::module_list::{self, DIRECTORY, LIST};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use std::path::PathBuf;
@@ -47,7 +47,9 @@ fn wanted(spec: &RunSpec, has_vsock: bool) -> Vec<WantedModule<'_>> {
     let optional = |name| WantedModule { name, required: false };
     let mut wanted = vec![required("virtio_mmio")];
     let is_there = |kind: &&DeviceKind| {
-        (**kind != net::KIND || !spec.interfaces.is_empty()) && (**kind != vsock::KIND || has_vsock)
+        (**kind != net::KIND || !spec.interfaces.is_empty())
+            && (**kind != vsock::KIND || has_vsock)
+            && (**kind != fs::KIND || !spec.shares.is_empty())
     };
     for kind in KINDS.into_iter().filter(is_there) {
         wanted.push(WantedModule { name: kind.kernel_module, required: !kind.optional });

@@ -31,6 +31,7 @@ use boot::{Kernel, KernelCache};
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::vsock::{HostSockets, VsockConfig};
+use guest_protocol::run_spec::RunSpec;
 use kvm::{KvmHost, Profile};
 use oci_image::{Prepare, RootFormat};
 use registry::InUse;
@@ -130,7 +131,8 @@ impl Preparation {
     ) -> Result<Prepared, Failure> {
         let cache = self.directories.cache().ok();
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
-        let ResolvedRequest { root, disks: own_disks, interfaces, terminal } = resolved;
+        let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
+        let (shares, share_mounts) = shares.into_iter().map(|share| (share.device, share.mount)).unzip();
         let Root { disk, workload, format, exposed_ports, digests, image_in_use } =
             self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
@@ -141,6 +143,7 @@ impl Preparation {
         let Network { devices: nets, guest: guest_network, published, attachments } = network;
         let (vsock, socket_file) = vsock(request, self.is_check)?.unzip();
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
+        let spec = RunSpec { shares: share_mounts, ..spec };
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
@@ -156,6 +159,7 @@ impl Preparation {
             disks,
             nets,
             vsock,
+            shares,
             streams: self.streams,
             console_log: Arc::new(ConsoleLog::new(Some(self.console))),
             profile: self.profile,

@@ -4,6 +4,7 @@
 //! still missing. Runs on the thread `prepare`, and for `coracle check` on `main`.
 
 use super::failure::Failure;
+use super::shares::{Share, ShareError, open_shares};
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
 use crate::config::environment::{self, EnvVar};
@@ -37,14 +38,18 @@ pub(crate) enum ResolveError {
     System(&'static str),
     #[error("--system writes to {path} unless --scratch or --read-only is given; cannot open it for writing")]
     InPlace { path: PathBuf, source: std::io::Error },
-    #[error("--tmpfs names {0} twice")]
-    SameTmpfs(String),
+    #[error("{0} names {1} twice")]
+    SameMountPoint(&'static str, String),
+    #[error("{0} and {1} both name {2}")]
+    TwoMounts(&'static str, &'static str, String),
     #[error("-i with -t needs a terminal as standard input")]
     NoTerminal,
     #[error("--append")]
     Append(#[source] CommandLineError),
     #[error(transparent)]
     Disk(#[from] DiskError),
+    #[error(transparent)]
+    Share(#[from] ShareError),
     #[error(transparent)]
     Network(#[from] NetworkOptionError),
     #[error("{0} contradicts {1}: only one option decides when the machine is ready")]
@@ -74,7 +79,7 @@ pub(crate) enum DiskError {
     Shared(PathBuf),
     #[error("two disks have the serial `{0}`")]
     Serial(String),
-    #[error("at most {MAX_DISKS} disks can be added with --disk")]
+    #[error("at most {MAX_DISKS} disks and shares can be added with --disk and -v")]
     TooMany,
 }
 
@@ -92,6 +97,8 @@ pub(crate) struct ResolvedRequest {
     pub(crate) root: RootSource,
     /// The user's disks besides the root disk.
     pub(crate) disks: Vec<BlockConfig>,
+    /// Of `-v`, those nearer to the guest's root first.
+    pub(crate) shares: Vec<Share>,
     pub(crate) interfaces: Vec<ResolvedInterface>,
     /// The size of the guest's terminal (`-t`).
     pub(crate) terminal: Option<run_spec::WindowSize>,
@@ -103,7 +110,7 @@ impl ResolvedRequest {
         if let Some(path) = request.workdir.as_ref().filter(|path| !path.starts_with('/')) {
             return Err(WorkloadError::WorkingDirectory(path.clone()).into());
         }
-        check_tmpfs(request)?;
+        check_mount_points(request)?;
         check_system(request)?;
         check_readiness(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(ResolveError::Append)?;
@@ -115,16 +122,39 @@ impl ResolvedRequest {
         };
         let disks = open_disks(&request.disk, root_disk)?;
         let interfaces = network::resolve(request)?;
-        Ok(Self { root, disks, interfaces, terminal })
+        if disks.len() + request.volume.len() > MAX_DISKS {
+            return Err(DiskError::TooMany.into());
+        }
+        let mut shares = open_shares(&request.volume)?;
+        shares.sort_by_key(|share| depth(&share.mount.path));
+        Ok(Self { root, disks, shares, interfaces, terminal })
     }
 }
 
-fn check_tmpfs(request: &Request) -> Result<(), ResolveError> {
-    let paths: Vec<&str> = request.tmpfs.iter().map(|tmpfs| tmpfs.path().trim_end_matches('/')).collect();
-    match paths.iter().enumerate().find(|(index, path)| paths[..*index].contains(path)) {
-        Some((_, path)) => Err(ResolveError::SameTmpfs((*path).to_owned())),
-        None => Ok(()),
+/// The components of a guest path.
+fn components(path: &str) -> Vec<&str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
+}
+
+fn depth(path: &str) -> usize {
+    components(path).len()
+}
+
+/// Two mounts on one directory would hide one of them.
+fn check_mount_points(request: &Request) -> Result<(), ResolveError> {
+    let tmpfs = request.tmpfs.iter().map(|tmpfs| ("--tmpfs", tmpfs.path()));
+    let paths: Vec<_> = tmpfs.chain(request.volume.iter().map(|mount| ("-v", &*mount.target))).collect();
+    let is_same = |(_, one): &(_, &str), (_, other): &(_, &str)| components(one) == components(other);
+    for (index, mount) in paths.iter().enumerate() {
+        if let Some(other) = paths[..index].iter().find(|other| is_same(other, mount)) {
+            let path = format!("/{}", components(mount.1).join("/"));
+            return Err(match (other.0, mount.0) {
+                (one, two) if one == two => ResolveError::SameMountPoint(one, path),
+                (one, two) => ResolveError::TwoMounts(one, two, path),
+            });
+        }
     }
+    Ok(())
 }
 
 fn check_system(request: &Request) -> Result<(), ResolveError> {
@@ -275,6 +305,15 @@ mod tests {
                 Request { tmpfs: vec!["/a".parse().unwrap(), "/a/:size=1m".parse().unwrap()], ..image.clone() },
                 "--tmpfs names /a twice",
             ),
+            (
+                Request {
+                    tmpfs: vec!["/a".parse().unwrap()],
+                    volume: vec!["/tmp:/./a/".parse().unwrap()],
+                    ..image.clone()
+                },
+                "--tmpfs and -v both name /a",
+            ),
+            (Request { volume: vec!["/tmp:/d".parse().unwrap(); 13], ..image.clone() }, "-v names /d twice"),
         ];
         for (request, object) in table {
             let rejection = rejection(&request);

@@ -21,7 +21,7 @@ const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
 /// Builds the message to PID 1. `made` is the format of a root disk that was made from an image; without it the root disk is the
-/// user's. `watchdog` is the service manager's watchdog interval, passed on to a workload with `--ready-notify`.
+/// user's, and the shares are the caller's to add. `watchdog` is the service manager's watchdog interval, passed on to a workload with `--ready-notify`.
 #[must_use]
 pub(crate) fn run_spec(
     request: &Request,
@@ -81,6 +81,7 @@ pub(crate) fn run_spec(
             read_only: request.read_only,
         },
         tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
+        shares: Vec::new(),
         resolver: network.resolver,
         extra_hosts: network.hosts,
         sysctls: request.sysctl.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),

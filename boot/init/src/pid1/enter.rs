@@ -37,9 +37,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
         rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name", &spec.hostname)?;
     }
     let identity = find_user(&spec.user)?;
-    for tmpfs in &spec.tmpfs {
-        mounts::mount_tmpfs(tmpfs)?;
-    }
+    mounts::mount_for_user(&spec.tmpfs, &spec.shares)?;
     enter_working_directory(&spec.working_directory)?;
     if spec.root.read_only && spec.root.upper != Upper::None {
         mounts::make_root_read_only()?;

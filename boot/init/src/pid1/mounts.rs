@@ -6,13 +6,17 @@ use super::files::{make_directories, make_directory, write_file};
 use crate::freestanding::open_missing_descriptors;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ffi::CStr;
 use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
-use guest_protocol::run_spec::TmpfsMount;
-use rustix::fs::{Mode, symlink};
+use guest_protocol::run_spec::{ShareMount, TmpfsMount};
+use rustix::fs::{Mode, OFlags, open, stat, symlink};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
+    unmount,
+};
 use rustix::process::{chdir, chroot, umask};
 
 /// No programs, no devices, no set-user-id bits.
@@ -162,8 +166,51 @@ pub(crate) fn share_mounts() -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).step("share mounts", "/")
 }
 
+/// Mounts what `--tmpfs` and `-v` name, from the root to the leaves, so that none hides another.
+pub(crate) fn mount_for_user(tmpfs: &[TmpfsMount], shares: &[ShareMount]) -> Result<(), Failure> {
+    let depth = |path: &str| path.split('/').filter(|part| !part.is_empty() && *part != ".").count();
+    // The shares are in this order.
+    let mut shares = shares.iter().peekable();
+    let mut tmpfs: Vec<&TmpfsMount> = tmpfs.iter().collect();
+    tmpfs.sort_by_key(|tmpfs| depth(&tmpfs.path));
+    for tmpfs in tmpfs {
+        while let Some(share) = shares.next_if(|share| depth(&share.path) < depth(&tmpfs.path)) {
+            mount_share(share)?;
+        }
+        mount_tmpfs(tmpfs)?;
+    }
+    shares.try_for_each(mount_share)
+}
+
+/// Mounts a share. One file of it is bound from a directory that is then unmounted.
+fn mount_share(share: &ShareMount) -> Result<(), Failure> {
+    const STEP: &str = "mount share";
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, share.read_only);
+    let Some(file) = &share.file else {
+        return mount_device(&share.tag, "virtiofs", &share.path, flags, c"").step(STEP, &share.path);
+    };
+    let directory = "/dev/shm";
+    mount(&*share.tag, directory, "virtiofs", flags, None).step(STEP, &share.path)?;
+    let bound = make_mount_file(&share.path).and_then(|()| mount_bind(format!("{directory}/{file}"), &*share.path));
+    unmount(directory, UnmountFlags::DETACH).step(STEP, directory)?;
+    bound.step(STEP, &share.path)
+}
+
+/// Creates an empty file to mount on, unless there is something.
+fn make_mount_file(path: &str) -> Result<(), Errno> {
+    if stat(path).is_ok() {
+        return Ok(());
+    }
+    if let Some((parent, _)) = path.trim_end_matches('/').rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
+        make_directories(parent)?;
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+    open(path, flags, Mode::from_raw_mode(0o644)).map(drop)
+}
+
 /// Mounts a tmpfs of `--tmpfs`.
-pub(crate) fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
+fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
     const STEP: &str = "mount tmpfs";
     let options = TmpfsOptions::parse(&tmpfs.options);
     let mut flags = MountFlags::empty();
@@ -180,10 +227,15 @@ pub(crate) fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
 
 /// Creates the mount point if it is missing. An existing one keeps the image's owner and mode.
 fn mount_on_directory(file_system: &str, path: &str, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
-    match mount(file_system, path, file_system, flags, data) {
+    mount_device(file_system, file_system, path, flags, data)
+}
+
+/// Like [`mount_on_directory`], for a file system with a source.
+fn mount_device(source: &str, file_system: &str, path: &str, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
+    match mount(source, path, file_system, flags, data) {
         Err(Errno::NOENT) => {
             make_directories(path)?;
-            mount(file_system, path, file_system, flags, data)
+            mount(source, path, file_system, flags, data)
         }
         outcome => outcome,
     }

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Opens what `-v` names, and says where it is mounted. Runs on the thread `prepare`.
+
+use crate::config::bind_mount::BindMount;
+use crate::host::descriptor_limit;
+use devices::virtio::fs::FsConfig;
+use guest_protocol::run_spec::ShareMount;
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// Descriptors of one device, at most and at least.
+const MAX_DESCRIPTORS: u64 = 16 << 10;
+const MIN_DESCRIPTORS: u64 = 16;
+
+/// A path of the host that cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShareError {
+    #[error("-v {mount}: cannot open {path}")]
+    Open { mount: String, path: PathBuf, source: std::io::Error },
+    #[error("-v {mount}: {path} is neither a directory nor a regular file")]
+    Type { mount: String, path: PathBuf },
+}
+
+/// One path of the host, open, and its place in the guest.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pub(crate) device: FsConfig,
+    pub(crate) mount: ShareMount,
+}
+
+/// Opens the sources of `mounts`, in their order.
+///
+/// # Errors
+/// One does not exist, may not be opened, or is no file or directory.
+pub(crate) fn open_shares(mounts: &[BindMount]) -> Result<Vec<Share>, ShareError> {
+    if mounts.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Half of the descriptors stay for the rest of the machine.
+    let max_descriptors = (descriptor_limit::raise() / 2 / mounts.len() as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS);
+    let share = |(index, mount)| open_share(mount, format!("share{index}"), max_descriptors as usize);
+    mounts.iter().enumerate().map(share).collect()
+}
+
+fn open_share(mount: &BindMount, tag: String, max_descriptors: usize) -> Result<Share, ShareError> {
+    let failed = |source| ShareError::Open { mount: mount.to_string(), path: mount.source.clone(), source };
+    // A symbolic link that the user gives is followed here, once.
+    let path = mount.source.canonicalize().map_err(failed)?;
+    let open_path =
+        |path: &Path, flags| open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags, Mode::empty());
+    let file = open_path(&path, OFlags::empty()).map_err(|error| failed(error.into()))?;
+    let kind = FileType::from_raw_mode(fstat(&file).map_err(|error| failed(error.into()))?.st_mode);
+    let (directory, only) = match (kind, path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (FileType::Directory, _, _) => (file, None),
+        (FileType::RegularFile, Some(parent), Some(name)) => {
+            let parent = open_path(parent, OFlags::DIRECTORY).map_err(|error| failed(error.into()))?;
+            (parent, Some(name.to_owned()))
+        }
+        _ => return Err(ShareError::Type { mount: mount.to_string(), path: mount.source.clone() }),
+    };
+    let name = only.as_deref().map(|name| CString::new(name).expect("a name of the kernel has no zero byte"));
+    let read_only = mount.read_only;
+    Ok(Share {
+        device: FsConfig { tag: tag.clone(), directory, only: name, read_only, max_descriptors },
+        mount: ShareMount { tag, path: mount.target.clone(), file: only, read_only },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejection(text: &str) -> String {
+        open_shares(&[text.parse().unwrap()]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn file_is_shared_as_the_only_name_of_its_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("f"), "x").unwrap();
+        let text = format!("{}/f:/etc/f:ro", directory.path().display());
+        let shares = open_shares(&[text.parse().unwrap()]).unwrap();
+        assert_eq!(shares[0].device.only.as_deref(), Some(c"f"));
+        let expected =
+            ShareMount { tag: "share0".into(), path: "/etc/f".into(), file: Some("f".into()), read_only: true };
+        assert_eq!(shares[0].mount, expected);
+    }
+
+    #[test]
+    fn missing_path_and_device_are_rejected() {
+        assert!(rejection("/nowhere/x:/x").contains("/nowhere/x"));
+        assert!(rejection("/dev/null:/x").contains("neither a directory nor a regular file"));
+    }
+}
