@@ -45,6 +45,7 @@ mod system_images;
 mod terminal;
 mod user_network;
 mod vectors;
+mod volumes;
 
 use coracle_tests::{Case, Host, slowest, stop_shared_machine};
 use libtest_mimic::Arguments;
@@ -109,6 +110,7 @@ fn all() -> Vec<Case> {
         redis::cases(),
         vectors::cases(),
         shares::cases(),
+        volumes::cases(),
         signals::cases(),
         terminal::cases(),
         options::cases(),

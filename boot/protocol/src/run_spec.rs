@@ -37,8 +37,10 @@ pub struct RunSpec {
     pub root: Root,
     /// Further file systems to mount, in order (`--tmpfs`).
     pub tmpfs: Vec<TmpfsMount>,
-    /// Directories and files of the host to mount, those nearer to the root first (`-v`).
+    /// Directories and files of the host to mount (`-v`).
     pub shares: Vec<ShareMount>,
+    /// Volumes to mount (`--volume`, and the image's `VOLUME`s).
+    pub volumes: Vec<VolumeMount>,
     /// What `/etc/resolv.conf` gets. Without a server, search list and option the image's file is
     /// left alone.
     pub resolver: Resolver,
@@ -128,6 +130,28 @@ pub struct ShareMount {
     pub file: Option<String>,
     /// The mount takes no writes. The host refuses them, too.
     pub read_only: bool,
+}
+
+/// A directory that is no part of the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Absolute path in the workload's root; created if missing.
+    pub path: String,
+    /// Where its files are.
+    pub source: VolumeSource,
+    /// The workload cannot write to it.
+    pub read_only: bool,
+    /// While it is empty, it gets what the image has at `path`.
+    pub copy: bool,
+}
+
+/// Where the files of a volume are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeSource {
+    /// In the ext4 file system on the virtio-blk device with this serial, in its directory `_data`.
+    Disk(String),
+    /// On the scratch layer of the root, beside the overlay's directories; they end with the machine.
+    Scratch,
 }
 
 /// Contents of `/etc/resolv.conf`, `resolv.conf(5)`.

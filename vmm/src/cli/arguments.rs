@@ -24,6 +24,7 @@ use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
 use super::tag::TagArguments;
 use super::update::UpdateArguments;
+use super::volume::VolumeArguments;
 use super::wait::WaitArguments;
 use crate::config::request::Request;
 use crate::run::failure::{FailsAs as _, Failure};
@@ -66,6 +67,7 @@ pub(super) enum Verb {
     Load(LoadArguments),
     Save(SaveArguments),
     Image(ImageArguments),
+    Volume(VolumeArguments),
     Ps(PsArguments),
     Status(StatusArguments),
     Port(PortArguments),

@@ -33,6 +33,7 @@ mod stop;
 mod table;
 mod tag;
 mod update;
+mod volume;
 mod wait;
 mod words;
 
@@ -73,6 +74,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Load(arguments) => load::load(&arguments),
         Verb::Save(arguments) => save::save(&arguments),
         Verb::Image(arguments) => image::image(&arguments),
+        Verb::Volume(arguments) => volume::volume(&arguments),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),

@@ -44,7 +44,8 @@ struct Outcome {
 
 /// Removes the images and returns the exit status.
 pub(super) fn prune(arguments: &PruneArguments) -> u8 {
-    let outcome = match confirm(arguments) {
+    let what = if arguments.all { "all images that no running machine uses" } else { "all images without a name" };
+    let outcome = match if arguments.force { Ok(true) } else { confirm("image prune", what) } {
         Ok(false) => return 0,
         Ok(true) => try_prune(arguments.all),
         Err(failure) => Err(failure),
@@ -63,15 +64,12 @@ pub(super) fn prune(arguments: &PruneArguments) -> u8 {
     }
 }
 
-fn confirm(arguments: &PruneArguments) -> Result<bool, Failure> {
-    if arguments.force {
-        return Ok(true);
-    }
+/// Asks on the terminal whether `what` is to be removed.
+pub(super) fn confirm(verb: &str, what: &str) -> Result<bool, Failure> {
     if !is_terminal(std::io::stdin()) {
-        let error = "image prune: standard input is not a terminal to ask on; `--force` does not ask";
+        let error = format!("{verb}: standard input is not a terminal to ask on; `--force` does not ask");
         return Err(Failure::new(EndReason::ConfigError, error));
     }
-    let what = if arguments.all { "all images that no running machine uses" } else { "all images without a name" };
     print(&format!("This removes {what}. Continue? [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).fails_as(EndReason::HostError)?;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `-v HOST_PATH:GUEST_PATH[:ro]`: a directory or a file of the host in the guest.
 
-use super::text_form::text_form;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -61,8 +60,6 @@ impl fmt::Display for BindMount {
         write!(f, "{}:{}{}", self.source.display(), self.target, if self.read_only { ":ro" } else { "" })
     }
 }
-
-text_form!(BindMount);
 
 #[cfg(test)]
 mod tests {

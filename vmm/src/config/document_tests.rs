@@ -53,6 +53,8 @@ const EVERYTHING: &[&str] = &[
     "--privileged",
     "--tmpfs=/t:size=1m",
     "--volume=./d:/d:ro",
+    "--volume=v:/v:ro",
+    "--mount=type=tmpfs,target=/m",
     "--disk=path=d,ro",
     "--hostname=h",
     "--network=tap=t0",

@@ -29,4 +29,5 @@ pub(crate) mod size;
 pub(crate) mod sysctl;
 pub(crate) mod text_form;
 pub(crate) mod tmpfs;
+pub(crate) mod volume;
 pub(crate) mod vsock;

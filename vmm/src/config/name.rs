@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--name`, `--id`: the name of a directory on the host. `--hostname`: the guest's.
+//! `--name`, `--id`, volumes: names of directories and files on the host. `--hostname`: the guest's.
 
 use super::text_form::text_form;
-use crate::host::random::{RandomError, random_id};
+use crate::host::random::{RandomError, random_hex, random_id};
 use std::fmt;
 use std::str::FromStr;
+
+/// Digits of the name of a volume that was given none, as in docker.
+const VOLUME_DIGITS: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -13,6 +16,10 @@ pub(crate) struct NameError(&'static str);
 /// The name of a microVM and of its run directory: nothing that a file system or a shell could misread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MachineName(String);
+
+/// The name of a volume, and of its file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct VolumeName(String);
 
 /// A host name that the guest's kernel and a resolver accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +36,47 @@ impl MachineName {
     }
 }
 
+/// What no file system and no shell misreads.
+fn check_file_name(text: &str) -> Result<(), NameError> {
+    let valid_start = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    match text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')) {
+        true if valid_start => Ok(()),
+        _ => Err(NameError("expected letters, digits, `_`, `.` and `-`, and a letter or digit first")),
+    }
+}
+
 impl FromStr for MachineName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let valid_start = text.starts_with(|first: char| first.is_ascii_alphanumeric());
-        let valid = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-        if !valid_start || !valid {
-            return Err(NameError("expected letters, digits, `_`, `.` and `-`, and a letter or digit first"));
-        }
-        if text.len() > 64 {
-            return Err(NameError("the maximum is 64 characters"));
-        }
-        Ok(Self(text.to_owned()))
+        check_file_name(text)?;
+        if text.len() > 64 { Err(NameError("the maximum is 64 characters")) } else { Ok(Self(text.to_owned())) }
+    }
+}
+
+impl VolumeName {
+    pub(crate) fn random() -> Result<Self, RandomError> {
+        random_hex(VOLUME_DIGITS).map(Self)
+    }
+
+    /// Whether it is one that [`random`](Self::random) gives.
+    #[must_use]
+    pub(crate) fn is_random(&self) -> bool {
+        self.0.len() == VOLUME_DIGITS && self.0.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    }
+
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VolumeName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check_file_name(text)?;
+        if text.len() > 128 { Err(NameError("the maximum is 128 characters")) } else { Ok(Self(text.to_owned())) }
     }
 }
 
@@ -71,13 +106,19 @@ impl fmt::Display for MachineName {
     }
 }
 
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-text_form!(MachineName, HostName);
+text_form!(MachineName, HostName, VolumeName);
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +133,15 @@ mod tests {
         for text in ["web", "web-1", "Web_1.example", "0"] {
             assert_eq!(text.parse::<MachineName>().unwrap().as_str(), text);
         }
+    }
+
+    #[test]
+    fn random_names_of_volumes_are_known_as_such() {
+        let name = VolumeName::random().unwrap();
+        assert!(name.is_random());
+        assert_eq!(name.as_str().parse(), Ok(name.clone()));
+        assert!(!"data".parse::<VolumeName>().unwrap().is_random());
+        assert!("x".repeat(128).parse::<VolumeName>().is_ok() && "x".repeat(129).parse::<VolumeName>().is_err());
     }
 
     #[test]

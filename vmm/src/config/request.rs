@@ -4,7 +4,6 @@
 //!
 //! To add an option: see `vmm/src/config/README.md`.
 
-use super::bind_mount::BindMount;
 use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
@@ -25,6 +24,7 @@ use super::size::{LogSize, MemorySize, Scratch};
 use super::sysctl::Sysctl;
 use super::text_form::Given;
 use super::tmpfs::Tmpfs;
+use super::volume::{Mount, VolumeOption};
 use super::vsock::Vsock;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
@@ -164,9 +164,14 @@ pub(crate) struct Request {
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File systems")]
     pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Mount a directory or a file of the host: HOST_PATH:GUEST_PATH[:ro]
-    #[arg(short, long, value_name = "MOUNT", help_heading = "File systems")]
-    pub(crate) volume: Vec<BindMount>,
+    /// Mount a volume (NAME:PATH), which outlives the machine; a directory or a file of the host (HOST_PATH:PATH); or an empty
+    /// directory (PATH). OPTIONS: ro, and for volumes nocopy
+    #[arg(short, long, value_name = "[SOURCE:]PATH[:OPTIONS]", help_heading = "File systems")]
+    pub(crate) volume: Vec<VolumeOption>,
+    /// The same in words: type=volume|bind|tmpfs, source=SOURCE, target=PATH, readonly, volume-nocopy, tmpfs-size=SIZE,
+    /// tmpfs-mode=MODE
+    #[arg(long, value_name = "WORDS", help_heading = "File systems")]
+    pub(crate) mount: Vec<Mount>,
     /// Add a disk: path=FILE[,ro][,serial=S]
     #[arg(long, value_name = "DISK", help_heading = "File systems")]
     pub(crate) disk: Vec<Disk>,
@@ -294,6 +299,12 @@ impl Request {
     #[must_use]
     pub(crate) fn platform(&self) -> Platform {
         self.platform.as_ref().and_then(Given::get).map(PlatformChoice::get).unwrap_or_default()
+    }
+
+    /// What `--volume` and `--mount` name, with the option.
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = (&'static str, &Mount)> {
+        let volumes = self.volume.iter().map(|VolumeOption(mount)| ("-v", mount));
+        volumes.chain(self.mount.iter().map(|mount| ("--mount", mount)))
     }
 
     #[must_use]

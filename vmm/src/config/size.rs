@@ -17,6 +17,8 @@ pub(crate) enum SizeError {
     Memory(#[from] MemorySizeError),
     #[error("expected 16m to 16t in multiples of 4 KiB, or `tmpfs` or `none`")]
     Scratch,
+    #[error("expected 16m to 16t in multiples of 4 KiB")]
+    Disk,
     #[error("expected 64k to 1t")]
     Log,
 }
@@ -124,6 +126,40 @@ impl fmt::Display for LogSize {
     }
 }
 
+/// A size of a file system that coracle makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DiskSize(u64);
+
+impl DiskSize {
+    #[must_use]
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for DiskSize {
+    fn default() -> Self {
+        Self(8 << 30)
+    }
+}
+
+impl FromStr for DiskSize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        match parse_bytes(text)? {
+            bytes if (16 << 20..=16 << 40).contains(&bytes) && bytes.is_multiple_of(4096) => Ok(Self(bytes)),
+            _ => Err(SizeError::Disk),
+        }
+    }
+}
+
+impl fmt::Display for DiskSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_bytes(self.0, f)
+    }
+}
+
 /// Where writes to the root file system go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scratch {
@@ -139,7 +175,7 @@ impl Scratch {
     /// Without `--scratch`. On a read-only root only missing mount points are made, for which a tmpfs is enough.
     #[must_use]
     pub(crate) fn default_for(read_only: bool) -> Self {
-        if read_only { Self::Tmpfs } else { Self::Disk(8 << 30) }
+        if read_only { Self::Tmpfs } else { Self::Disk(DiskSize::default().bytes()) }
     }
 }
 
@@ -150,9 +186,9 @@ impl FromStr for Scratch {
         match text {
             "tmpfs" => Ok(Self::Tmpfs),
             "none" => Ok(Self::None),
-            _ => match parse_bytes(text)? {
-                bytes if (16 << 20..=16 << 40).contains(&bytes) && bytes.is_multiple_of(4096) => Ok(Self::Disk(bytes)),
-                _ => Err(SizeError::Scratch),
+            _ => match text.parse::<DiskSize>() {
+                Err(SizeError::Disk) => Err(SizeError::Scratch),
+                size => size.map(|size| Self::Disk(size.bytes())),
             },
         }
     }

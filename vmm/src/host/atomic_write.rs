@@ -61,6 +61,12 @@ impl AtomicFile {
         Ok(Self { file, target: Some(Target { path: path.to_owned(), temporary, has_name }) })
     }
 
+    /// For helpers that write to the file themselves.
+    #[must_use]
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     pub(crate) fn publish(mut self) -> io::Result<()> {
         let Some(target) = &mut self.target else { return Ok(()) };
         if !target.has_name {

@@ -27,6 +27,8 @@ pub(crate) enum DirectoryError {
     Cache(u32),
     #[error("no directory for the image store: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
     Images(u32),
+    #[error("no directory for volumes: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
+    Volumes(u32),
 }
 
 impl Directories {
@@ -80,9 +82,21 @@ impl Directories {
     /// # Errors
     /// There is no home directory, and the user is not root.
     pub(crate) fn images(&self) -> Result<PathBuf, DirectoryError> {
+        self.lasting().map(|base| base.join("images")).ok_or(DirectoryError::Images(self.user))
+    }
+
+    /// The volumes.
+    ///
+    /// # Errors
+    /// There is no home directory, and the user is not root.
+    pub(crate) fn volumes(&self) -> Result<PathBuf, DirectoryError> {
+        self.lasting().map(|base| base.join("volumes")).ok_or(DirectoryError::Volumes(self.user))
+    }
+
+    /// Base of what a user keeps.
+    fn lasting(&self) -> Option<PathBuf> {
         let system = || (self.user == 0).then(|| PathBuf::from("/var/lib/coracle"));
-        let base = self.data().or_else(system);
-        base.map(|base| base.join("images")).ok_or(DirectoryError::Images(self.user))
+        self.data().or_else(system)
     }
 
     #[must_use]

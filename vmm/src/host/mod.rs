@@ -6,6 +6,7 @@ pub(crate) mod daemonize;
 pub(crate) mod descriptor;
 pub(crate) mod descriptor_limit;
 pub(crate) mod directories;
+pub(crate) mod ext4;
 pub(crate) mod file_digest;
 pub(crate) mod helper_process;
 pub(crate) mod inherited_sockets;

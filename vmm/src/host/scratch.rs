@@ -6,28 +6,30 @@
 //! fast. A template appears atomically. Without a cache every disk is formatted by itself.
 
 use super::directories::Directories;
-use super::helper_process::helper;
+use super::ext4::{FormatError, format};
 use super::random::random_id;
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, linkat, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-/// Directory of the templates. Changes with [`FEATURES`] and the other options of `mke2fs`.
+/// Directory of the templates. Changes with [`OPTIONS`] and the other options of `mke2fs`.
 const TEMPLATE_DIRECTORY: &str = "scratch/v1";
 /// A template has less data. A file system that does not support holes reports more.
 const MAX_TEMPLATE_DATA: u64 = 64 << 20;
-/// The features of the file system, whatever the host's `mke2fs.conf` says. No journal and no checksums: the disk never outlives
-/// the machine, and on hosts that emulate the guest's kernel checksums are expensive. `uninit_bg` marks most of the disk as never
-/// used.
-const FEATURES: &str = "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,large_file,\
-                        sparse_super2,uninit_bg";
+/// No journal and no checksums: the disk never outlives the machine, and on hosts that emulate the guest's kernel checksums are
+/// expensive. `uninit_bg` marks most of the disk as never used.
+const OPTIONS: [&str; 4] = [
+    "-O",
+    "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,huge_file,large_file,sparse_super2,uninit_bg",
+    "-E",
+    "nodiscard,lazy_itable_init=1,num_backup_sb=0,root_owner=0:0",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScratchError {
@@ -37,11 +39,17 @@ pub(crate) enum ScratchError {
     Write { directory: PathBuf, size: u64, source: io::Error },
     #[error("mke2fs is not installed: install e2fsprogs, or use --scratch tmpfs")]
     NotInstalled,
-    #[error("cannot run mke2fs")]
-    Run(#[source] io::Error),
-    /// With the last line that it printed.
-    #[error("mke2fs cannot format a scratch disk of {size} bytes: {message}")]
-    Refused { size: u64, message: String },
+    #[error("cannot make a scratch disk")]
+    Format(#[source] FormatError),
+}
+
+impl From<FormatError> for ScratchError {
+    fn from(error: FormatError) -> Self {
+        match error {
+            FormatError::NotInstalled => Self::NotInstalled,
+            error => Self::Format(error),
+        }
+    }
 }
 
 /// Creates a formatted disk of `size` bytes.
@@ -60,7 +68,7 @@ pub(crate) fn create(size: u64, directories: &Directories, serial: &str) -> Resu
     let data = template.and_then(|template| Some((extents(&template, size).ok()?, template)));
     match data {
         Some((extents, template)) => copy(&template, &extents, &file).map_err(failed)?,
-        None => format(&file, size)?,
+        None => format(&file, size, &OPTIONS)?,
     }
     Ok(BlockConfig {
         file,
@@ -105,9 +113,9 @@ fn create_template(size: u64, directory: &Path, path: &Path) -> Result<Option<Fi
     if file.set_len(size).is_err() {
         return Ok(None);
     }
-    match format(&file, size) {
+    match format(&file, size, &OPTIONS) {
         // The cache may be full where the temporary directory is not.
-        Err(ScratchError::Refused { .. }) => return Ok(None),
+        Err(FormatError::Refused { .. }) => return Ok(None),
         result => result?,
     }
     let proc_path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -148,25 +156,6 @@ fn copy(template: &File, extents: &[(u64, u64)], disk: &File) -> io::Result<()> 
         disk.write_all_at(&bytes, start)?;
     }
     Ok(())
-}
-
-/// Makes an empty ext4 file system on `file`, whose `size` bytes read as zeroes.
-fn format(file: &File, size: u64) -> Result<(), ScratchError> {
-    let mut command = helper("mke2fs");
-    command.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-O", FEATURES]);
-    command.args(["-E", "nodiscard,lazy_itable_init=1,num_backup_sb=0,root_owner=0:0", "/proc/self/fd/0"]);
-    let stdin = file.try_clone().map_err(ScratchError::Run)?;
-    let output = match command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Err(ScratchError::NotInstalled),
-        result => result.map_err(ScratchError::Run)?,
-    };
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let message = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let message = message.map_or_else(|| output.status.to_string(), str::to_owned);
-    Err(ScratchError::Refused { size, message })
 }
 
 #[cfg(test)]

@@ -94,6 +94,6 @@ fn a_cache_that_cannot_be_written_has_no_template() {
 fn format_reports_the_message_of_mke2fs() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(4096).unwrap();
-    let error = format(&file, 4096).unwrap_err();
-    assert!(matches!(&error, ScratchError::Refused { message, .. } if !message.is_empty()), "{error}");
+    let error = format(&file, 4096, &OPTIONS).unwrap_err();
+    assert!(matches!(&error, FormatError::Refused { message, .. } if !message.is_empty()), "{error}");
 }

@@ -13,6 +13,7 @@ pub(crate) mod resolve;
 mod run_spec;
 mod shares;
 pub(crate) mod stored_image;
+mod volumes;
 mod workload;
 
 use crate::config::environment::{self, EnvVar};

@@ -8,6 +8,7 @@ use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
 use super::run_spec::run_spec;
 use super::stored_image::{self, Located};
+use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::environment::{self, EnvVar};
@@ -33,7 +34,7 @@ use devices::virtio::block::BlockConfig;
 use devices::virtio::vsock::{HostSockets, VsockConfig};
 use guest_protocol::run_spec::RunSpec;
 use kvm::{KvmHost, Profile};
-use oci_image::{Prepare, RootFormat};
+use oci_image::{ImageConfig, Prepare, RootFormat};
 use registry::InUse;
 use std::fs::File;
 use std::io::{Error, PipeWriter, Read as _};
@@ -101,6 +102,8 @@ struct Root {
     /// The format of a disk that was made from an image.
     format: Option<RootFormat>,
     exposed_ports: Vec<String>,
+    /// Paths of the image's `VOLUME`s.
+    volumes: Vec<String>,
     digests: Digests,
     image_in_use: Option<InUse>,
 }
@@ -133,7 +136,7 @@ impl Preparation {
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (shares, share_mounts) = shares.into_iter().map(|share| (share.device, share.mount)).unzip();
-        let Root { disk, workload, format, exposed_ports, digests, image_in_use } =
+        let Root { disk, workload, format, exposed_ports, volumes, digests, image_in_use } =
             self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
 
@@ -142,13 +145,16 @@ impl Preparation {
         let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
         let Network { devices: nets, guest: guest_network, published, attachments } = network;
         let (vsock, socket_file) = vsock(request, self.is_check)?.unzip();
+        let volumes = volumes::attach(request, &volumes, &self.directories, !self.is_check);
+        let AttachedVolumes { disks: volume_disks, mounts } = volumes.fails_as(EndReason::ConfigError)?;
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
-        let spec = RunSpec { shares: share_mounts, ..spec };
+        let spec = RunSpec { volumes: mounts, shares: share_mounts, ..spec };
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
+        disks.extend(volume_disks);
         disks.extend(own_disks);
         let machine = MachineConfig {
             memory_bytes: memory.bytes(),
@@ -198,6 +204,7 @@ impl Preparation {
                     workload: *workload,
                     format: None,
                     exposed_ports: Vec::new(),
+                    volumes: Vec::new(),
                     digests: Digests::default(),
                     image_in_use: None,
                 });
@@ -230,8 +237,8 @@ impl Preparation {
         };
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        let exposed_ports = prepared.config.exposed_ports;
-        Ok(Root { disk, workload, format: Some(format), exposed_ports, digests, image_in_use })
+        let ImageConfig { exposed_ports, volumes, .. } = prepared.config;
+        Ok(Root { disk, workload, format: Some(format), exposed_ports, volumes, digests, image_in_use })
     }
 }
 

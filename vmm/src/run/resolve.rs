@@ -5,10 +5,13 @@
 
 use super::failure::Failure;
 use super::shares::{Share, ShareError, open_shares};
+use super::volumes;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
 use crate::config::environment::{self, EnvVar};
+use crate::config::name::VolumeName;
 use crate::config::request::Request;
+use crate::config::size::Scratch;
 use crate::host::terminal;
 use crate::network::{self, NetworkOptionError, ResolvedInterface};
 use crate::state::end::EndReason;
@@ -19,6 +22,7 @@ use devices::virtio::block::BlockConfig;
 use guest_protocol::run_spec;
 use oci_image::{ImageConfig, ImageReference, ReferenceError};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,10 @@ pub(crate) enum ResolveError {
     SameMountPoint(&'static str, String),
     #[error("{0} and {1} both name {2}")]
     TwoMounts(&'static str, &'static str, String),
+    #[error("volume {0} is given twice")]
+    SameVolume(VolumeName),
+    #[error("-v {0}: a volume without a name is on the scratch layer, and there is none")]
+    NoScratch(String),
     #[error("-i with -t needs a terminal as standard input")]
     NoTerminal,
     #[error("--append")]
@@ -79,7 +87,7 @@ pub(crate) enum DiskError {
     Shared(PathBuf),
     #[error("two disks have the serial `{0}`")]
     Serial(String),
-    #[error("at most {MAX_DISKS} disks and shares can be added with --disk and -v")]
+    #[error("at most {MAX_DISKS} disks, volumes and directories of the host can be added")]
     TooMany,
 }
 
@@ -97,7 +105,7 @@ pub(crate) struct ResolvedRequest {
     pub(crate) root: RootSource,
     /// The user's disks besides the root disk.
     pub(crate) disks: Vec<BlockConfig>,
-    /// Of `-v`, those nearer to the guest's root first.
+    /// Directories and files of the host.
     pub(crate) shares: Vec<Share>,
     pub(crate) interfaces: Vec<ResolvedInterface>,
     /// The size of the guest's terminal (`-t`).
@@ -111,6 +119,7 @@ impl ResolvedRequest {
             return Err(WorkloadError::WorkingDirectory(path.clone()).into());
         }
         check_mount_points(request)?;
+        check_volumes(request)?;
         check_system(request)?;
         check_readiness(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(ResolveError::Append)?;
@@ -120,13 +129,11 @@ impl ResolvedRequest {
             RootSource::Disk(disk, _) => Some(disk),
             RootSource::Image(_) => None,
         };
-        let disks = open_disks(&request.disk, root_disk)?;
+        let binds: Vec<_> = volumes::requested_binds(request).collect();
+        let volumes = volumes::requested(request).filter(|volume| volume.name.is_some()).count();
+        let disks = open_disks(&request.disk, volumes + binds.len(), root_disk)?;
         let interfaces = network::resolve(request)?;
-        if disks.len() + request.volume.len() > MAX_DISKS {
-            return Err(DiskError::TooMany.into());
-        }
-        let mut shares = open_shares(&request.volume)?;
-        shares.sort_by_key(|share| depth(&share.mount.path));
+        let shares = open_shares(&binds)?;
         Ok(Self { root, disks, shares, interfaces, terminal })
     }
 }
@@ -136,14 +143,10 @@ fn components(path: &str) -> Vec<&str> {
     path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
 }
 
-fn depth(path: &str) -> usize {
-    components(path).len()
-}
-
 /// Two mounts on one directory would hide one of them.
 fn check_mount_points(request: &Request) -> Result<(), ResolveError> {
     let tmpfs = request.tmpfs.iter().map(|tmpfs| ("--tmpfs", tmpfs.path()));
-    let paths: Vec<_> = tmpfs.chain(request.volume.iter().map(|mount| ("-v", &*mount.target))).collect();
+    let paths: Vec<_> = tmpfs.chain(request.mounts().map(|(option, mount)| (option, mount.path()))).collect();
     let is_same = |(_, one): &(_, &str), (_, other): &(_, &str)| components(one) == components(other);
     for (index, mount) in paths.iter().enumerate() {
         if let Some(other) = paths[..index].iter().find(|other| is_same(other, mount)) {
@@ -152,6 +155,20 @@ fn check_mount_points(request: &Request) -> Result<(), ResolveError> {
                 (one, two) if one == two => ResolveError::SameMountPoint(one, path),
                 (one, two) => ResolveError::TwoMounts(one, two, path),
             });
+        }
+    }
+    Ok(())
+}
+
+fn check_volumes(request: &Request) -> Result<(), ResolveError> {
+    let mut names = BTreeSet::new();
+    for volume in volumes::requested(request) {
+        match &volume.name {
+            Some(name) if !names.insert(name) => return Err(ResolveError::SameVolume(name.clone())),
+            None if matches!(request.scratch(), Scratch::None) => {
+                return Err(ResolveError::NoScratch(volume.path.clone()));
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -219,9 +236,9 @@ fn in_place(error: DiskError) -> ResolveError {
 }
 
 /// Opens `disks` in their order; one without a serial becomes `disk0`, `disk1` and so on by its position. `root` is the
-/// user's own root disk, which is already open.
-fn open_disks(disks: &[Disk], root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, DiskError> {
-    if disks.len() > MAX_DISKS {
+/// user's own root disk, which is already open; `others` devices come besides.
+fn open_disks(disks: &[Disk], others: usize, root: Option<&BlockConfig>) -> Result<Vec<BlockConfig>, DiskError> {
+    if disks.len() + others > MAX_DISKS {
         return Err(DiskError::TooMany);
     }
     let mut opened: Vec<BlockConfig> = Vec::new();
@@ -314,6 +331,13 @@ mod tests {
                 "--tmpfs and -v both name /a",
             ),
             (Request { volume: vec!["/tmp:/d".parse().unwrap(); 13], ..image.clone() }, "-v names /d twice"),
+            (volumes(&["a:/data", "b:/data/"], image.clone()), "-v names /data twice"),
+            (volumes(&["a:/data", "a:/other"], image.clone()), "volume a is given twice"),
+            (
+                Request { tmpfs: vec!["/data".parse().unwrap()], ..volumes(&["/data"], image.clone()) },
+                "--tmpfs and -v both name /data",
+            ),
+            (Request { scratch: Some(Scratch::None), ..volumes(&["/data"], image.clone()) }, "-v /data"),
         ];
         for (request, object) in table {
             let rejection = rejection(&request);
@@ -321,8 +345,12 @@ mod tests {
         }
     }
 
+    fn volumes(texts: &[&str], request: Request) -> Request {
+        Request { volume: texts.iter().map(|text| text.parse().unwrap()).collect(), ..request }
+    }
+
     fn open_texts(texts: &[String]) -> Result<Vec<BlockConfig>, DiskError> {
-        open_disks(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>(), None)
+        open_disks(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>(), 0, None)
     }
 
     #[test]

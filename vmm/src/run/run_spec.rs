@@ -2,6 +2,7 @@
 //! The message to PID 1: the workload and its environment in the guest. Pure.
 
 use super::health;
+use super::volumes::requested_tmpfs;
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::config::name::MachineName;
@@ -20,8 +21,9 @@ const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 /// Tried on a root disk that is written in place.
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
-/// Builds the message to PID 1. `made` is the format of a root disk that was made from an image; without it the root disk is the
-/// user's, and the shares are the caller's to add. `watchdog` is the service manager's watchdog interval, passed on to a workload with `--ready-notify`.
+/// Builds the message to PID 1, to which volumes and shares are added later. `made` is the format of a root disk that was made from
+/// an image; without it the root disk is the user's. `watchdog` is the service manager's watchdog interval, passed on to a workload
+/// with `--ready-notify`.
 #[must_use]
 pub(crate) fn run_spec(
     request: &Request,
@@ -80,7 +82,8 @@ pub(crate) fn run_spec(
             },
             read_only: request.read_only,
         },
-        tmpfs: request.tmpfs.iter().map(Tmpfs::mount).collect(),
+        tmpfs: requested_tmpfs(request).map(Tmpfs::mount).collect(),
+        volumes: Vec::new(),
         shares: Vec::new(),
         resolver: network.resolver,
         extra_hosts: network.hosts,

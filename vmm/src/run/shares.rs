@@ -33,13 +33,14 @@ pub(crate) struct Share {
 ///
 /// # Errors
 /// One does not exist, may not be opened, or is no file or directory.
-pub(crate) fn open_shares(mounts: &[BindMount]) -> Result<Vec<Share>, ShareError> {
+pub(crate) fn open_shares(mounts: &[&BindMount]) -> Result<Vec<Share>, ShareError> {
     if mounts.is_empty() {
         return Ok(Vec::new());
     }
     // Half of the descriptors stay for the rest of the machine.
     let max_descriptors = (descriptor_limit::raise() / 2 / mounts.len() as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS);
-    let share = |(index, mount)| open_share(mount, format!("share{index}"), max_descriptors as usize);
+    let share =
+        |(index, mount): (usize, &&BindMount)| open_share(mount, format!("share{index}"), max_descriptors as usize);
     mounts.iter().enumerate().map(share).collect()
 }
 
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     fn rejection(text: &str) -> String {
-        open_shares(&[text.parse().unwrap()]).unwrap_err().to_string()
+        open_shares(&[&text.parse().unwrap()]).unwrap_err().to_string()
     }
 
     #[test]
@@ -80,7 +81,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("f"), "x").unwrap();
         let text = format!("{}/f:/etc/f:ro", directory.path().display());
-        let shares = open_shares(&[text.parse().unwrap()]).unwrap();
+        let shares = open_shares(&[&text.parse().unwrap()]).unwrap();
         assert_eq!(shares[0].device.only.as_deref(), Some(c"f"));
         let expected =
             ShareMount { tag: "share0".into(), path: "/etc/f".into(), file: Some("f".into()), read_only: true };

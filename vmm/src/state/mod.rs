@@ -15,3 +15,4 @@ pub(crate) mod rotated_reader;
 pub(crate) mod run_dir;
 pub(crate) mod stages;
 pub(crate) mod status;
+pub(crate) mod volumes;

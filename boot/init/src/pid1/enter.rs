@@ -6,7 +6,8 @@ use super::etc::EtcFiles;
 use super::failure::{Failure, Step};
 use super::files::make_directories;
 use super::launch::{Channel, ChildPipes, become_user, connect_streams, execute_command, find_user, string_array};
-use super::{mounts, root};
+use super::volumes::OpenVolume;
+use super::{mounts, root, volumes};
 use crate::freestanding::system_call::{StringArray, execute_descriptor, unshare_cgroup_namespace};
 use crate::tini;
 use alloc::ffi::CString;
@@ -14,7 +15,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use guest_init::{environment, executable};
-use guest_protocol::run_spec::{RunSpec, Upper, WindowSize};
+use guest_protocol::run_spec::{RunSpec, ShareMount, TmpfsMount, Upper, WindowSize};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, open, stat};
 use rustix::io::Errno;
@@ -26,6 +27,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
     let etc = EtcFiles::prepare(spec)?;
     let own_program = if spec.init { Some(open_own_program()?) } else { None };
     root::allow_execution(&spec.root)?;
+    let volumes = volumes::open_all(&spec.volumes)?;
     mounts::move_root(root::PATH)?;
     unshare_cgroup_namespace();
     mounts::mount_for_workload(spec.privileged, &spec.sysctls)?;
@@ -37,7 +39,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
         rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name", &spec.hostname)?;
     }
     let identity = find_user(&spec.user)?;
-    mounts::mount_for_user(&spec.tmpfs, &spec.shares)?;
+    mount_in_order(&volumes, &spec.tmpfs, &spec.shares)?;
     enter_working_directory(&spec.working_directory)?;
     if spec.root.read_only && spec.root.upper != Upper::None {
         mounts::make_root_read_only()?;
@@ -73,6 +75,33 @@ fn open_own_program() -> Result<OwnedFd, Failure> {
     const STEP: &str = "open the small init";
     mount_remount("/", MountFlags::BIND, c"").step(STEP, "/")?;
     open("/init", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(STEP, "/init")
+}
+
+/// A mount that the user adds to the root.
+enum AddedMount<'a> {
+    Volume(&'a OpenVolume<'a>),
+    Tmpfs(&'a TmpfsMount),
+    Share(&'a ShareMount),
+}
+
+/// Mounts what the user adds to the root, so that a directory's mount comes before those below it.
+fn mount_in_order(volumes: &[OpenVolume<'_>], tmpfs: &[TmpfsMount], shares: &[ShareMount]) -> Result<(), Failure> {
+    let volumes = volumes.iter().map(AddedMount::Volume);
+    let others = tmpfs.iter().map(AddedMount::Tmpfs).chain(shares.iter().map(AddedMount::Share));
+    let mut mounts: Vec<_> = volumes.chain(others).collect();
+    mounts.sort_by_key(|mount| {
+        let path = match mount {
+            AddedMount::Volume(volume) => volume.path(),
+            AddedMount::Tmpfs(tmpfs) => &tmpfs.path,
+            AddedMount::Share(share) => &share.path,
+        };
+        path.split('/').filter(|part| !part.is_empty() && *part != ".").count()
+    });
+    mounts.iter().try_for_each(|mount| match mount {
+        AddedMount::Volume(volume) => volume.mount(),
+        AddedMount::Tmpfs(tmpfs) => mounts::mount_tmpfs(tmpfs),
+        AddedMount::Share(share) => mounts::mount_share(share),
+    })
 }
 
 fn enter_working_directory(path: &str) -> Result<(), Failure> {

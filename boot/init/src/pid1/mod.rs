@@ -4,6 +4,7 @@
 //! by a reset.
 
 mod console_ports;
+mod copy_tree;
 mod enter;
 mod etc;
 mod exec;
@@ -17,6 +18,7 @@ mod probes;
 mod relay;
 mod root;
 mod streams;
+mod volumes;
 mod workload;
 
 use crate::freestanding::{Line, reset};
@@ -54,7 +56,9 @@ fn serve_host() -> Result<Infallible, Failure> {
 /// Runs the workload of `spec`, from its root file system to the last byte of its streams.
 fn run_workload(spec: &RunSpec, control: &mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<ToHost, Failure> {
     root::forbid_execution()?;
-    root::mount(&spec.root)?;
+    let mut disks = root::Disks::default();
+    root::mount(&spec.root, &mut disks)?;
+    volumes::mount_disks(&spec.volumes, &mut disks)?;
     network::configure(&spec.interfaces)?;
     let notify = probes::open_notify_socket(spec)?;
     let workload = workload::start(spec)?;
@@ -62,5 +66,6 @@ fn run_workload(spec: &RunSpec, control: &mut Control, stdio: OwnedFd, stderr: O
     let root = root::detach()?;
     let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify })?;
     root.finish(&spec.root)?;
+    volumes::finish(&spec.volumes)?;
     Ok(ended)
 }

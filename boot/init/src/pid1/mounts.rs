@@ -6,7 +6,6 @@ use super::files::{make_directories, make_directory, write_file};
 use crate::freestanding::open_missing_descriptors;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::ffi::CStr;
 use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
@@ -166,24 +165,8 @@ pub(crate) fn share_mounts() -> Result<(), Failure> {
     mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).step("share mounts", "/")
 }
 
-/// Mounts what `--tmpfs` and `-v` name, from the root to the leaves, so that none hides another.
-pub(crate) fn mount_for_user(tmpfs: &[TmpfsMount], shares: &[ShareMount]) -> Result<(), Failure> {
-    let depth = |path: &str| path.split('/').filter(|part| !part.is_empty() && *part != ".").count();
-    // The shares are in this order.
-    let mut shares = shares.iter().peekable();
-    let mut tmpfs: Vec<&TmpfsMount> = tmpfs.iter().collect();
-    tmpfs.sort_by_key(|tmpfs| depth(&tmpfs.path));
-    for tmpfs in tmpfs {
-        while let Some(share) = shares.next_if(|share| depth(&share.path) < depth(&tmpfs.path)) {
-            mount_share(share)?;
-        }
-        mount_tmpfs(tmpfs)?;
-    }
-    shares.try_for_each(mount_share)
-}
-
 /// Mounts a share. One file of it is bound from a directory that is then unmounted.
-fn mount_share(share: &ShareMount) -> Result<(), Failure> {
+pub(crate) fn mount_share(share: &ShareMount) -> Result<(), Failure> {
     const STEP: &str = "mount share";
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, share.read_only);
@@ -210,7 +193,7 @@ fn make_mount_file(path: &str) -> Result<(), Errno> {
 }
 
 /// Mounts a tmpfs of `--tmpfs`.
-fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
+pub(crate) fn mount_tmpfs(tmpfs: &TmpfsMount) -> Result<(), Failure> {
     const STEP: &str = "mount tmpfs";
     let options = TmpfsOptions::parse(&tmpfs.options);
     let mut flags = MountFlags::empty();

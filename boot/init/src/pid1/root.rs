@@ -33,7 +33,7 @@ const SCRATCH_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitm
 /// Parent of the overlay's two directories. ext4 puts each directory of the file system's root into
 /// a block group of its own, and setting up a group costs 0.3 s where the host emulates guest
 /// kernel mode; directories further down share one.
-const LAYERS: &str = "/scratch/overlay";
+pub(crate) const LAYERS: &str = "/scratch/overlay";
 const UPPER: &str = "/scratch/overlay/upper";
 const WORK: &str = "/scratch/overlay/work";
 /// `redirect_dir`: directories of the image can be renamed. `volatile`: nothing of the upper layer
@@ -43,25 +43,24 @@ const OVERLAY_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/ov
     workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off,volatile";
 
 /// Mounts what `root` describes at [`PATH`].
-pub(crate) fn mount(root: &Root) -> Result<(), Failure> {
+pub(crate) fn mount(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
     const STEP: &str = "prepare root";
-    let mut disks = Disks::default();
     make_directory(PATH).step(STEP, PATH)?;
     match &root.upper {
-        Upper::None => mount_image(root, &mut disks, PATH, MountFlags::RDONLY | MountFlags::NOEXEC),
-        Upper::InPlace => mount_image(root, &mut disks, PATH, MountFlags::NOEXEC),
+        Upper::None => mount_image(root, disks, PATH, MountFlags::RDONLY | MountFlags::NOEXEC),
+        Upper::InPlace => mount_image(root, disks, PATH, MountFlags::NOEXEC),
         Upper::Tmpfs => {
             make_directory(SCRATCH).step(STEP, SCRATCH)?;
             mount_file_system("tmpfs", SCRATCH, "tmpfs", RESTRICTED, c"mode=700")
                 .step("mount scratch layer", "tmpfs")?;
-            mount_overlay(root, &mut disks)
+            mount_overlay(root, disks)
         }
         Upper::Disk(serial) => {
             make_directory(SCRATCH).step(STEP, SCRATCH)?;
             let disk = disks.find(serial, "find scratch disk")?;
             mount_file_system(&*disk, SCRATCH, "ext4", RESTRICTED | MountFlags::NOATIME, SCRATCH_OPTIONS)
                 .step("mount scratch disk", &disk)?;
-            mount_overlay(root, &mut disks)
+            mount_overlay(root, disks)
         }
     }
 }
@@ -135,44 +134,47 @@ pub(crate) fn detach() -> Result<DetachedRoot, Failure> {
 
 impl DetachedRoot {
     /// Writes to the disk what outlives the machine, after the workload and all its mounts are
-    /// gone. That is only a root written in place: the scratch layer ends with the machine, and
-    /// other disks were unmounted or closed, and thereby written, when the last process of the
-    /// workload ended.
+    /// gone. That is only a root written in place: the scratch layer ends with the machine, volumes
+    /// have their own `finish`, and other disks were unmounted or closed, and thereby written, when
+    /// the last process of the workload ended.
     pub(crate) fn finish(&self, root: &Root) -> Result<(), Failure> {
         match root.upper {
-            Upper::InPlace => match self.make_read_only() {
-                // The kernel is still removing a mount of the workload's, such as an image on the
-                // disk. Everything is written, only the mark for a clean file system is missing.
-                Err(Errno::BUSY) => self.sync(),
-                outcome => outcome,
-            }
-            .step("make root disk read-only", PATH),
+            Upper::InPlace => settle(&self.0).step("make root disk read-only", PATH),
             Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
         }
     }
+}
 
-    fn make_read_only(&self) -> Result<(), Errno> {
-        let file_system = fspick(&self.0, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
-        fsconfig_set_flag(file_system.as_fd(), "ro")?;
-        fsconfig_reconfigure(file_system.as_fd())
+/// Makes the file system of the directory `top` read-only, which writes everything and marks it as
+/// clean.
+pub(crate) fn settle(top: &OwnedFd) -> Result<(), Errno> {
+    match make_read_only(top) {
+        // The kernel is still removing a mount of the workload's, such as an image on the disk.
+        // Everything is written, only the mark for a clean file system is missing.
+        Err(Errno::BUSY) => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::syncfs(rustix::fs::openat(top, ".", flags, Mode::empty())?)
+        }
+        outcome => outcome,
     }
+}
 
-    fn sync(&self) -> Result<(), Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::syncfs(rustix::fs::openat(&self.0, ".", flags, Mode::empty())?)
-    }
+fn make_read_only(top: &OwnedFd) -> Result<(), Errno> {
+    let file_system = fspick(top, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+    fsconfig_set_flag(file_system.as_fd(), "ro")?;
+    fsconfig_reconfigure(file_system.as_fd())
 }
 
 /// Virtio disks by serial. Reading a serial is a request to the device, so each disk is read once.
 #[derive(Default)]
-struct Disks {
+pub(crate) struct Disks {
     /// Serials read so far, in the order of the disks' names.
     serials: Vec<Vec<u8>>,
 }
 
 impl Disks {
     /// Returns the path of the disk with `serial`; `step` is what it is needed for.
-    fn find(&mut self, serial: &str, step: &'static str) -> Result<String, Failure> {
+    pub(crate) fn find(&mut self, serial: &str, step: &'static str) -> Result<String, Failure> {
         for (index, letter) in ('a'..='z').enumerate() {
             if index == self.serials.len() {
                 let Ok(found) = read_file(&format!("/sys/block/vd{letter}/serial")) else { break };

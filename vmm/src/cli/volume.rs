@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `volume`: docker's group of the verbs for volumes.
+
+use super::machines::print;
+use super::prune::confirm;
+use super::{table, words};
+use crate::config::name::VolumeName;
+use crate::config::rfc3339;
+use crate::config::size::DiskSize;
+use crate::host::directories::Directories;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::state::end::EndReason;
+use crate::state::volumes::{StoredVolume, VolumeError, Volumes};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+/// Manage volumes, the directories that outlive machines
+#[derive(Debug, Args)]
+pub(super) struct VolumeArguments {
+    #[command(subcommand)]
+    verb: VolumeVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeVerb {
+    Create(CreateArguments),
+    #[command(visible_alias = "list")]
+    Ls(LsArguments),
+    Inspect(InspectArguments),
+    #[command(visible_alias = "remove")]
+    Rm(RmArguments),
+    Prune(PruneArguments),
+}
+
+/// Make a volume and print its name
+#[derive(Debug, Args)]
+struct CreateArguments {
+    /// Name of the volume [default: a random name]
+    #[arg(value_name = "NAME")]
+    name: Option<VolumeName>,
+    /// Size of its file system, which takes space as files are written [default: 8g]
+    #[arg(short, long, value_name = "SIZE")]
+    size: Option<DiskSize>,
+}
+
+/// List volumes
+#[derive(Debug, Args)]
+struct LsArguments {
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print what volumes are, as JSON
+#[derive(Debug, Args)]
+struct InspectArguments {
+    /// The volumes
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<VolumeName>,
+}
+
+/// Remove volumes and everything in them
+#[derive(Debug, Args)]
+struct RmArguments {
+    /// The volumes
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<VolumeName>,
+    /// Ignore those that do not exist
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Remove volumes with a random name that no machine has
+#[derive(Debug, Args)]
+struct PruneArguments {
+    /// Remove volumes with a name of the user's, too
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Executes the verb and returns the exit status.
+pub(super) fn volume(arguments: &VolumeArguments) -> u8 {
+    let directory = Directories::from_environment().volumes().fails_as(EndReason::ConfigError);
+    let outcome = directory.map(Volumes::open).and_then(|volumes| match &arguments.verb {
+        VolumeVerb::Create(arguments) => create(&volumes, arguments),
+        VolumeVerb::Ls(arguments) => ls(&volumes, arguments),
+        VolumeVerb::Inspect(arguments) => Ok(inspect(&volumes, &arguments.names)),
+        VolumeVerb::Rm(arguments) => Ok(rm(&volumes, arguments)),
+        VolumeVerb::Prune(arguments) => prune(&volumes, arguments),
+    });
+    outcome.unwrap_or_else(|failure| failure::fail(&failure))
+}
+
+fn create(volumes: &Volumes, arguments: &CreateArguments) -> Result<u8, Failure> {
+    let name = arguments.name.clone().map_or_else(VolumeName::random, Ok).fails_as(EndReason::HostError)?;
+    let is_new = volumes.create(&name, arguments.size.unwrap_or_default()).map_err(fails)?;
+    if let Some(size) = arguments.size.filter(|_| !is_new) {
+        let there = volumes.find(&name).map_err(fails)?;
+        if there.size != size.bytes() {
+            let error = format!("volume {name} exists and has {} bytes", there.size);
+            return Err(Failure::new(EndReason::ConfigError, error));
+        }
+    }
+    print(&format!("{name}\n"));
+    Ok(0)
+}
+
+fn ls(volumes: &Volumes, arguments: &LsArguments) -> Result<u8, Failure> {
+    let volumes = volumes.list().map_err(fails)?;
+    if arguments.json {
+        print_json(&volumes.iter().map(describe).collect());
+        return Ok(0);
+    }
+    if arguments.quiet {
+        volumes.iter().for_each(|volume| print(&format!("{}\n", volume.name)));
+        return Ok(0);
+    }
+    let row = |volume: &StoredVolume| {
+        [volume.name.to_string(), words::decimal_size(volume.size), words::decimal_size(volume.used)]
+    };
+    let rows: Vec<_> = volumes.iter().map(row).collect();
+    print(&table::render(["VOLUME NAME", "SIZE", "USED"], &rows));
+    Ok(0)
+}
+
+fn inspect(volumes: &Volumes, names: &[VolumeName]) -> u8 {
+    let (mut found, mut status) = (Vec::new(), 0);
+    for name in names {
+        match volumes.find(name).map_err(fails) {
+            Ok(volume) => found.push(describe(&volume)),
+            Err(failure) => status = failure::fail(&failure),
+        }
+    }
+    print_json(&found);
+    status
+}
+
+fn print_json(volumes: &Vec<Value>) {
+    print(&(serde_json::to_string_pretty(volumes).expect("values have a JSON form") + "\n"));
+}
+
+fn describe(volume: &StoredVolume) -> Value {
+    let created = volume.created.map(rfc3339::format);
+    json!({
+        "Name": volume.name.as_str(),
+        "CreatedAt": created,
+        "File": volume.path.display().to_string(),
+        "Size": volume.size,
+        "Used": volume.used,
+    })
+}
+
+fn rm(volumes: &Volumes, arguments: &RmArguments) -> u8 {
+    let mut status = 0;
+    for name in &arguments.names {
+        match volumes.remove(name) {
+            Ok(_) => print(&format!("{name}\n")),
+            Err(VolumeError::Missing(_)) if arguments.force => {}
+            Err(error) => status = failure::fail(&fails(error)),
+        }
+    }
+    status
+}
+
+fn prune(volumes: &Volumes, arguments: &PruneArguments) -> Result<u8, Failure> {
+    let what = if arguments.all {
+        "all volumes that no machine has"
+    } else {
+        "all volumes with a random name that no machine has"
+    };
+    if !arguments.force && !confirm("volume prune", what)? {
+        return Ok(0);
+    }
+    let mut space = 0;
+    for StoredVolume { name, .. } in volumes.list().map_err(fails)? {
+        if !arguments.all && !name.is_random() {
+            continue;
+        }
+        match volumes.remove(&name) {
+            Ok(used) => {
+                space += used;
+                print(&format!("{name}\n"));
+            }
+            // A machine has it, or another process removed it.
+            Err(VolumeError::InUse(_) | VolumeError::Missing(_)) => {}
+            Err(error) => return Err(fails(error)),
+        }
+    }
+    print(&format!("Total reclaimed space: {}\n", words::decimal_size(space)));
+    Ok(0)
+}
+
+fn fails(error: VolumeError) -> Failure {
+    let reason = match error {
+        VolumeError::InUse(_) | VolumeError::Missing(_) => EndReason::ConfigError,
+        VolumeError::File { .. } | VolumeError::Format { .. } => EndReason::HostError,
+    };
+    Failure::new(reason, error)
+}
