@@ -115,7 +115,6 @@ fn check_rejects_options_with_the_line_of_run() {
         (&["--append", "two\nlines"], &["--append"]),
         (&["--append", &"x".repeat(5000)], &[]),
         (&["--ready-port", "80", "--ready-notify"], &["--ready-port", "--ready-notify"]),
-        (&["--health-retries", "1"], &["--health-retries"]),
         (&["--no-healthcheck", "--health-cmd", "x"], &["--no-healthcheck"]),
         (&["--system", "--init"], &["--system", "--init"]),
         (&["--network", "fd=77"], &["77"]),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Processes by process ID and start time, which together identify one process until the host reboots: process IDs are used again.
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use std::os::fd::OwnedFd;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,13 @@ impl ProcessId {
     }
 }
 
+/// Makes this process not dumpable: it leaves no core file, and without `CAP_SYS_PTRACE` no other process of its user can read its
+/// memory. Both would show the guest's secrets.
+pub(crate) fn forbid_dumps() {
+    // Fails for an unknown behavior only.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 fn started(pid: u32) -> Option<u64> {
     start_of(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
@@ -49,6 +56,7 @@ fn start_of(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd as _;
 
     #[test]
     fn start_time_is_found_after_any_name() {
@@ -56,6 +64,17 @@ mod tests {
         assert_eq!(start_of(&format!("7 (a) b) S {rest}")), Some(8765));
         assert_eq!(start_of(&format!("7 (ended) Z {rest}")), None);
         assert_eq!(start_of("7 (short) S 1 2"), None);
+    }
+
+    #[test]
+    fn process_is_not_dumpable_and_still_reads_its_own_files() {
+        use rustix::process::dumpable_behavior;
+        forbid_dumps();
+        assert_eq!(dumpable_behavior(), Ok(DumpableBehavior::NotDumpable));
+        assert!(std::fs::read_to_string("/proc/self/maps").is_ok_and(|maps| !maps.is_empty()));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).is_ok());
+        set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::host::directories::Directories;
 use crate::host::inherited_sockets::{self, InheritedSocketError};
 use crate::host::interruptible::{self, interruptible};
 use crate::host::panics;
+use crate::host::process;
 use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::system_error::Cannot as _;
@@ -283,6 +284,7 @@ impl Run {
 
     /// Step 3: builds the machine, and puts the user's terminal into raw mode.
     fn build(&mut self, host: &KvmHost, config: MachineConfig) -> Result<(Machine, Option<RawTerminal>), End> {
+        process::forbid_dumps();
         let machine = machine::build(host, config).map_err(|error| Failure::new(error.reason(), error))?;
         self.stages.mark(Stage::MachineBuilt);
         let Request { tty, interactive, detach, .. } = self.request;
