@@ -82,12 +82,13 @@ fn symbolic_link_of_a_share_stays_in_the_guest() {
 
 fn read_only_share_refuses_writes_with_erofs() {
     let dir = TestDir::new();
-    let (path, option) = shared(&dir, ":ro");
+    let (path, _) = shared(&dir, "");
+    let option = format!("type=bind,source={},target=/shared,readonly", path.display());
     fs::write(path.join("f"), "kept\n").expect("it is writable");
     // The host refuses what a guest that mounts the device again tries.
     let script = "cat /shared/f; echo x >/shared/f; rm /shared/f; mkdir /shared/d; umount /shared; mkdir /mnt; \
                   mount -t virtiofs share0 /mnt && echo again && echo x >/mnt/f; mv /mnt/f /mnt/g; touch /mnt/h";
-    let run = dir.run(&["-v", &option, "--privileged", &image("busybox"), "sh", "-c", script]);
+    let run = dir.run(&["--mount", &option, "--privileged", &image("busybox"), "sh", "-c", script]);
     run.assert_stdout("kept\nagain\n");
     assert_eq!(run.stderr.matches("Read-only file system").count(), 6, "{}", run.report());
     assert_eq!(fs::read_to_string(path.join("f")).expect("it is there"), "kept\n");

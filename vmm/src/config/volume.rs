@@ -139,7 +139,7 @@ pub(crate) enum Mount {
 }
 
 impl Mount {
-    /// In the guest.
+    /// Where it is mounted in the guest.
     #[must_use]
     pub(crate) fn path(&self) -> &str {
         match self {
