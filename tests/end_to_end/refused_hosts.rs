@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], missing_guest_kernel_is_named_with_the_places),
         case!(Quick[Kvm], missing_temporary_directory_is_named),
         case!(Quick[Kvm], limit_on_open_files_is_named),
+        case!(Quick, small_stack_changes_nothing),
         case!(Smoke, few_open_files_are_enough_or_named),
         case!(Full, environment_with_a_path_alone_is_enough),
         case!(Quick[Kvm, Root], check_prints_what_is_missing),
@@ -76,9 +77,30 @@ fn missing_temporary_directory_is_named() {
 
 fn limit_on_open_files_is_named() {
     let dir = TestDir::new();
-    let limited = ["sh", "-c", "ulimit -n 8; exec \"$@\"", "sh"];
-    let run = dir.invocation(&[&image("busybox"), "true"]).wrapped(&limited).finish();
-    run.assert_status(125).assert_one_line_naming(&["open files"]);
+    for limit in ["ulimit -n 4", "ulimit -n 5", "ulimit -n 8"] {
+        let limited = ["sh", "-c", &format!("{limit}; exec \"$@\""), "sh"];
+        let run = dir.invocation(&[&image("busybox"), "true"]).wrapped(&limited).finish();
+        run.assert_status(125).assert_one_line_naming(&["open files"]);
+        let left = std::fs::read_dir(dir.run_directory()).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{limit}: {}", run.report());
+    }
+}
+
+/// A caller's limit may be far below what the main thread needs.
+fn small_stack_changes_nothing() {
+    let dir = TestDir::new();
+    let limited = |limit: &str| {
+        let limited = ["bash", "-c", &format!("{limit}; exec \"$@\""), "bash"];
+        dir.invocation(&["oci:/nowhere", "true"]).wrapped(&limited).finish()
+    };
+    limited("ulimit -Ss 64").assert_status(125).assert_one_line_naming(&["/nowhere"]);
+    // Whether the hard limit can be raised depends on capabilities.
+    let hard = limited("ulimit -s 64");
+    hard.assert_status(125).assert_one_line_naming(&[if hard.stderr.contains("/nowhere") {
+        "/nowhere"
+    } else {
+        "64 KiB"
+    }]);
 }
 
 /// Descriptors may run out at any point of a start, but never leave a machine that hangs. A run that lacks the last one, for a

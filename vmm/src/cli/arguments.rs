@@ -188,6 +188,12 @@ mod tests {
     }
 
     #[test]
+    fn empty_pull_policy_is_as_if_not_given() {
+        assert_eq!(request(&["--pull", "", "oci:x"]), request(&["oci:x"]));
+        assert_ne!(request(&["--pull", "never", "oci:x"]), request(&["oci:x"]));
+    }
+
+    #[test]
     fn every_word_is_the_command_with_rootfs() {
         let request = request(&["--rootfs", "f", "sh", "-c", "x"]);
         assert_eq!((request.image, request.command), (None, vec!["sh".into(), "-c".into(), "x".into()]));

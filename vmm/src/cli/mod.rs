@@ -37,9 +37,9 @@ mod volume;
 mod wait;
 mod words;
 
-use crate::host::{panics, signals};
+use crate::host::{panics, signals, stack_limit};
 use crate::run::failure::{self, Failure};
-use crate::state::end::STATUS_FAILED;
+use crate::state::end::{EndReason, STATUS_FAILED};
 use crate::state::stages::Stages;
 use arguments::{Arguments, Verb};
 use clap::Parser as _;
@@ -53,6 +53,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     signals::reset_inherited();
     panics::install_hook();
+    if let Err(error) = stack_limit::raise() {
+        return failure::fail(&Failure::new(EndReason::HostError, error));
+    }
     let dispatch = AssertUnwindSafe(|| dispatch(words, stages));
     catch_unwind(dispatch).unwrap_or_else(|_| failure::fail(&Failure::from_panic()))
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--pull`: when an image by name is pulled from its registry. Pure.
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use super::text_form::text_form;
+use std::fmt;
+use std::str::FromStr;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected always, missing or never")]
+pub(crate) struct PullPolicyError;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum PullPolicy {
     /// At every start; what is here already is not fetched again.
     Always,
@@ -14,3 +18,28 @@ pub(crate) enum PullPolicy {
     Missing,
     Never,
 }
+
+impl FromStr for PullPolicy {
+    type Err = PullPolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PullPolicyError> {
+        match text {
+            "always" => Ok(Self::Always),
+            "missing" => Ok(Self::Missing),
+            "never" => Ok(Self::Never),
+            _ => Err(PullPolicyError),
+        }
+    }
+}
+
+impl fmt::Display for PullPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Always => "always",
+            Self::Missing => "missing",
+            Self::Never => "never",
+        })
+    }
+}
+
+text_form!(PullPolicy);

@@ -145,9 +145,9 @@ pub(crate) struct Request {
     /// Root file system (erofs, squashfs, ext4) in place of an image; all arguments are then the command
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
-    /// When an image by name is pulled from its registry [default: missing]
+    /// When an image by name is pulled from its registry: always, missing or never [default: missing]
     #[arg(long, value_name = "WHEN", help_heading = "File systems")]
-    pub(crate) pull: Option<PullPolicy>,
+    pub(crate) pull: Option<Given<PullPolicy>>,
     /// Image for a platform: linux/amd64, or linux/amd64/VARIANT for one that needs at most that (v1 to v4) [default: the
     /// best that the processor runs]
     #[arg(long, value_name = "PLATFORM", help_heading = "File systems")]

@@ -60,7 +60,7 @@ pub(crate) fn locate(
     let ImageReference::Name(name) = reference else { return Ok(Located { reference, store: None, image: None }) };
     let store = store(directories)?;
     let stored = ImageReference::Stored { store: store.directory().to_owned(), name: name.clone() };
-    let policy = request.pull.unwrap_or_default();
+    let policy = request.pull.and_then(|pull| pull.get().copied()).unwrap_or_default();
     let platform = request.platform();
     let located = |in_use: InUse| -> Result<Located, Failure> {
         let image = store.find(&name).fails_as(EndReason::HostError)?;

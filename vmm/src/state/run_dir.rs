@@ -55,19 +55,25 @@ impl RunDirectory {
         }
         let path = base.join(id);
         loop {
-            match builder.recursive(false).create(&path) {
+            let is_new = match builder.recursive(false).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(host("create the run directory", &path)(error));
                 }
-                _ => {}
-            }
+                created => created.is_ok(),
+            };
             let lock_path = path.join(LOCK);
             let mut lock = match options().open(&lock_path) {
                 Ok(lock) => lock,
                 // Its process removed the directory between the two calls. Another start may have created it again. A dangling
                 // link would look the same for ever.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
-                Err(error) => return Err(host("open", &lock_path)(error)),
+                Err(error) => {
+                    if is_new {
+                        // Another process may have it now; then it is not empty.
+                        let _ = fs::remove_dir(&path);
+                    }
+                    return Err(host("open", &lock_path)(error));
+                }
             };
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -82,9 +88,17 @@ impl RunDirectory {
             if !is_at(&lock, &lock_path) {
                 continue;
             }
-            clear(&path).map_err(host("clear", &path))?;
-            let pid_written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-            pid_written.map_err(host("write", &lock_path))?;
+            let cleared = clear(&path).map_err(host("clear", &path)).and_then(|()| {
+                let pid_written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+                pid_written.map_err(host("write", &lock_path))
+            });
+            if let Err(error) = cleared {
+                if is_new {
+                    // Not by `clear`, which needs a descriptor.
+                    let _ = fs::remove_file(&lock_path).and_then(|()| fs::remove_dir(&path));
+                }
+                return Err(error);
+            }
             return Ok(Self { path, keep, _lock: lock });
         }
     }
