@@ -14,6 +14,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Registry], saved_archive_is_read_by_skopeo_and_loaded_again),
         case!(Quick, image_verbs_describe_what_is_stored),
         case!(Quick, archive_that_is_no_image_is_one_line),
+        case!(Full, imported_root_runs),
+        case!(Quick, import_describes_what_it_was_told_and_rejects_the_rest),
     ]
 }
 
@@ -259,4 +261,49 @@ fn archive_that_is_no_image_is_one_line() {
     let saved = verb(&dir, "data", "save", &["-o", &text, "none"]).finish();
     saved.assert_status(125).assert_one_line_naming(&["none", "not in the local store"]);
     assert_eq!(fs::read(text).expect("it is still there"), b"this is not an archive\n");
+}
+
+fn imported_root_runs() {
+    let dir = TestDir::new();
+    let archive = gzip(&dir.write("root.tar", busybox_layer()));
+    let (path, change) = (archive.display().to_string(), r#"CMD ["echo", "imported"]"#);
+    verb(&dir, "data", "import", &["-c", change, &path, "base"]).finish().assert_status(0).assert_stderr("");
+    verb(&dir, "data", "run", &["base"]).finish().assert_status(0).assert_stdout("imported\n");
+}
+
+fn import_describes_what_it_was_told_and_rejects_the_rest() {
+    let dir = TestDir::new();
+    let archive = dir.write("root.tar", tar_of(&[("etc/motd", b"hello\n")]));
+    let path = archive.display().to_string();
+    let change = ["-c", "ENV A=1 B='x y'", "-c", "EXPOSE 80", "--change", "LABEL one=two", "-m", "by hand"];
+    let open = || File::open(&archive).expect("just written");
+    let import = |words: &[&str]| verb(&dir, "data", "import", words).stdin(Stdin::File(open())).finish();
+    let imported = import(&[&change[..], &["-", "one:1"]].concat());
+    imported.assert_status(0);
+    let inspected = json(&verb(&dir, "data", "image", &["inspect", "one:1"]).finish());
+    assert_eq!(inspected[0]["Manifest"], imported.stdout_text().trim(), "{inspected}");
+    let expected = json!({"Env": ["A=1", "B=x y"], "ExposedPorts": {"80/tcp": {}}, "Labels": {"one": "two"}});
+    assert_eq!(inspected[0]["Config"], expected);
+    let history = json(&verb(&dir, "data", "history", &["--json", "one:1"]).finish());
+    assert_eq!(history[0]["comment"], "by hand", "{history}");
+    // The layer is the archive.
+    let digest = format!("sha256:{}", sha256(&fs::read(&archive).expect("just written")));
+    assert_eq!(inspected[0]["RootFS"]["Layers"], json!([digest]));
+    json(&verb(&dir, "data", "image", &["check", "--json"]).finish());
+    // Without a name it is found by its digest.
+    let unnamed = import(&[&path]).stdout_text();
+    json(&verb(&dir, "data", "image", &["inspect", unnamed.trim()]).finish());
+
+    let text = dir.write("text", b"no archive").display().to_string();
+    let cut = dir.write("cut.tar", &tar_of(&[("x", &[1; 3000])])[..1000]).display().to_string();
+    for (words, object) in [
+        (&["/nowhere.tar"][..], "/nowhere.tar"),
+        (&[&text], "text"),
+        (&[&cut], "cut.tar"),
+        (&["-c", "RUN make", &path], "RUN make"),
+        (&[&path, "UPPER"], "UPPER"),
+    ] {
+        import(words).assert_status(125).assert_stdout("").assert_one_line_naming(&[object]);
+    }
+    assert_eq!(json(&verb(&dir, "data", "images", &["--json"]).finish()).as_array().map(Vec::len), Some(2));
 }

@@ -39,7 +39,9 @@ pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
-pub use image::{ContainedImage, Contents, ImageError, Reference, References, check_platform, references};
+pub use image::{
+    ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform, references,
+};
 pub use layer::LayerError;
 pub use limits::MAX_INDEX_DEPTH;
 pub use name::{ImageName, NameError};

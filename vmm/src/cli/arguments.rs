@@ -8,6 +8,7 @@ use super::exec::ExecArguments;
 use super::history::HistoryArguments;
 use super::image::ImageArguments;
 use super::images::ImagesArguments;
+use super::import::ImportArguments;
 use super::load::LoadArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
@@ -65,6 +66,7 @@ pub(super) enum Verb {
     Tag(TagArguments),
     History(HistoryArguments),
     Load(LoadArguments),
+    Import(ImportArguments),
     Save(SaveArguments),
     Image(ImageArguments),
     Volume(VolumeArguments),

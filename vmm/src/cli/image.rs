@@ -5,6 +5,7 @@ use super::history::{self, HistoryArguments};
 use super::image_check::{self, CheckArguments};
 use super::image_inspect::{self, InspectArguments};
 use super::images::{self, ImagesArguments};
+use super::import::{self, ImportArguments};
 use super::load::{self, LoadArguments};
 use super::prune::{self, PruneArguments};
 use super::pull::{self, PullArguments};
@@ -31,6 +32,7 @@ enum ImageVerb {
     Inspect(InspectArguments),
     History(HistoryArguments),
     Load(LoadArguments),
+    Import(ImportArguments),
     Save(SaveArguments),
     #[command(visible_alias = "remove")]
     Rm(RmiArguments),
@@ -48,6 +50,7 @@ pub(super) fn image(arguments: &ImageArguments) -> u8 {
         ImageVerb::Inspect(arguments) => image_inspect::inspect(arguments),
         ImageVerb::History(arguments) => history::history(arguments),
         ImageVerb::Load(arguments) => load::load(arguments),
+        ImageVerb::Import(arguments) => import::import(arguments),
         ImageVerb::Save(arguments) => save::save(arguments),
         ImageVerb::Rm(arguments) => rmi::rmi(arguments),
         ImageVerb::Prune(arguments) => prune::prune(arguments),

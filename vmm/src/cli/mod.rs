@@ -12,6 +12,7 @@ mod image;
 mod image_check;
 mod image_inspect;
 mod images;
+mod import;
 mod load;
 mod logging;
 mod logs;
@@ -75,6 +76,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Tag(arguments) => tag::tag(&arguments),
         Verb::History(arguments) => history::history(&arguments),
         Verb::Load(arguments) => load::load(&arguments),
+        Verb::Import(arguments) => import::import(&arguments),
         Verb::Save(arguments) => save::save(&arguments),
         Verb::Image(arguments) => image::image(&arguments),
         Verb::Volume(arguments) => volume::volume(&arguments),

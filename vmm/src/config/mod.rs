@@ -10,6 +10,7 @@ pub(crate) mod dns_word;
 pub(crate) mod document;
 pub(crate) mod environment;
 pub(crate) mod host_entry;
+pub(crate) mod image_change;
 pub(crate) mod interval;
 pub(crate) mod limits;
 pub(crate) mod mac_address;

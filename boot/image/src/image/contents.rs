@@ -15,19 +15,20 @@ use crate::source::{Blob, Source, SourceError};
 use crate::spool::Spool;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::io::{self, BufRead as _, Read};
 use std::path::Path;
 
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const READ_BUF_SIZE: usize = 256 << 10;
 
 /// What an archive or a layout contains.
 pub struct Contents {
-    source: Source,
-    images: Vec<ContainedImage>,
-    origins: BTreeMap<Digest, Origin>,
+    pub(super) source: Source,
+    pub(super) images: Vec<ContainedImage>,
+    pub(super) origins: BTreeMap<Digest, Origin>,
 }
 
 /// One image, or several for different platforms that have their names in common.
@@ -43,9 +44,10 @@ pub struct ContainedImage {
 }
 
 /// Where a blob is that has not the place which its digest gives.
-enum Origin {
+pub(super) enum Origin {
     Member(String),
     Document(Vec<u8>),
+    Blob(Blob),
 }
 
 impl Contents {
@@ -59,22 +61,8 @@ impl Contents {
 
     /// Reads an archive from `input`, named `name` in messages, through a file without a name in
     /// `scratch`.
-    pub fn read(mut input: impl Read, name: &Path, scratch: &Path) -> Result<Self, ImageError> {
-        let unpack = |source| SourceError::Unpack { path: name.to_owned(), source };
-        let mut spool = Spool::create(scratch).map_err(|error| unpack(UnpackError::Write(error)))?;
-        let mut buffer = vec![0; READ_BUF_SIZE];
-        loop {
-            match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => spool.append(&buffer[..count]).map_err(|error| unpack(UnpackError::Write(error)))?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(SourceError::Read { name: name.display().to_string(), source }.into()),
-            }
-            if spool.length() > limits::MAX_UNCOMPRESSED_BYTES {
-                return Err(unpack(UnpackError::TooLarge).into());
-            }
-        }
-        let file = spool.into_file().map_err(|error| unpack(UnpackError::Write(error)))?.into_inner();
+    pub fn read(input: impl Read, name: &Path, scratch: &Path) -> Result<Self, ImageError> {
+        let file = spooled(input, name, scratch)?;
         let budget = Budget::default();
         Self::of(Source::archive_of(file, name, scratch, &budget)?, &budget)
     }
@@ -103,12 +91,32 @@ impl Contents {
         let found = match self.origins.get(&blob.digest) {
             Some(Origin::Document(bytes)) => return Ok(Box::new(bytes.get(start as usize..).unwrap_or_default())),
             Some(Origin::Member(name)) => self.source.open(name)?,
+            Some(Origin::Blob(blob)) => blob.clone(),
             None => self.source.open_blob(&blob.digest, blob.size)?,
         };
         let rest = found.length.saturating_sub(start);
         let found = Blob { offset: found.offset.saturating_add(start), length: rest, ..found };
         Ok(Box::new(found.section(READ_BUF_SIZE)))
     }
+}
+
+/// Everything of `input`, named `name` in messages, in a file without a name in `scratch`.
+pub(super) fn spooled(mut input: impl Read, name: &Path, scratch: &Path) -> Result<File, SourceError> {
+    let unpack = |source| SourceError::Unpack { path: name.to_owned(), source };
+    let mut spool = Spool::create(scratch).map_err(|error| unpack(UnpackError::Write(error)))?;
+    let mut buffer = vec![0; READ_BUF_SIZE];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => spool.append(&buffer[..count]).map_err(|error| unpack(UnpackError::Write(error)))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(SourceError::Read { name: name.display().to_string(), source }),
+        }
+        if spool.length() > limits::MAX_UNCOMPRESSED_BYTES {
+            return Err(unpack(UnpackError::TooLarge));
+        }
+    }
+    Ok(spool.into_file().map_err(|error| unpack(UnpackError::Write(error)))?.into_inner())
 }
 
 /// Documents that may still be read.
@@ -314,7 +322,7 @@ impl Reader<'_> {
     }
 }
 
-fn descriptor(blob: &Reference, media_type: &str) -> Value {
+pub(super) fn descriptor(blob: &Reference, media_type: &str) -> Value {
     json!({"mediaType": media_type, "digest": blob.digest.to_string(), "size": blob.size})
 }
 

@@ -5,11 +5,13 @@
 mod contents;
 mod docker;
 mod documents;
+mod import;
 mod names;
 mod oci;
 mod references;
 
 pub use contents::{ContainedImage, Contents};
+pub use import::ImportedConfig;
 pub use references::{Reference, References, check_platform, references};
 
 use crate::budget::{Budget, OverBudget};

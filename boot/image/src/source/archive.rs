@@ -48,16 +48,10 @@ impl Archive {
         scratch: &Path,
         budget: &Budget,
     ) -> Result<Self, SourceError> {
-        let mut file = Arc::new(file);
         let failed = |source| SourceError::Archive { path: path.to_owned(), source };
-        let mut section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
-        if section.fill_buf().ok().and_then(known_compression).is_some() {
-            let unpack = |source| SourceError::Unpack { path: path.to_owned(), source };
-            file = Arc::new(unpack_archive(section, scratch).map_err(unpack)?);
-            let length = file.metadata().map_err(|error| unpack(UnpackError::Write(error)))?.len();
-            section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
-        }
-        let mut reader = Reader::new(section);
+        let plain = plain(file, length, path, scratch)?;
+        let file = plain.file.clone();
+        let mut reader = Reader::new(plain.section(READ_BUF_SIZE));
         let mut members = HashMap::new();
         while let Some(entry) = reader.next_entry().map_err(failed)? {
             let Some(name) = normalised(b"", &entry.path) else { continue };
@@ -103,6 +97,19 @@ impl Archive {
         }
         None
     }
+}
+
+/// `file`, which is named `path` in messages, or what it unpacks to, in a file without a name in `scratch`.
+pub(super) fn plain(file: File, length: u64, path: &Path, scratch: &Path) -> Result<Blob, SourceError> {
+    let file = Arc::new(file);
+    let mut section = FileSection::new(file.clone(), 0, length, READ_BUF_SIZE);
+    if section.fill_buf().ok().and_then(known_compression).is_none() {
+        return Ok(Blob { file, offset: 0, length });
+    }
+    let unpack = |source| SourceError::Unpack { path: path.to_owned(), source };
+    let file = Arc::new(unpack_archive(section, scratch).map_err(unpack)?);
+    let length = file.metadata().map_err(|error| unpack(UnpackError::Write(error)))?.len();
+    Ok(Blob { file, offset: 0, length })
 }
 
 /// Resolves `path` in `directory`, without dots and double slashes. `None` if it leaves the

@@ -21,6 +21,7 @@ pub(crate) enum Source {
 }
 
 /// One file of an image: a part of an open host file.
+#[derive(Clone)]
 pub(crate) struct Blob {
     pub file: Arc<File>,
     pub offset: u64,
@@ -73,6 +74,12 @@ impl Source {
     pub(crate) fn archive_of(file: File, path: &Path, scratch: &Path, budget: &Budget) -> Result<Self, SourceError> {
         let length = file.metadata().map_err(|source| SourceError::Open { path: path.to_owned(), source })?.len();
         Archive::of(file, length, path, scratch, budget).map(Self::Archive)
+    }
+
+    /// An open file as it is, or unpacked like an archive.
+    pub(crate) fn plain(file: File, path: &Path, scratch: &Path) -> Result<Blob, SourceError> {
+        let length = file.metadata().map_err(|source| SourceError::Open { path: path.to_owned(), source })?.len();
+        archive::plain(file, length, path, scratch)
     }
 
     pub(crate) fn is_archive(&self) -> bool {
