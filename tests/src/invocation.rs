@@ -19,6 +19,10 @@ pub enum Stdin {
     File(File),
 }
 
+/// Without [`Invocation::limit`]. A start alone takes up to 30 s on a slow host that emulates guest kernel mode, and two tests run at a
+/// time.
+const LIMIT: Duration = Duration::from_secs(240);
+
 /// A call of `coracle run`. It has the options that the harness needs: run directory, result, kernel console.
 pub struct Invocation {
     wrapper: Vec<OsString>,
@@ -62,7 +66,7 @@ impl Invocation {
             stdin: Stdin::Null,
             stdout: None,
             stderr: None,
-            limit: Duration::from_secs(120),
+            limit: LIMIT,
             default_memory: false,
             result,
             console,
