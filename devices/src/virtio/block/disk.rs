@@ -23,11 +23,11 @@ device_counters! {
         read_bytes,
         /// Bytes that the guest has written.
         write_bytes,
-        /// Reads done.
+        /// Read requests that have succeeded.
         read_requests,
-        /// Writes done.
+        /// Write requests that have succeeded.
         write_requests,
-        /// Flushes done.
+        /// Flushes of the file that have succeeded.
         flushes,
         /// Requests of any kind that failed.
         errors,

@@ -2,9 +2,7 @@
 //! The file system device before activation: identity and configuration space. Opened on `main`,
 //! then called by vCPU threads.
 
-use super::super::{
-    ActivateError, Activation, DeviceCounters, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes,
-};
+use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::host_file;
 use super::server::{Export, Server};
 use super::worker::FsWorker;
@@ -12,7 +10,6 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use virtio_bindings::virtio_ids::VIRTIO_ID_FS;
 
 /// The file system device as a type.
@@ -58,28 +55,17 @@ pub enum FsError {
     Tag(String),
 }
 
-/// What a guest did with a share. Monotonic, relaxed: for statistics.
-#[derive(Debug, Default)]
-pub struct FsCounters {
-    /// Requests, forgotten inodes excluded.
-    pub requests: AtomicU64,
-    /// Bytes of files that the guest received.
-    pub read_bytes: AtomicU64,
-    /// Bytes of files that the guest sent.
-    pub write_bytes: AtomicU64,
-    /// Requests that are no valid FUSE requests.
-    pub invalid: AtomicU64,
-}
-
-impl DeviceCounters for FsCounters {
-    fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let counters = [
-            ("requests", &self.requests),
-            ("read_bytes", &self.read_bytes),
-            ("write_bytes", &self.write_bytes),
-            ("invalid", &self.invalid),
-        ];
-        counters.map(|(name, counter)| (name, counter.load(Ordering::Relaxed))).to_vec()
+device_counters! {
+    /// What a guest did with a share. Monotonic, relaxed: for statistics.
+    FsCounters {
+        /// Requests, forgotten inodes excluded.
+        requests,
+        /// Bytes of files that the guest received.
+        read_bytes,
+        /// Bytes of files that the guest sent.
+        write_bytes,
+        /// Requests that are no valid FUSE requests.
+        invalid,
     }
 }
 
@@ -92,7 +78,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// Checks the directory.
+    /// Makes the device, after a check that its directory can be shared.
     ///
     /// # Errors
     /// It cannot be shared.

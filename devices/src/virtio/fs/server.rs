@@ -37,7 +37,7 @@ const FEATURES: u32 = init::ASYNC_READ
 /// What is shared, and how. Fixed for the life of the machine.
 #[derive(Debug)]
 pub(super) struct Export {
-    /// For messages.
+    /// The device's name in messages.
     pub(super) name: String,
     pub(super) directory: Arc<OwnedFd>,
     pub(super) key: Key,
@@ -74,7 +74,7 @@ pub(super) enum Answer {
     Bytes(Vec<u8>),
     /// So many bytes are already there.
     Moved(usize),
-    /// There is none.
+    /// The protocol has no answer to this request.
     Nothing,
 }
 
@@ -192,7 +192,7 @@ impl Server {
         }
     }
 
-    /// As many as the body has, whatever its count says.
+    /// Ends with the body, if that has fewer entries than its count.
     fn forget_batch(&mut self, body: &mut Body<'_>) -> Result<(), Errno> {
         let BatchForgetIn { count, .. } = body.take()?;
         for _ in 0..count {
