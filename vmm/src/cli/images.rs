@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `images`, also `image ls`: the names in the local store.
 
-use super::machines::print;
+use super::machines::{json_text, print};
 use super::{table, words};
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -101,7 +101,7 @@ fn line(image: &StoredImage, usage: Usage, in_use: bool) -> ImageLine {
 
 fn render(lines: &[ImageLine], arguments: &ImagesArguments) -> String {
     if arguments.json {
-        return serde_json::to_string_pretty(lines).expect("the fields are strings and numbers") + "\n";
+        return json_text(lines);
     }
     if arguments.quiet {
         return lines.iter().map(|line| format!("{}\n", table::cell(&line.name, None))).collect();
@@ -124,6 +124,15 @@ pub(super) fn parse_name(text: &str) -> Result<ImageName, Failure> {
     let name = text.strip_prefix("docker://").unwrap_or(text);
     let invalid = |error| Failure::new(EndReason::ConfigError, format!("{text}: {error}"));
     ImageName::parse(name).map_err(invalid)
+}
+
+/// Parses the name that an image gets.
+pub(super) fn parse_new_name(text: &str) -> Result<ImageName, Failure> {
+    let name = parse_name(text)?;
+    match name.digest() {
+        Some(_) => Err(Failure::new(EndReason::ConfigError, format!("{text}: a new name has no digest"))),
+        None => Ok(name),
+    }
 }
 
 /// Finds an image of the store by any form of its name, or by its digest.

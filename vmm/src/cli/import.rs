@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `import`, also `image import`: makes an image of a root file system in a tar archive.
 
-use super::images::parse_name;
+use super::images::parse_new_name;
 use super::machines::print;
 use crate::config::image_change::ImageChange;
 use crate::config::rfc3339;
@@ -16,6 +16,7 @@ use oci_image::{Contents, ImageError, ImageName, ImportedConfig};
 use registry::LoadError;
 use serde_json::Map;
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -71,10 +72,7 @@ pub(super) fn import(arguments: &ImportArguments) -> u8 {
 }
 
 fn try_import(arguments: &ImportArguments) -> Result<String, Failure> {
-    let name = arguments.name.as_deref().map(parse_name).transpose()?;
-    if let Some(name) = name.as_ref().filter(|name| name.digest().is_some()) {
-        return Err(Failure::new(EndReason::ConfigError, format!("{name}: a new name has no digest")));
-    }
+    let name = arguments.name.as_deref().map(parse_new_name).transpose()?;
     let is_standard_input = arguments.archive.as_os_str() == "-";
     if is_standard_input && is_terminal(std::io::stdin()) {
         let error = "import: standard input is a terminal; give an archive by its name or by a redirection";
@@ -85,13 +83,12 @@ fn try_import(arguments: &ImportArguments) -> Result<String, Failure> {
         let reason = EndReason::of_image(source.is_host());
         Failure::new(reason, ImportError { archive: archive.display().to_string(), source })
     };
-    let file = match is_standard_input {
-        true => None,
-        false => {
-            let open = |source| OpenError { path: archive.to_owned(), source };
-            Some(File::open(archive).map_err(open).fails_as(EndReason::ImageError)?)
-        }
+    let opened = match is_standard_input {
+        true => std::io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        false => File::open(archive),
     };
+    let open = |source| OpenError { path: archive.to_owned(), source };
+    let file = opened.map_err(open).fails_as(EndReason::ImageError)?;
     let store = stored_image::store(&Directories::from_environment())?;
     store.create().fails_as(EndReason::HostError)?;
     let contents = read(arguments, file, archive, &store.scratch(), name).map_err(|error| failed(error.into()))?;
@@ -103,7 +100,7 @@ fn try_import(arguments: &ImportArguments) -> Result<String, Failure> {
 
 fn read(
     arguments: &ImportArguments,
-    file: Option<File>,
+    file: File,
     archive: &Path,
     scratch: &Path,
     name: Option<ImageName>,
@@ -113,8 +110,5 @@ fn read(
     let comment = arguments.message.clone().unwrap_or_else(|| format!("Imported from {}", archive.display()));
     let created = rfc3339::format(SystemTime::now());
     let imported = ImportedConfig { config: config.into(), created: &created, comment: &comment, name };
-    match file {
-        Some(file) => Contents::import(file, archive, scratch, &imported),
-        None => Contents::import(std::io::stdin().lock(), archive, scratch, &imported),
-    }
+    Contents::import(file, archive, scratch, &imported)
 }

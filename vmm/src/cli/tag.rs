@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `tag`: gives an image of the local store another name.
 
-use super::images::{find, parse_name};
+use super::images::{find, parse_new_name};
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::stored_image;
@@ -30,10 +30,6 @@ pub(super) fn tag(arguments: &TagArguments) -> u8 {
 fn try_tag(arguments: &TagArguments) -> Result<(), Failure> {
     let store = stored_image::store(&Directories::from_environment())?;
     let image = find(&store, &arguments.source)?;
-    let target = parse_name(&arguments.target)?;
-    if target.digest().is_some() {
-        let error = format!("{}: a new name has no digest", arguments.target);
-        return Err(Failure::new(EndReason::ConfigError, error));
-    }
+    let target = parse_new_name(&arguments.target)?;
     store.set_name(&target, &image.reference, &image.media_type).fails_as(EndReason::HostError)
 }

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::name::ImageName;
 use crate::source::{Blob, Source, SourceError};
 use crate::spool::Spool;
+use crate::tar::FileSection;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -20,9 +21,9 @@ use std::io::{self, BufRead as _, Read};
 use std::path::Path;
 
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 pub(super) const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const READ_BUF_SIZE: usize = 256 << 10;
+pub(super) const READ_BUF_SIZE: usize = 256 << 10;
 
 /// What an archive or a layout contains.
 pub struct Contents {
@@ -236,22 +237,15 @@ impl Reader<'_> {
             if diff_ids.len() != layers.len() {
                 return Err(ImageError::DiffIds { layers: layers.len(), diff_ids: diff_ids.len() });
             }
-            let mut descriptors = Vec::new();
+            let mut described = Vec::new();
             let mut blobs = vec![config.clone()];
             for (layer, diff_id) in layers.iter().zip(&diff_ids) {
                 let (blob, suffix) = self.docker_layer(layer, &Digest::parse(diff_id)?, &mut compressed)?;
-                descriptors.push(descriptor(&blob, &format!("{LAYER_TYPE}{suffix}")));
+                described.push(descriptor(&blob, &format!("{LAYER_TYPE}{suffix}")));
                 blobs.push(blob);
             }
-            let manifest = json!({
-                "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
-                "config": descriptor(&config, CONFIG_TYPE),
-                "layers": descriptors,
-            })
-            .to_string()
-            .into_bytes();
-            let image = Reference { digest: Digest::of(&manifest), size: manifest.len() as u64 };
+            let manifest = manifest(&config, described);
+            let image = Reference::of(&manifest);
             let names = listed.repo_tags.unwrap_or_default();
             let names = names.iter().filter_map(|name| ImageName::parse(name).ok());
             if let Some(same) = images.iter_mut().find(|same| same.image == image) {
@@ -304,11 +298,7 @@ impl Reader<'_> {
         };
         let digest = match compressed.get(&blob.offset) {
             Some(digest) => digest.clone(),
-            None => {
-                let wanted = Digest::of(b"");
-                let digest = HashedFile::new(section, Some(&wanted)).finish().map_err(failed)?;
-                digest.expect("it was asked for a digest")
-            }
+            None => digest_of(section).map_err(failed)?,
         };
         compressed.insert(blob.offset, digest.clone());
         self.remember(&digest, name)?;
@@ -320,6 +310,20 @@ impl Reader<'_> {
         self.origins.insert(digest.clone(), Origin::Member(name.into()));
         Ok(())
     }
+}
+
+/// The SHA-256 digest of all bytes of `section`.
+pub(super) fn digest_of(section: FileSection) -> io::Result<Digest> {
+    let algorithm = Digest::of(b"");
+    Ok(HashedFile::new(section, Some(&algorithm)).finish()?.expect("it was asked for a digest"))
+}
+
+/// The manifest of an image. `layers` are descriptors.
+pub(super) fn manifest(config: &Reference, layers: Vec<Value>) -> Vec<u8> {
+    let config = descriptor(config, CONFIG_TYPE);
+    json!({ "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": layers })
+        .to_string()
+        .into_bytes()
 }
 
 pub(super) fn descriptor(blob: &Reference, media_type: &str) -> Value {

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! An image of one layer from a tar archive of a root file system.
 
-use super::contents::{CONFIG_TYPE, ContainedImage, Contents, LAYER_TYPE, MANIFEST_TYPE, Origin, descriptor, spooled};
+use super::contents::{
+    ContainedImage, Contents, LAYER_TYPE, MANIFEST_TYPE, Origin, READ_BUF_SIZE, descriptor, digest_of, manifest,
+    spooled,
+};
 use super::{ImageError, Reference};
-use crate::digest::{Digest, Hasher};
+use crate::decompress::UnpackError;
+use crate::limits;
 use crate::name::ImageName;
-use crate::source::{Blob, Source, SourceError};
+use crate::source::{Source, SourceError};
 use crate::tar::Reader;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Seek as _;
 use std::path::Path;
-
-const READ_BUF_SIZE: usize = 256 << 10;
 
 /// What the documents of an imported image say.
 #[derive(Debug)]
@@ -28,43 +31,41 @@ pub struct ImportedConfig<'a> {
 }
 
 impl Contents {
-    /// Reads a tar archive from `input`, named `name` in messages, through a file without a name in
-    /// `scratch`; a compressed one is unpacked. All headers are read, the files' data is not.
+    /// Reads a tar archive from `input`, which may be a pipe and is named `name` in messages; a compressed one is unpacked to a
+    /// file without a name in `scratch`. All headers are read, the files' data is not.
     pub fn import(
-        input: impl Read,
+        mut input: File,
         name: &Path,
         scratch: &Path,
         imported: &ImportedConfig<'_>,
     ) -> Result<Self, ImageError> {
-        let layer = Source::plain(spooled(input, name, scratch)?, name, scratch)?;
+        let file = if needs_no_copy(&mut input, name)? { input } else { spooled(input, name, scratch)? };
+        let layer = Source::plain(file, name, scratch)?;
         let mut reader = Reader::new(layer.section(READ_BUF_SIZE));
         let failed = |source| SourceError::Archive { path: name.to_owned(), source };
         while reader.next_entry().map_err(failed)?.is_some() {}
-        let reference = Reference { digest: digest_of(&layer, name)?, size: layer.length };
+        let read = |source| SourceError::Read { name: name.display().to_string(), source };
+        let digest = digest_of(layer.section(READ_BUF_SIZE)).map_err(read)?;
+        let reference = Reference { digest, size: layer.length };
 
         let ImportedConfig { config, created, comment, name: image_name } = imported;
         let history = json!([{ "created": created, "comment": comment }]);
         let mut origins = BTreeMap::from([(reference.digest.clone(), Origin::Blob(layer))]);
-        let mut document = |document: Value| {
-            let bytes = document.to_string().into_bytes();
-            let reference = Reference { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let mut document = |bytes: Vec<u8>| {
+            let reference = Reference::of(&bytes);
             origins.insert(reference.digest.clone(), Origin::Document(bytes));
             reference
         };
-        let config = document(json!({
+        let config = json!({
             "created": created,
             "architecture": "amd64",
             "os": "linux",
             "config": config,
             "rootfs": { "type": "layers", "diff_ids": [reference.digest.to_string()] },
             "history": history,
-        }));
-        let image = document(json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": descriptor(&config, CONFIG_TYPE),
-            "layers": [descriptor(&reference, LAYER_TYPE)],
-        }));
+        });
+        let config = document(config.to_string().into_bytes());
+        let image = document(manifest(&config, vec![descriptor(&reference, LAYER_TYPE)]));
         let blobs = vec![reference, config, image.clone()];
         let names = image_name.iter().cloned().collect();
         let images = vec![ContainedImage { names, image, media_type: MANIFEST_TYPE.to_owned(), blobs }];
@@ -72,24 +73,39 @@ impl Contents {
     }
 }
 
-fn digest_of(layer: &Blob, name: &Path) -> Result<Digest, SourceError> {
-    let mut hasher = Hasher::sha256();
-    let (mut section, mut buffer) = (layer.section(READ_BUF_SIZE), vec![0; READ_BUF_SIZE]);
-    loop {
-        match section.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(SourceError::Read { name: name.display().to_string(), source }),
-        }
+/// Whether `input` is a regular file that is read from its start.
+fn needs_no_copy(input: &mut File, name: &Path) -> Result<bool, SourceError> {
+    let metadata = input.metadata().map_err(|source| SourceError::Open { path: name.to_owned(), source })?;
+    if !metadata.is_file() || input.stream_position().unwrap_or(1) != 0 {
+        return Ok(false);
     }
+    if metadata.len() > limits::MAX_UNCOMPRESSED_BYTES {
+        return Err(SourceError::Unpack { path: name.to_owned(), source: UnpackError::TooLarge });
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use std::io::{Read as _, Write as _};
 
+    /// From a file, and from a pipe, which has to have the same outcome.
     fn import(bytes: &[u8]) -> Result<Contents, ImageError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let written = bytes.to_owned();
+        std::thread::spawn(move || writer.write_all(&written));
+        let of_pipe = import_from(File::from(std::os::fd::OwnedFd::from(reader)));
+        let of_file = import_from(file);
+        assert_eq!(of_file.as_ref().map(Contents::images).ok(), of_pipe.as_ref().map(Contents::images).ok());
+        of_file
+    }
+
+    fn import_from(input: File) -> Result<Contents, ImageError> {
         let scratch = tempfile::tempdir().unwrap();
         let imported = ImportedConfig {
             config: json!({ "Cmd": ["/x"] }),
@@ -97,7 +113,7 @@ mod tests {
             comment: "imported",
             name: ImageName::parse("a:1").ok(),
         };
-        Contents::import(bytes, Path::new("x.tar"), scratch.path(), &imported)
+        Contents::import(input, Path::new("x.tar"), scratch.path(), &imported)
     }
 
     #[test]

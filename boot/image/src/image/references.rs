@@ -13,6 +13,13 @@ pub struct Reference {
     pub size: u64,
 }
 
+impl Reference {
+    /// Of a document that is made here.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum References {
     /// Of an index: manifests, and indexes in it.
