@@ -90,13 +90,9 @@ impl Request {
         Self { bytes }
     }
 
-    /// `struct rtattr`, padded to four bytes.
+    /// Adds an attribute at the end of the request.
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = (4 + value.len()) as u16;
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        attribute(&mut self.bytes, kind, value);
         self
     }
 
@@ -114,6 +110,15 @@ impl Request {
     }
 }
 
+/// Adds a `struct rtattr`, padded to four bytes, to `bytes`.
+fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = (4 + value.len()) as u16;
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
 /// Asks for all interfaces.
 #[must_use]
 pub fn list_links() -> Vec<u8> {
@@ -125,9 +130,9 @@ pub fn list_links() -> Vec<u8> {
 pub fn generate_no_address(index: u32) -> Vec<u8> {
     let mut body = [0; LINK_SIZE];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
-    let mode = [5, 0, IFLA_INET6_ADDR_GEN_MODE as u8, 0, IN6_ADDR_GEN_MODE_NONE, 0, 0, 0];
-    let mut families = Vec::from([12, 0, AF_INET6, 0]);
-    families.extend(mode);
+    let (mut of_family, mut families) = (Vec::new(), Vec::new());
+    attribute(&mut of_family, IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    attribute(&mut families, AF_INET6.into(), &of_family);
     Request::new(RTM_NEWLINK, NLM_F_ACK, &body).attribute(IFLA_AF_SPEC, &families).finish()
 }
 

@@ -2,6 +2,7 @@
 //! A directory with everything in it, from one file system to another: owners, modes, times,
 //! extended attributes and hard links. No other process changes either side meanwhile.
 
+use super::files::write_all;
 use alloc::collections::BTreeMap;
 use alloc::ffi::CString;
 use alloc::vec;
@@ -9,11 +10,11 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, XattrFlags, chmodat, chownat, fgetxattr,
-    flistxattr, fsetxattr, ftruncate, linkat, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps, XattrFlags, chmodat, chownat,
+    fgetxattr, flistxattr, fsetxattr, ftruncate, linkat, mkdirat, mknodat, openat, readlinkat, seek, statat, symlinkat,
+    tell, unlinkat, utimensat,
 };
-use rustix::io::{Errno, pwrite, read};
+use rustix::io::{Errno, read};
 use rustix::process::{Gid, Uid};
 
 /// The largest list and the largest value of extended attributes (xattr(7)), and one read of a file.
@@ -97,7 +98,6 @@ impl Copy<'_> {
         let source = openat(self.from, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let copy = openat(self.to, path, flags, Mode::RWXU)?;
-        let mut position = 0;
         loop {
             let length = read(&source, &mut self.buffer)?;
             let bytes = &self.buffer[..length];
@@ -105,11 +105,12 @@ impl Copy<'_> {
                 break;
             }
             if bytes.iter().any(|byte| *byte != 0) {
-                write_at(&copy, bytes, position)?;
+                write_all(&copy, bytes)?;
+            } else {
+                seek(&copy, SeekFrom::Current(length as i64))?;
             }
-            position += length as u64;
         }
-        ftruncate(&copy, position)?;
+        ftruncate(&copy, tell(&copy)?)?;
         self.set_owner(path, stat)?;
         chmodat(self.to, path, mode(stat), AtFlags::empty())?;
         self.attributes(&source, &copy)
@@ -161,19 +162,6 @@ impl Copy<'_> {
 
 fn mode(stat: &Stat) -> Mode {
     Mode::from_raw_mode(stat.st_mode & 0o7777)
-}
-
-fn write_at(file: &OwnedFd, mut bytes: &[u8], mut position: u64) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        match pwrite(file, bytes, position)? {
-            0 => return Err(Errno::IO),
-            written => {
-                bytes = &bytes[written..];
-                position += written as u64;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether `directory` below `base` has no entries. One that is missing has none.

@@ -73,7 +73,8 @@ pub(crate) fn replace_file(path: &str, content: &[u8]) -> Result<(), Errno> {
     write_all(&file, content)
 }
 
-fn write_all(file: &OwnedFd, mut content: &[u8]) -> Result<(), Errno> {
+/// Writes all of `content` at the file's position.
+pub(super) fn write_all(file: &OwnedFd, mut content: &[u8]) -> Result<(), Errno> {
     while !content.is_empty() {
         match write(file, content)? {
             0 => return Err(Errno::IO),
