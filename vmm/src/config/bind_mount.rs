@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `-v HOST_PATH:GUEST_PATH[:ro]`: a directory or a file of the host in the guest.
 
+use super::guest_path;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -47,10 +48,7 @@ impl FromStr for BindMount {
         if !source.starts_with(['/', '.']) {
             return Err(BindMountError::Source(source.to_owned()));
         }
-        let below_root = target.split('/').any(|part| !part.is_empty() && part != ".");
-        if !target.starts_with('/') || !below_root || target.split('/').any(|part| part == "..") {
-            return Err(BindMountError::Target(target.to_owned()));
-        }
+        guest_path::normal(target).ok_or_else(|| BindMountError::Target(target.to_owned()))?;
         Ok(Self { source: source.into(), target: target.to_owned(), read_only })
     }
 }

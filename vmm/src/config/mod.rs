@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod dns_word;
 pub(crate) mod document;
 pub(crate) mod environment;
+pub(crate) mod guest_path;
 pub(crate) mod host_entry;
 pub(crate) mod image_change;
 pub(crate) mod interval;

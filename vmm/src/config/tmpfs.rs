@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--tmpfs PATH[:OPTIONS]`.
 
+use super::guest_path;
 use super::text_form::text_form;
 use guest_protocol::run_spec::TmpfsMount;
 use std::fmt;
@@ -38,10 +39,7 @@ impl FromStr for Tmpfs {
         if text.contains(['\0', '\n']) {
             return Err(TmpfsError::Byte);
         }
-        let below_root = path.split('/').any(|part| !part.is_empty() && part != ".");
-        if !path.starts_with('/') || !below_root || path.split('/').any(|part| part == "..") {
-            return Err(TmpfsError::Path);
-        }
+        guest_path::normal(path).ok_or(TmpfsError::Path)?;
         Ok(Self(TmpfsMount { path: path.to_owned(), options: options.to_owned() }))
     }
 }

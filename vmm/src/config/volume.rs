@@ -2,6 +2,7 @@
 //! `--volume` and `--mount`: what is mounted in the guest besides its root.
 
 use super::bind_mount::{BindMount, BindMountError};
+use super::guest_path;
 use super::name::{NameError, VolumeName};
 use super::size::{SizeError, parse_bytes};
 use super::text_form::text_form;
@@ -64,21 +65,20 @@ impl Volume {
     /// Of the image's `VOLUME`s; `None` if it cannot be one.
     #[must_use]
     pub(crate) fn of_image(path: &str) -> Option<Self> {
-        let path = parse_path(path).ok()?;
-        let is_device = path.split('/').find(|part| !part.is_empty()) == Some("dev");
-        (!is_device).then_some(Self { name: None, path, read_only: false, copy: true })
+        let path = parse_path(path).ok().filter(|path| !is_in(path, &["dev"]))?;
+        Some(Self { name: None, path, read_only: false, copy: true })
     }
 }
 
-/// An absolute path below `/`, without doubled and trailing slashes.
 fn parse_path(text: &str) -> Result<String, VolumeError> {
-    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    let is_allowed = |first: &&str| !KERNEL_DIRECTORIES.contains(first);
-    if !text.starts_with('/') || parts.contains(&"..") || text.contains(['\0', '\n']) {
-        return Err(VolumeError::Path);
-    }
-    parts.first().filter(|first| is_allowed(first)).ok_or(VolumeError::Path)?;
-    Ok(format!("/{}", parts.join("/")))
+    let path =
+        guest_path::normal(text).filter(|path| !text.contains(['\0', '\n']) && !is_in(path, &KERNEL_DIRECTORIES));
+    path.ok_or(VolumeError::Path)
+}
+
+/// Whether a normal path is one of these directories of the root, or below one.
+fn is_in(path: &str, directories: &[&str]) -> bool {
+    path.split('/').nth(1).is_some_and(|first| directories.contains(&first))
 }
 
 /// What cannot be the name of a volume.

@@ -9,6 +9,7 @@ use super::volumes;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
 use crate::config::environment::{self, EnvVar};
+use crate::config::guest_path;
 use crate::config::name::VolumeName;
 use crate::config::request::Request;
 use crate::config::size::Scratch;
@@ -22,7 +23,7 @@ use devices::virtio::block::BlockConfig;
 use guest_protocol::run_spec;
 use oci_image::{ImageConfig, ImageReference, ReferenceError};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -138,23 +139,16 @@ impl ResolvedRequest {
     }
 }
 
-/// The components of a guest path.
-fn components(path: &str) -> Vec<&str> {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect()
-}
-
 /// Two mounts on one directory would hide one of them.
 fn check_mount_points(request: &Request) -> Result<(), ResolveError> {
     let tmpfs = request.tmpfs.iter().map(|tmpfs| ("--tmpfs", tmpfs.path()));
-    let paths: Vec<_> = tmpfs.chain(request.mounts().map(|(option, mount)| (option, mount.path()))).collect();
-    let is_same = |(_, one): &(_, &str), (_, other): &(_, &str)| components(one) == components(other);
-    for (index, mount) in paths.iter().enumerate() {
-        if let Some(other) = paths[..index].iter().find(|other| is_same(other, mount)) {
-            let path = format!("/{}", components(mount.1).join("/"));
-            return Err(match (other.0, mount.0) {
-                (one, two) if one == two => ResolveError::SameMountPoint(one, path),
-                (one, two) => ResolveError::TwoMounts(one, two, path),
-            });
+    let mut options = BTreeMap::new();
+    for (option, path) in tmpfs.chain(request.mounts().map(|(option, mount)| (option, mount.path()))) {
+        let path = guest_path::normal(path).expect("paths are checked when they are parsed");
+        match options.insert(path.clone(), option) {
+            None => {}
+            Some(other) if other == option => return Err(ResolveError::SameMountPoint(option, path)),
+            Some(other) => return Err(ResolveError::TwoMounts(other, option, path)),
         }
     }
     Ok(())

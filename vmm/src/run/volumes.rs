@@ -3,6 +3,7 @@
 //! the scratch layer.
 
 use crate::config::bind_mount::BindMount;
+use crate::config::guest_path;
 use crate::config::name::VolumeName;
 use crate::config::request::Request;
 use crate::config::size::{DiskSize, Scratch};
@@ -82,12 +83,11 @@ pub(super) fn attach(
     }
     if matches!(request.scratch(), Scratch::Disk(_) | Scratch::Tmpfs) {
         let tmpfs = request.tmpfs.iter().map(Tmpfs::path);
-        let taken = request.mounts().map(|(_, mount)| mount.path()).chain(tmpfs);
-        let taken: BTreeSet<String> = taken.filter_map(Volume::of_image).map(|volume| volume.path).collect();
-        let of_image: BTreeSet<String> =
-            of_image.iter().filter_map(|path| Volume::of_image(path)).map(|volume| volume.path).collect();
-        let of_image = of_image.difference(&taken).filter_map(|path| Volume::of_image(path));
-        attached.mounts.extend(of_image.map(|volume| mount(&volume, VolumeSource::Scratch)));
+        let named = request.mounts().map(|(_, mount)| mount.path()).chain(tmpfs);
+        let mut taken: BTreeSet<String> = named.filter_map(guest_path::normal).collect();
+        let mut of_image: Vec<Volume> = of_image.iter().filter_map(|path| Volume::of_image(path)).collect();
+        of_image.retain(|volume| taken.insert(volume.path.clone()));
+        attached.mounts.extend(of_image.iter().map(|volume| mount(volume, VolumeSource::Scratch)));
     }
     Ok(attached)
 }
