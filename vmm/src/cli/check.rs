@@ -2,7 +2,7 @@
 //! The verb `check`: prints the steps of a start, one line each, and on stderr the line of the first that failed, as `run` would.
 
 use super::arguments::CheckArguments;
-use super::machines::print;
+use super::machines::{json_text, print};
 use crate::run::check::{Step, check as check_all};
 use crate::run::failure;
 use crate::state::end::STATUS_FAILED;
@@ -25,11 +25,7 @@ pub(super) fn check(arguments: CheckArguments, stages: Stages) -> u8 {
     super::logging::start(request.log_level.unwrap_or_default());
     let steps = check_all(&request, stages);
     let findings = Findings { ok: steps.iter().all(|step| step.ok), steps };
-    let text = if json {
-        serde_json::to_string_pretty(&findings).expect("the findings are strings and booleans") + "\n"
-    } else {
-        findings.steps.iter().map(line).collect()
-    };
+    let text = if json { json_text(&findings) } else { findings.steps.iter().map(line).collect() };
     print(&text);
     match findings.steps.iter().find(|step| !step.ok) {
         Some(step) => {

@@ -2,7 +2,7 @@
 //! The verb `history`, also `image history`: the steps that made an image, with the sizes of their layers.
 
 use super::images::{describe, find};
-use super::machines::print;
+use super::machines::{json_text, print};
 use super::{table, words};
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
@@ -104,7 +104,7 @@ fn steps(image: &Description) -> Vec<Step> {
 
 fn render(steps: &[Step], arguments: &HistoryArguments, now: SystemTime) -> String {
     if arguments.json {
-        return serde_json::to_string_pretty(steps).expect("the fields are strings and numbers") + "\n";
+        return json_text(steps);
     }
     let limit = (!arguments.no_trunc).then_some(MAX_COMMAND);
     let rows: Vec<[String; 4]> = steps

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `image check`: reads all of the local store and prints what is wrong.
 
-use super::machines::print;
+use super::machines::{json_text, print};
 use super::{table, words};
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -61,7 +61,7 @@ fn render(checked: &Checked, json: bool) -> String {
             "unreferenced_bytes": unreferenced_bytes,
             "problems": problems.iter().map(problem).collect::<Vec<_>>(),
         });
-        return serde_json::to_string_pretty(&document).expect("values have a JSON form") + "\n";
+        return json_text(&document);
     }
     let line = |problem: &registry::Problem| {
         format!("{}: {}\n", table::cell(&problem.subject, None), table::cell(&problem.detail, None))

@@ -2,7 +2,7 @@
 //! The verb `image inspect`: what an image's documents say, in the fields of docker's.
 
 use super::images::{describe, find};
-use super::machines::print;
+use super::machines::{json_text, print};
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -42,7 +42,7 @@ pub(super) fn inspect(arguments: &InspectArguments) -> u8 {
             Err(failure) => status = failure::fail(&failure),
         }
     }
-    print(&(serde_json::to_string_pretty(&found).expect("values have a JSON form") + "\n"));
+    print(&json_text(&found));
     status
 }
 

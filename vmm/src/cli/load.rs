@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `load`, also `image load`: takes the images of an archive into the local store.
 
-use super::machines::print;
+use super::machines::{json_text, print};
 use crate::host::directories::Directories;
 use crate::host::terminal::is_terminal;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -102,7 +102,7 @@ fn render(loaded: &[Loaded], json: bool) -> String {
                 digest: image.digest.to_string(),
             })
             .collect();
-        return serde_json::to_string_pretty(&lines).expect("the fields are strings") + "\n";
+        return json_text(&lines);
     }
     let lines = loaded.iter().flat_map(|image| match image.names.is_empty() {
         true => vec![format!("Loaded image ID: {}\n", image.digest)],

@@ -8,6 +8,7 @@ use crate::state::end::EndReason;
 use crate::state::machines::{self, FindError, MachineInfo, MachineState};
 use crate::state::status::State;
 use clap::{Args, ValueHint};
+use serde::Serialize;
 use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -149,6 +150,11 @@ struct MachineError {
 /// A failure that names the machine.
 pub(super) fn machine_failure(machine: &MachineInfo, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
     Failure::new(EndReason::HostError, MachineError { name: machine.name.clone(), source: source.into() })
+}
+
+/// A JSON document of the output, with a line end.
+pub(super) fn json_text(document: &(impl Serialize + ?Sized)) -> String {
+    serde_json::to_string_pretty(document).expect("keys are strings, and numbers are finite") + "\n"
 }
 
 /// Writes to standard output. It is no error if its reader has closed it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `image prune`: removes what no name leads to, or all images that no machine uses.
 
-use super::machines::print;
+use super::machines::{json_text, print};
 use super::words;
 use crate::host::directories::Directories;
 use crate::host::terminal::is_terminal;
@@ -45,7 +45,7 @@ struct Outcome {
 /// Removes the images and returns the exit status.
 pub(super) fn prune(arguments: &PruneArguments) -> u8 {
     let what = if arguments.all { "all images that no running machine uses" } else { "all images without a name" };
-    let outcome = match if arguments.force { Ok(true) } else { confirm("image prune", what) } {
+    let outcome = match confirm(arguments.force, "image prune", what) {
         Ok(false) => return 0,
         Ok(true) => try_prune(arguments.all),
         Err(failure) => Err(failure),
@@ -64,8 +64,11 @@ pub(super) fn prune(arguments: &PruneArguments) -> u8 {
     }
 }
 
-/// Asks on the terminal whether `what` is to be removed.
-pub(super) fn confirm(verb: &str, what: &str) -> Result<bool, Failure> {
+/// Whether `what` is to be removed: asks on the terminal unless it is forced.
+pub(super) fn confirm(force: bool, verb: &str, what: &str) -> Result<bool, Failure> {
+    if force {
+        return Ok(true);
+    }
     if !is_terminal(std::io::stdin()) {
         let error = format!("{verb}: standard input is not a terminal to ask on; `--force` does not ask");
         return Err(Failure::new(EndReason::ConfigError, error));
@@ -101,7 +104,7 @@ fn remove_names(store: &Store, all: bool) -> Result<Vec<String>, Failure> {
 
 fn render(outcome: &Outcome, json: bool) -> String {
     if json {
-        return serde_json::to_string_pretty(outcome).expect("the fields are strings and numbers") + "\n";
+        return json_text(outcome);
     }
     let untagged: String = outcome.untagged.iter().map(|name| format!("Untagged: {name}\n")).collect();
     format!("{untagged}Total reclaimed space: {}\n", words::decimal_size(outcome.bytes))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `ps`: lists machines, from their run directories alone.
 
-use super::machines::{self, RunDirArgument, print};
+use super::machines::{self, RunDirArgument, json_text, print};
 use super::{table, words};
 use crate::run::failure::Failure;
 use crate::state::machines::{MachineInfo, MachineState};
@@ -102,7 +102,7 @@ fn list(arguments: &PsArguments) -> Result<String, Failure> {
     machines.sort_by_key(|machine| std::cmp::Reverse(created(machine)));
     Ok(if arguments.json {
         let documents: Vec<Value> = machines.iter().map(document).collect();
-        serde_json::to_string_pretty(&documents).expect("the keys are strings and the numbers finite") + "\n"
+        json_text(&documents)
     } else if arguments.quiet {
         machines.iter().map(|machine| format!("{}\n", machine.name)).collect()
     } else {

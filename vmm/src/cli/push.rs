@@ -2,7 +2,7 @@
 //! The verb `push`, also `image push`: brings an image of the local store to a registry.
 
 use super::images::{TlsArgument, find, parse_name};
-use super::machines::print;
+use super::machines::{json_text, print};
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
@@ -93,7 +93,7 @@ fn render(target: &ImageName, pushed: &Pushed, arguments: &PushArguments) -> Str
             "blobs_mounted": mounted,
             "blobs_present": present,
         });
-        return serde_json::to_string_pretty(&document).expect("values have a JSON form") + "\n";
+        return json_text(&document);
     }
     format!("{}: digest: {digest} size: {size}\n", target.short())
 }

@@ -2,7 +2,7 @@
 //! The verb `status`: prints the status of one machine: from the machine itself while it runs, so
 //! that the counters are fresh; else from its run directory.
 
-use super::machines::{self, MachineArgument, print};
+use super::machines::{self, MachineArgument, json_text, print};
 use super::{ps, words};
 use crate::api::client::Client;
 use crate::run::failure::Failure;
@@ -38,11 +38,7 @@ fn show(arguments: &StatusArguments) -> Result<String, Failure> {
     {
         machine.status = Some(status);
     }
-    Ok(if arguments.json {
-        serde_json::to_string_pretty(&ps::document(&machine)).expect("keys are strings, numbers are finite") + "\n"
-    } else {
-        lines(&machine)
-    })
+    Ok(if arguments.json { json_text(&ps::document(&machine)) } else { lines(&machine) })
 }
 
 fn lines(machine: &MachineInfo) -> String {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `volume`: docker's group of the verbs for volumes.
 
-use super::machines::print;
+use super::machines::{json_text, print};
 use super::prune::confirm;
 use super::{table, words};
 use crate::config::name::VolumeName;
@@ -114,7 +114,7 @@ fn create(volumes: &Volumes, arguments: &CreateArguments) -> Result<u8, Failure>
 fn ls(volumes: &Volumes, arguments: &LsArguments) -> Result<u8, Failure> {
     let volumes = volumes.list().map_err(fails)?;
     if arguments.json {
-        print_json(&volumes.iter().map(describe).collect());
+        print(&json_text(&volumes.iter().map(describe).collect::<Vec<_>>()));
         return Ok(0);
     }
     if arguments.quiet {
@@ -137,12 +137,8 @@ fn inspect(volumes: &Volumes, names: &[VolumeName]) -> u8 {
             Err(failure) => status = failure::fail(&failure),
         }
     }
-    print_json(&found);
+    print(&json_text(&found));
     status
-}
-
-fn print_json(volumes: &Vec<Value>) {
-    print(&(serde_json::to_string_pretty(volumes).expect("values have a JSON form") + "\n"));
 }
 
 fn describe(volume: &StoredVolume) -> Value {
@@ -174,7 +170,7 @@ fn prune(volumes: &Volumes, arguments: &PruneArguments) -> Result<u8, Failure> {
     } else {
         "all volumes with a random name that no machine has"
     };
-    if !arguments.force && !confirm("volume prune", what)? {
+    if !confirm(arguments.force, "volume prune", what)? {
         return Ok(0);
     }
     let mut space = 0;
