@@ -2,7 +2,7 @@
 //! Archives of images: loaded as docker writes them, saved as skopeo reads them; what the local store says about its images, and
 //! what it removes.
 
-use coracle_tests::{Case, Finished, Invocation, Stdin, TestDir, case, images, sha256};
+use coracle_tests::{Case, Finished, Invocation, Stdin, TestDir, blob, case, document, images, sha256};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -98,14 +98,9 @@ fn tar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
 /// The layer of the test image, not compressed.
 fn busybox_layer() -> Vec<u8> {
     let layout = images().join("busybox");
-    let document = |name: &Path| -> Value {
-        serde_json::from_slice(&fs::read(layout.join(name)).expect("the layout is complete")).expect("it is JSON")
-    };
-    let blob = |descriptor: &Value| {
-        PathBuf::from("blobs").join(descriptor["digest"].as_str().expect("it is a string").replace(':', "/"))
-    };
-    let manifest = document(&blob(&document(Path::new("index.json"))["manifests"][0]));
-    let layer = layout.join(blob(&manifest["layers"][0]));
+    let index = document(&layout.join("index.json"));
+    let manifest = document(&blob(&layout, &index["manifests"][0]));
+    let layer = blob(&layout, &manifest["layers"][0]);
     let unpacked = Command::new("gzip").arg("-dc").stdin(File::open(layer).expect("it exists")).output();
     unpacked.expect("gzip can be started").stdout
 }

@@ -2,11 +2,10 @@
 //! Volumes: `--volume`, `--mount`, the `VOLUME`s of an image, and `coracle volume`.
 
 use crate::root_formats::LIST;
-use coracle_tests::{Case, Finished, Invocation, TestDir, case, image, images, sha256};
+use coracle_tests::{Case, Finished, Invocation, TestDir, blob, case, document, image, images, sha256};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -83,21 +82,15 @@ fn with_volumes(dir: &TestDir, paths: &[&str]) -> String {
     let layout = dir.file("layout");
     let copied = Command::new("cp").arg("-r").arg(images().join("busybox")).arg(&layout).status();
     assert!(copied.is_ok_and(|status| status.success()));
-    let read = |path: PathBuf| -> Value {
-        serde_json::from_slice(&fs::read(path).expect("a file of the layout")).expect("it is JSON")
-    };
-    let blob = |descriptor: &Value| {
-        layout.join("blobs").join(descriptor["digest"].as_str().expect("a digest").replace(':', "/"))
-    };
-    let write = |descriptor: &mut Value, document: &Value| {
-        let text = document.to_string();
+    let write = |descriptor: &mut Value, changed: &Value| {
+        let text = changed.to_string();
         descriptor["digest"] = format!("sha256:{}", sha256(text.as_bytes())).into();
         descriptor["size"] = text.len().into();
-        fs::write(blob(descriptor), text).expect("the test's directory is writable");
+        fs::write(blob(&layout, descriptor), text).expect("the test's directory is writable");
     };
-    let mut index = read(layout.join("index.json"));
-    let mut manifest = read(blob(&index["manifests"][0]));
-    let mut config = read(blob(&manifest["config"]));
+    let mut index = document(&layout.join("index.json"));
+    let mut manifest = document(&blob(&layout, &index["manifests"][0]));
+    let mut config = document(&blob(&layout, &manifest["config"]));
     config["config"]["Volumes"] = paths.iter().map(|path| ((*path).to_owned(), json!({}))).collect();
     write(&mut manifest["config"], &config);
     write(&mut index["manifests"][0], &manifest);

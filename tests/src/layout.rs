@@ -11,6 +11,18 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A JSON document of a layout.
+#[must_use]
+pub fn document(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).expect("the layout is complete")).expect("it is JSON")
+}
+
+/// The file of the blob that `descriptor` describes.
+#[must_use]
+pub fn blob(layout: &Path, descriptor: &Value) -> PathBuf {
+    layout.join("blobs").join(descriptor["digest"].as_str().expect("a digest is a string").replace(':', "/"))
+}
+
 /// An OCI layout directory with one image of one layer. The default is valid, but its command does not exist.
 pub struct Layout {
     directory: PathBuf,

@@ -31,7 +31,7 @@ pub use guest_program::{compile, failing_calls, file_system, hanging_thread};
 pub use host::{Host, Kvm};
 pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};
-pub use layout::{Layout, sha256};
+pub use layout::{Layout, blob, document, sha256};
 pub use network_namespace::NetworkNamespace;
 pub use pty::Pty;
 pub use running::Running;
