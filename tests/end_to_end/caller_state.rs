@@ -6,7 +6,7 @@ use std::fs;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, ignored_signals_do_not_change_a_run),
+        case!(Full, ignored_signals_do_not_change_a_run),
         case!(Full, a_blocked_mask_does_not_change_a_run),
         case!(Full, closed_standard_streams_do_not_change_a_run),
         case!(Quick[Kvm], file_size_limit_is_named),

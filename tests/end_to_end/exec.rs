@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, exec_client_that_does_not_read_stops_its_command_only),
         case!(Full, exec_serves_64_commands_and_rejects_one_more),
         case!(Full, exec_killed_by_oom_is_not_the_workloads_end),
-        case!(Smoke, commands_wait_for_a_machine_that_starts),
+        case!(Full, commands_wait_for_a_machine_that_starts),
         case!(Full, exec_rejects_paused_ended_and_unknown_machines),
         case!(Full, exec_detached_goes_on),
     ]

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, image_of_a_docker_archive_is_loaded_and_kept_while_it_runs),
+        case!(Full, image_of_a_docker_archive_is_loaded_and_kept_while_it_runs),
         case!(Quick[Registry], saved_archive_is_read_by_skopeo_and_loaded_again),
         case!(Quick, image_verbs_describe_what_is_stored),
         case!(Quick, archive_that_is_no_image_is_one_line),

@@ -5,9 +5,9 @@ use coracle_tests::{Case, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, user_directory_environment_and_hostname_are_passed),
-        case!(Smoke, empty_values_are_as_if_not_given),
-        case!(Smoke, read_only_root_takes_no_writes_but_a_tmpfs_does),
+        case!(Full, user_directory_environment_and_hostname_are_passed),
+        case!(Full, empty_values_are_as_if_not_given),
+        case!(Full, read_only_root_takes_no_writes_but_a_tmpfs_does),
         case!(Full, scratch_on_tmpfs_takes_writes),
         case!(Full, scratch_none_makes_the_root_read_only),
         case!(Full, default_scratch_is_a_disk_of_8_gib),

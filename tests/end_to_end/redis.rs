@@ -5,7 +5,7 @@ use coracle_tests::{Case, TestDir, case, image};
 use rustix::process::Signal;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(Smoke, redis_daemonizes_and_answers_inside), case!(Smoke, redis_saves_and_ends_with_0_at_term)]
+    vec![case!(Full, redis_daemonizes_and_answers_inside), case!(Full, redis_saves_and_ends_with_0_at_term)]
 }
 
 fn redis_daemonizes_and_answers_inside() {

@@ -14,7 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], missing_temporary_directory_is_named),
         case!(Quick[Kvm], limit_on_open_files_is_named),
         case!(Quick, small_stack_changes_nothing),
-        case!(Smoke, few_open_files_are_enough_or_named),
+        case!(Full, few_open_files_are_enough_or_named),
         case!(Full, environment_with_a_path_alone_is_enough),
         case!(Quick[Kvm, Root], check_prints_what_is_missing),
     ]

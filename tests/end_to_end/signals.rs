@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Smoke, term_before_the_workload_runs_ends_with_143),
-        case!(Smoke, second_term_cuts_the_power),
+        case!(Full, second_term_cuts_the_power),
         case!(Full, term_reaches_a_handler_and_its_status_counts),
         case!(Full, stop_signal_of_the_image_is_sent),
         case!(Full, workload_that_ignores_term_is_killed_in_time),
@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, second_int_is_like_term),
         case!(Smoke, every_signal_but_kill_and_stop_reaches_the_workload),
         case!(Full, init_option_forwards_every_signal),
-        case!(Smoke, run_beyond_its_time_ends_with_timeout),
+        case!(Full, run_beyond_its_time_ends_with_timeout),
         case!(Full, kill_leaves_nothing_behind),
         case!(Full, stopped_and_continued_run_goes_on),
         case!(Full, term_at_any_moment_ends_the_run),

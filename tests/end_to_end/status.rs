@@ -6,7 +6,7 @@ use coracle_tests::{Case, TestDir, case, image};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Smoke, missing_command_gives_127),
-        case!(Smoke, file_that_cannot_be_executed_gives_126),
+        case!(Full, file_that_cannot_be_executed_gives_126),
         case!(Full, directory_as_a_command_gives_126),
         case!(Full, status_0_and_255_are_passed_on),
         case!(Full, descendants_do_not_outlive_the_workload),
@@ -14,7 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full, unknown_user_is_a_config_error),
         case!(Full, numeric_user_need_not_be_in_the_image),
         case!(Full, smallest_and_largest_sizes_boot),
-        case!(Smoke, two_vcpus_and_256_mebibytes_are_seen_inside),
+        case!(Full, two_vcpus_and_256_mebibytes_are_seen_inside),
     ]
 }
 

@@ -8,9 +8,9 @@ use std::process::Stdio;
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Smoke, stdout_stderr_and_status_are_the_workloads),
-        case!(Smoke, stdin_and_its_end_reach_the_workload),
+        case!(Full, stdin_and_its_end_reach_the_workload),
         case!(Smoke, long_output_arrives_complete_on_both_streams),
-        case!(Smoke, closed_stdout_ends_the_writer),
+        case!(Full, closed_stdout_ends_the_writer),
         case!(Full, long_input_comes_back_complete),
         case!(Full, stdin_without_i_is_at_its_end),
         case!(Full, output_without_a_final_newline_is_not_changed),

@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Full[Root, Passt], killed_passt_takes_the_link_down_and_leaves_the_machine),
         case!(Full[Root, Passt], user_network_needs_no_privileges),
         case!(Full[Root, Passt], user_network_takes_addresses_and_forwards_names),
-        case!(Smoke[Root, Passt], nginx_serves_a_published_port),
+        case!(Full[Root, Passt], nginx_serves_a_published_port),
     ]
 }
 
