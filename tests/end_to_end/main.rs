@@ -22,6 +22,7 @@ mod image_crashes;
 mod inherited_sockets;
 mod life_cycle;
 mod matrix;
+mod metadata;
 mod network_links;
 mod options;
 mod private_registries;
@@ -121,6 +122,7 @@ fn all() -> Vec<Case> {
         faults::cases(),
         foreign_kernels::cases(),
         matrix::cases(),
+        metadata::cases(),
         network_links::cases(),
         user_network::cases(),
         adopted_network::cases(),

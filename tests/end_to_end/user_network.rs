@@ -3,6 +3,7 @@
 //! namespace that stands for the host.
 
 use crate::life_cycle::status;
+use crate::metadata::GET;
 use crate::network_links::wait_for_link;
 use coracle_tests::{Case, NetworkNamespace, TestDir, case, coracle, image, images};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -418,13 +419,20 @@ fn user_network_takes_addresses_and_forwards_names() {
     let network = NetworkNamespace::new(&dir, "nameserver 127.0.0.1\nsearch test\n");
     serve_names(&network, (Ipv4Addr::LOCALHOST, 53).into());
     let options = "user,ip=10.7.0.9/16,ip=fd07::9/64,mtu=1400,name=lan0,mac=02:00:00:00:00:42";
+    // The metadata are on the same link as passt.
+    let metadata = dir.file("metadata.json");
+    fs::write(&metadata, r#"{"latest": {"meta-data": {"instance-id": "i-7"}}}"#).expect("the directory is writable");
     let script = "cat /etc/resolv.conf; nslookup -type=a db.test.; cat /sys/class/net/lan0/mtu \
-                  /sys/class/net/lan0/address; ip -o address show lan0; ip route; ip -6 route";
-    let run = dir.invocation(&["--network", options, "--network", "socket=/nowhere", &image("busybox"), "true"]);
+                  /sys/class/net/lan0/address; ip -o address show lan0; ip route; ip -6 route; \
+                  get /latest/meta-data/instance-id";
+    let script = &(GET.to_owned() + script);
+    let image = image("busybox");
+    let run = dir.invocation(&["--network", options, "--network", "socket=/nowhere", &image, "true"]);
     let refused = run.in_network(&network).finish();
     refused.assert_status(125).assert_reason("network-error").assert_one_line_naming(&["socket=/nowhere"]);
-    let run = dir.invocation(&["--network", options, &image("busybox"), "sh", "-c", script]).in_network(&network);
-    let run = run.finish();
+    let metadata = ["--metadata", &metadata.to_string_lossy()];
+    let options = [&["--network", options][..], &metadata, &[&image, "sh", "-c", script]].concat();
+    let run = dir.invocation(&options).in_network(&network).finish();
     run.assert_status(0);
     let output = run.stdout_text();
     for text in [
@@ -435,6 +443,8 @@ fn user_network_takes_addresses_and_forwards_names() {
         "inet6 fd07::9/64 ",
         "default via 10.7.0.2 dev lan0",
         "default via fe80::2 dev lan0",
+        "169.254.169.254 dev lan0",
+        "i-7",
     ] {
         assert!(output.contains(text), "`{text}` is missing\n{}", run.report());
     }

@@ -52,6 +52,7 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
             Net::open(NetConfig {
                 name: "net-0".to_owned(),
                 backend: Tap::pair().0.into(),
+                internal_host: None,
                 mac: [2; 6],
                 mtu: None,
                 limits: RateLimits::default(),

@@ -128,6 +128,7 @@ fn rng_and_net_requests_allocate_nothing() {
     let net = Net::open(NetConfig {
         name: "net-0".to_owned(),
         backend: tap.into(),
+        internal_host: None,
         mac: [2; 6],
         mtu: None,
         limits: RateLimits::default(),

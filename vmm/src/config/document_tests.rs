@@ -65,6 +65,7 @@ const EVERYTHING: &[&str] = &[
     "--dns-search=lan",
     "--dns-option=ndots:2",
     "--add-host=db:10.0.0.2",
+    "--metadata=m.json",
     "--sysctl=net.ipv4.ip_forward=1",
     "--vsock=v,cid=4",
     "--name=n",

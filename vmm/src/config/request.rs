@@ -204,6 +204,9 @@ pub(crate) struct Request {
     /// Line in the workload's /etc/hosts; ADDRESS may be `host-gateway`, the host as the guest reaches it
     #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
     pub(crate) add_host: Vec<HostEntry>,
+    /// Serve the JSON object in FILE at 169.254.169.254, in the shape of EC2's metadata (IMDSv2), to this machine alone
+    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Network")]
+    pub(crate) metadata: Option<PathBuf>,
     /// Kernel parameter of the guest's network (net.ipv4.ip_forward=1)
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Network")]
     pub(crate) sysctl: Vec<Sysctl>,

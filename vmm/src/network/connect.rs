@@ -4,14 +4,17 @@
 use super::adopt::{self, AdoptError, AdoptGuard};
 use super::guest;
 use super::host_routes;
+use super::metadata::{self, MetadataError};
 use super::names::{self, NoHostError};
 use super::publish::{self, PublishError};
 use super::resolve::ResolvedInterface;
 use super::user::{self, UserError};
+use crate::config::mac_address::MacAddress;
 use crate::config::network::NetworkKind;
 use crate::config::request::Request;
 use crate::host::helper_process::HelperProcess;
 use crate::state::published_port::PublishedPort;
+use devices::rate_limit::RateLimits;
 use devices::virtio::net::{Backend, NetConfig, StreamSocket, Tap, TapError};
 use guest_protocol::run_spec::{self, Resolver};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with};
@@ -33,6 +36,10 @@ pub(crate) enum ConnectError {
     NoHost(#[from] NoHostError),
     #[error(transparent)]
     Adopt(#[from] AdoptError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error("cannot choose a MAC address")]
+    Random(#[source] std::io::Error),
 }
 
 /// What an interface has on the host besides its device. Dropping it, after the machine, undoes it.
@@ -108,16 +115,40 @@ pub(crate) fn connect(
             connected => connected?,
         };
         let mtu = connected.device_mtu;
-        network.devices.push(NetConfig { name, backend: connected.backend, mac: connected.guest.mac, mtu, limits });
+        network.devices.push(NetConfig {
+            name,
+            backend: connected.backend,
+            internal_host: None,
+            mac: connected.guest.mac,
+            mtu,
+            limits,
+        });
         network.guest.interfaces.push(connected.guest);
         network.attachments.extend(connected.attachment);
         resolver = resolver.or(connected.resolver);
         host = host.or(connected.host);
     }
+    if let Some(path) = &request.metadata {
+        serve_metadata(&mut network, path)?;
+    }
     let offered = resolver.unwrap_or_else(|| names::hosts_own(&network.guest.interfaces, || host_routes::resolver().0));
     network.guest.resolver = names::resolver(request, offered);
     network.guest.hosts = names::hosts(request, host)?;
     Ok(network)
+}
+
+/// Adds the metadata service at `path` to the first interface, or to one of its own.
+fn serve_metadata(network: &mut Network, path: &Path) -> Result<(), ConnectError> {
+    let service = metadata::open(path)?;
+    if network.devices.is_empty() {
+        let mac = MacAddress::random().map_err(ConnectError::Random)?.octets();
+        let (name, limits) = ("eth0".to_owned(), RateLimits::default());
+        network.devices.push(NetConfig { name, backend: Backend::None, internal_host: None, mac, mtu: None, limits });
+        network.guest.interfaces.push(run_spec::Interface { mac, ..run_spec::Interface::default() });
+    }
+    network.devices[0].internal_host = Some(service);
+    metadata::add_route(&mut network.guest.interfaces[0]);
+    Ok(())
 }
 
 fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<Connected, ConnectError> {

@@ -8,6 +8,7 @@ mod connect;
 mod guest;
 mod guest_view;
 mod host_routes;
+mod metadata;
 mod names;
 mod passt;
 mod publish;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The host's end of a network device: one of three kinds, and what the worker needs of each. Made
+//! The host's end of a network device: one of several kinds, and what the worker needs of each. Made
 //! on `main`, used on the event loop of the interface.
 //!
 //! Frames pass behind virtio's header, whether the backend has it or not. A backend holds at most
@@ -10,7 +10,7 @@ use super::packet_socket::PacketSocket;
 use super::stream::StreamSocket;
 use super::tap::Tap;
 use crate::event_loop::Source;
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 
 /// The host's end of a network device.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum Backend {
     Stream(StreamSocket),
     /// A packet socket that is bound to an interface.
     Packet(PacketSocket),
+    /// No other host: a link with an [`InternalHost`](super::InternalHost) alone.
+    None,
 }
 
 impl From<Tap> for Backend {
@@ -48,6 +50,7 @@ impl Backend {
             Self::Tap(tap) => tap.features(),
             Self::Stream(_) => StreamSocket::FEATURES,
             Self::Packet(socket) => socket.features(),
+            Self::None => 0,
         }
     }
 
@@ -55,7 +58,7 @@ impl Backend {
     pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
         match self {
             Self::Tap(tap) => tap.set_features(features),
-            Self::Stream(_) => Ok(()),
+            Self::Stream(_) | Self::None => Ok(()),
             Self::Packet(socket) => {
                 socket.consume();
                 Ok(())
@@ -69,6 +72,7 @@ impl Backend {
             Self::Tap(tap) => tap.link_state().and_then(is_up),
             Self::Stream(stream) => Some(stream.is_connected()),
             Self::Packet(socket) => is_up(socket.link_state()),
+            Self::None => Some(true),
         }
     }
 
@@ -78,6 +82,7 @@ impl Backend {
             Self::Tap(tap) => tap.sources(token),
             Self::Stream(stream) => stream.sources(token),
             Self::Packet(socket) => socket.sources(token),
+            Self::None => Vec::new(),
         }
     }
 
@@ -87,6 +92,7 @@ impl Backend {
             Self::Tap(tap) => tap.changed(),
             Self::Stream(stream) => stream.changed(),
             Self::Packet(socket) => socket.changed(),
+            Self::None => {}
         }
     }
 
@@ -99,6 +105,7 @@ impl Backend {
             Self::Tap(tap) => tap.receive(),
             Self::Stream(stream) => stream.receive(),
             Self::Packet(socket) => socket.receive(),
+            Self::None => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -108,6 +115,7 @@ impl Backend {
             Self::Tap(tap) => tap.consume(),
             Self::Stream(stream) => stream.consume(),
             Self::Packet(socket) => socket.consume(),
+            Self::None => {}
         }
     }
 
@@ -120,6 +128,8 @@ impl Backend {
             Self::Tap(tap) => tap.send(packet),
             Self::Stream(stream) => stream.send(packet),
             Self::Packet(socket) => socket.send(packet),
+            // As on a cable without another end.
+            Self::None => Err(ErrorKind::NotConnected.into()),
         }
     }
 

@@ -36,6 +36,7 @@ pub(super) fn device(backend: impl Into<Backend>, mtu: Option<u16>) -> Net {
     Net::open(NetConfig {
         name: "net-0".to_owned(),
         backend: backend.into(),
+        internal_host: None,
         mac: MAC,
         mtu,
         limits: RateLimits::default(),

@@ -4,6 +4,7 @@
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::backend::Backend;
+use super::internal_host::{HostEnd, InternalHost};
 use super::link::{Link, NetHandle};
 use super::packet::Rules;
 use super::worker::NetWorker;
@@ -36,6 +37,8 @@ pub struct NetConfig {
     pub name: String,
     /// The host's end.
     pub backend: Backend,
+    /// A service inside of this process on the same link.
+    pub internal_host: Option<Box<dyn InternalHost>>,
     /// Address of the guest's end.
     pub mac: [u8; 6],
     /// Largest IP packet, if the guest is to be informed of it. Larger frames are dropped then.
@@ -50,7 +53,7 @@ pub struct Net {
     identity: DeviceIdentity,
     mac: [u8; 6],
     mtu: Option<u16>,
-    backend: Slot<Backend>,
+    host_end: Slot<HostEnd>,
     limiter: Slot<Limiter>,
     link: Arc<Link>,
 }
@@ -61,10 +64,11 @@ impl Net {
     /// # Errors
     /// The host has no descriptor left.
     pub fn open(config: NetConfig) -> std::io::Result<Self> {
-        let NetConfig { name, backend, mac, mtu, limits } = config;
+        let NetConfig { name, backend, internal_host, mac, mtu, limits } = config;
         let limiter = Limiter::new(limits)?;
-        let link = Arc::new(Link::new(backend.is_connected().unwrap_or(true), limiter.control())?);
-        let mut features = backend.features();
+        let host_end = HostEnd::new(backend, internal_host)?;
+        let link = Arc::new(Link::new(host_end.is_connected().unwrap_or(true), limiter.control())?);
+        let mut features = host_end.features();
         features |= 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
         features |= mtu.map_or(0, |_| 1 << VIRTIO_NET_F_MTU);
         let identity = DeviceIdentity {
@@ -74,7 +78,7 @@ impl Net {
             queue_sizes: vec![QUEUE_SIZE; 2],
             counters: Some(Arc::clone(&link.counters) as _),
         };
-        Ok(Self { identity, mac, mtu, backend: Slot::new(backend), limiter: Slot::new(limiter), link })
+        Ok(Self { identity, mac, mtu, host_end: Slot::new(host_end), limiter: Slot::new(limiter), link })
     }
 
     /// The host's access to this device, for as long as it likes.
@@ -103,14 +107,14 @@ impl VirtioDevice for Net {
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
         let failed = |source| ActivateError { step: "cannot set the offloads of the host's interface", source };
         // The worker before was dropped, and has put it back.
-        let (Some(mut backend), Some(limiter)) = (self.backend.take(), self.limiter.take()) else {
+        let (Some(mut host_end), Some(limiter)) = (self.host_end.take(), self.limiter.take()) else {
             return Err(failed(ErrorKind::ResourceBusy.into()));
         };
-        backend.set_features(activation.features).map_err(failed)?;
+        host_end.set_features(activation.features).map_err(failed)?;
         let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
         let rules = Rules::new(activation.features, mtu);
         let name = self.identity.name.clone();
-        Ok(vec![Box::new(NetWorker::new(activation, name, backend, limiter, Arc::clone(&self.link), rules))])
+        Ok(vec![Box::new(NetWorker::new(activation, name, host_end, limiter, Arc::clone(&self.link), rules))])
     }
 }
 

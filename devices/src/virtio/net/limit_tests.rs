@@ -28,7 +28,8 @@ struct Limited {
 
 fn limited(limits: RateLimits) -> Limited {
     let (tap, network) = Tap::pair();
-    let config = NetConfig { name: "net-0".to_owned(), backend: tap.into(), mac: MAC, mtu: None, limits };
+    let config =
+        NetConfig { name: "net-0".to_owned(), backend: tap.into(), internal_host: None, mac: MAC, mtu: None, limits };
     let mut net = Net::open(config).unwrap();
     let driver = Driver::new(&[256, 256]);
     let events = EventLoop::spawn("net-0").unwrap();
@@ -93,7 +94,8 @@ fn new_limits_hold_at_once() {
 fn reset_gives_no_tokens() {
     let (tap, network) = Tap::pair();
     let limits = RateLimits { from_guest: rate(0, 1), to_guest: Rate::default() };
-    let config = NetConfig { name: "net-0".to_owned(), backend: tap.into(), mac: MAC, mtu: None, limits };
+    let config =
+        NetConfig { name: "net-0".to_owned(), backend: tap.into(), internal_host: None, mac: MAC, mtu: None, limits };
     let mut net = Net::open(config).unwrap();
     let mut sent = 0;
     for _ in 0..10 {
@@ -111,7 +113,8 @@ fn reset_gives_no_tokens() {
 fn segments_count_as_the_packets_that_they_become() {
     let (tap, network) = Tap::pair();
     let limits = RateLimits { from_guest: rate(0, 1000), to_guest: Rate::default() };
-    let config = NetConfig { name: "net-0".to_owned(), backend: tap.into(), mac: MAC, mtu: None, limits };
+    let config =
+        NetConfig { name: "net-0".to_owned(), backend: tap.into(), internal_host: None, mac: MAC, mtu: None, limits };
     let mut net = Net::open(config).unwrap();
     let mut driver = Driver::new(&[256, 256]);
     let mut worker = net.activate(driver.activation(ALL)).unwrap().remove(0);

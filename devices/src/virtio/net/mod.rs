@@ -13,11 +13,15 @@
 //! exceeds its queue (a stream's peer waits). A backend that is gone takes the link down; the
 //! device goes on without it.
 //!
+//! An internal host is a service of this process on the same link: frames to it do not reach the
+//! backend.
+//!
 //! Not supported: several queues, the control queue (filters, announcements), and a policy on
 //! addresses: the guest may send from any address.
 
 mod backend;
 mod device;
+mod internal_host;
 mod link;
 mod link_watch;
 mod output_wait;
@@ -29,6 +33,7 @@ mod worker;
 
 pub use backend::Backend;
 pub use device::{KIND, Net, NetConfig};
+pub use internal_host::InternalHost;
 pub use link::NetHandle;
 pub use packet_socket::PacketSocket;
 pub use stream::{Connect, StreamSocket};
@@ -37,6 +42,8 @@ pub use worker::NetCounters;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod internal_host_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::super::chain::Chain;
 use super::super::queue::{Served, Taken, Virtqueue};
 use super::super::{Activation, Worker};
-use super::backend::Backend;
+use super::internal_host::HostEnd;
 use super::link::Link;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, segments, set_buffers};
 use crate::event_loop::Source;
@@ -67,7 +67,7 @@ pub(super) struct NetWorker {
 struct HostSide {
     /// For messages.
     name: String,
-    backend: Borrowed<Backend>,
+    host_end: Borrowed<HostEnd>,
     limiter: Borrowed<Limiter>,
     link: Arc<Link>,
     rules: Rules,
@@ -81,7 +81,7 @@ impl NetWorker {
     pub(super) fn new(
         activation: Activation,
         name: String,
-        backend: Borrowed<Backend>,
+        host_end: Borrowed<HostEnd>,
         limiter: Borrowed<Limiter>,
         link: Arc<Link>,
         rules: Rules,
@@ -90,7 +90,7 @@ impl NetWorker {
         let (receive, transmit) = (queues.remove(0), queues.remove(0));
         let sent = vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice();
         let announced_up = link.is_up();
-        let host = HostSide { name, backend, limiter, link, rules, readable: true, sent };
+        let host = HostSide { name, host_end, limiter, link, rules, readable: true, sent };
         Self { receive, transmit, interrupt, buffers: Vec::new(), space: 0, drops: 0, host, announced_up }
     }
 
@@ -150,7 +150,7 @@ impl NetWorker {
     /// Writes the received packet, which has `length` bytes, to the buffers, and returns them.
     fn fill(&mut self, length: usize) {
         let Self { receive, buffers, host, .. } = self;
-        let Ok(packet) = host.backend.receive() else { return };
+        let Ok(packet) = host.host_end.receive() else { return };
         host.limiter.spend(Direction::ToGuest, (length - HEADER_SIZE) as u64, segments(packet));
         // No more than the queue has.
         set_buffers(packet, buffers.len() as u16);
@@ -164,7 +164,7 @@ impl NetWorker {
             (taken, now.len() as u32)
         }));
         (self.space, self.drops) = (0, 0);
-        host.backend.consume();
+        host.host_end.consume();
         host.link.counters.rx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
         host.link.counters.rx_packets.fetch_add(1, Ordering::Relaxed);
     }
@@ -173,12 +173,12 @@ impl NetWorker {
     fn transmit(&mut self, turn: &mut Turn<'_>) {
         let Self { transmit, host, .. } = self;
         transmit.serve(turn, |chain| host.send(chain));
-        host.backend.flush();
+        host.host_end.flush();
     }
 
     /// Informs the driver if the link has changed.
     fn announce(&mut self) {
-        if let Some(is_connected) = self.host.backend.is_connected() {
+        if let Some(is_connected) = self.host.host_end.is_connected() {
             self.host.link.set_connected(is_connected);
         }
         let is_up = self.host.link.is_up();
@@ -196,7 +196,7 @@ impl Worker for NetWorker {
             Source::event(&self.host.link.for_worker, LINK),
             self.host.limiter.source(LIMITS),
         ];
-        sources.extend(self.host.backend.sources(BACKEND));
+        sources.extend(self.host.host_end.sources(BACKEND));
         sources
     }
 
@@ -209,7 +209,12 @@ impl Worker for NetWorker {
     fn process(&mut self, token: u32, _: EventSet, turn: &mut Turn<'_>) {
         match token {
             RECEIVE => self.receive(turn),
-            TRANSMIT => self.transmit(turn),
+            TRANSMIT => {
+                self.transmit(turn);
+                if self.host.host_end.has_internal_frame() {
+                    self.receive(turn);
+                }
+            }
             BACKEND => {
                 self.host.changed();
                 return self.start(turn);
@@ -231,24 +236,24 @@ impl Worker for NetWorker {
 impl HostSide {
     /// The backend may have something to read, accept more, or have come or gone.
     fn changed(&mut self) {
-        let was_known = self.backend.is_connected().is_some();
-        self.backend.changed();
+        let was_known = self.host_end.is_connected().is_some();
+        self.host_end.changed();
         self.readable = true;
-        if was_known && self.backend.is_connected().is_none() {
+        if was_known && self.host_end.is_connected().is_none() {
             guest_warn!("{}: the host's interface is gone", self.name);
             self.link.set_connected(false);
         }
     }
 
     fn may_receive(&self) -> bool {
-        self.readable && self.link.is_enabled()
+        (self.readable || self.host_end.has_internal_frame()) && self.link.is_enabled()
     }
 
     /// Length of the next frame from the backend and its header, which is completed. `None` if
     /// there is none now, or one that was dropped.
     fn next_length(&mut self) -> Option<usize> {
-        let is_unknown = self.backend.is_connected().is_none();
-        match self.backend.receive() {
+        let is_unknown = self.host_end.is_connected().is_none();
+        match self.host_end.receive() {
             Ok(packet) => {
                 if is_unknown {
                     self.link.set_connected(true);
@@ -272,7 +277,7 @@ impl HostSide {
     }
 
     fn drop_received(&mut self) {
-        self.backend.consume();
+        self.host_end.consume();
         self.link.counters.rx_dropped.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -290,7 +295,7 @@ impl HostSide {
         if !self.link.is_enabled() || !self.rules.may_be_sent(packet) {
             return self.drop_sent();
         }
-        match self.backend.send(packet) {
+        match self.host_end.send(packet) {
             Ok(()) => {
                 self.limiter.spend(Direction::FromGuest, (length - HEADER_SIZE) as u64, segments(packet));
                 self.link.counters.tx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);

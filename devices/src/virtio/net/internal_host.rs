@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A host inside of this process, on the guest's link beside the backend: a service that the guest
+//! reaches whatever its network is. Used on the event loop of the interface.
+
+use super::backend::Backend;
+use super::packet::HEADER_SIZE;
+use crate::event_loop::Source;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use std::fmt::Debug;
+use std::io::Result;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A host that is a part of this process. Frames are Ethernet frames without a checksum at their
+/// end.
+pub trait InternalHost: Send + Debug {
+    /// Receives `frame` if it is addressed to this host; `false` leaves it to the backend. Checksums
+    /// of UDP and TCP may be incomplete, and a segment may be larger than the link's frames.
+    fn receive(&mut self, frame: &[u8]) -> bool;
+
+    /// Appends the next frame to the guest to `buffer`. `false` if there is none now.
+    fn send(&mut self, buffer: &mut Vec<u8>) -> bool;
+
+    /// When there may be a frame without one from the guest before it.
+    fn next_timeout(&mut self) -> Option<Duration>;
+}
+
+/// The other end of the guest's link: the backend, and the internal host if there is one.
+#[derive(Debug)]
+pub(super) struct HostEnd {
+    backend: Backend,
+    internal: Option<Internal>,
+}
+
+#[derive(Debug)]
+struct Internal {
+    host: Box<dyn InternalHost>,
+    /// A frame to the guest behind virtio's header, or empty.
+    packet: Vec<u8>,
+    timer: OwnedFd,
+}
+
+impl Internal {
+    /// Has the next frame ready, or wakes the worker when there may be one. While a frame waits for
+    /// the guest's buffers nothing else happens.
+    fn update(&mut self) {
+        if self.packet.is_empty() {
+            self.packet.resize(HEADER_SIZE, 0);
+            if !self.host.send(&mut self.packet) {
+                self.packet.clear();
+            }
+        }
+        let delay = if self.packet.is_empty() { self.host.next_timeout() } else { None };
+        // Zero disarms the timer.
+        let delay = delay.map_or(Duration::ZERO, |delay| delay.max(Duration::from_millis(1)));
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let it_value = Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos()) };
+        // It fails for invalid times only.
+        let times = Itimerspec { it_interval: zero, it_value };
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times);
+    }
+}
+
+impl HostEnd {
+    pub(super) fn new(backend: Backend, host: Option<Box<dyn InternalHost>>) -> Result<Self> {
+        let internal = |host| {
+            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+            Ok::<_, std::io::Error>(Internal { host, packet: Vec::new(), timer })
+        };
+        Ok(Self { backend, internal: host.map(internal).transpose()? })
+    }
+
+    /// See [`Backend::features`].
+    pub(super) fn features(&self) -> u64 {
+        self.backend.features()
+    }
+
+    /// See [`Backend::set_features`].
+    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
+        if let Some(internal) = &mut self.internal {
+            internal.packet.clear();
+        }
+        self.backend.set_features(features)
+    }
+
+    /// See [`Backend::is_connected`].
+    pub(super) fn is_connected(&self) -> Option<bool> {
+        self.backend.is_connected()
+    }
+
+    /// See [`Backend::sources`].
+    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+        let mut sources = self.backend.sources(token);
+        sources.extend(self.internal.as_ref().map(|internal| Source::readable(&internal.timer, token)));
+        sources
+    }
+
+    /// See [`Backend::changed`].
+    pub(super) fn changed(&mut self) {
+        self.backend.changed();
+        if let Some(internal) = &mut self.internal {
+            internal.update();
+        }
+    }
+
+    /// Whether the internal host has sent a frame.
+    pub(super) fn has_internal_frame(&self) -> bool {
+        self.internal.as_ref().is_some_and(|internal| !internal.packet.is_empty())
+    }
+
+    /// See [`Backend::receive`].
+    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
+        match &mut self.internal {
+            Some(internal) if !internal.packet.is_empty() => Ok(&mut internal.packet),
+            _ => self.backend.receive(),
+        }
+    }
+
+    /// See [`Backend::consume`].
+    pub(super) fn consume(&mut self) {
+        match &mut self.internal {
+            Some(internal) if !internal.packet.is_empty() => {
+                internal.packet.clear();
+                internal.update();
+            }
+            _ => self.backend.consume(),
+        }
+    }
+
+    /// See [`Backend::send`].
+    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
+        if let Some(internal) = &mut self.internal
+            && internal.host.receive(&packet[HEADER_SIZE..])
+        {
+            internal.update();
+            return Ok(());
+        }
+        self.backend.send(packet)
+    }
+
+    /// See [`Backend::flush`].
+    pub(super) fn flush(&mut self) {
+        self.backend.flush();
+    }
+}
