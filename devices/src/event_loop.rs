@@ -206,6 +206,14 @@ impl EventLoopHandle {
         };
         self.endpoint.call_blocking(take)
     }
+
+    /// Runs `task` on the loop's thread, and returns what it returned.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub fn run<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> Result<T, EventLoopError> {
+        self.endpoint.call_blocking(move |_| Ok::<T, EventLoopError>(task()))
+    }
 }
 
 /// A worker as event-manager's subscriber.

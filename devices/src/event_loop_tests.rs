@@ -43,6 +43,16 @@ fn reporter() -> (Box<Reporter>, EventFd, std::sync::mpsc::Receiver<&'static str
 }
 
 #[test]
+fn task_runs_on_the_thread_of_the_loop() {
+    let events = EventLoop::spawn("test-loop").unwrap();
+    let name = events.handle().run(|| std::thread::current().name().map(str::to_owned)).unwrap();
+    assert_eq!(name.as_deref(), Some("test-loop"));
+    let handle = events.handle();
+    events.stop();
+    assert!(matches!(handle.run(|| ()), Err(EventLoopError::Ended)));
+}
+
+#[test]
 fn worker_is_started_called_and_off_the_loop_when_take_returns() {
     let (worker, event, reports) = reporter();
     let events = EventLoop::spawn("test-loop").unwrap();

@@ -44,6 +44,12 @@ impl From<PacketSocket> for Backend {
 }
 
 impl Backend {
+    /// Whether it makes a new connection to its socket after the first has ended.
+    #[must_use]
+    pub fn connects_again(&self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.connects_again())
+    }
+
     /// Features of the network device that this backend makes possible.
     pub(super) fn features(&self) -> u64 {
         match self {

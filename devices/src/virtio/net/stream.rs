@@ -80,6 +80,10 @@ impl StreamSocket {
         vec![Source::readable(self, token), self.output_wait.source(token)]
     }
 
+    pub(super) fn connects_again(&self) -> bool {
+        self.reconnect.is_some()
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
