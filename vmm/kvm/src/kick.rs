@@ -16,7 +16,12 @@ thread_local! {
     static RUN: Cell<*mut kvm_run> = const { Cell::new(null_mut()) };
 }
 
-/// The first real-time signal that the C library does not use.
+/// The signal of a kick: the first real-time signal that the C library does not use.
+#[must_use]
+pub fn kick_signal() -> libc::c_int {
+    signal()
+}
+
 fn signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
