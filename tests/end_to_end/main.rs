@@ -37,6 +37,7 @@ mod refused_options;
 mod registries;
 mod result_document;
 mod root_formats;
+mod sandbox;
 mod shares;
 mod signals;
 mod status;
@@ -119,6 +120,7 @@ fn all() -> Vec<Case> {
         disks::cases(),
         system_images::cases(),
         root_formats::cases(),
+        sandbox::cases(),
         faults::cases(),
         foreign_kernels::cases(),
         matrix::cases(),

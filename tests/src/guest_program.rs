@@ -26,6 +26,18 @@ pub fn hanging_thread() -> PathBuf {
     build("inject", "hanging_thread", &["-static"])
 }
 
+/// Compiles `tests/inject/forbidden_call.c`: `forbidden_call PID THREAD NUMBER`.
+#[must_use]
+pub fn forbidden_call() -> PathBuf {
+    build("inject", "forbidden_call", &["-static"])
+}
+
+/// Compiles `tests/inject/without_call.c`, a wrapper: `without_call NUMBER PROGRAM [ARG...]`.
+#[must_use]
+pub fn without_call() -> String {
+    build("inject", "without_call", &["-static"]).display().to_string()
+}
+
 fn build(directory: &str, name: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("the program can be compiled");

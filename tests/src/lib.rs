@@ -27,7 +27,7 @@ pub use artifacts::{
 pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
-pub use guest_program::{compile, failing_calls, file_system, hanging_thread};
+pub use guest_program::{compile, failing_calls, file_system, forbidden_call, hanging_thread, without_call};
 pub use host::{Host, Kvm};
 pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};

@@ -245,9 +245,9 @@ pub(crate) struct Request {
     /// At the end, print the time of each stage to stderr
     #[arg(long, help_heading = "This run")]
     pub(crate) timings: bool,
-    /// Confinement of coracle's own process; this version has none
+    /// Confinement of coracle's own process: what the host has, all layers, or none [default: auto]
     #[arg(long, value_name = "MODE", help_heading = "This run")]
-    pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) sandbox: Option<SandboxMode>,
     /// Level of coracle's own messages on stderr [default: warn]
     #[arg(long, value_name = "LEVEL", help_heading = "This run")]
     pub(crate) log_level: Option<LogLevel>,
@@ -316,10 +316,15 @@ impl Request {
     }
 }
 
-/// Confinement of this process. `auto` and `require` are rejected, in documents too, until there is any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+/// Confinement of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Sandbox {
+pub(crate) enum SandboxMode {
+    /// By the layers that the host has.
+    #[default]
+    Auto,
+    /// By all layers, or the run fails.
+    Require,
     Off,
 }
 

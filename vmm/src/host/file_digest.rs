@@ -29,11 +29,19 @@ pub(crate) enum FileDigest {
 impl FileDigest {
     /// Looks up the digest of the file at `path` in `cache`, or starts to compute it. Never waits.
     #[must_use]
-    pub(crate) fn begin(path: &Path, cache: Option<&Path>) -> Self {
-        Self::try_begin(path, cache).unwrap_or_else(Self::Failed)
+    pub(crate) fn begin(
+        path: &Path,
+        cache: Option<&Path>,
+        confine: impl FnOnce(Option<&Path>) + Send + 'static,
+    ) -> Self {
+        Self::try_begin(path, cache, confine).unwrap_or_else(Self::Failed)
     }
 
-    fn try_begin(path: &Path, cache: Option<&Path>) -> io::Result<Self> {
+    fn try_begin(
+        path: &Path,
+        cache: Option<&Path>,
+        confine: impl FnOnce(Option<&Path>) + Send + 'static,
+    ) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -44,7 +52,11 @@ impl FileDigest {
         {
             return Ok(Self::Known(known));
         }
+        let directory = entry.as_deref().and_then(Path::parent).map(Path::to_owned);
+        // A directory that cannot be made is one that cannot be written.
+        let _ = directory.as_deref().map(fs::create_dir_all);
         let compute = move || {
+            confine(directory.as_deref());
             let digest = of_file(&file)?;
             // A file that changed while it was read has no digest to cache. A digest that cannot be cached is computed again.
             if let Some(entry) = entry
@@ -95,9 +107,6 @@ fn of_file(file: &File) -> io::Result<String> {
 }
 
 fn store(entry: &Path, digest: &str) -> io::Result<()> {
-    if let Some(directory) = entry.parent() {
-        fs::create_dir_all(directory)?;
-    }
     atomic_write(entry, digest.as_bytes())
 }
 
@@ -112,10 +121,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, cache) = (directory.path().join("vmlinux"), directory.path().join("cache"));
         fs::write(&path, "abc").unwrap();
-        let first = FileDigest::begin(&path, Some(&cache));
+        let first = FileDigest::begin(&path, Some(&cache), |_| {});
         assert!(matches!(first, FileDigest::Pending(_)), "{first:?}");
         assert_eq!(first.wait().unwrap(), ABC);
-        let second = FileDigest::begin(&path, Some(&cache));
+        let second = FileDigest::begin(&path, Some(&cache), |_| {});
         assert!(matches!(&second, FileDigest::Known(digest) if digest == ABC), "{second:?}");
     }
 
@@ -124,10 +133,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (path, cache) = (directory.path().join("vmlinux"), directory.path().join("cache"));
         fs::write(&path, "abd").unwrap();
-        let before = FileDigest::begin(&path, Some(&cache)).wait().unwrap();
+        let before = FileDigest::begin(&path, Some(&cache), |_| {}).wait().unwrap();
         // Of another length: two writes within one tick of the kernel's clock have the same times.
         fs::write(&path, "abcd").unwrap();
-        assert_ne!(FileDigest::begin(&path, Some(&cache)).wait().unwrap(), before);
+        assert_ne!(FileDigest::begin(&path, Some(&cache), |_| {}).wait().unwrap(), before);
     }
 
     #[test]
@@ -137,16 +146,17 @@ mod tests {
         fs::write(&path, "abc").unwrap();
         let cache = directory.path().join("cache");
         let entry = cache.join(DIRECTORY).join(file_identity(&fs::metadata(&path).unwrap()));
+        fs::create_dir_all(entry.parent().unwrap()).unwrap();
         store(&entry, "sha256:nonsense").unwrap();
         for cache in [Some(cache.as_path()), Some(Path::new("/dev/null")), None] {
-            assert_eq!(FileDigest::begin(&path, cache).wait().unwrap(), ABC);
+            assert_eq!(FileDigest::begin(&path, cache, |_| {}).wait().unwrap(), ABC);
         }
     }
 
     #[test]
     fn only_regular_files_have_digests() {
         for path in ["/nowhere", "/dev/zero", "/"] {
-            assert!(FileDigest::begin(Path::new(path), None).wait().is_err(), "{path}");
+            assert!(FileDigest::begin(Path::new(path), None, |_| {}).wait().is_err(), "{path}");
         }
     }
 }

@@ -36,6 +36,12 @@ impl HelperProcess {
     pub(crate) fn new(child: Child) -> Self {
         Self(child)
     }
+
+    /// Its process ID, until it is dropped.
+    #[must_use]
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
 }
 
 impl Drop for HelperProcess {

@@ -2,6 +2,7 @@
 //! Panics on any thread: bugs of coracle's. The first is stored as one line instead of being printed by the thread, and `main` is
 //! woken by an eventfd. With `RUST_BACKTRACE` the standard library's message is printed, too.
 
+use super::forbidden_call;
 use std::io;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::sync::OnceLock;
@@ -15,7 +16,8 @@ pub(crate) fn install_hook() {
     set_hook(Box::new(move |panic| {
         PANICS.store(line(panic));
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
-            default_hook(panic);
+            // Names of functions are in a file that a confined thread may not open.
+            forbidden_call::expected(|| default_hook(panic));
         }
     }));
 }

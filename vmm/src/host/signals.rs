@@ -10,9 +10,11 @@
 //! | TSTP, TTIN, TTOU | of the terminal: this process stops, as any job does. TTIN and TTOU cannot be blocked for that: a read would fail and a change of the terminal's modes succeed. Their handler queues those that a process sent |
 //! | 32, 33 | the C library's, which it unblocks in new threads: the same handler queues them |
 //! | RTMIN | the kick of a vCPU thread is sent to that thread. Its handler (`vmm/kvm/src/kick.rs`) passes on what it was not sent for |
-//! | SEGV, BUS, ILL, FPE, TRAP, SYS | of a fault of this process: its end, blocked or not |
+//! | SEGV, BUS, ILL, FPE, TRAP | of a fault of this process: its end, blocked or not |
+//! | SYS | of a system call that a filter refused: `forbidden_call.rs`, on the thread that made it. Not blocked, or it would be the end. Its handler queues those that a process sent |
 #![allow(unsafe_code, reason = "signal dispositions, masks and signalfd(2) have no safe wrapper here")]
 
+use super::forbidden_call;
 use super::system_error::{Cannot as _, SystemError};
 use std::io;
 use std::mem::offset_of;
@@ -20,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Not blocked: they cannot be, or have a handler.
-const NOT_BLOCKED: [libc::c_int; 4] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGTTIN, libc::SIGTTOU];
+const NOT_BLOCKED: [libc::c_int; 5] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGSYS];
 /// Kept from programs by the C library, which refuses to change their disposition.
 const OF_THE_C_LIBRARY: [libc::c_int; 2] = [32, SETXID];
 /// Sent by the C library to each thread when the process changes its user.
@@ -161,6 +163,9 @@ extern "C" fn on_unblocked(signal: libc::c_int, info: *mut libc::siginfo_t, cont
     // SAFETY: the kernel passes a valid `info`; all calls are async-signal-safe, and `errno` is the interrupted code's afterwards.
     // What is stored in OF_LIBRARY besides 0 and 1 (default and ignored) is a handler.
     unsafe {
+        if signal == libc::SIGSYS && forbidden_call::on_signal(info, context) {
+            return;
+        }
         let errno = *libc::__errno_location();
         let is_own = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
         let of_library = OF_LIBRARY.load(Ordering::Relaxed);
@@ -185,7 +190,7 @@ fn install_handlers(has_job_control: bool) -> io::Result<()> {
     action.sa_sigaction = on_unblocked as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
     let job_control: &[_] = if has_job_control { &[libc::SIGTTIN, libc::SIGTTOU] } else { &[] };
-    for &signal in job_control.iter().chain(&[carrier()]) {
+    for &signal in job_control.iter().chain(&[libc::SIGSYS, carrier()]) {
         // SAFETY: `action` is initialised, and its handler is async-signal-safe.
         if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
@@ -263,6 +268,20 @@ fn signalfd(set: &libc::sigset_t) -> Result<OwnedFd, SystemError> {
     }
     // SAFETY: the call above returned it, and nothing else uses it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Blocks every signal on the calling thread but SYS, `others`, and those that cannot be blocked: handlers of the others run on
+/// `main`, where what they call is allowed.
+pub(crate) fn block_all_but(others: &[libc::c_int]) {
+    let mut mask = u64::MAX;
+    for signal in others.iter().chain(&[libc::SIGSYS]) {
+        mask &= !(1 << (signal - 1));
+    }
+    // SAFETY: the system call, because the C library leaves its own signals out; it reads the eight bytes of `mask`.
+    unsafe {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, size_of::<u64>());
+    }
 }
 
 /// Sends a signal to the calling thread, where it is blocked; the test runner's other threads do not block it.

@@ -13,14 +13,16 @@ use crate::host::daemonize::Daemon;
 use crate::host::signals::Signals;
 use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
+use crate::sandbox::{Confinement, SandboxError};
 use crate::state::counters::Counters;
 use crate::state::end::{End, EndReason};
 use crate::state::lifecycle::Lifecycle;
-use crate::state::stages::{Stage, Stages};
+use crate::state::stages::Stages;
 use devices::event_loop::EventLoop;
 use devices::virtio::DeviceIdentity;
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For the event loops to drain their workers, all at the same time.
@@ -39,6 +41,35 @@ pub(crate) struct Outcome {
     pub(crate) devices: usize,
 }
 
+/// The machine cannot run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("cannot start the vCPUs: {0}")]
+    Host(#[from] std::io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+impl From<StartError> for End {
+    fn from(error: StartError) -> Self {
+        let reason = match error {
+            StartError::Host(_) => EndReason::HostError,
+            StartError::Sandbox(_) => EndReason::SandboxError,
+        };
+        Self::failed(reason, &error.to_string())
+    }
+}
+
+/// Each event loop confines its own thread.
+fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>) -> Result<(), StartError> {
+    for event_loop in loops {
+        let (confinement, name) = (Arc::clone(confinement), event_loop.name().to_owned());
+        let confined = event_loop.handle().run(move || confinement.confine_event_loop(&name));
+        confined.map_err(std::io::Error::other)??;
+    }
+    Ok(())
+}
+
 /// What a machine is given to run.
 #[derive(Debug)]
 pub(crate) struct RunContext<'a> {
@@ -54,20 +85,20 @@ pub(crate) struct RunContext<'a> {
     pub(crate) parent: Option<Daemon>,
     /// Standard input of a detached workload, which attached clients write.
     pub(crate) input: Option<PipeWriter>,
+    pub(crate) confinement: Arc<Confinement>,
 }
 
 impl Machine {
     /// Runs the guest until the supervisor ends the run.
     pub(crate) fn run(mut self, supervisor: Supervisor, context: RunContext<'_>) -> Outcome {
         let vcpus = std::mem::take(&mut self.vcpus);
-        context.stages.mark(Stage::FirstInstruction);
-        let run = VcpuThreads::start(vcpus, &self.buses)
-            .and_then(|threads| Monitor::new(&mut self, threads, supervisor, context))
+        let confinement = Arc::clone(&context.confinement);
+        let run = confine_loops(&self.loops, &confinement)
+            .and_then(|()| VcpuThreads::start(vcpus, &self.buses, &confinement))
+            .and_then(|threads| Ok(Monitor::new(&mut self, threads, supervisor, context)?))
+            .and_then(Monitor::confine)
             .map(Monitor::run);
-        let (end, totals) = run.unwrap_or_else(|error| {
-            let end = End::failed(EndReason::HostError, &format!("cannot start the vCPUs: {error}"));
-            (end, VcpuTotals::default())
-        });
+        let (end, totals) = run.unwrap_or_else(|error| (error.into(), VcpuTotals::default()));
         let mut stuck = totals.stuck;
         stuck.extend(stop_loops(std::mem::take(&mut self.loops), LOOP_STOP_LIMIT));
         self.serial.flush();

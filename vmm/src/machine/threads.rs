@@ -2,6 +2,8 @@
 //! The vCPU threads: started together, stopped together. `main` owns this; each thread `vcpu-N`
 //! runs one [`Vcpu`].
 
+use super::run::StartError;
+use crate::sandbox::{Confinement, Thread};
 use devices::bus::{Action, Bus};
 use kvm::software::CompletionCounts;
 use kvm::{ExitReason, IoBus, RunControl, Vcpu};
@@ -79,11 +81,15 @@ pub(super) struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts one thread per vCPU.
+    /// Starts one thread per vCPU, each confined and paused.
     ///
     /// # Errors
-    /// The host has no thread or descriptor left. Threads started before have ended.
-    pub(super) fn start(vcpus: Vec<Vcpu>, buses: &Arc<Buses>) -> std::io::Result<Self> {
+    /// The host has no thread or descriptor left, or refuses what `--sandbox require` asks for. Threads started before have ended.
+    pub(super) fn start(
+        vcpus: Vec<Vcpu>,
+        buses: &Arc<Buses>,
+        confinement: &Arc<Confinement>,
+    ) -> Result<Self, StartError> {
         kvm::install_kick_handler()?;
         let (sender, ends) = channel();
         let mut all = Self {
@@ -92,11 +98,26 @@ impl VcpuThreads {
             ends,
             ended: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
         };
+        // Until `main` is confined, too.
+        all.control.pause();
+        let (confined, outcomes) = channel();
         for vcpu in vcpus {
             // After an error, dropping `all` stops the threads.
-            let thread = all.spawn(vcpu, Arc::clone(buses), sender.clone())?;
+            let confine = {
+                let (confinement, name, confined) = (Arc::clone(confinement), vcpu_name(&vcpu), confined.clone());
+                move || {
+                    let outcome = confinement.confine(Thread::Vcpu, &name);
+                    let is_confined = outcome.is_ok();
+                    // `main` may have given up after the outcome of another thread.
+                    let _ = confined.send(outcome);
+                    is_confined
+                }
+            };
+            let thread = all.spawn(vcpu, Arc::clone(buses), sender.clone(), confine)?;
             all.threads.push(thread);
         }
+        drop(confined);
+        outcomes.iter().collect::<Result<(), _>>()?;
         Ok(all)
     }
 
@@ -105,10 +126,14 @@ impl VcpuThreads {
         vcpu: Vcpu,
         buses: Arc<Buses>,
         sender: Sender<ExitReason>,
+        confine: impl FnOnce() -> bool + Send + 'static,
     ) -> std::io::Result<JoinHandle<VcpuTotals>> {
         let (control, slot, ended) = (self.control.clone(), self.control.register(), self.ended.try_clone()?);
-        Builder::new().name(format!("vcpu-{}", vcpu.index())).spawn(move || {
+        Builder::new().name(vcpu_name(&vcpu)).spawn(move || {
             let (mut vcpu, _slot) = (vcpu, slot);
+            if !confine() {
+                return VcpuTotals::default();
+            }
             // A bug of ours on one vCPU ends the machine, not only the thread.
             let reason = catch_unwind(AssertUnwindSafe(|| vcpu.run(&*buses, &control)))
                 .unwrap_or_else(|_| Some(ExitReason::InternalError(format!("vCPU {} panicked", vcpu.index()))));
@@ -182,6 +207,10 @@ impl Drop for VcpuThreads {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn vcpu_name(vcpu: &Vcpu) -> String {
+    format!("vcpu-{}", vcpu.index())
 }
 
 /// CPU time of the calling thread.

@@ -11,7 +11,9 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// Independent of the user's environment, because the namespace is.
-const STATE_DIRECTORY: &str = "/run/coracle/networks";
+pub(super) const STATE_DIRECTORY: &str = "/run/coracle/networks";
+/// Settings of each interface for IPv6.
+pub(super) const INTERFACE_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 
 /// Addresses and routes as the kernel's messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,7 @@ impl AdoptedState {
 
 /// The sysctl by which the kernel takes addresses from routers.
 pub(super) fn accept_ra_path(name: &str) -> PathBuf {
-    Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra")
+    Path::new(INTERFACE_SETTINGS).join(name).join("accept_ra")
 }
 
 /// The file of one interface of this network namespace.

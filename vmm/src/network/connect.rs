@@ -2,6 +2,7 @@
 //! Connects each interface to its network: opens, starts or creates what its kind needs, in the order of the options.
 
 use super::adopt::{self, AdoptError, AdoptGuard};
+use super::adopted_state::{INTERFACE_SETTINGS, STATE_DIRECTORY};
 use super::guest;
 use super::host_routes;
 use super::metadata::{self, MetadataError};
@@ -45,7 +46,6 @@ pub(crate) enum ConnectError {
 /// What an interface has on the host besides its device. Dropping it, after the machine, undoes it.
 #[derive(Debug)]
 pub(crate) enum Attachment {
-    #[expect(dead_code, reason = "only dropped")]
     Process(HelperProcess),
     Adopted(AdoptGuard),
 }
@@ -56,6 +56,29 @@ impl Attachment {
         match self {
             Self::Process(_) => Ok(()),
             Self::Adopted(guard) => Ok(guard.take()?),
+        }
+    }
+
+    /// The process that is ended when this is dropped.
+    pub(crate) fn helper(&self) -> Option<u32> {
+        match self {
+            Self::Process(process) => Some(process.id()),
+            Self::Adopted(_) => None,
+        }
+    }
+
+    /// Whether programs of the host are executed when this is dropped.
+    pub(crate) fn executes_programs(&self) -> bool {
+        match self {
+            Self::Process(_) | Self::Adopted(_) => false,
+        }
+    }
+
+    /// If the interface's configuration is changed when this is dropped: the directories of its state and of its settings.
+    pub(crate) fn restores(&self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Process(_) => None,
+            Self::Adopted(_) => Some([STATE_DIRECTORY, INTERFACE_SETTINGS]),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::host::inherited_sockets;
 use crate::host::scratch;
 use crate::host::service_manager::ServiceManager;
 use crate::machine::{self, Streams};
+use crate::sandbox::Sandbox;
 use crate::state::end::{End, EndReason};
 use crate::state::run_dir::RunDirectory;
 use crate::state::stages::Stages;
@@ -31,6 +32,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
@@ -77,7 +79,11 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
     let claimed = RunDirectory::check(&base, id.as_str()).map_err(run_directory_failure);
     let _ = steps.record("run directory", claimed, |()| base.display().to_string());
     let env_files = files.unwrap_or_default();
-    let preparation = preparation(request, env_files, id, &directories, stages);
+    let sandbox = Sandbox::new(request.sandbox.unwrap_or_default()).fails_as(EndReason::SandboxError);
+    let sandbox = steps.record("sandbox", sandbox, describe_sandbox);
+    // The others are tried all the same.
+    let sandbox = Arc::new(sandbox.unwrap_or_default());
+    let preparation = preparation(request, env_files, id, &directories, stages, sandbox);
     let preparation = preparation.and_then(|preparation| match request.image.is_some() || request.rootfs.is_some() {
         true => preparation.resolve().map(|resolved| Some((preparation, resolved))),
         false => Ok(None),
@@ -117,6 +123,7 @@ fn preparation(
     id: MachineName,
     directories: &Directories,
     stages: Stages,
+    sandbox: Arc<Sandbox>,
 ) -> Result<Preparation, Failure> {
     let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
     let console = File::options().write(true).open("/dev/null").fails_as(EndReason::HostError)?;
@@ -129,9 +136,15 @@ fn preparation(
         streams: Streams { input: None, output: None, error: None },
         console,
         profile: None,
+        sandbox,
         watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
         is_check: true,
     })
+}
+
+fn describe_sandbox(sandbox: &Sandbox) -> String {
+    let layers: Vec<_> = sandbox.report().into_iter().map(|(layer, state)| format!("{layer} {state}")).collect();
+    layers.join(", ")
 }
 
 fn describe_kernel(kernel: &Kernel) -> String {

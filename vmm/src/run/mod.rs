@@ -2,6 +2,7 @@
 //! One run: the steps from the request to the exit status, in order. Runs on `main`.
 
 pub(crate) mod check;
+mod confinement;
 mod early_clients;
 pub(crate) mod failure;
 mod health;
@@ -21,6 +22,7 @@ use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::host::daemonize::{self, Daemon, Spawned};
 use crate::host::directories::Directories;
+use crate::host::forbidden_call::{self, ForbiddenCall};
 use crate::host::inherited_sockets::{self, InheritedSocketError};
 use crate::host::interruptible::{self, interruptible};
 use crate::host::panics;
@@ -32,6 +34,7 @@ use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::network::Attachment;
+use crate::sandbox::{self, Confinement, Sandbox};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
 use crate::state::run_dir::{RunDirectory, RunDirectoryError};
@@ -90,11 +93,19 @@ pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Resul
         Err(end) => (end.into(), None),
         Ok((mut recorder, claimed)) => (run.start(claimed, daemon, &mut recorder), Some(recorder)),
     };
-    // After a panic of any thread nothing else can be relied on.
-    if panics::first().is_some() {
+    // After a panic or a forbidden system call of any thread nothing else can be relied on.
+    if let Some(call) = forbidden_call::take_unreported() {
+        outcome.end = forbidden(&call).into();
+    } else if panics::first().is_some() {
         outcome.end = Failure::from_panic().into();
     }
-    Ok(report.finish(outcome, run.stages, recorder))
+    let status = report.finish(outcome, run.stages, recorder);
+    // One that was made since then.
+    Ok(forbidden_call::take_unreported().map_or(status, |call| failure::fail(&forbidden(&call))))
+}
+
+fn forbidden(call: &ForbiddenCall) -> Failure {
+    Failure::new(EndReason::SandboxError, sandbox::describe(call))
 }
 
 /// Does one step; a panic in it is an end like any other.
@@ -125,6 +136,7 @@ struct Ready {
     /// The input of a detached workload, which attached clients write.
     input: Option<PipeWriter>,
     samples: Option<Arc<Profile>>,
+    sandbox: Arc<Sandbox>,
 }
 
 impl Run {
@@ -167,7 +179,7 @@ impl Run {
             Ok(ready) => ready,
             Err(end) => return end.into(),
         };
-        let Ready { prepared, notifier, input, samples } = ready;
+        let Ready { prepared, notifier, input, samples, sandbox } = ready;
         let Prepared {
             machine,
             supervisor,
@@ -185,7 +197,12 @@ impl Run {
         self.stages = stages;
         recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports, published);
         // Whatever comes of the machine.
-        let known = |end: End| Outcome { digests: digests.clone(), kvm: Some(host.kind().name()), ..end.into() };
+        let known = |end: End| Outcome {
+            digests: digests.clone(),
+            kvm: Some(host.kind().name()),
+            sandbox: sandbox.report(),
+            ..end.into()
+        };
         let kernel_path = machine.kernel.path().to_owned();
         let missing_drivers = MissingDrivers::of(&machine.kernel);
         let taken = caught(|| {
@@ -195,6 +212,8 @@ impl Run {
         if let Err(end) = taken {
             return known(end);
         }
+        let needs = confinement::needs(&self.request, &recorder.run_directory, &machine, &attachments);
+        let confinement = Arc::new(Confinement { sandbox: Arc::clone(&sandbox), needs });
         let (machine, terminal) = match caught(|| self.build(&host, machine)) {
             Ok(built) => built,
             Err(end) => return known(end),
@@ -209,6 +228,7 @@ impl Run {
                 socket: recorder.socket.as_mut(),
                 parent: daemon,
                 input,
+                confinement,
             };
             let ran = machine.run(Supervisor::new(supervisor), context);
             print_hint(missing_drivers, &self.stages, &ran);
@@ -255,6 +275,8 @@ impl Run {
         }
         log_notifier.into_iter().for_each(|notifier| recorder.serve_logs(notifier));
         let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
+        let sandbox = Sandbox::new(request.sandbox.unwrap_or_default()).fails_as(EndReason::SandboxError)?;
+        let sandbox = Arc::new(sandbox);
         let samples = request.profile.is_some().then(Arc::<Profile>::default);
         let preparation = Preparation {
             request: request.clone(),
@@ -265,6 +287,7 @@ impl Run {
             streams,
             console,
             profile: samples.clone(),
+            sandbox: Arc::clone(&sandbox),
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
             is_check: false,
         };
@@ -276,7 +299,9 @@ impl Run {
             oci_image::abandon_conversions();
         }
         match prepared {
-            interruptible::Outcome::Done(prepared) => Ok(Ready { prepared: prepared?, notifier, input, samples }),
+            interruptible::Outcome::Done(prepared) => {
+                Ok(Ready { prepared: prepared?, notifier, input, samples, sandbox })
+            }
             interruptible::Outcome::Signalled(signal) => Err(End::signalled_before_workload(signal)),
             interruptible::Outcome::Ended(end) => Err(end),
         }

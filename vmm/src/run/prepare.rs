@@ -23,6 +23,7 @@ use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::network::{self, Attachment, Network};
+use crate::sandbox::Sandbox;
 use crate::state::end::EndReason;
 use crate::state::logs::{LogNotifier, StreamLog};
 use crate::state::published_port::PublishedPort;
@@ -57,6 +58,7 @@ pub(super) struct Preparation {
     pub(super) streams: Streams,
     pub(super) console: File,
     pub(super) profile: Option<Arc<Profile>>,
+    pub(super) sandbox: Arc<Sandbox>,
     /// The watchdog interval of the service manager.
     pub(super) watchdog: Option<Duration>,
     /// For `coracle check`: the machine will not run, and nothing that others see is made or removed.
@@ -133,7 +135,9 @@ impl Preparation {
         progress: &ProgressLine,
     ) -> Result<Prepared, Failure> {
         let cache = self.directories.cache().ok();
-        let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref());
+        let sandbox = Arc::clone(&self.sandbox);
+        let confine = move |directory: Option<&Path>| sandbox.confine_digest(directory);
+        let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref(), confine);
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (shares, share_mounts) = shares.into_iter().map(|share| (share.device, share.mount)).unzip();
         let Root { disk, workload, format, exposed_ports, volumes, digests, image_in_use } =

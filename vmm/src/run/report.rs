@@ -23,6 +23,7 @@ use crate::state::result::{Digests, Host, ResultDestination, ResultDocument};
 use crate::state::run_dir::RunDirectory;
 use crate::state::stages::Stages;
 use crate::state::status::{self, State, Status, container_id};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -59,12 +60,21 @@ pub(super) struct Outcome {
     pub(super) counters: Option<Counters>,
     /// In the order of their number.
     pub(super) completions: Vec<(String, u64)>,
+    /// Each layer and its state.
+    pub(super) sandbox: BTreeMap<String, String>,
 }
 
 impl From<End> for Outcome {
     /// The outcome of a run of which nothing else is known.
     fn from(end: End) -> Self {
-        Self { end, digests: Digests::default(), kvm: None, counters: None, completions: Vec::new() }
+        Self {
+            end,
+            digests: Digests::default(),
+            kvm: None,
+            counters: None,
+            completions: Vec::new(),
+            sandbox: BTreeMap::new(),
+        }
     }
 }
 
@@ -89,7 +99,7 @@ impl Report {
 
     /// Prints why the run ended, writes the documents, removes what is not kept; returns the exit status.
     pub(super) fn finish(mut self, outcome: Outcome, stages: Stages, recorder: Option<Recorder>) -> u8 {
-        let Outcome { end, digests, kvm, counters, completions } = outcome;
+        let Outcome { end, digests, kvm, counters, completions, sandbox } = outcome;
         let status = end.status;
         progress::end();
         if end.is_printed() {
@@ -101,6 +111,7 @@ impl Report {
         let mut document = ResultDocument::new(&self.id, end, stages);
         document.counters = counters.clone();
         document.digests = digests;
+        document.sandbox = sandbox;
         document.host = Host { kvm: kvm.map(str::to_owned), completions: completions.iter().cloned().collect() };
         if let Some(recorder) = &recorder {
             self.destinations.push(ResultDestination::File(recorder.run_directory.path().join("result.json")));

@@ -17,13 +17,16 @@ use self::clients::Clients;
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
 use super::build::Machine;
-use super::run::{RunContext, stop_loops};
+use super::run::{RunContext, StartError, stop_loops};
 use super::threads::{VcpuThreads, VcpuTotals};
+use crate::host::forbidden_call;
 use crate::host::panics;
 use crate::host::signals::ReceivedSignal;
 use crate::host::terminal::window_size;
 use crate::machine::supervisor::{Action, Event, Supervisor};
+use crate::sandbox::{self, Thread};
 use crate::state::end::End;
+use crate::state::stages::Stage;
 use crate::state::status::State;
 use devices::virtio::console::PortMonitor;
 use kvm::ExitReason;
@@ -92,6 +95,7 @@ impl<'a> Monitor<'a> {
             (machine.ports.stdio.event.as_raw_fd(), Source::Stdio),
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
+        forbidden_call::wake(panics::watch()?.as_raw_fd());
         let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
         let logs = context.socket.as_ref().and_then(|socket| socket.log_notifier());
         let logs = logs.map(|notifier| (notifier.as_raw_fd(), Source::Logs));
@@ -120,6 +124,17 @@ impl<'a> Monitor<'a> {
             known: KnownStreams::default(),
             end: None,
         })
+    }
+
+    /// Confines `main`, the last thread, and lets the vCPUs run.
+    ///
+    /// # Errors
+    /// The host refuses what `--sandbox require` asks for.
+    pub(super) fn confine(self) -> Result<Self, StartError> {
+        self.context.confinement.confine(Thread::Main, "main")?;
+        self.context.stages.mark(Stage::FirstInstruction);
+        self.threads.resume();
+        Ok(self)
     }
 
     /// Runs until the supervisor ends the run. The vCPUs have stopped afterwards.
@@ -292,10 +307,11 @@ impl<'a> Monitor<'a> {
         self.feed(Event::MachineStopped(reason));
     }
 
-    /// Another thread panicked. No device can be relied on any more.
+    /// Another thread panicked, or any made a forbidden system call. No device can be relied on any more.
     fn on_panic(&mut self) {
         self.stop_vcpus();
-        let line = panics::first().unwrap_or("internal error").to_owned();
+        let forbidden = forbidden_call::first().map(|call| sandbox::describe(&call));
+        let line = forbidden.unwrap_or_else(|| panics::first().unwrap_or("internal error").to_owned());
         self.feed(Event::MachineStopped(ExitReason::InternalError(line)));
     }
 

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The directories of `vmm/src`; each imports only what stands after it.
-const LAYERS: [&str; 8] = ["cli", "run", "machine", "api", "network", "state", "config", "host"];
+const LAYERS: [&str; 9] = ["cli", "run", "machine", "api", "network", "state", "sandbox", "config", "host"];
 const LAYERED: &str = "vmm/src";
 
 /// What each package may depend on, of the packages of the workspace and of those crates that have one user by design.

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The kinds of threads, which differ in what they need.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thread {
+    Main,
+    Vcpu,
+    /// The event loop of the console and the random numbers.
+    Io,
+    Net,
+    /// The event loop of an interface that is a socket of the host, to which it connects again.
+    NetSocket,
+    Vsock,
+    /// The event loop of a virtio-fs device.
+    Share,
+    Disk,
+    /// Computes the kernel's digest.
+    Digest,
+}
+
+impl Thread {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 9] = [
+        Self::Main,
+        Self::Vcpu,
+        Self::Io,
+        Self::Net,
+        Self::NetSocket,
+        Self::Vsock,
+        Self::Share,
+        Self::Disk,
+        Self::Digest,
+    ];
+
+    /// The kind of the event loop `name`; an unknown one has the rights of all that have the fewest.
+    pub(super) fn of_event_loop(name: &str) -> Self {
+        match name.split('-').next() {
+            Some("io") => Self::Io,
+            Some("net") => Self::Net,
+            Some("vsock") => Self::Vsock,
+            Some("fs") => Self::Share,
+            _ => Self::Disk,
+        }
+    }
+}
