@@ -18,7 +18,7 @@ step := $(config)/step.sh
 triple := x86_64-unknown-linux-gnu
 static := --target $(triple) --config 'target.$(triple).rustflags=["-C","target-feature=+crt-static","-C","link-arg=-Wl,-z,pack-relative-relocs"]'
 
-.PHONY: help build kernel init binary cargo images run test bench check install clean
+.PHONY: help build kernel init binary cargo images run test bench check install install-files deb clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -67,16 +67,27 @@ check: cargo ## format, lints, layers, sizes, licences, unit tests
 	cargo xtask check
 
 # As root there may be no cargo: then what was built is installed.
-install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, share/coracle, man pages, completions
+install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, lib/coracle, man pages, completions
+	@$(MAKE) install-files
+
+# What was built before.
+install-files:
 	install -D -m 755 $(release)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
-	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/share/coracle/vmlinux
-	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/share/coracle/coracle-init
+	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/lib/coracle/vmlinux
+	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/lib/coracle/coracle-init
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	$(release)/coracle man $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
 	$(release)/coracle completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/coracle
 	$(release)/coracle completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_coracle
 	$(release)/coracle completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/coracle.fish
+
+deb: build ## a Debian package, in target/deb
+	@$(packages) deb
+	@rm -rf $(target)/deb && install -d $(target)/deb
+	@$(step) 'stage the files' $(MAKE) install-files DESTDIR=$(target)/deb/tree PREFIX=/usr
+	@vmm/package/deb.sh $(target)/deb/tree $(target)/deb
+	@$(step) 'check the package' lintian --allow-root --fail-on error $(target)/deb/*.deb
 
 clean: ## what was built here; kernels and images stay in ~/.cache/coracle
 	cargo clean

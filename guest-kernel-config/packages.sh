@@ -29,7 +29,9 @@ for purpose in "$@"; do
         run) names="e2fsprogs passt" ;;
         # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from.
         tests) names="gcc libc6-dev e2fsprogs passt util-linux iproute2 gzip docker-registry skopeo openssl" ;;
-        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests" >&2; exit 2 ;;
+        # The package of `make deb`, and its check.
+        deb) names="dpkg lintian" ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, deb" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done

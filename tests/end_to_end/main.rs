@@ -25,6 +25,7 @@ mod matrix;
 mod metadata;
 mod network_links;
 mod options;
+mod package;
 mod private_registries;
 mod progress;
 mod python_image;
@@ -116,6 +117,7 @@ fn all() -> Vec<Case> {
         signals::cases(),
         terminal::cases(),
         options::cases(),
+        package::cases(),
         docker_defaults::cases(),
         disks::cases(),
         system_images::cases(),

@@ -63,7 +63,7 @@ fn missing_guest_kernel_is_named_with_the_places() {
     let dir = TestDir::new();
     let alone = dir.copy_program(coracle(), "coracle");
     let run = dir.invocation(&[&image("busybox"), "true"]).program(alone).finish();
-    if Path::new("/usr/share/coracle/vmlinux").exists() || Path::new("/usr/local/share/coracle/vmlinux").exists() {
+    if Path::new("/usr/lib/coracle/vmlinux").exists() || Path::new("/usr/local/lib/coracle/vmlinux").exists() {
         return;
     }
     run.assert_status(125).assert_reason("kernel-error").assert_one_line_naming(&["vmlinux", "--kernel"]);

@@ -34,6 +34,8 @@ pub enum Need {
     Registry,
     /// passt, for `--network user`.
     Passt,
+    /// dpkg and make, for the Debian package.
+    Dpkg,
 }
 
 pub struct Case {
@@ -67,6 +69,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Passt) && !are_installed(&["passt"]) {
             return Some("needs passt");
+        }
+        if self.needs.contains(&Need::Dpkg) && !are_installed(&["dpkg", "dpkg-deb", "make", "gzip", "xz"]) {
+            return Some("needs dpkg and make");
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }

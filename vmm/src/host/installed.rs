@@ -56,10 +56,10 @@ impl Installed {
 
 fn places(binary: Option<&Path>, directories: &Directories) -> Vec<PathBuf> {
     let beside = binary.and_then(Path::parent);
-    let shared = beside.and_then(Path::parent).map(|prefix| prefix.join("share/coracle"));
-    let fixed = ["/usr/local/share/coracle", "/usr/share/coracle"].map(PathBuf::from);
+    let installed = beside.and_then(Path::parent).map(|prefix| prefix.join("lib/coracle"));
+    let fixed = ["/usr/local/lib/coracle", "/usr/lib/coracle"].map(PathBuf::from);
     let mut places: Vec<PathBuf> = Vec::new();
-    for place in beside.map(Path::to_owned).into_iter().chain(shared).chain(directories.data()).chain(fixed) {
+    for place in beside.map(Path::to_owned).into_iter().chain(installed).chain(directories.data()).chain(fixed) {
         if !places.contains(&place) {
             places.push(place);
         }
@@ -74,13 +74,13 @@ mod tests {
     #[test]
     fn find_prefers_the_file_beside_the_binary() {
         let directory = tempfile::tempdir().unwrap();
-        let (beside, shared) = (directory.path().join("bin"), directory.path().join("share/coracle"));
-        for place in [&beside, &shared] {
+        let (beside, installed) = (directory.path().join("bin"), directory.path().join("lib/coracle"));
+        for place in [&beside, &installed] {
             std::fs::create_dir_all(place).unwrap();
         }
         let all = || places(Some(&beside.join("coracle")), &Directories::default());
-        std::fs::write(shared.join("vmlinux"), "").unwrap();
-        assert_eq!(KERNEL.find_in(all()).unwrap(), shared.join("vmlinux"));
+        std::fs::write(installed.join("vmlinux"), "").unwrap();
+        assert_eq!(KERNEL.find_in(all()).unwrap(), installed.join("vmlinux"));
         std::fs::write(beside.join("vmlinux"), "").unwrap();
         assert_eq!(KERNEL.find_in(all()).unwrap(), beside.join("vmlinux"));
     }
@@ -94,9 +94,9 @@ mod tests {
             "guest kernel",
             "no-such-file",
             "/nowhere/bin,",
-            "/nowhere/share/coracle",
+            "/nowhere/lib/coracle",
             "/nowhere/home/.local/share/coracle",
-            "/usr/share/coracle",
+            "/usr/lib/coracle",
             "--kernel",
             "CORACLE_KERNEL",
         ] {
