@@ -25,10 +25,10 @@ for purpose in "$@"; do
         nested) names="busybox-static kmod xz-utils mmdebstrap squashfs-tools gcc libc6-dev" ;;
         emulator) names="qemu-system-x86 seabios" ;;
         images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
-        # mke2fs formats the scratch disk of a run; passt is the network without privileges.
-        run) names="e2fsprogs passt" ;;
+        # mke2fs formats the scratch disk of a run; passt is the network without privileges, nft writes the rules of a bridge.
+        run) names="e2fsprogs passt nftables" ;;
         # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from.
-        tests) names="gcc libc6-dev e2fsprogs passt util-linux iproute2 gzip docker-registry skopeo openssl" ;;
+        tests) names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl" ;;
         # The package of `make deb`, and its check.
         deb) names="dpkg lintian" ;;
         *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, deb" >&2; exit 2 ;;

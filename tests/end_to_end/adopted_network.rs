@@ -58,10 +58,10 @@ fn settled_configuration(network: &NetworkNamespace) -> String {
     }
 }
 
-/// The files by which a next start would put addresses back.
-fn states_left(network: &NetworkNamespace) -> Vec<String> {
+/// The files by which a next start would undo what machines changed.
+pub(crate) fn states_left(network: &NetworkNamespace) -> Vec<String> {
     let number = network.number().to_string();
-    let files = fs::read_dir("/run/coracle/networks").expect("an interface was adopted").flatten();
+    let files = fs::read_dir("/run/coracle/networks").into_iter().flatten().flatten();
     files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.contains(&number)).collect()
 }
 
@@ -88,7 +88,7 @@ fn receive(network: &NetworkNamespace, address: &str) -> String {
     })
 }
 
-fn kill(dir: &TestDir, name: &str) {
+pub(crate) fn kill(dir: &TestDir, name: &str) {
     let pid = status(dir, name)["pid"].as_i64().expect("a number");
     let pid = Pid::from_raw(i32::try_from(pid).expect("a process number")).expect("not 0");
     kill_process(pid, Signal::KILL).expect("it is alive");

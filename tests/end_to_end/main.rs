@@ -3,6 +3,7 @@
 
 mod adopted_network;
 mod attach;
+mod bridge_network;
 mod caller_state;
 mod check;
 mod detached;
@@ -128,6 +129,7 @@ fn all() -> Vec<Case> {
         matrix::cases(),
         metadata::cases(),
         network_links::cases(),
+        bridge_network::cases(),
         user_network::cases(),
         adopted_network::cases(),
         life_cycle::cases(),

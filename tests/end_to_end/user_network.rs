@@ -33,7 +33,11 @@ const RESOLV_CONF: &str = "nameserver 192.0.2.53\nsearch host.test\noptions ndot
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the TCP server at `address` sends until it closes.
-fn receive(network: &NetworkNamespace, address: impl Into<SocketAddr>, request: &str) -> std::io::Result<String> {
+pub(crate) fn receive(
+    network: &NetworkNamespace,
+    address: impl Into<SocketAddr>,
+    request: &str,
+) -> std::io::Result<String> {
     let address = address.into();
     network.enter(|| {
         let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;

@@ -13,11 +13,13 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/nested
 
 # The tests' tools and a C compiler for their guest programs; the peer of the benchmarks; what a person would look for.
 packages=dash,bash,hostname,coreutils,util-linux,mount,procps,iproute2,iputils-ping,e2fsprogs,gzip,tar,findutils,grep,sed,mawk,passwd,libc-bin
-packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,busybox-static,acpica-tools,passt
+packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,busybox-static,acpica-tools,passt,nftables
 packages=$packages,docker-registry,skopeo,openssl
 # What the kernel loads for its root, and for the command.
 root_modules="virtio_blk squashfs overlay"
 kvm_modules="kvm_amd tun veth"
+# What `--network bridge` and the rules of the tests need.
+nft_modules="bridge nf_tables nft_chain_nat nft_ct nft_fib_inet nft_masq nft_nat"
 
 fail() {
     echo "tests/nested/build.sh: $*" >&2
@@ -62,7 +64,7 @@ initramfs() {
     # shellcheck disable=SC2086
     modules root $root_modules
     # shellcheck disable=SC2086
-    modules kvm $kvm_modules
+    modules kvm $kvm_modules $nft_modules
     (cd "$tree" && find . | LC_ALL=C sort | busybox cpio -o -H newc) > "$result.building/initramfs" 2> /dev/null
 }
 

@@ -36,6 +36,8 @@ pub enum Need {
     Passt,
     /// dpkg and make, for the Debian package.
     Dpkg,
+    /// nft, for `--network bridge`.
+    Nftables,
 }
 
 pub struct Case {
@@ -72,6 +74,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Dpkg) && !are_installed(&["dpkg", "dpkg-deb", "make", "gzip", "xz"]) {
             return Some("needs dpkg and make");
+        }
+        if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
+            return Some("needs nftables");
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }

@@ -62,11 +62,20 @@ impl NetworkNamespace {
 
     /// Runs ip(8) in it with these arguments; returns what it prints.
     pub fn ip(&self, arguments: &str) -> String {
+        self.run("ip", arguments)
+    }
+
+    /// Runs nft(8) in it with these arguments; returns what it prints.
+    pub fn nft(&self, arguments: &str) -> String {
+        self.run("nft", arguments)
+    }
+
+    fn run(&self, tool: &str, arguments: &str) -> String {
         let [program, options @ ..] = self.words();
-        let output = Command::new(program).args(options).arg("ip").args(arguments.split(' ')).output();
+        let output = Command::new(program).args(options).arg(tool).args(arguments.split(' ')).output();
         let output = output.expect("nsenter(1) can be started");
-        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("ip prints text")
+        assert!(output.status.success(), "{tool} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints text")
     }
 
     /// Moves the interface `name` from here to `other`.

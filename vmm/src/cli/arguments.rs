@@ -12,6 +12,7 @@ use super::import::ImportArguments;
 use super::load::LoadArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
+use super::network::NetworkArguments;
 use super::pause::{PauseArguments, ResumeArguments};
 use super::port::PortArguments;
 use super::ps::PsArguments;
@@ -70,6 +71,7 @@ pub(super) enum Verb {
     Save(SaveArguments),
     Image(ImageArguments),
     Volume(VolumeArguments),
+    Network(NetworkArguments),
     Ps(PsArguments),
     Status(StatusArguments),
     Port(PortArguments),

@@ -18,6 +18,7 @@ mod logging;
 mod logs;
 mod machines;
 mod man;
+mod network;
 mod pause;
 mod port;
 mod prune;
@@ -80,6 +81,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Save(arguments) => save::save(&arguments),
         Verb::Image(arguments) => image::image(&arguments),
         Verb::Volume(arguments) => volume::volume(&arguments),
+        Verb::Network(arguments) => network::network(&arguments),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),
         Verb::Logs(arguments) => logs::logs(&arguments),

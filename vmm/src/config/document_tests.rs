@@ -59,6 +59,7 @@ const EVERYTHING: &[&str] = &[
     "--hostname=h",
     "--network=tap=t0",
     "--mac-address=02:00:00:00:00:01",
+    "--network-alias=db",
     "--publish=8080:80/tcp",
     "--publish-all",
     "--dns=1.1.1.1",

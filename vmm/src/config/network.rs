@@ -29,6 +29,10 @@ pub(crate) enum NetworkError {
          `all` or `default`"
     )]
     Name(String),
+    #[error(
+        "`{0}` has no name for a bridge: expected 1 to 15 letters, digits, `_`, `.` and `-`, and a letter or digit first"
+    )]
+    BridgeName(String),
     #[error("`{0}` is not {1}")]
     Value(String, &'static str),
     #[error("gateway {0} needs an address of the guest in the same network (ip=ADDRESS/PREFIX)")]
@@ -62,6 +66,14 @@ pub(crate) enum NetworkKind {
     Descriptor(i32),
     /// A Unix stream socket that carries frames behind their length.
     Socket(PathBuf),
+}
+
+impl NetworkKind {
+    /// Whether `-p` and `-P` apply to it.
+    #[must_use]
+    pub(crate) fn publishes_ports(&self) -> bool {
+        matches!(self, Self::User | Self::Bridge(_))
+    }
 }
 
 /// `ip=` for IPv4.
@@ -194,7 +206,7 @@ fn parse_kind(word: &str) -> Result<Option<NetworkKind>, NetworkError> {
     let (key, value) = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
     let kind = match (key, value) {
         ("user", None) => NetworkKind::User,
-        ("bridge", value) => NetworkKind::Bridge(value.map(|value| check_name(word, value)).transpose()?),
+        ("bridge", value) => NetworkKind::Bridge(value.map(|value| check_bridge_name(word, value)).transpose()?),
         ("adopt", value) => NetworkKind::Adopt(value.map(|value| check_name(word, value)).transpose()?),
         ("tap", Some(value)) => NetworkKind::Tap(check_name(word, value)?),
         ("fd", Some(value)) => NetworkKind::Descriptor(parse_descriptor(value)?),
@@ -220,6 +232,15 @@ fn check_name(word: &str, name: &str) -> Result<String, NetworkError> {
     match (1..16).contains(&name.len()) && name.chars().all(allowed) && !taken {
         true => Ok(name.to_owned()),
         false => Err(NetworkError::Name(word.to_owned())),
+    }
+}
+
+/// The name of a bridge that may be made, and that is a word in rules of nftables.
+fn check_bridge_name(word: &str, name: &str) -> Result<String, NetworkError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    match name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed) {
+        true => check_name(word, name),
+        false => Err(NetworkError::BridgeName(word.to_owned())),
     }
 }
 
@@ -360,7 +381,12 @@ mod tests {
             ("user=x", "user=x"),
             ("tap", "tap"),
             ("tap=", "tap"),
-            ("bridge=", "interface name"),
+            ("bridge=", "name for a bridge"),
+            ("bridge=a\"b", "a\"b"),
+            ("bridge=-a", "-a"),
+            ("bridge=a*", "a*"),
+            ("bridge=all", "all"),
+            ("bridge=sixteen-letters-", "sixteen-letters-"),
             ("adopt=lo", "lo"),
             ("tap=a/b", "a/b"),
             ("tap=a%d", "a%d"),

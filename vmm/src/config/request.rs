@@ -179,10 +179,13 @@ pub(crate) struct Request {
     /// Host name of the workload [default: the name of the machine]
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
-    /// `user` (passt), tap=NAME, fd=N, socket=PATH or `none`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES]
-    /// [,name=IFNAME] [default: user; none if passt is not installed]
+    /// `user` (passt), bridge[=NAME], adopt[=IFNAME], tap=NAME, fd=N, socket=PATH or `none`, with [,mac=MAC]
+    /// [,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] [default: user; none if passt is not installed]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
+    /// Another name by which the machines of its bridge find this one
+    #[arg(long, value_name = "NAME", help_heading = "Network", alias = "net-alias")]
+    pub(crate) network_alias: Vec<HostName>,
     /// Publish a port of the guest on the host: [IP:][HOST:]GUEST[-GUEST][/tcp|udp]; without HOST a free one
     #[arg(short, long, value_name = "PORT", help_heading = "Network")]
     pub(crate) publish: Vec<Publish>,

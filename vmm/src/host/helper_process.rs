@@ -3,10 +3,14 @@
 //! soft limits, working directory and open files.
 #![allow(unsafe_code, reason = "the state of the child is set between fork and exec")]
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use std::ffi::OsString;
+use std::io::{Error, ErrorKind, Result};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Soft limits that change what a program can do.
 const LIMITS: [Resource; 6] =
@@ -52,6 +56,24 @@ impl Drop for HelperProcess {
     }
 }
 
+/// Runs `command` until it ends. After `limit` it is ended, which is an error.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    let mut process = HelperProcess::new(command.spawn()?);
+    let child = &mut process.0;
+    let descriptor = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).expect("limits are short");
+        match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(Error::new(ErrorKind::TimedOut, format!("it did not end in {} s", limit.as_secs()))),
+            Ok(_) => return child.wait(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn path() -> OsString {
     const DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     match std::env::var_os("PATH").filter(|path| !path.is_empty()) {
@@ -66,7 +88,7 @@ fn path() -> OsString {
 
 /// In the child: every signal has its default effect, but that a limit of the size of files is an error of `write`; soft limits are
 /// the hard ones; no descriptor but the standard streams stays open.
-fn reset_state() -> std::io::Result<()> {
+fn reset_state() -> Result<()> {
     for signal in (1..=MAX_SIGNAL).filter(|&signal| signal != libc::SIGXFSZ) {
         // SAFETY: sets a disposition without a handler. It fails for KILL, STOP and the C library's own signals, which have
         // no other disposition.
@@ -114,6 +136,14 @@ mod tests {
         setrlimit(Resource::Fsize, Rlimit { current, maximum }).unwrap();
         let limits: Vec<&str> = limits.lines().collect();
         assert_eq!(limits[0], limits[1]);
+    }
+
+    #[test]
+    fn helper_that_does_not_end_is_ended_at_the_limit() {
+        let limit = Duration::from_secs(60);
+        assert_eq!(run_within(helper("sh").args(["-c", "exit 3"]), limit).unwrap().code(), Some(3));
+        let error = run_within(helper("sleep").arg("1000"), Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! One machine at a time: a Unix socket in the namespace, whose name is the interface's number, is the lock. It ends with the
 //! process.
 
-use super::adopted_state::{AdoptedState, StateFile, accept_ra_path, lock_directory};
+use super::adopted_state::{AdoptedState, StateFile, accept_ra_path};
 use super::guest_view::guest_view;
+use super::state_directory::lock_directory;
 use crate::host::netlink::{self, ADDR_GEN_MODE_NONE, Link, Netlink};
 use crate::host::packet_socket;
 use crate::host::system_error::{Cannot as _, SystemError};

@@ -2,16 +2,13 @@
 //! What was taken off an adopted interface, in memory and in a file. Restoring goes on at an error: the interface may be gone, or
 //! another process may have configured it.
 
+use super::state_directory::{STATE_DIRECTORY, create_state_directory, network_namespace};
 use crate::host::atomic_write::atomic_write;
 use crate::host::netlink::{Address, Link, Netlink, Route};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Independent of the user's environment, because the namespace is.
-pub(super) const STATE_DIRECTORY: &str = "/run/coracle/networks";
 /// Settings of each interface for IPv6.
 pub(super) const INTERFACE_SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 
@@ -112,17 +109,5 @@ impl StateFile {
 
 /// Begins the names of the files of this network namespace.
 fn prefix() -> String {
-    let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino());
-    format!("adopted-{namespace}-")
-}
-
-/// Excludes other starts until the file is dropped. Returns `None` if no process has left anything here.
-pub(super) fn lock_directory() -> Option<File> {
-    let directory = File::open(STATE_DIRECTORY).ok()?;
-    flock(&directory, FlockOperation::LockExclusive).ok()?;
-    Some(directory)
-}
-
-fn create_state_directory() -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(STATE_DIRECTORY)
+    format!("adopted-{}-", network_namespace())
 }

@@ -2,15 +2,18 @@
 //! Connects each interface to its network: opens, starts or creates what its kind needs, in the order of the options.
 
 use super::adopt::{self, AdoptError, AdoptGuard};
-use super::adopted_state::{INTERFACE_SETTINGS, STATE_DIRECTORY};
+use super::adopted_state::INTERFACE_SETTINGS;
+use super::bridge::{self, BridgeError, BridgeGuard, Bridged, Wanted};
 use super::guest;
 use super::host_routes;
 use super::metadata::{self, MetadataError};
 use super::names::{self, NoHostError};
 use super::publish::{self, PublishError};
 use super::resolve::ResolvedInterface;
+use super::state_directory::STATE_DIRECTORY;
 use super::user::{self, UserError};
 use crate::config::mac_address::MacAddress;
+use crate::config::name::MachineName;
 use crate::config::network::NetworkKind;
 use crate::config::request::Request;
 use crate::host::helper_process::HelperProcess;
@@ -41,6 +44,8 @@ pub(crate) enum ConnectError {
     Metadata(#[from] MetadataError),
     #[error("cannot choose a MAC address")]
     Random(#[source] std::io::Error),
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
 }
 
 /// What an interface has on the host besides its device. Dropping it, after the machine, undoes it.
@@ -48,6 +53,7 @@ pub(crate) enum ConnectError {
 pub(crate) enum Attachment {
     Process(HelperProcess),
     Adopted(AdoptGuard),
+    Bridged(BridgeGuard),
 }
 
 impl Attachment {
@@ -56,6 +62,7 @@ impl Attachment {
         match self {
             Self::Process(_) => Ok(()),
             Self::Adopted(guard) => Ok(guard.take()?),
+            Self::Bridged(guard) => Ok(guard.take()?),
         }
     }
 
@@ -63,7 +70,7 @@ impl Attachment {
     pub(crate) fn helper(&self) -> Option<u32> {
         match self {
             Self::Process(process) => Some(process.id()),
-            Self::Adopted(_) => None,
+            Self::Adopted(_) | Self::Bridged(_) => None,
         }
     }
 
@@ -71,13 +78,14 @@ impl Attachment {
     pub(crate) fn executes_programs(&self) -> bool {
         match self {
             Self::Process(_) | Self::Adopted(_) => false,
+            Self::Bridged(_) => true,
         }
     }
 
     /// If the interface's configuration is changed when this is dropped: the directories of its state and of its settings.
     pub(crate) fn restores(&self) -> Option<[&'static str; 2]> {
         match self {
-            Self::Process(_) => None,
+            Self::Process(_) | Self::Bridged(_) => None,
             Self::Adopted(_) => Some([STATE_DIRECTORY, INTERFACE_SETTINGS]),
         }
     }
@@ -113,24 +121,35 @@ struct Connected {
     resolver: Option<Resolver>,
     /// The host as the guest reaches it.
     host: Option<IpAddr>,
+    /// The resolver is a server of this process, which asks the name servers of `--dns` itself.
+    forwards_names: bool,
     attachment: Option<Attachment>,
 }
 
-/// Connects `interfaces`. `exposed` are the image's ExposedPorts, for `-P`.
+/// Connects the `interfaces` of `machine`. `exposed` are the image's ExposedPorts, for `-P`. For a check nothing is made that
+/// others see.
 pub(crate) fn connect(
     request: &Request,
+    machine: &MachineName,
     interfaces: Vec<ResolvedInterface>,
     exposed: &[String],
+    is_check: bool,
 ) -> Result<Network, ConnectError> {
     let mut network = Network { published: publish::published(request, exposed)?, ..Network::default() };
     // Each is the first network's that has one.
     let (mut resolver, mut host) = (None, None);
+    let mut name_server = None;
+    // The first network that can publishes them.
+    let mut unpublished = network.published.clone();
     for (index, interface) in interfaces.into_iter().enumerate() {
         let is_default = interface.is_default && network.published.is_empty();
         let limits = interface.options.limits;
         // The kernel counts its names in the same order.
         let name = interface.options.name.clone().unwrap_or_else(|| format!("eth{index}"));
-        let connected = match connect_one(interface, &network.published) {
+        let ports =
+            if interface.options.kind.publishes_ports() { std::mem::take(&mut unpublished) } else { Vec::new() };
+        let wanted = Wanted { request, machine: machine.as_str(), ports: &ports, is_check };
+        let connected = match connect_one(interface, wanted) {
             Err(ConnectError::User(error)) if is_default => {
                 log::warn!("no network: {}", chain(&error));
                 continue;
@@ -148,6 +167,9 @@ pub(crate) fn connect(
         });
         network.guest.interfaces.push(connected.guest);
         network.attachments.extend(connected.attachment);
+        if connected.forwards_names {
+            name_server = name_server.or(connected.resolver.as_ref().map(|resolver| resolver.servers.clone()));
+        }
         resolver = resolver.or(connected.resolver);
         host = host.or(connected.host);
     }
@@ -156,6 +178,9 @@ pub(crate) fn connect(
     }
     let offered = resolver.unwrap_or_else(|| names::hosts_own(&network.guest.interfaces, || host_routes::resolver().0));
     network.guest.resolver = names::resolver(request, offered);
+    if let Some(servers) = name_server {
+        network.guest.resolver.servers = servers;
+    }
     network.guest.hosts = names::hosts(request, host)?;
     Ok(network)
 }
@@ -174,18 +199,32 @@ fn serve_metadata(network: &mut Network, path: &Path) -> Result<(), ConnectError
     Ok(())
 }
 
-fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<Connected, ConnectError> {
+fn connect_one(interface: ResolvedInterface, wanted: Wanted<'_>) -> Result<Connected, ConnectError> {
     let device_mtu = interface.options.mtu;
     let backend = match (&interface.options.kind, &interface.descriptor) {
         (NetworkKind::User, _) => {
-            let user = user::connect(&interface, ports)?;
+            let user = user::connect(&interface, wanted.ports)?;
             return Ok(Connected {
                 backend: user.socket.into(),
                 guest: user.guest,
                 device_mtu,
                 resolver: Some(user.resolver),
                 host: user.host,
+                forwards_names: false,
                 attachment: Some(Attachment::Process(user.process)),
+            });
+        }
+        (NetworkKind::Bridge(name), _) => {
+            let bridged = bridge::connect(&interface, name.as_deref(), wanted)?;
+            let Bridged { backend, guest, gateway, resolver, guard } = bridged;
+            return Ok(Connected {
+                backend,
+                guest,
+                device_mtu,
+                resolver: Some(resolver),
+                host: Some(gateway),
+                forwards_names: true,
+                attachment: guard.map(Attachment::Bridged),
             });
         }
         (NetworkKind::Adopt(name), _) => {
@@ -205,6 +244,7 @@ fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<
                 resolver: Some(resolver),
                 // The gateway is not this host.
                 host: None,
+                forwards_names: false,
                 attachment: Some(Attachment::Adopted(adopted.guard)),
             });
         }
@@ -215,11 +255,10 @@ fn connect_one(interface: ResolvedInterface, ports: &[PublishedPort]) -> Result<
             Tap::inherit(descriptor?)?.into()
         }
         (NetworkKind::Socket(path), _) => stream(path).map_err(|source| ConnectError::Socket(path.clone(), source))?,
-        (kind, _) => unreachable!("`{kind}` is rejected when the options are resolved"),
     };
     let guest = guest::configuration(&interface);
     let host = guest.routes.iter().find_map(|route| route.gateway);
-    Ok(Connected { backend, guest, device_mtu, resolver: None, host, attachment: None })
+    Ok(Connected { backend, guest, device_mtu, resolver: None, host, forwards_names: false, attachment: None })
 }
 
 /// A client of the socket at `path`, which connects again whenever the connection ends. Its first connection shows whether there

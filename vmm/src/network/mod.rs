@@ -4,6 +4,7 @@
 
 mod adopt;
 mod adopted_state;
+mod bridge;
 mod connect;
 mod guest;
 mod guest_view;
@@ -13,8 +14,15 @@ mod names;
 mod passt;
 mod publish;
 mod resolve;
+mod state_directory;
 mod user;
 
-pub(crate) use adopt::restore_left;
+pub(crate) use bridge::{BridgeNetwork, NetworkError, networks, prune_networks, remove_network};
 pub(crate) use connect::{Attachment, GuestNetwork, Network, connect};
 pub(crate) use resolve::{NetworkOptionError, ResolvedInterface, resolve};
+
+/// Puts back and removes what killed processes left in this network namespace.
+pub(crate) fn restore_left() {
+    adopt::restore_left();
+    bridge::reclaim();
+}

@@ -31,8 +31,10 @@ pub(crate) enum NetworkOptionError {
     AdoptMac(NetworkKind),
     #[error("--network {0}: not supported by this version")]
     Unsupported(String),
-    #[error("--publish needs a network that publishes ports (--network user)")]
+    #[error("--publish needs a network that publishes ports (--network user or bridge)")]
     Publish,
+    #[error("--network-alias needs a network whose machines find each other by name (--network bridge)")]
+    Alias,
 }
 
 #[derive(Debug)]
@@ -50,9 +52,13 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
     let requested = requested_interfaces(request)?;
     let mac_address = request.mac_address.as_ref().and_then(Given::get).copied();
     let is_default = !request.network.iter().any(|given| given.get().is_some());
-    let publishes = requested.iter().any(|interface| interface.kind == NetworkKind::User);
+    let publishes = requested.iter().any(|interface| interface.kind.publishes_ports());
     if (!request.publish.is_empty() || request.publish_all) && !publishes {
         return Err(NetworkOptionError::Publish);
+    }
+    let has_names = requested.iter().any(|interface| matches!(interface.kind, NetworkKind::Bridge(_)));
+    if !request.network_alias.is_empty() && !has_names {
+        return Err(NetworkOptionError::Alias);
     }
     let mut interfaces = Vec::<ResolvedInterface>::new();
     for options in requested {
@@ -87,12 +93,11 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
 
 fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
     let unsupported = match &options.kind {
-        NetworkKind::User | NetworkKind::Adopt(_) => return Ok(()),
+        NetworkKind::User | NetworkKind::Bridge(_) | NetworkKind::Adopt(_) => return Ok(()),
         NetworkKind::Tap(_) | NetworkKind::Descriptor(_) | NetworkKind::Socket(_) => match options.ipv4 {
             Some(Ipv4Setting::Dhcp) => "ip=dhcp".to_owned(),
             _ => return Ok(()),
         },
-        kind => kind.to_string(),
     };
     Err(NetworkOptionError::Unsupported(unsupported))
 }

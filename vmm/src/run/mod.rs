@@ -210,6 +210,8 @@ impl Run {
             Ok(attachments.try_for_each(Attachment::take_effect).fails_as(EndReason::NetworkError)?)
         });
         if let Err(end) = taken {
+            // Its devices are closed before what is behind them is undone.
+            drop(machine);
             return known(end);
         }
         let needs = confinement::needs(&self.request, &recorder.run_directory, &machine, &attachments);

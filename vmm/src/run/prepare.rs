@@ -146,7 +146,8 @@ impl Preparation {
 
         let request = &self.request;
         let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
-        let network = network::connect(request, interfaces, &exposed_ports).fails_as(EndReason::NetworkError)?;
+        let network = network::connect(request, &self.id, interfaces, &exposed_ports, self.is_check);
+        let network = network.fails_as(EndReason::NetworkError)?;
         let Network { devices: nets, guest: guest_network, published, attachments } = network;
         let (vsock, socket_file) = vsock(request, self.is_check)?.unzip();
         let volumes = volumes::attach(request, &volumes, &self.directories, !self.is_check);

@@ -96,6 +96,24 @@ impl Tap {
         if index(name).is_err() {
             return Err(TapError::Missing(name.to_owned()));
         }
+        Self::attach_to(name)
+    }
+
+    /// Makes the tap `name`, which ends with its last descriptor.
+    ///
+    /// # Errors
+    /// An interface has this name, or the process may not make one.
+    pub fn create(name: &str) -> std::result::Result<Self, TapError> {
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
+            return Err(TapError::Name(name.to_owned()));
+        }
+        if index(name).is_ok() {
+            return Err(TapError::Busy(name.to_owned()));
+        }
+        Self::attach_to(name)
+    }
+
+    fn attach_to(name: &str) -> std::result::Result<Self, TapError> {
         let mut options = File::options();
         let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
         let file = file.map_err(TapError::Open)?;

@@ -18,6 +18,7 @@ const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 
 const IFA_F_TEMPORARY: u32 = 0x1;
+const IFA_F_NODAD: u8 = 0x2;
 const IFA_F_DEPRECATED: u32 = 0x20;
 const RT_SCOPE_LINK: u8 = 253;
 
@@ -48,6 +49,18 @@ impl Netlink {
 
     pub(crate) fn remove_address(&mut self, address: &Address) -> Result<()> {
         self.change(Request::new(RTM_DELADDR, 0, &address.message))
+    }
+
+    /// Adds an address to an interface, without duplicate address detection.
+    pub(crate) fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<()> {
+        let (family, bytes) = match address {
+            IpAddr::V4(address) => (AF_INET, address.octets().to_vec()),
+            IpAddr::V6(address) => (AF_INET6, address.octets().to_vec()),
+        };
+        let mut fixed = [family, prefix, IFA_F_NODAD, 0, 0, 0, 0, 0];
+        fixed[4..].copy_from_slice(&index.to_ne_bytes());
+        let request = Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
+        self.change(request.attribute(IFA_LOCAL, &bytes).attribute(IFA_ADDRESS, &bytes))
     }
 
     /// Adds an address by its [message](Address::message).

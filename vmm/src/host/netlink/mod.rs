@@ -6,6 +6,7 @@
 //! attributes that this code does not know.
 
 mod address;
+mod bridge;
 mod link;
 mod message;
 mod route;
@@ -27,6 +28,7 @@ const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 
 /// The kernel fills at most 32 KiB at a time for a dump.

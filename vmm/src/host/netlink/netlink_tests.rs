@@ -124,3 +124,27 @@ fn removed_addresses_and_routes_are_put_back_as_they_were() {
     netlink.set_addr_gen_mode(index, mode).unwrap();
     assert_eq!(settled(show()), before);
 }
+
+#[test]
+fn bridge_is_made_with_address_and_port_and_removed() {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    if !enter() {
+        return;
+    }
+    ip("link add v0 type veth peer name v1");
+    let mut netlink = Netlink::open().unwrap();
+    netlink.create_bridge("b0", MAC).unwrap();
+    assert_eq!(netlink.create_bridge("b0", MAC).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let (bridge, port) = (link(&mut netlink, "b0"), link(&mut netlink, "v0"));
+    assert!(bridge.is_bridge && !bridge.is_up && !port.is_bridge && port.bridge.is_none(), "{bridge:?}");
+    for (text, prefix) in [("10.0.0.1", 24), ("fd00::1", 64)] {
+        netlink.add_address(bridge.index, address(text), prefix).unwrap();
+    }
+    netlink.set_up(bridge.index).unwrap();
+    netlink.join_bridge(port.index, bridge.index).unwrap();
+    let (bridge, port) = (link(&mut netlink, "b0"), link(&mut netlink, "v0"));
+    assert_eq!((bridge.mac, bridge.is_up, port.bridge), (Some(MAC), true, Some(bridge.index)));
+    assert_eq!(addresses(&mut netlink, bridge.index), [(address("10.0.0.1"), 24), (address("fd00::1"), 64)]);
+    netlink.remove_link(bridge.index).unwrap();
+    assert!(netlink.links().unwrap().iter().all(|link| link.name != "b0"));
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The host's side of published ports, besides the nftables rules: sockets that hold each port, so that no other process takes
+//! it, and a relay for what the rules leave out, TCP connections from the host's loopback addresses.
+//!
+//! The kernel has a switch for the latter (`route_localnet`), by which machines would reach the host's own loopback addresses, too.
+//!
+//! The thread `ports` accepts; each connection has two threads, for its two directions.
+
+use crate::config::publish::Protocol;
+use crate::state::published_port::PublishedPort;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io::{ErrorKind, Result};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Any more are closed at once.
+const MAX_CONNECTIONS: usize = 128;
+const RETRY_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
+/// `io::copy` has a buffer of 8 KiB on it.
+const STACK_SIZE: usize = 128 << 10;
+
+/// The ports, as long as this lives.
+#[derive(Debug, Default)]
+pub(super) struct HostPorts {
+    listeners: Vec<Listener>,
+    datagrams: Vec<UdpSocket>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    /// The port of the guest that it stands for.
+    port: u16,
+}
+
+impl HostPorts {
+    /// Binds every port of the host.
+    pub(super) fn hold(ports: &[PublishedPort]) -> std::result::Result<Self, (PublishedPort, std::io::Error)> {
+        let mut held = Self::default();
+        for port in ports {
+            held.bind(port.host(), port).map_err(|error| (*port, error))?;
+            if port.host_ip.is_unspecified() && port.host_ip.is_ipv4() {
+                // Of IPv6 the loopback address stands for all; where the host has none, there is nothing to hold.
+                let bound = held.bind((Ipv6Addr::LOCALHOST, port.host_port).into(), port);
+                match bound {
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => return Err((*port, error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    fn bind(&mut self, address: SocketAddr, port: &PublishedPort) -> Result<()> {
+        match port.protocol {
+            Protocol::Tcp => {
+                let socket = TcpListener::bind(address)?;
+                socket.set_nonblocking(true)?;
+                self.listeners.push(Listener { socket, port: port.port });
+            }
+            Protocol::Udp => self.datagrams.push(UdpSocket::bind(address)?),
+        }
+        Ok(())
+    }
+}
+
+/// The thread that accepts, which ends with this value.
+#[derive(Debug)]
+pub(super) struct Relay {
+    thread: Option<JoinHandle<()>>,
+    stop: OwnedFd,
+}
+
+impl Relay {
+    /// Connects what reaches the sockets of `ports` with the machine at `guest`.
+    pub(super) fn start(ports: HostPorts, guest: IpAddr) -> Result<Self> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let stopped = stop.try_clone()?;
+        let thread = Builder::new().name("ports".to_owned()).spawn(move || accept(&ports, guest, &stopped))?;
+        Ok(Self { thread: Some(thread), stop })
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        // The connections end with the machine's own.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn accept(ports: &HostPorts, guest: IpAddr, stop: &OwnedFd) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    loop {
+        let sockets = ports.listeners.iter().map(|listener| listener.socket.as_fd());
+        let sockets = std::iter::once(stop.as_fd()).chain(sockets);
+        let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut sources, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return log::warn!("published ports are not served on loopback addresses any more: {error}"),
+        }
+        let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
+        if ready[0] {
+            return;
+        }
+        let ready = ports.listeners.iter().zip(&ready[1..]).filter(|(_, is_ready)| **is_ready);
+        for (listener, _) in ready {
+            let stream = match listener.socket.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted].contains(&error.kind()) => continue,
+                Err(_) => {
+                    // No descriptor is left. The connection waits, and poll(2) would return at once.
+                    let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&RETRY_TIME));
+                    continue;
+                }
+            };
+            let counted = Counted::new(&connections);
+            let server = SocketAddr::new(guest, listener.port);
+            if let Some(counted) = counted {
+                // Without a thread the connection is closed.
+                let _ = thread(move || relay(&stream, server, counted));
+            }
+        }
+    }
+}
+
+fn thread(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new().name("port".to_owned()).stack_size(STACK_SIZE).spawn(work)
+}
+
+/// One of the connections that count.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    /// Returns `None` if there are enough.
+    fn new(connections: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = Self(Arc::clone(connections));
+        (connections.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Copies both directions until both have ended. An end of one closes that direction on the other side.
+fn relay(client: &TcpStream, server: SocketAddr, _counted: Counted) {
+    let connect = || {
+        client.set_nonblocking(false)?;
+        let server = TcpStream::connect_timeout(&server, MAX_CONNECT_TIME)?;
+        Ok((server.try_clone()?, client.try_clone()?, server))
+    };
+    let connected: Result<_> = connect();
+    let Ok((from_server, to_client, to_server)) = connected else { return };
+    let answers = thread(move || copy(from_server, to_client));
+    if let Ok(answers) = answers {
+        if let Ok(client) = client.try_clone() {
+            copy(client, to_server);
+        }
+        let _ = answers.join();
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    // After an error nothing more is read, and the peer has to notice.
+    let how = if std::io::copy(&mut from, &mut to).is_ok() { Shutdown::Write } else { Shutdown::Both };
+    let _ = to.shutdown(how);
+    if how == Shutdown::Both {
+        let _ = from.shutdown(how);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::Ipv4Addr;
+
+    fn port(host_port: u16, port: u16, protocol: Protocol) -> PublishedPort {
+        PublishedPort { host_ip: Ipv4Addr::LOCALHOST.into(), host_port, port, protocol }
+    }
+
+    fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn held_ports_are_in_use() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let port = port(free_port(), 80, protocol);
+            let held = HostPorts::hold(&[port]).unwrap();
+            let (named, error) = HostPorts::hold(&[port]).unwrap_err();
+            assert_eq!((named, error.kind()), (port, ErrorKind::AddrInUse));
+            drop(held);
+            assert!(HostPorts::hold(&[port]).is_ok());
+        }
+    }
+
+    #[test]
+    fn relay_carries_both_directions_to_their_ends() {
+        let guest = TcpListener::bind("127.0.0.2:0").unwrap();
+        let address = guest.local_addr().unwrap();
+        let host_port = free_port();
+        let held = HostPorts::hold(&[port(host_port, address.port(), Protocol::Tcp)]).unwrap();
+        let relay = Relay::start(held, address.ip()).unwrap();
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = guest.accept().unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            stream.write_all(text.to_uppercase().as_bytes()).unwrap();
+        });
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, host_port)).unwrap();
+        client.write_all(b"text").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "TEXT");
+        served.join().unwrap();
+        drop(relay);
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, host_port)).is_err());
+    }
+}

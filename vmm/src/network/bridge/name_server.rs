@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The name server of one machine on a bridge, on the thread `names`. It answers for the machines on the bridge, which it reads
+//! from the leases at each query, and forwards everything else to the host's name servers, one after the other.
+//!
+//! It serves its own machine only: an nftables rule leads that machine's queries of the gateway's address to the port of this
+//! process. So no process depends on another one, and the port 53 of the host stays free for others.
+
+use super::dns::{Query, is_answer};
+use super::lease::LeaseDirectory;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::io::{ErrorKind, Result};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 53;
+/// A client's query by UDP is shorter, its options included.
+const MAX_QUERY_BYTES: usize = 4096;
+const ANSWER_BUF_SIZE: usize = 64 << 10;
+/// More of them wait in the socket's buffer, or are lost, for which clients ask again.
+const MAX_FORWARDED: usize = 64;
+/// Then the next server is asked. Clients wait for 5 s.
+const MAX_ANSWER_TIME: Duration = Duration::from_secs(2);
+/// As many as glibc reads.
+const MAX_SERVERS: usize = 3;
+
+/// What the answers come from.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub(super) leases: LeaseDirectory,
+    pub(super) bridge: String,
+    pub(super) has_ipv6: bool,
+    /// The host's name servers.
+    pub(super) servers: Vec<IpAddr>,
+    /// The machine that is served.
+    pub(super) client: IpAddr,
+}
+
+/// The thread, which ends with this value.
+#[derive(Debug)]
+pub(super) struct NameServer {
+    thread: Option<JoinHandle<()>>,
+    stop: OwnedFd,
+}
+
+impl NameServer {
+    pub(super) fn start(socket: UdpSocket, mut names: Names) -> Result<Self> {
+        names.servers.truncate(MAX_SERVERS);
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let stopped = stop.try_clone()?;
+        socket.set_nonblocking(true)?;
+        let mut server = Server { socket, names, forwarded: Vec::new() };
+        let thread = std::thread::Builder::new().name("names".to_owned()).spawn(move || {
+            if let Err(error) = server.serve(&stopped) {
+                log::warn!("the name server of the bridge ended: {error}");
+            }
+        })?;
+        Ok(Self { thread: Some(thread), stop })
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+struct Server {
+    socket: UdpSocket,
+    names: Names,
+    forwarded: Vec<Forwarded>,
+}
+
+/// A query that waits for the answer of a server. It has a socket of its own, so that its port is hard to guess.
+struct Forwarded {
+    socket: UdpSocket,
+    client: SocketAddr,
+    query: Vec<u8>,
+    /// Servers that were asked.
+    asked: usize,
+    deadline: Instant,
+}
+
+impl Server {
+    fn serve(&mut self, stop: &OwnedFd) -> Result<()> {
+        let mut buffer = vec![0; ANSWER_BUF_SIZE];
+        loop {
+            let waiting = self.forwarded.iter().map(|forwarded| &forwarded.socket);
+            let sockets = std::iter::once(&self.socket).chain(waiting).map(UdpSocket::as_fd);
+            let sockets = std::iter::once(stop.as_fd()).chain(sockets);
+            let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let next = self.forwarded.iter().map(|forwarded| forwarded.deadline).min();
+            let left = next.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = left.map(|left| Timespec::try_from(left).expect("limits are short"));
+            match poll(&mut sources, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
+            if ready[0] {
+                return Ok(());
+            }
+            self.receive_answers(&ready[2..], &mut buffer);
+            if ready[1] {
+                self.receive_query(&mut buffer[..MAX_QUERY_BYTES]);
+            }
+        }
+    }
+
+    fn receive_query(&mut self, buffer: &mut [u8]) {
+        let Ok((length, client)) = self.socket.recv_from(buffer) else { return };
+        let Some(query) = Query::parse(&buffer[..length]).filter(|_| client.ip() == self.names.client) else { return };
+        let addresses = if query.is_of_the_internet() { self.names.find(&query.name) } else { Vec::new() };
+        if addresses.is_empty() {
+            if self.forwarded.len() < MAX_FORWARDED {
+                self.forward(&buffer[..length], client, 0);
+            }
+        } else {
+            self.answer(&query.answer(&addresses), client);
+        }
+    }
+
+    /// Asks the first server from number `asked` on that can be asked.
+    fn forward(&mut self, query: &[u8], client: SocketAddr, mut asked: usize) {
+        while let Some(server) = self.names.servers.get(asked) {
+            asked += 1;
+            if let Ok(socket) = send(query, *server) {
+                let deadline = Instant::now() + MAX_ANSWER_TIME;
+                self.forwarded.push(Forwarded { socket, client, query: query.to_vec(), asked, deadline });
+                return;
+            }
+        }
+        if let Some(query) = Query::parse(query) {
+            self.answer(&query.failure(), client);
+        }
+    }
+
+    /// `ready` has a word for each of the forwarded queries.
+    fn receive_answers(&mut self, ready: &[bool], buffer: &mut [u8]) {
+        let now = Instant::now();
+        let waiting = std::mem::take(&mut self.forwarded);
+        for (forwarded, &is_ready) in waiting.into_iter().zip(ready) {
+            let received = if is_ready { forwarded.socket.recv(buffer) } else { Err(ErrorKind::WouldBlock.into()) };
+            match received {
+                Ok(length) if is_answer(&buffer[..length], &forwarded.query) => {
+                    self.answer(&buffer[..length], forwarded.client);
+                }
+                // Another packet, or nothing yet.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => self.forward_again(&forwarded),
+                _ if now >= forwarded.deadline => self.forward_again(&forwarded),
+                _ => self.forwarded.push(forwarded),
+            }
+        }
+    }
+
+    fn forward_again(&mut self, forwarded: &Forwarded) {
+        self.forward(&forwarded.query, forwarded.client, forwarded.asked);
+    }
+
+    fn answer(&self, packet: &[u8], client: SocketAddr) {
+        // A client asks again.
+        let _ = self.socket.send_to(packet, client);
+    }
+}
+
+impl Names {
+    /// The addresses of the machines that have the name.
+    fn find(&self, name: &str) -> Vec<IpAddr> {
+        let live = self.leases.live();
+        let found = live.iter().filter(|lease| lease.bridge == self.bridge && lease.has_name(name));
+        found.flat_map(|lease| lease.addresses()).filter(|address| address.is_ipv4() || self.has_ipv6).collect()
+    }
+}
+
+fn send(query: &[u8], server: IpAddr) -> Result<UdpSocket> {
+    let own: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((own, 0))?;
+    socket.connect((server, PORT))?;
+    socket.set_nonblocking(true)?;
+    socket.send(query)?;
+    Ok(socket)
+}
