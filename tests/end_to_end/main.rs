@@ -38,6 +38,7 @@ mod refused_kernels;
 mod refused_options;
 mod registries;
 mod result_document;
+mod root_directory;
 mod root_formats;
 mod sandbox;
 mod shares;
@@ -122,6 +123,7 @@ fn all() -> Vec<Case> {
         docker_defaults::cases(),
         disks::cases(),
         system_images::cases(),
+        root_directory::cases(),
         root_formats::cases(),
         sandbox::cases(),
         faults::cases(),

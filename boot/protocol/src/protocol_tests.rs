@@ -14,6 +14,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     let root =
         (text(), texts(), text(), any::<bool>(), 0..4).prop_map(|(disk, file_systems, scratch, read_only, upper)| {
             Root {
+                share: read_only.then(|| disk.clone()),
                 disk_serial: disk,
                 file_systems,
                 upper: match upper {

@@ -57,6 +57,8 @@ pub struct RunSpec {
     /// `/proc` and `/sys` are complete and writable (`--privileged`). Otherwise they are restricted
     /// as in docker.
     pub privileged: bool,
+    /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are left as they are (`--keep-etc`).
+    pub keep_etc: bool,
 }
 
 /// What makes a workload ready.
@@ -86,6 +88,8 @@ pub struct System {
 pub struct Root {
     /// `serial` of its virtio-blk device.
     pub disk_serial: String,
+    /// Tag of the virtio-fs device that takes the place of the disk.
+    pub share: Option<String>,
     /// File system types to try, in order (`erofs`, `ext4`, `squashfs`, ...).
     pub file_systems: Vec<String>,
     /// Where writes go.
@@ -105,7 +109,8 @@ pub enum Upper {
     Tmpfs,
     /// Overlay whose upper layer is the ext4 file system on the virtio-blk device with this serial.
     Disk(String),
-    /// No overlay: the root disk itself is mounted writable (`--system` on a writable `--rootfs`).
+    /// No overlay: the root disk itself is mounted writable (`--system` on a writable `--rootfs`), or the
+    /// directory of the host.
     InPlace,
 }
 

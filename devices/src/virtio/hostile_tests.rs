@@ -67,7 +67,14 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
 /// A directory that is removed, so that no file can be made in it.
 fn share() -> FsConfig {
     let directory = std::fs::File::open(tempfile::tempdir().unwrap().path()).unwrap().into();
-    FsConfig { tag: "share0".to_owned(), directory, only: None, read_only: false, max_descriptors: 16 }
+    FsConfig {
+        tag: "share0".to_owned(),
+        directory,
+        only: None,
+        read_only: false,
+        max_descriptors: 16,
+        closed: Vec::new(),
+    }
 }
 
 /// Sockets in a directory that is removed, so that no program connects.

@@ -50,6 +50,7 @@ const EVERYTHING: &[&str] = &[
     "--root-format=squashfs",
     "--scratch=16m",
     "--read-only",
+    "--keep-etc",
     "--privileged",
     "--tmpfs=/t:size=1m",
     "--volume=./d:/d:ro",

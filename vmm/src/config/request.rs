@@ -142,8 +142,9 @@ pub(crate) struct Request {
     #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
 
-    /// Root file system (erofs, squashfs, ext4) in place of an image; all arguments are then the command
-    #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "File systems")]
+    /// Root file system in place of an image: a disk (erofs, squashfs, ext4), or a directory of this host, which is written in place
+    /// unless --scratch or --read-only is given; all arguments are then the command
+    #[arg(long, value_name = "FILE|DIR", value_parser = path(), value_hint = ValueHint::AnyPath, help_heading = "File systems")]
     pub(crate) rootfs: Option<PathBuf>,
     /// When an image by name is pulled from its registry: always, missing or never [default: missing]
     #[arg(long, value_name = "WHEN", help_heading = "File systems")]
@@ -161,6 +162,9 @@ pub(crate) struct Request {
     /// Mount the root read-only
     #[arg(long, help_heading = "File systems")]
     pub(crate) read_only: bool,
+    /// Leave /etc/hosts, /etc/hostname and /etc/resolv.conf of the root as they are
+    #[arg(long, help_heading = "File systems")]
+    pub(crate) keep_etc: bool,
     /// Mount a tmpfs
     #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "File systems")]
     pub(crate) tmpfs: Vec<Tmpfs>,
@@ -283,10 +287,17 @@ impl Request {
         }
     }
 
-    /// Whether writes to the root go to its own disk.
+    /// Whether writes to the root go to its own disk or directory.
     #[must_use]
     pub(crate) fn writes_in_place(&self) -> bool {
-        self.system && self.rootfs.is_some() && self.scratch.is_none() && !self.read_only
+        let has_own = self.rootfs.is_some() && (self.system || self.is_root_directory());
+        has_own && self.scratch.is_none() && !self.read_only
+    }
+
+    /// Whether `--rootfs` names a directory of the host.
+    #[must_use]
+    pub(crate) fn is_root_directory(&self) -> bool {
+        self.rootfs.as_ref().is_some_and(|path| path.is_dir())
     }
 
     /// On a host with this kind of KVM; without KVM, which ends every run, as on a native one.

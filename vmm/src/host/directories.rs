@@ -4,6 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Where an OCI runtime mounts what coracle needs in a container.
+pub(crate) const IN_CONTAINER: &str = "/dev/.coracle";
+
 /// What decides about the directories.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directories {

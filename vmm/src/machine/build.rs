@@ -8,6 +8,7 @@ use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
 use super::rates::Rates;
 use super::threads::Buses;
+use crate::config::disk::ROOT_SERIAL;
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
@@ -46,8 +47,8 @@ pub(crate) enum BuildError {
     Vm(#[from] VmError),
     #[error(transparent)]
     Disk(#[from] BlockError),
-    #[error("-v")]
-    Share(#[from] FsError),
+    #[error("{0}")]
+    Share(&'static str, #[source] FsError),
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// No thread or descriptor is left.
@@ -74,7 +75,7 @@ impl BuildError {
     pub(crate) fn reason(&self) -> EndReason {
         match self {
             Self::Boot(_) => EndReason::KernelError,
-            Self::Disk(_) | Self::Share(_) | Self::CommandLine(_) => EndReason::ConfigError,
+            Self::Disk(_) | Self::Share(..) | Self::CommandLine(_) => EndReason::ConfigError,
             Self::Vm(_) => EndReason::KvmError,
             Self::Overlap(_) => EndReason::InternalError,
             Self::Memory(_)
@@ -162,7 +163,9 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     }
     for share in config.shares {
         let share_loop = EventLoop::spawn(&format!("fs-{}", share.tag))?;
-        attach.attach(Box::new(Fs::open(share)?), vec![share_loop.handle()])?;
+        let option = if share.tag == ROOT_SERIAL { "--rootfs" } else { "-v" };
+        let share = Fs::open(share).map_err(|error| BuildError::Share(option, error))?;
+        attach.attach(Box::new(share), vec![share_loop.handle()])?;
         loops.push(share_loop);
     }
     for (index, disk) in config.disks.into_iter().enumerate() {

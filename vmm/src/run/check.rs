@@ -103,7 +103,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
         let name = built.as_ref().map_or_else(Failure::reason, |()| EndReason::Exited);
         let name = if name == EndReason::ImageError { "image" } else { "machine" };
         if name == "machine" {
-            let image = request.image.as_deref().unwrap_or("the root disk of --rootfs");
+            let image = request.image.as_deref().unwrap_or("the root of --rootfs");
             let _ = steps.record("image", Ok(()), |()| image.to_owned());
         }
         let _ = steps.record(name, built, |()| format!("{memory} of memory, devices and vCPUs"));

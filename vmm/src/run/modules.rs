@@ -49,7 +49,7 @@ fn wanted(spec: &RunSpec, has_vsock: bool) -> Vec<WantedModule<'_>> {
     let is_there = |kind: &&DeviceKind| {
         (**kind != net::KIND || !spec.interfaces.is_empty())
             && (**kind != vsock::KIND || has_vsock)
-            && (**kind != fs::KIND || !spec.shares.is_empty())
+            && (**kind != fs::KIND || !spec.shares.is_empty() || spec.root.share.is_some())
     };
     for kind in KINDS.into_iter().filter(is_there) {
         wanted.push(WantedModule { name: kind.kernel_module, required: !kind.optional });

@@ -7,6 +7,7 @@ use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
 use super::run_spec::run_spec;
+use super::shares;
 use super::stored_image::{self, Located};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
@@ -32,6 +33,7 @@ use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
+use devices::virtio::fs::FsConfig;
 use devices::virtio::vsock::{HostSockets, VsockConfig};
 use guest_protocol::run_spec::RunSpec;
 use kvm::{KvmHost, Profile};
@@ -85,6 +87,11 @@ pub(super) struct Prepared {
     pub(super) stages: Stages,
 }
 
+enum RootDevice {
+    Disk(BlockConfig),
+    Share(FsConfig),
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("--vsock")]
 struct VsockError(#[source] ListenError);
@@ -97,9 +104,9 @@ enum InitError {
     TooLarge { path: PathBuf },
 }
 
-/// A root disk and what runs from it.
+/// A root and what runs from it.
 struct Root {
-    disk: BlockConfig,
+    device: RootDevice,
     workload: Workload,
     /// The format of a disk that was made from an image.
     format: Option<RootFormat>,
@@ -139,8 +146,9 @@ impl Preparation {
         let confine = move |directory: Option<&Path>| sandbox.confine_digest(directory);
         let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref(), confine);
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
-        let (shares, share_mounts) = shares.into_iter().map(|share| (share.device, share.mount)).unzip();
-        let Root { disk, workload, format, exposed_ports, volumes, digests, image_in_use } =
+        let (mut shares, share_mounts): (Vec<_>, _) =
+            shares.into_iter().map(|share| (share.device, share.mount)).unzip();
+        let Root { device, workload, format, exposed_ports, volumes, digests, image_in_use } =
             self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
 
@@ -153,9 +161,20 @@ impl Preparation {
         let volumes = volumes::attach(request, &volumes, &self.directories, !self.is_check);
         let AttachedVolumes { disks: volume_disks, mounts } = volumes.fails_as(EndReason::ConfigError)?;
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
-        let spec = RunSpec { volumes: mounts, shares: share_mounts, ..spec };
+        let mut spec = RunSpec { volumes: mounts, shares: share_mounts, ..spec };
+        let mut disks = Vec::new();
+        match device {
+            RootDevice::Disk(disk) => disks.push(disk),
+            RootDevice::Share(share) => {
+                spec.root.share = Some(share.tag.clone());
+                spec.root.file_systems.clear();
+                shares.push(share);
+            }
+        }
+        for share in &mut shares {
+            share.closed = shares::own_directories(request, &self.directories);
+        }
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
-        let mut disks = vec![disk];
         if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
@@ -199,21 +218,12 @@ impl Preparation {
         })
     }
 
-    /// The root disk: the user's own, or the one that is made from the image.
+    /// The root: the user's own, or the disk that is made from the image.
     fn root(&self, source: RootSource, kernel: &Kernel, progress: &ProgressLine) -> Result<Root, Failure> {
         let reference = match source {
             RootSource::Image(reference) => reference,
-            RootSource::Disk(disk, workload) => {
-                return Ok(Root {
-                    disk,
-                    workload: *workload,
-                    format: None,
-                    exposed_ports: Vec::new(),
-                    volumes: Vec::new(),
-                    digests: Digests::default(),
-                    image_in_use: None,
-                });
-            }
+            RootSource::Disk(disk, workload) => return Ok(Root::of_user(RootDevice::Disk(disk), *workload)),
+            RootSource::Directory(share, workload) => return Ok(Root::of_user(RootDevice::Share(share), *workload)),
         };
         let cache = self.directories.cache().fails_as(EndReason::HostError)?;
         let Located { reference, store: _in_use, image: image_in_use } =
@@ -243,7 +253,23 @@ impl Preparation {
         let digests =
             Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
         let ImageConfig { exposed_ports, volumes, .. } = prepared.config;
-        Ok(Root { disk, workload, format: Some(format), exposed_ports, volumes, digests, image_in_use })
+        let device = RootDevice::Disk(disk);
+        Ok(Root { device, workload, format: Some(format), exposed_ports, volumes, digests, image_in_use })
+    }
+}
+
+impl Root {
+    /// The root that `--rootfs` names: there is no image.
+    fn of_user(device: RootDevice, workload: Workload) -> Self {
+        Self {
+            device,
+            workload,
+            format: None,
+            exposed_ports: Vec::new(),
+            volumes: Vec::new(),
+            digests: Digests::default(),
+            image_in_use: None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! still missing. Runs on the thread `prepare`, and for `coracle check` on `main`.
 
 use super::failure::Failure;
-use super::shares::{Share, ShareError, open_shares};
+use super::shares::{Share, ShareError, open_root, open_shares};
 use super::volumes;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
@@ -20,6 +20,7 @@ use boot::CommandLine;
 use boot::cmdline::CommandLineError;
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
+use devices::virtio::fs::FsConfig;
 use guest_protocol::run_spec;
 use oci_image::{ImageConfig, ImageReference, ReferenceError};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
@@ -98,6 +99,8 @@ pub(crate) enum RootSource {
     Image(ImageReference),
     /// The user's own disk, open, and what runs from it.
     Disk(BlockConfig, Box<Workload>),
+    /// The user's own directory, open, and what runs from it.
+    Directory(FsConfig, Box<Workload>),
 }
 
 /// A request without contradictions, with the disks and descriptors that it names open.
@@ -128,7 +131,7 @@ impl ResolvedRequest {
         let root = root_source(request, env_files)?;
         let root_disk = match &root {
             RootSource::Disk(disk, _) => Some(disk),
-            RootSource::Image(_) => None,
+            RootSource::Image(_) | RootSource::Directory(..) => None,
         };
         let binds: Vec<_> = volumes::requested_binds(request).collect();
         let volumes = volumes::requested(request).filter(|volume| volume.name.is_some()).count();
@@ -208,6 +211,10 @@ fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, Re
         (Some(image), None) => Ok(RootSource::Image(ImageReference::parse(image)?)),
         (None, Some(path)) => {
             let workload = Workload::decide(&ImageConfig::default(), request, env_files, environment::host_value)?;
+            if request.is_root_directory() {
+                let directory = open_root(path, !request.writes_in_place())?;
+                return Ok(RootSource::Directory(directory, Box::new(workload)));
+            }
             let serial = ROOT_SERIAL.to_owned();
             let disk = match request.writes_in_place() {
                 true => open_disk(path, false, serial).map_err(in_place)?,

@@ -73,6 +73,7 @@ pub(crate) fn run_spec(
         system: request.system.then(|| System { explicit_hostname: given_hostname.is_some() }),
         root: Root {
             disk_serial: ROOT_SERIAL.to_owned(),
+            share: None,
             file_systems: file_systems.iter().map(|&name| name.to_owned()).collect(),
             upper: match request.scratch() {
                 _ if in_place => Upper::InPlace,
@@ -92,6 +93,7 @@ pub(crate) fn run_spec(
         readiness,
         health: workload.health,
         privileged: request.privileged || request.system,
+        keep_etc: request.keep_etc,
     }
 }
 

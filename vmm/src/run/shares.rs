@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Opens what `-v` names, and says where it is mounted. Runs on the thread `prepare`.
+//! Opens what `-v` names, and says where it is mounted; and the directory of `--rootfs`. Runs on the thread `prepare`.
 
 use crate::config::bind_mount::BindMount;
+use crate::config::disk::ROOT_SERIAL;
+use crate::config::request::Request;
 use crate::host::descriptor_limit;
+use crate::host::directories::{Directories, IN_CONTAINER};
 use devices::virtio::fs::FsConfig;
 use guest_protocol::run_spec::ShareMount;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Descriptors of one device, at most and at least.
@@ -20,6 +24,8 @@ pub(crate) enum ShareError {
     Open { mount: String, path: PathBuf, source: std::io::Error },
     #[error("-v {mount}: {path} is neither a directory nor a regular file")]
     Type { mount: String, path: PathBuf },
+    #[error("--rootfs: cannot open directory {path}")]
+    Root { path: PathBuf, source: std::io::Error },
 }
 
 /// One path of the host, open, and its place in the guest.
@@ -37,11 +43,35 @@ pub(crate) fn open_shares(mounts: &[&BindMount]) -> Result<Vec<Share>, ShareErro
     if mounts.is_empty() {
         return Ok(Vec::new());
     }
-    // Half of the descriptors stay for the rest of the machine.
-    let max_descriptors = (descriptor_limit::raise() / 2 / mounts.len() as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS);
-    let share =
-        |(index, mount): (usize, &&BindMount)| open_share(mount, format!("share{index}"), max_descriptors as usize);
+    let max_descriptors = max_descriptors(mounts.len());
+    let share = |(index, mount): (usize, &&BindMount)| open_share(mount, format!("share{index}"), max_descriptors);
     mounts.iter().enumerate().map(share).collect()
+}
+
+/// Opens the directory `path` as a root.
+///
+/// # Errors
+/// It may not be opened.
+pub(crate) fn open_root(path: &Path, read_only: bool) -> Result<FsConfig, ShareError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |error: rustix::io::Errno| ShareError::Root { path: path.to_owned(), source: error.into() };
+    let directory = open(path, flags, Mode::empty()).map_err(failed)?;
+    let max_descriptors = max_descriptors(1);
+    Ok(FsConfig { tag: ROOT_SERIAL.to_owned(), directory, only: None, read_only, max_descriptors, closed: Vec::new() })
+}
+
+/// The directories of coracle itself that exist. No guest enters them through a share of a directory above.
+pub(crate) fn own_directories(request: &Request, directories: &Directories) -> Vec<OwnedFd> {
+    let run = request.run_dir.clone().unwrap_or_else(|| directories.run());
+    let others = [directories.cache().ok(), directories.images().ok(), directories.volumes().ok()];
+    let paths = [run, IN_CONTAINER.into()].into_iter().chain(others.into_iter().flatten());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    paths.filter_map(|path| open(path, flags, Mode::empty()).ok()).collect()
+}
+
+/// Descriptors of each of `devices` devices. Half of all stay for the rest of the machine.
+fn max_descriptors(devices: usize) -> usize {
+    (descriptor_limit::raise() / 2 / devices as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS) as usize
 }
 
 fn open_share(mount: &BindMount, tag: String, max_descriptors: usize) -> Result<Share, ShareError> {
@@ -63,7 +93,7 @@ fn open_share(mount: &BindMount, tag: String, max_descriptors: usize) -> Result<
     let name = only.as_deref().map(|name| CString::new(name).expect("a name of the kernel has no zero byte"));
     let read_only = mount.read_only;
     Ok(Share {
-        device: FsConfig { tag: tag.clone(), directory, only: name, read_only, max_descriptors },
+        device: FsConfig { tag: tag.clone(), directory, only: name, read_only, max_descriptors, closed: Vec::new() },
         mount: ShareMount { tag, path: mount.target.clone(), file: only, read_only },
     })
 }
@@ -86,6 +116,20 @@ mod tests {
         let expected =
             ShareMount { tag: "share0".into(), path: "/etc/f".into(), file: Some("f".into()), read_only: true };
         assert_eq!(shares[0].mount, expected);
+    }
+
+    #[test]
+    fn own_directories_are_those_that_exist() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(directory.path().join(name));
+        let request = Request { run_dir: path("run"), ..Request::default() };
+        let directories = Directories { cache_home: path("cache"), data_home: path("data"), ..Directories::default() };
+        let count = || own_directories(&request, &directories).len();
+        let before = count();
+        for name in ["run", "cache/coracle", "data/coracle/images", "data/coracle/volumes"] {
+            std::fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        assert_eq!(count(), before + 4);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The files of [`guest_init::etc_files`] in the workload's root. On an overlay or a writable root
-//! they are ordinary files; on a root that takes no writes they are mounted over the image's files,
-//! where the image has them.
+//! they are ordinary files; on a root that takes no writes, and on a directory of the host, they are mounted
+//! over the root's files, where it has them.
 
 use super::failure::{Failure, Step};
 use super::files::{make_directory, replace_file};
@@ -27,8 +27,12 @@ pub(crate) enum EtcFiles {
 impl EtcFiles {
     /// Called in the workload's mount namespace, before its root is entered.
     pub(crate) fn prepare(spec: &RunSpec) -> Result<Self, Failure> {
+        if spec.keep_etc {
+            return Ok(Self::Written(Vec::new()));
+        }
         let files = etc_files::contents(spec);
-        if spec.root.upper != Upper::None {
+        let is_of_the_host = spec.root.share.is_some() && spec.root.upper == Upper::InPlace;
+        if spec.root.upper != Upper::None && !is_of_the_host {
             return Ok(Self::Written(files));
         }
         make_directory("/etc").step(STEP, "/etc of the initramfs")?;

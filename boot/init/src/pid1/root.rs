@@ -65,8 +65,11 @@ pub(crate) fn mount(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
     }
 }
 
-/// Mounts the root disk at `path` as the first of its file systems that fits.
+/// Mounts the root disk at `path` as the first of its file systems that fits, or the directory of the host.
 fn mount_image(root: &Root, disks: &mut Disks, path: &str, flags: MountFlags) -> Result<(), Failure> {
+    if let Some(tag) = &root.share {
+        return mount_file_system(&**tag, path, "virtiofs", flags, None).step("mount root directory", tag);
+    }
     const STEP: &str = "mount root disk";
     let disk = disks.find(&root.disk_serial, "find root disk")?;
     let mut is_supported = false;
@@ -139,6 +142,8 @@ impl DetachedRoot {
     /// the last process of the workload ended.
     pub(crate) fn finish(&self, root: &Root) -> Result<(), Failure> {
         match root.upper {
+            // A file is at the host when its last descriptor is closed.
+            Upper::InPlace if root.share.is_some() => Ok(()),
             Upper::InPlace => settle(&self.0).step("make root disk read-only", PATH),
             Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
         }

@@ -16,6 +16,11 @@ use std::os::fd::OwnedFd;
 pub(super) const VALID_SECONDS: u64 = 1;
 const GETATTR_FH: u32 = 1;
 
+/// Of a directory that the guest cannot enter: nothing of the host's is shown.
+pub(super) fn closed_attributes() -> Attr {
+    Attr { mode: libc::S_IFDIR | 0o555, nlink: 2, blksize: 4096, ..Attr::default() }
+}
+
 impl Server {
     pub(super) fn attributes(&self, status: &Statx) -> Attr {
         let (uid, gid) = self.export.owners.to_guest(status.stx_uid, status.stx_gid);
@@ -46,6 +51,10 @@ impl Server {
 
     pub(super) fn get_attributes(&mut self, node: u64, body: &mut Body<'_>) -> Result<Answer, Errno> {
         let request: GetattrIn = body.take()?;
+        if self.inodes.is_closed(node) {
+            let attr = closed_attributes();
+            return Ok(Answer::of(&AttrOut { attr_valid: VALID_SECONDS, attr, ..AttrOut::default() }));
+        }
         let status = if request.flags & GETATTR_FH != 0 {
             host_file::status(self.handles.file(request.fh)?)?
         } else {

@@ -39,6 +39,8 @@ pub struct FsConfig {
     pub read_only: bool,
     /// Descriptors of this process that the guest can occupy: at least 16.
     pub max_descriptors: usize,
+    /// Directories that the guest cannot enter where they lie below `directory`.
+    pub closed: Vec<OwnedFd>,
 }
 
 /// A directory cannot be shared.
@@ -83,7 +85,7 @@ impl Fs {
     /// # Errors
     /// It cannot be shared.
     pub fn open(config: FsConfig) -> Result<Self, FsError> {
-        let FsConfig { tag, directory, only, read_only, max_descriptors } = config;
+        let FsConfig { tag, directory, only, read_only, max_descriptors, closed } = config;
         if tag.is_empty() || tag.len() > MAX_TAG_SIZE {
             return Err(FsError::Tag(tag));
         }
@@ -92,6 +94,8 @@ impl Fs {
         if host_file::is_kernel_file_system(&directory).map_err(examine)? {
             return Err(FsError::KernelFileSystem);
         }
+        let closed = closed.iter().map(|directory| Ok(host_file::Key::of(&host_file::status(directory)?)));
+        let closed = closed.collect::<Result<_, _>>().map_err(examine)?;
         let mut space = [0; MAX_TAG_SIZE + 4];
         space[..tag.len()].copy_from_slice(tag.as_bytes());
         space[MAX_TAG_SIZE..].copy_from_slice(&1u32.to_le_bytes());
@@ -111,6 +115,7 @@ impl Fs {
             read_only,
             owners: host_file::Owners::of_this_process(),
             max_descriptors,
+            closed,
             counters,
         };
         Ok(Self { identity, config: space, export: Arc::new(export) })

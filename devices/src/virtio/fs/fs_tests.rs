@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A server of a new directory, below a directory that has a file `secret`.
+/// A server of a new directory, below a directory that has a file `secret`, and a directory `closed` that the guest cannot enter.
 struct Share {
     _outside: tempfile::TempDir,
     directory: std::path::PathBuf,
@@ -34,6 +34,9 @@ impl Share {
         fs::create_dir(&directory).unwrap();
         let root = File::open(&directory).unwrap().into();
         let key = host_file::Key::of(&host_file::status(&root).unwrap());
+        let closed = outside.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        let closed = vec![host_file::Key::of(&host_file::status(File::open(closed).unwrap()).unwrap())];
         let export = Export {
             name: "share test".to_owned(),
             directory: Arc::new(root),
@@ -42,6 +45,7 @@ impl Share {
             read_only,
             owners: host_file::Owners::of_this_process(),
             max_descriptors: 16,
+            closed,
             counters: Arc::default(),
         };
         let server = Server::new(Arc::new(export));
@@ -403,10 +407,41 @@ fn new_file_belongs_to_the_process_that_made_it_or_to_the_caller() {
 }
 
 #[test]
+fn closed_directory_is_a_mount_point_and_nothing_else() {
+    let mut share = Share::new();
+    fs::rename(share._outside.path().join("closed"), share.path("closed")).unwrap();
+    fs::create_dir(share.path("closed/inner")).unwrap();
+    fs::write(share.path("closed/file"), "secret").unwrap();
+    let closed = share.lookup(ROOT, b"closed").unwrap();
+    assert_eq!((closed.attr.mode, closed.attr.uid, closed.attr.ino), (libc::S_IFDIR | 0o555, 0, 0));
+    let node = closed.nodeid;
+    let attributes = share.send(opcode::GETATTR, node, &[GetattrIn::default().as_bytes()], 4096).unwrap();
+    assert_eq!(AttrOut::read_from_bytes(&attributes).unwrap().attr.mode, libc::S_IFDIR | 0o555);
+    let opened = share.send(opcode::OPENDIR, node, &[OpenIn::default().as_bytes()], 4096);
+    assert_eq!(opened.unwrap_err(), Errno::ACCESS);
+    for name in [&b"file"[..], b"inner", b"none"] {
+        assert_eq!(share.lookup(node, name).unwrap_err(), Errno::ACCESS);
+        assert_eq!(share.send(opcode::UNLINK, node, &[name, b"\0"], 4096).unwrap_err(), Errno::ACCESS);
+    }
+    assert_eq!(share.create(node, b"new").unwrap_err(), Errno::ACCESS);
+    let change = SetattrIn { valid: setattr::MODE, mode: 0o777, ..SetattrIn::default() };
+    assert_eq!(share.send(opcode::SETATTR, node, &[change.as_bytes()], 4096).unwrap_err(), Errno::ACCESS);
+    assert!(share.names(opcode::READDIRPLUS).contains(&"closed".to_owned()));
+    assert_eq!(fs::read_dir(share.path("closed")).unwrap().count(), 2);
+}
+
+#[test]
 fn kernel_file_systems_cannot_be_shared() {
     let open = |path: &Path| {
         let directory = File::open(path).unwrap().into();
-        Fs::open(FsConfig { tag: "t".to_owned(), directory, only: None, read_only: true, max_descriptors: 16 })
+        Fs::open(FsConfig {
+            tag: "t".to_owned(),
+            directory,
+            only: None,
+            read_only: true,
+            max_descriptors: 16,
+            closed: Vec::new(),
+        })
     };
     assert!(open(Path::new("/proc")).unwrap_err().to_string().contains("cannot be shared"));
     assert!(open(&std::env::temp_dir()).is_ok());

@@ -27,6 +27,8 @@ struct Inode {
     name: CString,
     /// Times that the guest was told this number, and has not forgotten.
     lookups: u64,
+    /// It is never opened.
+    closed: bool,
     path: Option<Arc<OwnedFd>>,
 }
 
@@ -84,6 +86,27 @@ impl Inodes {
         if key == self.root_key {
             return Ok(ROOT);
         }
+        let node = self.add(key, parent, name)?;
+        if self.inodes.get(&node).is_some_and(|inode| inode.path.is_none()) {
+            self.keep(node, Arc::new(path));
+        }
+        Ok(node)
+    }
+
+    /// The same for a directory that the guest cannot enter.
+    pub(super) fn enter_closed(&mut self, key: Key, parent: u64, name: &CStr) -> Result<u64, Errno> {
+        let node = self.add(key, parent, name)?;
+        if let Some(inode) = self.inodes.get_mut(&node) {
+            inode.closed = true;
+        }
+        Ok(node)
+    }
+
+    pub(super) fn is_closed(&self, node: u64) -> bool {
+        self.inodes.get(&node).is_some_and(|inode| inode.closed)
+    }
+
+    fn add(&mut self, key: Key, parent: u64, name: &CStr) -> Result<u64, Errno> {
         let node = match self.by_key.get(&key) {
             Some(&node) => {
                 self.relocate(key, parent, name);
@@ -98,15 +121,13 @@ impl Inodes {
                 let node = self.next;
                 self.next += 1;
                 self.by_key.insert(key, node);
-                self.inodes.insert(node, Inode { key, parent, name: name.to_owned(), lookups: 0, path: None });
+                self.inodes
+                    .insert(node, Inode { key, parent, name: name.to_owned(), lookups: 0, closed: false, path: None });
                 node
             }
         };
         let inode = self.inodes.get_mut(&node).ok_or(Errno::STALE)?;
         inode.lookups = inode.lookups.saturating_add(1);
-        if inode.path.is_none() {
-            self.keep(node, Arc::new(path));
-        }
         Ok(node)
     }
 
@@ -130,7 +151,7 @@ impl Inodes {
         }
     }
 
-    /// An `O_PATH` descriptor of the file. `ESTALE` if it is no longer where it was seen.
+    /// An `O_PATH` descriptor of the file. `ESTALE` if it is no longer where it was seen, `EACCES` if it is closed to the guest.
     pub(super) fn open(&mut self, node: u64) -> Result<Arc<OwnedFd>, Errno> {
         let (mut closed, mut at) = (Vec::new(), node);
         let mut path = loop {
@@ -138,6 +159,9 @@ impl Inodes {
                 break Arc::clone(&self.root);
             }
             let inode = self.inodes.get(&at).ok_or(Errno::STALE)?;
+            if inode.closed {
+                return Err(Errno::ACCESS);
+            }
             if let Some(path) = &inode.path {
                 break Arc::clone(path);
             }

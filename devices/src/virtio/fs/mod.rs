@@ -16,6 +16,9 @@
 //! reached in the same way, by `openat2` without symbolic links. Links are resolved by the guest in
 //! its own tree.
 //!
+//! File systems of the kernel, and directories that the configuration names, are closed: the guest sees an empty directory, which
+//! it can mount on and not enter.
+//!
 //! Not supported: DAX, several request queues, write-back caching, locks across machines,
 //! notifications from the host (caches are valid for a second), `O_TMPFILE`, extended attributes
 //! outside `user.`, device nodes.

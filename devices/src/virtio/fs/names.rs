@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Operations on names in a directory: LOOKUP, the makers of files, UNLINK, RENAME, LINK.
 
-use super::attributes::VALID_SECONDS;
+use super::attributes::{VALID_SECONDS, closed_attributes};
 use super::host_file::{self, Key, Owners, open_at, own_path};
 use super::request::Body;
 use super::server::{Answer, Server};
@@ -30,11 +30,16 @@ impl Server {
         let path = open_at(directory, name, OFlags::PATH, Mode::empty())?;
         let status = host_file::status(&path)?;
         let key = Key::of(&status);
-        if key.device != self.export.key.device && host_file::is_kernel_file_system(&path)? {
-            return Err(Errno::ACCESS);
-        }
-        let nodeid = self.inodes.enter(key, parent, name, path)?;
-        let (attr, valid) = (self.attributes(&status), VALID_SECONDS);
+        let is_closed = key != self.export.key
+            && (self.export.closed.contains(&key)
+                || key.device != self.export.key.device && host_file::is_kernel_file_system(&path)?);
+        let (nodeid, attr) = match is_closed {
+            false => (self.inodes.enter(key, parent, name, path)?, self.attributes(&status)),
+            // The guest mounts its own file systems on it.
+            true if key.is(libc::S_IFDIR) => (self.inodes.enter_closed(key, parent, name)?, closed_attributes()),
+            true => return Err(Errno::ACCESS),
+        };
+        let valid = VALID_SECONDS;
         Ok(EntryOut { nodeid, entry_valid: valid, attr_valid: valid, attr, ..EntryOut::default() })
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Export {
     pub(super) read_only: bool,
     pub(super) owners: Owners,
     pub(super) max_descriptors: usize,
+    /// Directories that the guest cannot enter.
+    pub(super) closed: Vec<Key>,
     pub(super) counters: Arc<FsCounters>,
 }
 

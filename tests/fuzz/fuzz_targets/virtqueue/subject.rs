@@ -114,7 +114,8 @@ fn net(variant: u8, host: &mut Host) -> Net {
     host.output = network.try_clone().ok();
     host.input = Some(network);
     let mtu = (variant & 2 != 0).then_some(1500);
-    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu, limits: RateLimits::default() }).expect("descriptors")
+    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu, limits: RateLimits::default() })
+        .expect("descriptors")
 }
 
 /// With a program of the host that writes what the fuzzer sends.
@@ -145,15 +146,23 @@ fn share(variant: u8) -> Fs {
     std::fs::remove_dir(&path).expect("it is empty");
     let only = (variant & 2 != 0).then(|| c"a".to_owned());
     let read_only = variant & 1 != 0;
-    Fs::open(FsConfig { tag: "share0".to_owned(), directory, only, read_only, max_descriptors: 16 }).expect("a directory")
+    Fs::open(FsConfig { tag: "share0".to_owned(), directory, only, read_only, max_descriptors: 16, closed: Vec::new() })
+        .expect("a directory")
 }
 
 fn disk(variant: u8) -> Block {
     let file = File::from(memfd_create("disk", MemfdFlags::CLOEXEC).expect("memory for a disk"));
     file.set_len(DISK_SIZE).expect("memory for a disk");
     let (read_only, scratch) = (variant & 1 != 0, variant & 2 != 0);
-    Block::open(BlockConfig { file, path: "fuzz".into(), read_only, scratch, serial: "fuzz".to_owned(), limits: RateLimits::default() })
-        .expect("a new file of whole sectors is a disk")
+    Block::open(BlockConfig {
+        file,
+        path: "fuzz".into(),
+        read_only,
+        scratch,
+        serial: "fuzz".to_owned(),
+        limits: RateLimits::default(),
+    })
+    .expect("a new file of whole sectors is a disk")
 }
 
 struct NoLog;

@@ -69,6 +69,7 @@ fn spec(guest: &Guest) -> RunSpec {
         hostname: "guest".into(),
         root: Root {
             disk_serial: "root".into(),
+            share: None,
             file_systems: vec!["erofs".into()],
             upper: Upper::Tmpfs,
             read_only: false,
