@@ -67,12 +67,13 @@ check: cargo ## format, lints, layers, sizes, licences, unit tests
 	cargo xtask check
 
 # As root there may be no cargo: then what was built is installed.
-install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, lib/coracle, man pages, completions
+install: $(if $(shell command -v cargo),build) ## to PREFIX (/usr/local): bin/coracle, bin/coracle-oci, lib/coracle, man pages, completions
 	@$(MAKE) install-files
 
 # What was built before.
 install-files:
 	install -D -m 755 $(release)/coracle $(DESTDIR)$(PREFIX)/bin/coracle
+	ln -sf coracle $(DESTDIR)$(PREFIX)/bin/coracle-oci
 	install -D -m 644 $(release)/vmlinux $(DESTDIR)$(PREFIX)/lib/coracle/vmlinux
 	install -D -m 755 $(release)/coracle-init $(DESTDIR)$(PREFIX)/lib/coracle/coracle-init
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1

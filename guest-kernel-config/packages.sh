@@ -29,9 +29,11 @@ for purpose in "$@"; do
         run) names="e2fsprogs passt nftables" ;;
         # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from.
         tests) names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl" ;;
+        # What tests/end_to_end/engines.rs runs; without them its tests are skipped.
+        engines) names="podman conmon runc" ;;
         # The package of `make deb`, and its check.
         deb) names="dpkg lintian" ;;
-        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, deb" >&2; exit 2 ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, engines, deb" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done

@@ -11,6 +11,7 @@ mod disks;
 mod docker_defaults;
 mod driver;
 mod ends;
+mod engines;
 mod exec;
 mod faults;
 mod foreign_kernels;
@@ -144,6 +145,7 @@ fn all() -> Vec<Case> {
         image_crashes::cases(),
         inherited_sockets::cases(),
         ends::cases(),
+        engines::cases(),
         exec::cases(),
         attach::cases(),
         health::cases(),

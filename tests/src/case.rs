@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One test: its name, its level, what it needs, and its body.
 
-use crate::artifacts::foreign_kernels;
-use crate::host::{Host, Kvm, are_installed};
+use crate::artifacts::{coracle, foreign_kernels};
+use crate::host::{Host, Kvm, are_installed, is_static};
 use libtest_mimic::{Completion, Trial};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub enum Need {
     Dpkg,
     /// nft, for `--network bridge`.
     Nftables,
+    /// Debian's podman, conmon and runc, and a coracle that runs in any root.
+    Podman,
 }
 
 pub struct Case {
@@ -77,6 +79,14 @@ impl Case {
         }
         if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");
+        }
+        if self.needs.contains(&Need::Podman) {
+            if !are_installed(&["podman", "conmon", "runc"]) {
+                return Some("needs podman, conmon and runc (guest-kernel-config/packages.sh engines)");
+            }
+            if !is_static(coracle()) {
+                return Some("needs a static binary, as `make build` makes it");
+            }
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
+use std::io::Read as _;
 use std::path::Path;
 
 /// The kind of `/dev/kvm`.
@@ -39,6 +40,14 @@ impl Host {
 pub(crate) fn are_installed(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     programs.iter().all(|program| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+/// Whether the ELF file `program` names no interpreter.
+pub(crate) fn is_static(program: &Path) -> bool {
+    const INTERPRETER: &[u8] = b"/ld-linux-x86-64.so.2";
+    let mut head = [0; 4096];
+    let read = fs::File::open(program).and_then(|mut file| file.read(&mut head));
+    read.is_ok() && !head.windows(INTERPRETER.len()).any(|window| window == INTERPRETER)
 }
 
 impl fmt::Display for Host {

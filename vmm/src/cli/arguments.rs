@@ -13,6 +13,7 @@ use super::load::LoadArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
 use super::network::NetworkArguments;
+use super::oci::{MonitorArguments, OciArguments};
 use super::pause::{PauseArguments, ResumeArguments};
 use super::port::PortArguments;
 use super::ps::PsArguments;
@@ -88,8 +89,11 @@ pub(super) enum Verb {
     Update(UpdateArguments),
     Rm(RmArguments),
     Completion(CompletionArguments),
+    Oci(OciArguments),
     #[command(hide = true)]
     Man(ManArguments),
+    #[command(hide = true)]
+    OciMonitor(MonitorArguments),
 }
 
 /// Run an image with the streams, signals and exit status of its workload

@@ -19,6 +19,7 @@ mod logs;
 mod machines;
 mod man;
 mod network;
+mod oci;
 mod pause;
 mod port;
 mod prune;
@@ -46,9 +47,10 @@ use crate::state::stages::Stages;
 use arguments::{Arguments, Verb};
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 /// Executes the command line `words`, whose first word is the program's name, and returns the exit status. `stages` started with
 /// the process. A panic is one line, too.
@@ -63,6 +65,10 @@ pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
 }
 
 fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
+    let mut words = words.peekable();
+    if words.peek().is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(oci::PROGRAM))) {
+        return oci::oci_words(words.skip(1).collect());
+    }
     let verb = match Arguments::try_parse_from(words) {
         Ok(Arguments { verb }) => verb,
         Err(error) => return help_or_usage_error(&error),
@@ -99,6 +105,8 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
+        Verb::Oci(arguments) => oci::oci(arguments),
+        Verb::OciMonitor(arguments) => oci::monitor(&arguments, stages),
     }
 }
 

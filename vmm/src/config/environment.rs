@@ -40,6 +40,13 @@ pub(crate) struct EnvVar {
     value: Option<String>,
 }
 
+impl EnvVar {
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl FromStr for EnvVar {
     type Err = EnvVarError;
 

@@ -2,7 +2,7 @@
 //! What was taken off an adopted interface, in memory and in a file. Restoring goes on at an error: the interface may be gone, or
 //! another process may have configured it.
 
-use super::state_directory::{STATE_DIRECTORY, create_state_directory, network_namespace};
+use super::state_directory::{create_state_directory, network_namespace, state_directory};
 use crate::host::atomic_write::atomic_write;
 use crate::host::netlink::{Address, Link, Netlink, Route};
 use serde::{Deserialize, Serialize};
@@ -75,14 +75,14 @@ pub(super) struct StateFile {
 
 impl StateFile {
     pub(super) fn of(index: u32) -> Self {
-        let path = Path::new(STATE_DIRECTORY).join(format!("{}{index}.json", prefix()));
+        let path = state_directory().join(format!("{}{index}.json", prefix()));
         Self { path, index }
     }
 
     pub(super) fn all() -> Vec<Self> {
         let prefix = prefix();
         let index_of = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".json")?.parse().ok();
-        let entries = fs::read_dir(STATE_DIRECTORY).into_iter().flatten().flatten();
+        let entries = fs::read_dir(state_directory()).into_iter().flatten().flatten();
         entries.filter_map(|entry| index_of(entry.file_name().to_str()?)).map(Self::of).collect()
     }
 

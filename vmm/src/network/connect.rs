@@ -10,7 +10,7 @@ use super::metadata::{self, MetadataError};
 use super::names::{self, NoHostError};
 use super::publish::{self, PublishError};
 use super::resolve::ResolvedInterface;
-use super::state_directory::STATE_DIRECTORY;
+use super::state_directory::state_directory;
 use super::user::{self, UserError};
 use crate::config::mac_address::MacAddress;
 use crate::config::name::MachineName;
@@ -83,10 +83,10 @@ impl Attachment {
     }
 
     /// If the interface's configuration is changed when this is dropped: the directories of its state and of its settings.
-    pub(crate) fn restores(&self) -> Option<[&'static str; 2]> {
+    pub(crate) fn restores(&self) -> Option<[PathBuf; 2]> {
         match self {
             Self::Process(_) | Self::Bridged(_) => None,
-            Self::Adopted(_) => Some([STATE_DIRECTORY, INTERFACE_SETTINGS]),
+            Self::Adopted(_) => Some([state_directory(), INTERFACE_SETTINGS.into()]),
         }
     }
 }

@@ -1,23 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The directory of what machines change in network namespaces, so that the next start can undo what a killed process left.
 
+use crate::host::directories::IN_CONTAINER;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::Result;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 /// Independent of the user's environment, because a namespace is.
-pub(super) const STATE_DIRECTORY: &str = "/run/coracle/networks";
+const STATE_DIRECTORY: &str = "/run/coracle/networks";
+
+/// In a container of an engine the files of the root are the container's.
+pub(super) fn state_directory() -> PathBuf {
+    let own = Path::new(IN_CONTAINER);
+    if own.is_dir() { own.join("networks") } else { STATE_DIRECTORY.into() }
+}
 
 /// Excludes other starts until the file is dropped. Returns `None` if no process has left anything here.
 pub(super) fn lock_directory() -> Option<File> {
-    let directory = File::open(STATE_DIRECTORY).ok()?;
+    let directory = File::open(state_directory()).ok()?;
     flock(&directory, FlockOperation::LockExclusive).ok()?;
     Some(directory)
 }
 
 pub(super) fn create_state_directory() -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(STATE_DIRECTORY)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_directory())
 }
 
 /// The number by which the kernel identifies the network namespace of this thread.

@@ -38,8 +38,8 @@ pub(super) fn needs(
         add(directory_of(&vsock.path), Right::RemoveFiles);
     }
     for [state, settings] in attachments.iter().filter_map(Attachment::restores) {
-        add(Path::new(state), Right::Change);
-        add(Path::new(settings), Right::ReadAndWrite);
+        add(&state, Right::Change);
+        add(&settings, Right::ReadAndWrite);
     }
     needs.helpers = attachments.iter().filter_map(Attachment::helper).collect();
     needs.restores_network = attachments.iter().any(|attachment| attachment.restores().is_some());

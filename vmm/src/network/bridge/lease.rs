@@ -7,7 +7,7 @@
 
 use super::subnet::Subnet;
 use crate::host::random::random_id;
-use crate::network::state_directory::{STATE_DIRECTORY, create_state_directory, lock_directory, network_namespace};
+use crate::network::state_directory::{create_state_directory, lock_directory, network_namespace, state_directory};
 use crate::state::published_port::PublishedPort;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -161,11 +161,11 @@ impl LeaseDirectory {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        Path::new(STATE_DIRECTORY).join(format!("{}{name}", self.prefix))
+        state_directory().join(format!("{}{name}", self.prefix))
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(STATE_DIRECTORY).into_iter().flatten().flatten();
+        let entries = fs::read_dir(state_directory()).into_iter().flatten().flatten();
         let is_ours = |path: &PathBuf| {
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.prefix))
         };
