@@ -173,7 +173,8 @@ fn malformed_bundles_are_one_line_and_status_1() {
     fs::create_dir(&bundle).expect("the test's directory is writable");
     let log = dir.file("log.json");
     // A delegate that must not be reached.
-    dir.write("crun", "#!/bin/sh\necho reached\n");
+    let delegate = dir.write("crun", "#!/bin/sh\necho reached\n");
+    make_executable(&delegate);
     for (text, object) in
         [(None, "No such file"), (Some("{"), "EOF"), (Some(&*deep), "recursion limit"), (Some("{}"), "process")]
     {
@@ -187,8 +188,7 @@ fn malformed_bundles_are_one_line_and_status_1() {
             .args(["create", "--bundle"])
             .arg(&bundle)
             .arg("id");
-        make_executable(&dir.file("crun"));
-        let output = command.env("PATH", dir.path()).output().expect("it starts");
+        let output = command.env("PATH", delegate.parent().expect("it is in a directory")).output().expect("it starts");
         let line = self::text(&output.stderr);
         assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{output:?}");
         assert!(line.contains("config.json") && line.contains(object) && output.stdout.is_empty(), "{output:?}");

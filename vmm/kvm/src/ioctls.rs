@@ -2,7 +2,8 @@
 //! The ioctls of a vCPU thread once the machine runs, by their numbers, for a filter of system calls. Pure.
 
 use kvm_bindings::{
-    KVMIO, kvm_cpuid2, kvm_debugregs, kvm_msrs, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVMIO, kvm_cpuid2, kvm_debugregs, kvm_msrs, kvm_regs, kvm_sregs, kvm_translation, kvm_vcpu_events, kvm_xcrs,
+    kvm_xsave,
 };
 use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr};
 
@@ -10,12 +11,13 @@ use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr};
 pub type VcpuIoctl = u64;
 
 /// The most frequent one first.
-pub const VCPU_IOCTLS: [VcpuIoctl; 17] = [
+pub const VCPU_IOCTLS: [VcpuIoctl; 18] = [
     none(0x80),                     // KVM_RUN
     read::<kvm_regs>(0x81),         // KVM_GET_REGS
     write::<kvm_regs>(0x82),        // KVM_SET_REGS
     read::<kvm_sregs>(0x83),        // KVM_GET_SREGS
     write::<kvm_sregs>(0x84),       // KVM_SET_SREGS
+    both::<kvm_translation>(0x85),  // KVM_TRANSLATE: --profile
     both::<kvm_msrs>(0x88),         // KVM_GET_MSRS
     write::<kvm_msrs>(0x89),        // KVM_SET_MSRS
     both::<kvm_cpuid2>(0x91),       // KVM_GET_CPUID2
