@@ -29,7 +29,7 @@ impl Podman {
         let [root, run] = ["root", "run"].map(|name| dir.file(&format!("podman-{name}")));
         write(
             "containers.conf",
-            "[containers]\ndefault_ulimits = [\"nofile=1024:4096\"]\n[engine]\nevents_logger = \"file\"\n".into(),
+            "[containers]\ndefault_ulimits = [\"nofile=1024:4096\"]\n[engine]\nevents_logger = \"file\"\nlock_type = \"file\"\n".into(),
         );
         let storage = format!(
             "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
