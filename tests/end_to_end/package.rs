@@ -35,7 +35,8 @@ fn package_is_installed_used_and_removed() {
     let made = done(
         Command::new(workspace().join("vmm/package/deb.sh"))
             .arg(&tree)
-            .arg(dir.file("tree").parent().expect("it is in a directory")),
+            .arg(tree.parent().expect("it is in a directory"))
+            .arg("none"),
     );
     let package = made.trim();
     assert!(package.ends_with("_amd64.deb"), "{package}");
@@ -55,6 +56,9 @@ fn package_is_installed_used_and_removed() {
     for line in ["ok    kvm ", "ok    kernel         /usr/lib/coracle/vmlinux, ", "ok    PID 1 "] {
         assert!(shown.contains(line), "`{line}` is missing\n{shown}{}", String::from_utf8_lossy(&check.stderr));
     }
+    let runtime = root.join("usr/bin/coracle-oci").canonicalize().expect("the package has the runtime of engines");
+    assert_eq!(runtime, root.join("usr/bin/coracle").canonicalize().expect("it has the binary"));
+    assert!(root.join("etc/containers/containers.conf.d/coracle.conf").is_file());
     let unit = fs::read_to_string(root.join("lib/systemd/system/coracle@.service")).expect("it has a unit");
     assert!(unit.contains("Type=notify") && unit.contains("/usr/bin/coracle run"), "{unit}");
 

@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR MIT
-# Usage: deb.sh TREE OUTPUT
+# Usage: deb.sh TREE OUTPUT [COMPRESSION]
 # Makes a Debian package in the directory OUTPUT of what `make install DESTDIR=TREE PREFIX=/usr` has installed, and prints the
-# package's path. The same input gives the same bytes.
+# package's path. The same input gives the same bytes. COMPRESSION is dpkg-deb's (xz).
 set -eu
 tree=$(realpath "$1")
 output=$(realpath "$2")
+compression=${3:-xz}
 cd "$(dirname "$0")"
 repository=$(realpath ../..)
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
@@ -19,7 +20,12 @@ doc=$tree/usr/share/doc/coracle
 install -D -m 644 coracle@.service "$tree/lib/systemd/system/coracle@.service"
 install -d "$doc" "$tree/etc/coracle" "$tree/usr/share/lintian/overrides" "$tree/DEBIAN"
 cp "$repository"/vmm/docs/*.md "$repository/vmm/openapi.json" "$doc/"
-chmod 644 "$doc"/*
+install -D -m 644 -t "$doc/examples" examples/*
+chmod 644 "$doc"/*.*
+# podman knows the runtime by its name.
+conf=etc/containers/containers.conf.d/coracle.conf
+install -D -m 644 coracle.conf "$tree/$conf"
+echo "/$conf" > "$tree/DEBIAN/conffiles"
 find "$tree/usr/share/man" -name '*.1' -exec gzip -9n {} +
 
 {
@@ -81,5 +87,5 @@ END
 (cd "$tree" && find usr lib -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) > "$tree/DEBIAN/md5sums"
 find "$tree" -type d -exec chmod 755 {} +
 package=$output/coracle_${version}_$architecture.deb
-dpkg-deb --root-owner-group -Zxz --build "$tree" "$package" > /dev/null
+dpkg-deb --root-owner-group -Z"$compression" --build "$tree" "$package" > /dev/null
 echo "$package"

@@ -6,8 +6,8 @@
 //! |---|---|
 //! | `request.json` | the request of the machine, the workload's environment included; readable by root only |
 //! | `original.json` | the engine's `config.json`, while the delegate reads the changed one |
-//! | `run/` | the run directory, with the control socket |
-//! | `bin/` | mount points of the binary, the guest's kernel and PID 1 |
+//! | `run` | the run directory, with the control socket |
+//! | `bin` | mount points of the binary, the guest's kernel and PID 1 |
 
 use super::error::{DocumentError, OciError};
 use super::process::Process;
