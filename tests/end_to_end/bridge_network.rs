@@ -59,6 +59,8 @@ fn take_all_addresses(network: &NetworkNamespace) -> Vec<File> {
 fn unusable_bridges_are_named_before_the_boot() {
     let dir = TestDir::new();
     let network = NetworkNamespace::new(&dir, RESOLV_CONF);
+    // The kernel may have given a namespace before this one the same number, and a killed test may have left a lease there.
+    network_verb(&dir, &["prune", "--force"]).in_network(&network).finish().assert_status(0);
     let before = configuration(&network);
     let busybox = image("busybox");
     let refuse = |options: &[&str], objects: &[&str]| {
