@@ -130,7 +130,7 @@ fn machine_is_listed_paused_resumed_and_stopped() {
     assert_eq!(status(&dir, "seen")["state"], "running");
 
     let waited = dir.verb("wait", &["seen"]).start();
-    verb(&dir, "stop", &["seen"]).assert_status(0).assert_stdout("seen\n");
+    verb(&dir, "stop", &["--timeout", "120", "seen"]).assert_status(0).assert_stdout("seen\n");
     run.finish().assert_status(5).assert_reason("stopped");
     waited.finish().assert_status(0).assert_stdout("5\n");
     let ended = status(&dir, "seen");

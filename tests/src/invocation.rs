@@ -19,9 +19,8 @@ pub enum Stdin {
     File(File),
 }
 
-/// Without [`Invocation::limit`]. A start alone takes up to 30 s on a slow host that emulates guest kernel mode, and two tests run at a
-/// time.
-const LIMIT: Duration = Duration::from_secs(240);
+/// Without [`Invocation::limit`]. A start alone takes up to 100 s on a slow and busy host that emulates guest kernel mode.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A call of `coracle run`. It has the options that the harness needs: run directory, result, kernel console.
 pub struct Invocation {
