@@ -47,7 +47,7 @@ impl ServiceManager {
     }
 
     fn receive(&mut self, wanted: &str, is_it: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(100);
+        let deadline = Instant::now() + Duration::from_secs(600);
         while !self.received.iter().any(|received| is_it(received)) {
             let left = deadline.saturating_duration_since(Instant::now());
             self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a time that is not zero");

@@ -56,7 +56,7 @@ impl Pty {
 
     /// Waits until `text` is on the screen; fails the test if it does not come.
     pub fn wait_for(&self, text: &str) {
-        let seen = self.screen.wait_for(text.as_bytes(), Duration::from_secs(120));
+        let seen = self.screen.wait_for(text.as_bytes(), Duration::from_secs(600));
         assert!(seen, "`{text}` did not come. The screen:\n{}", self.screen());
     }
 
