@@ -3,10 +3,9 @@
 //! rejected.
 
 use super::request::Request;
+use crate::host::bounded_read;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The only version that is read and written.
@@ -47,19 +46,15 @@ impl Request {
     /// Reads the document at `path`; `-` is standard input.
     pub(crate) fn read(path: &Path) -> Result<Self, DocumentError> {
         let read = |source| DocumentError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        let input: Box<dyn Read> = match path.as_os_str() == "-" {
-            true => Box::new(std::io::stdin()),
-            false => Box::new(File::open(path).map_err(read)?),
+        let bytes = match path.as_os_str() == "-" {
+            true => bounded_read::read(std::io::stdin(), MAX_DOCUMENT_BYTES),
+            false => bounded_read::read_file(path, MAX_DOCUMENT_BYTES),
         };
-        input.take(MAX_DOCUMENT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-        Self::parse(&bytes, path)
+        let too_large = || DocumentError::TooLarge { path: path.to_owned() };
+        Self::parse(&bytes.map_err(read)?.ok_or_else(too_large)?, path)
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self, DocumentError> {
-        if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-            return Err(DocumentError::TooLarge { path: path.to_owned() });
-        }
         // serde would accept a list with the right values in the right order.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(DocumentError::NotAnObject(path.to_owned()));

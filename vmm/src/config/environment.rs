@@ -2,10 +2,9 @@
 //! The workload's environment: `-e`, `--env-file`, the image's variables, and their order, by docker's rules.
 
 use super::text_form::text_form;
+use crate::host::bounded_read;
 use std::env::VarError;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -84,11 +83,8 @@ pub(crate) fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvVar>, FileError> {
 
 fn read_file(path: &Path) -> Result<Vec<EnvVar>, FileError> {
     let read = |source| FileError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned() });
-    }
+    let too_large = || FileError::TooLarge { path: path.to_owned() };
+    let bytes = bounded_read::read_file(path, MAX_FILE_BYTES).map_err(read)?.ok_or_else(too_large)?;
     let text = String::from_utf8(bytes).map_err(|_| FileError::NotText(path.to_owned()))?;
     parse_lines(&text).map_err(|(line, source)| FileError::Line { path: path.to_owned(), line, source })
 }

@@ -17,6 +17,7 @@ use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::{LogSize, MemorySize, Scratch};
 use crate::config::text_form::Given;
+use crate::host::bounded_read;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, check_listen_at, listen_at};
@@ -40,7 +41,7 @@ use kvm::{KvmHost, Profile};
 use oci_image::{ImageConfig, Prepare, RootFormat};
 use registry::InUse;
 use std::fs::File;
-use std::io::{Error, PipeWriter, Read as _};
+use std::io::{Error, PipeWriter};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -302,9 +303,8 @@ pub(crate) fn read_init(request: &Request, directories: &Directories) -> Result<
 
 fn read_program(path: &Path) -> Result<Vec<u8>, InitError> {
     let read = |source| InitError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_INIT_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_INIT_BYTES { Err(InitError::TooLarge { path: path.to_owned() }) } else { Ok(bytes) }
+    let too_large = || InitError::TooLarge { path: path.to_owned() };
+    bounded_read::read_file(path, MAX_INIT_BYTES).map_err(read)?.ok_or_else(too_large)
 }
 
 /// The host's end of `--vsock`.

@@ -2,21 +2,16 @@
 //! Documents of engines: bounded in size, and in depth by the parser (128).
 
 use super::error::{DocumentError, OciError};
+use crate::host::bounded_read;
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 pub(super) const MAX_BYTES: u64 = 16 << 20;
 
 pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, OciError> {
     let read = |source| OciError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    match bytes.len() as u64 > MAX_BYTES {
-        true => Err(OciError::TooLarge { path: path.to_owned() }),
-        false => Ok(bytes),
-    }
+    let too_large = || OciError::TooLarge { path: path.to_owned() };
+    bounded_read::read_file(path, MAX_BYTES).map_err(read)?.ok_or_else(too_large)
 }
 
 pub(super) fn read(path: &Path) -> Result<Value, OciError> {

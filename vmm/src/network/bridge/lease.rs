@@ -6,6 +6,7 @@
 //! machine lives, and that one is shared, so that they do not disturb one another.
 
 use super::subnet::Subnet;
+use crate::host::bounded_read;
 use crate::host::random::random_id;
 use crate::network::state_directory::{create_state_directory, lock_directory, network_namespace, state_directory};
 use crate::state::published_port::PublishedPort;
@@ -13,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
+use std::io::{Error, ErrorKind, Result, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -180,8 +181,7 @@ fn is_live(path: &Path) -> bool {
 }
 
 fn read(path: &Path) -> Option<Lease> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_LEASE_BYTES as u64).read_to_end(&mut bytes).ok()?;
+    let bytes = bounded_read::read_file(path, MAX_LEASE_BYTES as u64).ok()??;
     serde_json::from_slice(&bytes).ok()
 }
 

@@ -19,10 +19,9 @@ use document::{Document, DocumentError};
 use host::{ADDRESS, MetadataHost};
 use service::Service;
 
+use crate::host::bounded_read;
 use devices::virtio::net::InternalHost;
 use guest_protocol::run_spec::{Address, Interface, Route};
-use std::fs::File;
-use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -43,11 +42,8 @@ pub(crate) enum MetadataError {
 /// The service for the document at `path`.
 pub(super) fn open(path: &Path) -> Result<Box<dyn InternalHost>, MetadataError> {
     let read = |error| MetadataError::Read(path.to_owned(), error);
-    let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(MetadataError::Size(path.to_owned()));
-    }
+    let too_large = || MetadataError::Size(path.to_owned());
+    let bytes = bounded_read::read_file(path, MAX_FILE_BYTES).map_err(read)?.ok_or_else(too_large)?;
     let document = Document::parse(&bytes).map_err(|error| MetadataError::Document(path.to_owned(), error))?;
     Ok(Box::new(MetadataHost::new(Service::new(document))))
 }
