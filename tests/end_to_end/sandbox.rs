@@ -108,7 +108,6 @@ fn forbidden_call_of_any_thread_ends_with_sandbox_error() {
         let made = made.expect("the program can be executed");
         assert!(made.status.success(), "{thread}: {}", String::from_utf8_lossy(&made.stderr));
         if thread == "main" || thread == "io" || thread == "disk-0" {
-            // Whatever wakes it.
             run.signal(Signal::TERM);
         }
         let run = run.finish();

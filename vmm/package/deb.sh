@@ -31,7 +31,7 @@ find "$tree/usr/share/man" -name '*.1' -exec gzip -9n {} +
 {
     echo 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/'
     echo 'Upstream-Name: coracle'
-    echo 'Comment: vmlinux is built from the unmodified source of the Debian package linux-source, and links to it alone.'
+    echo 'Comment: vmlinux is built from the source in the Debian package linux-source.'
     echo
     echo 'Files: *'
     echo 'Copyright: 2026 the authors of coracle'

@@ -112,10 +112,9 @@ fn describe(network: &BridgeNetwork) -> Value {
     let pools: Vec<_> = pools.map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway })).collect();
     let machines = network.machines.iter().map(|machine| {
         let [ipv4, ipv6] = machine.addresses;
-        let mac = machine.mac.map(|octet| format!("{octet:02x}")).join(":");
         let described = json!({
             "Name": machine.machine,
-            "MacAddress": mac,
+            "MacAddress": machine.mac,
             "IPv4Address": ipv4,
             "IPv6Address": ipv6,
         });

@@ -13,6 +13,11 @@ pub(crate) struct MacError(String);
 pub(crate) struct MacAddress([u8; 6]);
 
 impl MacAddress {
+    #[must_use]
+    pub(crate) const fn new(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+
     /// In the order of the wire.
     #[must_use]
     pub(crate) fn octets(self) -> [u8; 6] {

@@ -17,6 +17,7 @@ use crate::config::name::MachineName;
 use crate::config::network::NetworkKind;
 use crate::config::request::Request;
 use crate::host::helper_process::HelperProcess;
+use crate::host::system_error::chain;
 use crate::state::published_port::PublishedPort;
 use devices::rate_limit::RateLimits;
 use devices::virtio::net::{Backend, NetConfig, StreamSocket, Tap, TapError};
@@ -276,12 +277,4 @@ fn connect_stream(path: &Path) -> std::io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect_socket(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket)
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
-    }
 }

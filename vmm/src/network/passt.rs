@@ -5,6 +5,7 @@
 //! It runs in a process group of its own, because a Ctrl-C in the user's terminal is not for it. As root it changes to the
 //! user nobody by itself.
 
+use crate::config::mac_address::MacAddress;
 use crate::host::helper_process::{HelperProcess, helper};
 use crate::host::message_file::MessageFile;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// From the start until it answers. It takes some 20 ms on an idle machine.
 const MAX_START_TIME: Duration = Duration::from_secs(20);
 /// Of its side of the link.
-const MAC: [u8; 6] = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
+const MAC: MacAddress = MacAddress::new([0x52, 0x55, 0x0a, 0x00, 0x02, 0x02]);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasstError {
@@ -54,7 +55,7 @@ pub(super) fn start(guest: &Guest, options: &[String]) -> Result<Passt, PasstErr
     let stderr = messages.writer().map_err(PasstError::Start)?;
     let mut command = helper("passt");
     command.args(["--foreground", "--quiet", "--one-off", "--fd", "0", "--no-map-gw"]);
-    command.args(["--no-dhcp", "--no-dhcpv6", "--no-ra", "--mac-addr", &text(MAC)]).args(options);
+    command.args(["--no-dhcp", "--no-dhcpv6", "--no-ra", "--mac-addr", &MAC.to_string()]).args(options);
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(stderr).process_group(0);
     let child = command.spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => PasstError::NotInstalled,
@@ -74,10 +75,6 @@ pub(super) fn start(guest: &Guest, options: &[String]) -> Result<Passt, PasstErr
             }
         }
     }
-}
-
-fn text(mac: [u8; 6]) -> String {
-    mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
 /// Asks for the gateway's hardware address, in the guest's name, and takes the answer. passt learns the guest's address by it.

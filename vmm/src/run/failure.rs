@@ -3,6 +3,7 @@
 
 use super::progress;
 use crate::host::panics;
+use crate::host::system_error::chain;
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use std::error::Error;
 use std::io::Write as _;
@@ -30,14 +31,7 @@ impl Failure {
 
     /// The error and its causes, in one line.
     pub(crate) fn message(&self) -> String {
-        let mut message = self.error.to_string();
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        message
+        chain(self.error.as_ref())
     }
 }
 

@@ -5,13 +5,10 @@
 use super::backend::Backend;
 use super::packet::HEADER_SIZE;
 use crate::event_loop::Source;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 use std::fmt::Debug;
 use std::io::Result;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
+use vmm_sys_util::timerfd::TimerFd;
 
 /// A host that is a part of this process. Frames are Ethernet frames without a checksum at their
 /// end.
@@ -39,7 +36,7 @@ struct Internal {
     host: Box<dyn InternalHost>,
     /// A frame to the guest behind virtio's header, or empty.
     packet: Vec<u8>,
-    timer: OwnedFd,
+    timer: TimerFd,
 }
 
 impl Internal {
@@ -53,22 +50,18 @@ impl Internal {
             }
         }
         let delay = if self.packet.is_empty() { self.host.next_timeout() } else { None };
-        // Zero disarms the timer.
-        let delay = delay.map_or(Duration::ZERO, |delay| delay.max(Duration::from_millis(1)));
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let it_value = Timespec { tv_sec: delay.as_secs() as i64, tv_nsec: i64::from(delay.subsec_nanos()) };
         // It fails for invalid times only.
-        let times = Itimerspec { it_interval: zero, it_value };
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times);
+        let _ = match delay {
+            // Zero would disarm it.
+            Some(delay) => self.timer.reset(delay.max(Duration::from_millis(1)), None),
+            None => self.timer.clear(),
+        };
     }
 }
 
 impl HostEnd {
     pub(super) fn new(backend: Backend, host: Option<Box<dyn InternalHost>>) -> Result<Self> {
-        let internal = |host| {
-            let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-            Ok::<_, std::io::Error>(Internal { host, packet: Vec::new(), timer })
-        };
+        let internal = |host| Ok::<_, std::io::Error>(Internal { host, packet: Vec::new(), timer: TimerFd::new()? });
         Ok(Self { backend, internal: host.map(internal).transpose()? })
     }
 

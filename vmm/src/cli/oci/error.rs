@@ -4,9 +4,9 @@
 use super::call::Call;
 use crate::config::rfc3339;
 use crate::host::installed::NotInstalledError;
+use crate::host::system_error::chain;
 use crate::run::failure::print_error;
 use serde::Serialize;
-use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -90,18 +90,9 @@ struct LogLine<'a> {
 }
 
 impl OciError {
-    fn message(&self) -> String {
-        let (mut message, mut cause) = (self.to_string(), self.source());
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
-        }
-        message
-    }
-
     /// Prints the error, and adds it to the log of `call`, from which containerd takes it.
     pub(super) fn report(&self, call: &Call) {
-        let message = self.message();
+        let message = chain(self);
         print_error(&message);
         let Some(path) = call.global_value("--log") else { return };
         let is_json = call.global_value("--log-format").is_some_and(|format| format == "json");

@@ -6,9 +6,10 @@
 //!
 //! The thread `ports` accepts; each connection has two threads, for its two directions.
 
+use super::stoppable_thread::StoppableThread;
 use crate::config::publish::Protocol;
 use crate::state::published_port::PublishedPort;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Result};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -69,29 +70,10 @@ impl HostPorts {
     }
 }
 
-/// The thread that accepts, which ends with this value.
-#[derive(Debug)]
-pub(super) struct Relay {
-    thread: Option<JoinHandle<()>>,
-    stop: OwnedFd,
-}
-
-impl Relay {
-    /// Connects what reaches the sockets of `ports` with the machine at `guest`.
-    pub(super) fn start(ports: HostPorts, guest: IpAddr) -> Result<Self> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let stopped = stop.try_clone()?;
-        let thread = Builder::new().name("ports".to_owned()).spawn(move || accept(&ports, guest, &stopped))?;
-        Ok(Self { thread: Some(thread), stop })
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
-        // The connections end with the machine's own.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+/// Connects what reaches the sockets of `ports` with the machine at `guest`, on the thread that is returned. Connections that
+/// there are at its end go on until the machine's own ends.
+pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr) -> Result<StoppableThread> {
+    StoppableThread::start("ports", move |stop| accept(&ports, guest, stop))
 }
 
 fn accept(ports: &HostPorts, guest: IpAddr, stop: &OwnedFd) {
@@ -209,7 +191,7 @@ mod tests {
         let address = guest.local_addr().unwrap();
         let host_port = free_port();
         let held = HostPorts::hold(&[port(host_port, address.port(), Protocol::Tcp)]).unwrap();
-        let relay = Relay::start(held, address.ip()).unwrap();
+        let relay = relay_ports(held, address.ip()).unwrap();
         let served = std::thread::spawn(move || {
             let (mut stream, _) = guest.accept().unwrap();
             let mut text = String::new();

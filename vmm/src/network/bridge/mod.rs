@@ -12,11 +12,13 @@ mod name_server;
 mod networks;
 mod nft;
 mod rules;
+mod stoppable_thread;
 mod subnet;
 
 pub(super) use networks::reclaim;
 pub(crate) use networks::{BridgeNetwork, NetworkError, networks, prune_networks, remove_network};
 
+use super::adopted_state::INTERFACE_SETTINGS;
 use super::guest::{complete, configuration, default_route};
 use super::host_routes;
 use super::resolve::ResolvedInterface;
@@ -26,9 +28,9 @@ use crate::host::system_error::{Cannot as _, SystemError};
 use crate::state::published_port::PublishedPort;
 use devices::virtio::net::{Backend, Tap, TapError};
 use guest_protocol::run_spec::{Address, Interface, Resolver};
-use host_ports::{HostPorts, Relay};
+use host_ports::{HostPorts, relay_ports};
 use lease::{Lease, LeaseDirectory, Leases, OwnLease};
-use name_server::{NameServer, Names};
+use name_server::{Names, serve_names};
 use networks::Bridge;
 use nft::NftError;
 use rustix::process::geteuid;
@@ -36,6 +38,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
+use stoppable_thread::StoppableThread;
 use subnet::{PREFIX4, PREFIX6, Subnet};
 
 /// Of `--network bridge` without a name.
@@ -95,7 +98,7 @@ pub(crate) struct BridgeGuard {
     /// Until the threads have them.
     ports: HostPorts,
     servers: Vec<IpAddr>,
-    threads: Option<(NameServer, Relay)>,
+    threads: Option<[StoppableThread; 2]>,
 }
 
 /// Takes an address and a tap on the bridge `name`.
@@ -216,9 +219,9 @@ impl BridgeGuard {
         warn_of_firewall(&bridge);
         let (leases, servers) = (LeaseDirectory::of_this_namespace(), std::mem::take(&mut self.servers));
         let names = Names { leases, bridge, has_ipv6: has_ipv6(), servers, client };
-        let names = NameServer::start(socket, names).cannot("start the name server")?;
-        let relay = Relay::start(std::mem::take(&mut self.ports), client).cannot("serve the published ports")?;
-        self.threads = Some((names, relay));
+        let names = serve_names(socket, names).cannot("start the name server")?;
+        let relay = relay_ports(std::mem::take(&mut self.ports), client).cannot("serve the published ports")?;
+        self.threads = Some([names, relay]);
         Ok(())
     }
 }
@@ -237,12 +240,10 @@ fn join(lease: &Lease) -> Result<(), BridgeError> {
     let name = &lease.bridge;
     let is_missing = !Bridge::all(&mut netlink)?.iter().any(|bridge| bridge.link.name == *name);
     if is_missing {
-        netlink.create_bridge(name, lease.subnet.bridge_mac()).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => BridgeError::Foreign(name.clone()),
-            _ => BridgeError::System(
-                Err::<(), _>(error).cannot(format!("make the bridge {name}")).expect_err("an error"),
-            ),
-        })?;
+        match netlink.create_bridge(name, lease.subnet.bridge_mac()) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(BridgeError::Foreign(name.clone())),
+            made => made.cannot(format!("make the bridge {name}"))?,
+        }
     }
     let links = netlink.links().cannot("list interfaces")?;
     let index = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
@@ -251,7 +252,7 @@ fn join(lease: &Lease) -> Result<(), BridgeError> {
     };
     if is_missing {
         // Otherwise a machine could be the host's router.
-        let accept_ra = Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra");
+        let accept_ra = Path::new(INTERFACE_SETTINGS).join(name).join("accept_ra");
         if has_ipv6() {
             fs::write(accept_ra, "0").cannot("ignore routers on the bridge")?;
         }

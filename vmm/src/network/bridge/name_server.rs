@@ -7,11 +7,11 @@
 
 use super::dns::{Query, is_answer};
 use super::lease::LeaseDirectory;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use super::stoppable_thread::StoppableThread;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 53;
@@ -37,34 +37,16 @@ pub(super) struct Names {
     pub(super) client: IpAddr,
 }
 
-/// The thread, which ends with this value.
-#[derive(Debug)]
-pub(super) struct NameServer {
-    thread: Option<JoinHandle<()>>,
-    stop: OwnedFd,
-}
-
-impl NameServer {
-    pub(super) fn start(socket: UdpSocket, mut names: Names) -> Result<Self> {
-        names.servers.truncate(MAX_SERVERS);
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let stopped = stop.try_clone()?;
-        socket.set_nonblocking(true)?;
-        let mut server = Server { socket, names, forwarded: Vec::new() };
-        let thread = std::thread::Builder::new().name("names".to_owned()).spawn(move || {
-            if let Err(error) = server.serve(&stopped) {
-                log::warn!("the name server of the bridge ended: {error}");
-            }
-        })?;
-        Ok(Self { thread: Some(thread), stop })
-    }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+/// Serves the names at `socket`, on the thread that is returned.
+pub(super) fn serve_names(socket: UdpSocket, mut names: Names) -> Result<StoppableThread> {
+    names.servers.truncate(MAX_SERVERS);
+    socket.set_nonblocking(true)?;
+    let mut server = Server { socket, names, forwarded: Vec::new() };
+    StoppableThread::start("names", move |stop| {
+        if let Err(error) = server.serve(stop) {
+            log::warn!("the name server of the bridge ended: {error}");
+        }
+    })
 }
 
 struct Server {

@@ -6,6 +6,7 @@ use super::lease::{Lease, Leases};
 use super::nft::{self, NftError};
 use super::rules;
 use super::subnet::Subnet;
+use crate::config::mac_address::MacAddress;
 use crate::host::netlink::{Link, Netlink};
 use crate::host::system_error::{Cannot as _, SystemError};
 use rustix::process::geteuid;
@@ -40,7 +41,7 @@ pub(crate) struct BridgeNetwork {
 pub(crate) struct Member {
     pub(crate) machine: String,
     pub(crate) addresses: [IpAddr; 2],
-    pub(crate) mac: [u8; 6],
+    pub(crate) mac: MacAddress,
 }
 
 /// A bridge that coracle made.
@@ -94,7 +95,7 @@ pub(crate) fn networks() -> Result<Vec<BridgeNetwork>, NetworkError> {
 }
 
 fn member(lease: &Lease) -> Member {
-    Member { machine: lease.machine.clone(), addresses: lease.addresses(), mac: lease.mac }
+    Member { machine: lease.machine.clone(), addresses: lease.addresses(), mac: MacAddress::new(lease.mac) }
 }
 
 /// Removes the network `name`, which no machine may have.

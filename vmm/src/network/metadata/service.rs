@@ -10,9 +10,9 @@
 //! to fetch a URL gives nothing away. Each connection has one request.
 
 use super::document::Document;
+use crate::host::random::random_hex;
 use httparse::{EMPTY_HEADER, Header, Status};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 /// Of a request, which has no body.
@@ -20,6 +20,8 @@ pub(super) const MAX_HEAD_BYTES: usize = 4 << 10;
 const MAX_FIELDS: usize = 32;
 /// The oldest is forgotten for a new one.
 const MAX_TOKENS: usize = 256;
+/// 256 bits.
+const TOKEN_DIGITS: usize = 64;
 const MAX_TOKEN_SECONDS: u64 = 6 * 60 * 60;
 const TOKEN_PATH: &str = "/latest/api/token";
 const TOKEN_FIELD: &str = "X-aws-ec2-metadata-token";
@@ -100,7 +102,7 @@ impl Service {
         let Some(seconds) = seconds.filter(|seconds| (1..=MAX_TOKEN_SECONDS).contains(seconds)) else {
             return Answer::error(400, "Bad Request");
         };
-        let Ok(token) = random_token() else { return Answer::error(503, "Service Unavailable") };
+        let Ok(token) = random_hex(TOKEN_DIGITS) else { return Answer::error(503, "Service Unavailable") };
         self.tokens.retain(|(_, end)| *end > now);
         if self.tokens.len() >= MAX_TOKENS {
             self.tokens.pop_front();
@@ -126,16 +128,6 @@ impl Service {
 fn field<'a>(fields: &[Header<'a>], name: &str) -> Option<&'a str> {
     let found = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
     str::from_utf8(found.value).ok().map(str::trim)
-}
-
-fn random_token() -> rustix::io::Result<String> {
-    let mut bytes = [0_u8; 32];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let mut token = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(token, "{byte:02x}");
-    }
-    Ok(token)
 }
 
 #[cfg(test)]
