@@ -73,7 +73,7 @@ fn share() -> FsConfig {
         only: None,
         read_only: false,
         max_descriptors: 16,
-        closed: Vec::new(),
+        closed: [].into(),
     }
 }
 

@@ -172,8 +172,9 @@ impl Preparation {
                 shares.push(share);
             }
         }
-        for share in &mut shares {
-            share.closed = shares::own_directories(request, &self.directories);
+        if !shares.is_empty() {
+            let closed = shares::own_directories(request, &self.directories);
+            shares.iter_mut().for_each(|share| share.closed = Arc::clone(&closed));
         }
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         if let Scratch::Disk(size) = request.scratch() {

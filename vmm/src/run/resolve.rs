@@ -4,7 +4,7 @@
 //! still missing. Runs on the thread `prepare`, and for `coracle check` on `main`.
 
 use super::failure::Failure;
-use super::shares::{Share, ShareError, open_root, open_shares};
+use super::shares::{Share, ShareError, max_descriptors, open_root, open_shares};
 use super::volumes;
 use super::workload::{Workload, WorkloadError};
 use crate::config::disk::{Disk, ROOT_SERIAL};
@@ -128,16 +128,17 @@ impl ResolvedRequest {
         check_readiness(request)?;
         CommandLine::new().append(request.append.as_deref().unwrap_or_default()).map_err(ResolveError::Append)?;
         let terminal = if request.tty { Some(terminal_size(request.interactive && !request.detach)?) } else { None };
-        let root = root_source(request, env_files)?;
+        let binds: Vec<_> = volumes::requested_binds(request).collect();
+        let max_descriptors = max_descriptors(request, binds.len());
+        let root = root_source(request, env_files, max_descriptors)?;
         let root_disk = match &root {
             RootSource::Disk(disk, _) => Some(disk),
             RootSource::Image(_) | RootSource::Directory(..) => None,
         };
-        let binds: Vec<_> = volumes::requested_binds(request).collect();
         let volumes = volumes::requested(request).filter(|volume| volume.name.is_some()).count();
         let disks = open_disks(&request.disk, volumes + binds.len(), root_disk)?;
         let interfaces = network::resolve(request)?;
-        let shares = open_shares(&binds)?;
+        let shares = open_shares(&binds, max_descriptors)?;
         Ok(Self { root, disks, shares, interfaces, terminal })
     }
 }
@@ -204,7 +205,7 @@ fn terminal_size(interactive: bool) -> Result<run_spec::WindowSize, ResolveError
     Ok(terminal::standard_window_size())
 }
 
-fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, ResolveError> {
+fn root_source(request: &Request, env_files: &[EnvVar], max_descriptors: usize) -> Result<RootSource, ResolveError> {
     match (&request.image, &request.rootfs) {
         (Some(_), Some(_)) => Err(ResolveError::ImageAndRootfs),
         (None, None) => Err(ResolveError::NoImage),
@@ -212,7 +213,7 @@ fn root_source(request: &Request, env_files: &[EnvVar]) -> Result<RootSource, Re
         (None, Some(path)) => {
             let workload = Workload::decide(&ImageConfig::default(), request, env_files, environment::host_value)?;
             if request.is_root_directory() {
-                let directory = open_root(path, !request.writes_in_place())?;
+                let directory = open_root(path, !request.writes_in_place(), max_descriptors)?;
                 return Ok(RootSource::Directory(directory, Box::new(workload)));
             }
             let serial = ROOT_SERIAL.to_owned();

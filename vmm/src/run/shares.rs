@@ -12,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Descriptors of one device, at most and at least.
 const MAX_DESCRIPTORS: u64 = 16 << 10;
@@ -35,33 +36,28 @@ pub(crate) struct Share {
     pub(crate) mount: ShareMount,
 }
 
-/// Opens the sources of `mounts`, in their order.
+/// Opens the sources of `mounts`, in their order. Each device has up to `max_descriptors`.
 ///
 /// # Errors
 /// One does not exist, may not be opened, or is no file or directory.
-pub(crate) fn open_shares(mounts: &[&BindMount]) -> Result<Vec<Share>, ShareError> {
-    if mounts.is_empty() {
-        return Ok(Vec::new());
-    }
-    let max_descriptors = max_descriptors(mounts.len());
+pub(crate) fn open_shares(mounts: &[&BindMount], max_descriptors: usize) -> Result<Vec<Share>, ShareError> {
     let share = |(index, mount): (usize, &&BindMount)| open_share(mount, format!("share{index}"), max_descriptors);
     mounts.iter().enumerate().map(share).collect()
 }
 
-/// Opens the directory `path` as a root.
+/// Opens the directory `path` as a root, whose device has up to `max_descriptors`.
 ///
 /// # Errors
 /// It may not be opened.
-pub(crate) fn open_root(path: &Path, read_only: bool) -> Result<FsConfig, ShareError> {
+pub(crate) fn open_root(path: &Path, read_only: bool, max_descriptors: usize) -> Result<FsConfig, ShareError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let failed = |error: rustix::io::Errno| ShareError::Root { path: path.to_owned(), source: error.into() };
     let directory = open(path, flags, Mode::empty()).map_err(failed)?;
-    let max_descriptors = max_descriptors(1);
-    Ok(FsConfig { tag: ROOT_SERIAL.to_owned(), directory, only: None, read_only, max_descriptors, closed: Vec::new() })
+    Ok(FsConfig { tag: ROOT_SERIAL.to_owned(), directory, only: None, read_only, max_descriptors, closed: [].into() })
 }
 
 /// The directories of coracle itself that exist. No guest enters them through a share of a directory above.
-pub(crate) fn own_directories(request: &Request, directories: &Directories) -> Vec<OwnedFd> {
+pub(crate) fn own_directories(request: &Request, directories: &Directories) -> Arc<[OwnedFd]> {
     let run = request.run_dir.clone().unwrap_or_else(|| directories.run());
     let others = [directories.cache().ok(), directories.images().ok(), directories.volumes().ok()];
     let paths = [run, IN_CONTAINER.into()].into_iter().chain(others.into_iter().flatten());
@@ -69,9 +65,18 @@ pub(crate) fn own_directories(request: &Request, directories: &Directories) -> V
     paths.filter_map(|path| open(path, flags, Mode::empty()).ok()).collect()
 }
 
-/// Descriptors of each of `devices` devices. Half of all stay for the rest of the machine.
-fn max_descriptors(devices: usize) -> usize {
-    (descriptor_limit::raise() / 2 / devices as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS) as usize
+/// Descriptors of each device for directories and files of the host: the root's, and one for each of `mounts`. Half of all stay
+/// for the rest of the machine.
+pub(crate) fn max_descriptors(request: &Request, mounts: usize) -> usize {
+    match devices(request, mounts) {
+        // The limit stays as it is.
+        0 => 0,
+        devices => (descriptor_limit::raise() / 2 / devices as u64).clamp(MIN_DESCRIPTORS, MAX_DESCRIPTORS) as usize,
+    }
+}
+
+fn devices(request: &Request, mounts: usize) -> usize {
+    mounts + usize::from(request.is_root_directory())
 }
 
 fn open_share(mount: &BindMount, tag: String, max_descriptors: usize) -> Result<Share, ShareError> {
@@ -93,7 +98,7 @@ fn open_share(mount: &BindMount, tag: String, max_descriptors: usize) -> Result<
     let name = only.as_deref().map(|name| CString::new(name).expect("a name of the kernel has no zero byte"));
     let read_only = mount.read_only;
     Ok(Share {
-        device: FsConfig { tag: tag.clone(), directory, only: name, read_only, max_descriptors, closed: Vec::new() },
+        device: FsConfig { tag: tag.clone(), directory, only: name, read_only, max_descriptors, closed: [].into() },
         mount: ShareMount { tag, path: mount.target.clone(), file: only, read_only },
     })
 }
@@ -103,7 +108,7 @@ mod tests {
     use super::*;
 
     fn rejection(text: &str) -> String {
-        open_shares(&[&text.parse().unwrap()]).unwrap_err().to_string()
+        open_shares(&[&text.parse().unwrap()], 16).unwrap_err().to_string()
     }
 
     #[test]
@@ -111,11 +116,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("f"), "x").unwrap();
         let text = format!("{}/f:/etc/f:ro", directory.path().display());
-        let shares = open_shares(&[&text.parse().unwrap()]).unwrap();
+        let shares = open_shares(&[&text.parse().unwrap()], 16).unwrap();
         assert_eq!(shares[0].device.only.as_deref(), Some(c"f"));
         let expected =
             ShareMount { tag: "share0".into(), path: "/etc/f".into(), file: Some("f".into()), read_only: true };
         assert_eq!(shares[0].mount, expected);
+    }
+
+    #[test]
+    fn root_directory_and_mounts_share_the_descriptors() {
+        let image = Request::default();
+        let root = Request { rootfs: Some("/".into()), ..Request::default() };
+        assert_eq!([0, 3].map(|mounts| devices(&image, mounts)), [0, 3]);
+        assert_eq!([0, 3].map(|mounts| devices(&root, mounts)), [1, 4]);
+        assert_eq!(max_descriptors(&image, 0), 0);
     }
 
     #[test]

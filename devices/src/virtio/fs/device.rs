@@ -40,7 +40,7 @@ pub struct FsConfig {
     /// Descriptors of this process that the guest can occupy: at least 16.
     pub max_descriptors: usize,
     /// Directories that the guest cannot enter where they lie below `directory`.
-    pub closed: Vec<OwnedFd>,
+    pub closed: Arc<[OwnedFd]>,
 }
 
 /// A directory cannot be shared.

@@ -440,7 +440,7 @@ fn kernel_file_systems_cannot_be_shared() {
             only: None,
             read_only: true,
             max_descriptors: 16,
-            closed: Vec::new(),
+            closed: [].into(),
         })
     };
     assert!(open(Path::new("/proc")).unwrap_err().to_string().contains("cannot be shared"));

@@ -146,7 +146,7 @@ fn share(variant: u8) -> Fs {
     std::fs::remove_dir(&path).expect("it is empty");
     let only = (variant & 2 != 0).then(|| c"a".to_owned());
     let read_only = variant & 1 != 0;
-    Fs::open(FsConfig { tag: "share0".to_owned(), directory, only, read_only, max_descriptors: 16, closed: Vec::new() })
+    Fs::open(FsConfig { tag: "share0".to_owned(), directory, only, read_only, max_descriptors: 16, closed: [].into() })
         .expect("a directory")
 }
 
