@@ -25,7 +25,7 @@ use std::process::ExitCode;
 /// Rounds of a measurement by default.
 const ROUNDS: usize = 10;
 
-/// `[here | side-by-side | verbs | stages] [ROUNDS] [--old PATH]`
+/// `[here | side-by-side | network | verbs | stages] [ROUNDS] [--old PATH]`
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (words, old) = match words {
         [words @ .., option, path] if option == "--old" => (words, Some(PathBuf::from(path))),
@@ -42,10 +42,11 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
         "here" => here::run(rounds, old.or_else(old_of_the_environment).as_deref()),
         _ if old.is_some() => bail!("--old needs `here`"),
         "side-by-side" => side_by_side::run(rounds),
+        "network" => side_by_side::network::run(rounds),
         "verbs" => verbs::run(rounds),
         "stages" => boot_stages::run(rounds),
         "nested" => in_the_nested_runner(rounds),
-        _ => bail!("bench has no `{what}`: here, side-by-side, verbs, stages, nested"),
+        _ => bail!("bench has no `{what}`: here, side-by-side, network, verbs, stages, nested"),
     }
 }
 
@@ -58,13 +59,15 @@ fn number(word: &str) -> Result<usize> {
 }
 
 fn in_the_nested_runner(rounds: usize) -> Result<ExitCode> {
-    let script = "for what in side-by-side verbs stages; do \"$0\" bench $what \"$1\" || exit; done";
+    let script = "for what in side-by-side network verbs stages; do \"$0\" bench $what \"$1\" || exit; done";
     let command = ["sh", "-c", script, nested::XTASK, &rounds.to_string()].map(str::to_owned).to_vec();
     let options =
         nested::Options { files: peers::Peers::of_the_environment()?.files(), ..nested::Options::new(command) };
     let status = nested::start(&options, &mut |bytes| io::stdout().write_all(bytes))?;
     if status == 0 {
-        eprintln!("also written to target/nested/out: bench.json, bench-verbs.json, boot-stages.json");
+        eprintln!(
+            "also written to target/nested/out: bench.json, bench-network.json, bench-verbs.json, boot-stages.json"
+        );
         boot_stages::draw()?;
     }
     Ok(ExitCode::from(status))

@@ -75,7 +75,11 @@ impl Product {
     pub(crate) fn start_with_cache(&self, cache: &Path, options: &[&str], image: &str, words: &[&str]) -> Result<Run> {
         let directory = tempfile::tempdir()?;
         let mut command = self.run_command(cache, directory.path());
-        command.args(options).arg(format!("oci:{}", self.image(image).display())).args(words);
+        command
+            .args(["--network", "none"])
+            .args(options)
+            .arg(format!("oci:{}", self.image(image).display()))
+            .args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.spawn().with_context(|| self.binary.display().to_string())?;
         Ok(Run { child, directory })

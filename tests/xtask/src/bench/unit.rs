@@ -10,6 +10,7 @@ pub(crate) enum Unit {
     Microseconds,
     Bytes,
     BytesPerSecond,
+    PacketsPerSecond,
 }
 
 impl Unit {
@@ -19,6 +20,7 @@ impl Unit {
             Unit::Microseconds => format!("{:.1} ms", value / 1e3),
             Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
             Unit::BytesPerSecond => format!("{:.1} MB/s", value / 1e6),
+            Unit::PacketsPerSecond => format!("{:.1} k/s", value / 1e3),
         }
     }
 
@@ -28,6 +30,7 @@ impl Unit {
             Unit::Microseconds => "microseconds",
             Unit::Bytes => "bytes",
             Unit::BytesPerSecond => "bytes per second",
+            Unit::PacketsPerSecond => "packets per second",
         }
     }
 }

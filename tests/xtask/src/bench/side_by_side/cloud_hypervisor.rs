@@ -8,6 +8,7 @@ use super::guest::Guest;
 use super::process::Process;
 use super::roots::Roots;
 use super::serial_guest::kernel_line;
+use super::tap::Tap;
 use crate::bench::peers::CloudHypervisorFiles;
 use anyhow::Result;
 use std::ffi::OsString;
@@ -54,6 +55,9 @@ fn arguments(kernel: &Path, root: &Path, guest: &Guest) -> Result<Vec<OsString>>
     );
     words.push(disk(root, ",readonly=on"));
     words.extend(guest.disk.iter().map(|path| disk(path, "")));
+    if let Some(tap) = guest.tap {
+        words.extend(["--net".into(), format!("tap={},mac={}", tap.name, Tap::MAC_TEXT).into()]);
+    }
     Ok(words)
 }
 

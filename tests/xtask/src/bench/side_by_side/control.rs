@@ -3,6 +3,7 @@
 //! for each console port, which the monitor connects to.
 
 use super::guest::Guest;
+use super::tap::Tap;
 use anyhow::{Context, Result, bail};
 use guest_protocol::protocol::{FrameReader, MAX_TO_HOST, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Root, RunSpec, Upper};
@@ -74,6 +75,7 @@ fn spec(guest: &Guest) -> RunSpec {
             upper: Upper::Tmpfs,
             read_only: false,
         },
+        interfaces: guest.tap.iter().map(Tap::interface).collect(),
         ..RunSpec::default()
     }
 }

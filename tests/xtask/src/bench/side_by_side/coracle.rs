@@ -4,6 +4,7 @@
 use super::Monitor;
 use super::guest::Guest;
 use super::process::Process;
+use super::tap::Tap;
 use crate::bench::product::Product;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -47,6 +48,9 @@ impl Monitor for Coracle {
         if let Some(disk) = &guest.disk {
             command.arg("--disk").arg(disk_option(disk));
         }
+        let network =
+            guest.tap.map_or("none".into(), |tap| format!("tap={},ip={}/{}", tap.name, Tap::GUEST, Tap::PREFIX));
+        command.args(["--network", &network]);
         command.arg(image).args(&guest.command);
         Process::start(command, directory)
     }

@@ -10,6 +10,7 @@ use super::guest::Guest;
 use super::process::Process;
 use super::roots::Roots;
 use super::serial_guest::kernel_line;
+use super::tap::Tap;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::fs;
@@ -72,12 +73,18 @@ fn document(kernel: &Path, root: &Path, guest: &Guest) -> Result<Value> {
     };
     let mut drives = vec![drive("root", root, true)];
     drives.extend(guest.disk.iter().map(|disk| drive("bench", disk, false)));
+    let interfaces: Vec<Value> = guest
+        .tap
+        .iter()
+        .map(|tap| json!({ "iface_id": "net", "guest_mac": Tap::MAC_TEXT, "host_dev_name": tap.name }))
+        .collect();
     Ok(json!({
         "boot-source": {
             "kernel_image_path": kernel,
             "boot_args": kernel_line(guest, KERNEL_WORDS, "reboot -f")?,
         },
         "drives": drives,
+        "network-interfaces": interfaces,
         "machine-config": { "vcpu_count": 1, "mem_size_mib": guest.memory_mib },
     }))
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What each monitor runs, and the result.
 
+use super::tap::Tap;
 use std::path::PathBuf;
 
 /// A guest, the same for all monitors.
@@ -11,12 +12,15 @@ pub(super) struct Guest {
     pub(super) memory_mib: u32,
     /// A writable disk besides the root, with the serial `bench`.
     pub(super) disk: Option<PathBuf>,
+    /// The host's side of its network interface.
+    pub(super) tap: Option<Tap>,
 }
 
 impl Guest {
     /// With 1 vCPU and 128 MiB.
     pub(super) fn new(image: &'static str, command: &[&str]) -> Guest {
-        Guest { image, command: command.iter().map(|word| (*word).to_owned()).collect(), memory_mib: 128, disk: None }
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        Guest { image, command, memory_mib: 128, disk: None, tap: None }
     }
 }
 

@@ -9,10 +9,12 @@ mod coracle;
 mod fio;
 mod firecracker;
 mod guest;
+pub(super) mod network;
 mod process;
 mod qemu;
 mod roots;
 mod serial_guest;
+mod tap;
 
 use super::memory;
 use super::peers::Peers;
@@ -41,6 +43,14 @@ trait Monitor {
 const FLOOD_BYTES: u64 = 64 << 20;
 
 pub(super) fn run(rounds: usize) -> Result<ExitCode> {
+    compare(rounds, "bench.json", &mut |monitors, table| measure(monitors, rounds, table))
+}
+
+/// What is measured of the monitors, into the table.
+type Measure<'a> = &'a mut dyn FnMut(&[&dyn Monitor], &mut Table) -> Result<()>;
+
+/// Calls `measure` with all monitors that there are, prints the table, and writes it to the file `name` too.
+fn compare(rounds: usize, name: &str, measure: Measure) -> Result<ExitCode> {
     let peers = Peers::of_the_environment()?;
     let coracle = Coracle::find()?;
     let roots = Roots::of(&coracle)?;
@@ -52,13 +62,20 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     monitors.extend(cloud_hypervisor.iter().map(|monitor| monitor as &dyn Monitor));
     let names: Vec<_> = monitors.iter().map(|monitor| monitor.name()).collect();
     let mut table = Table::new(rounds, "monitor", names);
+    measure(&monitors, &mut table)?;
+    println!("{}", table.markdown());
+    let path = super::out_directory().join(name);
+    std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
 
+fn measure(monitors: &[&dyn Monitor], rounds: usize, table: &mut Table) -> Result<()> {
     let echo = Guest::new("busybox", &["echo", "x"]);
     // Not counted: converts the image and fills caches.
-    each(&monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish("x").map(drop))?;
+    each(monitors, 0, &mut |_, monitor| monitor.start(&echo)?.finish("x").map(drop))?;
     for round in 0..rounds {
         eprintln!("start and end: round {}", round + 1);
-        each(&monitors, round, &mut |index, monitor| {
+        each(monitors, round, &mut |index, monitor| {
             let Outcome { first_byte_us, end_us, cpu_us, .. } = monitor.start(&echo)?.finish("x")?;
             table.add("process start to the workload's first byte", Unit::Microseconds, index, first_byte_us);
             table.add("process start to process end", Unit::Microseconds, index, end_us);
@@ -69,7 +86,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     let idle = Guest::new("busybox", &["sh", "-c", "echo up; exec sleep 1000"]);
     for round in 0..rounds {
         eprintln!("memory: round {}", round + 1);
-        each(&monitors, round, &mut |index, monitor| {
+        each(monitors, round, &mut |index, monitor| {
             let mut process = monitor.start(&idle)?;
             process.wait_for_output("up")?;
             let memory = memory::of_process(process.pid())?;
@@ -82,7 +99,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     let flood = Guest::new("busybox", &["sh", "-c", &script]);
     for round in 0..rounds {
         eprintln!("standard output: round {}", round + 1);
-        each(&monitors, round, &mut |index, monitor| {
+        each(monitors, round, &mut |index, monitor| {
             if monitor.by_serial_port() {
                 return Ok(());
             }
@@ -97,7 +114,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
     let fio = Guest { memory_mib: 256, disk: Some(disk), ..Guest::new("fio", &["sh", "-c", &fio::script()]) };
     for round in 0..rounds {
         eprintln!("fio: round {}", round + 1);
-        each(&monitors, round, &mut |index, monitor| {
+        each(monitors, round, &mut |index, monitor| {
             let outcome = monitor.start(&fio)?.finish(fio::BEGINNING)?;
             for job in fio::read(&String::from_utf8_lossy(&outcome.stdout)).with_context(|| monitor.name())? {
                 table.add(&format!("fio, {}", job.name), Unit::BytesPerSecond, index, job.bytes_per_second);
@@ -107,10 +124,7 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
         })?;
     }
 
-    println!("{}", table.markdown());
-    let path = super::out_directory().join("bench.json");
-    std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Calls `measure` for each monitor with its column in the table, starting with another monitor in each round.

@@ -9,6 +9,7 @@ use super::coracle::Coracle;
 use super::guest::Guest;
 use super::process::Process;
 use super::roots::Roots;
+use super::tap::Tap;
 use anyhow::{Context, Result};
 use boot::Initramfs;
 use guest_protocol::protocol::PORT_NAMES;
@@ -68,6 +69,10 @@ impl Monitor for Qemu<'_> {
         disk(&mut command, "root", &format!("{},readonly=on", root.display()));
         if let Some(path) = &guest.disk {
             disk(&mut command, "bench", &path.display().to_string());
+        }
+        if let Some(tap) = guest.tap {
+            command.arg("-netdev").arg(format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", tap.name));
+            command.arg("-device").arg(format!("virtio-net-device,netdev=net,mac={}", Tap::MAC_TEXT));
         }
         command.args(["-device", "virtio-serial-device,max_ports=4"]);
         let console = directory.path().join("console.log");

@@ -4,6 +4,7 @@
 //! coracle's: no protocol, no overlay, no file systems except the root, `/dev` and, for a disk, `/sys`.
 
 use super::guest::Guest;
+use super::tap::Tap;
 use anyhow::{Result, ensure};
 
 /// The kernel prints nothing except a panic, because the first byte counts as the workload's. It mounts `/dev`.
@@ -26,13 +27,16 @@ pub(super) fn kernel_line(guest: &Guest, words: &str, end: &str) -> Result<Strin
 /// has been sent: the end of the machine does not.
 fn script(guest: &Guest, end: &str) -> String {
     let mount = if guest.disk.is_some() { "mount -t sysfs sys /sys; " } else { "" };
+    let network = guest.tap.map_or(String::new(), |_| {
+        format!("busybox ip addr add {}/{} dev eth0; busybox ip link set eth0 up; ", Tap::GUEST, Tap::PREFIX)
+    });
     let words: Vec<String> = guest.command.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
-    format!("{mount}(exec {}); stty onlcr; {end}", words.join(" "))
+    format!("{mount}{network}(exec {}); stty onlcr; {end}", words.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::kernel_line;
+    use super::{Tap, kernel_line};
     use crate::bench::side_by_side::{fio, guest::Guest};
 
     #[test]
@@ -49,6 +53,14 @@ mod tests {
         let guest = Guest { disk: Some("/disk".into()), ..Guest::new("fio", &["sh", "-c", &fio::script()]) };
         let line = kernel_line(&guest, "", "reboot -f").unwrap();
         assert!(line.contains(" -- -c \"mount -t sysfs sys /sys; (exec 'sh' '-c' '"), "{line}");
+    }
+
+    #[test]
+    fn guest_with_an_interface_sets_its_address() {
+        let guest = Guest { tap: Some(Tap { name: "bench0" }), ..Guest::new("fio", &["true"]) };
+        let line = kernel_line(&guest, "", "reboot -f").unwrap();
+        let network = "busybox ip addr add 172.30.0.2/24 dev eth0; busybox ip link set eth0 up; (exec 'true')";
+        assert!(line.contains(network), "{line}");
     }
 
     #[test]
