@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full[Root, Podman], podman_runs_a_container_as_a_machine),
-        case!(Full[Root, Podman], podman_start_fails_where_the_command_is_missing),
+        case!(Full[Root, Podman], podman_start_fails_where_the_interpreter_is_missing),
         case!(Quick[Kvm, Root, Podman], podman_shows_why_a_container_cannot_be_a_machine),
         case!(Quick, malformed_bundles_are_one_line_and_status_1),
     ]
@@ -94,7 +94,13 @@ fn podman_runs_a_container_as_a_machine() {
                   grep -c ' / virtiofs' /proc/mounts; grep MemTotal /proc/meminfo; hostname; umask; \
                   trap 'echo stopped; exit 5' TERM; trap 'echo taken' USR1; sleep 1000 & while :; do wait; done";
     let options = ["run", "--detach", "--name", "w", "--network", "none", "--hostname", "box", "--memory", "160m"];
-    let options = [&options[..], &["--env", "SECRET=s3cret", "-v", &volumes[0], "-v", &volumes[1]]].concat();
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mknod", "mknodat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}"#;
+    let profile = format!("seccomp={}", podman.dir.write("profile.json", profile).display());
+    let attributes = ["--ulimit", "nofile=100:2000", "--group-add", "4711", "--umask", "027", "--cap-drop", "CHOWN"];
+    let attributes = [&attributes[..], &["--security-opt", "no-new-privileges", "--security-opt", &profile]].concat();
+    let options =
+        [&options[..], &["--env", "SECRET=s3cret", "-v", &volumes[0], "-v", &volumes[1]], &attributes].concat();
     podman.succeed(&[&options[..], &["busybox", "sh", "-c", script]].concat());
     // A machine, which has a kernel of its own; an exec directly after `run` is for the workload that runs.
     let version = podman.succeed(&["exec", "w", "sh", "-c", "cat /proc/version; echo $SECRET; id -u"]);
@@ -106,6 +112,19 @@ fn podman_runs_a_container_as_a_machine() {
         (Some(9), "/shared\nuid=7 gid=8 groups=8\n".into()),
         "{status:?}"
     );
+    // Limits, groups and capabilities, here of the workload and of a process beside it, which has no capabilities.
+    let script = "for process in 1 self; do sed -nE 's/^(Groups|Cap(Eff|Bnd)|NoNewPrivs|Seccomp):[[:space:]]*//p' /proc/$process/status; \
+                  sed -nE 's/^Max open files *([0-9]+) *([0-9]+).*/\\1 \\2/p' /proc/$process/limits; done";
+    let attributes = podman.succeed(&["exec", "w", "sh", "-c", script]);
+    let bounding = "00000000a80425fa";
+    let of_root = format!("0 4711 \n{bounding}\n{bounding}\n1\n2\n100 2000\n");
+    assert_eq!(attributes, of_root.repeat(2));
+    let denied = podman.output(&["exec", "w", "mknod", "/node", "p"]);
+    assert!(text(&denied.stderr).contains("not supported"), "{denied:?}");
+    for (command, status) in [("/nowhere/command", 127), ("nosuch", 127), ("/etc/single", 126)] {
+        let output = podman.output(&["exec", "w", command]);
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
+    }
     let mut piped = podman.command(&["exec", "--interactive", "w", "cat"]);
     let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("podman is installed");
     piped.stdin.take().expect("it is piped").write_all(b"through\n").expect("it reads");
@@ -123,7 +142,13 @@ fn podman_runs_a_container_as_a_machine() {
     assert_eq!(podman.succeed(&["exec", "w", "sh", "-c", "cat /copied; echo made >/made"]), "by podman\n");
     let changes = podman.succeed(&["diff", "w"]);
     assert!(changes.contains("A /made") && changes.contains("A /copied") && !changes.contains("coracle"), "{changes}");
+    let back = podman.dir.file("back");
+    podman.succeed(&["cp", "w:/made", &back.display().to_string()]);
+    assert_eq!(fs::read_to_string(&back).expect("podman made it"), "made\n");
+    let memory = podman.succeed(&["stats", "--no-stream", "--no-reset", "--format", "{{.MemUsage}}", "w"]);
+    assert!(memory.contains("/ 234.9MB"), "{memory}");
     podman.succeed(&["pause", "w"]);
+    assert_eq!(podman.succeed(&["inspect", "--format", "{{.State.Status}}", "w"]), "paused\n");
     podman.succeed(&["unpause", "w"]);
     podman.succeed(&["kill", "--signal", "USR1", "w"]);
     podman.succeed(&["stop", "--time", "60", "w"]);
@@ -131,7 +156,7 @@ fn podman_runs_a_container_as_a_machine() {
     let logs = podman.output(&["logs", "w"]);
     let out = text(&logs.stdout);
     assert!(
-        out.starts_with("started\nof the host\n1\nMemTotal:") && out.ends_with("box\n0022\ntaken\nstopped\n"),
+        out.starts_with("started\nof the host\n1\nMemTotal:") && out.ends_with("box\n0027\ntaken\nstopped\n"),
         "{out}"
     );
     assert!(
@@ -143,13 +168,15 @@ fn podman_runs_a_container_as_a_machine() {
     podman.succeed(&["rm", "w"]);
 }
 
-fn podman_start_fails_where_the_command_is_missing() {
+/// Only the guest finds that out. podman has one status for all of `start`.
+fn podman_start_fails_where_the_interpreter_is_missing() {
     let podman = Podman::new();
-    let run = podman.output(&["run", "--network", "none", "--name", "m", "busybox", "/nowhere/command"]);
-    // podman looks for the reason in messages of `create` only, and has 126 for all of `start`.
+    let script = podman.dir.write("script", "#!/nowhere/interpreter\n");
+    make_executable(&script);
+    let volume = format!("{}:/script", script.display());
+    let run = podman.output(&["run", "--network", "none", "--name", "m", "-v", &volume, "busybox", "/script"]);
     assert_eq!(run.status.code(), Some(126), "{run:?}");
-    let line = text(&run.stderr);
-    assert!(line.contains("/nowhere/command") && line.contains("No such file or directory"), "{run:?}");
+    assert!(text(&run.stderr).contains("/script: no such file, or its interpreter is missing"), "{run:?}");
 }
 
 fn podman_shows_why_a_container_cannot_be_a_machine() {

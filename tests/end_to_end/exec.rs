@@ -55,9 +55,18 @@ fn exec_redis_cli_reaches_the_server() {
 
 fn exec_inherits_user_directory_and_environment() {
     let dir = TestDir::new().keeping_machines();
-    let run = dir.start_idle(&["-u", "1234:5678", "-w", "/tmp", "-e", "A=workload", "-e", "B=workload"]);
+    let attributes =
+        ["--group-add", "4711", "--ulimit", "nofile=100:2000", "--cap-drop", "CHOWN", "--oom-score-adj", "7"];
+    let options = ["-u", "1234:5678", "-w", "/tmp", "-e", "A=workload", "-e", "B=workload"];
+    let run = dir.start_idle(&[&options[..], &attributes, &["--security-opt", "no-new-privileges"]].concat());
     let script = "id -u; id -g; pwd; echo $A $B $HOME; hostname";
     exec(&dir, &["m", "sh", "-c", script]).assert_stdout("1234\n5678\n/tmp\nworkload workload /\nm\n");
+    // Limits and privileges are the workload's, too, as far as its user has some.
+    let script = "for process in 1 self; do sed -nE 's/^(Groups|Cap(Eff|Bnd)|NoNewPrivs):[[:space:]]*//p' /proc/$process/status; \
+                  sed -nE 's/^Max open files *([0-9]+) *([0-9]+).*/\\1 \\2/p' /proc/$process/limits; cat /proc/$process/oom_score_adj; done";
+    let [ordinary, root] = [("5678", "0000000000000000"), ("0", "000001fffffffffe")]
+        .map(|(group, effective)| format!("{group} 4711 \n{effective}\n000001fffffffffe\n1\n100 2000\n7\n"));
+    exec(&dir, &["-u", "0", "m", "sh", "-c", script]).assert_stdout(&format!("{ordinary}{root}"));
     let given = ["-u", "root", "-w", "/etc", "-e", "A=own", "m", "sh", "-c", "id -u; pwd; echo $A $B"];
     exec(&dir, &given).assert_status(0).assert_stdout("0\n/etc\nown workload\n");
     exec(&dir, &["-w", "/nonexistent", "m", "pwd"]).assert_status(125).assert_one_line_naming(&["/nonexistent"]);

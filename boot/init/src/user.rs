@@ -116,6 +116,24 @@ pub fn resolve(specification: &str, passwd: &[u8], group: &[u8]) -> Result<Ident
     Ok(identity)
 }
 
+/// Makes `identity` a member of further groups: names of the image's `/etc/group`, or ids.
+pub fn add_groups(identity: &mut Identity, names: &[String], group: &[u8]) -> Result<(), UserError> {
+    for name in names {
+        let id = match Name::parse(name)? {
+            Name::Id(id) => id,
+            Name::Unset => return Err(UserError::UnknownGroup(name.to_owned())),
+            Name::Text(text) => {
+                let line = groups(group).find(|line| line.name == text);
+                line.ok_or_else(|| UserError::UnknownGroup(name.to_owned()))?.group
+            }
+        };
+        if !identity.groups.contains(&id) {
+            identity.groups.push(id);
+        }
+    }
+    Ok(())
+}
+
 struct UserLine<'a> {
     name: &'a str,
     user: u32,

@@ -24,6 +24,19 @@ fn empty_user_is_root_with_the_groups_of_root() {
 }
 
 #[test]
+fn added_groups_are_names_or_ids_and_no_second_time() {
+    let added = |names: &[&str]| {
+        let mut identity = resolve("app", PASSWD, GROUP)?;
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        add_groups(&mut identity, &names, GROUP).map(|()| identity.groups)
+    };
+    assert_eq!(added(&["50", "wheel", "4711"]), Ok(vec![1001, 10, 44, 50, 4711]));
+    assert_eq!(added(&["nosuch"]), Err(UserError::UnknownGroup("nosuch".to_owned())));
+    assert_eq!(added(&[""]), Err(UserError::UnknownGroup(String::new())));
+    assert_eq!(added(&["2147483648"]), Err(UserError::OutOfRange("2147483648".to_owned())));
+}
+
+#[test]
 fn image_without_user_files_has_root() {
     assert_eq!(resolve("", b"", b""), Ok(Identity { user: 0, group: 0, groups: vec![0], home: "/".to_owned() }));
 }

@@ -12,6 +12,7 @@
 //!             <- Ended: always the last message
 //! ```
 
+use crate::attributes::ProcessAttributes;
 use crate::protocol::{FailureKind, WorkloadEnd};
 use crate::run_spec::WindowSize;
 use alloc::string::String;
@@ -56,6 +57,8 @@ pub struct ExecSpec {
     pub stdin: bool,
     /// No streams and no terminal; the process only occupies its number until it ends.
     pub detached: bool,
+    /// Absent means the workload's.
+    pub attributes: Option<ProcessAttributes>,
 }
 
 /// From the host, for one process.

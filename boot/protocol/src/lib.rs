@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod attributes;
 pub mod exec;
 pub mod health;
 pub mod module_list;

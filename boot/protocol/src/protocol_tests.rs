@@ -2,6 +2,7 @@
 //! Frames of the control port: complete, split, too long, malformed.
 
 use super::*;
+use crate::attributes::{Capabilities, ProcessAttributes, ResourceLimit};
 use crate::exec::ExecSpec;
 use crate::run_spec::{Address, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
 use alloc::vec;
@@ -72,6 +73,13 @@ fn spec() -> impl Strategy<Value = RunSpec> {
             system: stdin.then_some(System { explicit_hostname: init }),
             root,
             interfaces,
+            attributes: ProcessAttributes {
+                limits: vec![ResourceLimit { resource: 7, soft: Some(1), hard: None }],
+                umask: stdin.then_some(0o27),
+                capabilities: if init { Capabilities::Bounded(5) } else { Capabilities::default() },
+                ..ProcessAttributes::default()
+            },
+            seccomp: if stdin { vec![6, u64::MAX] } else { Vec::new() },
             ..RunSpec::default()
         })
 }
@@ -97,6 +105,7 @@ fn exec_request() -> impl Strategy<Value = ExecRequest> {
             terminal: spec.terminal,
             stdin: spec.stdin,
             detached: spec.init,
+            attributes: spec.init.then_some(spec.attributes),
         })),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(ExecRequest::Input),
         Just(ExecRequest::InputEnd),

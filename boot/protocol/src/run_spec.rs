@@ -2,6 +2,7 @@
 //! What to run and in which environment. Plain data: the host writes it and sends it over the
 //! control port, PID 1 carries it out. It never appears on the kernel command line.
 
+use crate::attributes::ProcessAttributes;
 use crate::health::HealthCheck;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -59,6 +60,11 @@ pub struct RunSpec {
     pub privileged: bool,
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are left as they are (`--keep-etc`).
     pub keep_etc: bool,
+    /// Of the workload, and of processes beside it that have no own ones.
+    pub attributes: ProcessAttributes,
+    /// A seccomp filter for the workload and for all processes beside it: the instructions of one
+    /// program of classic BPF, each as it is in memory. Empty means none.
+    pub seccomp: Vec<u64>,
 }
 
 /// What makes a workload ready.

@@ -13,6 +13,7 @@ use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
 use crate::state::machines::MachineInfo;
 use clap::{Args, ValueHint};
+use guest_protocol::attributes::ProcessAttributes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -56,6 +57,9 @@ pub(super) struct ExecArguments {
     /// Name or number, optionally with :GROUP [default: the workload's]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
+    /// Limits, groups and privileges of a process in place of the workload's; of an OCI runtime
+    #[arg(long, value_name = "JSON", hide = true, value_parser = attributes)]
+    attributes: Option<ProcessAttributes>,
     #[command(flatten)]
     run_dir: RunDirArgument,
     /// Name or container ID of the machine, or an unambiguous beginning
@@ -64,6 +68,10 @@ pub(super) struct ExecArguments {
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+fn attributes(text: &str) -> Result<ProcessAttributes, serde_json::Error> {
+    serde_json::from_str(text)
 }
 
 /// Returns the exit status.
@@ -85,6 +93,7 @@ fn try_exec(arguments: &ExecArguments) -> Result<u8, Failure> {
         interactive: arguments.interactive,
         terminal: arguments.tty.then(terminal::standard_window_size),
         detach: arguments.detach,
+        attributes: arguments.attributes.clone(),
     };
     let (machine, client) = arguments.run_dir.connect_to_starting(&arguments.machine)?;
     let signals = Signals::block().fails_as(EndReason::HostError)?;

@@ -3,6 +3,7 @@
 //! itself when it is parsed. What depends on several options, or on the host, is checked in [`run`](crate::run).
 
 pub(crate) mod bind_mount;
+pub(crate) mod capability;
 pub(crate) mod cpus;
 pub(crate) mod destination;
 pub(crate) mod disk;
@@ -26,10 +27,12 @@ mod rate;
 pub(crate) mod request;
 pub(crate) mod rfc3339;
 pub(crate) mod root_format;
+pub(crate) mod security_option;
 pub(crate) mod signal;
 pub(crate) mod size;
 pub(crate) mod sysctl;
 pub(crate) mod text_form;
 pub(crate) mod tmpfs;
+pub(crate) mod ulimit;
 pub(crate) mod volume;
 pub(crate) mod vsock;

@@ -13,6 +13,12 @@ pub(crate) fn times(text: &str) -> Result<u32, &'static str> {
     text.parse().map_err(|_| "expected a whole number, at most 4294967295")
 }
 
+/// Of `oom_score_adj`.
+pub(crate) fn adjustment(text: &str) -> Result<i16, &'static str> {
+    let adjustment = text.parse().ok().filter(|adjustment| (-1000..=1000).contains(adjustment));
+    adjustment.ok_or("expected a whole number from -1000 to 1000")
+}
+
 /// How many of the last lines of a log are shown: a number, or `all`, as in docker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tail(Option<usize>);

@@ -4,6 +4,7 @@
 //!
 //! To add an option: see `vmm/src/config/README.md`.
 
+use super::capability::{Capability, remaining};
 use super::cpus::CpuCount;
 use super::destination::Destination;
 use super::disk::Disk;
@@ -14,20 +15,23 @@ use super::interval::Interval;
 use super::mac_address::MacAddress;
 use super::name::{HostName, MachineName};
 use super::network::Network;
-use super::number::{port, seconds, times};
+use super::number::{adjustment, port, seconds, times};
 use super::platform::PlatformChoice;
 use super::publish::Publish;
 use super::pull_policy::PullPolicy;
 use super::root_format::RootFormatChoice;
+use super::security_option::SecurityOption;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
 use super::sysctl::Sysctl;
 use super::text_form::Given;
 use super::tmpfs::Tmpfs;
+use super::ulimit::Ulimit;
 use super::volume::{Mount, VolumeOption};
 use super::vsock::Vsock;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
+use guest_protocol::attributes::ProcessAttributes;
 use kvm::KvmKind;
 use oci_image::Platform;
 use serde::{Deserialize, Serialize};
@@ -49,6 +53,12 @@ pub(crate) struct Request {
     /// Replaces the image's Cmd.
     #[arg(skip)]
     pub(crate) command: Vec<String>,
+    /// Of the workload, in place of those that the options below state. An OCI runtime gives them.
+    #[arg(skip)]
+    pub(crate) attributes: Option<ProcessAttributes>,
+    /// The workload's seccomp filter, as in [`RunSpec`](guest_protocol::run_spec::RunSpec). An OCI runtime gives it.
+    #[arg(skip)]
+    pub(crate) seccomp: Vec<u64>,
 
     /// Set an environment variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
@@ -75,6 +85,24 @@ pub(crate) struct Request {
     /// Leave /proc and /sys complete and writable, as --system does; without it they are restricted as in docker
     #[arg(long, help_heading = "What runs")]
     pub(crate) privileged: bool,
+    /// Add a group, a name of the image's or a number, to those of the user
+    #[arg(long, value_name = "GROUP", help_heading = "What runs")]
+    pub(crate) group_add: Vec<String>,
+    /// Limit a resource: NAME is nofile, nproc, core, memlock, ..., -1 is unlimited
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "What runs")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// Take a capability, or ALL, from root in the workload
+    #[arg(long, value_name = "NAME", help_heading = "What runs")]
+    pub(crate) cap_drop: Vec<Capability>,
+    /// Keep a capability that --cap-drop ALL would take
+    #[arg(long, value_name = "NAME", help_heading = "What runs")]
+    pub(crate) cap_add: Vec<Capability>,
+    /// `no-new-privileges`: set-user-ID programs and file capabilities give the workload none
+    #[arg(long, value_name = "OPTION", help_heading = "What runs")]
+    pub(crate) security_opt: Vec<SecurityOption>,
+    /// How soon the guest's kernel kills the workload when memory runs out, -1000 to 1000 [default: 0]
+    #[arg(long, value_name = "NUMBER", value_parser = adjustment, help_heading = "What runs", allow_hyphen_values = true)]
+    pub(crate) oom_score_adj: Option<i16>,
 
     /// Keep standard input open to the workload; with -d, to `coracle attach`
     #[arg(short, long, help_heading = "Streams and signals")]
@@ -322,6 +350,20 @@ impl Request {
     pub(crate) fn mounts(&self) -> impl Iterator<Item = (&'static str, &Mount)> {
         let volumes = self.volume.iter().map(|VolumeOption(mount)| ("-v", mount));
         volumes.chain(self.mount.iter().map(|mount| ("--mount", mount)))
+    }
+
+    /// Limits, groups and privileges of the workload.
+    #[must_use]
+    pub(crate) fn attributes(&self) -> ProcessAttributes {
+        self.attributes.clone().unwrap_or_else(|| ProcessAttributes {
+            limits: self.ulimit.iter().map(|Ulimit(limit)| *limit).collect(),
+            groups: self.group_add.iter().filter(|group| !group.is_empty()).cloned().collect(),
+            umask: None,
+            capabilities: remaining(&self.cap_add, &self.cap_drop),
+            // As in docker, the last one counts.
+            no_new_privileges: self.security_opt.last().is_some_and(|option| option.no_new_privileges),
+            oom_score_adj: self.oom_score_adj,
+        })
     }
 
     #[must_use]

@@ -11,6 +11,7 @@ use crate::config::size::Scratch;
 use crate::config::text_form::Given;
 use crate::config::tmpfs::Tmpfs;
 use crate::network::GuestNetwork;
+use guest_protocol::attributes::ResourceLimit;
 use guest_protocol::notification;
 use guest_protocol::run_spec::{Readiness, Root, RunSpec, System, Upper, WindowSize};
 use oci_image::RootFormat;
@@ -61,6 +62,9 @@ pub(crate) fn run_spec(
         None if in_place => &WRITABLE_ROOT_FILE_SYSTEMS,
         None => &ROOT_FILE_SYSTEMS,
     };
+    let attributes = request.attributes();
+    let sysctls = request.sysctl.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()));
+    let sysctls = sysctls.chain(open_files_maximum(&attributes.limits)).collect();
     RunSpec {
         arguments: workload.arguments,
         environment,
@@ -88,13 +92,25 @@ pub(crate) fn run_spec(
         shares: Vec::new(),
         resolver: network.resolver,
         extra_hosts: network.hosts,
-        sysctls: request.sysctl.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
+        sysctls,
         interfaces: network.interfaces,
         readiness,
         health: workload.health,
         privileged: request.privileged || request.system,
         keep_etc: request.keep_etc,
+        attributes,
+        seccomp: request.seccomp.clone(),
     }
+}
+
+/// The kernel parameter above which no process can raise its limit of open files, for a limit that is above its default.
+fn open_files_maximum(limits: &[ResourceLimit]) -> Option<(String, String)> {
+    const DEFAULT: u64 = 1 << 20;
+    /// The kernel's own bound of the parameter.
+    const MAX: u64 = i32::MAX as u64 & !63;
+    let limits = limits.iter().filter(|limit| limit.resource == ResourceLimit::OPEN_FILES);
+    let largest = limits.filter_map(|limit| limit.hard).max()?;
+    (DEFAULT + 1..=MAX).contains(&largest).then(|| ("fs.nr_open".to_owned(), largest.to_string()))
 }
 
 fn set(environment: &mut Vec<String>, name: &str, value: &str) {
@@ -150,6 +166,16 @@ mod tests {
         assert_eq!(upper(Some("1g")), Upper::Disk("scratch".into()));
         assert_eq!(upper(Some("tmpfs")), Upper::Tmpfs);
         assert_eq!(upper(Some("none")), Upper::None);
+    }
+
+    #[test]
+    fn limit_of_open_files_raises_the_kernels_maximum() {
+        let sysctls =
+            |ulimit: &str| build(&Request { ulimit: vec![ulimit.parse().unwrap()], ..Request::default() }, &[]).sysctls;
+        assert_eq!(sysctls("nofile=1073741816"), [("fs.nr_open".to_owned(), "1073741816".to_owned())]);
+        for small in ["nofile=1048576", "nofile=-1", "nproc=1073741816"] {
+            assert!(sysctls(small).is_empty(), "{small}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ const EXECVE: usize = 59;
 const RT_SIGTIMEDWAIT: usize = 128;
 const EXIT_GROUP: usize = 231;
 const CLOCK_GETTIME: usize = 228;
+const SECCOMP: usize = 317;
 const EXECVEAT: usize = 322;
 const PIDFD_SEND_SIGNAL: usize = 424;
 const CLONE3: usize = 435;
@@ -165,6 +166,23 @@ pub(crate) fn execute_descriptor(program: BorrowedFd<'_>, arguments: &StringArra
     // SAFETY: an empty string and two null-terminated arrays of strings, all alive.
     let result = unsafe { call(EXECVEAT, [program, c"".as_ptr() as usize, arrays[0], arrays[1], AT_EMPTY_PATH]) };
     result.expect_err("execveat returns only with an error")
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    instructions: *const u64,
+}
+
+/// Gives this process a seccomp filter. Each of `instructions` is a `struct sock_filter`.
+pub(crate) fn install_filter(instructions: &[u64]) -> Result<(), Errno> {
+    const SECCOMP_SET_MODE_FILTER: usize = 1;
+    let length = u16::try_from(instructions.len()).map_err(|_| Errno::INVAL)?;
+    let program = FilterProgram { length, instructions: instructions.as_ptr() };
+    // SAFETY: reads a structure, and as many instructions of 8 bytes as it says; the kernel checks
+    // them.
+    unsafe { call(SECCOMP, [SECCOMP_SET_MODE_FILTER, 0, (&raw const program) as usize, 0, 0]) }.map(drop)
 }
 
 /// Sends a signal, including real-time signals, to the process of `pidfd`.

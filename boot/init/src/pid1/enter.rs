@@ -5,7 +5,8 @@
 use super::etc::EtcFiles;
 use super::failure::{Failure, Step};
 use super::files::make_directories;
-use super::launch::{Channel, ChildPipes, become_user, connect_streams, execute_command, find_user, string_array};
+use super::launch::{Channel, ChildPipes, connect_streams, execute_command, find_user, string_array};
+use super::privileges::become_user;
 use super::volumes::OpenVolume;
 use super::{mounts, root, volumes};
 use crate::freestanding::system_call::{StringArray, execute_descriptor, unshare_cgroup_namespace};
@@ -38,7 +39,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
     if !spec.hostname.is_empty() {
         rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name", &spec.hostname)?;
     }
-    let identity = find_user(&spec.user)?;
+    let identity = find_user(&spec.user, &spec.attributes.groups)?;
     mount_in_order(&volumes, &spec.tmpfs, &spec.shares)?;
     enter_working_directory(&spec.working_directory)?;
     if spec.root.read_only && spec.root.upper != Upper::None {
@@ -60,7 +61,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
     if spec.system.is_some() {
         mounts::share_mounts()?;
     }
-    become_user(&identity)?;
+    become_user(&identity, &spec.attributes, &spec.seccomp)?;
     let path = environment::value(&spec.environment, "PATH").unwrap_or(executable::DEFAULT_PATH);
     let command = spec.arguments.first().map_or("", |command| &**command);
     match own_program {

@@ -24,7 +24,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
-use guest_init::defaults::{MAX_OPEN_FILES, OPEN_FILES};
 use guest_init::executable;
 use guest_init::user::{self, Identity};
 use guest_protocol::exec::ExecReport;
@@ -40,10 +39,9 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit, umask};
+use rustix::process::{Pid, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 
 /// Bound for `/etc/passwd` and `/etc/group`: some 50,000 lines.
 const MAX_USER_FILE_SIZE: usize = 4 << 20;
@@ -231,18 +229,23 @@ fn decode(frame: &[u8]) -> Failure {
     }
 }
 
-/// Resolves `specification` in the files of this root.
-pub(super) fn find_user(specification: &str) -> Result<Identity, Failure> {
+/// Resolves `specification`, and the names of further `groups`, in the files of this root.
+pub(super) fn find_user(specification: &str, groups: &[String]) -> Result<Identity, Failure> {
     const STEP: &str = "find user";
     let read = |path| match read_image_file(path, MAX_USER_FILE_SIZE) {
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
         // Ids need no file, so that root can enter and repair it.
-        Err(_) if !user::has_name(specification) => Ok(Vec::new()),
+        Err(_) if ![specification].into_iter().chain(groups.iter().map(|name| &**name)).any(user::has_name) => {
+            Ok(Vec::new())
+        }
         Err(Errno::INVAL) => Err(Failure::configuration(STEP, format!("{path}: not a regular file"))),
         Err(Errno::FBIG) => Err(Failure::configuration(STEP, format!("{path}: larger than 4 MiB"))),
         outcome => outcome.map_err(|errno| Failure::configuration(STEP, path).with_errno(errno)),
     };
-    Ok(user::resolve(specification, &read("/etc/passwd")?, &read("/etc/group")?)?)
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    let mut identity = user::resolve(specification, &passwd, &group)?;
+    user::add_groups(&mut identity, groups, &group)?;
+    Ok(identity)
 }
 
 pub(super) fn string_array(strings: &[String]) -> Result<StringArray, Failure> {
@@ -297,28 +300,6 @@ fn open_terminal(size: WindowSize) -> Result<(OwnedFd, OwnedFd), Errno> {
 /// The kernel's form of `size`.
 pub(super) fn winsize(size: WindowSize) -> Winsize {
     Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// Sets limits and umask, and drops to the user with its groups. Root keeps all capabilities.
-pub(super) fn become_user(identity: &Identity) -> Result<(), Failure> {
-    const STEP: &str = "become user";
-    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
-    setrlimit(Resource::Nofile, files).step(STEP, "limit of open files")?;
-    // The kernel's default is a function of memory. As in a container, only memory itself and the
-    // control group bound them.
-    let unlimited = || Rlimit { current: None, maximum: None };
-    setrlimit(Resource::Nproc, unlimited()).step(STEP, "limit of processes")?;
-    setrlimit(Resource::Sigpending, unlimited()).step(STEP, "limit of pending signals")?;
-    umask(Mode::from_raw_mode(0o022));
-    let groups: Vec<Gid> = identity.groups.iter().map(|&group| Gid::from_raw(group)).collect();
-    set_thread_groups(&groups).step(STEP, "groups")?;
-    if identity.group != 0 {
-        set_thread_gid(Gid::from_raw(identity.group)).step(STEP, "group")?;
-    }
-    if identity.user != 0 {
-        set_thread_uid(Uid::from_raw(identity.user)).step(STEP, "user")?;
-    }
-    Ok(())
 }
 
 /// Executes `command`, looked up in `path`. Returns only if that fails.

@@ -14,6 +14,7 @@ mod launch;
 mod modules;
 mod mounts;
 mod network;
+mod privileges;
 mod probes;
 mod relay;
 mod root;

@@ -7,6 +7,7 @@ use super::connection::{Request, Response};
 use super::logs_query::LogsQuery;
 use crate::config::limits::Limits;
 use crate::config::signal::SignalNumber;
+use guest_protocol::attributes::ProcessAttributes;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::run_spec::WindowSize;
 use serde::de::DeserializeOwned;
@@ -105,11 +106,13 @@ pub(crate) struct Exec {
     pub(crate) terminal: Option<WindowSize>,
     /// No streams; the client leaves once the process was started.
     pub(crate) detach: bool,
+    /// Limits, groups and privileges; the workload's by default.
+    pub(crate) attributes: Option<ProcessAttributes>,
 }
 
 impl Exec {
     fn spec(self) -> Result<ExecSpec, Response> {
-        let Self { command, env, workdir, user, interactive, terminal, detach } = self;
+        let Self { command, env, workdir, user, interactive, terminal, detach, attributes } = self;
         let texts = command.iter().chain(&env).chain([&workdir, &user]);
         if command.first().is_none_or(String::is_empty) {
             return Err(Response::error(400, "command: empty"));
@@ -128,6 +131,7 @@ impl Exec {
             terminal: terminal.filter(|_| !detach),
             stdin: interactive && !detach,
             detached: detach,
+            attributes,
         })
     }
 }

@@ -11,6 +11,7 @@
 
 use super::error::{DocumentError, OciError};
 use super::process::Process;
+use super::seccomp;
 use super::settings::{Annotated, Settings, parse};
 use super::{CAPABILITIES, MACHINE, OWN, in_container, json, make_own};
 use crate::config::cpus::CpuCount;
@@ -194,8 +195,9 @@ fn change(
     check_namespaces(linux)?;
     let privileged = is_unrestricted(linux);
     let sysctl = sysctls(linux)?;
-    // It is meant for the workload, which has a kernel of its own.
-    linux.remove("seccomp");
+    // It is the workload's. The monitor has a list of its own.
+    let profile = linux.remove("seccomp").filter(|profile| !profile.is_null());
+    let seccomp = profile.map(|profile| seccomp::compile(&profile)).transpose()?.unwrap_or_default();
     add_kvm(linux)?;
     let resources = json::object(linux, "resources")?;
     let limit = memory_limit(resources)?;
@@ -208,6 +210,8 @@ fn change(
     let hostname = hostname.filter(|name| !name.is_empty());
     Ok(Request {
         command: workload.args,
+        attributes: Some(workload.attributes),
+        seccomp,
         env: workload.env,
         workdir: Some(workload.cwd),
         user: Some(workload.user),

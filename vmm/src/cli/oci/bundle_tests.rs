@@ -18,7 +18,7 @@ fn document() -> Value {
         "linux": {
             "namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/netns/x"}, {"type": "mount"}],
             "maskedPaths": ["/proc/kcore"],
-            "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},
             "sysctl": {"net.ipv4.ip_forward": "1"},
             "resources": {
                 "devices": [{"allow": false, "access": "rwm"}],
@@ -58,11 +58,13 @@ fn workload_goes_into_the_request_and_not_into_arguments() {
     assert_eq!(process["args"], json!(["/dev/.coracle/bin/coracle", "oci-monitor", "/dev/.coracle/request.json"]));
     assert_eq!(process["user"], json!({"uid": 0, "gid": 0}));
     assert!(process.get("rlimits").is_none() && config["linux"].get("seccomp").is_none());
+    assert_eq!(request.attributes().limits, ["nofile=64".parse::<crate::config::ulimit::Ulimit>().unwrap().0]);
+    assert!(!request.seccomp.is_empty());
     // The request is read back as it is.
     let text = request.to_document().unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, text).unwrap();
-    assert_eq!(Request::read(file.path()).unwrap().command, request.command);
+    assert_eq!(Request::read(file.path()).unwrap(), Request { version: 1, ..request });
 }
 
 #[test]
@@ -109,6 +111,8 @@ fn what_a_machine_cannot_be_is_rejected_in_one_sentence() {
         ("/mounts", json!("x"), "mounts"),
         ("/linux", json!([]), "linux"),
         ("/hostname", json!("-x"), "hostname"),
+        ("/process/rlimits", json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "RLIMIT_X"),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "SCMP_ACT_NOTIFY"),
     ] {
         let message = rejection(pointer, value.clone());
         assert!(message.contains(object), "{pointer} {value}: {message}");

@@ -17,6 +17,7 @@ mod error;
 mod json;
 mod monitor;
 mod process;
+mod seccomp;
 mod settings;
 mod start;
 

@@ -16,9 +16,10 @@
 
 use super::super::failure::{Failure, Step};
 use super::super::launch::{
-    Channel, ChildPipes, Launch, Pipes, Streams, become_user, connect_streams, execute_command, find_user, launch,
-    make_pipes, string_array, winsize,
+    Channel, ChildPipes, Launch, Pipes, Streams, connect_streams, execute_command, find_user, launch, make_pipes,
+    string_array, winsize,
 };
+use super::super::privileges::become_user;
 use super::super::streams::{END_OF_FILE, PolledFd};
 use super::{ExecContext, STEP};
 use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
@@ -380,7 +381,9 @@ fn enter(
     move_into_thread_name_spaces(workload, namespaces).step(STEP, "namespaces of the workload")?;
     // A kernel without control groups has no such namespace.
     let _ = move_into_thread_name_spaces(workload, ThreadNameSpaceType::CONTROL_GROUP);
-    let identity = find_user(if spec.user.is_empty() { &defaults.user } else { &spec.user })?;
+    let attributes = spec.attributes.as_ref().unwrap_or(&defaults.attributes);
+    let user = if spec.user.is_empty() { &defaults.user } else { &spec.user };
+    let identity = find_user(user, &attributes.groups)?;
     let directory = [&spec.working_directory, &defaults.working_directory].into_iter().find(|path| !path.is_empty());
     let directory = format!("/{}", directory.map_or("", |path| path.trim_start_matches('/')));
     chdir(&*directory)
@@ -392,7 +395,7 @@ fn enter(
 
     setsid().step("start session", "new session")?;
     connect_streams(spec.terminal, true, identity.user, channel, pipes)?;
-    become_user(&identity)?;
+    become_user(&identity, attributes, &defaults.seccomp)?;
     let command = spec.arguments.first().map_or("", |command| &**command);
     execute_command(command, path, &arguments, &environment)
 }
