@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full[Root, Podman], podman_runs_a_container_as_a_machine),
+        case!(Quick[Kvm, Root, Podman], podman_create_fails_where_the_command_is_missing),
         case!(Full[Root, Podman], podman_start_fails_where_the_interpreter_is_missing),
         case!(Quick[Kvm, Root, Podman], podman_shows_why_a_container_cannot_be_a_machine),
         case!(Quick, malformed_bundles_are_one_line_and_status_1),
@@ -166,6 +167,20 @@ fn podman_runs_a_container_as_a_machine() {
     assert_eq!(fs::read_to_string(shared.join("new")).expect("the guest made it"), "of the guest\n");
     assert_eq!(fs::read_to_string(&file).expect("it is there"), "of the host\n");
     podman.succeed(&["rm", "w"]);
+}
+
+fn podman_create_fails_where_the_command_is_missing() {
+    let podman = Podman::new();
+    for (command, status, reason) in [
+        ("/nowhere/command", 127, "no such file or directory"),
+        ("nosuch", 127, "executable file not found in $PATH"),
+        ("/etc", 126, "permission denied"),
+    ] {
+        let run = podman.output(&["run", "--rm", "--network", "none", "busybox", command]);
+        assert_eq!(run.status.code(), Some(status), "{run:?}");
+        assert!(text(&run.stderr).contains(&format!("exec: \"{command}\": {reason}")), "{run:?}");
+    }
+    assert_eq!(podman.succeed(&["ps", "--all", "--quiet"]), "");
 }
 
 /// Only the guest finds that out. podman has one status for all of `start`.

@@ -44,6 +44,12 @@ impl EnvVar {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// `None` if it is the host's.
+    #[must_use]
+    pub(crate) fn value(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
 }
 
 impl FromStr for EnvVar {

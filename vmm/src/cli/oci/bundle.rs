@@ -9,12 +9,14 @@
 //! | `run` | the run directory, with the control socket |
 //! | `bin` | mount points of the binary, the guest's kernel and PID 1 |
 
+use super::command::Root;
 use super::error::{DocumentError, OciError};
 use super::process::Process;
 use super::seccomp;
 use super::settings::{Annotated, Settings, parse};
 use super::{CAPABILITIES, MACHINE, OWN, in_container, json, make_own};
 use crate::config::cpus::CpuCount;
+use crate::config::environment::EnvVar;
 use crate::config::request::Request;
 use crate::config::size::MemorySize;
 use crate::host::atomic_write::atomic_write;
@@ -91,11 +93,21 @@ impl Bundle {
         let files = own_files()?;
         let mut config = self.config.clone();
         let request = change(&mut config, settings, &self.own(), &files).map_err(|error| error.of(&file))?;
+        self.check_command(&request)?;
         let written = self.write(&file, &config, &request);
         if written.is_err() {
             self.remove_own();
         }
         written
+    }
+
+    fn check_command(&self, request: &Request) -> Result<(), OciError> {
+        let path = self.config.get("root").and_then(|root| root.get("path")).and_then(Value::as_str);
+        let mounts = self.config.get("mounts").and_then(Value::as_array).into_iter().flatten();
+        let mounts = mounts.filter_map(|mount| mount.get("destination")?.as_str()).map(Path::new).collect();
+        let Some(root) = path.and_then(|path| Root::open(&self.path.join(path), mounts)) else { return Ok(()) };
+        let search = request.env.iter().rev().find(|variable| variable.name() == "PATH").and_then(EnvVar::value);
+        root.check(&request.command[0], request.workdir.as_deref().unwrap_or("/"), search)
     }
 
     fn write(&self, file: &Path, config: &Map<String, Value>, request: &Request) -> Result<Changed, OciError> {

@@ -43,6 +43,13 @@ pub(super) enum OciError {
     NoId,
     #[error("exec without --process is not supported")]
     NoProcess,
+    // Engines look for these words.
+    #[error("exec: \"{0}\": executable file not found in $PATH")]
+    NotInPath(String),
+    #[error("exec: \"{0}\": no such file or directory")]
+    NoCommand(String),
+    #[error("exec: \"{0}\": permission denied")]
+    NotExecutable(String),
     #[error("{0}")]
     Workload(String),
     #[error("{0}: the workload was not executed within {1} s")]

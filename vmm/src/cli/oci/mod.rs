@@ -12,6 +12,7 @@
 
 mod bundle;
 mod call;
+mod command;
 mod delegate;
 mod error;
 mod json;
