@@ -25,7 +25,7 @@ use crate::host::installed;
 use boot::layout::MAX_CPUS;
 use serde_json::{Map, Value, json};
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 /// File of the machine's request.
@@ -245,15 +245,23 @@ fn change(
 
 fn check_namespaces(linux: &Map<String, Value>) -> Result<(), DocumentError> {
     let namespaces = linux.get("namespaces").and_then(Value::as_array);
-    let has = |kind: &str| {
-        let mut kinds = namespaces.into_iter().flatten().map(|namespace| namespace.get("type"));
-        kinds.any(|other| other.and_then(Value::as_str) == Some(kind))
+    // `own` is this process's, which is the host's.
+    let has = |kind: &str, own: &str| {
+        let mut namespaces = namespaces.into_iter().flatten();
+        let text = |namespace: &'_ Value, key: &str| namespace.get(key).and_then(Value::as_str).map(str::to_owned);
+        let namespace = namespaces.find(|namespace| text(namespace, "type").as_deref() == Some(kind));
+        namespace.is_some_and(|namespace| !text(namespace, "path").is_some_and(|path| is_same_file(&path, own)))
     };
-    match (has("network"), has("pid")) {
+    match (has("network", "/proc/self/ns/net"), has("pid", "/proc/self/ns/pid")) {
         (false, _) => Err(DocumentError::HostNetwork),
         (_, false) => Err(DocumentError::HostPid),
         _ => Ok(()),
     }
+}
+
+fn is_same_file(one: &str, other: &str) -> bool {
+    let identity = |path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Whether the engine leaves `/proc` and `/sys` complete (`--privileged`).

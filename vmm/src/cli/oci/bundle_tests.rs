@@ -101,6 +101,12 @@ fn what_a_machine_cannot_be_is_rejected_in_one_sentence() {
     for (pointer, value, object) in [
         ("/linux/namespaces", json!([{"type": "pid"}]), "--network host"),
         ("/linux/namespaces", json!([{"type": "network"}]), "--pid host"),
+        // As Docker writes it.
+        (
+            "/linux/namespaces",
+            json!([{"type": "pid"}, {"type": "network", "path": "/proc/self/ns/net"}]),
+            "--network host",
+        ),
         ("/linux/devices", json!([{"path": "/dev/null"}, {"path": "/dev/sda"}]), "/dev/sda"),
         ("/linux/devices", json!({}), "devices"),
         ("/linux/sysctl", json!({"kernel.shmmax": "1"}), "kernel.shmmax"),
