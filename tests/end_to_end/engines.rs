@@ -75,11 +75,12 @@ impl Drop for Podman {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn layers(name: &str) -> Vec<PathBuf> {
+/// Files of the layers of an image.
+pub(crate) fn layers(name: &str) -> Vec<PathBuf> {
     let image = image(name);
     let image = Path::new(image.strip_prefix("oci:").expect("it is a layout"));
     let manifest = document(&blob(image, &document(&image.join("index.json"))["manifests"][0]));

@@ -6,6 +6,7 @@ mod attach;
 mod bridge_network;
 mod caller_state;
 mod check;
+mod containerd;
 mod detached;
 mod disks;
 mod docker_defaults;
@@ -146,6 +147,7 @@ fn all() -> Vec<Case> {
         inherited_sockets::cases(),
         ends::cases(),
         engines::cases(),
+        containerd::cases(),
         exec::cases(),
         attach::cases(),
         health::cases(),

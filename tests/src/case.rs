@@ -40,6 +40,10 @@ pub enum Need {
     Nftables,
     /// Debian's podman, conmon and runc, and a coracle that runs in any root.
     Podman,
+    /// Debian's containerd and runc, and a coracle that runs in any root.
+    Containerd,
+    /// Debian's docker.io besides.
+    Docker,
 }
 
 pub struct Case {
@@ -80,13 +84,18 @@ impl Case {
         if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");
         }
-        if self.needs.contains(&Need::Podman) {
-            if !are_installed(&["podman", "conmon", "runc"]) {
-                return Some("needs podman, conmon and runc (guest-kernel-config/packages.sh engines)");
-            }
-            if !is_static(coracle()) {
-                return Some("needs a static binary, as `make build` makes it");
-            }
+        let needs_engine = [Need::Podman, Need::Containerd, Need::Docker].iter().any(|need| self.needs.contains(need));
+        if needs_engine && !is_static(coracle()) {
+            return Some("needs a static binary, as `make build` makes it");
+        }
+        if self.needs.contains(&Need::Podman) && !are_installed(&["podman", "conmon", "runc"]) {
+            return Some("needs podman, conmon and runc (guest-kernel-config/packages.sh engines)");
+        }
+        if self.needs.contains(&Need::Containerd) && !are_installed(&["containerd", "ctr", "runc"]) {
+            return Some("needs containerd and runc (Debian's containerd)");
+        }
+        if self.needs.contains(&Need::Docker) && !are_installed(&["dockerd", "docker", "containerd", "runc"]) {
+            return Some("needs dockerd, docker, containerd and runc (Debian's docker.io)");
         }
         (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
     }
