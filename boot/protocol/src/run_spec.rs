@@ -60,11 +60,23 @@ pub struct RunSpec {
     pub privileged: bool,
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are left as they are (`--keep-etc`).
     pub keep_etc: bool,
+    /// What is restricted in `/proc` and `/sys` in place of docker's list, unless `privileged`.
+    pub restricted_paths: Option<RestrictedPaths>,
     /// Of the workload, and of processes beside it that have no own ones.
     pub attributes: ProcessAttributes,
     /// A seccomp filter for the workload and for all processes beside it: the instructions of one
     /// program of classic BPF, each as it is in memory. Empty means none.
     pub seccomp: Vec<u64>,
+}
+
+/// Absolute paths below `/proc` and `/sys`. Those that the kernel lacks are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestrictedPaths {
+    /// A directory is empty, a file reads as `/dev/null`.
+    pub masked: Vec<String>,
+    /// Cannot be written to.
+    pub read_only: Vec<String>,
 }
 
 /// What makes a workload ready.

@@ -32,6 +32,7 @@ use super::vsock::Vsock;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use guest_protocol::attributes::ProcessAttributes;
+use guest_protocol::run_spec::RestrictedPaths;
 use kvm::KvmKind;
 use oci_image::Platform;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,9 @@ pub(crate) struct Request {
     /// The workload's seccomp filter, as in [`RunSpec`](guest_protocol::run_spec::RunSpec). An OCI runtime gives it.
     #[arg(skip)]
     pub(crate) seccomp: Vec<u64>,
+    /// What is restricted in `/proc` and `/sys` in place of docker's list. An OCI runtime gives it.
+    #[arg(skip)]
+    pub(crate) restricted_paths: Option<RestrictedPaths>,
 
     /// Set an environment variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]
@@ -242,7 +246,7 @@ pub(crate) struct Request {
     /// Serve the JSON object in FILE at 169.254.169.254, in the shape of EC2's metadata (IMDSv2), to this machine alone
     #[arg(long, value_name = "FILE", value_parser = path(), value_hint = ValueHint::FilePath, help_heading = "Network")]
     pub(crate) metadata: Option<PathBuf>,
-    /// Kernel parameter of the guest's network (net.ipv4.ip_forward=1)
+    /// Kernel parameter of the guest: net.*, kernel.shm*, kernel.msg*, kernel.sem or fs.mqueue.* (net.ipv4.ip_forward=1)
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Network")]
     pub(crate) sysctl: Vec<Sysctl>,
     /// Connect vsock streams of the guest with Unix sockets: PATH for `CONNECT PORT` from the host, PATH_PORT for the guest's

@@ -98,6 +98,7 @@ pub(crate) fn run_spec(
         health: workload.health,
         privileged: request.privileged || request.system,
         keep_etc: request.keep_etc,
+        restricted_paths: request.restricted_paths.clone(),
         attributes,
         seccomp: request.seccomp.clone(),
     }

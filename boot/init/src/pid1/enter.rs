@@ -31,7 +31,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
     let volumes = volumes::open_all(&spec.volumes)?;
     mounts::move_root(root::PATH)?;
     unshare_cgroup_namespace();
-    mounts::mount_for_workload(spec.privileged, &spec.sysctls)?;
+    mounts::mount_for_workload(spec)?;
     if spec.system.is_some() {
         mounts::mount_for_system()?;
     }

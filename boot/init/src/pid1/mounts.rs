@@ -9,7 +9,7 @@ use alloc::string::String;
 use core::ffi::CStr;
 use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
-use guest_protocol::run_spec::{ShareMount, TmpfsMount};
+use guest_protocol::run_spec::{RunSpec, ShareMount, TmpfsMount};
 use rustix::fs::{Mode, OFlags, open, stat, symlink};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -80,22 +80,25 @@ pub(crate) fn move_root(root: &str) -> Result<(), Failure> {
 
 /// Mounts what every workload expects. Called in its namespaces, in its root.
 ///
-/// `sysctls` are the user's kernel parameters, by name and value.
-pub(crate) fn mount_for_workload(privileged: bool, sysctls: &[(String, String)]) -> Result<(), Failure> {
+pub(crate) fn mount_for_workload(spec: &RunSpec) -> Result<(), Failure> {
     for Mount { file_system, path, mut flags, data, optional } in WORKLOAD_MOUNTS {
-        flags.set(MountFlags::RDONLY, READ_ONLY_MOUNTS.contains(&path) && !privileged);
+        flags.set(MountFlags::RDONLY, READ_ONLY_MOUNTS.contains(&path) && !spec.privileged);
         match mount_on_directory(file_system, path, flags, data) {
             Ok(()) => {}
             Err(Errno::NODEV | Errno::NOENT | Errno::PERM) if optional => {}
             Err(errno) => return Err(Failure::setup("mount", path, errno)),
         }
         match path {
-            "/proc" => set_sysctls(sysctls)?,
+            "/proc" => set_sysctls(&spec.sysctls)?,
             "/dev" => complete_dev()?,
             _ => {}
         }
     }
-    if privileged { Ok(()) } else { restrict_kernel_files() }
+    match &spec.restricted_paths {
+        _ if spec.privileged => Ok(()),
+        None => restrict_kernel_files(&MASKED_PATHS, &READ_ONLY_PATHS),
+        Some(given) => restrict_kernel_files(&given.masked, &given.read_only),
+    }
 }
 
 /// Sets the kernel parameters that docker sets, where the kernel has them, and the user's.
@@ -131,9 +134,9 @@ fn complete_dev() -> Result<(), Failure> {
 
 /// Hides or write-protects the files of `/proc` and `/sys` that docker does, as far as the kernel
 /// has them.
-fn restrict_kernel_files() -> Result<(), Failure> {
+fn restrict_kernel_files(masked: &[impl AsRef<str>], read_only: &[impl AsRef<str>]) -> Result<(), Failure> {
     const STEP: &str = "restrict /proc and /sys";
-    for path in READ_ONLY_PATHS {
+    for path in read_only.iter().map(AsRef::as_ref) {
         match mount_bind(path, path) {
             Err(Errno::NOENT) => {}
             outcome => outcome
@@ -141,7 +144,7 @@ fn restrict_kernel_files() -> Result<(), Failure> {
                 .step(STEP, path)?,
         }
     }
-    for path in MASKED_PATHS {
+    for path in masked.iter().map(AsRef::as_ref) {
         match mount_bind("/dev/null", path) {
             Err(Errno::NOENT) => {}
             Err(Errno::NOTDIR) => {

@@ -19,10 +19,12 @@ use crate::config::cpus::CpuCount;
 use crate::config::environment::EnvVar;
 use crate::config::request::Request;
 use crate::config::size::MemorySize;
+use crate::config::sysctl::{self, Sysctl};
 use crate::host::atomic_write::atomic_write;
 use crate::host::directories::{Directories, IN_CONTAINER};
 use crate::host::installed;
 use boot::layout::MAX_CPUS;
+use guest_protocol::run_spec::RestrictedPaths;
 use serde_json::{Map, Value, json};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -203,9 +205,11 @@ fn change(
         let destination = in_container(&format!("bin/{name}"));
         mounts.push(json!({"destination": destination, "type": "bind", "source": path, "options": ["bind", "ro", "nosuid", "nodev"]}));
     }
+    let is_sys_read_only = has_read_only(mounts, "/sys");
     let linux = json::object(config, "linux")?;
     check_namespaces(linux)?;
-    let privileged = is_unrestricted(linux);
+    let restricted = restricted_paths(linux)?;
+    let privileged = restricted == RestrictedPaths::default() && !is_sys_read_only;
     let sysctl = sysctls(linux)?;
     // It is the workload's. The monitor has a list of its own.
     let profile = linux.remove("seccomp").filter(|profile| !profile.is_null());
@@ -230,6 +234,7 @@ fn change(
         hostname: hostname.map(|name| parse("hostname", &name)).transpose()?,
         sysctl,
         privileged,
+        restricted_paths: Some(restricted),
         interactive: true,
         tty: workload.terminal,
         rootfs: Some("/".into()),
@@ -264,17 +269,28 @@ fn is_same_file(one: &str, other: &str) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-/// Whether the engine leaves `/proc` and `/sys` complete (`--privileged`).
-fn is_unrestricted(linux: &Map<String, Value>) -> bool {
-    let is_empty = |name| linux.get(name).and_then(Value::as_array).is_none_or(Vec::is_empty);
-    is_empty("maskedPaths") && is_empty("readonlyPaths")
+/// What the engine restricts of the kernel's file systems, which the guest has of its own. Other paths are restricted by the
+/// delegate, in the tree that the guest gets. Without any (`--privileged`) `/proc` and `/sys` are complete.
+fn restricted_paths(linux: &Map<String, Value>) -> Result<RestrictedPaths, DocumentError> {
+    let below_kernels = |path: &String| ["/proc/", "/sys/"].iter().any(|directory| path.starts_with(directory));
+    let paths = |key| {
+        let paths = json::strings(linux, key)?.into_iter().filter(below_kernels);
+        Ok(paths.filter(|path| !path.split('/').any(|part| part == "..")).collect())
+    };
+    Ok(RestrictedPaths { masked: paths("maskedPaths")?, read_only: paths("readonlyPaths")? })
 }
 
-fn sysctls(linux: &Map<String, Value>) -> Result<Vec<crate::config::sysctl::Sysctl>, DocumentError> {
+fn has_read_only(mounts: &[Value], destination: &str) -> bool {
+    let mut mounts = mounts.iter().filter(|mount| mount.get("destination") == Some(&json!(destination)));
+    let is_ro = |options: &Value| options.as_array().is_some_and(|options| options.contains(&json!("ro")));
+    mounts.any(|mount| mount.get("options").is_some_and(is_ro))
+}
+
+fn sysctls(linux: &Map<String, Value>) -> Result<Vec<Sysctl>, DocumentError> {
     let sysctls = linux.get("sysctl").and_then(Value::as_object).into_iter().flatten();
     sysctls
         .map(|(name, value)| match value.as_str() {
-            Some(value) if name.starts_with("net.") => parse("sysctl", &format!("{name}={value}")),
+            Some(value) if sysctl::is_supported(name) => parse("sysctl", &format!("{name}={value}")),
             Some(_) => Err(DocumentError::Sysctl(name.clone())),
             None => Err(DocumentError::Field("linux.sysctl", "an object of strings")),
         })

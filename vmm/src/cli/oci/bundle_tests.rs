@@ -97,6 +97,28 @@ fn limits_become_the_machines_with_an_overhead() {
 }
 
 #[test]
+fn restrictions_of_the_kernels_file_systems_are_the_engines() {
+    let masked = json!(["/proc/kcore", "/srv/secret", "/proc/../srv", "/sys/firmware"]);
+    let (config, request) = changed("/linux/maskedPaths", masked.clone()).unwrap();
+    assert_eq!(config["linux"]["maskedPaths"], masked);
+    let paths = request.restricted_paths.unwrap();
+    assert_eq!((paths.masked, paths.read_only.len()), (vec!["/proc/kcore".to_owned(), "/sys/firmware".to_owned()], 0));
+    assert!(!request.privileged);
+    let (_, request) = changed("/linux/maskedPaths", json!([])).unwrap();
+    assert!(request.privileged);
+    // All unmasked, and not privileged.
+    let mut config = config_without_masks();
+    config.insert("mounts".into(), json!([{"destination": "/sys", "type": "sysfs", "options": ["nosuid", "ro"]}]));
+    assert!(!change(&mut config, &Settings::default(), Path::new("/b/coracle"), &[]).unwrap().privileged);
+}
+
+fn config_without_masks() -> Map<String, Value> {
+    let mut config = config();
+    config["linux"]["maskedPaths"] = json!([]);
+    config
+}
+
+#[test]
 fn what_a_machine_cannot_be_is_rejected_in_one_sentence() {
     for (pointer, value, object) in [
         ("/linux/namespaces", json!([{"type": "pid"}]), "--network host"),
@@ -109,7 +131,7 @@ fn what_a_machine_cannot_be_is_rejected_in_one_sentence() {
         ),
         ("/linux/devices", json!([{"path": "/dev/null"}, {"path": "/dev/sda"}]), "/dev/sda"),
         ("/linux/devices", json!({}), "devices"),
-        ("/linux/sysctl", json!({"kernel.shmmax": "1"}), "kernel.shmmax"),
+        ("/linux/sysctl", json!({"kernel.core_pattern": "1"}), "kernel.core_pattern"),
         ("/annotations", json!({"io.coracle.color": "red"}), "io.coracle.color"),
         ("/annotations", json!({"io.coracle.memory": "1m"}), "io.coracle.memory"),
         ("/process", Value::Null, "process"),

@@ -71,7 +71,7 @@ pub(super) enum DocumentError {
     HostPid,
     #[error("device {0}: devices of the host are not passed to a machine")]
     Device(String),
-    #[error("kernel parameter {0}: only net.* are supported")]
+    #[error("kernel parameter {0}: supported are {known}", known = crate::config::sysctl::SUPPORTED)]
     Sysctl(String),
     #[error("unknown annotation {0}; expected io.coracle.memory or io.coracle.cpus")]
     Annotation(String),
