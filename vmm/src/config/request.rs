@@ -63,6 +63,9 @@ pub(crate) struct Request {
     /// What is restricted in `/proc` and `/sys` in place of docker's list. An OCI runtime gives it.
     #[arg(skip)]
     pub(crate) restricted_paths: Option<RestrictedPaths>,
+    /// TERM and INT go to the workload like every other signal: an engine itself cuts the power after its time.
+    #[arg(skip)]
+    pub(crate) forward_stops: bool,
 
     /// Set an environment variable; without a value, copy it from this environment
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "What runs")]

@@ -199,6 +199,7 @@ impl Preparation {
         let supervisor = Settings {
             stop_signal: stop_signal.get(),
             stop_timeout: request.stop_timeout(),
+            forwards_stops: request.forward_stops,
             timeout: request.timeout.map(|seconds| Duration::from_secs(seconds.into())),
             terminal: spec.terminal.is_some(),
             memory,

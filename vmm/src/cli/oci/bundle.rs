@@ -37,8 +37,6 @@ const ORIGINAL: &str = "original.json";
 const OVERHEAD: u64 = 64 << 20;
 /// Threads and the client processes of `exec`.
 const MIN_PIDS: i64 = 256;
-/// An engine ends a stop by itself.
-const STOP_TIMEOUT: u32 = 365 * 24 * 3600;
 /// Devices that every container has.
 const COMMON_DEVICES: [&str; 9] = ["null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "kvm"];
 const KVM: (u32, u32) = (10, 232);
@@ -243,7 +241,7 @@ fn change(
         cpus: annotated.cpus.or(cpus).or(settings.cpus),
         name: Some(parse("name", MACHINE)?),
         run_dir: Some(in_container("run").into()),
-        stop_timeout: Some(STOP_TIMEOUT),
+        forward_stops: true,
         ..Request::default()
     })
 }

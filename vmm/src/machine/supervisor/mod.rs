@@ -138,6 +138,8 @@ pub(crate) struct Settings {
     pub(crate) stop_signal: u8,
     /// From TERM to the power cut.
     pub(crate) stop_timeout: Duration,
+    /// TERM and INT are the workload's like every other signal, any number of times.
+    pub(crate) forwards_stops: bool,
     /// `--timeout`.
     pub(crate) timeout: Option<Duration>,
     /// `-t`.

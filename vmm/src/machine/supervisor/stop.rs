@@ -39,6 +39,7 @@ impl Supervisor {
             SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
                 self.cut_power(End::signalled_before_workload(signal));
             }
+            SIGTERM | SIGINT if self.settings.forwards_stops => self.send(ToGuest::Signal(signal)),
             SIGTERM => self.on_term(),
             SIGINT if self.stop.interrupted => self.on_term(),
             SIGINT => {

@@ -21,6 +21,7 @@ fn settings() -> Settings {
         spec,
         stop_signal: SIGTERM,
         stop_timeout: STOP_TIMEOUT,
+        forwards_stops: false,
         timeout: None,
         terminal: false,
         memory: "128m".parse().unwrap(),
@@ -147,6 +148,14 @@ fn second_int_acts_like_term() {
         [Action::Stopping, sent(ToGuest::Signal(SIGTERM)), Action::SetTimer(TimerKind::Stop, STOP_TIMEOUT)]
     );
     assert_eq!(end_of(&supervisor.on(Event::HostSignal(INT))).0.reason, EndReason::Killed);
+}
+
+#[test]
+fn term_and_int_are_like_others_where_an_engine_decides_about_stops() {
+    let mut supervisor = running_with(Settings { forwards_stops: true, ..settings() });
+    for (signal, number) in [(TERM, SIGTERM), (INT, SIGINT), (TERM, SIGTERM), (INT, SIGINT)] {
+        assert_eq!(supervisor.on(Event::HostSignal(signal)), [sent(ToGuest::Signal(number))]);
+    }
 }
 
 #[test]
