@@ -100,9 +100,11 @@ fn podman_runs_a_container_as_a_machine() {
         "syscalls": [{"names": ["mknod", "mknodat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}]}"#;
     let profile = format!("seccomp={}", podman.dir.write("profile.json", profile).display());
     let attributes = ["--ulimit", "nofile=100:2000", "--group-add", "4711", "--umask", "027", "--cap-drop", "CHOWN"];
-    let attributes = [&attributes[..], &["--security-opt", "no-new-privileges", "--security-opt", &profile]].concat();
-    let options =
-        [&options[..], &["--env", "SECRET=s3cret", "-v", &volumes[0], "-v", &volumes[1]], &attributes].concat();
+    let security =
+        ["--security-opt", "no-new-privileges", "--security-opt", &profile, "--security-opt", "mask=/proc/uptime"];
+    let volumes = ["-v", &volumes[0], "-v", &volumes[1]];
+    let others = ["--env", "SECRET=s3cret", "--sysctl", "kernel.msgmax=9000"];
+    let options = [&options[..], &attributes, &security, &volumes, &others].concat();
     podman.succeed(&[&options[..], &["busybox", "sh", "-c", script]].concat());
     // A machine, which has a kernel of its own; an exec directly after `run` is for the workload that runs.
     let version = podman.succeed(&["exec", "w", "sh", "-c", "cat /proc/version; echo $SECRET; id -u"]);
@@ -121,6 +123,7 @@ fn podman_runs_a_container_as_a_machine() {
     let bounding = "00000000a80425fa";
     let of_root = format!("0 4711 \n{bounding}\n{bounding}\n1\n2\n100 2000\n");
     assert_eq!(attributes, of_root.repeat(2));
+    assert_eq!(podman.succeed(&["exec", "w", "cat", "/proc/uptime", "/proc/sys/kernel/msgmax"]), "9000\n");
     let denied = podman.output(&["exec", "w", "mknod", "/node", "p"]);
     assert!(text(&denied.stderr).contains("not supported"), "{denied:?}");
     for (command, status) in [("/nowhere/command", 127), ("nosuch", 127), ("/etc/single", 126)] {
@@ -148,7 +151,7 @@ fn podman_runs_a_container_as_a_machine() {
     podman.succeed(&["cp", "w:/made", &back.display().to_string()]);
     assert_eq!(fs::read_to_string(&back).expect("podman made it"), "made\n");
     let memory = podman.succeed(&["stats", "--no-stream", "--no-reset", "--format", "{{.MemUsage}}", "w"]);
-    assert!(memory.contains("/ 234.9MB"), "{memory}");
+    assert!(memory.ends_with("/ 167.8MB\n"), "{memory}");
     podman.succeed(&["pause", "w"]);
     assert_eq!(podman.succeed(&["inspect", "--format", "{{.State.Status}}", "w"]), "paused\n");
     podman.succeed(&["unpause", "w"]);

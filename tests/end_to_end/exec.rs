@@ -64,8 +64,8 @@ fn exec_inherits_user_directory_and_environment() {
     // Limits and privileges are the workload's, too, as far as its user has some.
     let script = "for process in 1 self; do sed -nE 's/^(Groups|Cap(Eff|Bnd)|NoNewPrivs):[[:space:]]*//p' /proc/$process/status; \
                   sed -nE 's/^Max open files *([0-9]+) *([0-9]+).*/\\1 \\2/p' /proc/$process/limits; cat /proc/$process/oom_score_adj; done";
-    let [ordinary, root] = [("5678", "0000000000000000"), ("0", "000001fffffffffe")]
-        .map(|(group, effective)| format!("{group} 4711 \n{effective}\n000001fffffffffe\n1\n100 2000\n7\n"));
+    let [ordinary, root] = [("4711 5678", "0000000000000000"), ("0 4711", "000001fffffffffe")]
+        .map(|(groups, effective)| format!("{groups} \n{effective}\n000001fffffffffe\n1\n100 2000\n7\n"));
     exec(&dir, &["-u", "0", "m", "sh", "-c", script]).assert_stdout(&format!("{ordinary}{root}"));
     let given = ["-u", "root", "-w", "/etc", "-e", "A=own", "m", "sh", "-c", "id -u; pwd; echo $A $B"];
     exec(&dir, &given).assert_status(0).assert_stdout("0\n/etc\nown workload\n");
