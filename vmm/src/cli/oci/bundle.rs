@@ -212,6 +212,9 @@ fn change(
     // It is the workload's. The monitor has a list of its own.
     let profile = linux.remove("seccomp").filter(|profile| !profile.is_null());
     let seccomp = profile.map(|profile| seccomp::compile(&profile)).transpose()?.unwrap_or_default();
+    // An engine gives a privileged container every device of the host; the guest has its own.
+    let devices = json::array(linux, "devices")?;
+    devices.retain(|device| !privileged || is_common(device));
     add_kvm(linux)?;
     let resources = json::object(linux, "resources")?;
     let limit = memory_limit(resources)?;
@@ -298,11 +301,9 @@ fn sysctls(linux: &Map<String, Value>) -> Result<Vec<Sysctl>, DocumentError> {
 /// Adds /dev/kvm, and the rule that allows it. Other devices are rejected.
 fn add_kvm(linux: &mut Map<String, Value>) -> Result<(), DocumentError> {
     let devices = json::array(linux, "devices")?;
-    for device in devices.iter() {
+    if let Some(device) = devices.iter().find(|device| !is_common(device)) {
         let path = device.get("path").and_then(Value::as_str).unwrap_or_default();
-        if !path.strip_prefix("/dev/").is_some_and(|name| COMMON_DEVICES.contains(&name)) {
-            return Err(DocumentError::Device(path.to_owned()));
-        }
+        return Err(DocumentError::Device(path.to_owned()));
     }
     let (major, minor) = KVM;
     devices.retain(|device| device.get("path") != Some(&json!("/dev/kvm")));
@@ -312,6 +313,11 @@ fn add_kvm(linux: &mut Map<String, Value>) -> Result<(), DocumentError> {
     let rules = json::array(json::object(linux, "resources")?, "devices")?;
     rules.push(json!({"allow": true, "type": "c", "major": major, "minor": minor, "access": "rw"}));
     Ok(())
+}
+
+fn is_common(device: &Value) -> bool {
+    let name = device.get("path").and_then(Value::as_str).and_then(|path| path.strip_prefix("/dev/"));
+    name.is_some_and(|name| COMMON_DEVICES.contains(&name))
 }
 
 /// The memory limit becomes the guest's memory, in whole MiB, and grows by what the monitor needs.

@@ -106,6 +106,12 @@ fn restrictions_of_the_kernels_file_systems_are_the_engines() {
     assert!(!request.privileged);
     let (_, request) = changed("/linux/maskedPaths", json!([])).unwrap();
     assert!(request.privileged);
+    // It has none of the host's devices, which an engine lists then.
+    let mut config = config_without_masks();
+    config["linux"]["devices"] = json!([{"path": "/dev/sda"}, {"path": "/dev/null"}]);
+    change(&mut config, &Settings::default(), Path::new("/b/coracle"), &[]).unwrap();
+    let devices: Vec<_> = config["linux"]["devices"].as_array().unwrap().iter().map(|device| &device["path"]).collect();
+    assert_eq!(devices, ["/dev/null", "/dev/kvm"]);
     // All unmasked, and not privileged.
     let mut config = config_without_masks();
     config.insert("mounts".into(), json!([{"destination": "/sys", "type": "sysfs", "options": ["nosuid", "ro"]}]));
