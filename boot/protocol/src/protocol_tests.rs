@@ -13,7 +13,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     let text = || ".{0,20}";
     let texts = || prop::collection::vec(".{0,20}", 0..6);
     let root =
-        (text(), texts(), text(), any::<bool>(), 0..4).prop_map(|(disk, file_systems, scratch, read_only, upper)| {
+        (text(), texts(), text(), any::<bool>(), 0..5).prop_map(|(disk, file_systems, scratch, read_only, upper)| {
             Root {
                 share: read_only.then(|| disk.clone()),
                 disk_serial: disk,
@@ -22,6 +22,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
                     0 => Upper::None,
                     1 => Upper::Tmpfs,
                     2 => Upper::Disk(scratch),
+                    3 => Upper::Kept(scratch),
                     _ => Upper::InPlace,
                 },
                 read_only,

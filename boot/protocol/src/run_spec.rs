@@ -127,6 +127,9 @@ pub enum Upper {
     Tmpfs,
     /// Overlay whose upper layer is the ext4 file system on the virtio-blk device with this serial.
     Disk(String),
+    /// The same on a disk that outlives the machine: it may hold what an earlier machine wrote, `fsync` is carried out, and the
+    /// file system is clean after an orderly end.
+    Kept(String),
     /// No overlay: the root disk itself is mounted writable (`--system` on a writable `--rootfs`), or the
     /// directory of the host.
     InPlace,

@@ -62,7 +62,7 @@ fn wanted(spec: &RunSpec, has_vsock: bool) -> Vec<WantedModule<'_>> {
     match spec.root.upper {
         Upper::None | Upper::InPlace => {}
         Upper::Tmpfs => wanted.push(required("overlay")),
-        Upper::Disk(_) => wanted.extend([required("overlay"), required("ext4")]),
+        Upper::Disk(_) | Upper::Kept(_) => wanted.extend([required("overlay"), required("ext4")]),
     }
     wanted
 }

@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use guest_protocol::run_spec::{Root, Upper};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, chown, mkdir, open, stat};
+use rustix::fs::{Mode, OFlags, chmod, chown, mkdir, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount as mount_file_system,
@@ -37,10 +37,12 @@ pub(crate) const LAYERS: &str = "/scratch/overlay";
 const UPPER: &str = "/scratch/overlay/upper";
 const WORK: &str = "/scratch/overlay/work";
 /// `redirect_dir`: directories of the image can be renamed. `volatile`: nothing of the upper layer
-/// outlives the machine, so `fsync` need not wait for it. `index` and `metacopy` only help layers
-/// that are mounted again.
+/// outlives the machine, so `fsync` need not wait for it.
 const OVERLAY_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/overlay/upper,\
     workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off,volatile";
+/// For an upper layer that outlives the machine. Its lower layer is always the same disk.
+const KEPT_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/overlay/upper,\
+    workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off";
 
 /// Mounts what `root` describes at [`PATH`].
 pub(crate) fn mount(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
@@ -53,14 +55,15 @@ pub(crate) fn mount(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
             make_directory(SCRATCH).step(STEP, SCRATCH)?;
             mount_file_system("tmpfs", SCRATCH, "tmpfs", RESTRICTED, c"mode=700")
                 .step("mount scratch layer", "tmpfs")?;
-            mount_overlay(root, disks)
+            mount_overlay(root, disks, OVERLAY_OPTIONS)
         }
-        Upper::Disk(serial) => {
+        Upper::Disk(serial) | Upper::Kept(serial) => {
             make_directory(SCRATCH).step(STEP, SCRATCH)?;
             let disk = disks.find(serial, "find scratch disk")?;
             mount_file_system(&*disk, SCRATCH, "ext4", RESTRICTED | MountFlags::NOATIME, SCRATCH_OPTIONS)
                 .step("mount scratch disk", &disk)?;
-            mount_overlay(root, disks)
+            let is_kept = matches!(root.upper, Upper::Kept(_));
+            mount_overlay(root, disks, if is_kept { KEPT_OPTIONS } else { OVERLAY_OPTIONS })
         }
     }
 }
@@ -92,21 +95,36 @@ fn mount_image(root: &Root, disks: &mut Disks, path: &str, flags: MountFlags) ->
     Err(Failure::configuration(STEP, format!("{disk} holds none of: {tried}{hint}")).with_errno(Errno::INVAL))
 }
 
-fn mount_overlay(root: &Root, disks: &mut Disks) -> Result<(), Failure> {
+fn mount_overlay(root: &Root, disks: &mut Disks, options: &core::ffi::CStr) -> Result<(), Failure> {
     const STEP: &str = "mount overlay";
     make_directory(LOWER).step(STEP, LOWER)?;
     make_directory(LAYERS).step(STEP, LAYERS)?;
     mount_image(root, disks, LOWER, MountFlags::RDONLY | RESTRICTED)?;
-    // The workload sees the upper layer's top directory, so owner and mode are those of the
-    // image's.
+    // The work directory is made last: where it exists, an earlier machine has completed the upper one.
+    if stat(WORK).is_err() {
+        make_upper()?;
+        mkdir(WORK, Mode::RWXU).step(STEP, WORK)?;
+    }
+    mount_file_system("overlay", PATH, "overlay", MountFlags::NOEXEC, options).step(STEP, "overlay")
+}
+
+/// Makes the upper layer's top directory. The workload sees it, so owner and mode are those of the
+/// image's.
+fn make_upper() -> Result<(), Failure> {
+    const STEP: &str = "mount overlay";
     let top = stat(LOWER).step(STEP, LOWER)?;
-    mkdir(UPPER, Mode::from_raw_mode(top.st_mode & 0o7777)).step(STEP, UPPER)?;
+    let mode = Mode::from_raw_mode(top.st_mode & 0o7777);
+    match mkdir(UPPER, mode) {
+        // A machine was killed before it made the work directory.
+        Err(Errno::EXIST) => chmod(UPPER, mode),
+        outcome => outcome,
+    }
+    .step(STEP, UPPER)?;
     if (top.st_uid, top.st_gid) != (0, 0) {
         let (owner, group) = (Uid::from_raw(top.st_uid), Gid::from_raw(top.st_gid));
         chown(UPPER, Some(owner), Some(group)).step(STEP, UPPER)?;
     }
-    mkdir(WORK, Mode::RWXU).step(STEP, WORK)?;
-    mount_file_system("overlay", PATH, "overlay", MountFlags::NOEXEC, OVERLAY_OPTIONS).step(STEP, "overlay")
+    Ok(())
 }
 
 /// Forbids the execution of files of the initramfs in this mount namespace. `/init` is one: by
@@ -137,7 +155,7 @@ pub(crate) fn detach() -> Result<DetachedRoot, Failure> {
 
 impl DetachedRoot {
     /// Writes to the disk what outlives the machine, after the workload and all its mounts are
-    /// gone. That is only a root written in place: the scratch layer ends with the machine, volumes
+    /// gone. That is a root written in place or a kept layer: a scratch layer ends with the machine, volumes
     /// have their own `finish`, and other disks were unmounted or closed, and thereby written, when
     /// the last process of the workload ended.
     pub(crate) fn finish(&self, root: &Root) -> Result<(), Failure> {
@@ -145,6 +163,12 @@ impl DetachedRoot {
             // A file is at the host when its last descriptor is closed.
             Upper::InPlace if root.share.is_some() => Ok(()),
             Upper::InPlace => settle(&self.0).step("make root disk read-only", PATH),
+            Upper::Kept(_) => {
+                const STEP: &str = "make kept layer read-only";
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let layer = open(SCRATCH, flags, Mode::empty()).step(STEP, SCRATCH)?;
+                settle(&layer).step(STEP, SCRATCH)
+            }
             Upper::None | Upper::Tmpfs | Upper::Disk(_) => Ok(()),
         }
     }
