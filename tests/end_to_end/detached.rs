@@ -160,7 +160,7 @@ fn full_disk_loses_the_logs_but_not_the_workload() {
     // The machine and `wait` have the same small disk.
     let script =
         format!("mount -t tmpfs -o size=128k none {directory} && \"$@\" && \"$1\" wait --run-dir {directory} full");
-    let run = detached(&dir, &["--name", "full", &image("busybox"), "seq", "1", "100000"]);
+    let run = detached(&dir, &["--id", "full", &image("busybox"), "seq", "1", "100000"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &script, "sh"]).finish();
     run.assert_status(0).assert_stdout("full\n0\n");
 }

@@ -63,7 +63,7 @@ while True:
 fn file_system_that_hangs_delays_nothing_beyond_its_deadline() {
     let dir = TestDir::new().keeping_machines();
     let times = ["--health-interval", "500ms", "--health-timeout", "1s", "--health-retries", "1"];
-    let options = ["--name", "m", "-u", "0", "--entrypoint", "python3", "--health-cmd", "true"];
+    let options = ["--id", "m", "-u", "0", "--entrypoint", "python3", "--health-cmd", "true"];
     let python = image("python");
     let mut run = dir.start(&[&options[..], &times, &[&python, "-c", HANGING_FUSE]].concat());
     run.wait_for_stdout("up\n");

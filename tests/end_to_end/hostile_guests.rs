@@ -61,7 +61,7 @@ fn flood_of_reports_delays_neither_status_nor_stop() {
 fn disk_that_hangs_does_not_delay_the_end() {
     let dir = TestDir::new().keeping_machines();
     let script = "trap 'exit 3' TERM; echo up; while :; do sleep 1000 & wait $!; done";
-    let mut run = dir.start(&["--name", "m", "--stop-timeout", "2", &image("busybox"), "sh", "-c", script]);
+    let mut run = dir.start(&["--id", "m", "--stop-timeout", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
     // The scratch disk is not synced at the end, so the workload's own end is reported.
     let mut hanging = Command::new(hanging_thread());

@@ -291,7 +291,7 @@ fn full_run_directory_does_not_stop_the_machine() {
     let directory = dir.run_directory().display().to_string();
     // Entry, lock and configuration fit; after that nothing does.
     let small = format!("mount -t tmpfs -o size=16k none {directory} && exec \"$@\"");
-    let run = dir.invocation(&["--name", "full", &image("busybox"), "echo", "x"]);
+    let run = dir.invocation(&["--id", "full", &image("busybox"), "echo", "x"]);
     let run = run.wrapped(&["unshare", "--mount", "sh", "-c", &small, "sh"]).finish();
     assert_eq!(run.status.code(), Some(0), "{}", run.report());
     run.assert_stdout("x\n");

@@ -23,6 +23,7 @@ mod hostile_guests;
 mod image_archives;
 mod image_crashes;
 mod inherited_sockets;
+mod kept_machines;
 mod life_cycle;
 mod matrix;
 mod metadata;
@@ -136,6 +137,7 @@ fn all() -> Vec<Case> {
         bridge_network::cases(),
         user_network::cases(),
         adopted_network::cases(),
+        kept_machines::cases(),
         life_cycle::cases(),
         detached::cases(),
         driver::cases(),

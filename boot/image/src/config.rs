@@ -3,12 +3,12 @@
 //! start, so that a root disk in the cache does not depend on which fields are read.
 
 use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The image's own defaults.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// The first words of what is executed; the command follows them.
     pub entrypoint: Vec<String>,

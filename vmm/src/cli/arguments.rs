@@ -22,6 +22,7 @@ use super::push::PushArguments;
 use super::rm::RmArguments;
 use super::rmi::RmiArguments;
 use super::save::SaveArguments;
+use super::start::StartArguments;
 use super::stats::StatsArguments;
 use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
@@ -59,6 +60,9 @@ failed; 126 or 127 if the command could not be executed or was not found.";
 pub(super) enum Verb {
     /// Run an image
     Run(Box<RunArguments>),
+    /// Make a machine with its writable layer, without starting it
+    Create(Box<CreateArguments>),
+    Start(StartArguments),
     /// Check host, kernel, image and options without starting
     Check(Box<CheckArguments>),
     Pull(PullArguments),
@@ -119,6 +123,21 @@ pub(super) struct RunArguments {
     /// Internal: this is the background process of `run -d`
     #[arg(long, hide = true)]
     pub(super) detached: bool,
+    /// Internal: the machine is kept, and starts again on its layer
+    #[arg(long, hide = true)]
+    pub(super) kept: bool,
+}
+
+/// Make a machine with its writable layer, without starting it
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "coracle create [OPTIONS] IMAGE [COMMAND [ARG]...]",
+    after_help = "Examples:\n  coracle create --name web -p 8080:80 nginx && coracle start web"
+)]
+pub(super) struct CreateArguments {
+    #[command(flatten)]
+    run: RunArguments,
 }
 
 /// Check host, kernel, image and options without starting
@@ -158,6 +177,12 @@ impl RunArguments {
             request.command = command;
         }
         Ok(request)
+    }
+}
+
+impl CreateArguments {
+    pub(super) fn request(self) -> Result<Request, Failure> {
+        self.run.request()
     }
 }
 

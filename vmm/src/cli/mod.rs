@@ -5,6 +5,7 @@ mod arguments;
 mod attach;
 mod check;
 mod completion;
+mod create;
 mod events;
 mod exec;
 mod history;
@@ -30,6 +31,7 @@ mod rm;
 mod rmi;
 mod run;
 mod save;
+mod start;
 mod stats;
 mod status;
 mod stop;
@@ -75,6 +77,8 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     };
     match verb {
         Verb::Run(arguments) => run::run(*arguments, stages),
+        Verb::Create(arguments) => create::create(*arguments, stages),
+        Verb::Start(arguments) => start::start(&arguments, &stages),
         Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Pull(arguments) => pull::pull(&arguments),
         Verb::Push(arguments) => push::push(&arguments),

@@ -56,7 +56,7 @@ enum Filter {
 enum FilterError {
     #[error("a filter is name=PART, id=BEGINNING or status=STATE")]
     Key,
-    #[error("a state is starting, running, paused, stopping, exited, failed or dead")]
+    #[error("a state is created, starting, running, paused, stopping, exited, failed or dead")]
     State,
 }
 
@@ -67,6 +67,7 @@ impl FromStr for Filter {
         match text.split_once('=') {
             Some(("name", part)) => Ok(Self::Name(part.to_owned())),
             Some(("id", beginning)) => Ok(Self::Id(beginning.to_owned())),
+            Some(("status", "created")) => Ok(Self::Status(MachineState::Created)),
             Some(("status", "dead")) => Ok(Self::Status(MachineState::Dead)),
             Some(("status", state)) => match serde_json::from_value::<State>(state.into()) {
                 Ok(state) => Ok(Self::Status(MachineState::Reported(state))),
@@ -168,6 +169,7 @@ pub(super) fn state_words(machine: &MachineInfo, now: SystemTime) -> String {
             format!("{} ({}) {time} ago", capitalized(&state.to_string()), end.status)
         }
         (MachineState::Dead, _) => "Dead".to_owned(),
+        (MachineState::Created, _) => "Created".to_owned(),
         (MachineState::Reported(state), _) => format!("{} {time}", capitalized(&state.to_string())),
     }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `rm`: removes the run directories of machines that have ended.
+//! The verb `rm`: removes the run directories of machines that have ended, and what is kept of them.
 
 use super::machines::{MachineArguments, print_each};
+use crate::host::directories::Directories;
 use crate::host::watch;
 use crate::run::failure::{FailsAs as _, Failure};
 use crate::state::end::EndReason;
+use crate::state::kept::KeptMachines;
 use crate::state::machines::{self, FindError};
-use crate::state::run_dir;
+use crate::state::run_dir::RunDirectory;
 use clap::Args;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::path::Path;
@@ -50,9 +52,13 @@ fn remove(base: &Path, wanted: &str, force: bool) -> Result<Option<String>, Fail
         }
         watch::wait_for_end(&process).fails_as(EndReason::HostError)?;
     }
+    let kept = KeptMachines::of(base, &Directories::from_environment());
+    let kept = kept.ok().filter(|kept| kept.contains(&machine.name));
     // A machine without a name removes its directory itself.
-    if machine.path.exists() {
-        run_dir::remove(base, &machine.name).fails_as(EndReason::HostError)?;
+    if machine.path.exists() || kept.is_some() {
+        // The claim keeps every start away until both are removed.
+        let _claimed = RunDirectory::claim(base, &machine.name, false).fails_as(EndReason::HostError)?;
+        kept.map_or(Ok(()), |kept| kept.remove(&machine.name)).fails_as(EndReason::HostError)?;
     }
     Ok(Some(machine.name))
 }

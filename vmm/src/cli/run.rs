@@ -4,7 +4,7 @@
 use super::arguments::RunArguments;
 use super::machines::print;
 use crate::run::failure::{self, FailsAs as _, Failure};
-use crate::run::{self, Caller};
+use crate::run::{self, Caller, Origin};
 use crate::state::end::EndReason;
 use crate::state::stages::Stages;
 
@@ -14,7 +14,7 @@ pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
 }
 
 fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
-    let RunArguments { print_config, detached, .. } = arguments;
+    let RunArguments { print_config, detached, kept, .. } = arguments;
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());
     if print_config {
@@ -22,5 +22,6 @@ fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
         print(&format!("{document}\n"));
         return Ok(0);
     }
-    run::run(request, if detached { Caller::Detach } else { Caller::User }, stages)
+    let caller = if detached { Caller::Detach } else { Caller::User };
+    run::run(request, caller, if kept { Origin::Kept } else { Origin::New }, stages)
 }

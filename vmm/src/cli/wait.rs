@@ -25,6 +25,8 @@ pub(super) struct WaitArguments {
 enum UnknownEndError {
     #[error("{0}: exit status unknown: coracle was killed")]
     Dead(String),
+    #[error("{0}: no exit status: it has never run; `coracle start {0}` runs it")]
+    Created(String),
     #[error("{0}: exit status unknown: run directory removed; `--name` keeps it")]
     Gone(String),
 }
@@ -47,8 +49,9 @@ fn end_of(base: &std::path::Path, mut machine: MachineInfo) -> Result<End, Failu
             if let Some(process) = &process {
                 watch::wait_for_end(process).fails_as(EndReason::HostError)?;
             }
-            let MachineInfo { name, status, .. } = machine;
-            let unknown = || Failure::new(EndReason::HostError, UnknownEndError::Dead(name));
+            let MachineInfo { name, status, is_created, .. } = machine;
+            let error = if is_created { UnknownEndError::Created } else { UnknownEndError::Dead };
+            let unknown = || Failure::new(EndReason::HostError, error(name));
             return status.and_then(|status| status.end).ok_or_else(unknown);
         }
         // The machine itself answers even if its run directory is removed at the end.

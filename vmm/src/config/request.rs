@@ -263,13 +263,14 @@ pub(crate) struct Request {
     /// With -d, how much of standard output and standard error each is kept [default: 16m]
     #[arg(long, value_name = "SIZE", help_heading = "This run", allow_hyphen_values = true)]
     pub(crate) log_size: Option<LogSize>,
-    /// Name of the machine; its run directory is then kept [default: a random name]
+    /// Name of the machine; its run directory and, without --rm, its writable layer are then kept until `coracle rm` or the next
+    /// run with the name [default: a random name]
     #[arg(long, value_name = "NAME", help_heading = "This run", allow_hyphen_values = true)]
     pub(crate) name: Option<Given<MachineName>>,
-    /// The same, for programs that choose identifiers
+    /// Name of the machine for programs that choose identifiers: no writable layer is kept
     #[arg(long, value_name = "ID", help_heading = "This run", conflicts_with = "name", allow_hyphen_values = true)]
     pub(crate) id: Option<Given<MachineName>>,
-    /// Remove the run directory at the end, even of a named or detached machine
+    /// Keep nothing at the end, even of a named or detached machine
     #[arg(long, help_heading = "This run")]
     pub(crate) rm: bool,
     /// Directory of all run directories [default: $XDG_RUNTIME_DIR/coracle, or /run/coracle]

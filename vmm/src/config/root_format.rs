@@ -30,6 +30,15 @@ impl RootFormatChoice {
     }
 }
 
+impl From<RootFormat> for RootFormatChoice {
+    fn from(format: RootFormat) -> Self {
+        match format {
+            RootFormat::Erofs => Self::Erofs,
+            RootFormat::Squashfs => Self::Squashfs,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

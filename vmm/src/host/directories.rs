@@ -32,6 +32,8 @@ pub(crate) enum DirectoryError {
     Images(u32),
     #[error("no directory for volumes: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
     Volumes(u32),
+    #[error("no directory for kept machines: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
+    Machines(u32),
 }
 
 impl Directories {
@@ -94,6 +96,18 @@ impl Directories {
     /// There is no home directory, and the user is not root.
     pub(crate) fn volumes(&self) -> Result<PathBuf, DirectoryError> {
         self.lasting().map(|base| base.join("volumes")).ok_or(DirectoryError::Volumes(self.user))
+    }
+
+    /// What is kept of the machines whose run directories are below `base`: with the user's data, or, for a base that the user
+    /// chose, in it. A machine's name begins with no dot.
+    ///
+    /// # Errors
+    /// There is no home directory, and the user is not root.
+    pub(crate) fn machines(&self, base: &Path) -> Result<PathBuf, DirectoryError> {
+        if base != self.run() {
+            return Ok(base.join(".machines"));
+        }
+        self.lasting().map(|base| base.join("machines")).ok_or(DirectoryError::Machines(self.user))
     }
 
     /// Base of what a user keeps.

@@ -4,6 +4,7 @@
 //! run directory or of the files that options name is changed; an image is converted, as its first run would. Runs on `main`.
 
 use super::failure::{FailsAs as _, Failure};
+use super::kept::{Keeping, Wanted};
 use super::prepare::{Preparation, Prepared, memory, open_kernel, read_init};
 use super::progress::{self, ProgressLine};
 use super::report::{Report, file_error, open_events};
@@ -77,6 +78,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
     let files = steps.record("files", check_files(request, &id), |_| "those that options name can be used".to_owned());
     let base = run_directory_base(request, &directories);
     let claimed = RunDirectory::check(&base, id.as_str()).map_err(run_directory_failure);
+    let claimed = claimed.and_then(|()| Keeping::of(request, &id, &base, &directories, Wanted::Run).map(drop));
     let _ = steps.record("run directory", claimed, |()| base.display().to_string());
     let env_files = files.unwrap_or_default();
     let sandbox = Sandbox::new(request.sandbox.unwrap_or_default()).fails_as(EndReason::SandboxError);
@@ -117,7 +119,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
 }
 
 /// What the steps need besides the request. The machine will have no streams.
-fn preparation(
+pub(super) fn preparation(
     request: &Request,
     env_files: Vec<EnvVar>,
     id: MachineName,
@@ -137,6 +139,7 @@ fn preparation(
         console,
         profile: None,
         sandbox,
+        keeping: Keeping::Nothing(None),
         watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
         is_check: true,
     })
@@ -210,7 +213,7 @@ fn can_open(path: &Path) -> io::Result<()> {
     }
 }
 
-fn run_directory_base(request: &Request, directories: &Directories) -> PathBuf {
+pub(super) fn run_directory_base(request: &Request, directories: &Directories) -> PathBuf {
     request.run_dir.clone().unwrap_or_else(|| directories.run())
 }
 

@@ -2,6 +2,7 @@
 //! What the threads of a machine still need once its guest runs: the run directory, the destinations of the result, and what its
 //! network is given back with. Everything else is open. Used by `main`.
 
+use super::kept::Kept;
 use crate::config::destination::Destination;
 use crate::config::request::Request;
 use crate::config::text_form::Given;
@@ -15,6 +16,7 @@ use std::path::Path;
 pub(super) fn needs(
     request: &Request,
     run_directory: &RunDirectory,
+    kept: Option<&Kept>,
     machine: &MachineConfig,
     attachments: &[Attachment],
 ) -> Needs {
@@ -23,6 +25,11 @@ pub(super) fn needs(
     let mut add = |path: &Path, right| needs.files.extend(Grant::new(path, right));
     add(entry, Right::Change);
     add(directory_of(entry), Right::RemoveDirectories);
+    // The last status, and the end of a machine that is not kept after all.
+    if let Some(kept) = kept {
+        add(kept.machine.path(), Right::Change);
+        add(directory_of(kept.machine.path()), Right::RemoveDirectories);
+    }
     // Counters, and code that only the start needs.
     add(Path::new("/proc/self"), Right::Read);
     // The streams of a detached process.

@@ -6,6 +6,7 @@ mod confinement;
 mod early_clients;
 pub(crate) mod failure;
 mod health;
+pub(crate) mod kept;
 mod modules;
 pub(crate) mod prepare;
 pub(crate) mod progress;
@@ -37,10 +38,11 @@ use crate::network::Attachment;
 use crate::sandbox::{self, Confinement, Sandbox};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
-use crate::state::run_dir::{RunDirectory, RunDirectoryError};
+use crate::state::run_dir::{self, RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
 use early_clients::EarlyClients;
 use failure::{FailsAs as _, Failure};
+use kept::{Keeping, Kept, Wanted};
 use kvm::{KvmHost, Profile};
 use modules::MissingDrivers;
 use prepare::{Preparation, Prepared, WorkloadStreams};
@@ -66,15 +68,23 @@ pub(crate) enum Caller {
     Detach,
 }
 
+/// Which machine a run starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    New,
+    /// One that is kept, on its layer.
+    Kept,
+}
+
 /// Runs `request` from the first check to the exit status, which is returned.
 ///
 /// # Errors
 /// The run failed before the destination of its result was open.
-pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Result<u8, Failure> {
+pub(crate) fn run(request: Request, caller: Caller, origin: Origin, mut stages: Stages) -> Result<u8, Failure> {
     // First, while no descriptor of this process itself can be mistaken for an inherited one.
     let socket = inherited_sockets::control();
     if request.detach && caller == Caller::User {
-        return detach(&request, socket);
+        return detach(&request, origin, socket);
     }
     // Before anything else: a signal to the caller's process group is not for this process.
     let daemon = match caller {
@@ -88,7 +98,7 @@ pub(crate) fn run(request: Request, caller: Caller, mut stages: Stages) -> Resul
     stages.mark(Stage::Parsed);
     let report = Report::open(&request, &id)?;
     let events = report::open_events(&request)?;
-    let mut run = Run { request, id, stages };
+    let mut run = Run { request, id, origin, stages };
     let (mut outcome, recorder) = match caught(|| run.claim(socket, events)) {
         Err(end) => (end.into(), None),
         Ok((mut recorder, claimed)) => (run.start(claimed, daemon, &mut recorder), Some(recorder)),
@@ -116,14 +126,21 @@ fn caught<T>(step: impl FnOnce() -> Result<T, End>) -> Result<T, End> {
 struct Run {
     request: Request,
     id: MachineName,
+    origin: Origin,
     stages: Stages,
 }
 
 /// What [`Run::claim`] leaves for the next steps.
 struct Claimed {
-    env_files: Vec<EnvVar>,
     signals: Signals,
+    found: Found,
+}
+
+/// What [`Run::prepare`] needs of it.
+struct Found {
+    env_files: Vec<EnvVar>,
     directories: Directories,
+    keeping: Keeping,
     /// Opened before anything else needs it, because its kind decides how much memory the status shows. A failure counts
     /// where the run needs it.
     host: Result<KvmHost, Failure>,
@@ -151,18 +168,26 @@ impl Run {
         let env_files = environment::read_files(&self.request.env_file).fails_as(EndReason::ConfigError)?;
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
-        let run_directory = self.claim_run_directory(&directories)?;
+        let base = self.request.run_dir.clone().unwrap_or_else(|| directories.run());
+        let wanted = if self.origin == Origin::Kept { Wanted::Kept } else { Wanted::Run };
+        let keeping = || Keeping::of(&self.request, &self.id, &base, &directories, wanted);
+        // Before the claim, which rejects the name of a running machine and clears the directory of an ended one; and after it,
+        // because another process may have had the name until then.
+        if !run_dir::is_locked(&base.join(self.id.as_str())).unwrap_or(false) {
+            keeping()?;
+        }
+        let run_directory = self.claim_run_directory(&base)?;
+        let keeping = keeping()?;
         let host = KvmHost::open().fails_as(EndReason::HostError);
         let memory = prepare::memory(&self.request, &host);
         let recorder = Recorder::begin(run_directory, &self.id, &self.request, memory, &self.stages, events, socket)?;
-        Ok((recorder, Claimed { env_files, signals, directories, host }))
+        Ok((recorder, Claimed { signals, found: Found { env_files, directories, keeping, host } }))
     }
 
-    fn claim_run_directory(&self, directories: &Directories) -> Result<RunDirectory, Failure> {
+    fn claim_run_directory(&self, base: &Path) -> Result<RunDirectory, Failure> {
         let request = &self.request;
-        let base = request.run_dir.clone().unwrap_or_else(|| directories.run());
         let keep = (request.given_name().is_some() || request.detach) && !request.rm;
-        let run_directory = RunDirectory::claim(&base, self.id.as_str(), keep).map_err(run_directory_failure)?;
+        let run_directory = RunDirectory::claim(base, self.id.as_str(), keep).map_err(run_directory_failure)?;
         let document = request.to_document().fails_as(EndReason::ConfigError)?;
         let mut file = run_directory.create("config.json").fails_as(EndReason::HostError)?;
         let path = run_directory.path().join("config.json");
@@ -173,8 +198,8 @@ impl Run {
 
     /// Steps 2 to 4.
     fn start(&mut self, claimed: Claimed, mut daemon: Option<Daemon>, recorder: &mut Recorder) -> Outcome {
-        let Claimed { env_files, signals, directories, host } = claimed;
-        let steps = || self.prepare(env_files, directories, host, &signals, daemon.as_mut(), recorder);
+        let Claimed { signals, found } = claimed;
+        let steps = || self.prepare(found, &signals, daemon.as_mut(), recorder);
         let ready = match caught(steps) {
             Ok(ready) => ready,
             Err(end) => return end.into(),
@@ -188,6 +213,7 @@ impl Run {
             // These end when this function returns.
             mut attachments,
             image_in_use: _image_in_use,
+            mut kept,
             socket_file: _socket_file,
             host,
             digests,
@@ -214,12 +240,17 @@ impl Run {
             drop(machine);
             return known(end);
         }
-        let needs = confinement::needs(&self.request, &recorder.run_directory, &machine, &attachments);
+        let needs = confinement::needs(&self.request, &recorder.run_directory, kept.as_ref(), &machine, &attachments);
         let confinement = Arc::new(Confinement { sandbox: Arc::clone(&sandbox), needs });
         let (machine, terminal) = match caught(|| self.build(&host, machine)) {
             Ok(built) => built,
             Err(end) => return known(end),
         };
+        if let Some(kept) = &mut kept
+            && let Err(end) = caught(|| Ok(self.publish(kept, recorder)?))
+        {
+            return known(end);
+        }
         let ran = caught(|| {
             let context = RunContext {
                 signals: &signals,
@@ -244,20 +275,32 @@ impl Run {
             outcome.digests.kernel = kernel_digest.wait().ok();
             Ok(outcome)
         });
+        if let Some(kept) = &mut kept {
+            if self.stages.has_reached(Stage::WorkloadExecuted) {
+                kept.machine.confirm();
+            }
+            recorder.kept = kept.machine.is_confirmed().then(|| kept.machine.status_path());
+        }
         ran.unwrap_or_else(known)
+    }
+
+    /// Takes the name for a new machine that is kept. It loses it again if the workload is never executed.
+    fn publish(&self, kept: &mut Kept, recorder: &Recorder) -> Result<(), Failure> {
+        kept.publish(&self.request, &self.id)?;
+        let status = recorder.lifecycle.status().to_line();
+        kept.machine.write_status(&status).cannot("write the status of the kept machine").fails_as(EndReason::HostError)
     }
 
     /// Step 2: opens the files and streams of the run, then everything that the machine is built from. A signal that ends a run
     /// ends this step at once; clients of the control socket are served meanwhile.
     fn prepare(
         &self,
-        env_files: Vec<EnvVar>,
-        directories: Directories,
-        host: Result<KvmHost, Failure>,
+        found: Found,
         signals: &Signals,
         daemon: Option<&mut Daemon>,
         recorder: &mut Recorder,
     ) -> Result<Ready, End> {
+        let Found { env_files, directories, keeping, host } = found;
         let (request, run_directory) = (&self.request, &recorder.run_directory);
         if let Some(path) = &request.cidfile {
             let created = File::create_new(path).and_then(|mut file| file.write_all(self.id.as_str().as_bytes()));
@@ -290,6 +333,7 @@ impl Run {
             console,
             profile: samples.clone(),
             sandbox: Arc::clone(&sandbox),
+            keeping,
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
             is_check: false,
         };
@@ -348,13 +392,18 @@ fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Fa
 }
 
 /// Starts the same request as a process of its own, and waits until its workload runs.
-fn detach(request: &Request, socket: Result<Option<UnixListener>, InheritedSocketError>) -> Result<u8, Failure> {
+fn detach(
+    request: &Request,
+    origin: Origin,
+    socket: Result<Option<UnixListener>, InheritedSocketError>,
+) -> Result<u8, Failure> {
     if socket.fails_as(EndReason::ConfigError)?.is_some() {
         return Err(Failure::new(EndReason::ConfigError, DetachError::Sockets));
     }
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
-    let words = ["run", "--detached", "--config", "-"];
-    match daemonize::spawn(&words, &document).fails_as(EndReason::HostError)? {
+    let words = ["run", "--detached", "--config", "-", "--kept"];
+    let words = &words[..words.len() - usize::from(origin == Origin::New)];
+    match daemonize::spawn(words, &document).fails_as(EndReason::HostError)? {
         Spawned::Running(name) => {
             // A closed standard output is not an error.
             let _ = writeln!(std::io::stdout(), "{name}");

@@ -3,6 +3,7 @@
 //! `prepare`, so that a signal does not wait for an image's conversion.
 
 use super::failure::{FailsAs as _, Failure};
+use super::kept::{Keeping, Kept};
 use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
@@ -21,12 +22,14 @@ use crate::host::bounded_read;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, check_listen_at, listen_at};
+use crate::host::system_error::Cannot as _;
 use crate::host::{installed, scratch};
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::network::{self, Attachment, Network};
 use crate::sandbox::Sandbox;
 use crate::state::end::EndReason;
+use crate::state::kept::{KeptImage, KeptMachine};
 use crate::state::logs::{LogNotifier, StreamLog};
 use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
@@ -36,7 +39,7 @@ use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::fs::FsConfig;
 use devices::virtio::vsock::{HostSockets, VsockConfig};
-use guest_protocol::run_spec::RunSpec;
+use guest_protocol::run_spec::{RunSpec, Upper};
 use kvm::{KvmHost, Profile};
 use oci_image::{ImageConfig, Prepare, RootFormat};
 use registry::InUse;
@@ -62,6 +65,8 @@ pub(super) struct Preparation {
     pub(super) console: File,
     pub(super) profile: Option<Arc<Profile>>,
     pub(super) sandbox: Arc<Sandbox>,
+    /// Where a machine with a name is kept, and whether it is already.
+    pub(super) keeping: Keeping,
     /// The watchdog interval of the service manager.
     pub(super) watchdog: Option<Duration>,
     /// For `coracle check`: the machine will not run, and nothing that others see is made or removed.
@@ -80,6 +85,8 @@ pub(super) struct Prepared {
     pub(super) attachments: Vec<Attachment>,
     /// Keeps the image in the local store while the machine runs.
     pub(super) image_in_use: Option<InUse>,
+    /// What outlives the machine.
+    pub(super) kept: Option<Kept>,
     /// Of `--vsock`; removed when this is dropped.
     pub(super) socket_file: Option<SocketFile>,
     pub(super) host: KvmHost,
@@ -116,6 +123,8 @@ struct Root {
     volumes: Vec<String>,
     digests: Digests,
     image_in_use: Option<InUse>,
+    /// For the next start of a kept machine.
+    image: Option<KeptImage>,
 }
 
 impl Preparation {
@@ -149,7 +158,7 @@ impl Preparation {
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (mut shares, share_mounts): (Vec<_>, _) =
             shares.into_iter().map(|share| (share.device, share.mount)).unzip();
-        let Root { device, workload, format, exposed_ports, volumes, digests, image_in_use } =
+        let Root { device, workload, format, exposed_ports, volumes, digests, image_in_use, image } =
             self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
 
@@ -164,6 +173,11 @@ impl Preparation {
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
         let mut spec = RunSpec { volumes: mounts, shares: share_mounts, ..spec };
         let mut disks = Vec::new();
+        let root_disk = match &device {
+            RootDevice::Disk(disk) => Some(&disk.file),
+            RootDevice::Share(_) => None,
+        };
+        let kept = self.keeping.take(&self.id, request, root_disk, image)?;
         match device {
             RootDevice::Disk(disk) => disks.push(disk),
             RootDevice::Share(share) => {
@@ -176,8 +190,13 @@ impl Preparation {
             let closed = shares::own_directories(request, &self.directories);
             shares.iter_mut().for_each(|share| share.closed = Arc::clone(&closed));
         }
+        if kept.is_some() {
+            spec.root.upper = Upper::Kept(SCRATCH_SERIAL.to_owned());
+        }
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
-        if let Scratch::Disk(size) = request.scratch() {
+        if let Some(kept) = &kept {
+            disks.push(kept.layer()?);
+        } else if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(volume_disks);
@@ -213,6 +232,7 @@ impl Preparation {
             published,
             attachments,
             image_in_use,
+            kept,
             socket_file: socket_file.flatten(),
             host,
             digests,
@@ -228,6 +248,9 @@ impl Preparation {
             RootSource::Disk(disk, workload) => return Ok(Root::of_user(RootDevice::Disk(disk), *workload)),
             RootSource::Directory(share, workload) => return Ok(Root::of_user(RootDevice::Share(share), *workload)),
         };
+        if let Keeping::Kept(machines, image) = &self.keeping {
+            return self.kept_root(&machines.open(self.id.as_str()), image);
+        }
         let cache = self.directories.cache().fails_as(EndReason::HostError)?;
         let Located { reference, store: _in_use, image: image_in_use } =
             stored_image::locate(reference, &self.request, &self.directories, progress)?;
@@ -242,22 +265,52 @@ impl Preparation {
             progress: Some(&show),
         })
         .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))?;
-        let workload = Workload::decide(&prepared.config, &self.request, &self.env_files, environment::host_value)
+        let image = KeptImage {
+            digest: prepared.image_digest,
+            root_disk_digest: prepared.root_disk_digest,
+            format: format.into(),
+            config: prepared.config,
+        };
+        let root = self.image_root(prepared.root_disk_file, prepared.root_disk, format, image)?;
+        Ok(Root { image_in_use, ..root })
+    }
+
+    /// The root disk that is made from an image, and the image, for a machine that is not started yet. None if there is no
+    /// image.
+    pub(super) fn image(
+        &self,
+        source: RootSource,
+        kernel: &Kernel,
+        progress: &ProgressLine,
+    ) -> Result<Option<(File, KeptImage)>, Failure> {
+        let root = self.root(source, kernel, progress)?;
+        Ok(match root.device {
+            RootDevice::Disk(disk) => root.image.map(|image| (disk.file, image)),
+            RootDevice::Share(_) => None,
+        })
+    }
+
+    /// The root disk of a kept machine, whatever its image's name means now.
+    fn kept_root(&self, machine: &KeptMachine, image: &KeptImage) -> Result<Root, Failure> {
+        let path = machine.root();
+        let file = File::open(&path).cannot(format!("open {}", path.display())).fails_as(EndReason::HostError)?;
+        self.image_root(file, path, image.format.for_kernel(|_| true), image.clone())
+    }
+
+    fn image_root(&self, file: File, path: PathBuf, format: RootFormat, image: KeptImage) -> Result<Root, Failure> {
+        let workload = Workload::decide(&image.config, &self.request, &self.env_files, environment::host_value)
             .fails_as(EndReason::ConfigError)?;
         workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let disk = BlockConfig {
-            file: prepared.root_disk_file,
-            path: prepared.root_disk,
-            read_only: true,
-            scratch: false,
-            serial: ROOT_SERIAL.to_owned(),
-            limits: RateLimits::default(),
+        let (serial, limits) = (ROOT_SERIAL.to_owned(), RateLimits::default());
+        let disk = BlockConfig { file, path, read_only: true, scratch: false, serial, limits };
+        let digests = Digests {
+            image: Some(image.digest.clone()),
+            root_disk: Some(image.root_disk_digest.clone()),
+            kernel: None,
         };
-        let digests =
-            Digests { image: Some(prepared.image_digest), root_disk: Some(prepared.root_disk_digest), kernel: None };
-        let ImageConfig { exposed_ports, volumes, .. } = prepared.config;
-        let device = RootDevice::Disk(disk);
-        Ok(Root { device, workload, format: Some(format), exposed_ports, volumes, digests, image_in_use })
+        let ImageConfig { exposed_ports, volumes, .. } = image.config.clone();
+        let (device, format, image) = (RootDevice::Disk(disk), Some(format), Some(image));
+        Ok(Root { device, workload, format, exposed_ports, volumes, digests, image_in_use: None, image })
     }
 }
 
@@ -272,6 +325,7 @@ impl Root {
             volumes: Vec::new(),
             digests: Digests::default(),
             image_in_use: None,
+            image: None,
         }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Recorder {
     pub(super) lifecycle: Lifecycle,
     /// `None` if the host refused it.
     pub(super) socket: Option<ControlSocket>,
+    /// Where the last status of a kept machine is written, too.
+    pub(super) kept: Option<PathBuf>,
 }
 
 /// How a run ended, and what is known of it.
@@ -123,6 +125,11 @@ impl Report {
         if let Some(mut recorder) = recorder {
             // A reader of the last status finds the result.
             recorder.lifecycle.end(&document.end, counters);
+            if let Some(path) = &recorder.kept
+                && let Err(error) = atomic_write::atomic_write(path, recorder.lifecycle.status().to_line().as_bytes())
+            {
+                log::warn!("cannot write {}: {error}", path.display());
+            }
             if let Some(socket) = recorder.socket {
                 socket.finish(recorder.lifecycle.status());
             }
@@ -177,7 +184,7 @@ impl Recorder {
         };
         let lifecycle = Lifecycle::begin(run_directory.path(), status, events);
         let socket = listen(run_directory.path(), inherited)?;
-        Ok(Self { run_directory, lifecycle, socket })
+        Ok(Self { run_directory, lifecycle, socket, kept: None })
     }
 
     /// Serves the output of a detached workload from now on.

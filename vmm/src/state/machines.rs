@@ -5,9 +5,11 @@
 //! A machine is alive if the process in its status is (process ID *and* start time), or if its lock is held: the status may not be
 //! written yet, and the process may be in a container with process IDs of its own.
 
+use super::kept::KeptMachines;
 use super::lifecycle::STATUS_FILE;
 use super::run_dir;
 use super::status::{SHORT_ID_DIGITS, State, Status};
+use crate::host::directories::Directories;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ pub(crate) struct MachineInfo {
     /// None just after the start, or if the disk was full.
     pub(crate) status: Option<Status>,
     pub(crate) is_alive: bool,
+    /// It was made by `create` and has never run.
+    pub(crate) is_created: bool,
 }
 
 /// State of a machine, seen from outside.
@@ -29,6 +33,8 @@ pub(crate) enum MachineState {
     Reported(State),
     /// Its process was killed: how the workload ended is unknown.
     Dead,
+    /// It has not run yet.
+    Created,
 }
 
 /// A name that means no machine, or more than one.
@@ -43,9 +49,26 @@ pub(crate) enum FindError {
 }
 
 impl MachineInfo {
-    /// Reads the run directory of `name` below `base`. None if it does not exist or vanishes meanwhile.
+    /// Reads the run directory of `name` below `base`, or what is kept of the machine without one. None if neither exists, or it
+    /// vanishes meanwhile.
     #[must_use]
     pub(crate) fn read(base: &Path, name: &str) -> Option<Self> {
+        Self::read_run_directory(base, name).or_else(|| Self::read_kept(base, name))
+    }
+
+    fn read_kept(base: &Path, name: &str) -> Option<Self> {
+        let kept = KeptMachines::of(base, &Directories::from_environment()).ok()?;
+        if !kept.contains(name) {
+            return None;
+        }
+        let path = kept.path(name);
+        let text = fs::read(path.join(STATUS_FILE)).ok();
+        let status = text.and_then(|text| serde_json::from_slice::<Status>(&text).ok());
+        let is_created = status.is_none();
+        Some(Self { name: name.to_owned(), path, status, is_alive: false, is_created })
+    }
+
+    fn read_run_directory(base: &Path, name: &str) -> Option<Self> {
         let path = base.join(name);
         let text = fs::read(path.join(STATUS_FILE));
         let status = text.ok().and_then(|text| serde_json::from_slice::<Status>(&text).ok());
@@ -53,12 +76,13 @@ impl MachineInfo {
         // The lock of a machine that has ended does not matter.
         let has_ended = status.as_ref().is_some_and(|status| status.state.is_end());
         let is_alive = process_is_alive || !has_ended && run_dir::is_locked(&path).ok()?;
-        Some(Self { name: name.to_owned(), path, status, is_alive })
+        Some(Self { name: name.to_owned(), path, status, is_alive, is_created: false })
     }
 
     #[must_use]
     pub(crate) fn state(&self) -> MachineState {
         match self.status.as_ref().map(|status| status.state) {
+            _ if self.is_created => MachineState::Created,
             Some(state) if self.is_alive || state.is_end() => MachineState::Reported(state),
             None if self.is_alive => MachineState::Reported(State::Starting),
             _ => MachineState::Dead,
@@ -77,7 +101,7 @@ impl MachineInfo {
     pub(crate) fn has_ended(&self) -> bool {
         match self.state() {
             MachineState::Reported(state) => state.is_end(),
-            MachineState::Dead => true,
+            MachineState::Dead | MachineState::Created => true,
         }
     }
 }
@@ -87,6 +111,7 @@ impl std::fmt::Display for MachineState {
         match self {
             Self::Reported(state) => state.fmt(f),
             Self::Dead => f.write_str("dead"),
+            Self::Created => f.write_str("created"),
         }
     }
 }
@@ -128,17 +153,19 @@ pub(crate) fn find(base: &Path, wanted: &str) -> Result<MachineInfo, FindError> 
 fn names(base: &Path) -> Result<Vec<String>, FindError> {
     let failed = |source| FindError::Read { path: base.to_owned(), source };
     let entries = match fs::read_dir(base) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(failed)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        other => Some(other.map_err(failed)?),
     };
-    let mut names = Vec::new();
-    for entry in entries {
+    let kept = KeptMachines::of(base, &Directories::from_environment());
+    let mut names = kept.map(|kept| kept.names()).unwrap_or_default();
+    for entry in entries.into_iter().flatten() {
         let entry = entry.map_err(failed)?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             names.extend(entry.file_name().into_string());
         }
     }
     names.sort_unstable();
+    names.dedup();
     Ok(names)
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod counters;
 pub(crate) mod end;
 pub(crate) mod event_outlet;
+pub(crate) mod kept;
 pub(crate) mod lifecycle;
 pub(crate) mod logs;
 pub(crate) mod machines;

@@ -169,14 +169,6 @@ pub(crate) fn is_locked(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes the run directory `id` below `base`.
-///
-/// # Errors
-/// Its process is alive, or a system call failed.
-pub(crate) fn remove(base: &Path, id: &str) -> Result<(), RunDirectoryError> {
-    RunDirectory::claim(base, id, false).map(drop)
-}
-
 impl Drop for RunDirectory {
     fn drop(&mut self) {
         if !self.keep {

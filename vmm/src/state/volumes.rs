@@ -19,14 +19,6 @@ use std::time::SystemTime;
 const EXTENSION: &str = "ext4";
 /// The extension of a volume that is being made; the process that made it was killed.
 const TEMPORARY: &str = "tmp";
-/// With a journal, because the file system outlives a machine that is killed. No checksums, which are expensive where the guest's
-/// kernel mode is emulated. Nothing is written that reads as zeroes anyway.
-const FEATURES: &str = "none,dir_index,dir_nlink,ext_attr,extent,extra_isize,filetype,flex_bg,has_journal,huge_file,large_file,sparse_super,uninit_bg";
-const EXTENDED: &str = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0";
-/// Sizes of the journal, in MiB, below and from [`LARGE`] on.
-const JOURNALS: [&str; 2] = ["size=4", "size=16"];
-const LARGE: u64 = 256 << 20;
-
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
     #[error("cannot {verb} {path}")]
@@ -89,8 +81,7 @@ impl Volumes {
         let bytes = size.bytes();
         let file = AtomicFile::create(&path).map_err(failed)?;
         file.file().set_len(bytes).map_err(failed)?;
-        let journal = JOURNALS[usize::from(bytes >= LARGE)];
-        ext4::format(file.file(), bytes, &["-O", FEATURES, "-E", EXTENDED, "-J", journal])
+        ext4::format_with_journal(file.file(), bytes)
             .map_err(|source| VolumeError::Format { name: name.clone(), source })?;
         file.publish().map_err(failed)?;
         Ok(true)

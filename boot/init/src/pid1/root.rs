@@ -40,9 +40,10 @@ const WORK: &str = "/scratch/overlay/work";
 /// outlives the machine, so `fsync` need not wait for it.
 const OVERLAY_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/overlay/upper,\
     workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off,volatile";
-/// For an upper layer that outlives the machine. Its lower layer is always the same disk.
+/// For an upper layer that outlives the machine. Its lower layer is always the same disk. The layer has no redirects, so that each
+/// directory of it lies on the image's directory of the same path; a directory of the image cannot be renamed (`EXDEV`), as in docker.
 const KEPT_OPTIONS: &core::ffi::CStr = c"lowerdir=/lower,upperdir=/scratch/overlay/upper,\
-    workdir=/scratch/overlay/work,redirect_dir=on,index=off,metacopy=off";
+    workdir=/scratch/overlay/work,redirect_dir=off,index=off,metacopy=off";
 
 /// Mounts what `root` describes at [`PATH`].
 pub(crate) fn mount(root: &Root, disks: &mut Disks) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use crate::config::request::Request;
 use crate::host::netlink::Netlink;
 use crate::host::system_error::Cannot as _;
 use crate::run::failure::{self, FailsAs as _, Failure};
-use crate::run::{self, Caller};
+use crate::run::{self, Caller, Origin};
 use crate::state::end::EndReason;
 use crate::state::stages::Stages;
 use clap::Args;
@@ -28,7 +28,7 @@ fn try_monitor(arguments: &MonitorArguments, stages: Stages) -> Result<u8, Failu
     let network = if has_interface()? { "adopt" } else { "none" };
     request.network = vec![network.parse().expect("it is a network")];
     super::super::logging::start(request.log_level.unwrap_or_default());
-    run::run(request, Caller::User, stages)
+    run::run(request, Caller::User, Origin::New, stages)
 }
 
 /// Whether the network namespace has an interface that is up, besides loopback.

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Machines that are kept: `create`, `run --name`, `start`, `rm`.
+
+use coracle_tests::{Case, Finished, TestDir, case, image, images};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::process::Command;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(Full, kept_machine_starts_again_on_its_layer),
+        case!(Full, created_machine_starts_later),
+        case!(Quick[Kvm], machine_that_never_ran_is_not_kept),
+        case!(Quick, create_rejects_what_keeps_nothing),
+    ]
+}
+
+/// Prints its number and which of two files are there. The first one changes the root and ends with 3, the second one waits.
+const SCRIPT: &str = "n=$(cat /n 2>/dev/null || echo 0); echo run $n $(ls /etc/passwd /new 2>/dev/null); echo $((n + 1)) > /n; \
+    case $n in 0) rm /etc/passwd; echo hi > /new; mkdir -p /a/b; mv /a /c; exit 3;; \
+    1) ls -d /c/b; sync; echo synced; sleep 1000;; *) ls -d /c/b; cat /new;; esac";
+
+fn verb(dir: &TestDir, verb: &'static str, words: &[&str]) -> Finished {
+    dir.verb(verb, words).finish()
+}
+
+/// busybox in `dir`, which the test may remove.
+fn own_image(dir: &TestDir) -> String {
+    let layout = dir.file("layout");
+    let copied = Command::new("cp").arg("-r").arg(images().join("busybox")).arg(&layout).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    format!("oci:{}", layout.display())
+}
+
+/// Fails unless the file system of the layer is sound and was unmounted.
+fn assert_clean(dir: &TestDir, name: &str) {
+    let file = dir.run_directory().join(".machines").join(name).join("layer.ext4");
+    let check = Command::new("e2fsck").arg("-fn").arg(&file).output().expect("e2fsprogs is installed");
+    let text = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.success() && !text.contains("recover"), "{text}");
+}
+
+fn kept_machine_starts_again_on_its_layer() {
+    let dir = TestDir::new().keeping_machines();
+    let image = own_image(&dir);
+    let words = ["--name", "w", &image, "sh", "-c", SCRIPT];
+    dir.run(&words).assert_status(3).assert_stdout("run 0 /etc/passwd\n");
+    assert_clean(&dir, "w");
+    // What the image's name means now does not matter.
+    assert!(dir.run_directory().join("w/result.json").exists());
+    fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
+
+    verb(&dir, "start", &["w"]).assert_status(0).assert_stdout("w\n");
+    dir.verb("logs", &["-f", "w"]).start().wait_for_stdout("synced\n");
+    verb(&dir, "logs", &["w"]).assert_stdout("run 1 /new\n/c/b\nsynced\n");
+    for refused in [verb(&dir, "start", &["w"]), dir.run(&words)] {
+        refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
+    }
+    verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
+    let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
+    let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
+    kill_process(pid, Signal::KILL).expect("the machine runs");
+    verb(&dir, "wait", &["w"]).assert_status(125).assert_one_line_naming(&["w", "killed"]);
+
+    // As after a reboot: nothing is left but what is kept.
+    fs::remove_dir_all(dir.run_directory().join("w")).expect("the machine was killed");
+    let listed = verb(&dir, "ps", &["-a"]).stdout_text();
+    assert!(listed.contains("Dead") && listed.contains(" w\n"), "{listed}");
+    let third = verb(&dir, "start", &["-a", "w"]);
+    third.assert_status(0).assert_stdout("run 2 /new\n/c/b\nhi\n");
+    assert_clean(&dir, "w");
+    verb(&dir, "wait", &["w"]).assert_status(0).assert_stdout("0\n");
+    // The next run with the name takes its place.
+    let (image, script) = (coracle_tests::image("busybox"), "ls /etc/passwd /new 2>/dev/null; true");
+    dir.run(&["--name", "w", &image, "sh", "-c", script]).assert_status(0).assert_stdout("/etc/passwd\n");
+    verb(&dir, "rm", &["w"]).assert_status(0).assert_stdout("w\n");
+    assert!(!dir.run_directory().join(".machines/w").exists() && !dir.run_directory().join("w").exists());
+    verb(&dir, "start", &["w"]).assert_status(125).assert_one_line_naming(&["no machine", "w"]);
+}
+
+fn created_machine_starts_later() {
+    let dir = TestDir::new().keeping_machines();
+    let image = image("busybox");
+    let words = ["--memory", "128m", "--network", "none", "--name", "c", &image, "echo", "made"];
+    verb(&dir, "create", &words).assert_status(0).assert_stdout("c\n");
+    verb(&dir, "create", &words).assert_status(125).assert_one_line_naming(&["coracle start c"]);
+    let refused = dir.run(&["--name", "c", &image, "true"]);
+    refused.assert_status(125).assert_one_line_naming(&["never run", "coracle start c", "coracle rm c"]);
+    let listed = verb(&dir, "ps", &["-a", "-q", "--filter", "status=created"]);
+    listed.assert_status(0).assert_stdout("c\n");
+    verb(&dir, "ps", &["-q"]).assert_status(0).assert_stdout("");
+    verb(&dir, "wait", &["c"]).assert_status(125).assert_one_line_naming(&["c", "never run"]);
+    verb(&dir, "start", &["-a", "c"]).assert_status(0).assert_stdout("made\n");
+    verb(&dir, "rm", &["c"]).assert_status(0).assert_stdout("c\n");
+}
+
+fn machine_that_never_ran_is_not_kept() {
+    let dir = TestDir::new().keeping_machines();
+    let failed = dir.run(&["--name", "f", &image("busybox"), "no-such-command"]);
+    failed.assert_status(127).assert_one_line_naming(&["no-such-command"]);
+    assert!(!dir.run_directory().join(".machines/f").exists());
+    verb(&dir, "start", &["f"]).assert_status(125).assert_one_line_naming(&["f", "kept"]);
+}
+
+fn create_rejects_what_keeps_nothing() {
+    let dir = TestDir::new();
+    let image = image("busybox");
+    for (options, object) in [
+        (&["--rm"][..], "--rm"),
+        (&["--read-only"], "--read-only"),
+        (&["--scratch", "tmpfs"], "--scratch"),
+        (&["--rootfs", "/nowhere"], "--rootfs"),
+    ] {
+        let refused = verb(&dir, "create", &[options, &[&image, "true"]].concat());
+        refused.assert_status(125).assert_one_line_naming(&[object, "writable layer"]);
+    }
+}

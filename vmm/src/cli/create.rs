@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `create`: a machine that is kept, and not started.
+
+use super::arguments::CreateArguments;
+use super::machines::print_each;
+use crate::run::failure::Failure;
+use crate::run::kept;
+use crate::state::stages::Stages;
+
+/// Makes the machine, prints its name and returns the exit status.
+pub(super) fn create(arguments: CreateArguments, stages: Stages) -> u8 {
+    print_each(std::iter::once(try_create(arguments, stages).map(Some)))
+}
+
+fn try_create(arguments: CreateArguments, stages: Stages) -> Result<String, Failure> {
+    let request = arguments.request()?;
+    super::logging::start(request.log_level.unwrap_or_default());
+    kept::create(&request, stages).map(|name| name.to_string())
+}
