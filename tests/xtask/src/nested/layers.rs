@@ -96,6 +96,17 @@ fn environment(options: &Options) -> String {
     text
 }
 
+/// Whether the disk exists, and none of the directories has got an entry since: a few of the images may have been there.
+fn is_current(disk: &Path, directories: &[(&str, &Path)]) -> Result<bool> {
+    let Ok(made) = fs::metadata(disk).and_then(|disk| disk.modified()) else { return Ok(false) };
+    for (_, directory) in directories {
+        if fs::metadata(directory)?.modified()? > made {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A disk with the directory `name`, which holds `directories` under their names; one with an empty name is that directory
 /// itself.
 fn cached_layer(product: &Product, name: &str, directories: &[(&str, &Path)]) -> Result<PathBuf> {
@@ -107,7 +118,7 @@ fn cached_layer(product: &Product, name: &str, directories: &[(&str, &Path)]) ->
         .collect::<Vec<_>>()
         .join(&b'+');
     let path = cache.join(format!("{name}-{}.squashfs", String::from_utf8_lossy(&key)));
-    if path.exists() {
+    if is_current(&path, directories)? {
         return Ok(path);
     }
     eprintln!("building the nested runner's disk {}", path.display());
