@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The table against the devices in this process, and against devices with planted faults.
+
+use devices::GuestMemory;
+use devices::bus::BusDevice;
+use devices::event_loop::EventLoop;
+use devices::interrupt::Interrupt;
+use devices::log_sink::LogSink;
+use devices::rate_limit::RateLimits;
+use devices::testing::event;
+use devices::virtio::VirtioDevice;
+use devices::virtio::block::{Block, BlockConfig};
+use devices::virtio::console::{Console, PortConfig, PortMonitor, PortOutput};
+use devices::virtio::mmio::MmioTransport;
+use devices::virtio::net::{Net, NetConfig, Tap};
+use devices::virtio::rng::Rng;
+use hostile_guest::{ARENA_SIZE, Machine, Verdict, run};
+use std::sync::Arc;
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
+
+const ARENA: u64 = 0x10_0000;
+const MEMORY_SIZE: u64 = ARENA + ARENA_SIZE + 0x10_0000;
+/// Calls of one wait that only yield; the others sleep for 100 µs.
+const YIELDS: u32 = 200;
+/// Until a chain counts as lost: 2 s, and with a planted fault a tenth of it.
+const MAX_ATTEMPTS: u32 = 20_000;
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _: &[u8]) {}
+}
+
+/// The devices behind their transports, with one event loop.
+struct InProcess {
+    memory: GuestMemory,
+    transports: Vec<MmioTransport>,
+    max_attempts: u32,
+    _events: EventLoop,
+}
+
+fn devices() -> Vec<Box<dyn VirtioDevice>> {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let block = BlockConfig {
+        file,
+        path: "hostile".into(),
+        read_only: false,
+        scratch: true,
+        serial: "hostile".to_owned(),
+        limits: RateLimits::default(),
+    };
+    let port = PortConfig {
+        name: "console",
+        is_console: true,
+        input: None,
+        output: Some(PortOutput::Log(Arc::new(NoLog))),
+        monitor: Arc::new(PortMonitor::new().unwrap()),
+    };
+    let net = NetConfig {
+        name: "net-0".to_owned(),
+        backend: Tap::pair().0.into(),
+        internal_host: None,
+        mac: [2; 6],
+        mtu: None,
+        limits: RateLimits::default(),
+    };
+    vec![
+        Box::new(Rng::new()),
+        Box::new(Block::open(block).unwrap()),
+        Box::new(Console::new(vec![port])),
+        Box::new(Net::open(net).unwrap()),
+    ]
+}
+
+impl InProcess {
+    fn new(max_attempts: u32) -> Self {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY_SIZE as usize)]).unwrap();
+        let events = EventLoop::spawn("io").unwrap();
+        let transport = |device: Box<dyn VirtioDevice>| {
+            let queue_events = device.identity().queue_sizes.iter().map(|_| event()).collect();
+            let interrupt = Interrupt::new(event());
+            MmioTransport::new(device, memory.clone(), interrupt, queue_events, vec![events.handle()])
+        };
+        let transports = devices().into_iter().map(transport).collect();
+        Self { memory, transports, max_attempts, _events: events }
+    }
+}
+
+impl Machine for InProcess {
+    fn devices(&self) -> usize {
+        self.transports.len()
+    }
+
+    fn arena(&self) -> u64 {
+        ARENA
+    }
+
+    fn memory_end(&self) -> u64 {
+        MEMORY_SIZE
+    }
+
+    fn read(&mut self, device: usize, offset: u64, width: usize) -> u64 {
+        let mut bytes = [0xff; 8];
+        self.transports[device].read(offset, &mut bytes[..width]);
+        let mut value = [0; 8];
+        value[..width].copy_from_slice(&bytes[..width]);
+        u64::from_le_bytes(value)
+    }
+
+    fn write(&mut self, device: usize, offset: u64, width: usize, value: u64) {
+        self.transports[device].write(offset, &value.to_le_bytes()[..width]);
+    }
+
+    fn store(&mut self, address: u64, bytes: &[u8]) {
+        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+    }
+
+    fn load(&mut self, address: u64, bytes: &mut [u8]) {
+        self.memory.read_slice(bytes, GuestAddress(address)).unwrap();
+    }
+
+    fn wait(&mut self, attempt: u32) -> bool {
+        if attempt < YIELDS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        attempt < self.max_attempts
+    }
+}
+
+/// Number of cases, and a line for each that did not pass, up to `limit`.
+fn table(max_attempts: u32, limit: usize) -> (usize, Vec<String>) {
+    let (mut cases, mut lines) = (0, Vec::new());
+    let outcome = run(&mut InProcess::new(max_attempts), &mut |case, verdict| {
+        cases += 1;
+        if !matches!(verdict, Verdict::Passed) && lines.len() < limit {
+            lines.push(format!("{case:?}: {verdict:?}"));
+        }
+    });
+    if let Err(error) = outcome {
+        lines.push(format!("before the first case: {error:?}"));
+    }
+    (cases, lines)
+}
+
+#[test]
+fn devices_pass_every_case_of_the_table() {
+    let (cases, lines) = table(MAX_ATTEMPTS, 50);
+    assert!(lines.is_empty(), "{} of {cases}:\n{}", lines.len(), lines.join("\n"));
+    assert!(cases >= 800, "{cases} cases");
+    println!("{cases} cases");
+}
