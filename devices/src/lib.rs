@@ -17,6 +17,7 @@ pub mod guest_log;
 pub mod interrupt;
 pub mod legacy;
 pub mod log_sink;
+pub mod planted;
 pub mod rate_limit;
 mod slot;
 #[cfg(any(test, feature = "testing"))]

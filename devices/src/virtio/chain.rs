@@ -8,6 +8,7 @@
 //! continued, of a wrong length, or longer than the queue.
 
 use crate::GuestMemory;
+use crate::planted::{PlantedFault, is_planted};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
@@ -115,7 +116,8 @@ impl Walk<'_, '_> {
             return self.table(table, size, first);
         }
         let entries = first.len() / DESCRIPTOR_SIZE;
-        let is_valid = indirect && first.flags() & NEXT == 0 && first.len() % DESCRIPTOR_SIZE == 0;
+        let is_last = first.flags() & NEXT == 0 || is_planted(PlantedFault::IndirectNext);
+        let is_valid = indirect && is_last && first.len() % DESCRIPTOR_SIZE == 0;
         if !is_valid || entries == 0 || entries > u32::from(size) {
             return Err(ChainError::Indirect);
         }
@@ -154,7 +156,7 @@ impl Walk<'_, '_> {
     fn buffer(&mut self, descriptor: Descriptor) -> Result<(), ChainError> {
         let (mut address, length) = (descriptor.addr(), descriptor.len());
         let buffers = &mut *self.buffers;
-        if length == 0 {
+        if length == 0 && !is_planted(PlantedFault::EmptyBuffer) {
             return Err(ChainError::Empty(address.0));
         }
         let total = buffers.readable_bytes + buffers.writable_bytes;
@@ -162,7 +164,7 @@ impl Walk<'_, '_> {
         let is_writable = descriptor.flags() & WRITE != 0;
         if is_writable {
             buffers.writable_bytes += length;
-        } else if buffers.writable_bytes == 0 {
+        } else if buffers.writable_bytes == 0 || is_planted(PlantedFault::BufferOrder) {
             buffers.readable_bytes += length;
         } else {
             return Err(ChainError::Order);

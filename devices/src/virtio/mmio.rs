@@ -17,6 +17,7 @@ use crate::bus::{Action, BusDevice};
 use crate::event_loop::{EventLoopHandle, WorkerId};
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
+use crate::planted::{PlantedFault, is_planted};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -222,6 +223,7 @@ impl MmioTransport {
             }
             Transition::Activate => return self.activate(registers),
             Transition::Same => {}
+            Transition::Rejected if is_planted(PlantedFault::StatusStep) => registers.status = written,
             Transition::CheckFeatures | Transition::Reset | Transition::Rejected => {
                 guest_warn!(
                     "{}: driver status {written:#x} rejected after {:#x}",
@@ -319,7 +321,8 @@ impl Registers {
 
     fn features_are_acceptable(&self, offered: u64) -> bool {
         let unoffered = self.driver_features & !offered != 0 || self.has_features_beyond;
-        !unoffered && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0
+        (!unoffered || is_planted(PlantedFault::UnofferedFeature))
+            && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
     /// Queues are configured after the features were accepted and before the driver is ready. A
@@ -330,7 +333,7 @@ impl Registers {
         if offset == QUEUE_READY {
             queue.ready = value == 1;
         }
-        if queue.ready {
+        if queue.ready && !is_planted(PlantedFault::ReadyQueue) {
             return;
         }
         match offset {

@@ -16,6 +16,7 @@ use super::chain::{Buffers, Chain};
 use crate::GuestMemory;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
+use crate::planted::{PlantedFault, is_planted};
 use crate::turn::Turn;
 use std::collections::VecDeque;
 use std::num::Wrapping;
@@ -310,7 +311,7 @@ impl Virtqueue {
         for chain in self.ring.iter(&self.shared.memory)? {
             let head = chain.head_index();
             match self.in_flight.get_mut(usize::from(head)) {
-                Some(in_flight) if !*in_flight => *in_flight = true,
+                Some(in_flight) if !*in_flight || is_planted(PlantedFault::RepeatedHead) => *in_flight = true,
                 _ => return Err(BrokenRing::Head(head)),
             }
             self.offered.push_back(head);
@@ -321,6 +322,7 @@ impl Virtqueue {
     /// Writes entry `used` of the used ring. The driver does not see it yet.
     fn write_used(&self, used: Wrapping<u16>, head: u16, written: u32) -> Result<(), BrokenRing> {
         // virtio-queue's `add_used` publishes each entry at once.
+        let written = written + u32::from(is_planted(PlantedFault::UsedLength));
         let slot = self.ring.used_ring() + 4 + 8 * u64::from(used.0 % self.ring.size());
         Ok(self.shared.memory.write_obj([u32::from(head).to_le(), written.to_le()], GuestAddress(slot))?)
     }
@@ -330,7 +332,7 @@ impl Virtqueue {
         // The driver sees the entries before the index.
         self.shared.memory.store(used.0.to_le(), GuestAddress(self.ring.used_ring() + 2), Ordering::Release)?;
         self.ring.set_next_used(used.0);
-        if self.wants_interrupt(used)? {
+        if self.wants_interrupt(used)? && !is_planted(PlantedFault::NoInterrupt) {
             self.interrupt.signal_queue();
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! 1.3, 2.7 and 4.2.2.
 
 use crate::GuestMemory;
+use crate::planted::{PlantedFault, is_planted};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -57,7 +58,8 @@ impl QueueSetup {
         for (part, address, alignment, length) in parts {
             // virtio-queue takes address 0 for one that was never set.
             let in_memory = address != 0 && memory.check_range(GuestAddress(address), length);
-            if !in_memory || address % alignment != 0 {
+            let is_aligned = address % alignment == 0 || is_planted(PlantedFault::RingAlignment);
+            if !in_memory || !is_aligned {
                 return Err(QueueSetupError::Address { part, address });
             }
         }

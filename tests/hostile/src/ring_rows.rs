@@ -136,6 +136,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
+/// Of a chain with space that is accepted the device would write some bytes.
 fn plain(driver: &Driver<'_>, flags: u16, next: u16) -> Descriptor {
     Descriptor { address: driver.buffer(), length: 16, flags, next }
 }
@@ -184,6 +185,9 @@ fn wrong_length(driver: &mut Driver<'_>, queue: u16, length: u64) -> Result<(), 
         let wrong = Descriptor { length: length as u32, ..plain(driver, flags, 0) };
         driver.put_all(queue, &[wrong]);
         reject(driver, queue)?;
+        let good = plain(driver, flags | NEXT, 1);
+        driver.put_all(queue, &[good, wrong]);
+        reject(driver, queue)?;
     }
     Ok(())
 }
@@ -203,10 +207,10 @@ fn table(driver: &Driver<'_>) -> u64 {
 fn indirect(driver: &mut Driver<'_>, queue: u16, length: u32, flags: u16, next: u16) -> Result<(), Fault> {
     let place = table(driver);
     for index in 0..4 {
-        let inner = plain(driver, 0, 0);
+        let inner = plain(driver, WRITE, 0);
         driver.put(place, index, inner);
     }
-    let more = plain(driver, 0, 0);
+    let more = plain(driver, WRITE, 0);
     driver.put_all(queue, &[Descriptor { address: place, length, flags, next }, more]);
     reject(driver, queue)
 }
@@ -215,7 +219,7 @@ fn nested(driver: &mut Driver<'_>, queue: u16, depth: u64) -> Result<(), Fault> 
     let place = table(driver);
     let inner = Descriptor { address: place + 0x100 * depth, length: 16, flags: INDIRECT, next: 0 };
     driver.put(place, 0, inner);
-    let end = plain(driver, 0, 0);
+    let end = plain(driver, WRITE, 0);
     driver.put(place + 0x100, 0, end);
     driver.put_all(queue, &[Descriptor { address: place, length: 16, flags: INDIRECT, next: 0 }]);
     reject(driver, queue)
@@ -229,7 +233,7 @@ fn indirect_outside(driver: &mut Driver<'_>, queue: u16, place: u64) -> Result<(
 
 fn indirect_next(driver: &mut Driver<'_>, queue: u16, next: u64) -> Result<(), Fault> {
     let place = table(driver);
-    let inner = plain(driver, NEXT, next as u16);
+    let inner = plain(driver, NEXT | WRITE, next as u16);
     driver.put(place, 0, inner);
     driver.put_all(queue, &[Descriptor { address: place, length: 16, flags: INDIRECT, next: 0 }]);
     reject(driver, queue)

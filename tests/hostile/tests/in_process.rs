@@ -6,6 +6,7 @@ use devices::bus::BusDevice;
 use devices::event_loop::EventLoop;
 use devices::interrupt::Interrupt;
 use devices::log_sink::LogSink;
+use devices::planted::{PlantedFault, plant};
 use devices::rate_limit::RateLimits;
 use devices::testing::event;
 use devices::virtio::VirtioDevice;
@@ -146,10 +147,17 @@ fn table(max_attempts: u32, limit: usize) -> (usize, Vec<String>) {
     (cases, lines)
 }
 
+/// One test, because a planted fault is there for the whole process.
 #[test]
-fn devices_pass_every_case_of_the_table() {
-    let (cases, lines) = table(MAX_ATTEMPTS, 50);
+fn devices_pass_every_case_and_planted_faults_are_found() {
+    let (cases, lines) = table(MAX_ATTEMPTS, usize::MAX);
     assert!(lines.is_empty(), "{} of {cases}:\n{}", lines.len(), lines.join("\n"));
     assert!(cases >= 800, "{cases} cases");
-    println!("{cases} cases");
+    for fault in PlantedFault::ALL {
+        plant(Some(fault));
+        let (_, lines) = table(MAX_ATTEMPTS / 10, 1);
+        plant(None);
+        assert!(!lines.is_empty(), "{fault:?} was not found");
+        println!("{fault:?}: {}", lines[0]);
+    }
 }

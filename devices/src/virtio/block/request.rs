@@ -6,6 +6,7 @@
 use super::super::chain::{Chain, Reader};
 use super::config::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_REQUEST_BYTES, MAX_WRITE_ZEROES_SECTORS};
 use super::{ID_SIZE, SECTOR_SIZE};
+use crate::planted::{PlantedFault, is_planted};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
@@ -190,7 +191,8 @@ impl Limits {
     fn check(self, sector: u64, length: u64) -> Result<u64, Status> {
         let offset = sector.checked_mul(SECTOR_SIZE).ok_or(Status::IoError)?;
         let end = offset.checked_add(length).ok_or(Status::IoError)?;
-        if end <= self.size && length.is_multiple_of(SECTOR_SIZE) { Ok(offset) } else { Err(Status::IoError) }
+        let is_inside = end <= self.size || is_planted(PlantedFault::SectorRange);
+        if is_inside && length.is_multiple_of(SECTOR_SIZE) { Ok(offset) } else { Err(Status::IoError) }
     }
 
     /// The same for data in the request's buffers.
