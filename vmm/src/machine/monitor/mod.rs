@@ -165,6 +165,10 @@ impl<'a> Monitor<'a> {
 
     fn turn(&mut self, ready: &Ready) {
         if ready.has(Source::Signals) {
+            // Who has seen the workload's first output may send a signal before this loop has read that it runs.
+            if self.context.lifecycle.status().state == State::Starting {
+                self.read_control_port();
+            }
             self.on_signals();
         }
         self.on_timers();
