@@ -10,9 +10,11 @@ use crate::config::size::DiskSize;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
+use crate::state::kept::KeptMachines;
 use crate::state::volumes::{StoredVolume, VolumeError, Volumes};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Manage volumes, the directories that outlive machines
 #[derive(Debug, Args)]
@@ -86,14 +88,17 @@ struct PruneArguments {
 
 /// Executes the verb and returns the exit status.
 pub(super) fn volume(arguments: &VolumeArguments) -> u8 {
-    let directory = Directories::from_environment().volumes().fails_as(EndReason::ConfigError);
-    let outcome = directory.map(Volumes::open).and_then(|volumes| match &arguments.verb {
-        VolumeVerb::Create(arguments) => create(&volumes, arguments),
-        VolumeVerb::Ls(arguments) => ls(&volumes, arguments),
-        VolumeVerb::Inspect(arguments) => Ok(inspect(&volumes, &arguments.names)),
-        VolumeVerb::Rm(arguments) => Ok(rm(&volumes, arguments)),
-        VolumeVerb::Prune(arguments) => prune(&volumes, arguments),
-    });
+    let directories = Directories::from_environment();
+    let outcome =
+        directories.volumes().fails_as(EndReason::ConfigError).map(Volumes::open).and_then(|volumes| match &arguments
+            .verb
+        {
+            VolumeVerb::Create(arguments) => create(&volumes, arguments),
+            VolumeVerb::Ls(arguments) => ls(&volumes, arguments),
+            VolumeVerb::Inspect(arguments) => Ok(inspect(&volumes, &arguments.names)),
+            VolumeVerb::Rm(arguments) => Ok(rm(&volumes, &of_kept_machines(&directories)?, arguments)),
+            VolumeVerb::Prune(arguments) => prune(&volumes, &of_kept_machines(&directories)?, arguments),
+        });
     outcome.unwrap_or_else(|failure| failure::fail(&failure))
 }
 
@@ -152,9 +157,21 @@ fn describe(volume: &StoredVolume) -> Value {
     })
 }
 
-fn rm(volumes: &Volumes, arguments: &RmArguments) -> u8 {
+/// The volumes of machines that do not run now and may be started again.
+fn of_kept_machines(directories: &Directories) -> Result<BTreeMap<VolumeName, String>, Failure> {
+    let machines = KeptMachines::of(&directories.run(), directories).fails_as(EndReason::ConfigError)?;
+    machines.volumes().fails_as(EndReason::HostError)
+}
+
+fn rm(volumes: &Volumes, of_machines: &BTreeMap<VolumeName, String>, arguments: &RmArguments) -> u8 {
     let mut status = 0;
     for name in &arguments.names {
+        if let Some(machine) = of_machines.get(name) {
+            let error =
+                format!("volume {name} belongs to machine {machine}, which is kept: `coracle rm {machine}` removes it");
+            status = failure::fail(&Failure::new(EndReason::ConfigError, error));
+            continue;
+        }
         match volumes.remove(name) {
             Ok(_) => print(&format!("{name}\n")),
             Err(VolumeError::Missing(_)) if arguments.force => {}
@@ -164,7 +181,11 @@ fn rm(volumes: &Volumes, arguments: &RmArguments) -> u8 {
     status
 }
 
-fn prune(volumes: &Volumes, arguments: &PruneArguments) -> Result<u8, Failure> {
+fn prune(
+    volumes: &Volumes,
+    of_machines: &BTreeMap<VolumeName, String>,
+    arguments: &PruneArguments,
+) -> Result<u8, Failure> {
     let what = if arguments.all {
         "all volumes that no machine has"
     } else {
@@ -175,7 +196,7 @@ fn prune(volumes: &Volumes, arguments: &PruneArguments) -> Result<u8, Failure> {
     }
     let mut space = 0;
     for StoredVolume { name, .. } in volumes.list().map_err(fails)? {
-        if !arguments.all && !name.is_random() {
+        if !arguments.all && !name.is_random() || of_machines.contains_key(&name) {
             continue;
         }
         match volumes.remove(&name) {

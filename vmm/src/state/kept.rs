@@ -11,9 +11,10 @@
 //! Who holds the lock of the machine's run directory may change it.
 
 use super::lifecycle::STATUS_FILE;
-use crate::config::name::MachineName;
+use crate::config::name::{MachineName, VolumeName};
 use crate::config::request::Request;
 use crate::config::root_format::RootFormatChoice;
+use crate::config::volume::Mount;
 use crate::host::atomic_write::{AtomicFile, atomic_write};
 use crate::host::directories::{Directories, DirectoryError};
 use crate::host::ext4::{self, FormatError};
@@ -21,6 +22,7 @@ use oci_image::ImageConfig;
 use rustix::fs::{AtFlags, CWD, linkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
@@ -141,6 +143,27 @@ impl KeptMachines {
             VERSION => Ok(document),
             version => Err(KeptError::Version { path, version }),
         }
+    }
+
+    /// The volumes with a name that the machines have, each with the name of one of its machines.
+    ///
+    /// # Errors
+    /// A document is damaged or of another version.
+    pub(crate) fn volumes(&self) -> Result<BTreeMap<VolumeName, String>, KeptError> {
+        let mut volumes = BTreeMap::new();
+        for machine in self.names() {
+            let document = match self.read(&machine) {
+                // It was removed meanwhile.
+                Err(KeptError::Missing(_)) => continue,
+                document => document?,
+            };
+            let names = document.request.mounts().filter_map(|(_, mount)| match mount {
+                Mount::Volume(volume) => volume.name.clone(),
+                _ => None,
+            });
+            volumes.extend(names.map(|name| (name, machine.clone())));
+        }
+        Ok(volumes)
     }
 
     /// Opens one that is kept.
@@ -303,7 +326,8 @@ mod tests {
         let (machines, mut machine) = made(base.path());
         assert!(!machines.contains("web") && machines.names().is_empty());
         assert!(matches!(machines.read("web"), Err(KeptError::Missing(_))));
-        let request = Request { image: Some("oci:x".into()), ..Request::default() };
+        let volume = vec!["data:/data".parse().unwrap(), "/anonymous".parse().unwrap()];
+        let request = Request { image: Some("oci:x".into()), volume, ..Request::default() };
         machine.publish(request.clone(), image()).unwrap();
         machine.confirm();
         assert!(matches!(machines.require_ended("web"), Err(KeptError::Created(_))));
@@ -315,6 +339,7 @@ mod tests {
         assert_eq!((document.request, document.image.config), (request, image().config));
         assert_eq!(fs::read(machines.open("web").root()).unwrap(), b"root disk");
         assert_eq!(machines.names(), ["web"]);
+        assert_eq!(machines.volumes().unwrap(), BTreeMap::from([("data".parse().unwrap(), "web".into())]));
         machines.remove("web").unwrap();
         machines.remove("web").unwrap();
         assert!(!machines.path("web").exists());
