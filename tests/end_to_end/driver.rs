@@ -87,8 +87,9 @@ fn completion_scripts_are_read_by_their_shells() {
         );
         if shell == "bash" {
             let words = "COMP_WORDS=(coracle res); COMP_CWORD=1; _coracle coracle res coracle; echo ${COMPREPLY[@]}";
-            let output =
-                Command::new("bash").args(["-c", &format!("{text}\n{words}")]).output().expect("bash is there");
+            // A file: the script is longer than one argument may be.
+            let file = dir.write("completion", format!("{text}\n{words}\n"));
+            let output = Command::new("bash").arg(file).output().expect("bash is there");
             assert_eq!(String::from_utf8_lossy(&output.stdout), "resume\n", "{output:?}");
         }
     }
