@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Faults that a test plants, one at a time in the whole process, to see that the table of the hostile
-//! guest finds them. Only with the feature `planted-faults`; else nothing of them is compiled.
+//! guest finds them. Without the feature `planted-faults` no fault can be planted, and each check is a
+//! constant.
 
 #[cfg(feature = "planted-faults")]
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -32,7 +32,7 @@ pub struct ProcessAttributes {
 pub struct ResourceLimit {
     /// The kernel's number of the resource, an index of [`ResourceLimit::NAMES`].
     pub resource: u8,
-    /// What applies.
+    /// The limit that the kernel enforces.
     pub soft: Option<u64>,
     /// What the process can raise it to.
     pub hard: Option<u64>,

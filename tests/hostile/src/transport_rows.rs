@@ -359,11 +359,10 @@ fn beyond(driver: &mut Driver<'_>, _: u16, select: u64) -> Result<(), Fault> {
     expect(driver.read(STATUS) == 3, "FEATURES_OK is not set", driver.read(STATUS))
 }
 
-fn late_features(driver: &mut Driver<'_>, queue: u16, half: u64) -> Result<(), Fault> {
+fn late_features(driver: &mut Driver<'_>, _: u16, half: u64) -> Result<(), Fault> {
     driver.write(DRIVER_FEATURES_SELECT, half as u32);
     driver.write(DRIVER_FEATURES, u32::MAX);
     expect(driver.read(STATUS) == 15, "the device is still ready", driver.read(STATUS))?;
-    let _ = queue;
     driver.good_request()
 }
 

@@ -28,7 +28,7 @@ mod tests {
     fn more_than_the_maximum_is_not_returned() {
         assert_eq!(read(&b"abc"[..], 3).unwrap().as_deref(), Some(&b"abc"[..]));
         assert_eq!(read(&b"abcd"[..], 3).unwrap(), None);
-        // Has no end.
+        // This file has no end.
         assert_eq!(read_file(Path::new("/dev/zero"), 1000).unwrap(), None);
         assert!(read_file(Path::new("/nowhere"), 3).is_err());
     }

@@ -290,7 +290,7 @@ impl Preparation {
         })
     }
 
-    /// The root disk of a kept machine, whatever its image's name means now.
+    /// The root disk that a kept machine was made from; its image's name may mean another one by now.
     fn kept_root(&self, machine: &KeptMachine, image: &KeptImage) -> Result<Root, Failure> {
         let path = machine.root();
         let file = File::open(&path).cannot(format!("open {}", path.display())).fails_as(EndReason::HostError)?;

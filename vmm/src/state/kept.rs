@@ -8,7 +8,7 @@
 //! | `root.img` | the root disk beneath it: a link to the cache's file, or a copy on another file system |
 //! | `status.json` | the last status; missing if the machine has never run |
 //!
-//! Who holds the lock of the machine's run directory may change it.
+//! The process that holds the lock of the machine's run directory may change these files.
 
 use super::lifecycle::STATUS_FILE;
 use crate::config::name::{MachineName, VolumeName};

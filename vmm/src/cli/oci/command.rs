@@ -160,7 +160,7 @@ mod tests {
             ("/bin/tool", "/", None),
             ("./tool", "/usr/bin", None),
             ("/usr/../../bin/tool", "/", None),
-            // Unknown.
+            // Nothing is known of files below a mount, and of a loop of links: the guest finds out.
             ("mounted", "/", Some("/bin")),
             ("/volume/x", "/", None),
             ("/loop", "/", None),

@@ -165,7 +165,7 @@ impl<'a> Monitor<'a> {
 
     fn turn(&mut self, ready: &Ready) {
         if ready.has(Source::Signals) {
-            // Who has seen the workload's first output may send a signal before this loop has read that it runs.
+            // A parent that saw the workload's first output may send a signal before this loop has read that the workload runs.
             if self.context.lifecycle.status().state == State::Starting {
                 self.read_control_port();
             }
