@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `coracle-oci` under containerd, which `ctr` and Docker use: daemons of the test's own, with directories of their own.
 
-use crate::engines::{layers, text};
+use crate::engines::{Client, layers, text};
 use coracle_tests::{Case, TestDir, case, coracle, image};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -136,23 +136,14 @@ impl Docker {
     fn file(&self, name: &str) -> PathBuf {
         self.containerd.dir.file(name)
     }
+}
 
+impl Client for Docker {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.env("DOCKER_CONFIG", self.file("docker-config"));
         command.arg("--host").arg(format!("unix://{}", self.file("docker.sock").display())).args(words);
         command
-    }
-
-    fn output(&self, words: &[&str]) -> Output {
-        self.command(words).stdin(Stdio::null()).output().expect("docker is installed")
-    }
-
-    /// The standard output of a command that succeeds.
-    fn succeed(&self, words: &[&str]) -> String {
-        let output = self.output(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        text(&output.stdout)
     }
 }
 

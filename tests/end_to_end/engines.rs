@@ -18,6 +18,23 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
+/// The client program of an engine.
+pub(crate) trait Client {
+    /// The program with `words` after the options that name the test's directories.
+    fn command(&self, words: &[&str]) -> Command;
+
+    fn output(&self, words: &[&str]) -> Output {
+        self.command(words).stdin(Stdio::null()).output().expect("the engine is installed")
+    }
+
+    /// The standard output of a command that succeeds.
+    fn succeed(&self, words: &[&str]) -> String {
+        let output = self.output(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        text(&output.stdout)
+    }
+}
+
 /// podman with an image `busybox`.
 struct Podman {
     dir: TestDir,
@@ -45,7 +62,9 @@ impl Podman {
         podman.succeed(&["import", "--quiet", &layer.display().to_string(), "busybox"]);
         podman
     }
+}
 
+impl Client for Podman {
     fn command(&self, words: &[&str]) -> Command {
         let file = |name: &str| self.dir.file(name);
         let mut command = Command::new("podman");
@@ -54,17 +73,6 @@ impl Podman {
         command.arg("--tmpdir").arg(file("podman-tmp")).args(["--cgroup-manager", "cgroupfs"]);
         command.arg("--runtime").arg(file("coracle-oci")).args(words);
         command
-    }
-
-    fn output(&self, words: &[&str]) -> Output {
-        self.command(words).stdin(Stdio::null()).output().expect("podman is installed")
-    }
-
-    /// The standard output of a command that succeeds.
-    fn succeed(&self, words: &[&str]) -> String {
-        let output = self.output(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        text(&output.stdout)
     }
 }
 
