@@ -26,10 +26,10 @@ fn firecracker() -> String {
     foreign_kernel("firecracker-options/vmlinux")
 }
 
-/// Boots `kernel` with 1, 2 and 4 vCPUs, and checks the release and the number of processors inside.
-fn boots(kernel: &str, release: &str) {
+/// Boots `kernel` with each number of vCPUs, and checks the release and the number of processors inside.
+fn boots(kernel: &str, release: &str, numbers: &[&str]) {
     let dir = TestDir::new();
-    for cpus in ["1", "2", "4"] {
+    for &cpus in numbers {
         let script = "uname -r; nproc; cat /proc/cmdline";
         let run = dir.run(&["--kernel", kernel, "-m", "256m", "--cpus", cpus, &image("busybox"), "sh", "-c", script]);
         run.assert_status(0).assert_reason("exited").assert_stderr("");
@@ -42,11 +42,11 @@ fn boots(kernel: &str, release: &str) {
 }
 
 fn debian_cloud_kernel_boots_with_its_modules() {
-    boots(&debian(), "-cloud-amd64");
+    boots(&debian(), "-cloud-amd64", &["1", "4"]);
 }
 
 fn kernel_with_firecrackers_options_boots() {
-    boots(&firecracker(), "6.12");
+    boots(&firecracker(), "6.12", &["2"]);
 }
 
 fn panic_and_power_off_go_through_acpi() {
