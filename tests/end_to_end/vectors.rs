@@ -2,7 +2,7 @@
 //! Vector registers survive preemption, system calls, signals, forks and threads. Where the host emulates guest kernel mode,
 //! coracle itself saves and restores them at each switch.
 
-use coracle_tests::{Case, Host, Kvm, TestDir, case, compile, file_system};
+use coracle_tests::{Case, Host, Kvm, Selection, TestDir, case, compile, file_system};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![case!(Smoke, tasks_on_one_vcpu_keep_their_registers), case!(Smoke, tasks_on_two_vcpus_keep_their_registers)]
@@ -21,7 +21,7 @@ fn keep_registers(cpus: &str, tasks: u64) {
     // Sixteen rounds take seconds on a processor, real or emulated. Where only kernel mode is emulated eight take a minute on a
     // slow host.
     let rounds = match Host::detect() {
-        Host { all: true, .. } => 400,
+        Host { selection: Selection::All, .. } => 400,
         Host { kvm: Kvm::Software, .. } => 8,
         _ => 16,
     };

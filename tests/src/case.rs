@@ -2,7 +2,7 @@
 //! One test: its name, its level, what it needs, and its body.
 
 use crate::artifacts::{coracle, foreign_kernels};
-use crate::host::{Host, Kvm, are_installed, is_static};
+use crate::host::{Host, Kvm, Selection, are_installed, is_static};
 use libtest_mimic::{Completion, Trial};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,7 +66,10 @@ impl Case {
         if boots && host.kvm == Kvm::None {
             return Some("needs a /dev/kvm that opens");
         }
-        if self.level == Level::Full && host.kvm != Kvm::Native && !host.all {
+        if !boots && host.selection == Selection::Machines {
+            return Some("builds no machine; the tests on this machine's KVM have it");
+        }
+        if self.level == Level::Full && host.kvm != Kvm::Native && host.selection != Selection::All {
             return Some("too slow where guest kernel mode is emulated; the nested runner has it");
         }
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {

@@ -21,17 +21,34 @@ pub enum Kvm {
 pub struct Host {
     pub kvm: Kvm,
     pub root: bool,
-    /// `CORACLE_TESTS=all`: run also the tests that are too slow for this host.
-    pub all: bool,
+    /// Which tests run, by `CORACLE_TESTS`.
+    pub selection: Selection,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Those that this host is fast enough for.
+    Usual,
+    /// `all`: also those that this host is too slow for.
+    All,
+    /// `machines`: only those that need a KVM. The others gave their verdict on another host.
+    Machines,
 }
 
 impl Host {
     #[must_use]
     pub fn detect() -> Host {
-        Host {
-            kvm: detect_kvm(),
-            root: rustix::process::geteuid().is_root(),
-            all: std::env::var_os("CORACLE_TESTS").is_some_and(|value| value == "all"),
+        Host { kvm: detect_kvm(), root: rustix::process::geteuid().is_root(), selection: Selection::from_environment() }
+    }
+}
+
+impl Selection {
+    fn from_environment() -> Selection {
+        match std::env::var("CORACLE_TESTS").as_deref() {
+            Ok("all") => Selection::All,
+            Ok("machines") => Selection::Machines,
+            Ok("") | Err(_) => Selection::Usual,
+            Ok(other) => panic!("CORACLE_TESTS={other}: not all or machines"),
         }
     }
 }

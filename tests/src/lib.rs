@@ -28,7 +28,7 @@ pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
 pub use guest_program::{compile, failing_calls, file_system, forbidden_call, hanging_thread, without_call};
-pub use host::{Host, Kvm};
+pub use host::{Host, Kvm, Selection};
 pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};
 pub use layout::{Layout, blob, document, sha256};

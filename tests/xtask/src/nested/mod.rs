@@ -8,7 +8,7 @@ mod outer;
 mod ports;
 mod product;
 
-pub(crate) use options::{Options, XTASK};
+pub(crate) use options::{Options, Selection, XTASK};
 
 use anyhow::Result;
 use std::io::{self, Write};

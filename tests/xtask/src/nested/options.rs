@@ -11,6 +11,13 @@ pub(super) const TEST_BINARY: &str = "/coracle/bin/end_to_end";
 /// This program in the outer Linux.
 pub(crate) const XTASK: &str = "/coracle/bin/xtask";
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    All,
+    /// Without those that build no machine, which ran outside: an emulated processor adds nothing to them but time.
+    Machines,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) memory_mib: u32,
@@ -29,8 +36,12 @@ impl Options {
     }
 
     /// The end-to-end tests, or those with `filter` in their names.
-    pub(crate) fn tests(filter: Option<String>) -> Options {
-        let command = [TEST_BINARY.to_owned()].into_iter().chain(filter).collect();
+    pub(crate) fn tests(selection: Selection, filter: Option<String>) -> Options {
+        let words: &[&str] = match selection {
+            Selection::All => &[TEST_BINARY],
+            Selection::Machines => &["env", "CORACLE_TESTS=machines", TEST_BINARY],
+        };
+        let command = words.iter().map(|word| (*word).to_owned()).chain(filter).collect();
         Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
     }
 
@@ -40,8 +51,8 @@ impl Options {
     }
 
     /// All tests except these.
-    pub(crate) fn tests_without(names: &[String]) -> Options {
-        let mut options = Options::tests(None);
+    pub(crate) fn tests_without(selection: Selection, names: &[String]) -> Options {
+        let mut options = Options::tests(selection, None);
         options.command.push("--exact".to_owned());
         options.command.extend(names.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]));
         options
@@ -71,7 +82,7 @@ impl Options {
         if !command.is_empty() && filter.is_some() {
             bail!("--filter selects tests; it cannot be used with a command");
         }
-        let usual = if command.is_empty() { Options::tests(filter) } else { Options::new(command) };
+        let usual = if command.is_empty() { Options::tests(Selection::All, filter) } else { Options::new(command) };
         Ok(Options {
             memory_mib: memory_mib.unwrap_or(usual.memory_mib),
             timeout: timeout.unwrap_or(usual.timeout),
@@ -89,7 +100,7 @@ fn number(option: &str, value: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, TEST_BINARY};
+    use super::{Options, Selection, TEST_BINARY};
     use std::time::Duration;
 
     fn parse(line: &str) -> anyhow::Result<Options> {
@@ -100,6 +111,9 @@ mod tests {
     fn default_command_is_the_tests() {
         assert_eq!(parse("").unwrap().command, [TEST_BINARY]);
         assert_eq!(parse("--filter redis").unwrap().command, [TEST_BINARY, "redis"]);
+        let machines = Options::tests(Selection::Machines, None);
+        assert_eq!(machines.command, ["env", "CORACLE_TESTS=machines", TEST_BINARY]);
+        assert!(machines.wants_foreign_kernels());
     }
 
     #[test]

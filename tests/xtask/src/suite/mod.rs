@@ -3,7 +3,7 @@
 
 mod tally;
 
-use crate::nested;
+use crate::nested::{self, Selection as Nested};
 use crate::repository::cargo;
 use anyhow::{Context, Result, bail};
 use coracle_tests::Kvm;
@@ -45,28 +45,29 @@ impl World {
         Ok([&[World::Unit, World::Here], nested].concat())
     }
 
-    fn run(self) -> Result<Tally> {
+    fn run(self, selection: Nested) -> Result<Tally> {
         let started = Instant::now();
-        let mut tally = self.run_tests()?;
+        let mut tally = self.run_tests(selection)?;
         tally.time = started.elapsed();
         Ok(tally)
     }
 
-    fn run_tests(self) -> Result<Tally> {
+    fn run_tests(self, selection: Nested) -> Result<Tally> {
         match self {
             World::Unit => tally(
                 "unit and documentation",
                 &["test", "--workspace", "--exclude", "coracle-tests", "--no-fail-fast"],
             ),
             World::Here => tally("end to end", &["test", "--package", "coracle-tests", "--no-fail-fast"]),
-            World::Nested => tally_nested(),
+            World::Nested => tally_nested(selection),
         }
     }
 }
 
 /// Runs all of `worlds`, even after a failure. The last line is `N passed, N failed, N skipped`.
 pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
-    let tallies = worlds.iter().map(|world| world.run()).collect::<Result<Vec<_>>>()?;
+    let selection = if worlds.contains(&World::Here) { Nested::Machines } else { Nested::All };
+    let tallies = worlds.iter().map(|world| world.run(selection)).collect::<Result<Vec<_>>>()?;
 
     println!("\n{:56} {:>7} {:>7} {:>7} {:>7}", "world", "passed", "failed", "skipped", "time");
     for Tally { world, passed, failed, skipped, reasons, again, deaths, time, .. } in &tallies {
@@ -117,17 +118,17 @@ fn tally(world: &str, arguments: &[&str]) -> Result<Tally> {
 
 /// The same in the nested runner. A fault of QEMU may kill the outer Linux or a guest (`tests/README.md`). Tests without a verdict
 /// then run in another outer Linux. A few failed tests run again, alone; the table names those that pass then.
-fn tally_nested() -> Result<Tally> {
+fn tally_nested(selection: Nested) -> Result<Tally> {
     println!("== end to end, nested");
     let mut tally = Tally::of("end to end, nested");
-    run_nested(&nested::Options::tests(None), &mut tally);
+    run_nested(&nested::Options::tests(selection, None), &mut tally);
     let mut before = 0;
     // The first death gets another attempt even without a verdict: an outer Linux that did not start may do so now.
     while tally.died && tally.deaths < MAX_CONTINUATIONS && (tally.verdicts.len() > before || tally.deaths == 0) {
         tally.continue_elsewhere();
         before = tally.verdicts.len();
         println!("== end to end, nested: the remaining tests in another outer Linux");
-        run_nested(&nested::Options::tests_without(&tally.verdicts), &mut tally);
+        run_nested(&nested::Options::tests_without(selection, &tally.verdicts), &mut tally);
     }
     if tally.failed.is_empty() || tally.failed.len() > MAX_RETRIES || tally.died {
         return Ok(tally);
