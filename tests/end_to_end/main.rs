@@ -8,6 +8,7 @@ mod caller_state;
 mod check;
 mod containerd;
 mod detached;
+mod dhcp;
 mod disks;
 mod docker_defaults;
 mod driver;
@@ -140,6 +141,7 @@ fn all() -> Vec<Case> {
         kept_machines::cases(),
         life_cycle::cases(),
         detached::cases(),
+        dhcp::cases(),
         driver::cases(),
         hostile_clients::cases(),
         hostile_files::cases(),

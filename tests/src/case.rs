@@ -38,6 +38,8 @@ pub enum Need {
     Dpkg,
     /// nft, for `--network bridge`.
     Nftables,
+    /// busybox, for its server and client of DHCP.
+    Busybox,
     /// Debian's podman, conmon and runc, and a coracle that runs in any root.
     Podman,
     /// Debian's containerd and runc, and a coracle that runs in any root.
@@ -86,6 +88,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");
+        }
+        if self.needs.contains(&Need::Busybox) && !are_installed(&["busybox"]) {
+            return Some("needs busybox");
         }
         let needs_engine = [Need::Podman, Need::Containerd, Need::Docker].iter().any(|need| self.needs.contains(need));
         if needs_engine && !is_static(coracle()) {

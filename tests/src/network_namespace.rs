@@ -70,9 +70,17 @@ impl NetworkNamespace {
         self.run("nft", arguments)
     }
 
+    /// A command that runs in both namespaces.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let [nsenter, options @ ..] = self.words();
+        let mut command = Command::new(nsenter);
+        command.args(options).arg(program);
+        command
+    }
+
     fn run(&self, tool: &str, arguments: &str) -> String {
-        let [program, options @ ..] = self.words();
-        let output = Command::new(program).args(options).arg(tool).args(arguments.split(' ')).output();
+        let output = self.command(tool).args(arguments.split(' ')).output();
         let output = output.expect("nsenter(1) can be started");
         assert!(output.status.success(), "{tool} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("it prints text")

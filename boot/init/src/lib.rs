@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod defaults;
+pub mod dhcp;
 pub mod environment;
 pub mod etc_files;
 pub mod executable;

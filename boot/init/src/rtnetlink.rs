@@ -10,6 +10,7 @@ use guest_protocol::run_spec::{Address, Route};
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -181,6 +182,14 @@ pub fn add_address(index: u32, own: Address) -> Vec<u8> {
     .finish()
 }
 
+/// Removes an address of an interface.
+#[must_use]
+pub fn delete_address(index: u32, own: Address) -> Vec<u8> {
+    let [a, b, c, d] = index.to_ne_bytes();
+    let body = [family(own.address), own.prefix, 0, 0, a, b, c, d];
+    Request::new(RTM_DELADDR, NLM_F_ACK, &body).address(IFA_LOCAL, own.address).finish()
+}
+
 /// Adds a route through an interface. The kernel takes the route with the lowest `metric`.
 #[must_use]
 pub fn add_route(index: u32, route: &Route, metric: Option<u32>) -> Vec<u8> {
@@ -286,6 +295,13 @@ mod tests {
         let broadcast = (IFA_BROADCAST, [10, 0, 2, 255].to_vec());
         assert_eq!(attributes(&request, 8), [(IFA_LOCAL, own.clone()), (IFA_ADDRESS, own), broadcast]);
         assert_eq!(attributes(&add_address(3, address("10.0.0.1", 31)), 8).len(), 2);
+    }
+
+    #[test]
+    fn address_is_removed_by_its_value() {
+        let request = delete_address(3, address("10.0.2.15", 24));
+        assert_eq!((request[4], &request[16..24]), (21, &[AF_INET, 24, 0, 0, 3, 0, 0, 0][..]));
+        assert_eq!(attributes(&request, 8), [(IFA_LOCAL, [10, 0, 2, 15].to_vec())]);
     }
 
     #[test]

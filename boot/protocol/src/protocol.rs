@@ -7,9 +7,10 @@
 //!  PID 1                                  host
 //!  Hello                              ->
 //!                                     <-  Spec
-//!  Running                            ->
+//!  Addresses, Running                 ->
 //!                                     <-  Signal, Resize, StdinEnd, OutputClosed, Exec
-//!  Exec, Health, Notification, Ready  ->
+//!  Exec, Health, Notification, Ready,  ->
+//!  Addresses
 //!  Ended                              ->
 //! ```
 //!
@@ -23,11 +24,12 @@ use crate::notification::Notification;
 use crate::run_spec::{RunSpec, WindowSize};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 /// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
 /// are at most 2 MiB by default.
 pub const MAX_TO_GUEST: u32 = 4 << 20;
@@ -83,6 +85,8 @@ pub enum ToHost {
         /// [`VERSION`] of the guest's side.
         version: u32,
     },
+    /// The addresses of all interfaces. Sent only if one comes from DHCP, whenever that changes.
+    Addresses(Vec<IpAddr>),
     /// The workload has been executed (its `execve` succeeded).
     Running,
     /// The workload could not be started. The host prints it as one line.
@@ -149,6 +153,8 @@ pub enum FailureKind {
     /// The image lacks something that the configuration names, e.g. the user: status 125,
     /// `config-error`.
     Configuration,
+    /// No server of DHCP gave an address: status 125, `network-error`.
+    Network,
     /// PID 1 could not set up the environment: status 125, `host-error`.
     Setup,
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::attributes::{Capabilities, ProcessAttributes, ResourceLimit};
 use crate::exec::ExecSpec;
-use crate::run_spec::{Address, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
+use crate::run_spec::{Address, Dhcp, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
 use alloc::vec;
 use core::net::{IpAddr, Ipv6Addr};
 use proptest::prelude::*;
@@ -36,7 +36,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
             mtu,
             addresses: vec![address; usize::from(mac[0] % 3)],
             routes: vec![Route { destination: address, gateway }],
-            dhcp: mac[1] > 127,
+            dhcp: (mac[1] > 127).then_some(Dhcp { search: mac[2] > 127 }),
         },
     );
     let window =

@@ -214,7 +214,14 @@ pub struct Interface {
     /// Added in this order, so that a gateway may be reached by a route before it.
     pub routes: Vec<Route>,
     /// Ask for an IPv4 address, its routes and name servers by DHCP.
-    pub dhcp: bool,
+    pub dhcp: Option<Dhcp>,
+}
+
+/// How the answer of a DHCP server is used. [`RunSpec::resolver`] takes precedence over the name servers and the search list in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    /// Whether the search list is used.
+    pub search: bool,
 }
 
 /// An address of an interface.

@@ -14,7 +14,7 @@ use std::str::FromStr;
 pub(crate) enum NetworkError {
     #[error(
         "unknown word `{0}`; expected `none`, or one of `user`, `bridge[=NAME]`, `adopt[=IFNAME]`, `tap=NAME`, `fd=N` \
-         and `socket=PATH`, with [,mac=MAC][,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] \
+         and `socket=PATH`, with [,mac=MAC][,ip=ADDRESS/PREFIX|dhcp][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] \
          [,rx-bps=RATE][,rx-pps=N][,tx-bps=RATE][,tx-pps=N]"
     )]
     Word(String),

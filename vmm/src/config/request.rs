@@ -219,7 +219,7 @@ pub(crate) struct Request {
     #[arg(short = 'h', long, value_name = "NAME", help_heading = "Network", allow_hyphen_values = true)]
     pub(crate) hostname: Option<Given<HostName>>,
     /// `user` (passt), bridge[=NAME], adopt[=IFNAME], tap=NAME, fd=N, socket=PATH or `none`, with [,mac=MAC]
-    /// [,ip=ADDRESS/PREFIX][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] [default: user; none if passt is not installed]
+    /// [,ip=ADDRESS/PREFIX|dhcp][,gw=ADDRESS][,mtu=BYTES][,name=IFNAME] [default: user; none if passt is not installed]
     #[arg(long, value_name = "NETWORK", help_heading = "Network")]
     pub(crate) network: Vec<Given<Network>>,
     /// Another name by which the machines of its bridge find this one

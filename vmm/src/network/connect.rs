@@ -177,6 +177,9 @@ pub(crate) fn connect(
     if let Some(path) = &request.metadata {
         serve_metadata(&mut network, path)?;
     }
+    for dhcp in network.guest.interfaces.iter_mut().filter_map(|interface| interface.dhcp.as_mut()) {
+        dhcp.search = request.dns_search.is_empty();
+    }
     let offered = resolver.unwrap_or_else(|| names::hosts_own(&network.guest.interfaces, || host_routes::resolver().0));
     network.guest.resolver = names::resolver(request, offered);
     if let Some(servers) = name_server {

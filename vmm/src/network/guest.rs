@@ -3,7 +3,7 @@
 
 use super::resolve::ResolvedInterface;
 use crate::config::network::Ipv4Setting;
-use guest_protocol::run_spec::{Address, Interface, Route};
+use guest_protocol::run_spec::{Address, Dhcp, Interface, Route};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The configuration that the options give, without anything that the kind of network would add.
@@ -21,13 +21,13 @@ pub(super) fn configuration(interface: &ResolvedInterface) -> Interface {
         mtu: options.mtu,
         addresses: address4.into_iter().chain(address6).collect(),
         routes: gateways.into_iter().flatten().map(default_route).collect(),
-        dhcp: options.ipv4 == Some(Ipv4Setting::Dhcp),
+        dhcp: (options.ipv4 == Some(Ipv4Setting::Dhcp)).then_some(Dhcp { search: true }),
     }
 }
 
 /// Adds what the network gives, unless the options give addresses.
 pub(super) fn complete(guest: &mut Interface, addresses: Vec<Address>, routes: Vec<Route>) {
-    if guest.addresses.is_empty() && !guest.dhcp {
+    if guest.addresses.is_empty() && guest.dhcp.is_none() {
         (guest.addresses, guest.routes) = (addresses, routes);
     }
 }
@@ -62,8 +62,9 @@ mod tests {
             gateway: Some(gateway.parse().unwrap()),
         };
         assert_eq!(both.routes, [route("0.0.0.0", "10.0.0.1"), route("::", "fe80::1")]);
-        assert_eq!((both.mtu, &*both.name, both.dhcp), (Some(9000), "net0", false));
+        assert_eq!((both.mtu, &*both.name, both.dhcp), (Some(9000), "net0", None));
         let dhcp = interface("tap=a,ip=dhcp");
-        assert_eq!(dhcp, Interface { mac: [2, 0, 0, 0, 0, 1], dhcp: true, ..Interface::default() });
+        let expected = Some(Dhcp { search: true });
+        assert_eq!(dhcp, Interface { mac: [2, 0, 0, 0, 0, 1], dhcp: expected, ..Interface::default() });
     }
 }

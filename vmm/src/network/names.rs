@@ -25,10 +25,11 @@ pub(super) fn resolver(request: &Request, offered: Resolver) -> Resolver {
 }
 
 /// For networks that offer no name servers: the host's own, as in docker, if the guest has a way to them. Without a gateway
-/// each look-up would wait for its timeout instead of failing at once.
+/// each look-up would wait for its timeout instead of failing at once. With DHCP the server decides.
 pub(super) fn hosts_own(interfaces: &[Interface], host: impl FnOnce() -> Resolver) -> Resolver {
     let has_gateway = interfaces.iter().flat_map(|interface| &interface.routes).any(|route| route.gateway.is_some());
-    if has_gateway { host() } else { Resolver::default() }
+    let has_dhcp = interfaces.iter().any(|interface| interface.dhcp.is_some());
+    if has_gateway && !has_dhcp { host() } else { Resolver::default() }
 }
 
 /// The lines of `--add-host`. `host` is the host as the guest reaches it.
@@ -63,7 +64,7 @@ pub(super) fn parse_resolv_conf(text: &str) -> Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use guest_protocol::run_spec::{Address, Route};
+    use guest_protocol::run_spec::{Address, Dhcp, Route};
 
     fn offered() -> Resolver {
         parse_resolv_conf(
@@ -119,7 +120,10 @@ mod tests {
         let own = |interfaces: &[Interface]| hosts_own(interfaces, offered);
         assert_eq!(own(&[]), Resolver::default());
         assert_eq!(own(&[interface(&[]), interface(&[route(None)])]), Resolver::default());
-        assert_eq!(own(&[interface(&[]), interface(&[route(Some("10.0.0.1"))])]), offered());
+        let with_gateway = interface(&[route(Some("10.0.0.1"))]);
+        assert_eq!(own(&[interface(&[]), with_gateway.clone()]), offered());
+        let dhcp = Interface { dhcp: Some(Dhcp { search: true }), ..Interface::default() };
+        assert_eq!(own(&[dhcp, with_gateway]), Resolver::default());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The interfaces that all `--network` give together, each with a MAC address and its inherited descriptor.
 
 use crate::config::mac_address::MacAddress;
-use crate::config::network::{Interface, Ipv4Setting, Network, NetworkKind};
+use crate::config::network::{Interface, Network, NetworkKind};
 use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::descriptor::{self, DescriptorError};
@@ -29,8 +29,6 @@ pub(crate) enum NetworkOptionError {
     Random(#[source] std::io::Error),
     #[error("--network {0} has the MAC address of the interface; `mac=` and --mac-address do not apply to it")]
     AdoptMac(NetworkKind),
-    #[error("--network {0}: not supported by this version")]
-    Unsupported(String),
     #[error("--publish needs a network that publishes ports (--network user or bridge)")]
     Publish,
     #[error("--network-alias needs a network whose machines find each other by name (--network bridge)")]
@@ -62,7 +60,6 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
     }
     let mut interfaces = Vec::<ResolvedInterface>::new();
     for options in requested {
-        reject_unsupported(&options)?;
         let given_mac = options.mac.or(mac_address);
         if given_mac.is_some() && matches!(options.kind, NetworkKind::Adopt(_)) {
             return Err(NetworkOptionError::AdoptMac(options.kind));
@@ -89,17 +86,6 @@ pub(crate) fn resolve(request: &Request) -> Result<Vec<ResolvedInterface>, Netwo
         interfaces.push(ResolvedInterface { options, mac, descriptor, is_default });
     }
     Ok(interfaces)
-}
-
-fn reject_unsupported(options: &Interface) -> Result<(), NetworkOptionError> {
-    let unsupported = match &options.kind {
-        NetworkKind::User | NetworkKind::Bridge(_) | NetworkKind::Adopt(_) => return Ok(()),
-        NetworkKind::Tap(_) | NetworkKind::Descriptor(_) | NetworkKind::Socket(_) => match options.ipv4 {
-            Some(Ipv4Setting::Dhcp) => "ip=dhcp".to_owned(),
-            _ => return Ok(()),
-        },
-    };
-    Err(NetworkOptionError::Unsupported(unsupported))
 }
 
 fn requested_interfaces(request: &Request) -> Result<Vec<Interface>, NetworkOptionError> {

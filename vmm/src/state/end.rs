@@ -183,6 +183,7 @@ impl End {
             FailureKind::NotFound => (EndReason::ConfigError, 127),
             FailureKind::NotExecutable => (EndReason::ConfigError, 126),
             FailureKind::Configuration => (EndReason::ConfigError, STATUS_FAILED),
+            FailureKind::Network => (EndReason::NetworkError, STATUS_FAILED),
             FailureKind::Setup => (EndReason::HostError, STATUS_FAILED),
         };
         let cause = if errno > 0 { format!(": {}", std::io::Error::from_raw_os_error(errno)) } else { String::new() };

@@ -66,6 +66,8 @@ fn commands_that_cannot_run_have_the_statuses_of_a_shell() {
     assert_eq!(status(FailureKind::NotExecutable), 126);
     assert_eq!(status(FailureKind::Configuration), 125);
     assert_eq!(status(FailureKind::Setup), 125);
+    assert_eq!(status(FailureKind::Network), 125);
+    assert_eq!(End::of_failure(FailureKind::Network, "", "", 0).reason, EndReason::NetworkError);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::host::atomic_write::atomic_write;
 use guest_protocol::health::HealthReport;
 use guest_protocol::run_spec::RunSpec;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -81,6 +82,16 @@ impl Lifecycle {
         self.status.health = spec.health.as_ref().map(|_| HealthReport::default());
         let addresses = spec.interfaces.iter().flat_map(|interface| &interface.addresses);
         self.status.addresses = addresses.map(|own| own.address.to_string()).collect();
+    }
+
+    /// Sets the addresses of the interfaces, which the guest has reported. Published at once, but not before the machine runs.
+    pub(crate) fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        if self.status.state == State::Starting {
+            self.status.addresses = addresses;
+        } else if self.status.addresses != addresses {
+            self.change(|status| status.addresses = addresses);
+        }
     }
 
     /// Sets the links of the interfaces. Published at once if one has changed, but not before the machine runs.

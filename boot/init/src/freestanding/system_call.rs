@@ -13,10 +13,13 @@ use core::ptr::null;
 use core::sync::atomic::{AtomicBool, Ordering};
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::Pid;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const RT_SIGPROCMASK: usize = 14;
+const BIND: usize = 49;
+const SETSOCKOPT: usize = 54;
 const EXECVE: usize = 59;
 const RT_SIGTIMEDWAIT: usize = 128;
 const EXIT_GROUP: usize = 231;
@@ -183,6 +186,45 @@ pub(crate) fn install_filter(instructions: &[u64]) -> Result<(), Errno> {
     // SAFETY: reads a structure, and as many instructions of 8 bytes as it says; the kernel checks
     // them.
     unsafe { call(SECCOMP, [SECCOMP_SET_MODE_FILTER, 0, (&raw const program) as usize, 0, 0]) }.map(drop)
+}
+
+/// `struct sockaddr_ll`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkAddress {
+    family: u16,
+    protocol: u16,
+    index: i32,
+    hardware_type: u16,
+    packet_type: u8,
+    length: u8,
+    address: [u8; 8],
+}
+
+/// Opens a socket for whole frames of an interface that does not block. It receives frames of IPv4 that pass `filter`, each of
+/// whose instructions is a `struct sock_filter`.
+pub(crate) fn open_packet_socket(index: u32, filter: &[u64]) -> Result<OwnedFd, Errno> {
+    const SOL_SOCKET: usize = 1;
+    const SO_ATTACH_FILTER: usize = 26;
+    const ETH_P_IP: u16 = 0x0800;
+    // Without a protocol it receives nothing until it is bound.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, None)?;
+    let number = socket.as_raw_fd() as usize;
+    let length = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
+    let program = FilterProgram { length, instructions: filter.as_ptr() };
+    let pointer = (&raw const program) as usize;
+    // SAFETY: reads a structure of the stated size, and as many instructions of 8 bytes as it says; the kernel checks them.
+    unsafe { call(SETSOCKOPT, [number, SOL_SOCKET, SO_ATTACH_FILTER, pointer, size_of::<FilterProgram>()]) }?;
+    let address = LinkAddress {
+        family: AddressFamily::PACKET.as_raw(),
+        protocol: ETH_P_IP.to_be(),
+        index: index as i32,
+        ..LinkAddress::default()
+    };
+    // SAFETY: reads a structure of the stated size.
+    unsafe { call(BIND, [number, (&raw const address) as usize, size_of::<LinkAddress>(), 0, 0]) }?;
+    Ok(socket)
 }
 
 /// Sends a signal, including real-time signals, to the process of `pidfd`.

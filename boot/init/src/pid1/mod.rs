@@ -5,6 +5,7 @@
 
 mod console_ports;
 mod copy_tree;
+mod dhcp;
 mod enter;
 mod etc;
 mod exec;
@@ -46,7 +47,8 @@ fn serve_host() -> Result<Infallible, Failure> {
     let mut control = Control::new(control);
     control.send(&ToHost::Hello { version: VERSION })?;
     let spec = control.receive_spec();
-    let end = spec.and_then(|spec| run_workload(&spec, &mut control, stdio, stderr)).unwrap_or_else(ToHost::from);
+    let end =
+        spec.and_then(|mut spec| run_workload(&mut spec, &mut control, stdio, stderr)).unwrap_or_else(ToHost::from);
     control.send(&end)?;
     loop {
         // The host cuts the power during this.
@@ -55,17 +57,20 @@ fn serve_host() -> Result<Infallible, Failure> {
 }
 
 /// Runs the workload of `spec`, from its root file system to the last byte of its streams.
-fn run_workload(spec: &RunSpec, control: &mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<ToHost, Failure> {
+fn run_workload(spec: &mut RunSpec, control: &mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<ToHost, Failure> {
     root::forbid_execution()?;
     let mut disks = root::Disks::default();
     root::mount(&spec.root, &mut disks)?;
     volumes::mount_disks(&spec.volumes, &mut disks)?;
-    network::configure(&spec.interfaces)?;
+    let dhcp = network::configure(spec)?;
+    if let Some(dhcp) = &dhcp {
+        control.send(&ToHost::Addresses(dhcp.addresses()))?;
+    }
     let notify = probes::open_notify_socket(spec)?;
     let workload = workload::start(spec)?;
     control.send(&ToHost::Running)?;
     let root = root::detach()?;
-    let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify })?;
+    let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify, dhcp })?;
     root.finish(&spec.root)?;
     volumes::finish(&spec.volumes)?;
     Ok(ended)

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Configuration of network interfaces through a netlink socket. Nothing waits for another machine.
+//! Configuration of network interfaces through a netlink socket. Nothing waits for another machine but a client of DHCP, which
+//! comes last.
 
+use super::dhcp::Dhcp;
 use super::failure::{Failure, Step};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use guest_init::rtnetlink::{self, Answer, Link};
-use guest_protocol::run_spec::Interface;
+use guest_protocol::run_spec::{Interface, RunSpec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, sendto, socket_with};
 
-const STEP: &str = "configure network";
+pub(crate) const STEP: &str = "configure network";
 /// The kernel sends no larger part of a list.
 const ANSWER_BUF_SIZE: usize = 32 << 10;
 /// The first interface without devices, which every kernel with a network has.
@@ -21,29 +23,45 @@ const LOOPBACK_INDEX: u32 = 1;
 /// first one's is used.
 const FURTHER_METRIC: u32 = 2048;
 
-/// Brings up the loopback interface, which configures its own addresses, and `interfaces`.
-pub(crate) fn configure(interfaces: &[Interface]) -> Result<(), Failure> {
+/// Brings up the loopback interface, which configures its own addresses, and the interfaces of `spec`, to which it adds what DHCP
+/// gives. Returns the clients, if there are any.
+pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
+    let interfaces = &spec.interfaces[..];
     let kernel = match Kernel::open() {
         Ok(kernel) => kernel,
         // A machine without interfaces needs no network.
-        Err(Errno::AFNOSUPPORT) if interfaces.is_empty() => return Ok(()),
+        Err(Errno::AFNOSUPPORT) if interfaces.is_empty() => return Ok(None),
         Err(errno) => return Err(Failure::setup(STEP, "netlink", errno)),
     };
     kernel.ask(&rtnetlink::bring_up(LOOPBACK_INDEX, "", None)).step(STEP, "lo")?;
     if interfaces.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let links = kernel.links().step(STEP, "list interfaces")?;
-    for (interface, position) in interfaces.iter().zip(0_u32..) {
+    let mut dhcp: Option<Dhcp> = None;
+    for (position, interface) in interfaces.iter().enumerate() {
         let Some(link) = links.iter().find(|link| link.address == interface.mac) else {
             let [a, b, c, d, e, f] = interface.mac;
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             return Err(Failure::setup(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
         };
-        let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further);
+        let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32);
         set_up(&kernel, link, interface, metric)?;
+        if interface.dhcp.is_some() {
+            if dhcp.is_none() {
+                dhcp = Some(Dhcp::new(interfaces).step(STEP, "event loop")?);
+            }
+            if let Some(dhcp) = &mut dhcp {
+                dhcp.add(position, link.index, metric, &spec.hostname)?;
+            }
+        }
     }
-    Ok(())
+    // All clients ask at the same time, and the other interfaces are ready.
+    if let Some(dhcp) = &mut dhcp {
+        dhcp.wait_for_addresses()?;
+        dhcp.complete(spec);
+    }
+    Ok(dhcp)
 }
 
 fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u32>) -> Result<(), Failure> {
@@ -94,16 +112,16 @@ fn announce(gateway: IpAddr) {
 }
 
 /// The kernel's end of a netlink socket.
-struct Kernel(OwnedFd);
+pub(super) struct Kernel(OwnedFd);
 
 impl Kernel {
-    fn open() -> Result<Self, Errno> {
+    pub(super) fn open() -> Result<Self, Errno> {
         // NETLINK_ROUTE is protocol 0.
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map(Self)
     }
 
     /// Sends a request and takes its result.
-    fn ask(&self, request: &[u8]) -> Result<(), Errno> {
+    pub(super) fn ask(&self, request: &[u8]) -> Result<(), Errno> {
         send(&self.0, request, SendFlags::empty())?;
         for answer in self.receive()? {
             if let Answer::Result(number) = answer {

@@ -8,6 +8,7 @@
 //! workload as its only child, and one more for each process that it starts beside it. The
 //! workload's end is complete only when those are reaped.
 
+use super::dhcp::Dhcp;
 use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
 use super::launch::{Pipes, Streams, timespec, winsize};
@@ -40,6 +41,7 @@ const STDIN: u64 = 4;
 const STDOUT: u64 = 5;
 const STDERR: u64 = 6;
 const NOTIFY: u64 = 7;
+const DHCP: u64 = 8;
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -52,6 +54,7 @@ pub(crate) struct Ports {
     pub(crate) stderr: OwnedFd,
     /// The socket of `NOTIFY_SOCKET`.
     pub(crate) notify: Option<OwnedFd>,
+    pub(crate) dhcp: Option<Dhcp>,
 }
 
 struct Relay<'a> {
@@ -69,6 +72,7 @@ struct Relay<'a> {
     end: Option<WorkloadEnd>,
     execs: Execs,
     probes: Probes,
+    dhcp: Option<Dhcp>,
 }
 
 /// Returns how the workload ended, once all of its output is written to the ports.
@@ -79,8 +83,10 @@ pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, por
     loop {
         let turn = relay.pump().step(STEP, "streams")?;
         let turn = turn.and(relay.pump_execs()?);
+        relay.serve_dhcp()?;
         if let Some(end) = relay.finished() {
             relay.execs.finish(&relay.epoll, relay.control)?;
+            relay.dhcp.iter_mut().for_each(Dhcp::release);
             let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
             return Ok(ToHost::Ended { end, stdout_bytes: relay.output.bytes, stderr_bytes });
         }
@@ -90,10 +96,13 @@ pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, por
 
 impl<'a> Relay<'a> {
     fn new(workload: Workload, spec: &'a RunSpec, control: &'a mut Control, ports: Ports) -> Result<Self, Errno> {
-        let Ports { stdio, stderr, notify } = ports;
+        let Ports { stdio, stderr, notify, dhcp } = ports;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
         epoll::add(&epoll, &workload.pidfd, EventData::new_u64(WORKLOAD), EventFlags::IN)?;
+        if let Some(dhcp) = &dhcp {
+            epoll::add(&epoll, dhcp, EventData::new_u64(DHCP), EventFlags::IN)?;
+        }
         let polled = |descriptor, token, interest| PolledFd::new(descriptor, token, interest, &epoll);
         let sink = |descriptor| polled(descriptor, STDIN, EventFlags::OUT);
         let terminal = matches!(workload.streams, Streams::Terminal(_));
@@ -124,6 +133,7 @@ impl<'a> Relay<'a> {
             terminal,
             execs: Execs::default(),
             probes: Probes::new(spec, notify, NOTIFY, &epoll)?,
+            dhcp,
             spec,
             control,
             epoll,
@@ -156,6 +166,12 @@ impl<'a> Relay<'a> {
         Ok(turn)
     }
 
+    /// Keeps the addresses, and reports those that have changed.
+    fn serve_dhcp(&mut self) -> Result<(), Failure> {
+        let Some(dhcp) = &mut self.dhcp else { return Ok(()) };
+        if dhcp.serve() { self.control.send(&ToHost::Addresses(dhcp.addresses())) } else { Ok(()) }
+    }
+
     /// The end of the workload, once all of its output is written.
     fn finished(&self) -> Option<WorkloadEnd> {
         let drained = |output: &Output| output.source.is_none();
@@ -169,7 +185,8 @@ impl<'a> Relay<'a> {
             Turn::More => Some(timespec(0)),
             Turn::Done => {
                 let probes = self.probes.due().filter(|_| self.end.is_none());
-                let due = probes.into_iter().chain(self.execs.due()).min();
+                let dhcp = self.dhcp.as_ref().and_then(Dhcp::due);
+                let due = probes.into_iter().chain(self.execs.due()).chain(dhcp).min();
                 due.map(|due| timespec(due.saturating_sub(milliseconds_since_boot())))
             }
         };
@@ -195,6 +212,8 @@ impl<'a> Relay<'a> {
                 STDIN => on_event(self.input.as_mut().and_then(|input| input.sink.as_mut())),
                 STDOUT => on_event(self.output.source.as_mut()),
                 NOTIFY => self.probes.read_notifications(),
+                // Each turn serves it.
+                DHCP => {}
                 Execs::FIRST_TOKEN.. => self.execs.on_event(token, flags, &self.epoll)?,
                 _ => on_event(self.error.as_mut().and_then(|error| error.source.as_mut())),
             }

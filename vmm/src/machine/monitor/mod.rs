@@ -209,6 +209,7 @@ impl<'a> Monitor<'a> {
                 Action::PowerOff => self.stop_vcpus(),
                 Action::Ready => self.on_ready(),
                 Action::Notify(notification) => self.context.notifier.pass_on(&notification),
+                Action::Addresses(addresses) => self.update(|lifecycle| lifecycle.set_addresses(&addresses)),
                 Action::Health(report) => self.update(|lifecycle| lifecycle.set_health(report)),
                 Action::Exec(id, event) => self.on_exec_event(id, event),
                 Action::StageReached(stage) => self.on_stage(stage),

@@ -21,7 +21,7 @@ mod report;
 mod stop;
 
 use self::exec::{ExecCommand, ExecEnd, ExecError, ExecEvent, ExecId, Execs};
-use self::report::{Throttle, clean, merge};
+use self::report::{Throttle, clean, merge, name};
 use self::stop::StopRequest;
 use crate::config::size::MemorySize;
 use crate::state::end::{End, EndReason};
@@ -32,6 +32,7 @@ use guest_protocol::notification::Notification;
 use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Readiness, RunSpec, WindowSize};
 use kvm::ExitReason;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// From the end of file on the control port to the power cut, if the machine does not stop before.
@@ -40,6 +41,10 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two messages to the service manager. PID 1 keeps it, too.
 const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two reports of the interfaces' addresses that are passed on.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
+/// Of all interfaces together; further ones are not shown.
+const MAX_ADDRESSES: usize = 64;
 /// Output that can be on its way from PID 1's count to the host's: more than a queue of the console
 /// device holds.
 const MAX_OUTPUT_IN_FLIGHT: u64 = 64 << 20;
@@ -106,6 +111,8 @@ pub(crate) enum Action {
     Ready,
     /// A health check finished.
     Health(HealthReport),
+    /// The addresses of the guest's interfaces.
+    Addresses(Vec<IpAddr>),
     /// Pass this on to the service manager.
     Notify(Notification),
     Exec(ExecId, ExecEvent),
@@ -127,6 +134,8 @@ pub(crate) enum TimerKind {
     Health,
     /// The next notification may be passed on.
     Notification,
+    /// The next addresses may be passed on.
+    Addresses,
 }
 
 /// What is fixed for the whole run.
@@ -159,6 +168,7 @@ pub(crate) struct Supervisor {
     ready: bool,
     health: Throttle<HealthReport>,
     notification: Throttle<Notification>,
+    addresses: Throttle<Vec<IpAddr>>,
     /// Messages that PID 1 cannot take yet.
     pending: Vec<ToGuest>,
     actions: Vec<Action>,
@@ -200,6 +210,7 @@ impl Supervisor {
             ready: false,
             health: Throttle::default(),
             notification: Throttle::default(),
+            addresses: Throttle::default(),
             pending: Vec::new(),
             actions: Vec::new(),
         }
@@ -322,6 +333,9 @@ impl Supervisor {
             {
                 self.on_notification(notification);
             }
+            (State::Starting | State::Running, ToHost::Addresses(addresses)) if self.has_dhcp() => {
+                self.on_addresses(addresses);
+            }
             (State::Running, ToHost::Exec { id, report }) => match self.execs.on_report(id, report) {
                 Ok(Some(event)) => self.actions.push(Action::Exec(id, event)),
                 Ok(None) => {}
@@ -347,6 +361,18 @@ impl Supervisor {
         let report = HealthReport { output: clean(&report.output), ..report };
         if let Some(report) = self.health.pass(report, |pending, new| *pending = new) {
             self.actions.extend([Action::Health(report), Action::SetTimer(TimerKind::Health, HEALTH_INTERVAL)]);
+        }
+    }
+
+    fn has_dhcp(&self) -> bool {
+        self.settings.spec.interfaces.iter().any(|interface| interface.dhcp.is_some())
+    }
+
+    fn on_addresses(&mut self, mut addresses: Vec<IpAddr>) {
+        addresses.truncate(MAX_ADDRESSES);
+        if let Some(addresses) = self.addresses.pass(addresses, |pending, new| *pending = new) {
+            let timer = Action::SetTimer(TimerKind::Addresses, ADDRESSES_INTERVAL);
+            self.actions.extend([Action::Addresses(addresses), timer]);
         }
     }
 
@@ -409,6 +435,11 @@ impl Supervisor {
                     self.on_health(report);
                 }
             }
+            TimerKind::Addresses => {
+                if let Some(addresses) = self.addresses.expire() {
+                    self.on_addresses(addresses);
+                }
+            }
             TimerKind::Notification => {
                 if let Some(notification) = self.notification.expire() {
                     self.on_notification(notification);
@@ -442,6 +473,7 @@ impl Supervisor {
         for id in self.execs.abandon() {
             self.actions.push(Action::Exec(id, ExecEvent::Ended(ExecEnd::MachineEnded)));
         }
+        self.actions.extend(self.addresses.expire().map(Action::Addresses));
         self.actions.extend(self.health.expire().map(Action::Health));
         self.actions.extend(self.notification.expire().map(Action::Notify));
         self.actions.push(Action::End(end));
@@ -462,18 +494,7 @@ impl Supervisor {
     }
 }
 
-fn name(message: &ToHost) -> &'static str {
-    match message {
-        ToHost::Hello { .. } => "Hello",
-        ToHost::Running => "Running",
-        ToHost::Failed { .. } => "Failed",
-        ToHost::Ended { .. } => "Ended",
-        ToHost::Exec { .. } => "Exec",
-        ToHost::Ready => "Ready",
-        ToHost::Health(_) => "Health",
-        ToHost::Notification(_) => "Notification",
-    }
-}
-
+#[cfg(test)]
+mod report_tests;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 
 use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload};
+use guest_protocol::protocol::ToHost;
 
 /// Passes the first value on at once. Values that follow before the timer expires are merged and
 /// wait for it.
@@ -59,6 +60,21 @@ pub(super) fn clean(output: &str) -> String {
     }
     let is_shown = |character: char| !character.is_control() || matches!(character, '\n' | '\t');
     output[..end].chars().map(|character| if is_shown(character) { character } else { ' ' }).collect()
+}
+
+/// The name of a message in an error.
+pub(super) fn name(message: &ToHost) -> &'static str {
+    match message {
+        ToHost::Hello { .. } => "Hello",
+        ToHost::Running => "Running",
+        ToHost::Failed { .. } => "Failed",
+        ToHost::Ended { .. } => "Ended",
+        ToHost::Exec { .. } => "Exec",
+        ToHost::Addresses(_) => "Addresses",
+        ToHost::Ready => "Ready",
+        ToHost::Health(_) => "Health",
+        ToHost::Notification(_) => "Notification",
+    }
 }
 
 #[cfg(test)]

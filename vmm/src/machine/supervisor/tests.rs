@@ -15,7 +15,7 @@ const TERM: i32 = 15;
 const INT: i32 = 2;
 const STOP: Event<'_> = Event::Stop { grace: None, signal: None };
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let spec = RunSpec { arguments: vec!["true".into()], ..RunSpec::default() };
     Settings {
         spec,
@@ -28,7 +28,7 @@ fn settings() -> Settings {
     }
 }
 
-fn receive(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
+pub(super) fn receive(supervisor: &mut Supervisor, message: &ToHost) -> Vec<Action> {
     supervisor.on(Event::ControlBytes(&encode(message)))
 }
 
@@ -36,7 +36,7 @@ fn booting() -> Supervisor {
     Supervisor::new(settings())
 }
 
-fn started(settings: Settings) -> Supervisor {
+pub(super) fn started(settings: Settings) -> Supervisor {
     let mut supervisor = Supervisor::new(settings);
     let _ = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     supervisor
@@ -48,7 +48,7 @@ fn running_with(settings: Settings) -> Supervisor {
     supervisor
 }
 
-fn running() -> Supervisor {
+pub(super) fn running() -> Supervisor {
     running_with(settings())
 }
 
@@ -68,7 +68,7 @@ fn sent(message: ToGuest) -> Action {
 }
 
 /// The end among the actions, and whether power was cut before it.
-fn end_of(actions: &[Action]) -> (End, bool) {
+pub(super) fn end_of(actions: &[Action]) -> (End, bool) {
     let Some(Action::End(end)) = actions.last() else { panic!("no end in {actions:?}") };
     (end.clone(), actions.contains(&Action::PowerOff))
 }

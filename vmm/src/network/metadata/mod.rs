@@ -50,7 +50,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn InternalHost>, MetadataError> 
 
 /// Adds the way to the service to the guest's side of its interface.
 pub(super) fn add_route(guest: &mut Interface) {
-    if guest.addresses.iter().any(|own| own.address.is_ipv4()) {
+    if guest.dhcp.is_some() || guest.addresses.iter().any(|own| own.address.is_ipv4()) {
         let destination = Address { address: ADDRESS.into(), prefix: 32 };
         guest.routes.push(Route { destination, gateway: None });
     } else {
