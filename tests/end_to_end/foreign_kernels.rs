@@ -26,17 +26,20 @@ fn firecracker() -> String {
     foreign_kernel("firecracker-options/vmlinux")
 }
 
-/// Boots `kernel` with each number of vCPUs, and checks the release and the number of processors inside.
+/// Boots `kernel` with each number of vCPUs, and checks the release, the number of processors and
+/// docker's defaults inside.
 fn boots(kernel: &str, release: &str, numbers: &[&str]) {
     let dir = TestDir::new();
     for &cpus in numbers {
-        let script = "uname -r; nproc; cat /proc/cmdline";
+        let script = "uname -r; nproc; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ulimit -u; \
+                      cat /proc/cmdline";
         let run = dir.run(&["--kernel", kernel, "-m", "256m", "--cpus", cpus, &image("busybox"), "sh", "-c", script]);
         run.assert_status(0).assert_reason("exited").assert_stderr("");
         let output = run.stdout_text();
         let mut lines = output.lines();
         assert!(lines.next().is_some_and(|line| line.contains(release)), "{output}");
         assert_eq!(lines.next(), Some(cpus));
+        assert_eq!((lines.next(), lines.next()), (Some("0"), Some("unlimited")), "{output}");
         assert!(lines.next().is_some_and(|line| !line.contains("virtio_mmio.device")), "{output}");
     }
 }

@@ -2,9 +2,11 @@
 /*
  * Can root in a workload run a program in PID 1's namespaces? Makes `/proc/sys` writable, then lets the kernel start a program for a
  * core dump in several ways, and prints for each whether it ran. A program that ran has made the file `/dev/WAY`: the machine has one
- * devtmpfs.
+ * devtmpfs. The program for an empty control group belongs to a hierarchy of version 1, which only the initial control group namespace may
+ * make.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
@@ -99,6 +101,10 @@ int main(int argc, char **argv)
     write_to("/dev/misc/register", ":init:M::" INIT_MAGIC "::/kernel_helper:F");
     try("interpreter", "/init");
     write_to("/dev/misc/init", "-1");
+
+    mkdir("/dev/hierarchy", 0755);
+    int mounted = mount("cgroup", "/dev/hierarchy", "cgroup", 0, "none,name=agent,release_agent=/dev/program");
+    printf("release agent: %s\n", mounted == 0 ? "set" : errno == EPERM ? "refused" : strerror(errno));
 
     /* What the root of the workload covers is the initramfs. */
     int namespace = file("/proc/self/ns/mnt", O_RDONLY);
