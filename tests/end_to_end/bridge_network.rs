@@ -146,23 +146,40 @@ fn serve_addresses(network: &NetworkNamespace, address: SocketAddr) {
     });
 }
 
-/// A name server that knows one name, `server.test`, which has the address of [`OUTSIDE`] (RFC 1035).
-fn serve_names(network: &NetworkNamespace) {
+/// The answer of a name server that knows one name, `server.test`, which has the address of [`OUTSIDE`] (RFC 1035).
+fn answer(query: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"\x06server\x04test\0";
+    let mut answer = query.to_vec();
+    let exists = answer[12..].starts_with(NAME);
+    let has_answer = exists && answer.ends_with(&[0, 1, 0, 1]);
+    // A response, with an error if there is no such name; one question, perhaps one answer: the same name, A, IN, 60 s.
+    let error = if exists { 0 } else { 3 };
+    answer[2..12].copy_from_slice(&[0x81, 0x80 | error, 0, 1, 0, has_answer.into(), 0, 0, 0, 0]);
+    if has_answer {
+        answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 7, 0, 1]);
+    }
+    answer
+}
+
+/// Serves names by UDP and, one query each time, by TCP.
+fn serve_names(network: &NetworkNamespace) {
     let socket = network.enter(|| UdpSocket::bind((OUTSIDE, 53))).expect("the port is free");
+    let listener = network.enter(|| TcpListener::bind((OUTSIDE, 53))).expect("the port is free");
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
-            let mut answer = buffer[..length].to_vec();
-            let exists = answer[12..].starts_with(NAME);
-            let has_answer = exists && answer.ends_with(&[0, 1, 0, 1]);
-            // A response, with an error if there is no such name; one question, perhaps one answer: the same name, A, IN, 60 s.
-            let error = if exists { 0 } else { 3 };
-            answer[2..12].copy_from_slice(&[0x81, 0x80 | error, 0, 1, 0, has_answer.into(), 0, 0, 0, 0]);
-            if has_answer {
-                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 7, 0, 1]);
-            }
-            let _ = socket.send_to(&answer, peer);
+            let _ = socket.send_to(&answer(&buffer[..length]), peer);
+        }
+    });
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut length, mut buffer) = ([0; 2], [0; 512]);
+            let _ = stream.read_exact(&mut length).and_then(|()| {
+                let query = &mut buffer[..usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(query)?;
+                let answer = answer(query);
+                stream.write_all(&[&(answer.len() as u16).to_be_bytes(), &answer[..]].concat())
+            });
         }
     });
 }
@@ -196,12 +213,15 @@ fn machines_on_a_bridge_meet_by_name_and_leave_nothing() {
         dir.verb("run", &arguments).in_network(&host).finish()
     };
     let ask = |machine: &str, script: &str| dir.verb("exec", &[machine, "sh", "-c", script]).finish();
-    let web = start("web", &["--network", "bridge", "--network", "bridge=lan", "-p", "6380:6379"]);
+    let web = ["--network", "bridge", "--network", "bridge=lan", "-p", "6380:6379", "-p", "5300:53/udp"];
+    let web = start("web", &web);
     web.assert_status(0).assert_stdout("web\n").assert_stderr("");
     // Docker's way to forward for its own networks only.
     host.nft("add table ip filter");
     host.nft("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }");
-    let db = start("db", &["--network", "bridge", "--network-alias", "Cache", "-p", "6381:6379"]);
+    // Its names are looked up by TCP.
+    let db = ["--network", "bridge", "--network-alias", "Cache", "-p", "6381:6379", "--dns-option", "use-vc"];
+    let db = start("db", &db);
     db.assert_status(0).assert_stdout("db\n");
     let is_warned = ["ip filter FORWARD", "coracle0"].iter().all(|object| db.stderr.contains(object));
     assert!(db.stderr.lines().count() == 1 && is_warned, "{}", db.report());
@@ -231,6 +251,17 @@ fn machines_on_a_bridge_meet_by_name_and_leave_nothing() {
     assert_eq!(who(&host, HOST, 6380), is_web);
     assert_eq!(who(&host, loopback4, 6380), is_web);
     assert_eq!(who(&host, loopback6, 6381), is_db);
+    // Datagrams, too. The machine has no server for them: its kernel counts them.
+    let rejected = "rejected() { set -- $(grep Udp: /proc/net/snmp | tail -n 1); echo $3; }";
+    let count = ask("web", &format!("{rejected}; rejected")).stdout_text();
+    let expected = count.trim().parse::<u32>().expect("a number") + 4;
+    for (network, address) in [(&outside, HOST), (&host, HOST), (&host, loopback4), (&host, loopback6)] {
+        let own = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let sent = network.enter(|| UdpSocket::bind((own, 0))?.send_to(b"ping", (address, 5300)));
+        assert_eq!(sent.ok(), Some(4), "{address}");
+    }
+    let wait = format!("{rejected}; until [ $(rejected) -ge {expected} ]; do usleep 10000; done; rejected");
+    ask("web", &wait).assert_status(0).assert_stdout(&format!("{expected}\n"));
     assert_eq!(who(&host, IpAddr::V4(Ipv4Addr::new(10, 89, 0, 3)), 6379), is_db);
     let direct = SocketAddr::from(([10, 89, 0, 3], 6379));
     let direct = outside.enter(|| TcpStream::connect_timeout(&direct, Duration::from_secs(1)));

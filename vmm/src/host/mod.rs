@@ -9,6 +9,7 @@ pub(crate) mod descriptor_limit;
 pub(crate) mod directories;
 pub(crate) mod ext4;
 pub(crate) mod file_digest;
+pub(crate) mod file_lock;
 pub(crate) mod forbidden_call;
 pub(crate) mod helper_process;
 pub(crate) mod inherited_sockets;

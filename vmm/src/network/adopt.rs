@@ -71,7 +71,7 @@ pub(super) fn adopt(name: Option<&str>) -> Result<Adopted, AdoptError> {
     let (link, mac) = choose(links, name)?;
     let failed = |source| AdoptError::System { name: link.name.clone(), source };
     // Not while another start restores.
-    let directory = lock_directory();
+    let directory = lock_directory().cannot("lock the state").map_err(failed)?;
     let lock = lock(link.index).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => AdoptError::Busy(link.name.clone()),
         _ => failed(Err::<(), _>(error).cannot("lock it").expect_err("it is an error")),
@@ -86,9 +86,8 @@ pub(super) fn adopt(name: Option<&str>) -> Result<Adopted, AdoptError> {
     Ok(Adopted { socket, mac, mtu, addresses, routes, guard })
 }
 
-/// Puts back what killed processes took off interfaces of this network namespace.
+/// Puts back what killed processes took off interfaces of this network namespace. The caller has locked the state directory.
 pub(crate) fn restore_left() {
-    let Some(_directory) = lock_directory() else { return };
     for file in StateFile::all() {
         // A lock that is held is that of a machine.
         let (Ok(_lock), Ok(mut netlink)) = (lock(file.index()), Netlink::open()) else { continue };

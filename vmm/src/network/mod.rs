@@ -20,9 +20,16 @@ mod user;
 pub(crate) use bridge::{BridgeNetwork, NetworkError, networks, prune_networks, remove_network};
 pub(crate) use connect::{Attachment, GuestNetwork, Network, connect};
 pub(crate) use resolve::{NetworkOptionError, ResolvedInterface, resolve};
+use state_directory::lock_directory;
 
 /// Puts back and removes what killed processes left in this network namespace.
 pub(crate) fn restore_left() {
-    adopt::restore_left();
-    bridge::reclaim();
+    match lock_directory() {
+        Ok(Some(lock)) => {
+            adopt::restore_left();
+            bridge::restore_left(lock);
+        }
+        Ok(None) => {}
+        Err(error) => log::warn!("cannot remove what killed machines left: {error}"),
+    }
 }

@@ -8,12 +8,15 @@ const HEADER_SIZE: usize = 12;
 const MAX_NAME: usize = 255;
 const MAX_LABEL: u8 = 63;
 /// Of one name, so that the answer fits 512 bytes, which every client reads.
-const MAX_ANSWERS: usize = 8;
+pub(super) const MAX_UDP_ANSWERS: usize = 8;
+/// More than a bridge has machines.
+pub(super) const MAX_TCP_ANSWERS: usize = 512;
 
 /// Bits of the header's third and fourth byte.
 const QR: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const AA: u8 = 0x04;
+const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const RCODE_SERVFAIL: u8 = 2;
@@ -69,15 +72,18 @@ impl<'a> Query<'a> {
         self.class == CLASS_IN
     }
 
-    /// The answer for a name with these addresses. Without one of the wanted type it says that the name exists.
-    pub(super) fn answer(&self, addresses: &[IpAddr]) -> Vec<u8> {
+    /// The answer for a name with these addresses. Without one of the wanted type it says that the name exists; with more than
+    /// `max` that it is truncated, so that the client asks by TCP.
+    pub(super) fn answer(&self, addresses: &[IpAddr], max: usize) -> Vec<u8> {
         let wanted = |address: &&IpAddr| match address {
             IpAddr::V4(_) => self.kind == TYPE_A,
             IpAddr::V6(_) => self.kind == TYPE_AAAA,
         };
-        let wanted: Vec<_> = addresses.iter().filter(wanted).take(MAX_ANSWERS).collect();
-        let mut packet = self.reply(AA, 0);
-        packet[7] = wanted.len() as u8;
+        let mut wanted: Vec<_> = addresses.iter().filter(wanted).collect();
+        let truncated = if wanted.len() > max { TC } else { 0 };
+        wanted.truncate(max);
+        let mut packet = self.reply(AA | truncated, 0);
+        packet[6..8].copy_from_slice(&(wanted.len() as u16).to_be_bytes());
         for address in wanted {
             packet.extend(NAME_OF_QUESTION);
             packet.extend([self.kind.to_be_bytes(), CLASS_IN.to_be_bytes()].as_flattened());
@@ -136,7 +142,7 @@ mod tests {
         let packet = query(&["DB", "lan"], TYPE_A, &[0; 11]);
         let parsed = Query::parse(&packet).unwrap();
         assert_eq!((&*parsed.name, parsed.is_of_the_internet()), ("db.lan", true));
-        let answer = parsed.answer(&addresses);
+        let answer = parsed.answer(&addresses, MAX_UDP_ANSWERS);
         assert_eq!(answer[..HEADER_SIZE], [0x12, 0x34, QR | AA | RD, RA, 0, 1, 0, 2, 0, 0, 0, 0]);
         let question_end = packet.len() - 11;
         assert_eq!(answer[HEADER_SIZE..question_end], packet[HEADER_SIZE..question_end]);
@@ -145,10 +151,10 @@ mod tests {
         assert!(is_answer(&answer, &packet) && !is_answer(&packet, &packet) && !is_answer(&answer[..11], &packet));
 
         let packet = query(&["db"], TYPE_AAAA, &[]);
-        let answer = Query::parse(&packet).unwrap().answer(&addresses);
+        let answer = Query::parse(&packet).unwrap().answer(&addresses, MAX_UDP_ANSWERS);
         assert_eq!((answer[7], &answer[answer.len() - 18..answer.len() - 15]), (1, &[0, 16, 0xfd][..]));
         let packet = query(&["db"], 15, &[]);
-        let answer = Query::parse(&packet).unwrap().answer(&addresses);
+        let answer = Query::parse(&packet).unwrap().answer(&addresses, MAX_UDP_ANSWERS);
         assert_eq!((answer[3], answer[7], answer.len()), (RA, 0, packet.len()), "the name has no other records");
         let failure = Query::parse(&packet).unwrap().failure();
         assert_eq!((failure[2], failure[3]), (QR | RD, RA | RCODE_SERVFAIL));
@@ -159,8 +165,11 @@ mod tests {
         let label = "a".repeat(63);
         let packet = query(&[&label, &label, &label, &label[..61]], TYPE_AAAA, &[]);
         let addresses = vec!["fd00::1".parse().unwrap(); 253];
-        let answer = Query::parse(&packet).unwrap().answer(&addresses);
+        let answer = Query::parse(&packet).unwrap().answer(&addresses, MAX_UDP_ANSWERS);
         assert!(answer.len() <= 512 && answer[7] == 8, "{}", answer.len());
+        assert_eq!(answer[2], QR | AA | TC | RD, "it is not complete");
+        let by_tcp = Query::parse(&packet).unwrap().answer(&addresses, MAX_TCP_ANSWERS);
+        assert_eq!((by_tcp[2], &by_tcp[6..8]), (QR | AA | RD, &[0, 253][..]));
     }
 
     #[test]
@@ -192,7 +201,7 @@ mod tests {
         #[test]
         fn any_packet_is_parsed_without_panic(packet: Vec<u8>) {
             if let Some(query) = Query::parse(&packet) {
-                proptest::prop_assert!(query.answer(&["10.0.0.1".parse().unwrap()]).len() <= 512);
+                proptest::prop_assert!(query.answer(&["10.0.0.1".parse().unwrap()], MAX_UDP_ANSWERS).len() <= 512);
             }
         }
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The host's side of published ports, besides the nftables rules: sockets that hold each port, so that no other process takes
-//! it, and a relay for what the rules leave out, TCP connections from the host's loopback addresses.
+//! it, and a relay for what the rules leave out, TCP connections and datagrams from the host's loopback addresses.
 //!
 //! The kernel has a switch for the latter (`route_localnet`), by which machines would reach the host's own loopback addresses, too.
 //!
-//! The thread `ports` accepts; each connection has two threads, for its two directions.
+//! The thread `ports` accepts connections; each has two threads, for its two directions. Datagrams are in `datagram_relay.rs`.
 
+use super::datagram_relay::{DatagramPort, relay_datagrams};
 use super::stoppable_thread::StoppableThread;
 use crate::config::publish::Protocol;
 use crate::state::published_port::PublishedPort;
@@ -29,7 +30,7 @@ const STACK_SIZE: usize = 128 << 10;
 #[derive(Debug, Default)]
 pub(super) struct HostPorts {
     listeners: Vec<Listener>,
-    datagrams: Vec<UdpSocket>,
+    datagrams: Vec<DatagramPort>,
 }
 
 #[derive(Debug)]
@@ -64,22 +65,32 @@ impl HostPorts {
                 socket.set_nonblocking(true)?;
                 self.listeners.push(Listener { socket, port: port.port });
             }
-            Protocol::Udp => self.datagrams.push(UdpSocket::bind(address)?),
+            Protocol::Udp => {
+                self.datagrams.push(DatagramPort { socket: UdpSocket::bind(address)?, port: port.port });
+            }
         }
         Ok(())
     }
 }
 
-/// Connects what reaches the sockets of `ports` with the machine at `guest`, on the thread that is returned. Connections that
-/// there are at its end go on until the machine's own ends.
-pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr) -> Result<StoppableThread> {
-    StoppableThread::start("ports", move |stop| accept(&ports, guest, stop))
+/// Connects what reaches the sockets of `ports` with the machine at `guest`, on the threads that are returned. Connections that
+/// there are at their end go on until the machine's own ends.
+pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr) -> Result<Vec<StoppableThread>> {
+    let HostPorts { listeners, datagrams } = ports;
+    let mut threads = Vec::new();
+    if !listeners.is_empty() {
+        threads.push(StoppableThread::start("ports", move |stop| accept(&listeners, guest, stop))?);
+    }
+    if !datagrams.is_empty() {
+        threads.push(relay_datagrams(datagrams, guest)?);
+    }
+    Ok(threads)
 }
 
-fn accept(ports: &HostPorts, guest: IpAddr, stop: &OwnedFd) {
+fn accept(listeners: &[Listener], guest: IpAddr, stop: &OwnedFd) {
     let connections = Arc::new(AtomicUsize::new(0));
     loop {
-        let sockets = ports.listeners.iter().map(|listener| listener.socket.as_fd());
+        let sockets = listeners.iter().map(|listener| listener.socket.as_fd());
         let sockets = std::iter::once(stop.as_fd()).chain(sockets);
         let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         match poll(&mut sources, None) {
@@ -90,7 +101,7 @@ fn accept(ports: &HostPorts, guest: IpAddr, stop: &OwnedFd) {
         if ready[0] {
             return;
         }
-        let ready = ports.listeners.iter().zip(&ready[1..]).filter(|(_, is_ready)| **is_ready);
+        let ready = listeners.iter().zip(&ready[1..]).filter(|(_, is_ready)| **is_ready);
         for (listener, _) in ready {
             let stream = match listener.socket.accept() {
                 Ok((stream, _)) => stream,

@@ -37,7 +37,7 @@ pub(super) struct Lease {
     pub(super) aliases: Vec<String>,
     pub(super) mac: [u8; 6],
     pub(super) ports: Vec<PublishedPort>,
-    /// Port of the gateway's address at which its process answers its name queries. `None` until it runs.
+    /// Port of the gateway's address, of UDP and TCP, at which its process answers its name queries. `None` until it runs.
     pub(super) name_server: Option<u16>,
 }
 
@@ -93,15 +93,20 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Waits until no other process has them.
+    /// Waits until no other process has them, for a limited time.
     pub(super) fn lock() -> Result<Self> {
         create_state_directory()?;
-        Self::lock_existing().ok_or_else(|| ErrorKind::NotFound.into())
+        Self::lock_existing()?.ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     /// Returns `None` if no process has left anything.
-    pub(super) fn lock_existing() -> Option<Self> {
-        lock_directory().map(|lock| Self { directory: LeaseDirectory::of_this_namespace(), _lock: lock })
+    pub(super) fn lock_existing() -> Result<Option<Self>> {
+        Ok(lock_directory()?.map(Self::with_lock))
+    }
+
+    /// `lock` is that of the state directory.
+    pub(super) fn with_lock(lock: File) -> Self {
+        Self { directory: LeaseDirectory::of_this_namespace(), _lock: lock }
     }
 
     pub(super) fn live(&self) -> Vec<Lease> {

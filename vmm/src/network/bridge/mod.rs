@@ -2,12 +2,14 @@
 //! `--network bridge[=NAME]`: a bridge for each named network, a tap for each machine, and one nftables table for all of them.
 //!
 //! [`connect`] takes a lease and a tap, which end with the process; for `check` it only looks. [`BridgeGuard::take`] joins the tap
-//! to the bridge, writes the table and starts the threads `names` and `ports`, as the last step before the machine runs. What a
-//! killed process left, [`reclaim`] removes at the next start in the namespace.
+//! to the bridge, writes the table and starts the threads `names`, `ports` and `datagrams`, as the last step before the machine
+//! runs. What a killed process left, [`restore_left`] removes at the next start in the namespace.
 
+mod datagram_relay;
 mod dns;
 mod host_ports;
 mod lease;
+mod name_connections;
 mod name_server;
 mod networks;
 mod nft;
@@ -15,7 +17,6 @@ mod rules;
 mod stoppable_thread;
 mod subnet;
 
-pub(super) use networks::reclaim;
 pub(crate) use networks::{BridgeNetwork, NetworkError, networks, prune_networks, remove_network};
 
 use super::adopted_state::INTERFACE_SETTINGS;
@@ -30,13 +31,13 @@ use devices::virtio::net::{Backend, Tap, TapError};
 use guest_protocol::run_spec::{Address, Interface, Resolver};
 use host_ports::{HostPorts, relay_ports};
 use lease::{Lease, LeaseDirectory, Leases, OwnLease};
-use name_server::{Names, serve_names};
-use networks::Bridge;
+use name_server::{Names, bind_both, serve_names};
+use networks::{Bridge, reclaim};
 use nft::NftError;
 use rustix::process::geteuid;
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::path::Path;
 use stoppable_thread::StoppableThread;
 use subnet::{PREFIX4, PREFIX6, Subnet};
@@ -98,7 +99,12 @@ pub(crate) struct BridgeGuard {
     /// Until the threads have them.
     ports: HostPorts,
     servers: Vec<IpAddr>,
-    threads: Option<[StoppableThread; 2]>,
+    threads: Vec<StoppableThread>,
+}
+
+/// Removes what killed machines left on their bridges. `lock` is that of the state directory.
+pub(super) fn restore_left(lock: File) {
+    reclaim(&Leases::with_lock(lock));
 }
 
 /// Takes an address and a tap on the bridge `name`.
@@ -116,7 +122,7 @@ pub(super) fn connect(
     }
     let bridge = name.unwrap_or(DEFAULT_NAME);
     let leases = match wanted.is_check {
-        true => Leases::lock_existing(),
+        true => Leases::lock_existing().cannot("lock the leases")?,
         false => Some(Leases::lock().cannot("lock the leases")?),
     };
     let live = leases.as_ref().map(Leases::live).unwrap_or_default();
@@ -142,7 +148,7 @@ pub(super) fn connect(
             let ports = HostPorts::hold(wanted.ports).map_err(|(port, error)| BridgeError::Port(port, error))?;
             let tap = Tap::create(&lease.tap())?;
             let lease = Some(leases.take(lease).cannot("write the lease")?);
-            (tap.into(), Some(BridgeGuard { lease, ports, servers, threads: None }))
+            (tap.into(), Some(BridgeGuard { lease, ports, servers, threads: Vec::new() }))
         }
         _ => {
             File::options().read(true).write(true).open("/dev/net/tun").cannot("open /dev/net/tun")?;
@@ -212,25 +218,28 @@ impl BridgeGuard {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").cannot("enable IPv4 forwarding")?;
         let (bridge, [client, _]) = (own.get().bridge.clone(), own.get().addresses());
         let [gateway, _] = own.get().subnet.gateways();
-        let socket = UdpSocket::bind((gateway, 0)).cannot("bind the name server")?;
+        let (socket, listener) = bind_both(gateway).cannot("bind the name server")?;
         let port = socket.local_addr().cannot("bind the name server")?.port();
         leases.set_name_server(own, port).cannot("write the lease")?;
         nft::execute(&rules::table(&leases.live()))?;
         warn_of_firewall(&bridge);
         let (leases, servers) = (LeaseDirectory::of_this_namespace(), std::mem::take(&mut self.servers));
         let names = Names { leases, bridge, has_ipv6: has_ipv6(), servers, client };
-        let names = serve_names(socket, names).cannot("start the name server")?;
-        let relay = relay_ports(std::mem::take(&mut self.ports), client).cannot("serve the published ports")?;
-        self.threads = Some([names, relay]);
+        self.threads.push(serve_names(socket, listener, names).cannot("start the name server")?);
+        let relays = relay_ports(std::mem::take(&mut self.ports), client).cannot("serve the published ports")?;
+        self.threads.extend(relays);
         Ok(())
     }
 }
 
 impl Drop for BridgeGuard {
     fn drop(&mut self) {
-        self.threads = None;
+        self.threads.clear();
         self.lease = None;
-        reclaim();
+        match Leases::lock_existing() {
+            Ok(leases) => leases.iter().for_each(reclaim),
+            Err(error) => log::warn!("cannot remove what the machine had on its bridge: {error}"),
+        }
     }
 }
 
@@ -277,3 +286,6 @@ fn warn_of_firewall(bridge: &str) {
         );
     }
 }
+
+#[cfg(test)]
+mod bridge_tests;

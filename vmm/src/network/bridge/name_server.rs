@@ -1,29 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The name server of one machine on a bridge, on the thread `names`. It answers for the machines on the bridge, which it reads
-//! from the leases at each query, and forwards everything else to the host's name servers, one after the other.
+//! from the leases at each query, and forwards everything else to the host's name servers, one after the other. Connections have
+//! threads of their own (`name_connections.rs`).
 //!
 //! It serves its own machine only: an nftables rule leads that machine's queries of the gateway's address to the port of this
 //! process. So no process depends on another one, and the port 53 of the host stays free for others.
 
-use super::dns::{Query, is_answer};
+use super::dns::{MAX_UDP_ANSWERS, Query, is_answer};
 use super::lease::LeaseDirectory;
+use super::name_connections::NameConnections;
 use super::stoppable_thread::StoppableThread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Result};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 53;
-/// A client's query by UDP is shorter, its options included.
-const MAX_QUERY_BYTES: usize = 4096;
+pub(super) const PORT: u16 = 53;
+/// A client's query is shorter, its options included.
+pub(super) const MAX_QUERY_BYTES: usize = 4096;
 const ANSWER_BUF_SIZE: usize = 64 << 10;
 /// More of them wait in the socket's buffer, or are lost, for which clients ask again.
 const MAX_FORWARDED: usize = 64;
 /// Then the next server is asked. Clients wait for 5 s.
-const MAX_ANSWER_TIME: Duration = Duration::from_secs(2);
+pub(super) const MAX_ANSWER_TIME: Duration = Duration::from_secs(2);
 /// As many as glibc reads.
 const MAX_SERVERS: usize = 3;
+const MAX_PORTS_TRIED: u32 = 16;
 
 /// What the answers come from.
 #[derive(Debug)]
@@ -37,11 +41,26 @@ pub(super) struct Names {
     pub(super) client: IpAddr,
 }
 
-/// Serves the names at `socket`, on the thread that is returned.
-pub(super) fn serve_names(socket: UdpSocket, mut names: Names) -> Result<StoppableThread> {
+/// Sockets of one port of `address`, for datagrams and for connections.
+pub(super) fn bind_both(address: IpAddr) -> Result<(UdpSocket, TcpListener)> {
+    let mut attempts = MAX_PORTS_TRIED;
+    loop {
+        let socket = UdpSocket::bind((address, 0))?;
+        match TcpListener::bind(socket.local_addr()?) {
+            // Another process has the port for connections.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && attempts > 1 => attempts -= 1,
+            listener => return Ok((socket, listener?)),
+        }
+    }
+}
+
+/// Serves the names at these sockets, on the thread that is returned.
+pub(super) fn serve_names(socket: UdpSocket, listener: TcpListener, mut names: Names) -> Result<StoppableThread> {
     names.servers.truncate(MAX_SERVERS);
     socket.set_nonblocking(true)?;
-    let mut server = Server { socket, names, forwarded: Vec::new() };
+    let names = Arc::new(names);
+    let connections = NameConnections::new(listener, Arc::clone(&names))?;
+    let mut server = Server { socket, connections, names, forwarded: Vec::new() };
     StoppableThread::start("names", move |stop| {
         if let Err(error) = server.serve(stop) {
             log::warn!("the name server of the bridge ended: {error}");
@@ -51,7 +70,8 @@ pub(super) fn serve_names(socket: UdpSocket, mut names: Names) -> Result<Stoppab
 
 struct Server {
     socket: UdpSocket,
-    names: Names,
+    connections: NameConnections,
+    names: Arc<Names>,
     forwarded: Vec<Forwarded>,
 }
 
@@ -70,8 +90,8 @@ impl Server {
         let mut buffer = vec![0; ANSWER_BUF_SIZE];
         loop {
             let waiting = self.forwarded.iter().map(|forwarded| &forwarded.socket);
-            let sockets = std::iter::once(&self.socket).chain(waiting).map(UdpSocket::as_fd);
-            let sockets = std::iter::once(stop.as_fd()).chain(sockets);
+            let own = [stop.as_fd(), self.connections.listener.as_fd(), self.socket.as_fd()];
+            let sockets = own.into_iter().chain(waiting.map(UdpSocket::as_fd));
             let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
             let next = self.forwarded.iter().map(|forwarded| forwarded.deadline).min();
             let left = next.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -84,8 +104,11 @@ impl Server {
             if ready[0] {
                 return Ok(());
             }
-            self.receive_answers(&ready[2..], &mut buffer);
+            self.receive_answers(&ready[3..], &mut buffer);
             if ready[1] {
+                self.connections.accept(stop);
+            }
+            if ready[2] {
                 self.receive_query(&mut buffer[..MAX_QUERY_BYTES]);
             }
         }
@@ -94,13 +117,13 @@ impl Server {
     fn receive_query(&mut self, buffer: &mut [u8]) {
         let Ok((length, client)) = self.socket.recv_from(buffer) else { return };
         let Some(query) = Query::parse(&buffer[..length]).filter(|_| client.ip() == self.names.client) else { return };
-        let addresses = if query.is_of_the_internet() { self.names.find(&query.name) } else { Vec::new() };
+        let addresses = self.names.addresses_of(&query);
         if addresses.is_empty() {
             if self.forwarded.len() < MAX_FORWARDED {
                 self.forward(&buffer[..length], client, 0);
             }
         } else {
-            self.answer(&query.answer(&addresses), client);
+            self.answer(&query.answer(&addresses, MAX_UDP_ANSWERS), client);
         }
     }
 
@@ -148,8 +171,12 @@ impl Server {
 }
 
 impl Names {
-    /// The addresses of the machines that have the name.
-    fn find(&self, name: &str) -> Vec<IpAddr> {
+    /// The addresses of the machines that have the name in `query`.
+    pub(super) fn addresses_of(&self, query: &Query<'_>) -> Vec<IpAddr> {
+        if query.is_of_the_internet() { self.find(&query.name) } else { Vec::new() }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Vec<IpAddr> {
         let live = self.leases.live();
         let found = live.iter().filter(|lease| lease.bridge == self.bridge && lease.has_name(name));
         found.flat_map(|lease| lease.addresses()).filter(|address| address.is_ipv4() || self.has_ipv6).collect()

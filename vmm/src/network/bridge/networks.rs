@@ -79,7 +79,7 @@ fn of_bridge<'a>(live: &'a [Lease], name: &'a str) -> impl Iterator<Item = &'a L
 pub(crate) fn networks() -> Result<Vec<BridgeNetwork>, NetworkError> {
     require_root()?;
     // Without the directory no machine has one.
-    let leases = Leases::lock_existing();
+    let leases = Leases::lock_existing().cannot("lock the leases")?;
     let live = leases.as_ref().map(Leases::live).unwrap_or_default();
     let mut networks: Vec<_> = Bridge::all(&mut open()?)?
         .into_iter()
@@ -121,9 +121,8 @@ pub(crate) fn prune_networks() -> Result<Vec<String>, NetworkError> {
 }
 
 /// Removes what machines that have ended left in this network namespace, whatever their bridges were.
-pub(in crate::network) fn reclaim() {
-    let Some(leases) = Leases::lock_existing() else { return };
-    if let Err(error) = remove_left(&leases) {
+pub(super) fn reclaim(leases: &Leases) {
+    if let Err(error) = remove_left(leases) {
         log::warn!("cannot remove what an ended machine left on its bridge: {error}");
     }
 }

@@ -71,11 +71,12 @@ fn published(lease: &Lease) -> String {
     text
 }
 
-/// The rule by which the queries of a machine reach its own process, at a port that no other name server of the host has.
+/// The rules by which the queries of a machine reach its own process, at a port that no other name server of the host has.
 fn queries(lease: &Lease) -> String {
     let ([own, _], [gateway, _]) = (lease.addresses(), lease.subnet.gateways());
-    let rule = |port| format!("ip saddr {own} ip daddr {gateway} udp dport 53 dnat ip to {gateway}:{port}\n");
-    lease.name_server.map(rule).unwrap_or_default()
+    let rule =
+        |protocol, port| format!("ip saddr {own} ip daddr {gateway} {protocol} dport 53 dnat ip to {gateway}:{port}\n");
+    lease.name_server.map(|port| rule("udp", port) + &rule("tcp", port)).unwrap_or_default()
 }
 
 /// The first chain that drops forwarded packets by its policy, in the words of `nft list chains`: its family, table and name.
@@ -119,13 +120,14 @@ mod tests {
             "ip daddr 192.0.2.1 udp dport 8080 dnat ip to 10.89.1.2:80\n",
             "ip6 daddr fd00::1 tcp dport 8080 dnat ip6 to [fd89:c0a:0:1::2]:80\n",
             "ip saddr 10.89.1.2 ip daddr 10.89.1.1 udp dport 53 dnat ip to 10.89.1.1:4000\n",
+            "ip saddr 10.89.1.2 ip daddr 10.89.1.1 tcp dport 53 dnat ip to 10.89.1.1:4000\n",
             "ip saddr 10.89.1.0/24 oifname != \"lan\" masquerade\n",
             "ip6 saddr fd89:c0a:0:2::/64 oifname != \"b-2\" masquerade\n",
             "oifname \"b-2\" iifname != \"b-2\" drop\n",
         ] {
             assert!(text.contains(rule), "{rule}: {text}");
         }
-        assert_eq!(text.matches("dport 53 ").count(), 1, "{text}");
+        assert_eq!(text.matches("dport 53 ").count(), 2, "{text}");
         assert!(!table(&[]).contains('{'));
     }
 
