@@ -2,7 +2,7 @@
 //! A driver that can do everything wrong: registers, rings and chains of the selected device. Each
 //! device has 64 KiB of the arena for the rings of its queues and 64 KiB for buffers.
 
-use crate::{ARENA_SIZE, BLOCK, CONSOLE, MAX_DEVICES, MAX_QUEUES, Machine, NET, RNG};
+use crate::{ARENA_SIZE, BLOCK, CONSOLE, MAX_DEVICES, MAX_QUEUES, Machine, NET, RNG, VSOCK};
 
 pub(crate) const DEVICE_FEATURES: u64 = 0x10;
 pub(crate) const DEVICE_FEATURES_SELECT: u64 = 0x14;
@@ -324,10 +324,23 @@ impl<'m> Driver<'m> {
                 let length = self.exchange(queue, &[readable(12 + 60, 0, 0)])?;
                 expect(length == 0, "nothing is written", length)?;
             }
+            VSOCK => {
+                self.machine.store(buffer, &socket_reset());
+                let length = self.exchange(queue, &[readable(44, 0, 0)])?;
+                expect(length == 0, "nothing is written", length)?;
+            }
             id => return Err(Fault { what: "the device is one of those in the table", found: u64::from(id) }),
         }
         self.wait_for("an interrupt is pending", |driver| Ok((driver.read(INTERRUPT_STATUS) & 1 != 0).then_some(())))?;
         self.write(INTERRUPT_ACKNOWLEDGE, 1);
         expect(self.read(STATUS) == 15, "the device is still ready", self.read(STATUS))
     }
+}
+
+/// A packet of virtio 1.3, 5.10.6, that needs no answer: a stream that does not exist is reset.
+pub(crate) fn socket_reset() -> [u8; 44] {
+    let mut header = [0; 44];
+    // From the guest to the host, a stream, VIRTIO_VSOCK_OP_RST.
+    (header[0], header[8], header[28], header[30]) = (3, 2, 1, 3);
+    header
 }

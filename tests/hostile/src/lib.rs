@@ -45,6 +45,7 @@ pub(crate) const NET: u32 = 1;
 pub(crate) const BLOCK: u32 = 2;
 pub(crate) const CONSOLE: u32 = 3;
 pub(crate) const RNG: u32 = 4;
+pub(crate) const VSOCK: u32 = 19;
 
 /// Where a row applies.
 #[derive(Clone, Copy, Debug)]

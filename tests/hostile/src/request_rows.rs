@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Requests of the devices. Virtio 1.3, 5.1.6 (network), 5.2.6 (block), 5.3.6 (console), 5.4.6 (entropy).
+//! Requests of the devices. Virtio 1.3, 5.1.6 (network), 5.2.6 (block), 5.3.6 (console), 5.4.6 (entropy), 5.10.6 (sockets).
 
-use crate::driver::{Descriptor, Driver, Fault, NEXT, STATUS, WRITE, expect};
-use crate::{BLOCK, CONSOLE, NET, RNG, Row, Scope};
+use crate::driver::{Descriptor, Driver, Fault, NEXT, STATUS, WRITE, expect, socket_reset};
+use crate::{BLOCK, CONSOLE, NET, RNG, Row, Scope, VSOCK};
 
 const BYTES: [u64; 256] = {
     let mut bytes = [0; 256];
@@ -13,6 +13,8 @@ const BYTES: [u64; 256] = {
     }
     bytes
 };
+/// The bytes of the header of a socket's packet.
+const HEADER_OFFSETS: [u64; 44] = *BYTES.first_chunk().expect("there are more bytes");
 const BLOCK_QUEUE: Scope = Scope::Only(BLOCK);
 const READ: u32 = 0;
 const WRITE_SECTORS: u32 = 1;
@@ -123,6 +125,34 @@ pub(crate) const ROWS: &[Row] = &[
         scope: Scope::Only(NET),
         values: &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
         action: |d, q, at| packet(d, q, at, 0xff, 72),
+    },
+    Row {
+        clause: "5.10.6",
+        what: "send a packet shorter than its header",
+        scope: Scope::Only(VSOCK),
+        values: &[1, 8, 16, 24, 28, 30, 32, 40, 43],
+        action: |d, q, length| socket_packet(d, q, 0, 3, length as u32),
+    },
+    Row {
+        clause: "5.10.6",
+        what: "send a packet with any operation",
+        scope: Scope::Only(VSOCK),
+        values: &BYTES,
+        action: |d, q, value| socket_packet(d, q, 30, value as u8, 44),
+    },
+    Row {
+        clause: "5.10.6",
+        what: "send a packet with any type of socket",
+        scope: Scope::Only(VSOCK),
+        values: &BYTES,
+        action: |d, q, value| socket_packet(d, q, 28, value as u8, 44),
+    },
+    Row {
+        clause: "5.10.6",
+        what: "send a packet with any byte in its header",
+        scope: Scope::Only(VSOCK),
+        values: &HEADER_OFFSETS,
+        action: |d, q, at| socket_packet(d, q, at, 0xff, 44),
     },
     Row {
         clause: "5.3.6",
@@ -241,6 +271,16 @@ fn no_status(driver: &mut Driver<'_>, queue: u16, kind: u64) -> Result<(), Fault
 fn packet(driver: &mut Driver<'_>, queue: u16, at: u64, byte: u8, length: u32) -> Result<(), Fault> {
     let buffer = driver.buffer();
     driver.machine.store(buffer, &[0; 128]);
+    driver.machine.store(buffer + at, &[byte]);
+    let length = driver.exchange(queue, &[Descriptor { address: buffer, length, flags: 0, next: 0 }])?;
+    expect(length == 0, "nothing is written", length)?;
+    expect(driver.read(STATUS) == 15, "the device is still ready", driver.read(STATUS))
+}
+
+/// Sends a good packet of a socket in which one byte is another one.
+fn socket_packet(driver: &mut Driver<'_>, queue: u16, at: u64, byte: u8, length: u32) -> Result<(), Fault> {
+    let buffer = driver.buffer();
+    driver.machine.store(buffer, &socket_reset());
     driver.machine.store(buffer + at, &[byte]);
     let length = driver.exchange(queue, &[Descriptor { address: buffer, length, flags: 0, next: 0 }])?;
     expect(length == 0, "nothing is written", length)?;

@@ -15,7 +15,10 @@ use devices::virtio::console::{Console, PortConfig, PortMonitor, PortOutput};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetConfig, Tap};
 use devices::virtio::rng::Rng;
+use devices::virtio::vsock::{HostSockets, Vsock, VsockConfig};
 use hostile_guest::{ARENA_SIZE, Machine, Verdict, run};
+use std::fs::File;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
@@ -67,11 +70,21 @@ fn devices() -> Vec<Box<dyn VirtioDevice>> {
         mtu: None,
         limits: RateLimits::default(),
     };
+    // The listener stays when its directory is gone.
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("v")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let sockets = HostSockets {
+        listener: listener.into(),
+        directory: File::open(directory.path()).unwrap().into(),
+        name: "v".into(),
+    };
     vec![
         Box::new(Rng::new()),
         Box::new(Block::open(block).unwrap()),
         Box::new(Console::new(vec![port])),
         Box::new(Net::open(net).unwrap()),
+        Box::new(Vsock::open(VsockConfig { guest_cid: 3, sockets }).unwrap()),
     ]
 }
 
@@ -153,6 +166,7 @@ fn devices_pass_every_case_and_planted_faults_are_found() {
     let (cases, lines) = table(MAX_ATTEMPTS, usize::MAX);
     assert!(lines.is_empty(), "{} of {cases}:\n{}", lines.len(), lines.join("\n"));
     assert!(cases >= 800, "{cases} cases");
+    println!("{cases} cases");
     for fault in PlantedFault::ALL {
         plant(Some(fault));
         let (_, lines) = table(MAX_ATTEMPTS / 10, 1);
