@@ -43,6 +43,8 @@ pub use worker::NetCounters;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod flood_tests;
+#[cfg(test)]
 mod internal_host_tests;
 #[cfg(test)]
 mod limit_tests;
