@@ -171,8 +171,8 @@ impl Attached {
 
     fn turn(&mut self, interface: &Interface, epoll: &OwnedFd, now: u64) {
         for _ in 0..MAX_FRAMES {
-            let mut frame = [0; MAX_MESSAGE_SIZE as usize + 14];
             let Some(socket) = &self.socket else { break };
+            let mut frame = [0; MAX_MESSAGE_SIZE as usize + 14];
             // An interface that is down reports it once; the client asks again.
             let Ok((_, length)) = recv(socket, &mut frame[..], RecvFlags::DONTWAIT) else { break };
             if let Some(action) = self.client.receive(&frame[..length.min(frame.len())], now) {
@@ -193,7 +193,7 @@ impl Attached {
             Action::Send(frame) => drop(self.send(&frame, epoll)),
             Action::Configure(settings) => self.configure(settings, interface),
             Action::Remove => {
-                self.print("the address has expired", None);
+                self.print("the address is not valid any more", None);
                 self.remove(interface);
             }
         }
