@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //
 // An init that sends health reports as fast as it can. PROTOCOL_VERSION, from the kernel command line, is the version that it
-// claims. Frames are a little-endian length and a payload; the first byte of the payload is the number of the message.
+// claims. Frames are a little-endian length and a payload; the first byte of the payload is the number of the message. A unit test of the
+// protocol has the same bytes.
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -47,11 +48,11 @@ int main(void) {
     unsigned char header[4];
     receive(header, sizeof header);
     receive(spec, header[0] | header[1] << 8 | header[2] << 16);
-    static const unsigned char running[] = {1, 0, 0, 0, 1};
+    static const unsigned char running[] = {1, 0, 0, 0, 2};
     send_all(running, sizeof running);
 
     // Healthy, no failures, exit status 0, four bytes of output.
-    static const unsigned char health[] = {9, 0, 0, 0, 6, 1, 0, 0, 4, 'w', 'e', 'l', 'l'};
+    static const unsigned char health[] = {9, 0, 0, 0, 7, 1, 0, 0, 4, 'w', 'e', 'l', 'l'};
     static unsigned char flood[5000 * sizeof health];
     for (size_t at = 0; at < sizeof flood; at += sizeof health)
         memcpy(flood + at, health, sizeof health);

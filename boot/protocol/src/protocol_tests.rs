@@ -5,6 +5,7 @@ use super::*;
 use crate::attributes::{Capabilities, ProcessAttributes, ResourceLimit};
 use crate::exec::ExecSpec;
 use crate::run_spec::{Address, Dhcp, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
+use alloc::format;
 use alloc::vec;
 use core::net::{IpAddr, Ipv6Addr};
 use proptest::prelude::*;
@@ -163,6 +164,22 @@ fn empty_frame_is_malformed() {
     let mut reader = FrameReader::new(MAX_TO_GUEST);
     reader.push(&[0; 4]);
     assert_eq!(reader.next::<ToHost>(), Err(FrameError::Malformed));
+}
+
+/// `tests/guest/flooding_init.c` sends these bytes, from the outside of this workspace.
+#[test]
+fn flooding_init_of_the_tests_has_the_messages_of_this_version() {
+    let source = include_str!("../../../tests/guest/flooding_init.c");
+    let health =
+        HealthReport { status: crate::health::HealthStatus::Healthy, output: "well".into(), ..HealthReport::default() };
+    for (name, message) in [("running", ToHost::Running), ("health", ToHost::Health(health))] {
+        let bytes = encode(&message).into_iter().map(|byte| match byte {
+            b'a'..=b'z' => format!("'{}'", char::from(byte)),
+            _ => format!("{byte}"),
+        });
+        let array = format!("{name}[] = {{{}}};", bytes.collect::<Vec<_>>().join(", "));
+        assert!(source.contains(&array), "{array}");
+    }
 }
 
 #[test]
