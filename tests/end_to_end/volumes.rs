@@ -124,7 +124,7 @@ fn one_machine_writes_or_several_read() {
         let refused = start(option, "second");
         refused.assert_status(125).assert_one_line_naming(&["volume data", "in use by another machine", ":ro"]);
     }
-    volume(&dir, &["rm", "data"]).assert_status(125).assert_one_line_naming(&["volume data", "machine writer"]);
+    volume(&dir, &["rm", "data"]).assert_status(125).assert_one_line_naming(&["volume data", "in use"]);
     volume(&dir, &["prune", "--all", "--force"]).assert_status(0).assert_stdout("Total reclaimed space: 0B\n");
     verb(&dir, "stop", &["-t", "0", "writer"]).finish().assert_status(0);
     for name in ["one", "other"] {

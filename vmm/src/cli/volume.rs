@@ -157,7 +157,7 @@ fn describe(volume: &StoredVolume) -> Value {
     })
 }
 
-/// The volumes of machines that do not run now and may be started again.
+/// The volumes of machines that are kept, with the machine's name.
 fn of_kept_machines(directories: &Directories) -> Result<BTreeMap<VolumeName, String>, Failure> {
     let machines = KeptMachines::of(&directories.run(), directories).fails_as(EndReason::ConfigError)?;
     machines.volumes().fails_as(EndReason::HostError)
@@ -166,13 +166,7 @@ fn of_kept_machines(directories: &Directories) -> Result<BTreeMap<VolumeName, St
 fn rm(volumes: &Volumes, of_machines: &BTreeMap<VolumeName, String>, arguments: &RmArguments) -> u8 {
     let mut status = 0;
     for name in &arguments.names {
-        if let Some(machine) = of_machines.get(name) {
-            let error =
-                format!("volume {name} belongs to machine {machine}, which is kept: `coracle rm {machine}` removes it");
-            status = failure::fail(&Failure::new(EndReason::ConfigError, error));
-            continue;
-        }
-        match volumes.remove(name) {
+        match volumes.remove(name, of_machines) {
             Ok(_) => print(&format!("{name}\n")),
             Err(VolumeError::Missing(_)) if arguments.force => {}
             Err(error) => status = failure::fail(&fails(error)),
@@ -196,16 +190,16 @@ fn prune(
     }
     let mut space = 0;
     for StoredVolume { name, .. } in volumes.list().map_err(fails)? {
-        if !arguments.all && !name.is_random() || of_machines.contains_key(&name) {
+        if !arguments.all && !name.is_random() {
             continue;
         }
-        match volumes.remove(&name) {
+        match volumes.remove(&name, of_machines) {
             Ok(used) => {
                 space += used;
                 print(&format!("{name}\n"));
             }
             // A machine has it, or another process removed it.
-            Err(VolumeError::InUse(_) | VolumeError::Missing(_)) => {}
+            Err(VolumeError::InUse(_) | VolumeError::OfMachine { .. } | VolumeError::Missing(_)) => {}
             Err(error) => return Err(fails(error)),
         }
     }
@@ -215,7 +209,7 @@ fn prune(
 
 fn fails(error: VolumeError) -> Failure {
     let reason = match error {
-        VolumeError::InUse(_) | VolumeError::Missing(_) => EndReason::ConfigError,
+        VolumeError::InUse(_) | VolumeError::OfMachine { .. } | VolumeError::Missing(_) => EndReason::ConfigError,
         VolumeError::File { .. } | VolumeError::Format { .. } => EndReason::HostError,
     };
     Failure::new(reason, error)

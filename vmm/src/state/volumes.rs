@@ -10,6 +10,7 @@ use crate::host::atomic_write::AtomicFile;
 use crate::host::ext4::{self, FormatError};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::{Errno, retry_on_intr};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -27,6 +28,8 @@ pub(crate) enum VolumeError {
     Format { name: VolumeName, source: FormatError },
     #[error("volume {0} is in use by another machine; machines share a volume only if all of them have it `:ro`")]
     InUse(VolumeName),
+    #[error("volume {volume} belongs to machine {machine}, which is kept: `coracle rm {machine}` removes it")]
+    OfMachine { volume: VolumeName, machine: String },
     #[error("no volume {0}")]
     Missing(VolumeName),
 }
@@ -134,17 +137,25 @@ impl Volumes {
         }
     }
 
-    /// Removes a volume that no machine has. Returns the space that it took.
+    /// Removes a volume that no machine has. `of_machines` are the volumes of kept machines, with the machine's name: one that
+    /// does not run holds no lock. Returns the space that the volume took.
     ///
     /// # Errors
-    /// It is missing or in use, or the directory cannot be written.
-    pub(crate) fn remove(&self, name: &VolumeName) -> Result<u64, VolumeError> {
+    /// It is missing, in use or a kept machine's, or the directory cannot be written.
+    pub(crate) fn remove(
+        &self,
+        name: &VolumeName,
+        of_machines: &BTreeMap<VolumeName, String>,
+    ) -> Result<u64, VolumeError> {
         let path = self.path(name);
         if path.symlink_metadata().is_err() {
             return Err(VolumeError::Missing(name.clone()));
         }
         let _directory = self.lock()?;
         let file = self.lock_volume(name, false)?;
+        if let Some(machine) = of_machines.get(name) {
+            return Err(VolumeError::OfMachine { volume: name.clone(), machine: machine.clone() });
+        }
         let failed = |source| VolumeError::File { verb: "remove", path: path.clone(), source };
         let used = file.metadata().map_err(failed)?.blocks() * 512;
         fs::remove_file(&path).map_err(failed)?;
@@ -237,13 +248,18 @@ mod tests {
         for read_only in [true, false] {
             assert!(matches!(volumes.take(&name("a"), read_only), Err(VolumeError::InUse(_))));
         }
-        assert!(matches!(volumes.remove(&name("a")), Err(VolumeError::InUse(_))));
+        let kept = BTreeMap::from([(name("a"), "web".to_owned())]);
+        let none = BTreeMap::new();
+        // A running machine is kept, too: what stands in the way of its volume is that it runs.
+        assert!(matches!(volumes.remove(&name("a"), &kept), Err(VolumeError::InUse(_))));
         drop(writer);
+        let error = volumes.remove(&name("a"), &kept).unwrap_err();
+        assert!(matches!(&error, VolumeError::OfMachine { machine, .. } if machine == "web"), "{error}");
         let readers = [volumes.take(&name("a"), true).unwrap(), volumes.take(&name("a"), true).unwrap()];
         assert!(matches!(volumes.take(&name("a"), false), Err(VolumeError::InUse(_))));
         drop(readers);
-        assert!(volumes.remove(&name("a")).unwrap() > 0);
-        assert!(matches!(volumes.remove(&name("a")), Err(VolumeError::Missing(_))));
+        assert!(volumes.remove(&name("a"), &none).unwrap() > 0);
+        assert!(matches!(volumes.remove(&name("a"), &none), Err(VolumeError::Missing(_))));
     }
 
     #[test]
