@@ -66,7 +66,18 @@ pub(super) enum Wanted {
 /// Whether a run of `request` keeps the machine.
 fn is_kept(request: &Request) -> bool {
     let has_name = request.name.as_ref().and_then(Given::get).is_some();
-    has_name && !request.rm && request.rootfs.is_none() && matches!(request.scratch(), Scratch::Disk(_))
+    has_name && keeps_nothing(request).is_none()
+}
+
+/// The option because of which a run of `request` keeps nothing, with a name or without one.
+fn keeps_nothing(request: &Request) -> Option<&'static str> {
+    match request.scratch() {
+        _ if request.rm => Some("--rm"),
+        _ if request.rootfs.is_some() => Some("--rootfs"),
+        Scratch::Disk(_) => None,
+        _ if request.scratch.is_none() => Some("--read-only"),
+        _ => Some("--scratch"),
+    }
 }
 
 impl Keeping {
@@ -136,11 +147,15 @@ impl Kept {
     }
 }
 
+/// `name` as `--name` takes it.
+fn given(name: &MachineName) -> Result<Given<MachineName>, Failure> {
+    name.as_str().parse().fails_as(EndReason::ConfigError)
+}
+
 /// `request` without what belongs to one run.
 fn lasting(request: &Request, name: &MachineName) -> Result<Request, Failure> {
-    let name = name.as_str().parse().fails_as(EndReason::ConfigError)?;
     Ok(Request {
-        name: Some(name),
+        name: Some(given(name)?),
         id: None,
         cidfile: None,
         result: None,
@@ -162,17 +177,10 @@ fn failure(error: KeptError) -> Failure {
 /// Makes the machine of `request` without starting it, and returns its name.
 pub(crate) fn create(request: &Request, stages: Stages) -> Result<MachineName, Failure> {
     let name = request.given_name().cloned().map_or_else(MachineName::random, Ok).fails_as(EndReason::HostError)?;
-    let refused = match request {
-        Request { rm: true, .. } => Some("--rm"),
-        Request { rootfs: Some(_), .. } => Some("--rootfs"),
-        _ if !matches!(request.scratch(), Scratch::Disk(_)) && request.scratch.is_none() => Some("--read-only"),
-        _ if !matches!(request.scratch(), Scratch::Disk(_)) => Some("--scratch"),
-        _ => None,
-    };
-    if let Some(option) = refused {
+    if let Some(option) = keeps_nothing(request) {
         return Err(Failure::new(EndReason::ConfigError, NotKeptError::Option(option)));
     }
-    let request = Request { name: lasting(request, &name)?.name, id: None, ..request.clone() };
+    let request = Request { name: Some(given(&name)?), id: None, ..request.clone() };
     let (directories, progress) = (Directories::from_environment(), ProgressLine::new());
     let env_files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
     let base = run_directory_base(&request, &directories);
