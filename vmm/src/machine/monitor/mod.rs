@@ -7,6 +7,7 @@
 //! per turn: one read of the control port, one read per client.
 
 mod clients;
+mod control_port;
 mod service_notifier;
 mod timers;
 mod workload_input;
@@ -14,6 +15,7 @@ mod workload_input;
 pub(crate) use service_notifier::ServiceNotifier;
 
 use self::clients::Clients;
+use self::control_port::{ControlPort, Received};
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
 use super::build::Machine;
@@ -30,10 +32,7 @@ use crate::state::stages::Stage;
 use crate::state::status::State;
 use devices::virtio::console::PortMonitor;
 use kvm::ExitReason;
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,11 +42,6 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(1);
 /// Bytes read from the control port in one turn.
 const CONTROL_BUF_SIZE: usize = 16 << 10;
-/// Bytes that can wait for PID 1 to read them. The largest messages, the limits of exec and all
-/// their input together are less.
-const MAX_OUTGOING_BYTES: usize = 16 << 20;
-/// Bytes that may wait when another signal is added: some ten thousand signals.
-const MAX_SIGNAL_BACKLOG: usize = 64 << 10;
 /// Signals read in one turn: they may come faster than they are forwarded.
 const MAX_SIGNALS_PER_TURN: usize = 64;
 /// For the console's loop to end, before the last messages are read.
@@ -340,90 +334,6 @@ impl<'a> Monitor<'a> {
     }
 }
 
-/// Result of one read.
-#[derive(Debug, PartialEq, Eq)]
-enum Received {
-    Bytes(usize),
-    /// End of file; once.
-    Closed,
-    Nothing,
-}
-
-/// The host's end of the control port: messages from PID 1, and those that it has not taken yet.
-#[derive(Debug)]
-struct ControlPort {
-    stream: UnixStream,
-    outgoing: VecDeque<u8>,
-    open: bool,
-    events: EventSet,
-    /// Data of its events.
-    source: u64,
-}
-
-impl ControlPort {
-    /// Adds `stream`, which is non-blocking, to `epoll` as `source`.
-    ///
-    /// # Errors
-    /// The host has no memory left for it.
-    fn register(stream: UnixStream, epoll: &Epoll, source: u64) -> std::io::Result<Self> {
-        let events = EventSet::IN;
-        epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), EpollEvent::new(events, source))?;
-        Ok(Self { stream, outgoing: VecDeque::new(), open: true, events, source })
-    }
-
-    /// Reads once, into `bytes`.
-    fn receive(&mut self, bytes: &mut [u8], epoll: &Epoll) -> Received {
-        while self.open {
-            match self.stream.read(bytes) {
-                Ok(0) => {
-                    self.open = false;
-                    let _ = epoll.ctl(ControlOperation::Delete, self.stream.as_raw_fd(), EpollEvent::default());
-                    return Received::Closed;
-                }
-                Ok(length) => return Received::Bytes(length),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        Received::Nothing
-    }
-
-    /// Sends `frame` with the next [`flush`](Self::flush).
-    fn queue(&mut self, frame: Vec<u8>) {
-        self.outgoing.extend(frame);
-    }
-
-    /// Whether PID 1 has stopped reading.
-    fn is_stalled(&self) -> bool {
-        self.outgoing.len() > MAX_OUTGOING_BYTES
-    }
-
-    /// Whether so much waits that signals are not added to it.
-    fn has_backlog(&self) -> bool {
-        self.outgoing.len() > MAX_SIGNAL_BACKLOG
-    }
-
-    /// Writes as much as the port takes. `epoll` reports when it takes more.
-    fn flush(&mut self, epoll: &Epoll) {
-        while !self.outgoing.is_empty() {
-            match self.stream.write(self.outgoing.as_slices().0) {
-                Ok(length) => drop(self.outgoing.drain(..length)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The guest's end is closed, which a read reports, too.
-                Err(_) => self.outgoing.clear(),
-            }
-        }
-        let events = if self.outgoing.is_empty() { EventSet::IN } else { EventSet::IN | EventSet::OUT };
-        if self.open && self.events != events {
-            let event = EpollEvent::new(events, self.source);
-            let modified = epoll.ctl(ControlOperation::Modify, self.stream.as_raw_fd(), event);
-            modified.expect("the descriptor was added in `register`");
-            self.events = events;
-        }
-    }
-}
-
 /// A descriptor in the epoll set, by the number in its event.
 #[derive(Clone, Copy)]
 enum Source {
@@ -460,56 +370,4 @@ fn is_new(flag: &AtomicBool, known: &mut bool) -> bool {
     let is_new = flag.load(Ordering::SeqCst) && !*known;
     *known |= is_new;
     is_new
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queued_bytes_arrive_in_order() {
-        let (near, mut far) = UnixStream::pair().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let epoll = Epoll::new().unwrap();
-        let mut port = ControlPort::register(near, &epoll, 7).unwrap();
-        let sent: Vec<u8> = (0..2 << 20).map(|index: u32| index as u8).collect();
-        port.queue(sent.clone());
-        port.flush(&epoll);
-        assert!(!port.outgoing.is_empty(), "2 MiB fit into a socket buffer");
-        let mut received = vec![0; sent.len()];
-        let mut length = 0;
-        while length < sent.len() {
-            length += far.read(&mut received[length..]).unwrap();
-            port.flush(&epoll);
-        }
-        assert!(received == sent && port.events == EventSet::IN);
-    }
-
-    #[test]
-    fn port_that_takes_nothing_is_stalled_at_the_limit() {
-        let (near, _far) = UnixStream::pair().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let epoll = Epoll::new().unwrap();
-        let mut port = ControlPort::register(near, &epoll, 7).unwrap();
-        port.queue(vec![0; MAX_OUTGOING_BYTES]);
-        assert!(!port.is_stalled());
-        port.queue(vec![0; 1]);
-        assert!(port.is_stalled());
-    }
-
-    #[test]
-    fn end_of_file_is_reported_once() {
-        let (near, far) = UnixStream::pair().unwrap();
-        near.set_nonblocking(true).unwrap();
-        let epoll = Epoll::new().unwrap();
-        let mut port = ControlPort::register(near, &epoll, 7).unwrap();
-        (&far).write_all(b"last").unwrap();
-        drop(far);
-        let mut bytes = [0; 8];
-        assert_eq!(port.receive(&mut bytes, &epoll), Received::Bytes(4));
-        assert_eq!(port.receive(&mut bytes, &epoll), Received::Closed);
-        assert_eq!(port.receive(&mut bytes, &epoll), Received::Nothing);
-        port.queue(b"lost".to_vec());
-        port.flush(&epoll);
-    }
 }
