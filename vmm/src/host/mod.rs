@@ -10,6 +10,7 @@ pub(crate) mod directories;
 pub(crate) mod ext4;
 pub(crate) mod file_digest;
 pub(crate) mod file_lock;
+pub(crate) mod file_size_limit;
 pub(crate) mod forbidden_call;
 pub(crate) mod helper_process;
 pub(crate) mod inherited_sockets;

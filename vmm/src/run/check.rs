@@ -17,6 +17,7 @@ use crate::config::request::Request;
 use crate::config::size::Scratch;
 use crate::host::atomic_write::check_writable;
 use crate::host::directories::Directories;
+use crate::host::file_size_limit;
 use crate::host::inherited_sockets;
 use crate::host::scratch;
 use crate::host::service_manager::ServiceManager;
@@ -75,6 +76,10 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
             return steps.0;
         }
     };
+    if let Err(failure) = file_size_limit::raise().fails_as(EndReason::HostError) {
+        steps.record("files", Err(failure), |()| String::new());
+        return steps.0;
+    }
     let files = steps.record("files", check_files(request, &id), |_| "those that options name can be used".to_owned());
     let base = run_directory_base(request, &directories);
     let claimed = RunDirectory::check(&base, id.as_str()).map_err(run_directory_failure);

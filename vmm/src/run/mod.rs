@@ -23,6 +23,7 @@ use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::host::daemonize::{self, Daemon, Spawned};
 use crate::host::directories::Directories;
+use crate::host::file_size_limit;
 use crate::host::forbidden_call::{self, ForbiddenCall};
 use crate::host::inherited_sockets::{self, InheritedSocketError};
 use crate::host::interruptible::{self, interruptible};
@@ -164,6 +165,7 @@ impl Run {
         events: Option<EventOutlet>,
     ) -> Result<(Recorder, Claimed), End> {
         let socket = socket.fails_as(EndReason::ConfigError)?;
+        file_size_limit::raise().fails_as(EndReason::HostError)?;
         // Signals have their usual effect until here: the file may be a pipe that nothing writes to.
         let env_files = environment::read_files(&self.request.env_file).fails_as(EndReason::ConfigError)?;
         let signals = Signals::block().fails_as(EndReason::HostError)?;
