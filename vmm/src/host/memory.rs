@@ -45,3 +45,26 @@ fn advise(region: &GuestRegionMmap, advice: Advice) {
         log::debug!("madvise {advice:?} of guest memory: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_memory_is_left_out_of_core_dumps() {
+        let memory = allocate(64 << 20, false).unwrap();
+        let start = memory.iter().next().unwrap().as_ptr() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        // The kernel may have joined it with a neighbour.
+        let holds_start = |line: &str| {
+            let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+            let ends = range.and_then(|(from, to)| {
+                Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
+            });
+            ends.is_some_and(|(from, to)| (from..to).contains(&start))
+        };
+        let mut mapping = smaps.lines().skip_while(|line| !holds_start(line));
+        let flags = mapping.find(|line| line.starts_with("VmFlags:")).unwrap();
+        assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
+    }
+}
