@@ -3,6 +3,7 @@
 //! one with the options that Firecracker recommends (ACPI only, no EROFS). Both find their devices by ACPI.
 
 use coracle_tests::{Case, TestDir, case, foreign_kernel, image};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -26,21 +27,43 @@ fn firecracker() -> String {
     foreign_kernel("firecracker-options/vmlinux")
 }
 
-/// Boots `kernel` with each number of vCPUs, and checks the release, the number of processors and
-/// docker's defaults inside.
+/// Each kernel has some of these parameters and lacks others; those that it has hold docker's values. So do the limits.
+const DEFAULTS: &str = "for file in net/ipv4/ip_unprivileged_port_start net/ipv4/ping_group_range kernel/pid_max fs/inotify/max_user_watches \
+     fs/epoll/max_user_watches; do cat /proc/sys/$file 2>/dev/null || echo none; done; ulimit -u; ulimit -n; ulimit -Hn; \
+     (echo x >/proc/sys/kernel/pid_max) 2>/dev/null || echo read-only; ip -o address show eth0 | grep -c 10.9.0.2/24";
+const DEFAULT_VALUES: [&[&str]; 10] = [
+    &["0"],
+    &["0\t2147483647"],
+    &["4194304"],
+    &["1048576", "none"],
+    &["4194304", "none"],
+    &["unlimited"],
+    &["1024"],
+    &["524288"],
+    &["read-only"],
+    &["1"],
+];
+
+/// Boots `kernel` with each number of vCPUs, and checks the release, the number of processors and docker's defaults inside.
 fn boots(kernel: &str, release: &str, numbers: &[&str]) {
     let dir = TestDir::new();
+    let peer = dir.file("peer");
+    let _listener = UnixListener::bind(&peer).expect("a socket");
+    // A kernel without IPv6 has the interface's IPv4 address only.
+    let network = format!("socket={},ip=10.9.0.2/24,gw=10.9.0.1,ip=fd00:9::2/64,gw=fd00:9::1", peer.display());
     for &cpus in numbers {
-        let script = "uname -r; nproc; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ulimit -u; \
-                      cat /proc/cmdline";
-        let run = dir.run(&["--kernel", kernel, "-m", "256m", "--cpus", cpus, &image("busybox"), "sh", "-c", script]);
+        let script = format!("uname -r; nproc; cat /proc/cmdline; {DEFAULTS}");
+        let options = ["--kernel", kernel, "-m", "256m", "--cpus", cpus, "--network", &network];
+        let run = dir.run(&[&options[..], &[&image("busybox"), "sh", "-c", &script]].concat());
         run.assert_status(0).assert_reason("exited").assert_stderr("");
         let output = run.stdout_text();
         let mut lines = output.lines();
         assert!(lines.next().is_some_and(|line| line.contains(release)), "{output}");
         assert_eq!(lines.next(), Some(cpus));
-        assert_eq!((lines.next(), lines.next()), (Some("0"), Some("unlimited")), "{output}");
         assert!(lines.next().is_some_and(|line| !line.contains("virtio_mmio.device")), "{output}");
+        for values in DEFAULT_VALUES {
+            assert!(lines.next().is_some_and(|line| values.contains(&line)), "{values:?} expected in {output}");
+        }
     }
 }
 

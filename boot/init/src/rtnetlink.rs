@@ -5,7 +5,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
-use guest_protocol::run_spec::{Address, Route};
+use guest_protocol::run_spec::{Address, Interface, Route};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -54,6 +54,15 @@ const AF_INET6: u8 = 10;
 const HEADER_SIZE: usize = 16;
 /// `struct ifinfomsg`.
 const LINK_SIZE: usize = 16;
+
+/// What a kernel without IPv6 can have of `interface`.
+#[must_use]
+pub fn without_ipv6(interface: &Interface) -> Interface {
+    let mut interface = interface.clone();
+    interface.addresses.retain(|own| own.address.is_ipv4());
+    interface.routes.retain(|route| route.destination.address.is_ipv4());
+    interface
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -285,6 +294,25 @@ mod tests {
         let expected = [(IFLA_IFNAME, b"net0\0".to_vec()), (IFLA_MTU, 9000_u32.to_ne_bytes().to_vec())];
         assert_eq!(attributes(&request, LINK_SIZE), expected);
         assert_eq!(attributes(&bring_up(1, "", None), LINK_SIZE), []);
+    }
+
+    #[test]
+    fn interface_keeps_its_ipv4_addresses_and_routes_without_ipv6() {
+        let route = |network, prefix, gateway: &str| Route {
+            destination: address(network, prefix),
+            gateway: Some(gateway.parse().unwrap()),
+        };
+        let (four, six) = (route("0.0.0.0", 0, "10.0.2.2"), route("::", 0, "fd00:2::2"));
+        let both = Interface {
+            name: "net0".into(),
+            addresses: [address("fd00:2::15", 64), address("10.0.2.15", 24)].to_vec(),
+            routes: [four, six].to_vec(),
+            ..Interface::default()
+        };
+        let expected =
+            Interface { addresses: [address("10.0.2.15", 24)].to_vec(), routes: [four].to_vec(), ..both.clone() };
+        assert_eq!(without_ipv6(&both), expected);
+        assert_eq!(without_ipv6(&expected), expected);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
         return Ok(None);
     }
     let links = kernel.links().step(STEP, "list interfaces")?;
+    let has_ipv6 = has_ipv6();
     let mut dhcp: Option<Dhcp> = None;
     for (position, interface) in interfaces.iter().enumerate() {
         let Some(link) = links.iter().find(|link| link.address == interface.mac) else {
@@ -46,7 +47,11 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
             return Err(Failure::setup(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
         };
         let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32);
-        set_up(&kernel, link, interface, metric)?;
+        if has_ipv6 {
+            set_up(&kernel, link, interface, metric)?;
+        } else {
+            set_up(&kernel, link, &rtnetlink::without_ipv6(interface), metric)?;
+        }
         if interface.dhcp.is_some() {
             if dhcp.is_none() {
                 dhcp = Some(Dhcp::new(interfaces).step(STEP, "event loop")?);
@@ -62,6 +67,12 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
         dhcp.complete(spec);
     }
     Ok(dhcp)
+}
+
+/// A kernel without IPv6, or with `ipv6.disable=1`, still has the rest of the network.
+fn has_ipv6() -> bool {
+    let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    !matches!(socket, Err(Errno::AFNOSUPPORT))
 }
 
 fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u32>) -> Result<(), Failure> {

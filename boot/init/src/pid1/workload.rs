@@ -53,15 +53,26 @@ fn make_cgroup() -> Result<Option<OwnedFd>, Errno> {
         Err(errno) => return Err(errno),
     }
     let controllers = read_file("/sys/fs/cgroup/cgroup.controllers")?;
-    let mut enable = String::new();
-    for controller in core::str::from_utf8(&controllers).unwrap_or("").split_ascii_whitespace() {
-        enable.push('+');
-        enable.push_str(controller);
-        enable.push(' ');
+    let controllers = core::str::from_utf8(&controllers).unwrap_or("");
+    // One that the kernel refuses, with others of its options, keeps all from being enabled.
+    if enable(controllers.split_ascii_whitespace()).is_err() {
+        for controller in controllers.split_ascii_whitespace() {
+            let _ = enable([controller].into_iter());
+        }
     }
-    write_file("/sys/fs/cgroup/cgroup.subtree_control", enable.as_bytes())?;
     make_directory(CGROUP)?;
     openat(CWD, CGROUP, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map(Some)
+}
+
+/// Enables `controllers` for control groups in the root, in one write.
+fn enable<'a>(controllers: impl Iterator<Item = &'a str>) -> Result<(), Errno> {
+    let mut list = String::new();
+    for controller in controllers {
+        list.push('+');
+        list.push_str(controller);
+        list.push(' ');
+    }
+    write_file("/sys/fs/cgroup/cgroup.subtree_control", list.as_bytes())
 }
 
 /// Whether the kernel killed a process of the workload because memory ran out.
