@@ -87,7 +87,8 @@ fn kernel_starts_no_program_of_the_workload_beside_pid_1() {
     file_system(&disk, 16, &[(&compile("kernel_helper"), "/kernel_helper")]);
     let disk = disk.display().to_string();
     let ways = ["process", "device", "interpreter"].map(|way| format!("{way}: did not run\n")).concat();
-    let output = format!("{ways}release agent: refused\ninitramfs: did not run\n");
+    let output =
+        format!("{ways}release agent: refused\nmount namespace: refused\ninitramfs: did not run\nkey: did not run\n");
     for options in [&[][..], &["--init", "--privileged"], &["--scratch", "tmpfs"]] {
         let run = dir.run(&[options, &["--rootfs", &disk, "/kernel_helper"]].concat());
         run.assert_status(0).assert_stdout(&output);

@@ -2,8 +2,8 @@
 /*
  * Can root in a workload run a program in PID 1's namespaces? Makes `/proc/sys` writable, then lets the kernel start a program for a
  * core dump in several ways, and prints for each whether it ran. A program that ran has made the file `/dev/WAY`: the machine has one
- * devtmpfs. The program for an empty control group belongs to a hierarchy of version 1, which only the initial control group namespace may
- * make.
+ * devtmpfs. So does the program for a key that no keyring has. The program for an empty control group belongs to a hierarchy of version 1, which only the initial control group namespace may
+ * make. A mount namespace leads to those that were made before it, PID 1's among them, where `noexec` could be undone.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,15 +12,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 /* A file for the ELF header of /init. */
 #define INIT_MAGIC "\\x7fELF\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x3e\\x00"
+
+/* Linux, `include/uapi/linux/nsfs.h`: the mount namespace that was made before. */
+#define NS_MNT_GET_PREV _IOR(0xb7, 12, unsigned long long[2])
+/* Of the kernel. */
+#define KEY_PROGRAM "/sbin/request-key"
 
 static int core_pattern;
 
@@ -57,6 +64,13 @@ static void copy(int program, const char *path)
     close(descriptor);
 }
 
+static void report(const char *way, const char *otherwise)
+{
+    char mark[128];
+    snprintf(mark, sizeof mark, "/dev/%s", way);
+    printf("%s: %s\n", way, access(mark, F_OK) == 0 ? "ran" : otherwise);
+}
+
 /* Ends a child with a core dump, for which the kernel starts `program`. It waits for the program's end. */
 static void try(const char *way, const char *program)
 {
@@ -72,15 +86,17 @@ static void try(const char *way, const char *program)
     }
     int status;
     check("waitpid", waitpid(child, &status, 0));
-    snprintf(text, sizeof text, "/dev/%s", way);
-    printf("%s: %s\n", way, !WIFSIGNALED(status) ? "no core dump" : access(text, F_OK) == 0 ? "ran" : "did not run");
+    report(way, WIFSIGNALED(status) ? "did not run" : "no core dump");
 }
 
 int main(int argc, char **argv)
 {
-    if (argc >= 3 && strcmp(argv[argc - 2], "mark") == 0) {
+    const char *mark = argc >= 3 && strcmp(argv[argc - 2], "mark") == 0 ? argv[argc - 1] : NULL;
+    if (strcmp(argv[0], KEY_PROGRAM) == 0)
+        mark = "key";
+    if (mark) {
         check("chdir", chdir("/dev"));
-        file(argv[argc - 1], O_WRONLY | O_CREAT);
+        file(mark, O_WRONLY | O_CREAT);
         return 0;
     }
     setvbuf(stdout, 0, _IOLBF, BUFSIZ);
@@ -108,9 +124,18 @@ int main(int argc, char **argv)
 
     /* What the root of the workload covers is the initramfs. */
     int namespace = file("/proc/self/ns/mnt", O_RDONLY);
+    unsigned long long info[2] = { sizeof info };
+    int previous = ioctl(namespace, NS_MNT_GET_PREV, info);
+    printf("mount namespace: %s\n", previous >= 0 ? "found" : errno == EPERM ? "refused" : strerror(errno));
     check("detach root", umount2("/", MNT_DETACH));
     check("setns", setns(namespace, CLONE_NEWNS));
     copy(program, "/program");
     try("initramfs", "/program");
+
+    /* It waits for the program's end. */
+    mkdir("/sbin", 0755);
+    copy(program, KEY_PROGRAM);
+    check("request_key", syscall(SYS_request_key, "user", "coracle:key", "", 0) < 0 ? 0 : -1);
+    report("key", "did not run");
     return 0;
 }
