@@ -48,8 +48,14 @@ impl Interrupt {
 
     /// Reports a change of the configuration space, and increments the configuration generation.
     pub fn signal_config(&self) {
-        self.shared.config_generation.fetch_add(1, Ordering::SeqCst);
+        self.change_config();
         self.raise(VIRTIO_MMIO_INT_CONFIG);
+    }
+
+    /// Increments the configuration generation for a change that the driver requested, which needs no
+    /// interrupt.
+    pub fn change_config(&self) {
+        self.shared.config_generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Sets DEVICE_NEEDS_RESET: the device cannot go on until the driver resets it.

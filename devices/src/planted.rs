@@ -32,12 +32,14 @@ pub enum PlantedFault {
     ReadyQueue,
     /// A request may go past the end of the disk.
     SectorRange,
+    /// A command of the control queue may be followed by anything.
+    CommandLength,
 }
 
 #[cfg(feature = "planted-faults")]
 impl PlantedFault {
     /// Every fault that can be planted.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::UsedLength,
         Self::NoInterrupt,
         Self::RepeatedHead,
@@ -49,6 +51,7 @@ impl PlantedFault {
         Self::RingAlignment,
         Self::ReadyQueue,
         Self::SectorRange,
+        Self::CommandLength,
     ];
 }
 

@@ -4,7 +4,9 @@
 use crate::life_cycle::status;
 use coracle_tests::{Case, TestDir, case, image};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -38,6 +40,7 @@ fn link_follows_the_peer_of_a_socket_network() {
     wait_for_link(&dir, "linked", "up");
     let mut following = dir.verb("logs", &["-f", "linked"]).start();
     following.wait_for_stdout("9000\ncarrier 1\n");
+    frames_are_filtered_as_the_guest_asks(&dir, &peer);
     // The peer ends, and cannot be reached for now.
     drop((peer, listener));
     fs::remove_file(&path).expect("the socket is there");
@@ -57,6 +60,50 @@ fn link_follows_the_peer_of_a_socket_network() {
     links.dedup();
     assert!(links.ends_with(&[r#"["up"]"#, r#"["down"]"#, r#"["up"]"#].map(String::from)), "{links:?}");
     dir.verb("stop", &["-t", "0", "linked"]).finish().assert_status(0);
+}
+
+/// What the driver gets of the frames that `peer` sends, by its own counter.
+fn frames_are_filtered_as_the_guest_asks(dir: &TestDir, peer: &UnixStream) {
+    const RECEIVED: &str = "cat /sys/class/net/eth0/statistics/rx_packets";
+    let exec = |script: &str| {
+        let done = dir.verb("exec", &["linked", "sh", "-c", script]).finish();
+        done.assert_status(0);
+        done.stdout_text().trim().to_owned()
+    };
+    let send = |mut peer: &UnixStream, address: &str| {
+        let octet = |octet: &str| u8::from_str_radix(octet, 16).expect("an address");
+        let mut frame: Vec<u8> = address.split(':').map(octet).collect();
+        frame.extend([2, 0, 0, 0, 0, 0xee, 0x88, 0xb5]);
+        frame.resize(60, 0);
+        peer.write_all(&[&60_u32.to_be_bytes()[..], &frame].concat()).expect("the machine is connected");
+    };
+    // The driver sends its commands some time later: the peer sends until `script` has seen a frame.
+    let seen = |address: &str, script: &str| {
+        let is_seen = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // For three minutes, so that a script that fails ends the test.
+                for _ in 0..3600 {
+                    if is_seen.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    send(peer, address);
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let output =
+                exec(&format!("{script}; before=$({RECEIVED}); until [ $({RECEIVED}) -gt $before ]; do :; done"));
+            is_seen.store(true, Ordering::Relaxed);
+            output
+        })
+    };
+    let (other, changed) = ("02:00:00:00:00:99", "02:00:00:00:00:77");
+    send(peer, other);
+    send(peer, &exec("cat /sys/class/net/eth0/address"));
+    assert_eq!(exec(&format!("until [ $({RECEIVED}) -gt 0 ]; do :; done; {RECEIVED}")), "1", "its own only");
+    seen(other, "ip link set eth0 promisc on");
+    let set = format!("ip link set eth0 promisc off address {changed}; cat /sys/class/net/eth0/address");
+    assert_eq!(seen(changed, &set), changed);
 }
 
 /// A cable between the two machines that connect to `listener`: what one sends reaches the other. Returns both ends.

@@ -153,7 +153,11 @@ impl<'m> Driver<'m> {
 
     /// Resets the device and has the features accepted that this driver uses.
     pub(crate) fn prepare(&mut self) -> Result<(), Fault> {
-        let features = self.features() & INDIRECT_FEATURE | VERSION_1;
+        self.prepare_with(0)
+    }
+
+    fn prepare_with(&mut self, wanted: u64) -> Result<(), Fault> {
+        let features = self.features() & (INDIRECT_FEATURE | wanted) | VERSION_1;
         let accepted = self.negotiate(features);
         expect(accepted, "features are accepted", self.read(STATUS))
     }
@@ -194,9 +198,14 @@ impl<'m> Driver<'m> {
 
     /// Resets the device and brings it up as a good driver does.
     pub(crate) fn start(&mut self) -> Result<(), Fault> {
+        self.start_with(0)
+    }
+
+    /// The same, with the features of `wanted` that are offered.
+    pub(crate) fn start_with(&mut self, wanted: u64) -> Result<(), Fault> {
         self.reset();
         expect(self.read(STATUS) == 0, "status is 0 after a reset", self.read(STATUS))?;
-        self.prepare()?;
+        self.prepare_with(wanted)?;
         for queue in 0..self.queues() {
             self.describe_well(queue);
             self.write(QUEUE_READY, 1);

@@ -6,6 +6,7 @@
 //! No allocation and no operating system: a runner implements [`Machine`] and calls [`run`].
 #![no_std]
 
+mod command_rows;
 mod driver;
 mod request_rows;
 mod ring_rows;
@@ -56,6 +57,8 @@ pub(crate) enum Scope {
     ServedQueue,
     /// The served queue of a device with this number.
     Only(u32),
+    /// The last queue of a device with this number.
+    LastQueue(u32),
 }
 
 type Action = fn(&mut Driver<'_>, u16, u64) -> Result<(), Fault>;
@@ -107,7 +110,7 @@ pub fn run(machine: &mut dyn Machine, report: &mut dyn FnMut(&Case, Verdict)) ->
         driver.select(device);
         driver.start().and_then(|()| driver.good_request()).map_err(|fault| (device, fault))?;
     }
-    for row in transport_rows::ROWS.iter().chain(ring_rows::ROWS).chain(request_rows::ROWS) {
+    for row in transport_rows::ROWS.iter().chain(ring_rows::ROWS).chain(request_rows::ROWS).chain(command_rows::ROWS) {
         for device in 0..driver.devices() {
             driver.select(device);
             let (queues, served) = (driver.queues(), driver.served_queue());
@@ -116,7 +119,8 @@ pub fn run(machine: &mut dyn Machine, report: &mut dyn FnMut(&Case, Verdict)) ->
                 Scope::EachQueue => (0, queues - 1),
                 Scope::ServedQueue => (served, served),
                 Scope::Only(id) if id == driver.id() => (served, served),
-                Scope::Only(_) => continue,
+                Scope::LastQueue(id) if id == driver.id() => (queues - 1, queues - 1),
+                Scope::Only(_) | Scope::LastQueue(_) => continue,
             };
             for queue in first..=last {
                 for &value in row.values {

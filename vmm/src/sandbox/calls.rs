@@ -102,8 +102,9 @@ const IO: &[Call] = &[
     call!(SYS_rt_sigqueueinfo, Rule::Own(0)),
 ];
 
-/// Taps, packet sockets, and the stream to passt.
+/// Taps, packet sockets, and the stream to passt; the offloads of a tap that the driver changes by a command.
 const NET: &[Call] = &[
+    call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD])),
     call!(SYS_recvfrom),
     call!(SYS_sendto),
     call!(SYS_recvmsg),

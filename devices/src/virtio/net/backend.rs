@@ -60,15 +60,18 @@ impl Backend {
         }
     }
 
-    /// Prepares for a driver that accepted `features`, and forgets what was received for another.
-    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
+    /// Leaves to the guest what `features` has of offloads.
+    pub(super) fn set_features(&self, features: u64) -> Result<()> {
         match self {
             Self::Tap(tap) => tap.set_features(features),
-            Self::Stream(_) | Self::None => Ok(()),
-            Self::Packet(socket) => {
-                socket.consume();
-                Ok(())
-            }
+            Self::Stream(_) | Self::Packet(_) | Self::None => Ok(()),
+        }
+    }
+
+    /// Forgets what was received for another driver. A stream has nothing that belongs to one.
+    pub(super) fn forget(&mut self) {
+        if !matches!(self, Self::Stream(_)) {
+            self.consume();
         }
     }
 

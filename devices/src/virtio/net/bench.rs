@@ -15,7 +15,7 @@ use vmm_sys_util::epoll::EventSet;
 
 pub(super) const RECEIVE: usize = 0;
 pub(super) const TRANSMIT: usize = 1;
-const BACKEND_TOKEN: u32 = 2;
+pub(super) const CONTROL: usize = 2;
 pub(super) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 2];
 pub(super) const HOST_MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 1];
 /// Addresses of the host's and the guest's end.
@@ -47,7 +47,7 @@ pub(super) fn device(backend: impl Into<Backend>, mtu: Option<u16>) -> Net {
 /// An activated device, whose driver accepted `features`.
 pub(super) fn bench(backend: impl Into<Backend>, features: u64) -> Bench {
     let net = device(backend, None);
-    let driver = Driver::new(&[256, 256]);
+    let driver = Driver::new(&[256, 256, 64]);
     let mut bench = Bench { handle: net.handle(), net, driver, worker: None };
     bench.activate(features);
     bench
@@ -58,7 +58,7 @@ impl Bench {
     pub(super) fn activate(&mut self, features: u64) {
         // Buffers of a driver in memory are never used again, so this is a new one.
         self.worker = None;
-        self.driver = Driver::new(&[256, 256]);
+        self.driver = Driver::new(&[256, 256, 64]);
         let mut worker = self.net.activate(self.driver.activation(features)).unwrap().remove(0);
         worker.start(&mut Turn::unlimited());
         self.worker = Some(worker);
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     pub(super) fn backend_changed(&mut self) {
-        self.process(BACKEND_TOKEN);
+        self.process(worker::BACKEND);
     }
 
     /// Offers `count` buffers of `length` bytes for frames to the guest.

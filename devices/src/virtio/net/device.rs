@@ -14,7 +14,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_S_LINK_UP,
 };
 use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes};
@@ -29,6 +31,14 @@ pub const KIND: DeviceKind = DeviceKind {
 };
 
 const QUEUE_SIZE: u16 = 256;
+/// Linux sends one command at a time.
+const CONTROL_QUEUE_SIZE: u16 = 64;
+/// What the control queue is for, whatever the backend is.
+const CONTROL_FEATURES: u64 = 1 << VIRTIO_NET_F_CTRL_VQ
+    | 1 << VIRTIO_NET_F_CTRL_RX
+    | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
+    | 1 << VIRTIO_NET_F_CTRL_VLAN
+    | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR;
 
 /// A network interface of the machine.
 #[derive(Debug)]
@@ -51,7 +61,6 @@ pub struct NetConfig {
 #[derive(Debug)]
 pub struct Net {
     identity: DeviceIdentity,
-    mac: [u8; 6],
     mtu: Option<u16>,
     host_end: Slot<HostEnd>,
     limiter: Slot<Limiter>,
@@ -67,18 +76,18 @@ impl Net {
         let NetConfig { name, backend, internal_host, mac, mtu, limits } = config;
         let limiter = Limiter::new(limits)?;
         let host_end = HostEnd::new(backend, internal_host)?;
-        let link = Arc::new(Link::new(host_end.is_connected().unwrap_or(true), limiter.control())?);
-        let mut features = host_end.features();
+        let link = Arc::new(Link::new(host_end.is_connected().unwrap_or(true), mac, limiter.control())?);
+        let mut features = host_end.features() | CONTROL_FEATURES;
         features |= 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
         features |= mtu.map_or(0, |_| 1 << VIRTIO_NET_F_MTU);
         let identity = DeviceIdentity {
             kind: &KIND,
             name,
             features,
-            queue_sizes: vec![QUEUE_SIZE; 2],
+            queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE, CONTROL_QUEUE_SIZE],
             counters: Some(Arc::clone(&link.counters) as _),
         };
-        Ok(Self { identity, mac, mtu, host_end: Slot::new(host_end), limiter: Slot::new(limiter), link })
+        Ok(Self { identity, mtu, host_end: Slot::new(host_end), limiter: Slot::new(limiter), link })
     }
 
     /// The host's access to this device, for as long as it likes.
@@ -96,7 +105,7 @@ impl VirtioDevice for Net {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let status = if self.link.is_up() { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
         let config = ConfigSpace {
-            mac: self.mac,
+            mac: self.link.address(),
             status: status.into(),
             max_queue_pairs: 1.into(),
             mtu: self.mtu.unwrap_or_default().into(),
@@ -110,6 +119,7 @@ impl VirtioDevice for Net {
         let (Some(mut host_end), Some(limiter)) = (self.host_end.take(), self.limiter.take()) else {
             return Err(failed(ErrorKind::ResourceBusy.into()));
         };
+        host_end.forget();
         host_end.set_features(activation.features).map_err(failed)?;
         let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
         let rules = Rules::new(activation.features, mtu);

@@ -71,11 +71,16 @@ impl HostEnd {
     }
 
     /// See [`Backend::set_features`].
-    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
+    pub(super) fn set_features(&self, features: u64) -> Result<()> {
+        self.backend.set_features(features)
+    }
+
+    /// See [`Backend::forget`].
+    pub(super) fn forget(&mut self) {
         if let Some(internal) = &mut self.internal {
             internal.packet.clear();
         }
-        self.backend.set_features(features)
+        self.backend.forget();
     }
 
     /// See [`Backend::is_connected`].

@@ -3,11 +3,12 @@
 //! down. Shared by the device (vCPU threads), its worker (event loop of the interface) and the
 //! host; all of it is atomic.
 
+use super::filter::Address;
 use super::worker::NetCounters;
 use crate::rate_limit::RateControl;
 use std::io::Result;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
 /// The host's access to a network device.
@@ -57,6 +58,8 @@ impl NetHandle {
 pub(super) struct Link {
     is_connected: AtomicBool,
     is_enabled: AtomicBool,
+    /// Of the guest's end, as the driver has set it.
+    address: AtomicU64,
     pub(super) for_worker: EventFd,
     for_host: EventFd,
     pub(super) counters: Arc<NetCounters>,
@@ -64,11 +67,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(is_connected: bool, rates: RateControl) -> Result<Self> {
+    pub(super) fn new(is_connected: bool, address: Address, rates: RateControl) -> Result<Self> {
         let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         Ok(Self {
             is_connected: AtomicBool::new(is_connected),
             is_enabled: AtomicBool::new(true),
+            address: AtomicU64::new(number(address)),
             for_worker: event()?,
             for_host: event()?,
             counters: Arc::default(),
@@ -88,6 +92,16 @@ impl Link {
         self.is_connected.load(Ordering::SeqCst)
     }
 
+    /// The address in the configuration space.
+    pub(super) fn address(&self) -> Address {
+        let [.., a, b, c, d, e, f] = self.address.load(Ordering::SeqCst).to_be_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    pub(super) fn set_address(&self, address: Address) {
+        self.address.store(number(address), Ordering::SeqCst);
+    }
+
     /// Stores what the worker has found out about the backend. Called by the worker only.
     pub(super) fn set_connected(&self, connected: bool) {
         if self.is_connected() != connected {
@@ -96,4 +110,8 @@ impl Link {
             let _ = self.for_host.write(1);
         }
     }
+}
+
+fn number([a, b, c, d, e, f]: Address) -> u64 {
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }

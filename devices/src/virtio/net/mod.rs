@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 | to the driver | frames, each behind a header of 12 bytes, in one buffer or several |
 //! | 1 | from the driver | the same, in one buffer |
+//! | 2 | from the driver | commands, each with a byte for its answer |
 //!
 //! Frames are copied once each way: the host's kernel gets the bytes that were checked. A frame
 //! that is too short, too long, or has a header that was not negotiated is dropped and counted.
@@ -16,11 +17,18 @@
 //! An internal host is a service of this process on the same link: frames to it do not reach the
 //! backend.
 //!
-//! Not supported: several queues, the control queue (filters, announcements), and a policy on
-//! addresses: the guest may send from any address.
+//! By commands the driver sets which frames it wants (modes, its address, tables of addresses and
+//! VLANs), and which offloads are left to it. A frame that it does not want is not delivered and not
+//! counted. The tables are bounded; what does not fit a table is not filtered. All of it ends with a
+//! reset.
+//!
+//! Not supported: several pairs of queues, announcements, and a policy on addresses: the guest may send
+//! from any address.
 
 mod backend;
+mod control;
 mod device;
+mod filter;
 mod internal_host;
 mod link;
 mod link_watch;
@@ -42,6 +50,8 @@ pub use worker::NetCounters;
 
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod control_tests;
 #[cfg(test)]
 mod flood_tests;
 #[cfg(test)]

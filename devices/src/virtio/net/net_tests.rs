@@ -4,6 +4,7 @@
 
 use super::bench::*;
 use super::*;
+use crate::testing::Buffer;
 use crate::turn::Turn;
 use crate::virtio::VirtioDevice;
 use std::net::UdpSocket;
@@ -177,6 +178,45 @@ fn segments_are_cut_for_a_driver_without_offloads() {
         packet.len() - 54
     });
     assert_eq!(lengths, [1000, 1000, 500]);
+}
+
+/// The host's kernel rejects such a set, which is the driver's mistake and not the host's.
+#[test]
+fn driver_that_accepts_offloads_without_those_they_require_gets_none() {
+    if !enter() {
+        return;
+    }
+    let mut bench = tap(0);
+    for features in [1 << 7, 1 << 9, 1 << 54, 1 << 1 | 1 << 9] {
+        bench.activate(features);
+        assert_eq!(bench.status(), 1, "{features:#x}");
+    }
+}
+
+#[test]
+fn offloads_that_the_driver_switches_off_are_done_by_the_host() {
+    if !enter() {
+        return;
+    }
+    let socket = host_socket();
+    assert!(segment(&socket));
+    let mut bench = tap(ALL);
+    if bench.net.identity().features & 1 << 54 == 0 {
+        // Before Linux 6.2.
+        return;
+    }
+    bench.activate(ALL | 1 << 17 | 1 << 2);
+    let mut buffers = bench.offer(8, 1526);
+    let mut lengths = |bench: &mut Bench, count: usize| -> Vec<usize> {
+        socket.send_to(&[7; 2500], "10.0.0.2:7").unwrap();
+        (0..count).map(|_| bench.wait_received(&mut buffers).len() - 54).collect()
+    };
+    assert_eq!(lengths(&mut bench, 1), [2500]);
+    let none = [Buffer::Readable(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Buffer::Writable(1)];
+    let offered = bench.driver.offer(CONTROL, &none);
+    bench.process(CONTROL as u32);
+    assert_eq!(bench.driver.contents(&offered, 1), [0]);
+    assert_eq!(lengths(&mut bench, 3), [1000, 1000, 500]);
 }
 
 #[test]

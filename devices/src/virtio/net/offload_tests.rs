@@ -217,7 +217,7 @@ fn link_that_the_host_takes_down_carries_nothing_until_it_is_up() {
     let (mut bench, network) = pair(MERGE);
     let mut buffers = bench.offer(1, 1526);
     bench.handle.set_link(false);
-    bench.process(3);
+    bench.process(worker::LINK);
     assert_eq!((bench.status(), bench.driver.interrupts()), (0, 1));
     assert!(bench.handle.is_connected());
     send_packet(&network, &packet(&noise(60, 1)));
@@ -226,7 +226,7 @@ fn link_that_the_host_takes_down_carries_nothing_until_it_is_up() {
     assert_eq!(bench.send(&packet(&noise(60, 2))), (0, 1));
     let _ = bench.driver.interrupts();
     bench.handle.set_link(true);
-    bench.process(3);
+    bench.process(worker::LINK);
     assert_eq!(bench.status(), 1);
     assert!(bench.received(&mut buffers).is_some());
     assert!(bench.driver.interrupts() >= 1);

@@ -26,7 +26,7 @@ const TCP_V4: u8 = VIRTIO_NET_HDR_GSO_TCPV4 as u8;
 const TCP_V6: u8 = VIRTIO_NET_HDR_GSO_TCPV6 as u8;
 const UDP: u8 = VIRTIO_NET_HDR_GSO_UDP_L4 as u8;
 const VLAN_TAG_SIZE: usize = 4;
-const ADDRESSES_SIZE: usize = 12;
+pub(super) const ADDRESSES_SIZE: usize = 12;
 /// Before an IP packet that may be segmented.
 const MAX_VLAN_TAGS: usize = 2;
 
@@ -151,11 +151,24 @@ pub(super) const fn guest_offloads(udp: bool) -> u64 {
     TO_GUEST.all(udp)
 }
 
+/// Whether a driver that accepted `features` may have `offloads` left to it: bits of the features, and
+/// each with those that it requires. Virtio 1.3, 5.1.3.1 and 5.1.6.5.8.
+pub(super) const fn is_offload_set(offloads: u64, features: u64) -> bool {
+    let checksum = 1 << TO_GUEST.checksum;
+    let tcp = 1 << TO_GUEST.tcp_v4 | 1 << TO_GUEST.tcp_v6;
+    offloads & !(features & TO_GUEST.all(true)) == 0
+        && (offloads & checksum != 0 || offloads == 0)
+        && (offloads & tcp != 0 || offloads & 1 << TO_GUEST.ecn == 0)
+}
+
 /// What a driver and its device agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// Features that both sides have.
-    pub(super) features: u64,
+    features: u64,
+    /// Features of frames to the guest: those that both sides have, unless the driver has switched
+    /// offloads off.
+    to_guest: u64,
     /// Largest frame that is not segmented.
     pub(super) max_frame_bytes: usize,
 }
@@ -164,12 +177,19 @@ impl Rules {
     /// `mtu` is that of the configuration space, if the driver knows it.
     pub(super) fn new(features: u64, mtu: Option<u16>) -> Self {
         let max_frame_bytes = mtu.map_or(MAX_FRAME_BYTES, |mtu| usize::from(mtu) + MIN_FRAME_BYTES + VLAN_TAG_SIZE);
-        Self { features, max_frame_bytes }
+        Self { features, to_guest: features, max_frame_bytes }
     }
 
     /// Whether a packet may fill several buffers.
     pub(super) fn is_merging(&self) -> bool {
         self.features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0
+    }
+
+    /// Leaves to the guest what `offloads` has, in place of all that was negotiated. Returns the
+    /// features for the backend.
+    pub(super) fn set_offloads(&mut self, offloads: u64) -> u64 {
+        self.to_guest = self.features & !TO_GUEST.all(true) | offloads;
+        self.to_guest
     }
 
     fn permit_length(&self, header: &Header, frame: &[u8]) -> bool {
@@ -184,7 +204,7 @@ impl Rules {
     pub(super) fn prepare_received(&self, packet: &mut [u8]) -> bool {
         let Ok((header, frame)) = Header::mut_from_prefix(packet) else { return false };
         header.flags &= NEEDS_CHECKSUM | DATA_VALID;
-        if self.features & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
+        if self.to_guest & 1 << VIRTIO_NET_F_GUEST_CSUM == 0 {
             // The kernel sets DATA_VALID for any offloads.
             header.flags &= !DATA_VALID;
             if header.segmentation == NO_SEGMENTS && header.flags == NEEDS_CHECKSUM && !complete_checksum(header, frame)
@@ -192,7 +212,7 @@ impl Rules {
                 return false;
             }
         }
-        self.permit_length(header, frame) && TO_GUEST.permit(header, frame, self.features)
+        self.permit_length(header, frame) && TO_GUEST.permit(header, frame, self.to_guest)
     }
 
     /// Whether the driver may send `packet`, header and frame. The host's kernel checks again; this

@@ -102,7 +102,7 @@ impl PacketSocket {
     }
 
     /// See [`Backend::features`](super::backend::Backend::features). The kernel does not ask what
-    /// this side can take.
+    /// this side can take, so the driver cannot switch it off.
     pub(super) fn features(&self) -> u64 {
         guest_offloads(self.has_udp_segments) | host_offloads(self.has_udp_segments)
     }

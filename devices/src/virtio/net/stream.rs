@@ -16,7 +16,7 @@ use std::fmt;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
-use virtio_bindings::virtio_net::VIRTIO_NET_F_GUEST_CSUM;
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_GUEST_CSUM};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -48,8 +48,8 @@ pub struct StreamSocket {
 }
 
 impl StreamSocket {
-    /// A checksum may be left to the guest, which never happens.
-    pub(super) const FEATURES: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM;
+    /// A checksum may be left to the guest, which never happens: the driver can switch it off.
+    pub(super) const FEATURES: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM | 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
 
     /// On a connected Unix stream socket. Its file status flags are not changed.
     ///

@@ -17,8 +17,8 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+    VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
 };
 
 /// A frame device, no extra packet information, and virtio's header.
@@ -66,6 +66,7 @@ const OFFLOADS: [(u32, c_uint); 6] = [
     (VIRTIO_NET_F_GUEST_USO4, libc::TUN_F_USO4),
     (VIRTIO_NET_F_GUEST_USO6, libc::TUN_F_USO6),
 ];
+const TCP_OFFLOADS: c_uint = libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
 /// Offloads of UDP (Linux 6.2), which the kernel takes together only.
 const UDP_OFFLOADS: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
@@ -193,12 +194,13 @@ impl Tap {
     pub(super) fn features(&self) -> u64 {
         let to_guest = OFFLOADS.iter().filter(|(_, offload)| self.offloads & offload != 0);
         let to_guest = to_guest.fold(0, |features, (feature, _)| features | 1 << feature);
-        to_guest | host_offloads(self.offloads & UDP_OFFLOADS != 0)
+        // Offloads that the driver switches off are done by the host's kernel then.
+        let control = if to_guest == 0 { 0 } else { 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS };
+        to_guest | control | host_offloads(self.offloads & UDP_OFFLOADS != 0)
     }
 
     /// See [`Backend::set_features`](super::backend::Backend::set_features).
-    pub(super) fn set_features(&mut self, features: u64) -> Result<()> {
-        self.consume();
+    pub(super) fn set_features(&self, features: u64) -> Result<()> {
         if self.offloads == 0 {
             return Ok(());
         }
@@ -206,6 +208,13 @@ impl Tap {
         let mut offloads = accepted.fold(0, |offloads, (_, offload)| offloads | offload);
         if offloads & UDP_OFFLOADS != UDP_OFFLOADS {
             offloads &= !UDP_OFFLOADS;
+        }
+        // The kernel rejects what a driver should not have accepted (virtio 1.3, 5.1.3.1).
+        if offloads & TCP_OFFLOADS == 0 {
+            offloads &= !libc::TUN_F_TSO_ECN;
+        }
+        if offloads & libc::TUN_F_CSUM == 0 {
+            offloads = 0;
         }
         match self.set_offloads(offloads) {
             // The tap was deleted.

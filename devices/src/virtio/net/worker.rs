@@ -4,9 +4,11 @@
 use super::super::chain::Chain;
 use super::super::queue::{Served, Taken, Virtqueue};
 use super::super::{Activation, Worker};
+use super::control::{Command, OffloadChanges};
+use super::filter::{Address, Filter};
 use super::internal_host::HostEnd;
 use super::link::Link;
-use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, segments, set_buffers};
+use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, guest_offloads, segments, set_buffers};
 use crate::event_loop::Source;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
@@ -16,14 +18,17 @@ use crate::turn::Turn;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
+use virtio_bindings::virtio_net::{VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_OK};
 use vmm_sys_util::epoll::EventSet;
 
-/// Tokens: the two queues by their number, the backend, the host's wishes, and the limits' timer.
+/// Tokens: the queues by their number, the backend, the host's wishes, and the limits' timer.
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
-const BACKEND: u32 = 2;
-const LINK: u32 = 3;
-const LIMITS: u32 = 4;
+const CONTROL: u32 = 2;
+pub(super) const BACKEND: u32 = 1 << 16;
+pub(super) const LINK: u32 = BACKEND + 1;
+const LIMITS: u32 = BACKEND + 2;
 /// Frames from the backend that are handled in one turn.
 const MAX_RECEIVED: u32 = 1024;
 /// Frames from the backend that are dropped in a row before a buffer is returned empty.
@@ -51,6 +56,8 @@ device_counters! {
 pub(super) struct NetWorker {
     receive: Virtqueue,
     transmit: Virtqueue,
+    /// If the driver has one.
+    control: Option<Virtqueue>,
     interrupt: Interrupt,
     /// Buffers for the next frame, as far as they were needed.
     buffers: Vec<Taken>,
@@ -71,6 +78,14 @@ struct HostSide {
     limiter: Borrowed<Limiter>,
     link: Arc<Link>,
     rules: Rules,
+    filter: Filter,
+    features: u64,
+    offload_changes: OffloadChanges,
+    /// What the driver has left to it of [`guest_offloads`].
+    offloads: u64,
+    /// Of the interface as it was configured.
+    address: Address,
+    interrupt: Interrupt,
     /// The backend did not return `WouldBlock` when it was last read.
     readable: bool,
     /// A packet of the guest: header and frame.
@@ -86,12 +101,27 @@ impl NetWorker {
         link: Arc<Link>,
         rules: Rules,
     ) -> Self {
-        let Activation { mut queues, interrupt, .. } = activation;
+        let Activation { mut queues, interrupt, features, .. } = activation;
         let (receive, transmit) = (queues.remove(0), queues.remove(0));
+        let control = queues.pop().filter(|_| features & 1 << VIRTIO_NET_F_CTRL_VQ != 0);
         let sent = vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice();
         let announced_up = link.is_up();
-        let host = HostSide { name, host_end, limiter, link, rules, readable: true, sent };
-        Self { receive, transmit, interrupt, buffers: Vec::new(), space: 0, drops: 0, host, announced_up }
+        let host = HostSide {
+            name,
+            host_end,
+            limiter,
+            rules,
+            filter: Filter::new(features, link.address()),
+            address: link.address(),
+            features,
+            offload_changes: OffloadChanges::new(Instant::now()),
+            offloads: features & guest_offloads(true),
+            interrupt: interrupt.clone(),
+            link,
+            readable: true,
+            sent,
+        };
+        Self { receive, transmit, control, interrupt, buffers: Vec::new(), space: 0, drops: 0, host, announced_up }
     }
 
     /// Passes frames to the guest until there is none, the guest has no buffers, or the turn is
@@ -176,6 +206,12 @@ impl NetWorker {
         host.host_end.flush();
     }
 
+    /// Executes the driver's commands.
+    fn control(&mut self, turn: &mut Turn<'_>) {
+        let Self { control: Some(control), host, .. } = self else { return };
+        control.serve(turn, |chain| host.command(chain));
+    }
+
     /// Informs the driver if the link has changed.
     fn announce(&mut self) {
         if let Some(is_connected) = self.host.host_end.is_connected() {
@@ -196,11 +232,13 @@ impl Worker for NetWorker {
             Source::event(&self.host.link.for_worker, LINK),
             self.host.limiter.source(LIMITS),
         ];
+        sources.extend(self.control.iter().map(|control| Source::event(control.queue_event(), CONTROL)));
         sources.extend(self.host.host_end.sources(BACKEND));
         sources
     }
 
     fn start(&mut self, turn: &mut Turn<'_>) {
+        self.control(turn);
         self.transmit(turn);
         self.receive(turn);
         self.announce();
@@ -215,6 +253,7 @@ impl Worker for NetWorker {
                     self.receive(turn);
                 }
             }
+            CONTROL => self.control(turn),
             BACKEND => {
                 self.host.changed();
                 return self.start(turn);
@@ -229,6 +268,7 @@ impl Worker for NetWorker {
     }
 
     fn drain(&mut self) {
+        self.control(&mut Turn::unlimited());
         self.transmit(&mut Turn::unlimited());
     }
 }
@@ -257,6 +297,11 @@ impl HostSide {
             Ok(packet) => {
                 if is_unknown {
                     self.link.set_connected(true);
+                }
+                // The guest asked for less than all: nothing is lost for it.
+                if !packet.get(HEADER_SIZE..).is_none_or(|frame| self.filter.admits(frame)) {
+                    self.host_end.consume();
+                    return None;
                 }
                 if self.rules.prepare_received(packet) {
                     return Some(packet.len());
@@ -309,8 +354,64 @@ impl HostSide {
         }
     }
 
+    /// Executes one command, and answers it.
+    fn command(&mut self, chain: &mut Chain<'_>) -> Served {
+        if chain.writable.remaining() == 0 {
+            guest_warn!("{}: a command without space for its answer was ignored", self.name);
+            return Served::Done(0);
+        }
+        let command = Command::read(&mut chain.readable, self.features);
+        let is_done = command.is_some_and(|command| self.execute(command));
+        if !is_done {
+            guest_warn!("{}: a command was rejected", self.name);
+        }
+        let answer = if is_done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
+        chain.writable.write_all(&[answer as u8]).expect("there is a byte");
+        Served::Done(1)
+    }
+
+    /// `false` if the host cannot.
+    fn execute(&mut self, command: Command) -> bool {
+        match command {
+            Command::Mode(mode, on) => self.filter.set_mode(mode, on),
+            Command::Tables { unicast, multicast } => self.filter.set_tables(unicast, multicast),
+            Command::Address(address) => {
+                self.filter.set_address(address);
+                self.link.set_address(address);
+                self.interrupt.change_config();
+            }
+            Command::Vlan(vlan, accepted) => self.filter.set_vlan(vlan, accepted),
+            Command::Offloads(offloads) => return self.set_offloads(offloads),
+        }
+        true
+    }
+
+    fn set_offloads(&mut self, offloads: u64) -> bool {
+        if offloads == self.offloads {
+            return true;
+        }
+        if !self.offload_changes.admits(Instant::now()) {
+            return false;
+        }
+        let mut rules = self.rules;
+        if let Err(error) = self.host_end.set_features(rules.set_offloads(offloads)) {
+            guest_warn!("{}: cannot set the offloads of the host's interface: {error}", self.name);
+            return false;
+        }
+        (self.rules, self.offloads) = (rules, offloads);
+        true
+    }
+
     fn drop_sent(&self) -> Served {
         self.link.counters.tx_dropped.fetch_add(1, Ordering::Relaxed);
         Served::Done(0)
+    }
+}
+
+/// A reset by the driver ends what it has set. A worker that is taken from its loop and put on one
+/// again keeps it.
+impl Drop for HostSide {
+    fn drop(&mut self) {
+        self.link.set_address(self.address);
     }
 }

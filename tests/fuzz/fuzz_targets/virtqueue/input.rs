@@ -108,6 +108,12 @@ pub enum Content {
         event: u8,
         value: u8,
     },
+    /// A command of the network's control queue.
+    Command {
+        class: u8,
+        command: u8,
+        data: [u16; 3],
+    },
     /// The header of a packet.
     Packet {
         flags: u8,
@@ -125,6 +131,10 @@ impl Content {
             }
             Self::Message { port, event, value } => {
                 [u64::from(value % 3) << 48 | u64::from(event % 8) << 32 | u64::from(port % 4), 0, 0, 0]
+            }
+            Self::Command { class, command, data: [first, second, third] } => {
+                let kind = u64::from(class % 8) | u64::from(command % 8) << 8;
+                [kind | u64::from(first) << 16 | u64::from(second) << 32 | u64::from(third) << 48, 0, 0, 0]
             }
             Self::Packet { flags, segmentation, lengths: [length, size, start, offset] } => {
                 let first = u64::from(flags % 4) | u64::from(segmentation % 8) << 8;

@@ -114,7 +114,7 @@ fn net(variant: u8, host: &mut Host) -> Net {
     host.output = network.try_clone().ok();
     host.input = Some(network);
     let mtu = (variant & 2 != 0).then_some(1500);
-    Net::open(NetConfig { name: "net-0".to_owned(), backend, mac: [2; 6], mtu, limits: RateLimits::default() })
+    Net::open(NetConfig { name: "net-0".to_owned(), backend, internal_host: None, mac: [2; 6], mtu, limits: RateLimits::default() })
         .expect("descriptors")
 }
 
