@@ -34,12 +34,14 @@ pub enum PlantedFault {
     SectorRange,
     /// A command of the control queue may be followed by anything.
     CommandLength,
+    /// Any number of pairs of queues can be used.
+    PairCount,
 }
 
 #[cfg(feature = "planted-faults")]
 impl PlantedFault {
     /// Every fault that can be planted.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UsedLength,
         Self::NoInterrupt,
         Self::RepeatedHead,
@@ -52,6 +54,7 @@ impl PlantedFault {
         Self::ReadyQueue,
         Self::SectorRange,
         Self::CommandLength,
+        Self::PairCount,
     ];
 }
 

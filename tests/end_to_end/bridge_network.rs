@@ -220,8 +220,8 @@ fn machines_on_a_bridge_meet_by_name_and_leave_nothing() {
     host.nft("add table ip filter");
     host.nft("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }");
     // Its names are looked up by TCP.
-    let db = ["--network", "bridge", "--network-alias", "Cache", "-p", "6381:6379", "--dns-option", "use-vc"];
-    let db = start("db", &db);
+    let options = ["--network", "bridge", "--network-alias", "Cache", "-p", "6381:6379", "--dns-option", "use-vc"];
+    let db = start("db", &[&["--cpus", "2"], &options[..]].concat());
     db.assert_status(0).assert_stdout("db\n");
     let is_warned = ["ip filter FORWARD", "coracle0"].iter().all(|object| db.stderr.contains(object));
     assert!(db.stderr.lines().count() == 1 && is_warned, "{}", db.report());
@@ -240,6 +240,9 @@ fn machines_on_a_bridge_meet_by_name_and_leave_nothing() {
     let answers = asked.stdout_text();
     assert!(answers.starts_with("web\nweb\nweb\n10.7.0.2\n"), "{}", asked.report());
     assert!(answers.contains("nowhere:6379: Name or service not known"), "{}", asked.report());
+    // A pair of queues for each vCPU; the driver sends by that of the vCPU on which the program runs.
+    let script = "ls /sys/class/net/eth0/queues; for cpu in 0 1; do taskset -c $cpu redis-cli -h web get who; done";
+    ask("db", script).assert_status(0).assert_stdout("rx-0\nrx-1\ntx-0\ntx-1\nweb\nweb\n");
     // Published ports, from every side; nothing else from outside.
     let (loopback4, loopback6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     let who = |network: &NetworkNamespace, address: IpAddr, port: u16| {

@@ -4,17 +4,20 @@
 use crate::driver::{Descriptor, Driver, Fault, NEXT, STATUS, WRITE, expect};
 use crate::{NET, Row, Scope};
 
-const CONTROL_QUEUE: Scope = Scope::LastQueue(NET);
+/// That of a driver that does not accept several pairs of queues.
+const CONTROL_QUEUE: Scope = Scope::Queue(NET, 2);
 /// Features: the control queue, and all that its commands are for.
 const CONTROL: u64 = 1 << 17;
 const COMMANDS: u64 = CONTROL | 1 << 2 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23;
+const PAIRS: u64 = 1 << 22;
 const OK: u8 = 0;
 const ERROR: u8 = 1;
 /// Where the answer is written.
 const ANSWER: u64 = 0x8000;
 const GUARD: u8 = 0xa5;
-/// Offset of the address in the registers.
+/// Offsets of the address and of the number of pairs in the registers.
 const ADDRESS: u64 = 0x100;
+const MAX_PAIRS: u64 = 0x108;
 
 const PROMISCUOUS: &[u8] = &[0, 0, 1];
 const NO_TABLES: &[u8] = &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -122,6 +125,45 @@ pub(crate) const ROWS: &[Row] = &[
         },
     },
     Row {
+        clause: "5.1.6.5.5",
+        what: "use a number of pairs that there is not",
+        scope: CONTROL_QUEUE,
+        values: &[0, 4, 8, 0x7fff, 0x8000, 0x8001, 0xffff],
+        action: |d, _, pairs| set_pairs(d, pairs as u16, ERROR),
+    },
+    Row {
+        clause: "5.1.6.5.5",
+        what: "set the pairs by a command of another length",
+        scope: CONTROL_QUEUE,
+        values: &[0, 1, 3, 8],
+        action: |d, _, length| {
+            let queue = start_with_pairs(d)?;
+            command(d, queue, &[4, 0, 1, 0, 0, 0, 0, 0, 0, 0], 2 + length as u32, ERROR)?;
+            still_ready(d, queue, COMMANDS)
+        },
+    },
+    Row {
+        clause: "5.1.6.5.5",
+        what: "send on a pair that is not in use",
+        scope: CONTROL_QUEUE,
+        values: &[0, 1, 2],
+        action: unused_pair,
+    },
+    Row {
+        clause: "5.1.6.5.5",
+        what: "change the pairs with chains in flight",
+        scope: CONTROL_QUEUE,
+        values: &[2, 3, 16],
+        action: change_pairs,
+    },
+    Row {
+        clause: "5.1.6.5.5",
+        what: "set the pairs without the feature",
+        scope: CONTROL_QUEUE,
+        values: &[1, 2],
+        action: |d, q, pairs| rejected(d, q, COMMANDS, &[4, 0, pairs as u8, 0]),
+    },
+    Row {
         clause: "5.1.6.5.8",
         what: "leave to the guest what it has not accepted",
         scope: CONTROL_QUEUE,
@@ -205,5 +247,69 @@ fn wrong_address(d: &mut Driver<'_>, queue: u16, first: u64) -> Result<(), Fault
     let rest = if first == 0 { 0 } else { 9 };
     command(d, queue, &[1, 1, first as u8, 0, 0, 0, 0, rest], 8, ERROR)?;
     expect(d.read(ADDRESS) == before, "the address is as before", d.read(ADDRESS))?;
+    still_ready(d, queue, COMMANDS)
+}
+
+/// Brings the device up with as many pairs as it has, and returns the number of the control queue.
+fn start_with_pairs(d: &mut Driver<'_>) -> Result<u16, Fault> {
+    d.start_with(COMMANDS | PAIRS)?;
+    Ok(d.queues() - 1)
+}
+
+/// Pairs that the driver may use.
+fn max_pairs(d: &mut Driver<'_>) -> u16 {
+    d.read_wide(MAX_PAIRS, 2) as u16
+}
+
+/// A device with one pair does not have the command.
+fn set_pairs(d: &mut Driver<'_>, pairs: u16, answer: u8) -> Result<(), Fault> {
+    let queue = start_with_pairs(d)?;
+    expect(2 * max_pairs(d) == queue, "the control queue is behind the pairs", max_pairs(d))?;
+    let [low, high] = pairs.to_le_bytes();
+    command(d, queue, &[4, 0, low, high], 4, answer)?;
+    still_ready(d, queue, COMMANDS)?;
+    send(d, 0)
+}
+
+/// Sends a packet by one pair.
+fn send(d: &mut Driver<'_>, pair: u16) -> Result<(), Fault> {
+    let address = d.buffer();
+    d.machine.store(address, &[0; 72]);
+    let length = d.exchange(2 * pair + 1, &[Descriptor { address, length: 72, flags: 0, next: 0 }])?;
+    expect(length == 0, "nothing is written", length)
+}
+
+/// Of the pairs past the first, what was offered waits until the pair is in use.
+fn unused_pair(d: &mut Driver<'_>, _: u16, pair: u64) -> Result<(), Fault> {
+    let (queue, pair) = (start_with_pairs(d)?, pair as u16);
+    if pair >= max_pairs(d) {
+        return Ok(());
+    }
+    let transmit = 2 * pair + 1;
+    let address = d.buffer();
+    d.machine.store(address, &[0; 72]);
+    d.put_all(transmit, &[Descriptor { address, length: 72, flags: 0, next: 0 }]);
+    d.offer(transmit, 0);
+    d.publish(transmit, 0);
+    if pair > 0 {
+        send(d, 0)?;
+        command(d, queue, &[4, 0, pair as u8 + 1, 0], 4, OK)?;
+    }
+    let (head, length) = d.returned(transmit)?;
+    expect(head == 0 && length == 0, "the chain is returned", length)?;
+    still_ready(d, queue, COMMANDS)
+}
+
+fn change_pairs(d: &mut Driver<'_>, _: u16, times: u64) -> Result<(), Fault> {
+    let queue = start_with_pairs(d)?;
+    let max = max_pairs(d);
+    if max == 1 {
+        return Ok(());
+    }
+    for round in 0..times as u16 {
+        let pairs = 1 + round % max;
+        command(d, queue, &[4, 0, pairs as u8, 0], 4, OK)?;
+        (0..pairs).try_for_each(|pair| send(d, pair))?;
+    }
     still_ready(d, queue, COMMANDS)
 }

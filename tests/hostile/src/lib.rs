@@ -57,8 +57,8 @@ pub(crate) enum Scope {
     ServedQueue,
     /// The served queue of a device with this number.
     Only(u32),
-    /// The last queue of a device with this number.
-    LastQueue(u32),
+    /// This queue of a device with this number.
+    Queue(u32, u16),
 }
 
 type Action = fn(&mut Driver<'_>, u16, u64) -> Result<(), Fault>;
@@ -119,8 +119,8 @@ pub fn run(machine: &mut dyn Machine, report: &mut dyn FnMut(&Case, Verdict)) ->
                 Scope::EachQueue => (0, queues - 1),
                 Scope::ServedQueue => (served, served),
                 Scope::Only(id) if id == driver.id() => (served, served),
-                Scope::LastQueue(id) if id == driver.id() => (queues - 1, queues - 1),
-                Scope::Only(_) | Scope::LastQueue(_) => continue,
+                Scope::Queue(id, queue) if id == driver.id() => (queue, queue),
+                Scope::Only(_) | Scope::Queue(..) => continue,
             };
             for queue in first..=last {
                 for &value in row.values {

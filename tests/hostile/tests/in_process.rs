@@ -62,9 +62,9 @@ fn devices() -> Vec<Box<dyn VirtioDevice>> {
         output: Some(PortOutput::Log(Arc::new(NoLog))),
         monitor: Arc::new(PortMonitor::new().unwrap()),
     };
-    let net = NetConfig {
-        name: "net-0".to_owned(),
-        backend: Tap::pair().0.into(),
+    let net = |queues| NetConfig {
+        name: format!("net-{queues}"),
+        backend: Tap::pairs(queues).0.into(),
         internal_host: None,
         mac: [2; 6],
         mtu: None,
@@ -83,7 +83,8 @@ fn devices() -> Vec<Box<dyn VirtioDevice>> {
         Box::new(Rng::new()),
         Box::new(Block::open(block).unwrap()),
         Box::new(Console::new(vec![port])),
-        Box::new(Net::open(net).unwrap()),
+        Box::new(Net::open(net(1)).unwrap()),
+        Box::new(Net::open(net(3)).unwrap()),
         Box::new(Vsock::open(VsockConfig { guest_cid: 3, sockets }).unwrap()),
     ]
 }

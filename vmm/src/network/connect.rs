@@ -20,7 +20,7 @@ use crate::host::helper_process::HelperProcess;
 use crate::host::system_error::chain;
 use crate::state::published_port::PublishedPort;
 use devices::rate_limit::RateLimits;
-use devices::virtio::net::{Backend, NetConfig, StreamSocket, Tap, TapError};
+use devices::virtio::net::{Backend, MAX_QUEUE_PAIRS, NetConfig, StreamSocket, Tap, TapError};
 use guest_protocol::run_spec::{self, Resolver};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with};
 use std::net::IpAddr;
@@ -149,7 +149,8 @@ pub(crate) fn connect(
         let name = interface.options.name.clone().unwrap_or_else(|| format!("eth{index}"));
         let ports =
             if interface.options.kind.publishes_ports() { std::mem::take(&mut unpublished) } else { Vec::new() };
-        let wanted = Wanted { request, machine: machine.as_str(), ports: &ports, is_check };
+        let queue_pairs = u16::from(request.cpus.unwrap_or_default().get()).min(MAX_QUEUE_PAIRS);
+        let wanted = Wanted { request, machine: machine.as_str(), ports: &ports, queue_pairs, is_check };
         let connected = match connect_one(interface, wanted) {
             Err(ConnectError::User(error)) if is_default => {
                 log::warn!("no network: {}", chain(&error));
@@ -252,7 +253,7 @@ fn connect_one(interface: ResolvedInterface, wanted: Wanted<'_>) -> Result<Conne
                 attachment: Some(Attachment::Adopted(adopted.guard)),
             });
         }
-        (NetworkKind::Tap(name), _) => Tap::open(name)?.into(),
+        (NetworkKind::Tap(name), _) => Tap::open(name, wanted.queue_pairs)?.into(),
         (NetworkKind::Descriptor(number), None) => unreachable!("descriptor {number} was duplicated"),
         (NetworkKind::Descriptor(_), Some(descriptor)) => {
             let descriptor = descriptor.try_clone().map_err(|source| TapError::Setup { name: "fd".to_owned(), source });

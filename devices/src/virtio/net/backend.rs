@@ -12,6 +12,11 @@ use super::tap::Tap;
 use crate::event_loop::Source;
 use std::io::{ErrorKind, Result};
 
+/// Queues of a backend, each with a pair of queues of the device. All are served by one thread, so that
+/// more serve only to keep vCPUs from waiting for each other; each pair that is used costs the guest
+/// 400 KiB of receive buffers.
+pub const MAX_QUEUE_PAIRS: u16 = 8;
+
 /// The host's end of a network device.
 #[derive(Debug)]
 pub enum Backend {
@@ -50,6 +55,14 @@ impl Backend {
         matches!(self, Self::Stream(stream) if stream.connects_again())
     }
 
+    /// Its queues. Those other than the first have frames of their own and are known by their number.
+    pub(super) fn queues(&self) -> usize {
+        match self {
+            Self::Tap(tap) => tap.queues(),
+            Self::Stream(_) | Self::Packet(_) | Self::None => 1,
+        }
+    }
+
     /// Features of the network device that this backend makes possible.
     pub(super) fn features(&self) -> u64 {
         match self {
@@ -71,7 +84,7 @@ impl Backend {
     /// Forgets what was received for another driver. A stream has nothing that belongs to one.
     pub(super) fn forget(&mut self) {
         if !matches!(self, Self::Stream(_)) {
-            self.consume();
+            (0..self.queues()).for_each(|queue| self.consume(queue));
         }
     }
 
@@ -85,17 +98,18 @@ impl Backend {
         }
     }
 
-    /// What the worker waits for.
-    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+    /// What the worker waits for: with `token`, and for each further queue with its number added to
+    /// `queues`.
+    pub(super) fn sources(&self, token: u32, queues: u32) -> Vec<Source> {
         match self {
-            Self::Tap(tap) => tap.sources(token),
+            Self::Tap(tap) => tap.sources(token, queues),
             Self::Stream(stream) => stream.sources(token),
             Self::Packet(socket) => socket.sources(token),
             Self::None => Vec::new(),
         }
     }
 
-    /// One of the sources is ready.
+    /// One of the sources with the first token is ready.
     pub(super) fn changed(&mut self) {
         match self {
             Self::Tap(tap) => tap.changed(),
@@ -105,36 +119,36 @@ impl Backend {
         }
     }
 
-    /// The next frame, with a header before it. The same again until it is consumed.
+    /// The next frame of queue `queue`, with a header before it. The same again until it is consumed.
     ///
     /// # Errors
     /// There is none now (`WouldBlock`), or the backend is gone.
-    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
+    pub(super) fn receive(&mut self, queue: usize) -> Result<&mut [u8]> {
         match self {
-            Self::Tap(tap) => tap.receive(),
+            Self::Tap(tap) => tap.receive(queue),
             Self::Stream(stream) => stream.receive(),
             Self::Packet(socket) => socket.receive(),
             Self::None => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
-    /// Forgets the frame that was received last.
-    pub(super) fn consume(&mut self) {
+    /// Forgets the frame that was received last from queue `queue`.
+    pub(super) fn consume(&mut self, queue: usize) {
         match self {
-            Self::Tap(tap) => tap.consume(),
+            Self::Tap(tap) => tap.consume(queue),
             Self::Stream(stream) => stream.consume(),
             Self::Packet(socket) => socket.consume(),
             Self::None => {}
         }
     }
 
-    /// Sends one packet, header and frame, or takes it over until [`flush`](Self::flush).
+    /// Sends one packet, header and frame, on queue `queue`, or takes it over until [`flush`](Self::flush).
     ///
     /// # Errors
     /// Not now (`WouldBlock`), or the frame is lost.
-    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, queue: usize, packet: &[u8]) -> Result<()> {
         match self {
-            Self::Tap(tap) => tap.send(packet),
+            Self::Tap(tap) => tap.send(queue, packet),
             Self::Stream(stream) => stream.send(packet),
             Self::Packet(socket) => socket.send(packet),
             // As on a cable without another end.

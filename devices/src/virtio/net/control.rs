@@ -13,9 +13,10 @@ use crate::planted::{PlantedFault, is_planted};
 use std::time::{Duration, Instant};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MAC,
-    VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_VLAN,
-    VIRTIO_NET_CTRL_VLAN_ADD, VIRTIO_NET_CTRL_VLAN_DEL, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR,
-    VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
+    VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, VIRTIO_NET_CTRL_VLAN_DEL,
+    VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_MQ,
 };
 
 /// Modes of VIRTIO_NET_F_CTRL_RX; the others are those of VIRTIO_NET_F_CTRL_RX_EXTRA.
@@ -33,11 +34,14 @@ pub(super) enum Command {
     Vlan(u16, bool),
     /// Bits of features.
     Offloads(u64),
+    /// The pairs of queues to be used.
+    Pairs(u16),
 }
 
 impl Command {
-    /// Reads one command. `None` if it is not valid for a driver that accepted `features`.
-    pub(super) fn read(reader: &mut Reader<'_>, features: u64) -> Option<Self> {
+    /// Reads one command. `None` if it is not valid for a driver that accepted `features` and has
+    /// `max_pairs` pairs of queues.
+    pub(super) fn read(reader: &mut Reader<'_>, features: u64, max_pairs: u16) -> Option<Self> {
         let [class, command] = read(reader)?;
         let has = |bit: u32| features & 1 << bit != 0;
         let command = match (u32::from(class), u32::from(command)) {
@@ -61,6 +65,12 @@ impl Command {
             {
                 let vlan = u16::from_le_bytes(read(reader)?);
                 (vlan < MAX_VLANS).then_some(Self::Vlan(vlan, command == VIRTIO_NET_CTRL_VLAN_ADD))?
+            }
+            (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) if has(VIRTIO_NET_F_MQ) => {
+                let pairs = u16::from_le_bytes(read(reader)?);
+                let exists = (1..=max_pairs).contains(&pairs);
+                let is_accepted = exists || is_planted(PlantedFault::PairCount);
+                is_accepted.then_some(Self::Pairs(pairs.clamp(1, max_pairs)))?
             }
             (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET)
                 if has(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) =>

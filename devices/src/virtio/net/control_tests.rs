@@ -33,7 +33,7 @@ impl Bench {
     /// Sends one command, and returns the answer.
     fn command(&mut self, bytes: &[u8]) -> u8 {
         let offered = self.driver.offer(CONTROL, &[Buffer::Readable(bytes), Buffer::Writable(1)]);
-        self.process(CONTROL as u32);
+        self.process(worker::CONTROL);
         assert_eq!(self.driver.returned(CONTROL), Some((offered.head, 1)));
         self.driver.contents(&offered, 1)[0]
     }
@@ -223,7 +223,7 @@ fn commands_need_their_feature() {
 fn command_without_space_for_the_answer_is_ignored() {
     let mut controlled = controlled(CONTROL_FEATURES);
     let offered = controlled.bench.driver.offer(CONTROL, &[Buffer::Readable(&[0, 0, 1])]);
-    controlled.bench.process(CONTROL as u32);
+    controlled.bench.process(worker::CONTROL);
     assert_eq!(controlled.bench.driver.returned(CONTROL), Some((offered.head, 0)));
     assert!(!controlled.gets(&OTHER));
 }

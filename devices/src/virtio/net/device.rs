@@ -4,9 +4,11 @@
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::backend::Backend;
+use super::host_side::HostSide;
 use super::internal_host::{HostEnd, InternalHost};
 use super::link::{Link, NetHandle};
 use super::packet::Rules;
+use super::pair::Pair;
 use super::worker::NetWorker;
 use crate::rate_limit::{Limiter, RateLimits};
 use crate::slot::Slot;
@@ -15,8 +17,8 @@ use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
-    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
-    VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes};
@@ -79,15 +81,24 @@ impl Net {
         let link = Arc::new(Link::new(host_end.is_connected().unwrap_or(true), mac, limiter.control())?);
         let mut features = host_end.features() | CONTROL_FEATURES;
         features |= 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
+        let pairs = host_end.queues();
+        features |= u64::from(pairs > 1) << VIRTIO_NET_F_MQ;
+        let mut queue_sizes = vec![QUEUE_SIZE; 2 * pairs];
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
         features |= mtu.map_or(0, |_| 1 << VIRTIO_NET_F_MTU);
         let identity = DeviceIdentity {
             kind: &KIND,
             name,
             features,
-            queue_sizes: vec![QUEUE_SIZE, QUEUE_SIZE, CONTROL_QUEUE_SIZE],
+            queue_sizes,
             counters: Some(Arc::clone(&link.counters) as _),
         };
         Ok(Self { identity, mtu, host_end: Slot::new(host_end), limiter: Slot::new(limiter), link })
+    }
+
+    fn max_pairs(&self) -> u16 {
+        // A tap has no more than MAX_QUEUE_PAIRS queues.
+        (self.identity.queue_sizes.len() / 2) as u16
     }
 
     /// The host's access to this device, for as long as it likes.
@@ -107,7 +118,7 @@ impl VirtioDevice for Net {
         let config = ConfigSpace {
             mac: self.link.address(),
             status: status.into(),
-            max_queue_pairs: 1.into(),
+            max_queue_pairs: self.max_pairs().into(),
             mtu: self.mtu.unwrap_or_default().into(),
         };
         read_config_bytes(config.as_bytes(), offset, data);
@@ -123,8 +134,18 @@ impl VirtioDevice for Net {
         host_end.set_features(activation.features).map_err(failed)?;
         let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
         let rules = Rules::new(activation.features, mtu);
-        let name = self.identity.name.clone();
-        Ok(vec![Box::new(NetWorker::new(activation, name, host_end, limiter, Arc::clone(&self.link), rules))])
+        let has_pairs = activation.has_feature(VIRTIO_NET_F_MQ) && activation.has_feature(VIRTIO_NET_F_CTRL_VQ);
+        let max_pairs = if has_pairs { self.max_pairs() } else { 1 };
+        let has_control = activation.has_feature(VIRTIO_NET_F_CTRL_VQ);
+        let Activation { queues, interrupt, .. } = activation;
+        let mut queues = queues.into_iter();
+        let mut pair = || Some(Pair::new(queues.next()?, queues.next()?));
+        let pairs = (0..max_pairs).map_while(|_| pair()).collect();
+        // Behind the pairs that the driver knows (5.1.2).
+        let control = queues.next().filter(|_| has_control);
+        let (name, link) = (self.identity.name.clone(), Arc::clone(&self.link));
+        let host = HostSide::new(name, host_end, limiter, link, rules, max_pairs, interrupt.clone());
+        Ok(vec![Box::new(NetWorker::new(pairs, control, interrupt, host))])
     }
 }
 

@@ -70,6 +70,11 @@ impl HostEnd {
         self.backend.features()
     }
 
+    /// See [`Backend::queues`].
+    pub(super) fn queues(&self) -> usize {
+        self.backend.queues()
+    }
+
     /// See [`Backend::set_features`].
     pub(super) fn set_features(&self, features: u64) -> Result<()> {
         self.backend.set_features(features)
@@ -89,8 +94,8 @@ impl HostEnd {
     }
 
     /// See [`Backend::sources`].
-    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
-        let mut sources = self.backend.sources(token);
+    pub(super) fn sources(&self, token: u32, queues: u32) -> Vec<Source> {
+        let mut sources = self.backend.sources(token, queues);
         sources.extend(self.internal.as_ref().map(|internal| Source::readable(&internal.timer, token)));
         sources
     }
@@ -103,39 +108,39 @@ impl HostEnd {
         }
     }
 
-    /// Whether the internal host has sent a frame.
+    /// Whether the internal host has sent a frame, which comes from queue 0.
     pub(super) fn has_internal_frame(&self) -> bool {
         self.internal.as_ref().is_some_and(|internal| !internal.packet.is_empty())
     }
 
     /// See [`Backend::receive`].
-    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
+    pub(super) fn receive(&mut self, queue: usize) -> Result<&mut [u8]> {
         match &mut self.internal {
-            Some(internal) if !internal.packet.is_empty() => Ok(&mut internal.packet),
-            _ => self.backend.receive(),
+            Some(internal) if queue == 0 && !internal.packet.is_empty() => Ok(&mut internal.packet),
+            _ => self.backend.receive(queue),
         }
     }
 
     /// See [`Backend::consume`].
-    pub(super) fn consume(&mut self) {
+    pub(super) fn consume(&mut self, queue: usize) {
         match &mut self.internal {
-            Some(internal) if !internal.packet.is_empty() => {
+            Some(internal) if queue == 0 && !internal.packet.is_empty() => {
                 internal.packet.clear();
                 internal.update();
             }
-            _ => self.backend.consume(),
+            _ => self.backend.consume(queue),
         }
     }
 
     /// See [`Backend::send`].
-    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, queue: usize, packet: &[u8]) -> Result<()> {
         if let Some(internal) = &mut self.internal
             && internal.host.receive(&packet[HEADER_SIZE..])
         {
             internal.update();
             return Ok(());
         }
-        self.backend.send(packet)
+        self.backend.send(queue, packet)
     }
 
     /// See [`Backend::flush`].

@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const RTMGRP_LINK: u32 = 1;
 const NLM_F_REQUEST: u16 = 1;
 /// The kernel sends no more at once.
-const MESSAGE_BUF_SIZE: usize = 32 << 10;
+pub(super) const MESSAGE_BUF_SIZE: usize = 32 << 10;
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -31,7 +31,7 @@ struct MessageHeader {
 /// `struct ifinfomsg`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Interface {
+pub(super) struct Interface {
     /// Other families report less than that all of the interface has changed.
     family: u8,
     padding: u8,
@@ -63,9 +63,7 @@ pub(super) struct LinkWatch {
 impl LinkWatch {
     /// Watches the interface with this index. It is up while it has all of `up_flags`.
     pub(super) fn open(index: u32, up_flags: u32) -> Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // The protocol 0 is NETLINK_ROUTE.
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        let socket = open_socket()?;
         bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
         let buffer = vec![0; MESSAGE_BUF_SIZE].into_boxed_slice();
         let mut new = Self { socket, index, up_flags, state: LinkState::Up, buffer };
@@ -97,12 +95,7 @@ impl LinkWatch {
 
     /// Requests the present state.
     fn ask(&self) -> Result<()> {
-        let length = (size_of::<MessageHeader>() + size_of::<Interface>()) as u32;
-        let header = MessageHeader { length, kind: libc::RTM_GETLINK, flags: NLM_F_REQUEST, sequence: 1, port: 0 };
-        let interface = Interface { family: 0, padding: 0, kind: 0, index: self.index, flags: 0, change: 0 };
-        let request = [header.as_bytes(), interface.as_bytes()].concat();
-        send(&self.socket, &request, SendFlags::empty())?;
-        Ok(())
+        request_link(&self.socket, self.index)
     }
 
     fn read_messages(&mut self, length: usize) {
@@ -140,8 +133,24 @@ impl AsRawFd for LinkWatch {
     }
 }
 
+/// A socket of NETLINK_ROUTE, whose number is 0.
+pub(super) fn open_socket() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
+}
+
+/// Requests the message about the interface with this index.
+pub(super) fn request_link(socket: &OwnedFd, index: u32) -> Result<()> {
+    let length = (size_of::<MessageHeader>() + size_of::<Interface>()) as u32;
+    let header = MessageHeader { length, kind: libc::RTM_GETLINK, flags: NLM_F_REQUEST, sequence: 1, port: 0 };
+    let interface = Interface { family: 0, padding: 0, kind: 0, index, flags: 0, change: 0 };
+    let request = [header.as_bytes(), interface.as_bytes()].concat();
+    send(socket, &request, SendFlags::empty())?;
+    Ok(())
+}
+
 /// Type and body of the next message in `bytes`.
-fn next_message<'b>(bytes: &mut &'b [u8]) -> Option<(u16, &'b [u8])> {
+pub(super) fn next_message<'b>(bytes: &mut &'b [u8]) -> Option<(u16, &'b [u8])> {
     let (header, _) = MessageHeader::read_from_prefix(bytes).ok()?;
     let length = header.length as usize;
     let body = bytes.get(size_of::<MessageHeader>()..length)?;

@@ -4,9 +4,15 @@
 //!
 //! | queue | direction | carries |
 //! |---|---|---|
-//! | 0 | to the driver | frames, each behind a header of 12 bytes, in one buffer or several |
-//! | 1 | from the driver | the same, in one buffer |
-//! | 2 | from the driver | commands, each with a byte for its answer |
+//! | 0, 2, ... | to the driver | frames, each behind a header of 12 bytes, in one buffer or several |
+//! | 1, 3, ... | from the driver | the same, in one buffer |
+//! | last | from the driver | commands, each with a byte for its answer |
+//!
+//! There is a pair of queues for each queue of the backend: one, or several of a tap. A driver that
+//! does not accept several has one pair and the control queue as number 2, and uses the first pair
+//! until it commands more. The tap chooses the queue of a frame to the guest, by the flow that the
+//! guest last sent on it (5.1.6.5.6). One worker serves all pairs: limits, filter and counters are
+//! those of the interface, and the transport has one interrupt for all queues.
 //!
 //! Frames are copied once each way: the host's kernel gets the bytes that were checked. A frame
 //! that is too short, too long, or has a header that was not negotiated is dropped and counted.
@@ -22,24 +28,27 @@
 //! counted. The tables are bounded; what does not fit a table is not filtered. All of it ends with a
 //! reset.
 //!
-//! Not supported: several pairs of queues, announcements, and a policy on addresses: the guest may send
+//! Not supported: hashes and receive-side scaling, announcements, and a policy on addresses: the guest may send
 //! from any address.
 
 mod backend;
 mod control;
 mod device;
 mod filter;
+mod host_side;
 mod internal_host;
 mod link;
 mod link_watch;
 mod output_wait;
 mod packet;
 mod packet_socket;
+mod pair;
 mod stream;
 mod tap;
+mod tap_queues;
 mod worker;
 
-pub use backend::Backend;
+pub use backend::{Backend, MAX_QUEUE_PAIRS};
 pub use device::{KIND, Net, NetConfig};
 pub use internal_host::InternalHost;
 pub use link::NetHandle;
@@ -58,6 +67,8 @@ mod flood_tests;
 mod internal_host_tests;
 #[cfg(test)]
 mod limit_tests;
+#[cfg(test)]
+mod multiqueue_tests;
 #[cfg(test)]
 mod offload_tests;
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn enter() -> bool {
 }
 
 fn tap(features: u64) -> Bench {
-    let backend = Backend::from(Tap::open("t0").unwrap());
+    let backend = Backend::from(Tap::open("t0", 1).unwrap());
     let features = features & (backend.features() | MERGE);
     let bench = bench(backend, features);
     // The host's kernel reports the carrier some time later, and drops what is sent until then.
@@ -214,7 +214,7 @@ fn offloads_that_the_driver_switches_off_are_done_by_the_host() {
     assert_eq!(lengths(&mut bench, 1), [2500]);
     let none = [Buffer::Readable(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Buffer::Writable(1)];
     let offered = bench.driver.offer(CONTROL, &none);
-    bench.process(CONTROL as u32);
+    bench.process(worker::CONTROL);
     assert_eq!(bench.driver.contents(&offered, 1), [0]);
     assert_eq!(lengths(&mut bench, 3), [1000, 1000, 500]);
 }
@@ -341,17 +341,16 @@ fn open_has_an_error_for_each_unusable_tap() {
     if !enter() {
         return;
     }
-    assert!(ip("tuntap add tun0 mode tun") && ip("tuntap add many0 mode tap multi_queue"));
-    let error = |name: &str| Tap::open(name).unwrap_err();
+    assert!(ip("tuntap add tun0 mode tun"));
+    let error = |name: &str| Tap::open(name, 1).unwrap_err();
     assert!(matches!(error("none0"), TapError::Missing(_)));
     assert!(!std::fs::read_to_string("/proc/net/dev").unwrap().contains("none0"));
     assert!(matches!(error("tun0"), TapError::Flags(_)));
-    assert!(matches!(error("many0"), TapError::Flags(_)));
     assert!(matches!(error("lo"), TapError::Flags(_)));
     for name in ["", "a/b", "0123456789abcdef", ".."] {
         assert!(matches!(error(name), TapError::Name(_) | TapError::Missing(_)), "{name}");
     }
-    let _holder = Tap::open("t0").unwrap();
+    let _holder = Tap::open("t0", 1).unwrap();
     assert!(matches!(error("t0"), TapError::Busy(_)));
 }
 
@@ -363,7 +362,7 @@ fn inherited_descriptor_must_be_an_attached_tap() {
     }
     let unattached = std::fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
     assert!(matches!(Tap::inherit(unattached.into()), Err(TapError::Flags(_))));
-    let attached = Tap::open("t0").unwrap();
+    let attached = Tap::open("t0", 1).unwrap();
     Tap::inherit(attached.descriptor()).unwrap();
 }
 
@@ -378,7 +377,7 @@ fn inherited_tap_gets_the_send_buffer_of_one_by_name() {
         assert_eq!(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNGETSNDBUF, &mut size) }, 0);
         size
     };
-    let attached = Tap::open("t0").unwrap();
+    let attached = Tap::open("t0", 1).unwrap();
     assert_eq!(send_buffer(&attached), libc::c_int::MAX);
     let small: libc::c_int = 1;
     // SAFETY: the command reads an int.

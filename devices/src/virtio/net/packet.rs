@@ -165,7 +165,7 @@ pub(super) const fn is_offload_set(offloads: u64, features: u64) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     /// Features that both sides have.
-    features: u64,
+    pub(super) features: u64,
     /// Features of frames to the guest: those that both sides have, unless the driver has switched
     /// offloads off.
     to_guest: u64,

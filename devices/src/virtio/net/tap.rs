@@ -2,11 +2,13 @@
 //! A tap of the host: found by name or inherited, checked, and set to the header of virtio. Opened
 //! on `main`, used on the event loop of the interface. Linux, `include/uapi/linux/if_tun.h`.
 //!
-//! A tap by name must exist; this never creates one. The attachment ends with the descriptor.
+//! A tap by name must exist unless it is to be created. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
 
+use super::backend::MAX_QUEUE_PAIRS;
 use super::link_watch::{LinkState, LinkWatch};
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, host_offloads};
+use super::tap_queues;
 use crate::event_loop::Source;
 use libc::{c_int, c_uint};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -25,6 +27,7 @@ use virtio_bindings::virtio_net::{
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 /// Flags that are compared; the others make no difference.
 const COMPARED_FLAGS: c_int = FLAGS | libc::IFF_TUN | libc::IFF_MULTI_QUEUE;
+const MANY: c_int = FLAGS | libc::IFF_MULTI_QUEUE;
 
 /// A tap cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +44,8 @@ pub enum TapError {
     /// It belongs to another user.
     #[error("no permission to use tap {0}")]
     Permission(String),
-    /// A tun, a tap with several queues, or another kind of interface.
-    #[error("{0} is not a tap with one queue, without packet information and with virtio headers")]
+    /// A tun, another kind of interface, or an open tap with several queues.
+    #[error("{0} is not a tap without packet information and with virtio headers, or is one queue of several")]
     Flags(String),
     /// The device file of all taps cannot be opened.
     #[error("cannot open /dev/net/tun")]
@@ -73,11 +76,17 @@ const UDP_OFFLOADS: c_uint = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 /// An attached tap.
 #[derive(Debug)]
 pub struct Tap {
-    file: File,
+    /// At least one.
+    queues: Vec<TapQueue>,
     /// `None` if it is in another network namespace.
     watch: Option<LinkWatch>,
     /// What the host's kernel supports.
     offloads: c_uint,
+}
+
+#[derive(Debug)]
+struct TapQueue {
+    file: File,
     /// One packet, header and frame, and a byte by which a packet that is too long shows.
     packet: Box<[u8]>,
     /// Bytes of the received packet; 0 if there is none.
@@ -85,46 +94,63 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Attaches to the existing tap `name`.
+    /// Attaches to the existing tap `name`: to its one queue, or, if it was made for several, with
+    /// `max_queues`.
     ///
     /// # Errors
     /// There is none, or it cannot be attached to.
-    pub fn open(name: &str) -> std::result::Result<Self, TapError> {
+    pub fn open(name: &str, max_queues: u16) -> std::result::Result<Self, TapError> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
             return Err(TapError::Name(name.to_owned()));
         }
         // TUNSETIFF would create one, where that is permitted.
-        if index(name).is_err() {
-            return Err(TapError::Missing(name.to_owned()));
+        let Ok(index) = index(name) else { return Err(TapError::Missing(name.to_owned())) };
+        match Self::attach_to(name, FLAGS, 1) {
+            Err(TapError::Flags(_)) => {}
+            outcome => return outcome,
         }
-        Self::attach_to(name)
+        // The kernel lets several processes attach to such a tap, each of which would get a part of
+        // the frames: there is none before, and none at the same time.
+        let is_shared = |own: usize| tap_queues::attached(index).is_some_and(|attached| attached as usize > own);
+        if is_shared(0) {
+            return Err(TapError::Busy(name.to_owned()));
+        }
+        let tap = Self::attach_to(name, MANY, max_queues)?;
+        if is_shared(tap.queues()) {
+            return Err(TapError::Busy(name.to_owned()));
+        }
+        Ok(tap)
     }
 
-    /// Makes the tap `name`, which ends with its last descriptor.
+    /// Makes the tap `name` with so many queues, which ends with its last descriptor.
     ///
     /// # Errors
     /// An interface has this name, or the process may not make one.
-    pub fn create(name: &str) -> std::result::Result<Self, TapError> {
+    pub fn create(name: &str, queues: u16) -> std::result::Result<Self, TapError> {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
             return Err(TapError::Name(name.to_owned()));
         }
         if index(name).is_ok() {
             return Err(TapError::Busy(name.to_owned()));
         }
-        Self::attach_to(name)
+        Self::attach_to(name, if queues > 1 { MANY } else { FLAGS }, queues)
     }
 
-    fn attach_to(name: &str) -> std::result::Result<Self, TapError> {
-        let mut options = File::options();
-        let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-        let file = file.map_err(TapError::Open)?;
-        attach(&file, name).map_err(|source| match source.raw_os_error() {
-            Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
-            Some(libc::EPERM | libc::EACCES) => TapError::Permission(name.to_owned()),
-            Some(libc::EINVAL) => TapError::Flags(name.to_owned()),
-            _ => TapError::Setup { name: name.to_owned(), source },
-        })?;
-        let mut tap = Self::set_up(file, name.to_owned())?;
+    fn attach_to(name: &str, flags: c_int, queues: u16) -> std::result::Result<Self, TapError> {
+        let attach = |_| {
+            let mut options = File::options();
+            let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+            let file = file.map_err(TapError::Open)?;
+            attach(&file, name, flags).map_err(|source| match source.raw_os_error() {
+                Some(libc::EBUSY) => TapError::Busy(name.to_owned()),
+                Some(libc::EPERM | libc::EACCES) => TapError::Permission(name.to_owned()),
+                Some(libc::EINVAL) => TapError::Flags(name.to_owned()),
+                _ => TapError::Setup { name: name.to_owned(), source },
+            })?;
+            Ok(file)
+        };
+        let files = (0..queues.clamp(1, MAX_QUEUE_PAIRS)).map(attach).collect::<std::result::Result<_, TapError>>()?;
+        let mut tap = Self::set_up(files, name.to_owned())?;
         tap.watch = watch(name);
         Ok(tap)
     }
@@ -142,40 +168,52 @@ impl Tap {
         }
         let non_blocking = fcntl_getfl(&file).and_then(|flags| fcntl_setfl(&file, flags | OFlags::NONBLOCK));
         non_blocking.map_err(|source| TapError::Setup { name: name.clone(), source: source.into() })?;
-        let mut tap = Self::set_up(file, name)?;
+        let mut tap = Self::set_up(vec![file], name)?;
         // The name means something here only if the tap is in this namespace.
-        if namespace(&tap.file).is_ok_and(|its| namespace_of_this_thread().is_ok_and(|ours| its == ours)) {
-            tap.watch = attached(&tap.file).ok().and_then(|request| watch(&name_in(&request)));
+        if namespace(tap.file()).is_ok_and(|its| namespace_of_this_thread().is_ok_and(|ours| its == ours)) {
+            tap.watch = attached(tap.file()).ok().and_then(|request| watch(&name_in(&request)));
         }
         Ok(tap)
     }
 
-    fn set_up(file: File, name: String) -> std::result::Result<Self, TapError> {
+    /// What is set by one queue is that of all.
+    fn set_up(files: Vec<File>, name: String) -> std::result::Result<Self, TapError> {
+        let mut tap = Self::with(files);
         let set = |command, value: c_int| {
             // SAFETY: both commands read an int from the pointer.
-            let result = check(unsafe { libc::ioctl(file.as_raw_fd(), command, &value) });
+            let result = check(unsafe { libc::ioctl(tap.as_raw_fd(), command, &value) });
             result.map_err(|source| TapError::Setup { name: name.clone(), source })
         };
         set(libc::TUNSETVNETHDRSZ, HEADER_SIZE as c_int)?;
         // The kernel's default. A smaller buffer may be set on an inherited tap: its frames would
         // wait for the network that the tap is connected to, and hold up all that the guest sends.
         set(libc::TUNSETSNDBUF, c_int::MAX)?;
-        let mut tap = Self::with(file);
         let all = OFFLOADS.iter().fold(0, |all, (_, offload)| all | offload);
         let supported = [all, all & !UDP_OFFLOADS, libc::TUN_F_CSUM];
         tap.offloads = supported.into_iter().find(|&offloads| tap.set_offloads(offloads).is_ok()).unwrap_or(0);
         Ok(tap)
     }
 
-    fn with(file: File) -> Self {
-        let packet = vec![0; HEADER_SIZE + MAX_FRAME_BYTES + 1].into_boxed_slice();
-        Self { file, watch: None, offloads: 0, packet, received: 0 }
+    fn with(files: Vec<File>) -> Self {
+        let packet = || vec![0; HEADER_SIZE + MAX_FRAME_BYTES + 1].into_boxed_slice();
+        let queues = files.into_iter().map(|file| TapQueue { file, packet: packet(), received: 0 }).collect();
+        Self { queues, watch: None, offloads: 0 }
+    }
+
+    fn file(&self) -> &File {
+        &self.queues[0].file
+    }
+
+    pub(super) fn queues(&self) -> usize {
+        self.queues.len()
     }
 
     /// See [`Backend::sources`](super::backend::Backend::sources).
-    pub(super) fn sources(&self, token: u32) -> Vec<Source> {
+    pub(super) fn sources(&self, token: u32, queues: u32) -> Vec<Source> {
         let watch = self.watch.as_ref().map(|watch| watch.source(token));
-        std::iter::once(Source::changes(self, token)).chain(watch).collect()
+        let further = (queues..).zip(&self.queues).skip(1);
+        let further = further.map(|(token, queue)| Source::changes(&queue.file, token));
+        std::iter::once(Source::changes(self, token)).chain(further).chain(watch).collect()
     }
 
     /// See [`Backend::changed`](super::backend::Backend::changed).
@@ -226,36 +264,37 @@ impl Tap {
     /// Sets which frames to the guest may be segmented and without checksums.
     fn set_offloads(&self, offloads: c_uint) -> Result<()> {
         // SAFETY: the command takes its argument by value.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) })
+        check(unsafe { libc::ioctl(self.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) })
     }
 
     /// See [`Backend::receive`](super::backend::Backend::receive). The packet is cut to the length
     /// of the buffer.
-    pub(super) fn receive(&mut self) -> Result<&mut [u8]> {
-        while self.received == 0 {
-            match (&self.file).read(&mut self.packet) {
+    pub(super) fn receive(&mut self, queue: usize) -> Result<&mut [u8]> {
+        let TapQueue { file, packet, received } = &mut self.queues[queue];
+        while *received == 0 {
+            match file.read(packet) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(length) => self.received = length,
+                Ok(length) => *received = length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(&mut self.packet[..self.received])
+        Ok(&mut packet[..*received])
     }
 
-    pub(super) fn consume(&mut self) {
-        self.received = 0;
+    pub(super) fn consume(&mut self, queue: usize) {
+        self.queues[queue].received = 0;
     }
 
     /// One packet, header and frame.
-    pub(super) fn send(&self, packet: &[u8]) -> Result<()> {
-        (&self.file).write(packet).map(|_| ())
+    pub(super) fn send(&self, queue: usize, packet: &[u8]) -> Result<()> {
+        (&self.queues[queue].file).write(packet).map(|_| ())
     }
 }
 
 impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+        self.file().as_raw_fd()
     }
 }
 
@@ -284,12 +323,12 @@ fn namespace_of_this_thread() -> Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-fn attach(file: &File, name: &str) -> Result<()> {
+fn attach(file: &File, name: &str, flags: c_int) -> Result<()> {
     // SAFETY: ifreq is plain data, for which all zeroes is valid: an empty name and no flags.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // The name is shorter than the field, so a zero stays at its end.
     request.ifr_name.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from as libc::c_char);
-    request.ifr_ifru.ifru_flags = FLAGS as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the command reads and writes an ifreq.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) })
 }
@@ -328,10 +367,21 @@ impl Tap {
     /// The host has no descriptor left.
     #[must_use]
     pub fn pair() -> (Self, OwnedFd) {
+        let (tap, mut networks) = Self::pairs(1);
+        (tap, networks.remove(0))
+    }
+
+    /// The same with several queues, each with a socket.
+    ///
+    /// # Panics
+    /// The host has no descriptor left.
+    #[must_use]
+    pub fn pairs(queues: usize) -> (Self, Vec<OwnedFd>) {
         let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
-        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
-        let (tap, network) = pair.expect("a pair of sockets");
-        (Self::with(tap.into()), network)
+        let pair = |_| rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let pairs = (0..queues).map(|queue| pair(queue).expect("a pair of sockets"));
+        let (files, networks) = pairs.map(|(tap, network)| (File::from(tap), network)).unzip();
+        (Self::with(files), networks)
     }
 }
 
@@ -339,6 +389,6 @@ impl Tap {
 impl Tap {
     /// Another descriptor of the same attachment, like an inherited one.
     pub(super) fn descriptor(&self) -> OwnedFd {
-        self.file.try_clone().expect("a descriptor").into()
+        self.file().try_clone().expect("a descriptor").into()
     }
 }

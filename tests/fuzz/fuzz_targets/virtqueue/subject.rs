@@ -99,11 +99,12 @@ pub fn device(kind: Kind, variant: u8) -> (Wrapper, SharedWorker, Host) {
     (Wrapper { device, worker: Arc::clone(&worker) }, worker, host)
 }
 
-/// A tap, or a stream socket.
+/// A tap with up to four queues, or a stream socket.
 fn net(variant: u8, host: &mut Host) -> Net {
     let (backend, network) = if variant & 1 == 0 {
-        let (tap, network) = Tap::pair();
-        (Backend::from(tap), network)
+        // The host sends on the first queue.
+        let (tap, mut networks) = Tap::pairs(1 + usize::from(variant >> 2 & 3));
+        (Backend::from(tap), networks.remove(0))
     } else {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);

@@ -48,7 +48,7 @@ fn machines_that_start_at_once_have_addresses_of_their_own() {
         let mac = format!("02:00:00:00:00:{number:02x}").parse().unwrap();
         let interface = ResolvedInterface { options, mac, descriptor: None, is_default: false };
         let (request, machine) = (Request::default(), format!("m{number}"));
-        let wanted = Wanted { request: &request, machine: &machine, ports: &[], is_check: false };
+        let wanted = Wanted { request: &request, machine: &machine, ports: &[], queue_pairs: 1, is_check: false };
         all.wait();
         let mut bridged = connect(&interface, None, wanted).unwrap();
         bridged.guard.as_mut().unwrap().take().unwrap();

@@ -76,6 +76,8 @@ pub(super) struct Wanted<'a> {
     /// Name of the machine.
     pub(super) machine: &'a str,
     pub(super) ports: &'a [PublishedPort],
+    /// Pairs of queues of an interface whose backend can have several: one for each vCPU.
+    pub(super) queue_pairs: u16,
     /// Nothing is made or changed.
     pub(super) is_check: bool,
 }
@@ -146,7 +148,7 @@ pub(super) fn connect(
     let (backend, guard) = match leases {
         Some(leases) if !wanted.is_check => {
             let ports = HostPorts::hold(wanted.ports).map_err(|(port, error)| BridgeError::Port(port, error))?;
-            let tap = Tap::create(&lease.tap())?;
+            let tap = Tap::create(&lease.tap(), wanted.queue_pairs)?;
             let lease = Some(leases.take(lease).cannot("write the lease")?);
             (tap.into(), Some(BridgeGuard { lease, ports, servers, threads: Vec::new() }))
         }
