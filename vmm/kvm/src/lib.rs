@@ -11,6 +11,7 @@ mod kick;
 mod profile;
 mod restriction;
 mod run_control;
+mod saved;
 pub mod software;
 mod vcpu;
 mod vm;
@@ -22,6 +23,7 @@ pub use ioctls::{VCPU_IOCTLS, VcpuIoctl};
 pub use kick::{cpu_time, install_kick_handler, kick, kick_signal};
 pub use profile::Profile;
 pub use run_control::{RunControl, VcpuSlot};
+pub use saved::{SavedVcpu, SavedVm, StateError, restore_vcpus};
 pub use vcpu::{IoBus, Vcpu, create_vcpus};
 pub use vm::{KvmVm, ReservedPages, VmError};
 

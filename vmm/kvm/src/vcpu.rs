@@ -34,6 +34,10 @@ const APIC_LVT_MASKED: u32 = 0x1_0000;
 const APIC_MODE_NMI: u32 = 0x400;
 const APIC_MODE_EXTINT: u32 = 0x700;
 
+/// Exits that one instruction makes at most after its first: KVM splits an MMIO access into parts of
+/// 8 bytes, at the widest registers of 64 bytes, twice if it crosses a page.
+const MAX_ACCESS_PARTS: u32 = 32;
+
 /// `suberror` of `KVM_EXIT_INTERNAL_ERROR`: the emulator does not know the instruction.
 const SUBERROR_EMULATION: u32 = 1;
 
@@ -53,7 +57,9 @@ pub trait IoBus {
 /// A virtual CPU, ready to run.
 pub struct Vcpu {
     index: u8,
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
+    /// The leaves that it was created with.
+    pub(super) cpuid: CpuId,
     /// The page shared with the kernel; mapped as long as `fd` lives.
     run: *mut kvm_run,
     software: Option<SoftwareVcpu>,
@@ -89,19 +95,50 @@ impl Vcpu {
         cpus: u8,
         entry: &EntryState,
     ) -> Result<Self, VmError> {
-        let mut fd = vm.create_vcpu(index)?;
-        fd.set_cpuid2(&cpuid::for_vcpu(host, supported, index, cpus)).map_err(failed("KVM_SET_CPUID2"))?;
-        set_msrs(&fd)?;
-        set_local_interrupts(&fd, entry.external_interrupts)?;
+        let vcpu = Self::with_reset_state(host, vm, supported, index, cpus)?;
+        let fd = &vcpu.fd;
+        set_msrs(fd)?;
+        set_local_interrupts(fd, entry.external_interrupts)?;
         if index == 0 {
             let reset = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
             fd.set_sregs(&entry.special_registers(reset)).map_err(failed("KVM_SET_SREGS"))?;
             fd.set_regs(&entry.general_registers()).map_err(failed("KVM_SET_REGS"))?;
             fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(failed("KVM_SET_MP_STATE"))?;
         }
+        Ok(vcpu)
+    }
+
+    /// A vCPU with its CPUID, and otherwise as KVM resets it.
+    pub(super) fn with_reset_state(
+        host: &KvmHost,
+        vm: &KvmVm,
+        supported: &CpuId,
+        index: u8,
+        cpus: u8,
+    ) -> Result<Self, VmError> {
+        let mut fd = vm.create_vcpu(index)?;
+        let cpuid = cpuid::for_vcpu(host, supported, index, cpus);
+        fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
         let run = std::ptr::from_mut(fd.get_kvm_run());
         let software = vm.software_vcpu()?;
-        Ok(Self { index, fd, run, software, memory: vm.memory().clone(), profile: None })
+        Ok(Self { index, fd, cpuid, run, software, memory: vm.memory().clone(), profile: None })
+    }
+
+    /// Completes the port or MMIO access that the guest has under way. KVM stores what was read, and
+    /// advances RIP, only when `KVM_RUN` is called again. No instruction of the guest is executed.
+    /// `Some` stops the machine.
+    pub(super) fn complete_access(&mut self, bus: &impl IoBus) -> Option<ExitReason> {
+        for _ in 0..MAX_ACCESS_PARTS {
+            self.fd.set_kvm_immediate_exit(1);
+            if let Some(reason) = self.run_once(bus) {
+                return Some(reason);
+            }
+            // Cleared by `run_once` when KVM_RUN returned without another exit.
+            if self.fd.get_kvm_run().immediate_exit == 0 {
+                return None;
+            }
+        }
+        Some(ExitReason::KvmError(format!("an access does not end, at {}", self.registers_line())))
     }
 
     /// Position among the machine's vCPUs, and its APIC id.

@@ -44,10 +44,10 @@ pub struct ReservedPages {
 /// A VM with its memory and interrupt controllers, without vCPUs.
 #[derive(Debug)]
 pub struct KvmVm {
-    fd: VmFd,
+    pub(super) fd: VmFd,
     memory: GuestMemory,
     /// Present where the host emulates guest kernel mode.
-    software: Option<Arc<Software>>,
+    pub(super) software: Option<Arc<Software>>,
 }
 
 impl KvmVm {

@@ -136,6 +136,18 @@ impl Gate {
         (msr == MSR_LSTAR).then(|| self.lstar.load(Ordering::Relaxed))
     }
 
+    /// STAR, LSTAR and SFMASK as the guest wrote them.
+    pub(crate) fn shadows(&self) -> [u64; 3] {
+        [&self.star, &self.lstar, &self.flag_mask].map(|shadow| shadow.load(Ordering::Relaxed))
+    }
+
+    /// Sets what [`shadows`](Self::shadows) returns. No vCPU runs.
+    pub(crate) fn set_shadows(&self, shadows: [u64; 3]) {
+        for (shadow, value) in [&self.star, &self.lstar, &self.flag_mask].into_iter().zip(shadows) {
+            shadow.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// Whether an MMIO write to `address` comes from the gate's code.
     pub(crate) fn is_system_call(&self, address: u64) -> bool {
         address == self.mmio.0

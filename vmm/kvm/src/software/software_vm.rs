@@ -24,6 +24,11 @@ impl Software {
     pub(crate) fn install(vm: &VmFd, memory: &GuestMemory, reserved: &ReservedPages) -> Result<Self, VmError> {
         Ok(Self { gate: Gate::install(vm, memory, reserved)?, processor: Arc::new(Processor::host()) })
     }
+
+    /// The gate of the VM.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
 }
 
 /// State of a vCPU.
