@@ -88,6 +88,17 @@ impl Interrupt {
         self.shared.config_generation.load(Ordering::SeqCst)
     }
 
+    /// Adds saved values to those of a new interrupt, or of the saved one, which may have changed
+    /// since. Causes that were not acknowledged pulse the line again: the pulse may have been lost,
+    /// and one too many is harmless.
+    pub(crate) fn restore(&self, status: u32, needs_reset: bool, config_generation: u32) {
+        self.shared.config_generation.fetch_max(config_generation, Ordering::SeqCst);
+        self.shared.needs_reset.fetch_or(needs_reset, Ordering::SeqCst);
+        if status != 0 {
+            self.raise(status);
+        }
+    }
+
     /// Clears causes and needs-reset, as a device reset does. The generation is kept.
     pub(crate) fn clear(&self) {
         self.shared.status.store(0, Ordering::SeqCst);

@@ -107,6 +107,25 @@ impl Driver {
         Self { memory, interrupt, line, queues, next_buffer: BUFFERS }
     }
 
+    /// The same driver over a copy of its memory, with an interrupt and queue events of its own.
+    ///
+    /// # Panics
+    /// The host has no memory or descriptor left.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let sizes: Vec<u16> = self.queues.iter().map(|rings| rings.size).collect();
+        let mut copy = Self::new(&sizes);
+        let mut contents = vec![0; MEMORY_SIZE];
+        self.memory.read_slice(&mut contents, GuestAddress(0)).expect("all of memory");
+        copy.memory.write_slice(&contents, GuestAddress(0)).expect("all of memory");
+        for (rings, ours) in copy.queues.iter_mut().zip(&self.queues) {
+            rings.next_descriptor = ours.next_descriptor;
+            (rings.offered, rings.returned) = (ours.offered, ours.returned);
+        }
+        copy.next_buffer = self.next_buffer;
+        copy
+    }
+
     /// The device's side of everything, as a transport passes it on after this driver accepted
     /// `features`.
     #[must_use]

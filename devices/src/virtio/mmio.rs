@@ -9,6 +9,7 @@
 //! accepted.
 
 use super::queue::Virtqueue;
+use super::queue_position::{PositionSlot, QueuePosition};
 use super::queue_setup::QueueSetup;
 use super::status::{self, Transition, transition};
 use super::{Activation, DeviceIdentity, TRANSPORT_FEATURES, VirtioDevice};
@@ -24,6 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::eventfd::EventFd;
+
+mod saved;
+
+pub use saved::{InvalidDeviceState, RestoreError, SaveError, TransportState};
 
 /// Smallest register window, in bytes: the registers and as much configuration space.
 pub const MIN_WINDOW: u64 = 0x200;
@@ -94,6 +99,8 @@ struct Registers {
     queues: Vec<QueueSetup>,
     /// Each with the number of its event loop.
     workers: Vec<(usize, WorkerId)>,
+    /// Where the queues of the workers leave their positions; none without workers.
+    positions: Vec<PositionSlot>,
 }
 
 /// Why a device is not activated.
@@ -131,6 +138,7 @@ impl MmioTransport {
             queue_select: 0,
             queues,
             workers: Vec::new(),
+            positions: Vec::new(),
         };
         Self {
             identity,
@@ -218,7 +226,13 @@ impl MmioTransport {
         match transition(registers.status, written & !VIRTIO_CONFIG_S_NEEDS_RESET) {
             Transition::Reset if written == 0 => self.reset(registers),
             Transition::Advance | Transition::Fail => registers.status = written & !VIRTIO_CONFIG_S_NEEDS_RESET,
-            Transition::CheckFeatures if registers.features_are_acceptable(self.offered_features()) => {
+            Transition::CheckFeatures
+                if are_acceptable(
+                    registers.driver_features,
+                    registers.has_features_beyond,
+                    self.offered_features(),
+                ) =>
+            {
                 registers.status |= status::FEATURES_OK
             }
             Transition::Activate => return self.activate(registers),
@@ -237,13 +251,14 @@ impl MmioTransport {
 
     /// When this returns, no thread touches the guest's buffers for this device any more.
     fn reset(&self, registers: &mut Registers) {
-        self.drop_workers(&mut registers.workers);
+        self.drop_workers(registers);
         registers.reset();
         self.interrupt.clear();
     }
 
-    fn drop_workers(&self, workers: &mut Vec<(usize, WorkerId)>) {
-        for (event_loop, worker) in workers.drain(..) {
+    fn drop_workers(&self, registers: &mut Registers) {
+        registers.positions.clear();
+        for (event_loop, worker) in registers.workers.drain(..) {
             // It fails only when the loop has ended, and the worker with it. A reset is no orderly
             // stop: no drain.
             drop(self.event_loops[event_loop].take(worker));
@@ -252,7 +267,7 @@ impl MmioTransport {
 
     fn activate(&self, registers: &mut Registers) -> Action {
         registers.status |= status::DRIVER_OK;
-        let Err(failure) = self.try_activate(registers) else {
+        let Err(failure) = self.try_activate(registers, None) else {
             self.claimed.store(true, Ordering::Relaxed);
             return Action::None;
         };
@@ -267,34 +282,58 @@ impl MmioTransport {
         }
     }
 
-    fn try_activate(&self, registers: &mut Registers) -> Result<(), ActivationFailure> {
+    /// Activates the device, at the `positions` of its queues if they were in use before.
+    fn try_activate(
+        &self,
+        registers: &mut Registers,
+        positions: Option<&[QueuePosition]>,
+    ) -> Result<(), ActivationFailure> {
         let features = registers.driver_features;
         let has = |bit: u32| features & 1 << bit != 0;
         let mut queues = Vec::with_capacity(registers.queues.len());
+        let mut slots = Vec::with_capacity(registers.queues.len());
         for ((index, setup), event) in registers.queues.iter().enumerate().zip(&self.queue_events) {
             let ring = setup
                 .build(&self.memory, has(VIRTIO_RING_F_EVENT_IDX))
-                .map_err(|error| ActivationFailure::Driver(format!("queue {index}: {error}")))?;
+                .map_err(|error| driver_failure(index, error))?;
             let name = format!("{}, queue {index}", self.identity.name);
             let (event, memory, interrupt) = (Arc::clone(event), self.memory.clone(), self.interrupt.clone());
-            queues.push(Virtqueue::new(name, ring, event, memory, interrupt, has(VIRTIO_RING_F_INDIRECT_DESC)));
+            let mut queue = Virtqueue::new(name, ring, event, memory, interrupt, has(VIRTIO_RING_F_INDIRECT_DESC));
+            if let Some(position) = positions.and_then(|positions| positions.get(index)) {
+                queue.continue_at(position).map_err(|error| driver_failure(index, error))?;
+            }
+            let slot = PositionSlot::default();
+            queue.leave_position(slot.clone());
+            slots.push(slot);
+            queues.push(queue);
         }
         let (memory, interrupt) = (self.memory.clone(), self.interrupt.clone());
         let workers = registers.device.activate(Activation { features, memory, queues, interrupt });
         let workers = workers.map_err(|error| ActivationFailure::Host(error.to_string()))?;
+        registers.positions = slots;
         let event_loops = (0..self.event_loops.len()).cycle();
         for (worker, event_loop) in workers.into_iter().zip(event_loops) {
             match self.event_loops[event_loop].add(worker) {
                 Ok(worker) => registers.workers.push((event_loop, worker)),
                 Err(error) => {
                     // A part of a device is of no use.
-                    self.drop_workers(&mut registers.workers);
+                    self.drop_workers(registers);
                     return Err(ActivationFailure::Host(error_line(&error)));
                 }
             }
         }
         Ok(())
     }
+}
+
+fn driver_failure(queue: usize, error: impl fmt::Display) -> ActivationFailure {
+    ActivationFailure::Driver(format!("queue {queue}: {error}"))
+}
+
+/// Whether the driver may use these features.
+fn are_acceptable(features: u64, has_features_beyond: bool, offered: u64) -> bool {
+    let unoffered = features & !offered != 0 || has_features_beyond;
+    (!unoffered || is_planted(PlantedFault::UnofferedFeature)) && features & 1 << VIRTIO_F_VERSION_1 != 0
 }
 
 /// An error and its source in one line.
@@ -317,12 +356,6 @@ impl Registers {
             1 => self.driver_features = self.driver_features & 0xffff_ffff | value << 32,
             _ => self.has_features_beyond |= value != 0,
         }
-    }
-
-    fn features_are_acceptable(&self, offered: u64) -> bool {
-        let unoffered = self.driver_features & !offered != 0 || self.has_features_beyond;
-        (!unoffered || is_planted(PlantedFault::UnofferedFeature))
-            && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0
     }
 
     /// Queues are configured after the features were accepted and before the driver is ready. A

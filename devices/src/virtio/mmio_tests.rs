@@ -19,6 +19,7 @@ static KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_LOOPBACK",
     kernel_module: "loopback",
     optional: false,
+    savable: true,
     counters: None,
 };
 

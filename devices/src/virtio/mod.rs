@@ -30,6 +30,7 @@ mod guest_io;
 pub mod mmio;
 pub mod net;
 pub mod queue;
+mod queue_position;
 mod queue_setup;
 pub mod rng;
 mod status;
@@ -44,6 +45,7 @@ use crate::GuestMemory;
 use crate::event_loop::Source;
 use crate::interrupt::Interrupt;
 use crate::turn::Turn;
+use mmio::InvalidDeviceState;
 use queue::Virtqueue;
 use std::sync::Arc;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -67,6 +69,9 @@ pub struct DeviceKind {
     pub kernel_module: &'static str,
     /// A guest works without a driver for this device.
     pub optional: bool,
+    /// All state between activation and reset is in the queues and in what [`VirtioDevice::save`]
+    /// returns, so that a device in use can be saved.
+    pub savable: bool,
     /// Name of the list in status documents that has an entry for each device of this type, e.g.
     /// `disks`.
     pub counters: Option<&'static str>,
@@ -149,6 +154,20 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// The host cannot; the machine ends.
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError>;
+
+    /// The state that the workers had besides their queues, and that the driver relies on. They
+    /// have been drained and dropped. Most devices have none.
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Sets a saved state for the activation that follows. It is untrusted.
+    ///
+    /// # Errors
+    /// The state is invalid.
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidDeviceState> {
+        if state.is_empty() { Ok(()) } else { Err(InvalidDeviceState) }
+    }
 }
 
 /// A device, or some of its queues, after activation. Owned by one event loop and called on its

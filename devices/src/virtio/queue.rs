@@ -13,13 +13,14 @@
 //! chain* is returned with length zero.
 
 use super::chain::{Buffers, Chain};
+use super::queue_position::{PositionError, PositionSlot, QueuePosition};
 use crate::GuestMemory;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
 use crate::planted::{PlantedFault, is_planted};
 use crate::turn::Turn;
 use std::collections::VecDeque;
-use std::num::Wrapping;
+use std::num::{NonZeroU64, Wrapping};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -128,8 +129,11 @@ pub struct Virtqueue {
     indirect: bool,
     /// Heads that were offered and have not been taken, in order.
     offered: VecDeque<u16>,
-    /// Whether a head is in `offered`, in `put_back` or taken, by its number.
-    in_flight: Box<[bool]>,
+    /// For each head that is in `offered`, in `put_back` or taken: how many were offered before it,
+    /// and one.
+    in_flight: Box<[Option<NonZeroU64>]>,
+    /// Heads that were ever offered. 64 bits do not overflow.
+    offered_heads: u64,
     /// Taken, but handed out again first.
     put_back: Option<Taken>,
     /// Lists that finished chains have left behind, for the next ones.
@@ -137,6 +141,8 @@ pub struct Virtqueue {
     /// The used index when the driver was last considered for an interrupt.
     signalled_used: Wrapping<u16>,
     is_broken: bool,
+    /// Filled when this is dropped.
+    position: Option<PositionSlot>,
 }
 
 impl Virtqueue {
@@ -160,10 +166,47 @@ impl Virtqueue {
             interrupt,
             indirect,
             offered: VecDeque::with_capacity(size),
-            in_flight: vec![false; size].into_boxed_slice(),
+            in_flight: vec![None; size].into_boxed_slice(),
+            offered_heads: 0,
             put_back: None,
             spare: Vec::new(),
             is_broken: false,
+            position: None,
+        }
+    }
+
+    /// Has the queue leave its position in `slot` when it is dropped.
+    pub(super) fn leave_position(&mut self, slot: PositionSlot) {
+        self.position = Some(slot);
+    }
+
+    /// Continues at `position`: a new queue over the ring of one that was there. What was in flight
+    /// is taken again, first.
+    pub(super) fn continue_at(&mut self, position: &QueuePosition) -> Result<(), PositionError> {
+        position.check(&self.ring)?;
+        let next_used = Wrapping(position.next_used);
+        // At most the queue's size. Every head that was offered is in flight or was returned.
+        let next_available = next_used + Wrapping(position.in_flight.len() as u16);
+        self.ring.set_next_used(next_used.0);
+        self.ring.set_next_avail(next_available.0);
+        self.signalled_used = next_used;
+        for &head in &position.in_flight {
+            self.offered_heads += 1;
+            self.in_flight[usize::from(head)] = NonZeroU64::new(self.offered_heads);
+            self.offered.push_back(head);
+        }
+        self.is_broken = position.is_broken;
+        Ok(())
+    }
+
+    fn position(&self) -> QueuePosition {
+        let mut in_flight: Vec<_> =
+            (0..).zip(&self.in_flight).filter_map(|(head, at)| at.map(|at| (at, head))).collect();
+        in_flight.sort_unstable();
+        QueuePosition {
+            next_used: self.ring.next_used(),
+            in_flight: in_flight.into_iter().map(|(_, head)| head).collect(),
+            is_broken: self.is_broken,
         }
     }
 
@@ -213,7 +256,7 @@ impl Virtqueue {
             let written = written.min(taken.buffers.writable_bytes());
             let (head, buffers) = taken.finish();
             self.spare.push(buffers);
-            self.in_flight[usize::from(head)] = false;
+            self.in_flight[usize::from(head)] = None;
             if !self.is_broken {
                 self.write_used(used, head, written).unwrap_or_else(|error| self.fail(error));
                 used += 1;
@@ -281,7 +324,7 @@ impl Virtqueue {
                 Err(error) => {
                     guest_warn!("{}: chain {head} rejected: {error}", self.name);
                     self.spare.push(buffers);
-                    self.in_flight[usize::from(head)] = false;
+                    self.in_flight[usize::from(head)] = None;
                     let used = Wrapping(self.ring.next_used());
                     self.write_used(used, head, 0)?;
                     self.publish(used + Wrapping(1))?;
@@ -311,7 +354,10 @@ impl Virtqueue {
         for chain in self.ring.iter(&self.shared.memory)? {
             let head = chain.head_index();
             match self.in_flight.get_mut(usize::from(head)) {
-                Some(in_flight) if !*in_flight || is_planted(PlantedFault::RepeatedHead) => *in_flight = true,
+                Some(in_flight) if in_flight.is_none() || is_planted(PlantedFault::RepeatedHead) => {
+                    self.offered_heads += 1;
+                    *in_flight = NonZeroU64::new(self.offered_heads);
+                }
                 _ => return Err(BrokenRing::Head(head)),
             }
             self.offered.push_back(head);
@@ -365,6 +411,15 @@ impl Virtqueue {
         self.is_broken = true;
         self.interrupt.signal_needs_reset();
         debug_assert!(error != BrokenRing::Dropped, "{}: {error}", self.name);
+    }
+}
+
+impl Drop for Virtqueue {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.position {
+            // Each queue has a slot of its own, so it is empty.
+            let _ = slot.set(self.position());
+        }
     }
 }
 

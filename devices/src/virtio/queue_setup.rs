@@ -5,11 +5,13 @@
 
 use crate::GuestMemory;
 use crate::planted::{PlantedFault, is_planted};
+use serde::{Deserialize, Serialize};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// The registers of one queue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct QueueSetup {
     /// Largest size that the device offers.
     pub(super) max_size: u16,

@@ -23,6 +23,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_HW_RANDOM_VIRTIO",
     kernel_module: "virtio_rng",
     optional: true,
+    savable: true,
     counters: None,
 };
 

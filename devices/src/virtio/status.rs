@@ -62,9 +62,21 @@ pub(super) fn transition(status: u32, written: u32) -> Transition {
     }
 }
 
+/// Whether a driver can have brought the status to `status`, without needs-reset.
+pub(super) fn is_reachable(status: u32) -> bool {
+    let step = status & !FAILED;
+    step == 0 || STEPS.iter().any(|&(_, to)| to == step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn status_is_reachable_by_the_steps_with_or_without_failure() {
+        let reachable: Vec<u32> = (0..512).filter(|&status| is_reachable(status)).collect();
+        assert_eq!(reachable, [0, 1, 3, 11, 15, 128, 129, 131, 139, 143]);
+    }
 
     #[test]
     fn status_accepts_only_the_four_steps_failure_and_reset() {

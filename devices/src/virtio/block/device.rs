@@ -29,6 +29,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_BLK",
     kernel_module: "virtio_blk",
     optional: false,
+    savable: true,
     counters: Some("disks"),
 };
 

@@ -16,6 +16,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_CONSOLE",
     kernel_module: "virtio_console",
     optional: false,
+    savable: false,
     counters: None,
 };
 

@@ -18,6 +18,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_FS",
     kernel_module: "virtiofs",
     optional: false,
+    savable: false,
     counters: Some("shares"),
 };
 

@@ -29,6 +29,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_NET",
     kernel_module: "virtio_net",
     optional: false,
+    savable: true,
     counters: Some("nets"),
 };
 

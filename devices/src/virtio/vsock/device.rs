@@ -17,6 +17,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_VSOCKETS",
     kernel_module: "vmw_vsock_virtio_transport",
     optional: false,
+    savable: false,
     counters: Some("vsocks"),
 };
 
