@@ -36,7 +36,7 @@ impl LogSink for Log {
 
 struct Bench {
     driver: Driver,
-    _transport: MmioTransport,
+    transport: MmioTransport,
     events: EventLoop,
     log: Arc<Log>,
     control: UnixStream,
@@ -45,6 +45,18 @@ struct Bench {
 
 /// A console with the four ports of the product, whose stdio port has these ends.
 fn bench(input: Option<PortInput>, output: Option<PortOutput>, error: Option<PortOutput>) -> Bench {
+    let bench = unused_bench(Driver::new, input, output, error);
+    bench.driver.start(&bench.transport, MULTIPORT);
+    bench
+}
+
+/// The same, before the driver that `driver` makes for the queues is started.
+fn unused_bench(
+    driver: impl FnOnce(&[u16]) -> Driver,
+    input: Option<PortInput>,
+    output: Option<PortOutput>,
+    error: Option<PortOutput>,
+) -> Bench {
     let (control, ours) = UnixStream::pair().unwrap();
     let log = Arc::new(Log::default());
     let monitors: [Arc<PortMonitor>; 4] = std::array::from_fn(|_| Arc::new(PortMonitor::new().unwrap()));
@@ -63,13 +75,12 @@ fn bench(input: Option<PortInput>, output: Option<PortOutput>, error: Option<Por
         port(2, "stdio", input, output),
         port(3, "stderr", None, error),
     ]);
-    let driver = Driver::new(&console.identity().queue_sizes);
+    let driver = driver(&console.identity().queue_sizes);
     let events = EventLoop::spawn("io").unwrap();
     let (memory, interrupt) = (driver.memory.clone(), driver.interrupt.clone());
     let transport =
         MmioTransport::new(Box::new(console), memory, interrupt, driver.queue_events(), vec![events.handle()]);
-    driver.start(&transport, MULTIPORT);
-    Bench { driver, _transport: transport, events, log, control, monitors }
+    Bench { driver, transport, events, log, control, monitors }
 }
 
 fn reading(descriptor: impl Into<std::os::fd::OwnedFd>) -> Option<PortInput> {
@@ -305,4 +316,63 @@ fn chain_above_the_bound_is_returned_unread() {
     bench.driver.notify(STDOUT);
     assert_eq!(bench.driver.wait_returned(STDOUT), (0, 0));
     assert_eq!(bench.monitors[2].to_host.load(SeqCst), 0);
+}
+
+#[test]
+fn restored_console_goes_on_with_open_ports_and_half_a_chain() {
+    let (mut output, stdout) = pipe().unwrap();
+    let (stdin, mut typed) = pipe().unwrap();
+    let mut bench = bench(reading(stdin), writing(stdout), None);
+    bench.send_control(2, 6, 1);
+    let block: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
+    let offered = [0, 1].map(|_| bench.send(STDOUT, &block).head);
+    assert_eq!(bench.driver.wait_returned(STDOUT), (offered[0], 0));
+    let waiting = bench.driver.offer(STDIN, &[Buffer::Writable(64)]);
+    // Handled, and its two messages wait for buffers, the port's name first.
+    bench.send_control(3, 3, 1);
+    let state = bench.transport.save().unwrap();
+
+    // The copy has other ends on the host.
+    let (mut other_output, stdout) = pipe().unwrap();
+    let (stdin, mut other_typed) = pipe().unwrap();
+    let driver = bench.driver.copy();
+    let mut copy = unused_bench(|_| driver, reading(stdin), writing(stdout), None);
+    copy.transport.restore(&state).unwrap();
+    assert_eq!(copy.driver.wait_returned(STDOUT), (offered[1], 0));
+    let sent = bench.monitors[2].to_host.load(SeqCst) as usize;
+    assert!((block.len()..2 * block.len()).contains(&sent), "{sent}");
+    let mut rest = vec![0; 2 * block.len() - sent];
+    other_output.read_exact(&mut rest).unwrap();
+    assert_eq!(rest, block.repeat(2)[sent..]);
+    other_typed.write_all(b"to the copy").unwrap();
+    assert_eq!(copy.driver.wait_returned(STDIN), (waiting.head, 11));
+    assert_eq!(copy.driver.contents(&waiting, 0)[..11], *b"to the copy");
+    assert_eq!(copy.receive_control(), (3, 7, 1, "stderr".to_owned()));
+    assert_eq!(copy.receive_control(), (3, 6, 1, String::new()));
+
+    // The machine that was saved goes on with its own.
+    bench.transport.restore(&state).unwrap();
+    let mut all = vec![0; 2 * block.len()];
+    output.read_exact(&mut all).unwrap();
+    assert_eq!(all, block.repeat(2));
+    assert_eq!(bench.driver.wait_returned(STDOUT), (offered[1], 0));
+    typed.write_all(b"here").unwrap();
+    assert_eq!(bench.driver.wait_returned(STDIN), (waiting.head, 4));
+}
+
+#[test]
+fn reset_after_a_restore_closes_the_ports() {
+    let (stdin, mut typed) = pipe().unwrap();
+    let mut bench = bench(reading(stdin), None, None);
+    bench.send_control(2, 6, 1);
+    let state = bench.transport.save().unwrap();
+    bench.transport.restore(&state).unwrap();
+    bench.driver.reset();
+    bench.driver.start(&bench.transport, MULTIPORT);
+    typed.write_all(b"early").unwrap();
+    let offered = bench.driver.offer(STDIN, &[Buffer::Writable(64)]);
+    bench.send_control(1, 6, 1);
+    assert_eq!(bench.driver.returned(STDIN), None);
+    bench.send_control(2, 6, 1);
+    assert_eq!(bench.driver.wait_returned(STDIN), (offered.head, 5));
 }

@@ -3,7 +3,7 @@
 //! (`struct virtio_console_control`).
 
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Number of the feature: several ports, and the control queues.
 pub(super) const FEATURE_MULTIPORT: u32 = 1;
@@ -22,7 +22,7 @@ pub(super) const PORT_OPEN: u16 = 6;
 pub(super) const PORT_NAME: u16 = 7;
 
 /// A message without the name that may follow.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Message {
     pub(super) port: U32,

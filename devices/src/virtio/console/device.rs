@@ -5,7 +5,11 @@
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::control::FEATURE_MULTIPORT;
 use super::port::PortConfig;
+use super::saved::ConsoleState;
 use super::worker::ConsoleWorker;
+use crate::slot::Slot;
+use crate::virtio::mmio::InvalidDeviceState;
+use std::io::ErrorKind;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
@@ -16,7 +20,7 @@ pub const KIND: DeviceKind = DeviceKind {
     kernel_option: "CONFIG_VIRTIO_CONSOLE",
     kernel_module: "virtio_console",
     optional: false,
-    savable: false,
+    savable: true,
     counters: None,
 };
 
@@ -43,6 +47,10 @@ pub struct Console {
     identity: DeviceIdentity,
     config: ConfigSpace,
     ports: Vec<PortConfig>,
+    /// Of the worker, while there is none.
+    state: Slot<ConsoleState>,
+    /// The next activation continues with `state`.
+    continues: bool,
 }
 
 impl Console {
@@ -65,7 +73,7 @@ impl Console {
             counters: None,
         };
         let config = ConfigSpace { max_nr_ports: (ports.len() as u32).into(), ..ConfigSpace::default() };
-        Self { identity, config, ports }
+        Self { identity, config, ports, state: Slot::new(ConsoleState::default()), continues: false }
     }
 }
 
@@ -79,7 +87,25 @@ impl VirtioDevice for Console {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        // The worker before was dropped, and has put it back.
+        let busy = || ActivateError { step: "cannot use the ports", source: ErrorKind::ResourceBusy.into() };
+        let mut state = self.state.take().ok_or_else(busy)?;
+        if !std::mem::take(&mut self.continues) {
+            *state = ConsoleState::default();
+        }
         // The host's ends outlive the worker: the next activation uses the same descriptors.
-        Ok(vec![Box::new(ConsoleWorker::new(activation, self.ports.clone()))])
+        Ok(vec![Box::new(ConsoleWorker::new(activation, self.ports.clone(), state))])
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let state = self.state.take().expect("the worker was dropped");
+        state.to_bytes()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidDeviceState> {
+        let restored = ConsoleState::from_bytes(state, self.ports.len())?;
+        *self.state.take().expect("there is no worker") = restored;
+        self.continues = true;
+        Ok(())
     }
 }

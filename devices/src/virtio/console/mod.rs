@@ -21,6 +21,7 @@ mod control;
 mod device;
 mod host_stream;
 mod port;
+mod saved;
 mod transfer;
 mod worker;
 

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use vmm_sys_util::epoll::EventSet;
 
 /// Bytes of one chain that are passed on. Drivers send a few pages at most.
-const MAX_TRANSMIT_BYTES: usize = MAX_STEP_BYTES as usize;
+pub(super) const MAX_TRANSMIT_BYTES: usize = MAX_STEP_BYTES as usize;
 /// Bytes that a log is given at once.
 const LOG_BUF_SIZE: usize = 1024;
 
@@ -31,7 +31,7 @@ pub(super) struct Port {
     /// The input did not return `WouldBlock` when it was last read.
     readable: bool,
     /// Bytes of the first chain that the output has accepted.
-    passed_on: usize,
+    pub(super) passed_on: usize,
     monitor: Arc<PortMonitor>,
 }
 

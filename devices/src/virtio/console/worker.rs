@@ -8,9 +8,11 @@ use super::control::{
     CONSOLE_PORT, DEVICE_READY, FEATURE_MULTIPORT, Message, PORT_ADD, PORT_NAME, PORT_OPEN, PORT_READY,
 };
 use super::port::{PortConfig, PortInput, PortOutput};
+use super::saved::{ConsoleState, PortState};
 use super::transfer::Port;
 use crate::event_loop::Source;
 use crate::guest_warn;
+use crate::slot::Borrowed;
 use crate::turn::Turn;
 use std::collections::VecDeque;
 use vmm_sys_util::epoll::EventSet;
@@ -22,18 +24,22 @@ const CONTROL_FROM_DRIVER: u32 = 3;
 /// Tokens of host descriptors: this, plus twice the port's number, plus one for an output.
 const STREAM_TOKENS: u32 = 1 << 16;
 /// Control messages that wait for a buffer. A driver needs fewer than five for each port.
-const MAX_MESSAGES: usize = 256;
+pub(super) const MAX_MESSAGES: usize = 256;
 
 pub(super) struct ConsoleWorker {
     ports: Vec<Port>,
     to_driver: Virtqueue,
     from_driver: Virtqueue,
-    /// Messages for the driver, with the names that follow them.
-    messages: VecDeque<Vec<u8>>,
+    /// Messages for the driver.
+    messages: VecDeque<Message>,
+    /// Filled when the worker is dropped.
+    state: Borrowed<ConsoleState>,
 }
 
 impl ConsoleWorker {
-    pub(super) fn new(activation: Activation, configs: Vec<PortConfig>) -> Self {
+    /// Continues with `state`, which is empty after a reset.
+    pub(super) fn new(activation: Activation, configs: Vec<PortConfig>, mut state: Borrowed<ConsoleState>) -> Self {
+        let ConsoleState { ports: port_states, messages } = std::mem::take(&mut *state);
         let multiport = activation.has_feature(FEATURE_MULTIPORT);
         let mut queues = activation.queues.into_iter();
         let mut next = || queues.next().expect("the identity lists two queues a port and two for control");
@@ -42,11 +48,16 @@ impl ConsoleWorker {
         for config in configs {
             let (receive, transmit) = (next(), next());
             // Without the feature there is only port 0, and no message that it is open.
-            ports.push(Port::new(config, receive, transmit, !multiport && ports.is_empty()));
+            let mut port = Port::new(config, receive, transmit, !multiport && ports.is_empty());
+            if let Some(state) = port_states.get(ports.len()) {
+                port.guest_open = state.guest_open.get() == 1;
+                port.passed_on = state.passed_on.get() as usize;
+            }
+            ports.push(port);
             control.get_or_insert_with(|| (next(), next()));
         }
         let (to_driver, from_driver) = control.expect("a console has a port");
-        Self { ports, to_driver, from_driver, messages: VecDeque::new() }
+        Self { ports, to_driver, from_driver, messages, state }
     }
 
     /// Receives the driver's messages, and sends the answers.
@@ -60,9 +71,14 @@ impl ConsoleWorker {
             Served::Done(0)
         });
         received.into_iter().for_each(|message| self.handle_message(message, turn));
-        let messages = &mut self.messages;
+        let (messages, ports) = (&mut self.messages, &self.ports);
         self.to_driver.serve(turn, |chain| {
             let Some(message) = messages.pop_front() else { return Served::Later };
+            let name = match ports.get(message.port.get() as usize) {
+                Some(port) if message.event.get() == PORT_NAME => port.name,
+                _ => "",
+            };
+            let message = [message.as_bytes(), name.as_bytes()].concat();
             match chain.writable.write_all(&message) {
                 Ok(()) => Served::Done(message.len() as u32),
                 Err(_) => {
@@ -76,19 +92,18 @@ impl ConsoleWorker {
     fn handle_message(&mut self, message: Message, turn: &mut Turn<'_>) {
         let (number, event, value) = (message.port.get(), message.event.get(), message.value.get());
         if (event, value) == (DEVICE_READY, 1) {
-            (0..self.ports.len() as u32).for_each(|number| self.send(Message::new(number, PORT_ADD, 1), ""));
+            (0..self.ports.len() as u32).for_each(|number| self.send(Message::new(number, PORT_ADD, 1)));
             return;
         }
         let Some(port) = self.ports.get_mut(number as usize) else { return };
         match (event, value) {
             (PORT_READY, 1) => {
-                let (is_console, name) = (port.is_console, port.name);
-                if is_console {
-                    self.send(Message::new(number, CONSOLE_PORT, 1), "");
+                if port.is_console {
+                    self.send(Message::new(number, CONSOLE_PORT, 1));
                 }
-                self.send(Message::new(number, PORT_NAME, 1), name);
+                self.send(Message::new(number, PORT_NAME, 1));
                 // The host's side is open from the start, so that the guest can always send.
-                self.send(Message::new(number, PORT_OPEN, 1), "");
+                self.send(Message::new(number, PORT_OPEN, 1));
             }
             (PORT_OPEN, open) => {
                 port.guest_open = open == 1;
@@ -98,9 +113,9 @@ impl ConsoleWorker {
         }
     }
 
-    fn send(&mut self, message: Message, name: &str) {
+    fn send(&mut self, message: Message) {
         if self.messages.len() < MAX_MESSAGES {
-            self.messages.push_back([message.as_bytes(), name.as_bytes()].concat());
+            self.messages.push_back(message);
         } else {
             guest_warn!("console: {MAX_MESSAGES} control messages wait for a buffer; one more was dropped");
         }
@@ -115,6 +130,18 @@ impl ConsoleWorker {
                 if queue.is_multiple_of(2) { port.receive(turn) } else { port.transmit(turn) }
             }
         }
+    }
+}
+
+impl Drop for ConsoleWorker {
+    fn drop(&mut self) {
+        let state = |port: &Port| PortState {
+            guest_open: u32::from(port.guest_open).into(),
+            // A chain has less than 4 GiB.
+            passed_on: (port.passed_on as u32).into(),
+        };
+        let ports = self.ports.iter().map(state).collect();
+        *self.state = ConsoleState { ports, messages: std::mem::take(&mut self.messages) };
     }
 }
 
