@@ -11,4 +11,4 @@ pub mod serial;
 pub use exit_status::ExitStatusPort;
 pub use power::PowerRegisters;
 pub use reset::ResetPort;
-pub use serial::Serial;
+pub use serial::{InvalidSerialState, Serial, SerialState};
