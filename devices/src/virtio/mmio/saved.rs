@@ -112,8 +112,10 @@ impl MmioTransport {
             return Err(SaveError::Type(name()));
         }
         for (event_loop, worker) in std::mem::take(&mut registers.workers) {
-            let mut worker = self.event_loops[event_loop].take(worker).map_err(|_| SaveError::Stopped(name()))?;
-            worker.drain();
+            let event_loop = &self.event_loops[event_loop];
+            let mut worker = event_loop.take(worker).map_err(|_| SaveError::Stopped(name()))?;
+            // On its own thread, which may make the system calls of the device.
+            event_loop.run(move || worker.drain()).map_err(|_| SaveError::Stopped(name()))?;
         }
         let position = |slot: std::sync::Arc<std::sync::OnceLock<_>>| slot.get().cloned();
         let positions: Option<Vec<_>> = std::mem::take(&mut registers.positions).into_iter().map(position).collect();
