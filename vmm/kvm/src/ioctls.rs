@@ -2,16 +2,23 @@
 //! The ioctls of a vCPU thread once the machine runs, by their numbers, for a filter of system calls. Pure.
 
 use kvm_bindings::{
-    KVMIO, kvm_cpuid2, kvm_debugregs, kvm_msrs, kvm_regs, kvm_sregs, kvm_translation, kvm_vcpu_events, kvm_xcrs,
-    kvm_xsave,
+    KVMIO, kvm_clock_data, kvm_cpuid2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msrs,
+    kvm_pit_state2, kvm_regs, kvm_sregs, kvm_translation, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use vmm_sys_util::ioctl::{_IOC_NONE, _IOC_READ, _IOC_WRITE, ioctl_expr};
 
 /// An ioctl as a filter compares it.
 pub type VcpuIoctl = u64;
 
+/// Those of the VM that a snapshot needs, on `main`.
+pub const SNAPSHOT_IOCTLS: [VcpuIoctl; 3] = [
+    both::<kvm_irqchip>(0x62),    // KVM_GET_IRQCHIP
+    read::<kvm_pit_state2>(0x9f), // KVM_GET_PIT2
+    read::<kvm_clock_data>(0x7c), // KVM_GET_CLOCK
+];
+
 /// The most frequent one first.
-pub const VCPU_IOCTLS: [VcpuIoctl; 18] = [
+pub const VCPU_IOCTLS: [VcpuIoctl; 21] = [
     none(0x80),                     // KVM_RUN
     read::<kvm_regs>(0x81),         // KVM_GET_REGS
     write::<kvm_regs>(0x82),        // KVM_SET_REGS
@@ -30,6 +37,9 @@ pub const VCPU_IOCTLS: [VcpuIoctl; 18] = [
     none(0xad),                     // KVM_KVMCLOCK_CTRL
     read::<kvm_xsave>(0xcf),        // KVM_GET_XSAVE2
     read::<kvm_xsave>(0xa4),        // KVM_GET_XSAVE
+    read::<kvm_lapic_state>(0x8e),  // KVM_GET_LAPIC
+    read::<kvm_mp_state>(0x98),     // KVM_GET_MP_STATE
+    none(0xa3),                     // KVM_GET_TSC_KHZ
 ];
 
 const fn number(direction: u32, nr: u32, size: usize) -> VcpuIoctl {

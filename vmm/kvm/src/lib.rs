@@ -19,7 +19,7 @@ mod vm;
 pub use entry_state::{EntryState, Segment};
 pub use exit_reason::ExitReason;
 pub use host::{HostError, KvmHost, KvmKind};
-pub use ioctls::{VCPU_IOCTLS, VcpuIoctl};
+pub use ioctls::{SNAPSHOT_IOCTLS, VCPU_IOCTLS, VcpuIoctl};
 pub use kick::{cpu_time, install_kick_handler, kick, kick_signal};
 pub use profile::Profile;
 pub use run_control::{RunControl, VcpuSlot};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What `main` requests of all vCPU threads: to run, to pause, to stop. A thread reads it each time
-//! it leaves `KVM_RUN`, which a kick forces.
+//! What `main` requests of all vCPU threads: to run, to pause, to save their vCPUs, to stop. A thread
+//! reads it each time it leaves `KVM_RUN`, which a kick forces.
 
+use crate::saved::{SavedVcpu, StateError};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub(super) enum RunRequest {
     Run,
     Pause,
+    /// Paused, after it has saved its vCPU.
+    Save,
     Stop,
 }
 
@@ -26,6 +29,17 @@ struct Shared {
     /// Number of threads that may be in the guest.
     active: Mutex<usize>,
     changed: Condvar,
+    /// Locked alone, or after `active`.
+    round: Mutex<SaveRound>,
+}
+
+/// What the threads have saved for one request.
+#[derive(Debug, Default)]
+struct SaveRound {
+    /// Counts the requests.
+    number: u64,
+    /// Each with the number of its vCPU.
+    saved: Vec<(u8, Result<SavedVcpu, StateError>)>,
 }
 
 /// Counts a thread as one that may be in the guest, until it is dropped.
@@ -46,19 +60,58 @@ impl RunControl {
         match self.0.request.load(Ordering::SeqCst) {
             0 => RunRequest::Run,
             1 => RunRequest::Pause,
+            2 => RunRequest::Save,
             _ => RunRequest::Stop,
         }
     }
 
     /// Blocks a vCPU thread, outside the guest, while a pause is requested.
     pub(super) fn wait_while_paused(&self) {
-        let mut active = self.lock();
+        self.wait_while(self.lock(), || self.request() == RunRequest::Pause);
+    }
+
+    /// Delivers what a vCPU thread has saved, and blocks it until there is another request.
+    pub(super) fn deliver(&self, vcpu: u8, saved: Result<SavedVcpu, StateError>) {
+        let active = self.lock();
+        let mut round = self.round();
+        round.saved.push((vcpu, saved));
+        let number = round.number;
+        drop(round);
+        // The next request may come before this thread has seen the end of this one.
+        self.wait_while(active, || self.request() == RunRequest::Save && self.round().number == number);
+    }
+
+    fn wait_while(&self, mut active: MutexGuard<'_, usize>, waits: impl Fn() -> bool) {
         *active -= 1;
         self.0.changed.notify_all();
-        while self.request() == RunRequest::Pause {
+        while waits() {
             active = self.0.changed.wait(active).unwrap_or_else(PoisonError::into_inner);
         }
         *active += 1;
+    }
+
+    /// Has each of so many paused threads save its vCPU, and returns the states in the order of the vCPUs. `None` if one has
+    /// not done so after `limit`. The threads stay paused.
+    ///
+    /// # Errors
+    /// A vCPU cannot be saved.
+    pub fn save(&self, threads: usize, limit: Duration) -> Option<Result<Vec<SavedVcpu>, StateError>> {
+        {
+            let mut round = self.round();
+            round.number += 1;
+            round.saved.clear();
+        }
+        self.set(RunRequest::Save);
+        let is_missing = |_: &mut usize| self.round().saved.len() < threads;
+        drop(self.0.changed.wait_timeout_while(self.lock(), limit, is_missing));
+        self.set(RunRequest::Pause);
+        let mut saved = std::mem::take(&mut self.round().saved);
+        saved.sort_by_key(|(vcpu, _)| *vcpu);
+        (saved.len() == threads).then(|| saved.into_iter().map(|(_, saved)| saved).collect())
+    }
+
+    fn round(&self) -> MutexGuard<'_, SaveRound> {
+        self.0.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests a pause. The caller kicks the threads, then calls
@@ -118,6 +171,7 @@ mod tests {
             match control.request() {
                 RunRequest::Run => drop(turns.fetch_add(1, Ordering::SeqCst)),
                 RunRequest::Pause => control.wait_while_paused(),
+                RunRequest::Save => control.deliver(0, Err(StateError::Kind)),
                 RunRequest::Stop => return,
             }
         }
@@ -158,6 +212,25 @@ mod tests {
             control.stop();
             control.resume();
             assert_eq!(control.request(), RunRequest::Stop);
+        });
+    }
+
+    #[test]
+    fn paused_threads_deliver_their_states_and_stay_paused() {
+        let (control, turns) = (RunControl::default(), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            let slot = control.register();
+            scope.spawn(|| turn_until_stopped(&control, slot, &turns));
+            control.pause();
+            assert!(control.wait_until_paused(Duration::MAX));
+            let before = turns.load(Ordering::SeqCst);
+            for _ in 0..1000 {
+                assert!(matches!(control.save(1, Duration::from_secs(60)), Some(Err(StateError::Kind))));
+            }
+            assert!(control.save(2, Duration::from_millis(1)).is_none());
+            assert!(control.wait_until_paused(Duration::MAX));
+            assert_eq!(turns.load(Ordering::SeqCst), before);
+            control.stop();
         });
     }
 

@@ -18,7 +18,7 @@ use kvm_bindings::{
     kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
     kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Cap, VcpuFd};
+use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
 const MSR_TSC: u32 = 0x10;
@@ -114,11 +114,29 @@ impl KvmVm {
         self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))?;
         Ok(())
     }
+}
 
+/// Which state a vCPU of a VM has.
+#[derive(Debug)]
+pub(super) struct StateExtent {
+    /// The MSRs that this host saves, in the order in which they are set: the counter first, and its
+    /// deadline last.
+    msrs: Vec<u32>,
     /// Bytes of the extended state on this host.
-    fn extended_state_size(&self) -> usize {
-        let size = usize::try_from(self.fd.check_extension_int(Cap::Xsave2)).unwrap_or(0);
-        size.max(size_of::<kvm_xsave>())
+    extended: usize,
+}
+
+impl StateExtent {
+    pub(super) fn of(host: &KvmHost, vm: &VmFd) -> Result<Self, VmError> {
+        let list = host.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
+        let mut msrs = list.as_slice().to_vec();
+        msrs.sort_by_key(|index| match *index {
+            MSR_TSC => 0,
+            MSR_TSC_DEADLINE => 2,
+            _ => 1,
+        });
+        let extended = usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0);
+        Ok(Self { msrs, extended: extended.max(size_of::<kvm_xsave>()) })
     }
 }
 
@@ -129,11 +147,10 @@ impl KvmVm {
 pub fn restore_vcpus(host: &KvmHost, vm: &KvmVm, saved: &[SavedVcpu]) -> Result<Vec<Vcpu>, StateError> {
     let cpus = u8::try_from(saved.len()).ok().filter(|cpus| *cpus > 0).ok_or(StateError::Cpus(saved.len()))?;
     let supported = cpuid::supported(host)?;
-    let known = msr_indices(host)?;
     let restore = |(index, saved): (u8, &SavedVcpu)| {
         let mut vcpu = Vcpu::with_reset_state(host, vm, &supported, index, cpus)?;
         check_cpu(&vcpu.cpuid, &saved.cpuid)?;
-        vcpu.restore(saved, &known, vm.extended_state_size())?;
+        vcpu.restore(saved)?;
         Ok(vcpu)
     };
     (0..cpus).zip(saved).map(restore).collect()
@@ -145,7 +162,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// The access stopped the machine, or an ioctl failed.
-    pub fn save(&mut self, host: &KvmHost, vm: &KvmVm, bus: &impl IoBus) -> Result<SavedVcpu, StateError> {
+    pub fn save(&mut self, bus: &impl IoBus) -> Result<SavedVcpu, StateError> {
         if let Some(reason) = self.complete_access(bus) {
             return Err(StateError::Stopped(reason));
         }
@@ -158,16 +175,16 @@ impl Vcpu {
             registers: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
             special: fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?,
             control: fd.get_xcrs().map_err(failed("KVM_GET_XCRS"))?,
-            extended: extended_state(fd, vm.extended_state_size())?,
+            extended: extended_state(fd, self.extent.extended)?,
             debug: fd.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?,
             apic: fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?,
-            msrs: msrs(fd, &msr_indices(host)?)?,
+            msrs: msrs(fd, &self.extent.msrs)?,
             events: fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?,
         })
     }
 
-    fn restore(&mut self, saved: &SavedVcpu, known: &[u32], extended_size: usize) -> Result<(), StateError> {
-        if let Some(unknown) = saved.msrs.iter().find(|entry| !known.contains(&entry.index)) {
+    fn restore(&mut self, saved: &SavedVcpu) -> Result<(), StateError> {
+        if let Some(unknown) = saved.msrs.iter().find(|entry| !self.extent.msrs.contains(&entry.index)) {
             return Err(StateError::Msr(unknown.index));
         }
         let fd = &self.fd;
@@ -178,7 +195,7 @@ impl Vcpu {
         fd.set_sregs(&saved.special).map_err(failed("KVM_SET_SREGS"))?;
         fd.set_regs(&saved.registers).map_err(failed("KVM_SET_REGS"))?;
         fd.set_xcrs(&saved.control).map_err(failed("KVM_SET_XCRS"))?;
-        set_extended_state(fd, &saved.extended, extended_size)?;
+        set_extended_state(fd, &saved.extended, self.extent.extended)?;
         fd.set_debug_regs(&saved.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;
         fd.set_lapic(&saved.apic).map_err(failed("KVM_SET_LAPIC"))?;
         set_msrs(fd, &saved.msrs)?;
@@ -201,19 +218,6 @@ fn check_cpu(here: &CpuId, saved: &[kvm_cpuid_entry2]) -> Result<(), StateError>
     }
 }
 
-/// The MSRs that this host saves, in the order in which they are set: the counter first, and its
-/// deadline last.
-fn msr_indices(host: &KvmHost) -> Result<Vec<u32>, StateError> {
-    let list = host.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
-    let mut indices = list.as_slice().to_vec();
-    indices.sort_by_key(|index| match *index {
-        MSR_TSC => 0,
-        MSR_TSC_DEADLINE => 2,
-        _ => 1,
-    });
-    Ok(indices)
-}
-
 /// The values of those MSRs that this vCPU has: KVM lists some that depend on CPUID.
 fn msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateError> {
     let mut saved = Vec::with_capacity(indices.len());
@@ -231,12 +235,19 @@ fn msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, StateError> 
 }
 
 fn set_msrs(fd: &VcpuFd, saved: &[kvm_msr_entry]) -> Result<(), StateError> {
-    for chunk in saved.chunks(KVM_MAX_MSR_ENTRIES) {
-        let msrs = Msrs::from_entries(chunk).expect("no more entries than KVM takes");
-        let written = fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
+    let mut rest = saved;
+    while !rest.is_empty() {
+        let chunk = &rest[..rest.len().min(KVM_MAX_MSR_ENTRIES)];
+        let entries = Msrs::from_entries(chunk).expect("no more entries than KVM takes");
+        let written = fd.set_msrs(&entries).map_err(failed("KVM_SET_MSRS"))?;
         if let Some(rejected) = chunk.get(written) {
-            return Err(StateError::Msr(rejected.index));
+            // Some can only be read, and have their value.
+            let here = msrs(fd, &[rejected.index])?;
+            if here.first().map(|here| here.data) != Some(rejected.data) {
+                return Err(StateError::Msr(rejected.index));
+            }
         }
+        rest = &rest[(written + 1).min(chunk.len())..];
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ fn saved(host: &KvmHost) -> (SavedVm, SavedVcpu) {
     let (vm, bus) = (vm(host), Counter::new(3));
     let mut vcpu = create_vcpus(host, &vm, 1, &entry()).unwrap().remove(0);
     assert!(vcpu.run(&bus, &bus.control).is_none());
-    let state = vcpu.save(host, &vm, &bus).unwrap();
+    let state = vcpu.save(&bus).unwrap();
     assert_eq!(*bus.written.borrow(), [1001, 1002]);
     (vm.save().unwrap(), state)
 }

@@ -12,6 +12,7 @@ use crate::kick::{Kickable, unblock_signal};
 use crate::profile::Profile;
 use crate::restriction::THROTTLE;
 use crate::run_control::{RunControl, RunRequest};
+use crate::saved::{StateError, StateExtent};
 use crate::software::{CompletionCounts, MsrWrite, SoftwareVcpu};
 use crate::vm::{KvmVm, VmError, failed};
 use kvm_bindings::{
@@ -60,6 +61,8 @@ pub struct Vcpu {
     pub(super) fd: VcpuFd,
     /// The leaves that it was created with.
     pub(super) cpuid: CpuId,
+    /// What of it is saved.
+    pub(super) extent: Arc<StateExtent>,
     /// The page shared with the kernel; mapped as long as `fd` lives.
     run: *mut kvm_run,
     software: Option<SoftwareVcpu>,
@@ -121,7 +124,8 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(failed("KVM_SET_CPUID2"))?;
         let run = std::ptr::from_mut(fd.get_kvm_run());
         let software = vm.software_vcpu()?;
-        Ok(Self { index, fd, cpuid, run, software, memory: vm.memory().clone(), profile: None })
+        let (extent, memory) = (Arc::clone(&vm.extent), vm.memory().clone());
+        Ok(Self { index, fd, cpuid, extent, run, software, memory, profile: None })
     }
 
     /// Completes the port or MMIO access that the guest has under way. KVM stores what was read, and
@@ -177,6 +181,13 @@ impl Vcpu {
                     // Fails in guests that do not use kvmclock, which is harmless.
                     let _ = self.fd.kvmclock_ctrl();
                 }
+                RunRequest::Save => match self.save(bus) {
+                    Err(StateError::Stopped(reason)) => {
+                        control.deliver(self.index, Err(StateError::Stopped(reason.clone())));
+                        return Some(reason);
+                    }
+                    saved => control.deliver(self.index, saved),
+                },
                 RunRequest::Stop => return None,
             }
         }

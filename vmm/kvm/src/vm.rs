@@ -6,6 +6,7 @@
 use crate::GuestMemory;
 use crate::host::{KvmHost, KvmKind};
 use crate::restriction;
+use crate::saved::StateExtent;
 use crate::software::{Software, SoftwareVcpu};
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
@@ -48,6 +49,8 @@ pub struct KvmVm {
     memory: GuestMemory,
     /// Present where the host emulates guest kernel mode.
     pub(super) software: Option<Arc<Software>>,
+    /// Found out here, because a confined thread cannot.
+    pub(super) extent: Arc<StateExtent>,
 }
 
 impl KvmVm {
@@ -79,7 +82,8 @@ impl KvmVm {
             KvmKind::Native => None,
             KvmKind::Software => Some(Arc::new(Software::install(&fd, &memory, &reserved)?)),
         };
-        Ok(Self { fd, memory, software })
+        let extent = Arc::new(StateExtent::of(host, &fd)?);
+        Ok(Self { fd, memory, software, extent })
     }
 
     #[must_use]
