@@ -47,6 +47,7 @@ mod root_formats;
 mod sandbox;
 mod shares;
 mod signals;
+mod snapshots;
 mod status;
 mod stream_sockets;
 mod streams;
@@ -121,6 +122,7 @@ fn all() -> Vec<Case> {
         shares::cases(),
         volumes::cases(),
         signals::cases(),
+        snapshots::cases(),
         terminal::cases(),
         options::cases(),
         package::cases(),

@@ -10,6 +10,7 @@ extern crate alloc;
 pub mod attributes;
 pub mod exec;
 pub mod health;
+pub mod identity;
 pub mod module_list;
 pub mod notification;
 pub mod protocol;

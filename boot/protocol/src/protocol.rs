@@ -11,8 +11,15 @@
 //!                                     <-  Signal, Resize, StdinEnd, OutputClosed, Exec
 //!  Exec, Health, Notification, Ready,  ->
 //!  Addresses
+//!                                     <-  Freeze
+//!  Frozen                             ->
+//!                                     <-  Thaw, or Restored in a copy
+//!  Resumed                            ->      after Restored
 //!  Ended                              ->
 //! ```
+//!
+//! Between `Frozen` and the next message of the host PID 1 sends nothing, so that a snapshot has no
+//! part of a frame. `NotFrozen` replaces `Frozen`, and needs no answer.
 //!
 //! PID 1 sends `Ended` once everything that must last is on the disks. The host answers by cutting
 //! the power, once it has all bytes of the streams. `Failed` may replace any message of PID 1 and
@@ -20,6 +27,7 @@
 
 use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
+use crate::identity::Identity;
 use crate::notification::Notification;
 use crate::run_spec::{RunSpec, WindowSize};
 use alloc::string::String;
@@ -29,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 /// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
 /// are at most 2 MiB by default.
 pub const MAX_TO_GUEST: u32 = 4 << 20;
@@ -75,6 +83,13 @@ pub enum ToGuest {
         /// The request.
         request: ExecRequest,
     },
+    /// Stop the processes of the workload, and those beside it, for a snapshot.
+    Freeze,
+    /// The snapshot is taken: let the processes run on.
+    Thaw,
+    /// This machine is a copy, restored from the snapshot. Take on the identity, then let the
+    /// processes run on.
+    Restored(Identity),
 }
 
 /// From PID 1 to the host.
@@ -123,6 +138,15 @@ pub enum ToHost {
     Health(HealthReport),
     /// The workload sent this to its service manager.
     Notification(Notification),
+    /// The processes have stopped.
+    Frozen,
+    /// The processes cannot be stopped; they run on.
+    NotFrozen {
+        /// The reason, with the object that it concerns.
+        detail: String,
+    },
+    /// The copy has its identity, and its processes run.
+    Resumed,
 }
 
 /// Exit status or signal of a process, or what `reboot(2)` ended.

@@ -36,7 +36,6 @@ struct Shared {
 /// What the threads have saved for one request.
 #[derive(Debug, Default)]
 struct SaveRound {
-    /// Counts the requests.
     number: u64,
     /// Each with the number of its vCPU.
     saved: Vec<(u8, Result<SavedVcpu, StateError>)>,

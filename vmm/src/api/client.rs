@@ -3,12 +3,16 @@
 //! answers at once have a timeout.
 
 use super::control_socket::HOLD_LIMIT;
-use super::server;
+use super::server::{self, MAX_DESCRIPTORS};
 use crate::host::signals::Signals;
+use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, IoSlice, Read, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -101,6 +105,29 @@ impl Client {
     ) -> Result<T, ClientError> {
         self.stream.get_ref().set_read_timeout(Some(START_TIMEOUT)).map_err(ClientError::Response)?;
         self.request("POST", path, body)
+    }
+
+    /// Sends a request with open files, for which the server waits as for
+    /// [`request_of_workload`](Self::request_of_workload) and then as long as it takes.
+    ///
+    /// # Errors
+    /// As of [`request`](Self::request).
+    pub(crate) fn request_with_files<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<T, ClientError> {
+        self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Response)?;
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(files)), "the server takes no more files");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: 0\r\n\r\n");
+        // Far less than a socket's buffer: it is sent at once.
+        let sent =
+            sendmsg(self.stream.get_ref(), &[IoSlice::new(head.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL);
+        let length = self.receive(sent.map(drop).map_err(Into::into))?;
+        let bytes = self.body(length).map_err(ClientError::Response)?;
+        serde_json::from_slice(&bytes).map_err(|error| ClientError::Response(error.into()))
     }
 
     /// Sends a request that makes the connection a duplex channel, once the workload runs. Until

@@ -19,9 +19,11 @@ use super::port::PortArguments;
 use super::ps::PsArguments;
 use super::pull::PullArguments;
 use super::push::PushArguments;
+use super::restore::RestoreArguments;
 use super::rm::RmArguments;
 use super::rmi::RmiArguments;
 use super::save::SaveArguments;
+use super::snapshot::SnapshotArguments;
 use super::start::StartArguments;
 use super::stats::StatsArguments;
 use super::status::StatusArguments;
@@ -91,6 +93,8 @@ pub(super) enum Verb {
     Pause(PauseArguments),
     Resume(ResumeArguments),
     Update(UpdateArguments),
+    Snapshot(SnapshotArguments),
+    Restore(RestoreArguments),
     Rm(RmArguments),
     Completion(CompletionArguments),
     Oci(OciArguments),
@@ -126,6 +130,9 @@ pub(super) struct RunArguments {
     /// Internal: the machine is kept, and starts again on its layer
     #[arg(long, hide = true)]
     pub(super) kept: bool,
+    /// Internal: the machine is restored from the snapshot in this directory
+    #[arg(long, hide = true)]
+    pub(super) restored: Option<PathBuf>,
 }
 
 /// Make a machine with its writable layer, without starting it

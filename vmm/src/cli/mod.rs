@@ -27,10 +27,12 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod restore;
 mod rm;
 mod rmi;
 mod run;
 mod save;
+mod snapshot;
 mod start;
 mod stats;
 mod status;
@@ -106,6 +108,8 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
         Verb::Update(arguments) => update::update(&arguments),
+        Verb::Snapshot(arguments) => snapshot::snapshot(&arguments),
+        Verb::Restore(arguments) => restore::restore(arguments, stages),
         Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),

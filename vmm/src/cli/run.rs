@@ -15,6 +15,11 @@ pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
 
 fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
     let RunArguments { print_config, detached, kept, .. } = arguments;
+    let origin = match &arguments.restored {
+        Some(directory) => Origin::Restored(directory.clone()),
+        None if kept => Origin::Kept,
+        None => Origin::New,
+    };
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());
     if print_config {
@@ -23,5 +28,5 @@ fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
         return Ok(0);
     }
     let caller = if detached { Caller::Detach } else { Caller::User };
-    run::run(request, caller, if kept { Origin::Kept } else { Origin::New }, stages)
+    run::run(request, caller, origin, stages)
 }

@@ -54,7 +54,8 @@ impl Request {
         Self::parse(&bytes.map_err(read)?.ok_or_else(too_large)?, path)
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, DocumentError> {
+    /// Parses a document that was read from `path`.
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, DocumentError> {
         // serde would accept a list with the right values in the right order.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(DocumentError::NotAnObject(path.to_owned()));

@@ -36,6 +36,16 @@ impl<T> Given<T> {
     pub(crate) fn get(&self) -> Option<&T> {
         self.0.as_ref()
     }
+
+    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
+    }
+}
+
+impl<T> From<T> for Given<T> {
+    fn from(value: T) -> Self {
+        Self(Some(value))
+    }
 }
 
 impl<T: FromStr> FromStr for Given<T> {

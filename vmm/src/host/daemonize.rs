@@ -8,6 +8,7 @@
 use super::system_error::{Cannot as _, SystemError};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -26,11 +27,11 @@ pub(crate) enum Spawned {
 ///
 /// # Errors
 /// The process cannot be created.
-pub(crate) fn spawn(arguments: &[&str], document: &str) -> Result<Spawned, SystemError> {
+pub(crate) fn spawn(arguments: &[&OsStr], document: &str) -> Result<Spawned, SystemError> {
     try_spawn(arguments, document).cannot("start a process for --detach")
 }
 
-fn try_spawn(arguments: &[&str], document: &str) -> io::Result<Spawned> {
+fn try_spawn(arguments: &[&OsStr], document: &str) -> io::Result<Spawned> {
     let program = Command::new("/proc/self/exe").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = program?;
     if let Some(mut stdin) = child.stdin.take() {

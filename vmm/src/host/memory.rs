@@ -3,9 +3,13 @@
 #![allow(unsafe_code, reason = "madvise on guest memory, for which there is no safe wrapper")]
 
 use boot::{GuestMemory, layout};
+use libc::{MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE};
 use rustix::mm::{Advice, madvise};
 use std::error::Error;
-use vm_memory::{GuestMemoryBackend as _, GuestRegionMmap};
+use std::fs::File;
+use std::sync::Arc;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{FileOffset, GuestMemoryBackend as _, GuestRegionMmap};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot map {mib} MiB of guest memory: {cause}")]
@@ -21,13 +25,7 @@ pub(crate) struct MemoryError {
 /// # Errors
 /// The address space or its limit (`RLIMIT_AS`) is too small.
 pub(crate) fn allocate(bytes: u64, huge_pages: bool) -> Result<GuestMemory, MemoryError> {
-    let memory = GuestMemory::from_ranges(&layout::memory_regions(bytes)).map_err(|error| {
-        let mut cause: &dyn Error = &error;
-        while let Some(inner) = cause.source() {
-            cause = inner;
-        }
-        MemoryError { mib: bytes >> 20, cause: cause.to_string() }
-    })?;
+    let memory = GuestMemory::from_ranges(&layout::memory_regions(bytes)).map_err(failure(bytes))?;
     for region in memory.iter() {
         advise(region, Advice::LinuxDontDump);
         if huge_pages {
@@ -35,6 +33,39 @@ pub(crate) fn allocate(bytes: u64, huge_pages: bool) -> Result<GuestMemory, Memo
         }
     }
     Ok(memory)
+}
+
+/// Maps the memory of a guest of `bytes` from a snapshot, whose `file` has it without the hole. Nothing is read that the guest does
+/// not touch, and nothing that it writes reaches the file.
+///
+/// # Errors
+/// The address space or its limit (`RLIMIT_AS`) is too small.
+pub(crate) fn map_snapshot(bytes: u64, file: File) -> Result<GuestMemory, MemoryError> {
+    let file = Arc::new(file);
+    let (mut regions, mut offset) = (Vec::new(), 0);
+    for (start, length) in layout::memory_regions(bytes) {
+        let mapped = MmapRegionBuilder::new(length)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), offset))
+            .with_mmap_prot(PROT_READ | PROT_WRITE)
+            .with_mmap_flags(MAP_PRIVATE | MAP_NORESERVE)
+            .build();
+        let region = GuestRegionMmap::new(mapped.map_err(failure(bytes))?, start);
+        regions.push(region.expect("the layout has no address beyond 2^64"));
+        offset += length as u64;
+    }
+    let memory = GuestMemory::from_regions(regions).map_err(failure(bytes))?;
+    memory.iter().for_each(|region| advise(region, Advice::LinuxDontDump));
+    Ok(memory)
+}
+
+fn failure<E: Error>(bytes: u64) -> impl Fn(E) -> MemoryError {
+    move |error| {
+        let mut cause: &dyn Error = &error;
+        while let Some(inner) = cause.source() {
+            cause = inner;
+        }
+        MemoryError { mib: bytes >> 20, cause: cause.to_string() }
+    }
 }
 
 /// A kernel that does not know an advice works without it.

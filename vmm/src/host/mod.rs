@@ -28,6 +28,7 @@ pub(crate) mod resident;
 pub(crate) mod scratch;
 pub(crate) mod service_manager;
 pub(crate) mod signals;
+pub(crate) mod sparse_file;
 pub(crate) mod stack_limit;
 pub(crate) mod system_error;
 pub(crate) mod terminal;

@@ -19,6 +19,17 @@ pub(crate) fn random_id() -> Result<String, RandomError> {
     random_hex(SHORT_DIGITS)
 }
 
+/// `N` random bytes, at most 256.
+///
+/// # Errors
+/// The kernel's random number generator failed.
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
+    let mut bytes = [0; N];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    assert_eq!(filled, N, "getrandom(2) fills up to 256 bytes completely");
+    Ok(bytes)
+}
+
 /// `digits` random hexadecimal digits, at most 512.
 ///
 /// # Errors

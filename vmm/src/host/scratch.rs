@@ -8,6 +8,7 @@
 use super::directories::Directories;
 use super::ext4::{FormatError, format};
 use super::random::random_id;
+use super::sparse_file;
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, linkat, seek};
@@ -70,14 +71,31 @@ pub(crate) fn create(size: u64, directories: &Directories, serial: &str) -> Resu
         Some((extents, template)) => copy(&template, &extents, &file).map_err(failed)?,
         None => format(&file, size, &OPTIONS)?,
     }
-    Ok(BlockConfig {
+    Ok(config(file, &directory, serial))
+}
+
+fn config(file: File, directory: &Path, serial: &str) -> BlockConfig {
+    BlockConfig {
         file,
         path: directory.join("scratch disk"),
         read_only: false,
         scratch: true,
         serial: serial.to_owned(),
         limits: RateLimits::default(),
-    })
+    }
+}
+
+/// Creates a disk with the contents of `source`.
+///
+/// # Errors
+/// The temporary directory has no space, or `source` cannot be read.
+pub(crate) fn copy_of(source: &File, directories: &Directories, serial: &str) -> Result<BlockConfig, ScratchError> {
+    let directory = directories.large_temporary();
+    let file = tmpfile(&directory).map_err(|source| ScratchError::Create { directory: directory.clone(), source })?;
+    let size = source.metadata().map_or(0, |metadata| metadata.len());
+    let copied = sparse_file::copy(source, &file, size);
+    copied.map_err(|source| ScratchError::Write { directory: directory.clone(), size, source })?;
+    Ok(config(file, &directory, serial))
 }
 
 /// A file without a name in `directory`.

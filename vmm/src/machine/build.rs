@@ -7,8 +7,9 @@ use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
 use super::rates::Rates;
+use super::snapshot::{Restore, Savable};
 use super::threads::Buses;
-use crate::config::disk::ROOT_SERIAL;
+use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::host::memory::{self, MemoryError};
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
@@ -17,14 +18,14 @@ use boot::entry_state::{EntryState, SegmentState};
 use boot::layout;
 use devices::bus::{BusBuilder, OverlapError};
 use devices::event_loop::{EventLoop, EventLoopError};
-use devices::legacy::{ExitStatusPort, PowerRegisters, ResetPort, Serial, power};
+use devices::legacy::{ExitStatusPort, InvalidSerialState, PowerRegisters, ResetPort, Serial, SerialState, power};
 use devices::virtio::block::{Block, BlockError};
 use devices::virtio::fs::{Fs, FsError};
-use devices::virtio::mmio::MmioTransport;
+use devices::virtio::mmio::{MmioTransport, TransportState};
 use devices::virtio::net::{Net, NetHandle};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
-use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, Vcpu, VmError};
+use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, StateError, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -61,12 +62,22 @@ pub(crate) enum BuildError {
     #[error("cannot set up a network device")]
     Net(#[source] std::io::Error),
     /// No descriptor is left.
+    #[error("cannot set up a disk")]
+    DiskDescriptor(#[source] std::io::Error),
+    /// No descriptor is left.
     #[error("cannot set up the socket device")]
     Vsock(#[source] std::io::Error),
     #[error(transparent)]
     CommandLine(#[from] boot::cmdline::CommandLineError),
     #[error(transparent)]
     Overlap(#[from] OverlapError),
+    #[error("the snapshot cannot be restored here")]
+    State(#[from] StateError),
+    #[error("the snapshot cannot be restored here")]
+    SerialPort(#[from] InvalidSerialState),
+    /// Or of other vCPUs.
+    #[error("the snapshot is of a machine with {saved} {what}, and this one has {here}")]
+    Shape { what: &'static str, saved: usize, here: usize },
 }
 
 impl BuildError {
@@ -78,11 +89,13 @@ impl BuildError {
             Self::Disk(_) | Self::Share(..) | Self::CommandLine(_) => EndReason::ConfigError,
             Self::Vm(_) => EndReason::KvmError,
             Self::Overlap(_) => EndReason::InternalError,
+            Self::State(_) | Self::SerialPort(_) | Self::Shape { .. } => EndReason::SnapshotError,
             Self::Memory(_)
             | Self::Attach(_)
             | Self::EventLoop(_)
             | Self::Streams(_)
             | Self::Net(_)
+            | Self::DiskDescriptor(_)
             | Self::Vsock(_) => EndReason::HostError,
         }
     }
@@ -104,8 +117,11 @@ pub(crate) struct Machine {
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
     pub(super) profile: Option<Arc<Profile>>,
+    pub(super) savable: Savable,
+    /// Of the devices of a snapshot, in their order; they are set once the event loops are confined.
+    pub(super) restored: Vec<TransportState>,
     /// Last, so that it is closed last.
-    _vm: KvmVm,
+    pub(super) vm: KvmVm,
 }
 
 impl Machine {
@@ -132,10 +148,13 @@ impl Machine {
 /// Kernel, memory and vCPUs do not fit together, or the host lacks a resource.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
     // Where kernel mode is emulated a huge page is cleared for a guest that touches little of it.
-    let memory = memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?;
+    let (memory, saved) = match config.restore {
+        None => (memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?, None),
+        Some(Restore { state, memory }) => (memory::map_snapshot(config.memory_bytes, memory)?, Some(state)),
+    };
     let vm = KvmVm::create(host, memory, RESERVED_PAGES)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
-    let serial = legacy(&vm, &mut ports, &config.console_log)?;
+    let serial = legacy(&vm, &mut ports, &config.console_log, saved.as_ref().map(|saved| &saved.serial))?;
 
     let io = EventLoop::spawn("io")?;
     let mut attach = AttachContext { vm: &vm, mmio: &mut mmio, slots: &mut slots, transports: Vec::new() };
@@ -144,7 +163,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
     attach.attach(Box::new(console), vec![io.handle()])?;
     attach.attach(Box::new(Rng::new()), vec![io.handle()])?;
     let mut loops = vec![io];
-    let (mut nets, mut rates) = (Vec::new(), Rates::default());
+    let (mut nets, mut rates, mut savable) = (Vec::new(), Rates::default(), Savable::default());
     for (index, net) in config.nets.into_iter().enumerate() {
         // A loop for each interface, so that what floods it does not delay other devices.
         let net_loop = EventLoop::spawn(&format!("net-{index}"))?;
@@ -172,6 +191,11 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         // A loop for each disk, because file I/O blocks.
         let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;
         let serial = disk.serial.clone();
+        match &*serial {
+            ROOT_SERIAL => {}
+            SCRATCH_SERIAL => savable.scratch = Some(disk.file.try_clone().map_err(BuildError::DiskDescriptor)?),
+            other => savable.other_disk = Some(other.to_owned()),
+        }
         let block = Block::open(disk)?;
         rates.add_disk(serial, block.rates());
         attach.attach(Box::new(block), vec![disk_loop.handle()])?;
@@ -190,8 +214,19 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         cpus: config.cpus,
         memory_bytes: config.memory_bytes,
     };
-    let entry = boot::load(vm.memory(), &boot_config)?;
-    let mut vcpus = kvm::create_vcpus(host, &vm, config.cpus, &kvm_entry_state(&entry))?;
+    let (mut vcpus, restored) = match saved {
+        None => {
+            let entry = boot::load(vm.memory(), &boot_config)?;
+            (kvm::create_vcpus(host, &vm, config.cpus, &kvm_entry_state(&entry))?, Vec::new())
+        }
+        Some(saved) => {
+            same_shape("vCPUs", saved.vcpus.len(), config.cpus.into())?;
+            same_shape("devices", saved.transports.len(), transports.len())?;
+            port_ends.set_counts(saved.streams);
+            vm.restore(&saved.vm)?;
+            (kvm::restore_vcpus(host, &vm, &saved.vcpus)?, saved.transports)
+        }
+    };
     if let Some(profile) = &config.profile {
         vcpus.iter_mut().for_each(|vcpu| vcpu.set_profile(Arc::clone(profile)));
     }
@@ -206,8 +241,14 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         serial,
         console_log: config.console_log,
         profile: config.profile,
-        _vm: vm,
+        savable,
+        restored,
+        vm,
     })
+}
+
+fn same_shape(what: &'static str, saved: usize, here: usize) -> Result<(), BuildError> {
+    if saved == here { Ok(()) } else { Err(BuildError::Shape { what, saved, here }) }
 }
 
 /// The loader's registers as the kvm package takes them.
@@ -229,10 +270,19 @@ fn kvm_entry_state(entry: &EntryState) -> kvm::EntryState {
 }
 
 /// The legacy ports: serial line, reset line, ACPI's power registers, and exit-status port.
-fn legacy(vm: &KvmVm, ports: &mut BusBuilder, log: &Arc<ConsoleLog>) -> Result<Arc<Serial>, BuildError> {
+fn legacy(
+    vm: &KvmVm,
+    ports: &mut BusBuilder,
+    log: &Arc<ConsoleLog>,
+    saved: Option<&SerialState>,
+) -> Result<Arc<Serial>, BuildError> {
     let line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(AttachError::Event)?;
     vm.connect_interrupt(&line, layout::COM1_IRQ)?;
-    let serial = Arc::new(Serial::new(Arc::clone(log) as _, line));
+    let sink = Arc::clone(log) as _;
+    let serial = Arc::new(match saved {
+        None => Serial::new(sink, line),
+        Some(saved) => Serial::restored(saved, sink, line)?,
+    });
     ports.insert(u64::from(layout::COM1), u64::from(layout::COM1_PORTS), Arc::clone(&serial) as _)?;
     ports.insert(u64::from(layout::RESET), 1, Arc::new(ResetPort))?;
     let power = PowerRegisters { off: layout::SLEEP_TYPE_OFF, reset: layout::ACPI_RESET_VALUE };

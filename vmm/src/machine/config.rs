@@ -3,6 +3,7 @@
 //! because of the host. Plain data.
 
 use super::console_log::ConsoleLog;
+use super::snapshot::Restore;
 use boot::Kernel;
 use devices::log_sink::LogSink;
 use devices::virtio::block::BlockConfig;
@@ -37,6 +38,8 @@ pub(crate) struct MachineConfig {
     pub(crate) console_log: Arc<ConsoleLog>,
     /// Receives samples of the guest's call chains (`--profile`).
     pub(crate) profile: Option<Arc<Profile>>,
+    /// In place of the kernel, which is in the memory.
+    pub(crate) restore: Option<Restore>,
 }
 
 /// The host's ends of the workload's streams. A terminal is both input and output.

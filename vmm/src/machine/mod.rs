@@ -10,11 +10,12 @@ mod monitor;
 mod ports;
 mod rates;
 mod run;
+pub(crate) mod snapshot;
 pub(crate) mod supervisor;
 mod threads;
 
 pub(crate) use build::{Machine, build};
 pub(crate) use config::{MachineConfig, StreamOutput, Streams};
 pub(crate) use console_log::ConsoleLog;
-pub(crate) use monitor::ServiceNotifier;
+pub(crate) use monitor::{ServiceNotifier, SnapshotReport};
 pub(crate) use run::{Outcome, RunContext};

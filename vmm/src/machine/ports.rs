@@ -4,11 +4,13 @@
 
 use super::config::{StreamOutput, Streams};
 use super::console_log::ConsoleLog;
+use super::snapshot::StreamCounts;
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use guest_protocol::protocol::PORT_NAMES;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The ends of the ports that `main` holds.
 #[derive(Debug)]
@@ -19,6 +21,25 @@ pub(super) struct PortEnds {
     pub(super) stdio: Arc<PortMonitor>,
     /// Standard error of the workload.
     pub(super) stderr: Arc<PortMonitor>,
+}
+
+impl PortEnds {
+    /// What went through the workload's streams.
+    pub(super) fn counts(&self) -> StreamCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        StreamCounts {
+            stdin: count(&self.stdio.to_guest),
+            stdout: count(&self.stdio.to_host),
+            stderr: count(&self.stderr.to_host),
+        }
+    }
+
+    /// Continues with the counts of a machine that was saved.
+    pub(super) fn set_counts(&self, counts: StreamCounts) {
+        self.stdio.to_guest.store(counts.stdin, Ordering::SeqCst);
+        self.stdio.to_host.store(counts.stdout, Ordering::SeqCst);
+        self.stderr.to_host.store(counts.stderr, Ordering::SeqCst);
+    }
 }
 
 /// The console device with the ports of the guest protocol, in its order: kernel console, control,

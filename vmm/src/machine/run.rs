@@ -7,10 +7,12 @@
 
 use super::build::Machine;
 use super::monitor::{Monitor, ServiceNotifier};
+use super::snapshot::Source;
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::api::control_socket::ControlSocket;
 use crate::host::daemonize::Daemon;
 use crate::host::signals::Signals;
+use crate::host::system_error::chain;
 use crate::host::terminal::RawTerminal;
 use crate::machine::supervisor::Supervisor;
 use crate::sandbox::{Confinement, SandboxError};
@@ -20,6 +22,7 @@ use crate::state::lifecycle::Lifecycle;
 use crate::state::stages::Stages;
 use devices::event_loop::EventLoop;
 use devices::virtio::DeviceIdentity;
+use devices::virtio::mmio::{MmioTransport, RestoreError, TransportState};
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 use std::sync::Arc;
@@ -48,6 +51,8 @@ pub(super) enum StartError {
     Host(#[from] std::io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error("the snapshot cannot be restored here: {}", chain(.0))]
+    Device(#[from] RestoreError),
 }
 
 impl From<StartError> for End {
@@ -55,6 +60,7 @@ impl From<StartError> for End {
         let reason = match error {
             StartError::Host(_) => EndReason::HostError,
             StartError::Sandbox(_) => EndReason::SandboxError,
+            StartError::Device(_) => EndReason::SnapshotError,
         };
         Self::failed(reason, &error.to_string())
     }
@@ -68,6 +74,11 @@ fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>) -> Result<
         confined.map_err(std::io::Error::other)??;
     }
     Ok(())
+}
+
+/// The devices of a snapshot run from here on.
+fn restore_devices(transports: &[Arc<MmioTransport>], states: &[TransportState]) -> Result<(), StartError> {
+    transports.iter().zip(states).try_for_each(|(transport, state)| Ok(transport.restore(state)?))
 }
 
 /// What a machine is given to run.
@@ -86,6 +97,8 @@ pub(crate) struct RunContext<'a> {
     /// Standard input of a detached workload, which attached clients write.
     pub(crate) input: Option<PipeWriter>,
     pub(crate) confinement: Arc<Confinement>,
+    /// Becomes part of each snapshot.
+    pub(crate) source: Source,
 }
 
 impl Machine {
@@ -93,7 +106,9 @@ impl Machine {
     pub(crate) fn run(mut self, supervisor: Supervisor, context: RunContext<'_>) -> Outcome {
         let vcpus = std::mem::take(&mut self.vcpus);
         let confinement = Arc::clone(&context.confinement);
+        let restored = std::mem::take(&mut self.restored);
         let run = confine_loops(&self.loops, &confinement)
+            .and_then(|()| restore_devices(&self.transports, &restored))
             .and_then(|()| VcpuThreads::start(vcpus, &self.buses, &confinement))
             .and_then(|threads| Ok(Monitor::new(&mut self, threads, supervisor, context)?))
             .and_then(Monitor::confine)

@@ -3,10 +3,11 @@
 //! runs one [`Vcpu`].
 
 use super::run::StartError;
+use super::snapshot::SaveError;
 use crate::sandbox::{Confinement, Thread};
 use devices::bus::{Action, Bus};
 use kvm::software::CompletionCounts;
-use kvm::{ExitReason, IoBus, RunControl, Vcpu};
+use kvm::{ExitReason, IoBus, RunControl, SavedVcpu, Vcpu};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -179,6 +180,11 @@ impl VcpuThreads {
             self.control.resume();
         }
         paused
+    }
+
+    /// The states of all vCPUs, which are paused and stay so.
+    pub(super) fn save(&self) -> Result<Vec<SavedVcpu>, SaveError> {
+        Ok(self.control.save(self.threads.len(), LEAVE_LIMIT).ok_or(SaveError::Hangs)??)
     }
 
     pub(super) fn resume(&self) {

@@ -145,6 +145,7 @@ pub(super) fn preparation(
         profile: None,
         sandbox,
         keeping: Keeping::Nothing(None),
+        restored: None,
         watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
         is_check: true,
     })

@@ -55,7 +55,12 @@ fn on_command(socket: &mut ControlSocket, lifecycle: &Lifecycle, client: ClientI
             socket.server.respond(client, &Response::error(409, "a machine that is starting cannot be resumed"));
             return None;
         }
-        Command::Kill(_) | Command::Exec(_) | Command::Pause | Command::Limits(_) | Command::Attach => {
+        Command::Kill(_)
+        | Command::Exec(_)
+        | Command::Pause
+        | Command::Limits(_)
+        | Command::Snapshot(_)
+        | Command::Attach => {
             socket.hold(client, command);
             return None;
         }

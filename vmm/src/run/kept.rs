@@ -61,12 +61,14 @@ pub(super) enum Wanted {
     Created,
     /// One that is kept.
     Kept,
+    /// A new one from a snapshot, which keeps nothing.
+    Restored,
 }
 
 /// Whether a run of `request` keeps the machine.
-fn is_kept(request: &Request) -> bool {
+fn is_kept(request: &Request, wanted: Wanted) -> bool {
     let has_name = request.name.as_ref().and_then(Given::get).is_some();
-    has_name && keeps_nothing(request).is_none()
+    has_name && wanted != Wanted::Restored && keeps_nothing(request).is_none()
 }
 
 /// The option because of which a run of `request` keeps nothing, with a name or without one.
@@ -93,7 +95,9 @@ impl Keeping {
         wanted: Wanted,
     ) -> Result<Self, Failure> {
         let machines = match KeptMachines::of(base, directories) {
-            Err(_) if wanted == Wanted::Run && !is_kept(request) => return Ok(Self::Nothing(None)),
+            Err(_) if !is_kept(request, wanted) && matches!(wanted, Wanted::Run | Wanted::Restored) => {
+                return Ok(Self::Nothing(None));
+            }
             machines => machines.fails_as(EndReason::HostError)?,
         };
         match wanted {
@@ -102,9 +106,9 @@ impl Keeping {
                 return Ok(Self::Kept(machines, document.image.into()));
             }
             Wanted::Created => machines.require_free(name.as_str()).map_err(failure)?,
-            Wanted::Run => machines.require_ended(name.as_str()).map_err(failure)?,
+            Wanted::Run | Wanted::Restored => machines.require_ended(name.as_str()).map_err(failure)?,
         }
-        Ok(if is_kept(request) { Self::New(machines) } else { Self::Nothing(Some(machines)) })
+        Ok(if is_kept(request, wanted) { Self::New(machines) } else { Self::Nothing(Some(machines)) })
     }
 
     /// Makes the layer, or opens the one that is kept. A new machine takes the place of an ended one here, when all else that it is

@@ -12,6 +12,7 @@ pub(crate) mod prepare;
 pub(crate) mod progress;
 mod report;
 pub(crate) mod resolve;
+pub(crate) mod restore;
 mod run_spec;
 mod shares;
 pub(crate) mod stored_image;
@@ -33,6 +34,7 @@ use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::system_error::Cannot as _;
 use crate::host::terminal::RawTerminal;
+use crate::machine::snapshot::Source;
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::network::Attachment;
@@ -48,11 +50,12 @@ use kvm::{KvmHost, Profile};
 use modules::MissingDrivers;
 use prepare::{Preparation, Prepared, WorkloadStreams};
 use report::{Outcome, Recorder, Report, file_error};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A detached process's own messages, from the moment on at which its workload runs.
@@ -70,11 +73,13 @@ pub(crate) enum Caller {
 }
 
 /// Which machine a run starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     New,
     /// One that is kept, on its layer.
     Kept,
+    /// A copy of a machine, from the snapshot in this directory.
+    Restored(PathBuf),
 }
 
 /// Runs `request` from the first check to the exit status, which is returned.
@@ -85,7 +90,7 @@ pub(crate) fn run(request: Request, caller: Caller, origin: Origin, mut stages: 
     // First, while no descriptor of this process itself can be mistaken for an inherited one.
     let socket = inherited_sockets::control();
     if request.detach && caller == Caller::User {
-        return detach(&request, origin, socket);
+        return detach(&request, &origin, socket);
     }
     // Before anything else: a signal to the caller's process group is not for this process.
     let daemon = match caller {
@@ -171,7 +176,11 @@ impl Run {
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
         let base = self.request.run_dir.clone().unwrap_or_else(|| directories.run());
-        let wanted = if self.origin == Origin::Kept { Wanted::Kept } else { Wanted::Run };
+        let wanted = match self.origin {
+            Origin::New => Wanted::Run,
+            Origin::Kept => Wanted::Kept,
+            Origin::Restored(_) => Wanted::Restored,
+        };
         let keeping = || Keeping::of(&self.request, &self.id, &base, &directories, wanted);
         // Before the claim, which rejects the name of a running machine and clears the directory of an ended one; and after it,
         // because another process may have had the name until then.
@@ -231,6 +240,10 @@ impl Run {
             sandbox: sandbox.report(),
             ..end.into()
         };
+        let source = match caught(|| Ok(self.source(digests.root_disk.clone())?)) {
+            Ok(source) => source,
+            Err(end) => return known(end),
+        };
         let kernel_path = machine.kernel.path().to_owned();
         let missing_drivers = MissingDrivers::of(&machine.kernel);
         let taken = caught(|| {
@@ -264,6 +277,7 @@ impl Run {
                 parent: daemon,
                 input,
                 confinement,
+                source,
             };
             let ran = machine.run(Supervisor::new(supervisor), context);
             print_hint(missing_drivers, &self.stages, &ran);
@@ -284,6 +298,15 @@ impl Run {
             recorder.kept = kept.machine.is_confirmed().then(|| kept.machine.status_path());
         }
         ran.unwrap_or_else(known)
+    }
+
+    /// What a snapshot of the machine has besides its state.
+    fn source(&self, root_disk: Option<String>) -> Result<Source, Failure> {
+        let document = self.request.to_document().fails_as(EndReason::ConfigError)?;
+        let request = serde_json::from_str(&document).fails_as(EndReason::InternalError)?;
+        // It may have been removed; then no relative path leads anywhere.
+        let directory = std::env::current_dir().unwrap_or_default();
+        Ok(Source { machine: self.id.to_string(), request, directory, root_disk })
     }
 
     /// Takes the name for a new machine that is kept. It loses it again if the workload is never executed.
@@ -336,6 +359,10 @@ impl Run {
             profile: samples.clone(),
             sandbox: Arc::clone(&sandbox),
             keeping,
+            restored: match &self.origin {
+                Origin::Restored(directory) => Some(directory.clone()),
+                Origin::New | Origin::Kept => None,
+            },
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
             is_check: false,
         };
@@ -396,16 +423,20 @@ fn write_profile(path: &Path, samples: &Profile, kernel: &Path) -> Result<(), Fa
 /// Starts the same request as a process of its own, and waits until its workload runs.
 fn detach(
     request: &Request,
-    origin: Origin,
+    origin: &Origin,
     socket: Result<Option<UnixListener>, InheritedSocketError>,
 ) -> Result<u8, Failure> {
     if socket.fails_as(EndReason::ConfigError)?.is_some() {
         return Err(Failure::new(EndReason::ConfigError, DetachError::Sockets));
     }
     let document = request.to_document().fails_as(EndReason::ConfigError)?;
-    let words = ["run", "--detached", "--config", "-", "--kept"];
-    let words = &words[..words.len() - usize::from(origin == Origin::New)];
-    match daemonize::spawn(words, &document).fails_as(EndReason::HostError)? {
+    let mut words = ["run", "--detached", "--config", "-"].map(OsStr::new).to_vec();
+    match origin {
+        Origin::New => {}
+        Origin::Kept => words.push("--kept".as_ref()),
+        Origin::Restored(directory) => words.extend(["--restored".as_ref(), directory.as_os_str()]),
+    }
+    match daemonize::spawn(&words, &document).fails_as(EndReason::HostError)? {
         Spawned::Running(name) => {
             // A closed standard output is not an error.
             let _ = writeln!(std::io::stdout(), "{name}");

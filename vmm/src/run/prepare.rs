@@ -7,6 +7,7 @@ use super::kept::{Keeping, Kept};
 use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
+use super::restore::Restoring;
 use super::run_spec::run_spec;
 use super::shares;
 use super::stored_image::{self, Located};
@@ -67,6 +68,8 @@ pub(super) struct Preparation {
     pub(super) sandbox: Arc<Sandbox>,
     /// Where a machine with a name is kept, and whether it is already.
     pub(super) keeping: Keeping,
+    /// Directory of the snapshot that the machine is restored from.
+    pub(super) restored: Option<PathBuf>,
     /// The watchdog interval of the service manager.
     pub(super) watchdog: Option<Duration>,
     /// For `coracle check`: the machine will not run, and nothing that others see is made or removed.
@@ -161,6 +164,10 @@ impl Preparation {
         let Root { device, workload, format, exposed_ports, volumes, digests, image_in_use, image } =
             self.root(root, &kernel, progress)?;
         self.stages.mark(Stage::ImageReady);
+        let restoring = self.restored.as_deref().map(Restoring::open).transpose()?;
+        if let Some(restoring) = &restoring {
+            restoring.check_root_disk(&self.request, digests.root_disk.as_deref())?;
+        }
 
         let request = &self.request;
         let (stop_signal, memory) = (workload.stop_signal, request.memory(Some(host.kind())));
@@ -196,11 +203,15 @@ impl Preparation {
         let modules = modules::load(&kernel, &spec, vsock.is_some())?;
         if let Some(kept) = &kept {
             disks.push(kept.layer()?);
+        } else if let (Scratch::Disk(_), Some(restoring)) = (request.scratch(), &restoring) {
+            disks.push(restoring.scratch(&self.directories, SCRATCH_SERIAL)?);
         } else if let Scratch::Disk(size) = request.scratch() {
             disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(volume_disks);
         disks.extend(own_disks);
+        let parts = restoring.map(|restoring| restoring.into_parts(&spec)).transpose()?;
+        let (restore, restored) = parts.unzip();
         let machine = MachineConfig {
             memory_bytes: memory.bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
@@ -214,6 +225,7 @@ impl Preparation {
             streams: self.streams,
             console_log: Arc::new(ConsoleLog::new(Some(self.console))),
             profile: self.profile,
+            restore,
         };
         let supervisor = Settings {
             stop_signal: stop_signal.get(),
@@ -223,6 +235,7 @@ impl Preparation {
             terminal: spec.terminal.is_some(),
             memory,
             spec,
+            restored,
         };
         let stages = self.stages;
         Ok(Prepared {

@@ -196,9 +196,13 @@ const MAIN: &[Call] = &[
     call!(SYS_shutdown),
     call!(SYS_getsockopt),
     call!(SYS_ppoll),
+    // A snapshot.
+    call!(SYS_pread64),
+    call!(SYS_pwrite64),
     call!(SYS_dup2),
     call!(SYS_fcntl, Rule::OneOf(1, &[F_DUPFD_CLOEXEC, libc::F_GETFL as u64, libc::F_SETFL as u64])),
     call!(SYS_ioctl, Rule::OneOf(1, MAIN_IOCTLS)),
+    call!(SYS_ioctl, Rule::OneOf(1, &kvm::SNAPSHOT_IOCTLS)),
     call!(SYS_open),
     call!(SYS_openat),
     call!(SYS_statx),
@@ -220,8 +224,9 @@ const MAIN: &[Call] = &[
     call!(SYS_exit_group),
 ];
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
-/// Modes and size of a terminal; a client's socket does not block.
-const MAIN_IOCTLS: &[u64] = &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, libc::FIONBIO];
+/// Modes and size of a terminal; a client's socket does not block; a scratch disk is copied.
+const MAIN_IOCTLS: &[u64] = &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, libc::FIONBIO, FICLONE];
+const FICLONE: u64 = 0x4004_9409;
 const TCGETS2: u64 = 0x802c_542a;
 const TCSETS2: u64 = 0x402c_542b;
 

@@ -62,7 +62,7 @@ fn is_only_checked(thread: Thread) -> bool {
 #[test]
 fn lists_stay_within_their_limits() {
     for (thread, limit) in [
-        (Thread::Main, 52),
+        (Thread::Main, 54),
         (Thread::Vcpu, 21),
         (Thread::Io, 34),
         (Thread::Net, 27),

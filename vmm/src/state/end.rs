@@ -109,6 +109,8 @@ end_reasons! {
     ImageError: Failed, Printed;
     /// The guest kernel is missing or invalid.
     KernelError: Failed, Printed;
+    /// A snapshot is missing or invalid, or cannot be restored on this host.
+    SnapshotError: Failed, Printed;
     /// The network cannot be set up.
     NetworkError: Failed, Printed;
     /// The host lacks something, or a system call failed.

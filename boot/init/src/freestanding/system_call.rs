@@ -18,11 +18,13 @@ use rustix::process::Pid;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const RT_SIGPROCMASK: usize = 14;
+const IOCTL: usize = 16;
 const BIND: usize = 49;
 const SETSOCKOPT: usize = 54;
 const EXECVE: usize = 59;
 const RT_SIGTIMEDWAIT: usize = 128;
 const EXIT_GROUP: usize = 231;
+const CLOCK_SETTIME: usize = 227;
 const CLOCK_GETTIME: usize = 228;
 const SECCOMP: usize = 317;
 const EXECVEAT: usize = 322;
@@ -269,6 +271,38 @@ pub(crate) fn milliseconds_since_boot() -> u64 {
     // SAFETY: writes a `struct timespec`, two 64-bit numbers. It fails only for invalid arguments.
     let _ = unsafe { call(CLOCK_GETTIME, [CLOCK_MONOTONIC, (&raw mut time) as usize, 0, 0, 0]) };
     time[0] * 1000 + time[1] / 1_000_000
+}
+
+/// Sets the wall clock to so many nanoseconds since 1970.
+pub(crate) fn set_wall_clock(nanoseconds: u64) -> Result<(), Errno> {
+    const CLOCK_REALTIME: usize = 0;
+    let time = [nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000];
+    // SAFETY: reads a `struct timespec`, two 64-bit numbers.
+    unsafe { call(CLOCK_SETTIME, [CLOCK_REALTIME, (&raw const time) as usize, 0, 0, 0]) }.map(drop)
+}
+
+/// Bytes that [`add_entropy`] takes.
+pub(crate) const ENTROPY_BYTES: usize = guest_protocol::identity::ENTROPY_BYTES;
+
+/// `struct rand_pool_info` (`linux/random.h`).
+#[repr(C)]
+struct RandomPoolInfo {
+    entropy_bits: i32,
+    bytes: i32,
+    entropy: [u8; ENTROPY_BYTES],
+}
+
+/// Credits `entropy` to the kernel and makes all its random numbers depend on it from now on, those
+/// in other processes, too. `random` is `/dev/urandom`.
+pub(crate) fn add_entropy(random: BorrowedFd<'_>, entropy: [u8; ENTROPY_BYTES]) -> Result<(), Errno> {
+    const RNDADDENTROPY: usize = 0x4008_5203;
+    const RNDRESEEDCRNG: usize = 0x5207;
+    let (bytes, random) = (ENTROPY_BYTES as i32, random.as_raw_fd() as usize);
+    let info = RandomPoolInfo { entropy_bits: 8 * bytes, bytes, entropy };
+    // SAFETY: reads a structure, and as many bytes after it as it says.
+    unsafe { call(IOCTL, [random, RNDADDENTROPY, (&raw const info) as usize, 0, 0]) }?;
+    // SAFETY: takes no pointer.
+    unsafe { call(IOCTL, [random, RNDRESEEDCRNG, 0, 0, 0]) }.map(drop)
 }
 
 /// Makes the control group of this process the root of a new control group namespace, which

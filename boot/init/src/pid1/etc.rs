@@ -31,8 +31,7 @@ impl EtcFiles {
             return Ok(Self::Written(Vec::new()));
         }
         let files = etc_files::contents(spec);
-        let is_of_the_host = spec.root.share.is_some() && spec.root.upper == Upper::InPlace;
-        if spec.root.upper != Upper::None && !is_of_the_host {
+        if are_written(spec) {
             return Ok(Self::Written(files));
         }
         make_directory("/etc").step(STEP, "/etc of the initramfs")?;
@@ -72,6 +71,34 @@ impl EtcFiles {
         }
         Ok(())
     }
+}
+
+/// The root takes writes that stay in the machine.
+fn are_written(spec: &RunSpec) -> bool {
+    let is_of_the_host = spec.root.share.is_some() && spec.root.upper == Upper::InPlace;
+    spec.root.upper != Upper::None && !is_of_the_host
+}
+
+/// The files whose content differs from that of `old`.
+fn changed(new: &RunSpec, old: &RunSpec) -> Vec<(&'static str, String)> {
+    let before = etc_files::contents(old);
+    etc_files::contents(new).into_iter().filter(|file| !new.keep_etc && !before.contains(file)).collect()
+}
+
+/// Writes what differs from `old`, in the workload's root.
+pub(crate) fn rewrite(new: &RunSpec, old: &RunSpec) -> Result<(), Errno> {
+    let files = if are_written(new) { changed(new, old) } else { Vec::new() };
+    files.iter().try_for_each(|(path, content)| match replace_file(path, content.as_bytes()) {
+        // The workload has removed the directory, or made its root read-only.
+        Err(Errno::NOENT | Errno::ROFS) => Ok(()),
+        written => written,
+    })
+}
+
+/// Writes what differs from `old` to the files of the initramfs that are mounted in the workload's root.
+pub(crate) fn rewrite_mounted(new: &RunSpec, old: &RunSpec) -> Result<(), Errno> {
+    let files = if are_written(new) { Vec::new() } else { changed(new, old) };
+    files.iter().try_for_each(|(path, content)| replace_file(path, content.as_bytes()))
 }
 
 /// As docker does: programs of old images look for the mounts there. An image has its own, or goes

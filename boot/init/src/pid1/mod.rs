@@ -19,6 +19,7 @@ mod privileges;
 mod probes;
 mod relay;
 mod root;
+mod snapshot;
 mod streams;
 mod volumes;
 mod workload;

@@ -75,6 +75,28 @@ fn has_ipv6() -> bool {
     !matches!(socket, Err(Errno::AFNOSUPPORT))
 }
 
+/// Gives interfaces that are up the hardware addresses, addresses and routes of `new` in place of those of `old`, in the
+/// same order.
+pub(crate) fn replace(old: &[Interface], new: &[Interface]) -> Result<(), Failure> {
+    let kernel = Kernel::open().step(STEP, "netlink")?;
+    let links = kernel.links().step(STEP, "list interfaces")?;
+    for (position, (old, new)) in old.iter().zip(new).enumerate() {
+        // The workload may have changed its address.
+        let Some(link) = links.iter().find(|link| link.address == old.mac) else { continue };
+        kernel.ask(&rtnetlink::take_down(link.index, new.mac)).step(STEP, &link.name)?;
+        for own in old.addresses.iter().filter(|own| own.address.is_ipv4()) {
+            match kernel.ask(&rtnetlink::remove_address(link.index, *own)) {
+                // The workload may have removed it.
+                Ok(()) | Err(Errno::ADDRNOTAVAIL) => {}
+                Err(errno) => return Err(Failure::setup(STEP, format!("{}: {}", link.name, own.address), errno)),
+            }
+        }
+        let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32);
+        set_up(&kernel, link, new, metric)?;
+    }
+    Ok(())
+}
+
 fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u32>) -> Result<(), Failure> {
     let ask = |request: &[u8], what: &dyn Fn() -> alloc::string::String| {
         kernel.ask(request).map_err(|errno| Failure::setup(STEP, format!("{}: {}", link.name, what()), errno))

@@ -13,6 +13,7 @@ use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
 use super::launch::{Pipes, Streams, timespec, winsize};
 use super::probes::Probes;
+use super::snapshot;
 use super::streams::{Input, Output, PolledFd, Turn};
 use super::workload::{Workload, ran_out_of_memory};
 use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
@@ -59,7 +60,8 @@ pub(crate) struct Ports {
 
 struct Relay<'a> {
     epoll: OwnedFd,
-    spec: &'a RunSpec,
+    /// With the identity that a restored machine has taken on.
+    spec: RunSpec,
     control: &'a mut Control,
     pid: Pid,
     pidfd: OwnedFd,
@@ -95,7 +97,7 @@ pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, por
 }
 
 impl<'a> Relay<'a> {
-    fn new(workload: Workload, spec: &'a RunSpec, control: &'a mut Control, ports: Ports) -> Result<Self, Errno> {
+    fn new(workload: Workload, spec: &RunSpec, control: &'a mut Control, ports: Ports) -> Result<Self, Errno> {
         let Ports { stdio, stderr, notify, dhcp } = ports;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, control.as_fd(), EventData::new_u64(CONTROL), EventFlags::IN)?;
@@ -134,7 +136,7 @@ impl<'a> Relay<'a> {
             execs: Execs::default(),
             probes: Probes::new(spec, notify, NOTIFY, &epoll)?,
             dhcp,
-            spec,
+            spec: spec.clone(),
             control,
             epoll,
         })
@@ -160,7 +162,7 @@ impl<'a> Relay<'a> {
             self.probes.on_report(owner, report, &mut self.execs, self.control)?;
         }
         if self.end.is_none() {
-            let context = ExecContext { spec: self.spec, workload: Some(self.pidfd.as_fd()), epoll: &self.epoll };
+            let context = ExecContext { spec: &self.spec, workload: Some(self.pidfd.as_fd()), epoll: &self.epoll };
             self.probes.poll(&mut self.execs, &context, self.control)?;
         }
         Ok(turn)
@@ -272,11 +274,37 @@ impl<'a> Relay<'a> {
                     }
                 }
                 ToGuest::Exec { id, request } => self.handle_exec_request(id, request)?,
+                ToGuest::Freeze => self.pause_for_snapshot()?,
                 // Invalid at this time or for this workload.
-                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) => {}
+                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::Thaw | ToGuest::Restored(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Stops all processes, and waits until the host has taken its snapshot or has restored it. This machine may be either.
+    fn pause_for_snapshot(&mut self) -> Result<(), Failure> {
+        // A copy would go on with the lease.
+        let frozen = match &self.dhcp {
+            Some(_) => Err("an interface has its address from DHCP".into()),
+            None => snapshot::freeze(),
+        };
+        if let Err(detail) = frozen {
+            return self.control.send(&ToHost::NotFrozen { detail });
+        }
+        self.control.send(&ToHost::Frozen)?;
+        match self.control.receive()? {
+            ToGuest::Thaw => {
+                snapshot::thaw();
+                Ok(())
+            }
+            ToGuest::Restored(identity) => {
+                self.spec = snapshot::take_on(identity, &self.spec, self.pidfd.as_fd())?;
+                snapshot::thaw();
+                self.control.send(&ToHost::Resumed)
+            }
+            _ => Err(Failure::protocol("unexpected message between Frozen and Thaw")),
+        }
     }
 
     fn handle_exec_request(&mut self, id: u32, request: ExecRequest) -> Result<(), Failure> {
@@ -286,7 +314,7 @@ impl<'a> Relay<'a> {
             return Ok(());
         };
         let workload = self.end.is_none().then(|| self.pidfd.as_fd());
-        let context = ExecContext { spec: self.spec, workload, epoll: &self.epoll };
+        let context = ExecContext { spec: &self.spec, workload, epoll: &self.epoll };
         match self.execs.start(owner, &spec, &context) {
             Ok(()) => Ok(()),
             Err(failure) => self.control.send(&ToHost::Exec { id, report: ExecReport::from(failure) }),

@@ -5,11 +5,12 @@
 //! Not supported: transfer codings of a request, trailers, `Expect` (the server just waits for the
 //! body).
 
+use super::descriptors::{self, Descriptors};
 use crate::api::frame::{self, ClientFrame, ClientFrameError, FrameReader};
 use crate::api::outbox::{Outbox, OutboxFull};
 use serde::Serialize;
-use std::io::{self, ErrorKind, Read as _};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
@@ -43,6 +44,7 @@ pub(super) struct Request {
     /// After the `?`.
     pub(super) query: String,
     pub(super) body: Vec<u8>,
+    pub(super) descriptors: Descriptors,
     pub(super) form: Form,
 }
 
@@ -114,6 +116,8 @@ pub(super) struct Connection {
     phase: Phase,
     /// Received and not parsed.
     input: Vec<u8>,
+    /// Received with `input`.
+    descriptors: Vec<OwnedFd>,
     /// `input` may hold a complete request.
     has_pipelined: bool,
     outbox: Outbox,
@@ -131,6 +135,7 @@ impl Connection {
             stream,
             phase: Phase::Request,
             input: Vec::new(),
+            descriptors: Vec::new(),
             has_pipelined: false,
             outbox: Outbox::default(),
             was_blocked: false,
@@ -210,7 +215,8 @@ impl Connection {
     fn parse_request(&mut self, now: Instant) -> Received {
         match parse(&self.input) {
             Parsed::Partial => Received::Nothing,
-            Parsed::Request(request, length) => {
+            Parsed::Request(mut request, length) => {
+                request.descriptors = std::mem::take(&mut self.descriptors).into();
                 self.input.drain(..length);
                 self.has_pipelined = !self.input.is_empty();
                 if !self.has_pipelined {
@@ -240,6 +246,8 @@ impl Connection {
                 Err(_) => return Received::Gone,
             }
         }
+        // No frame has any.
+        self.descriptors.clear();
         let Phase::Duplex { frames, .. } = &mut self.phase else { return Received::Nothing };
         frames.push(&std::mem::take(&mut self.input));
         let mut complete = Vec::new();
@@ -256,7 +264,7 @@ impl Connection {
         let mut bytes = [0; READ_BUF_SIZE];
         let room = (MAX_HEAD_SIZE + MAX_BODY_SIZE).saturating_sub(self.input.len()).clamp(1, READ_BUF_SIZE);
         let length = loop {
-            match self.stream.read(&mut bytes[..room]) {
+            match descriptors::receive(&self.stream, &mut bytes[..room], &mut self.descriptors) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 other => break other?,
             }
@@ -380,6 +388,7 @@ fn parse(bytes: &[u8]) -> Parsed {
         path: path.to_owned(),
         query: query.to_owned(),
         body: body.to_vec(),
+        descriptors: Descriptors::default(),
         form: Form {
             keep_alive: if newer { !connection("close") } else { connection("keep-alive") },
             chunked: newer,

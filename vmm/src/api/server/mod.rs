@@ -8,15 +8,18 @@
 //! | 32 | clients at one time | the next gets 503 |
 //! | 8 KiB, 64 KiB | head and body of a request | 431, 413 |
 //! | 10 s | until a request is complete | 408, or closed if none was begun |
+//! | 3 | descriptors that come with a request | closed |
 //! | 64 KiB | payload of a frame from a client | closed |
 //! | 256 KiB, 8192 frames | output that waits for a client | closed |
 //! | 30 s | without progress while output waits, but for `exec` and `attach` | closed |
 
 mod connection;
+mod descriptors;
 mod logs_query;
 mod route;
 
 pub(crate) use connection::{Channel, Response};
+pub(crate) use descriptors::{Descriptors, MAX_DESCRIPTORS};
 pub(crate) use logs_query::LogsQuery;
 pub(crate) use route::{Command, Exec, Kill, Query, Stop};
 

@@ -4,6 +4,7 @@
 //! same for users; a test compares the two.
 
 use super::connection::{Request, Response};
+use super::descriptors::Descriptors;
 use super::logs_query::LogsQuery;
 use crate::config::limits::Limits;
 use crate::config::signal::SignalNumber;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Resume,
     /// Change rate limits, and answer with all of them.
     Limits(Limits),
+    /// Write a snapshot to the files that came with the request.
+    Snapshot(Descriptors),
     /// Start a process beside the workload; the connection becomes its streams.
     Exec(ExecSpec),
     /// The connection becomes streams of a detached workload.
@@ -56,7 +59,7 @@ impl Command {
     #[must_use]
     pub(crate) fn needs_workload(&self) -> bool {
         match self {
-            Self::Exec(_) | Self::Pause | Self::Limits(_) => true,
+            Self::Exec(_) | Self::Pause | Self::Limits(_) | Self::Snapshot(_) => true,
             Self::Kill(kill) => !kill.cuts_power(),
             Self::Stop(_) | Self::Resume | Self::Attach => false,
         }
@@ -136,10 +139,10 @@ impl Exec {
     }
 }
 
-/// Body of `POST /v1/attach`, which has no parameters.
+/// Body of `POST /v1/attach` and `POST /v1/snapshot`, which have no parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Attach {}
+struct Empty {}
 
 /// One line of the table.
 struct Route {
@@ -149,7 +152,7 @@ struct Route {
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-const ROUTES: [Route; 12] = [
+const ROUTES: [Route; 13] = [
     Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
     Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
     Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
@@ -166,13 +169,20 @@ const ROUTES: [Route; 12] = [
     Route { method: "POST", path: "/v1/limits", operation: |request| command(Command::Limits(body(request)?)) },
     Route {
         method: "POST",
+        path: "/v1/snapshot",
+        operation: |request| {
+            body::<Empty>(request).and_then(|_| command(Command::Snapshot(request.descriptors.clone())))
+        },
+    },
+    Route {
+        method: "POST",
         path: "/v1/exec",
         operation: |request| command(Command::Exec(upgrade_body::<Exec>(request)?.spec()?)),
     },
     Route {
         method: "POST",
         path: "/v1/attach",
-        operation: |request| upgrade_body::<Attach>(request).and_then(|_| command(Command::Attach)),
+        operation: |request| upgrade_body::<Empty>(request).and_then(|_| command(Command::Attach)),
     },
 ];
 
@@ -234,6 +244,7 @@ mod tests {
             path: path.into(),
             query: query.into(),
             body: body.into(),
+            descriptors: Descriptors::default(),
             form: Form { keep_alive: true, chunked: true, upgrade },
         }
     }
@@ -267,6 +278,7 @@ mod tests {
             ("/v1/pause", "", Command::Pause),
             ("/v1/resume", "", Command::Resume),
             ("/v1/limits", "", Command::Limits(Limits::default())),
+            ("/v1/snapshot", "", Command::Snapshot(Descriptors::default())),
         ] {
             assert_eq!(routed("POST", path, body), Ok(Operation::Command(command)), "{path} {body}");
         }
@@ -287,6 +299,7 @@ mod tests {
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read-bps":1}}}"#, 400),
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read_bps":-1}}}"#, 400),
+            ("POST", "/v1/snapshot", r#"{"directory":"/"}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
             ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),

@@ -79,25 +79,26 @@ impl Monitor<'_> {
 
     /// Handles the commands that waited for this state of the machine.
     fn serve_held(&mut self) {
-        let starts = self.context.lifecycle.status().state == State::Starting;
+        let waits = self.context.lifecycle.status().state == State::Starting || self.snapshot.is_some();
         let Some(socket) = &mut self.context.socket else { return };
-        for (client, command) in socket.release(|command| !(starts && command.needs_workload())) {
+        for (client, command) in socket.release(|command| !(waits && command.needs_workload())) {
             self.on_command(client, command);
         }
     }
 
     fn on_command(&mut self, client: ClientId, command: Command) {
         let state = self.context.lifecycle.status().state;
-        if state == State::Starting && command.needs_workload() {
+        if (state == State::Starting || self.snapshot.is_some()) && command.needs_workload() {
             if let Some(socket) = &mut self.context.socket {
                 socket.hold(client, command);
             }
             return;
         }
         let done = match command {
-            // These two respond with a channel, the third with the limits.
+            // These two respond with a channel, the third when it is written, the fourth with the limits.
             Command::Exec(spec) => return self.on_exec(client, spec),
             Command::Attach => return self.on_attach(client),
+            Command::Snapshot(descriptors) => return self.on_snapshot(client, &descriptors),
             Command::Limits(limits) => {
                 let changed = self.machine.rates.change(&limits);
                 let response = match changed {
@@ -127,7 +128,7 @@ impl Monitor<'_> {
         self.respond(client, &response);
     }
 
-    fn respond(&mut self, client: ClientId, response: &Response) {
+    pub(super) fn respond(&mut self, client: ClientId, response: &Response) {
         if let Some(socket) = &mut self.context.socket {
             socket.server.respond(client, response);
         }
@@ -154,7 +155,7 @@ impl Monitor<'_> {
     }
 }
 
-fn conflict(state: State, action: &str) -> Response {
+pub(super) fn conflict(state: State, action: &str) -> Response {
     Response::error(409, &format!("a machine that is {state} cannot {action}"))
 }
 
@@ -342,7 +343,7 @@ impl Monitor<'_> {
         }
     }
 
-    fn enter(&mut self, state: State) {
+    pub(super) fn enter(&mut self, state: State) {
         let counters = self.machine.counters(self.totals.cpu_time + self.threads.cpu_time());
         self.update(|lifecycle| lifecycle.enter(state, counters));
     }

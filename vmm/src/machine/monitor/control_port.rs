@@ -27,6 +27,8 @@ pub(super) enum Received {
 pub(super) struct ControlPort {
     stream: UnixStream,
     outgoing: VecDeque<u8>,
+    /// Frames that are not sent before [`release`](Self::release).
+    held: Option<Vec<u8>>,
     open: bool,
     events: EventSet,
     /// Data of its events.
@@ -41,7 +43,7 @@ impl ControlPort {
     pub(super) fn register(stream: UnixStream, epoll: &Epoll, source: u64) -> std::io::Result<Self> {
         let events = EventSet::IN;
         epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), EpollEvent::new(events, source))?;
-        Ok(Self { stream, outgoing: VecDeque::new(), open: true, events, source })
+        Ok(Self { stream, outgoing: VecDeque::new(), held: None, open: true, events, source })
     }
 
     /// Reads once, into `bytes`.
@@ -63,17 +65,35 @@ impl ControlPort {
 
     /// Sends `frame` with the next [`flush`](Self::flush).
     pub(super) fn queue(&mut self, frame: Vec<u8>) {
-        self.outgoing.extend(frame);
+        match &mut self.held {
+            Some(held) => held.extend(frame),
+            None => self.outgoing.extend(frame),
+        }
+    }
+
+    /// Holds what is queued from now on.
+    pub(super) fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Sends `first`, then what was held.
+    pub(super) fn release(&mut self, first: Vec<u8>) {
+        self.outgoing.extend(first);
+        self.outgoing.extend(self.held.take().into_iter().flatten());
     }
 
     /// Whether PID 1 has stopped reading.
     pub(super) fn is_stalled(&self) -> bool {
-        self.outgoing.len() > MAX_OUTGOING_BYTES
+        self.backlog() > MAX_OUTGOING_BYTES
     }
 
     /// Whether so much waits that signals are not added to it.
     pub(super) fn has_backlog(&self) -> bool {
-        self.outgoing.len() > MAX_SIGNAL_BACKLOG
+        self.backlog() > MAX_SIGNAL_BACKLOG
+    }
+
+    fn backlog(&self) -> usize {
+        self.outgoing.len() + self.held.as_ref().map_or(0, Vec::len)
     }
 
     /// Writes as much as the port takes. `epoll` reports when it takes more.
@@ -118,6 +138,24 @@ mod tests {
             port.flush(&epoll);
         }
         assert!(received == sent && port.events == EventSet::IN);
+    }
+
+    #[test]
+    fn held_frames_follow_the_one_that_releases_them() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let epoll = Epoll::new().unwrap();
+        let mut port = ControlPort::register(near, &epoll, 7).unwrap();
+        port.queue(b"1".to_vec());
+        port.hold();
+        port.queue(b"3".to_vec());
+        port.flush(&epoll);
+        port.release(b"2".to_vec());
+        port.queue(b"4".to_vec());
+        port.flush(&epoll);
+        let mut received = [0; 4];
+        far.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"1234");
     }
 
     #[test]

@@ -9,13 +9,16 @@
 mod clients;
 mod control_port;
 mod service_notifier;
+mod snapshot;
 mod timers;
 mod workload_input;
 
 pub(crate) use service_notifier::ServiceNotifier;
+pub(crate) use snapshot::SnapshotReport;
 
 use self::clients::Clients;
 use self::control_port::{ControlPort, Received};
+use self::snapshot::PendingSnapshot;
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
 use super::build::Machine;
@@ -35,7 +38,7 @@ use kvm::ExitReason;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// Between two samples of a profile.
@@ -61,6 +64,7 @@ pub(super) struct Monitor<'a> {
     timers: Timers,
     control_port: ControlPort,
     known: KnownStreams,
+    snapshot: Option<PendingSnapshot>,
     end: Option<End>,
 }
 
@@ -116,6 +120,7 @@ impl<'a> Monitor<'a> {
             timers: Timers::new(sample, heartbeat),
             control_port,
             known: KnownStreams::default(),
+            snapshot: None,
             end: None,
         })
     }
@@ -133,8 +138,10 @@ impl<'a> Monitor<'a> {
 
     /// Runs until the supervisor ends the run. The vCPUs have stopped afterwards.
     pub(super) fn run(mut self) -> (End, VcpuTotals) {
-        let first = self.supervisor.start();
+        let first = self.supervisor.start(SystemTime::now());
         self.act(first);
+        // Nothing may happen before it is read.
+        self.control_port.flush(&self.epoll);
         loop {
             if let Some(end) = self.end.take() {
                 self.context.notifier.stopping();
@@ -208,6 +215,7 @@ impl<'a> Monitor<'a> {
                 Action::Exec(id, event) => self.on_exec_event(id, event),
                 Action::StageReached(stage) => self.on_stage(stage),
                 Action::Stopping => self.on_stopping(),
+                Action::Frozen(outcome) => self.on_frozen(outcome),
                 Action::End(end) => self.end = Some(end),
             }
         }

@@ -13,6 +13,7 @@ use guest_protocol::exec::{
 };
 use guest_protocol::protocol::{FailureKind, ToGuest, WorkloadEnd};
 use guest_protocol::run_spec::WindowSize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One process beside the workload. Numbers are not reused.
@@ -119,7 +120,53 @@ struct Exec {
     input_credit: u32,
 }
 
+/// A process in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExecState {
+    id: ExecId,
+    started: bool,
+    attended: bool,
+    output_credit: u32,
+    input_credit: u32,
+}
+
 impl Execs {
+    /// For a copy of the machine.
+    pub(super) fn save(&self) -> Vec<ExecState> {
+        let state = |(&id, exec): (&ExecId, &Exec)| ExecState {
+            id,
+            started: exec.started,
+            attended: exec.attended,
+            output_credit: exec.output_credit,
+            input_credit: exec.input_credit,
+        };
+        self.execs.iter().map(state).collect()
+    }
+
+    /// The highest number that was given to a process.
+    pub(super) fn last(&self) -> ExecId {
+        self.last
+    }
+
+    /// Continues with the processes of the machine that was saved.
+    pub(super) fn restore(&mut self, saved: &[ExecState], last: ExecId) {
+        let exec = |saved: &ExecState| Exec {
+            started: saved.started,
+            attended: saved.attended,
+            output_credit: saved.output_credit.min(OUTPUT_WINDOW),
+            taken: 0,
+            input_credit: saved.input_credit.min(INPUT_WINDOW),
+        };
+        self.execs = saved.iter().take(MAX_PROCESSES).map(|saved| (saved.id, exec(saved))).collect();
+        self.last = saved.iter().map(|saved| saved.id).fold(last, ExecId::max);
+    }
+
+    /// The processes whose client is there.
+    pub(super) fn attended(&self) -> Vec<ExecId> {
+        self.execs.iter().filter(|(_, exec)| exec.attended).map(|(id, _)| *id).collect()
+    }
+
     /// A new process: its number, and the message to PID 1.
     ///
     /// # Errors

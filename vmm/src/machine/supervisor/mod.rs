@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  Booting --Hello--> Starting --Running--> Running --Ended--> Draining --output written--> Done
-//!                         (Failed leads from each of the first three to Done)
+//!  Restoring --Resumed----------------> Running, in a machine that was restored from a snapshot
+//!                         (Failed leads from each of the states before Draining to Done)
 //! ```
 //!
 //! A power cut while output drains loses output: it counts as `killed`, although
@@ -17,11 +18,17 @@
 //! rate.
 
 pub(crate) mod exec;
+mod output;
 mod report;
+mod snapshot;
 mod stop;
 
+pub(crate) use snapshot::{Restored, SupervisorState};
+
 use self::exec::{ExecCommand, ExecEnd, ExecError, ExecEvent, ExecId, Execs};
+use self::output::Outputs;
 use self::report::{Throttle, clean, merge, name};
+use self::snapshot::Freeze;
 use self::stop::StopRequest;
 use crate::config::size::MemorySize;
 use crate::state::end::{End, EndReason};
@@ -33,7 +40,7 @@ use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, 
 use guest_protocol::run_spec::{Readiness, RunSpec, WindowSize};
 use kvm::ExitReason;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// From the end of file on the control port to the power cut, if the machine does not stop before.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -45,9 +52,6 @@ const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
 /// Of all interfaces together; further ones are not shown.
 const MAX_ADDRESSES: usize = 64;
-/// Output that can be on its way from PID 1's count to the host's: more than a queue of the console
-/// device holds.
-const MAX_OUTPUT_IN_FLIGHT: u64 = 64 << 20;
 
 /// What the supervisor receives; made by `main`'s event loop.
 #[derive(Clone, Debug)]
@@ -116,6 +120,8 @@ pub(crate) enum Action {
     /// Pass this on to the service manager.
     Notify(Notification),
     Exec(ExecId, ExecEvent),
+    /// The processes have stopped for a snapshot, or why they have not.
+    Frozen(Result<(), String>),
     /// The workload was asked to end.
     Stopping,
     /// No other event follows this one.
@@ -136,6 +142,8 @@ pub(crate) enum TimerKind {
     Notification,
     /// The next addresses may be passed on.
     Addresses,
+    /// PID 1 has stopped the processes, or let them run on.
+    Freeze,
 }
 
 /// What is fixed for the whole run.
@@ -155,6 +163,8 @@ pub(crate) struct Settings {
     pub(crate) terminal: bool,
     /// The machine's, for the end reason `oom`.
     pub(crate) memory: MemorySize,
+    /// The machine is restored from a snapshot.
+    pub(crate) restored: Option<Restored>,
 }
 
 #[derive(Debug)]
@@ -166,6 +176,7 @@ pub(crate) struct Supervisor {
     stop: StopRequest,
     execs: Execs,
     ready: bool,
+    freeze: Freeze,
     health: Throttle<HealthReport>,
     notification: Throttle<Notification>,
     addresses: Throttle<Vec<IpAddr>>,
@@ -178,6 +189,10 @@ pub(crate) struct Supervisor {
 enum State {
     Booting,
     Starting,
+    /// A copy takes on its identity; the machine that it is a copy of was ready, or not.
+    Restoring {
+        ready: bool,
+    },
     Running,
     /// The workload ended and wrote so many bytes.
     Draining {
@@ -186,15 +201,6 @@ enum State {
         stderr: u64,
     },
     Done,
-}
-
-/// Standard output and error on the host, as last reported.
-#[derive(Debug, Default)]
-struct Outputs {
-    stdout: u64,
-    stderr: u64,
-    stdout_closed: bool,
-    stderr_closed: bool,
 }
 
 impl Supervisor {
@@ -208,6 +214,7 @@ impl Supervisor {
             stop: StopRequest::default(),
             execs: Execs::default(),
             ready: false,
+            freeze: Freeze::None,
             health: Throttle::default(),
             notification: Throttle::default(),
             addresses: Throttle::default(),
@@ -216,10 +223,14 @@ impl Supervisor {
         }
     }
 
-    /// Actions for the start of the machine.
+    /// Actions for the start of the machine. `now` is the wall clock.
     #[must_use]
-    pub(crate) fn start(&self) -> Vec<Action> {
-        self.settings.timeout.map(|limit| Action::SetTimer(TimerKind::Run, limit)).into_iter().collect()
+    pub(crate) fn start(&mut self, now: SystemTime) -> Vec<Action> {
+        self.actions.extend(self.settings.timeout.map(|limit| Action::SetTimer(TimerKind::Run, limit)));
+        if let Some(restored) = self.settings.restored.take() {
+            self.restore(&restored, now);
+        }
+        std::mem::take(&mut self.actions)
     }
 
     /// Handles one event. Actions are to be performed in order.
@@ -263,7 +274,7 @@ impl Supervisor {
     /// The workload is not running, or there are too many processes.
     pub(crate) fn exec(&mut self, spec: ExecSpec) -> Result<(ExecId, Vec<Action>), ExecError> {
         match self.state {
-            State::Booting | State::Starting => return Err(ExecError::NotYet),
+            State::Booting | State::Starting | State::Restoring { .. } => return Err(ExecError::NotYet),
             State::Running => {}
             State::Draining { .. } | State::Done => return Err(ExecError::Ended),
         }
@@ -318,6 +329,12 @@ impl Supervisor {
                 self.state = State::Running;
                 std::mem::take(&mut self.pending).iter().for_each(|message| self.send_now(message));
             }
+            (State::Restoring { ready }, ToHost::Resumed) => {
+                let ready = *ready;
+                self.on_resumed(ready);
+            }
+            (State::Running, ToHost::Frozen) => self.on_frozen(Ok(())),
+            (State::Running, ToHost::NotFrozen { detail }) => self.on_frozen(Err(clean(&detail))),
             (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
                 let end = End::of_workload(end, self.stop.requested).with_memory(self.settings.memory);
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
@@ -341,7 +358,10 @@ impl Supervisor {
                 Ok(None) => {}
                 Err(fault) => self.on_fault(&fault.to_string()),
             },
-            (State::Booting | State::Starting | State::Running, ToHost::Failed { kind, step, detail, errno }) => {
+            (
+                State::Booting | State::Starting | State::Restoring { .. } | State::Running,
+                ToHost::Failed { kind, step, detail, errno },
+            ) => {
                 self.cut_power(End::of_failure(kind, &step, &detail, errno));
             }
             (_, message) => self.on_fault(&format!("unexpected message {}", name(&message))),
@@ -390,31 +410,6 @@ impl Supervisor {
         }
     }
 
-    fn on_output_written(&mut self, stdout: u64, stderr: u64) {
-        (self.outputs.stdout, self.outputs.stderr) = (stdout, stderr);
-        if let State::Draining { stdout: stdout_total, stderr: stderr_total, .. } = self.state {
-            // Everything that PID 1 has written by now is in the queues or on the host.
-            let is_possible = |total: u64, written: u64| total.saturating_sub(written) <= MAX_OUTPUT_IN_FLIGHT;
-            if !is_possible(stdout_total, stdout) || !is_possible(stderr_total, stderr) {
-                return self.on_fault(&format!(
-                    "{stdout_total} and {stderr_total} bytes of output reported, {stdout} and {stderr} received"
-                ));
-            }
-        }
-        self.end_if_drained();
-    }
-
-    /// Once the workload has ended and all its output is written, nothing can be lost.
-    fn end_if_drained(&mut self) {
-        let State::Draining { end, stdout, stderr } = &self.state else { return };
-        let stdout_drained = self.outputs.stdout_closed || self.outputs.stdout >= *stdout;
-        let stderr_drained = self.outputs.stderr_closed || self.outputs.stderr >= *stderr;
-        if stdout_drained && stderr_drained {
-            let end = end.clone();
-            self.cut_power(end);
-        }
-    }
-
     fn on_window_size(&mut self, size: WindowSize) {
         match self.state {
             _ if !self.settings.terminal => {}
@@ -430,6 +425,10 @@ impl Supervisor {
                 self.cut_power(End::killed(&format!("did not stop within {} s", self.stop.grace.as_secs_f64())));
             }
             TimerKind::Grace => self.on_fault("the control port was closed"),
+            TimerKind::Freeze if matches!(self.state, State::Restoring { .. }) => {
+                self.on_fault("it does not take on the identity of a restored machine");
+            }
+            TimerKind::Freeze => self.on_freeze_timeout(),
             TimerKind::Health => {
                 if let Some(report) = self.health.expire() {
                     self.on_health(report);
@@ -483,7 +482,7 @@ impl Supervisor {
     /// Sends `message` as soon as PID 1 can take it.
     fn send(&mut self, message: ToGuest) {
         match self.state {
-            State::Booting => self.pending.push(message),
+            State::Booting | State::Restoring { .. } => self.pending.push(message),
             State::Starting | State::Running => self.send_now(&message),
             State::Draining { .. } | State::Done => {}
         }

@@ -74,6 +74,9 @@ pub(super) fn name(message: &ToHost) -> &'static str {
         ToHost::Ready => "Ready",
         ToHost::Health(_) => "Health",
         ToHost::Notification(_) => "Notification",
+        ToHost::Frozen => "Frozen",
+        ToHost::NotFrozen { .. } => "NotFrozen",
+        ToHost::Resumed => "Resumed",
     }
 }
 

@@ -3,7 +3,7 @@
 //! clients. Part of the supervisor.
 //!
 //! A signal that requests the end (TERM, and INT, HUP and QUIT, which end a process without
-//! handlers) ends `Booting` and `Starting` at once. From `Running` on, the contract's table of
+//! handlers) ends `Booting`, `Starting` and `Restoring` at once. From `Running` on, the contract's table of
 //! signals applies.
 
 use super::{Action, State, Supervisor, TimerKind};
@@ -34,7 +34,7 @@ pub(super) struct StopRequest {
 impl Supervisor {
     pub(super) fn on_signal(&mut self, signal: i32) {
         let Ok(signal) = u8::try_from(signal) else { return };
-        let before_the_workload = matches!(self.state, State::Booting | State::Starting);
+        let before_the_workload = self.is_before_the_workload();
         match signal {
             SIGTERM | SIGINT | SIGHUP | SIGQUIT if before_the_workload => {
                 self.cut_power(End::signalled_before_workload(signal));
@@ -52,6 +52,10 @@ impl Supervisor {
             _ if before_the_workload => self.keep_signal(signal),
             _ => self.send(ToGuest::Signal(signal)),
         }
+    }
+
+    fn is_before_the_workload(&self) -> bool {
+        matches!(self.state, State::Booting | State::Starting | State::Restoring { .. })
     }
 
     /// Keeps a signal until the workload runs, as the kernel keeps one that is pending: standard
@@ -78,7 +82,9 @@ impl Supervisor {
     pub(super) fn on_stop(&mut self, grace: Option<Duration>, signal: Option<u8>) {
         let limit = grace.unwrap_or(self.settings.stop_timeout);
         match &self.state {
-            State::Booting | State::Starting => self.cut_power(End::signalled_before_workload(SIGTERM)),
+            State::Booting | State::Starting | State::Restoring { .. } => {
+                self.cut_power(End::signalled_before_workload(SIGTERM))
+            }
             State::Done => {}
             State::Running | State::Draining { .. } if limit.is_zero() => {
                 self.cut_power(End::killed("power was cut: a stop without time was asked for"));
@@ -101,7 +107,7 @@ impl Supervisor {
             _ if signal == SIGKILL => self.cut_power(End::killed("power was cut: a kill was asked for")),
             State::Running => self.send(ToGuest::Signal(signal)),
             // No process takes it.
-            State::Booting | State::Starting | State::Draining { .. } => {}
+            State::Booting | State::Starting | State::Restoring { .. } | State::Draining { .. } => {}
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) fn settings() -> Settings {
         timeout: None,
         terminal: false,
         memory: "128m".parse().unwrap(),
+        restored: None,
     }
 }
 
@@ -76,7 +77,7 @@ pub(super) fn end_of(actions: &[Action]) -> (End, bool) {
 #[test]
 fn undisturbed_run_ends_with_the_workloads_status() {
     let mut supervisor = booting();
-    assert_eq!(supervisor.start(), []);
+    assert_eq!(supervisor.start(SystemTime::UNIX_EPOCH), []);
     let hello = receive(&mut supervisor, &ToHost::Hello { version: protocol::VERSION });
     assert_eq!(hello, [Action::StageReached(Stage::InitStarted), sent(ToGuest::Spec(settings().spec))]);
     let running = receive(&mut supervisor, &ToHost::Running);
@@ -221,7 +222,7 @@ fn spec_has_the_terminals_last_size() {
 fn run_timer_ends_the_run_with_reason_timeout() {
     let limit = Duration::from_secs(3);
     let mut supervisor = Supervisor::new(Settings { timeout: Some(limit), ..settings() });
-    assert_eq!(supervisor.start(), [Action::SetTimer(TimerKind::Run, limit)]);
+    assert_eq!(supervisor.start(SystemTime::UNIX_EPOCH), [Action::SetTimer(TimerKind::Run, limit)]);
     let (end, power_cut) = end_of(&supervisor.on(Event::Timer(TimerKind::Run)));
     assert_eq!((end.reason, end.status, power_cut), (EndReason::Timeout, 137, true));
 }

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `coracle snapshot` and `coracle restore`.
+
+use coracle_tests::{Case, Finished, TestDir, case, image};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![case!(Full, copy_has_the_data_and_an_identity_of_its_own), case!(Quick, restore_rejects_what_is_no_snapshot)]
+}
+
+fn verb(dir: &TestDir, verb: &'static str, words: &[&str]) -> Finished {
+    dir.verb(verb, words).finish()
+}
+
+/// A new UUID, the host name, the file that names it, and the wall clock of a machine.
+fn identity(dir: &TestDir, name: &str) -> Vec<String> {
+    let script = "cat /proc/sys/kernel/random/uuid; hostname; cat /etc/hostname; date +%s";
+    let shown = verb(dir, "exec", &[name, "sh", "-c", script]);
+    shown.assert_status(0);
+    let lines: Vec<_> = shown.stdout_text().lines().map(str::to_owned).collect();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
+    let guest: u64 = lines[3].parse().expect("it is a number");
+    assert!(Duration::from_secs(guest).abs_diff(now) < Duration::from_secs(60), "{lines:?} at {now:?}");
+    lines
+}
+
+fn assert_refused(dir: &TestDir, snapshot: &Path, objects: &[&str]) {
+    let refused = verb(dir, "restore", &[&snapshot.display().to_string()]);
+    refused.assert_status(125).assert_one_line_naming(objects);
+}
+
+/// Changes a byte of a file that is not zero.
+fn change(path: &Path, offset: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the snapshot has it");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("it is that long");
+    file.write_all_at(&[byte[0] ^ 1], offset).expect("the test may write");
+}
+
+fn copy_has_the_data_and_an_identity_of_its_own() {
+    let dir = TestDir::new().keeping_machines();
+    dir.run(&["-d", "--name", "r", "--ready-port", "6379", &image("redis")]).assert_status(0);
+    verb(&dir, "exec", &["r", "redis-cli", "set", "k", "v"]).assert_status(0).assert_stdout("OK\n");
+    verb(&dir, "exec", &["r", "sh", "-c", "echo written > /file"]).assert_status(0);
+    let snapshot = dir.file("snapshot");
+    let path = snapshot.display().to_string();
+    verb(&dir, "snapshot", &["r", &path]).assert_status(0).assert_stdout(&format!("{path}\n"));
+    verb(&dir, "snapshot", &["r", &path]).assert_status(125).assert_one_line_naming(&[&path, "exists"]);
+    // What the original does from here on is not the copy's.
+    verb(&dir, "exec", &["r", "redis-cli", "set", "k", "later"]).assert_status(0).assert_stdout("OK\n");
+
+    verb(&dir, "restore", &["-d", "--name", "c", &path]).assert_status(0).assert_stdout("c\n");
+    verb(&dir, "exec", &["c", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
+    verb(&dir, "exec", &["c", "cat", "/file"]).assert_status(0).assert_stdout("written\n");
+    verb(&dir, "exec", &["r", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("later\n");
+    let (original, copy) = (identity(&dir, "r"), identity(&dir, "c"));
+    assert_ne!(original[0], copy[0]);
+    assert_eq!((&*original[1], &*original[2]), ("r", "r"));
+    assert_eq!((&*copy[1], &*copy[2]), ("c", "c"));
+
+    verb(&dir, "pause", &["c"]).assert_status(0);
+    let second = dir.file("second").display().to_string();
+    verb(&dir, "snapshot", &["c", &second]).assert_status(0);
+    verb(&dir, "stop", &["c", "r"]).assert_status(0);
+    verb(&dir, "restore", &["-d", "--name", "cc", &second]).assert_status(0);
+    verb(&dir, "exec", &["cc", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
+    verb(&dir, "stop", &["cc"]).assert_status(0);
+
+    change(&snapshot.join("memory"), 1 << 20);
+    assert_refused(&dir, &snapshot, &["memory", "digest"]);
+    fs::remove_file(snapshot.join("scratch")).expect("the snapshot has it");
+    change(&snapshot.join("state"), 200);
+    assert_refused(&dir, &snapshot, &["state", "digest"]);
+    assert!(
+        !fs::read_dir(dir.path())
+            .expect("it is there")
+            .any(|entry| { entry.expect("it can be read").file_name().to_string_lossy().ends_with(".partial") })
+    );
+}
+
+fn restore_rejects_what_is_no_snapshot() {
+    let dir = TestDir::new();
+    assert_refused(&dir, &dir.file("missing"), &["missing"]);
+    let empty = dir.file("empty");
+    fs::create_dir(&empty).expect("the directory is new");
+    assert_refused(&dir, &empty, &["empty/state"]);
+    fs::write(empty.join("state"), "coracle-snapshot 7 0 sha256:0\n").expect("the directory is new");
+    assert_refused(&dir, &empty, &["empty/state", "version 7"]);
+    verb(&dir, "snapshot", &["unknown", &dir.file("s").display().to_string()])
+        .assert_status(125)
+        .assert_one_line_naming(&["unknown"]);
+}

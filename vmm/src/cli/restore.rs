@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `restore`: starts a machine from a snapshot.
+
+use crate::config::name::MachineName;
+use crate::config::network::Network;
+use crate::config::publish::Publish;
+use crate::config::text_form::Given;
+use crate::host::system_error::Cannot as _;
+use crate::machine::snapshot::OpenSnapshot;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::restore::{self, RestoreOptions};
+use crate::run::{self, Caller, Origin};
+use crate::state::end::EndReason;
+use crate::state::stages::Stages;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Start a machine from a snapshot, beside the one that was saved or in its place
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The machine has the options of the one that was saved, but for its name, its
+MAC addresses and its published ports. Its processes run on once it has random
+numbers, a host name, addresses and the wall clock of its own.
+
+Examples:
+  coracle restore -d --name copy ./web.snapshot
+  coracle restore -d -p 8081:80 ./web.snapshot")]
+pub(super) struct RestoreArguments {
+    /// Directory of the snapshot
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    directory: PathBuf,
+    /// Run in the background, and print the name once the workload runs
+    #[arg(short, long)]
+    detach: bool,
+    /// Name of the machine [default: a random one]
+    #[arg(long, value_name = "NAME")]
+    name: Option<MachineName>,
+    /// Networks in place of those of the machine that was saved; as many
+    #[arg(long, value_name = "NETWORK")]
+    network: Vec<Given<Network>>,
+    /// Publish a port of the machine
+    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/udp]")]
+    publish: Vec<Publish>,
+    /// Print when each stage was reached
+    #[arg(long)]
+    timings: bool,
+    /// Directory of the run directories
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    run_dir: Option<PathBuf>,
+}
+
+/// Runs and returns the exit status.
+pub(super) fn restore(arguments: RestoreArguments, stages: Stages) -> u8 {
+    try_restore(arguments, stages).unwrap_or_else(|failure| failure::fail(&failure))
+}
+
+fn try_restore(arguments: RestoreArguments, stages: Stages) -> Result<u8, Failure> {
+    let RestoreArguments { directory, detach, name, network, publish, timings, run_dir } = arguments;
+    let absolute = |path: PathBuf| {
+        let absolute = std::path::absolute(&path).cannot(format!("find {}", path.display()));
+        absolute.fails_as(EndReason::HostError)
+    };
+    let directory = absolute(directory)?;
+    let run_dir = run_dir.map(absolute).transpose()?;
+    let document = OpenSnapshot::read(&directory).fails_as(EndReason::SnapshotError)?;
+    let options = RestoreOptions { name, detach, timings, run_dir, network, publish };
+    let request = restore::request(&document, &directory, options)?;
+    super::logging::start(request.log_level.unwrap_or_default());
+    let entered = std::env::set_current_dir(&document.directory);
+    entered.cannot(format!("enter {}", document.directory.display())).fails_as(EndReason::ConfigError)?;
+    run::run(request, Caller::User, Origin::Restored(directory), stages)
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A snapshot: a directory with the state of a machine at one moment, from which copies of it are restored. `vmm/docs/snapshots.md`
+//! has its format. [`document`] is the state as a file, [`save`] takes it from a machine, [`open`] checks it.
+
+mod document;
+mod open;
+mod save;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use document::SnapshotDocument;
+pub(super) use document::StreamCounts;
+pub(crate) use open::{OpenSnapshot, Restore, finish};
+pub(crate) use save::Source;
+pub(super) use save::{Savable, SaveError, SnapshotFiles};
+
+/// Files of the directory.
+pub(crate) const STATE_FILE: &str = "state";
+pub(crate) const MEMORY_FILE: &str = "memory";
+pub(crate) const SCRATCH_FILE: &str = "scratch";
+
+/// Descriptors of a request to take a snapshot, in this order: [`STATE_FILE`], [`MEMORY_FILE`], [`SCRATCH_FILE`].
+pub(crate) const DESCRIPTORS: usize = 3;

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+use super::super::tests::{receive, running, settings};
+use super::super::{Event, Settings};
+use super::*;
+use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec};
+use guest_protocol::protocol::ToHost;
+
+fn sent(actions: &[Action]) -> Vec<ToGuest> {
+    let mut reader = guest_protocol::protocol::FrameReader::new(guest_protocol::protocol::MAX_TO_GUEST);
+    actions.iter().for_each(|action| {
+        if let Action::Send(frame) = action {
+            reader.push(frame);
+        }
+    });
+    std::iter::from_fn(|| reader.next().unwrap()).collect()
+}
+
+fn restoring(state: SupervisorState) -> (Supervisor, Vec<Action>) {
+    let restored = Restored { identity: Identity { hostname: "copy".into(), ..Identity::default() }, state };
+    let mut supervisor = Supervisor::new(Settings { restored: Some(restored), ..settings() });
+    let actions = supervisor.start(SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+    (supervisor, actions)
+}
+
+#[test]
+fn frozen_is_reported_once_and_only_when_asked() {
+    let mut supervisor = running();
+    assert_eq!(sent(&supervisor.freeze().unwrap()), [ToGuest::Freeze]);
+    assert_eq!(supervisor.freeze(), None);
+    assert_eq!(receive(&mut supervisor, &ToHost::Frozen), [Action::Frozen(Ok(()))]);
+    let unasked = receive(&mut supervisor, &ToHost::Frozen);
+    assert!(matches!(unasked.last(), Some(Action::End(_))), "{unasked:?}");
+}
+
+#[test]
+fn late_answer_lets_the_processes_run_on() {
+    let mut supervisor = running();
+    assert!(supervisor.freeze().is_some());
+    let expired = supervisor.on(Event::Timer(TimerKind::Freeze));
+    assert!(matches!(&expired[..], [Action::Frozen(Err(_))]), "{expired:?}");
+    assert_eq!(supervisor.freeze(), None);
+    assert_eq!(sent(&receive(&mut supervisor, &ToHost::Frozen)), [ToGuest::Thaw]);
+    assert!(supervisor.freeze().is_some());
+}
+
+#[test]
+fn copy_gets_its_identity_and_the_time_before_anything_else() {
+    let (mut supervisor, actions) = restoring(SupervisorState { ready: true, ..SupervisorState::default() });
+    let identity = Identity { hostname: "copy".into(), realtime_ns: 5_000_000_000, ..Identity::default() };
+    assert_eq!(sent(&actions), [ToGuest::Restored(identity)]);
+    assert_eq!(supervisor.on(Event::StdinEnded { bytes: 7 }), []);
+    let resumed = receive(&mut supervisor, &ToHost::Resumed);
+    assert!(resumed.contains(&Action::Ready) && resumed.contains(&Action::StageReached(Stage::WorkloadExecuted)));
+    assert_eq!(sent(&resumed), [ToGuest::StdinEnd { bytes: 7 }]);
+}
+
+#[test]
+fn copy_hangs_up_processes_whose_clients_are_elsewhere() {
+    let mut original = running();
+    let (id, _) = original.exec(ExecSpec::default()).unwrap();
+    receive(&mut original, &ToHost::Exec { id, report: ExecReport::Started });
+    let (mut copy, _) = restoring(original.save());
+    let resumed = receive(&mut copy, &ToHost::Resumed);
+    assert_eq!(sent(&resumed), [ToGuest::Exec { id, request: ExecRequest::HangUp }]);
+    let (next, _) = copy.exec(ExecSpec::default()).unwrap();
+    assert!(next > id);
+}
+
+#[test]
+fn copy_without_an_answer_ends() {
+    let (mut supervisor, _) = restoring(SupervisorState::default());
+    let expired = supervisor.on(Event::Timer(TimerKind::Freeze));
+    assert!(matches!(expired.last(), Some(Action::End(_))), "{expired:?}");
+}
