@@ -11,8 +11,7 @@ const OF_SHARES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::MKNOD);
+    .union(CapabilitySet::FSETID);
 /// To connect to sockets of other users.
 const OF_SOCKETS: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 /// To replace files in directories of other users.
