@@ -16,6 +16,7 @@ mod convert;
 mod decompress;
 mod digest;
 mod erofs;
+mod ext4;
 mod image;
 mod layer;
 mod limits;
@@ -39,6 +40,7 @@ pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
+pub use ext4::{Ext4, Ext4Error, Extent, FileKind, Inode, Node, Xattr};
 pub use image::{
     ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform, references,
 };

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Inodes and where they are.
+
+use super::{BLOCK_SIZE, Ext4, Ext4Error, bytes_at, u16_at, u32_at, wide};
+use std::os::unix::fs::FileExt;
+
+/// The fields that every inode has; the extra ones and the attributes follow.
+const BASE_SIZE: usize = 128;
+const FLAG_EXTENTS: u32 = 0x8_0000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    Regular,
+    Directory,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+#[derive(Clone, Debug)]
+pub struct Inode {
+    /// The same for all hard links of a file.
+    pub number: u32,
+    pub kind: FileKind,
+    /// Without the type.
+    pub permissions: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub links: u16,
+    /// Seconds since 1970 and nanoseconds.
+    pub modified: (i64, u32),
+    /// Major and minor number; zeroes unless it is a device.
+    pub device: (u32, u32),
+    pub(super) has_extents: bool,
+    pub(super) map: [u8; 60],
+    pub(super) xattr_block: u64,
+    /// What follows the fields.
+    pub(super) tail: Vec<u8>,
+}
+
+impl Inode {
+    /// Overlayfs's mark of a removed file.
+    #[must_use]
+    pub fn is_whiteout(&self) -> bool {
+        self.kind == FileKind::CharDevice && self.device == (0, 0)
+    }
+}
+
+impl Ext4 {
+    /// # Errors
+    /// The inode is not there, is not in use, or is damaged.
+    pub fn inode(&self, number: u32) -> Result<Inode, Ext4Error> {
+        if number == 0 || number > self.inodes {
+            return Err(Ext4Error::Damaged("inode number out of range"));
+        }
+        let (group, index) = ((number - 1) / self.inodes_per_group, (number - 1) % self.inodes_per_group);
+        let mut descriptor = [0; 64];
+        let descriptor = &mut descriptor[..usize::from(self.descriptor_size)];
+        let offset = u64::from(group) * u64::from(self.descriptor_size);
+        self.read_bytes(1, offset, descriptor)?;
+        let high = if self.has_64bit { u32_at(descriptor, 40)? } else { 0 };
+        let table = wide(high, u32_at(descriptor, 8)?);
+        let mut bytes = vec![0; usize::from(self.inode_size)];
+        self.read_bytes(table, u64::from(index) * u64::from(self.inode_size), &mut bytes)?;
+        parse(number, &bytes)
+    }
+
+    fn read_bytes(&self, block: u64, offset: u64, bytes: &mut [u8]) -> Result<(), Ext4Error> {
+        let end = (self.blocks * BLOCK_SIZE as u64).checked_sub(bytes.len() as u64);
+        let position = block.checked_mul(BLOCK_SIZE as u64).and_then(|position| position.checked_add(offset));
+        match (position, end) {
+            (Some(position), Some(end)) if block > 0 && position <= end => {
+                Ok(self.file.read_exact_at(bytes, position)?)
+            }
+            _ => Err(Ext4Error::Damaged("inode table out of range")),
+        }
+    }
+}
+
+fn parse(number: u32, bytes: &[u8]) -> Result<Inode, Ext4Error> {
+    let mode = u16_at(bytes, 0)?;
+    let kind = match mode >> 12 {
+        0o10 => FileKind::Regular,
+        0o4 => FileKind::Directory,
+        0o12 => FileKind::Symlink,
+        0o2 => FileKind::CharDevice,
+        0o6 => FileKind::BlockDevice,
+        0o1 => FileKind::Fifo,
+        0o14 => FileKind::Socket,
+        _ => return Err(Ext4Error::Damaged("inode without a type")),
+    };
+    let links = u16_at(bytes, 26)?;
+    // A directory with more children than the field can count has one link.
+    if links == 0 {
+        return Err(Ext4Error::Damaged("a removed inode has a name"));
+    }
+    let extra = usize::from(u16_at(bytes, BASE_SIZE)?);
+    let tail = bytes.get(BASE_SIZE + extra..).ok_or(Ext4Error::Damaged("inode fields out of range"))?;
+    let modified_extra = if extra >= 12 { u32_at(bytes, 136)? } else { 0 };
+    let seconds = u32_at(bytes, 16)?.cast_signed();
+    let map = bytes_at(bytes, 40)?;
+    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+    Ok(Inode {
+        number,
+        kind,
+        permissions: mode & 0o7777,
+        uid: u32::from(u16_at(bytes, 120)?) << 16 | u32::from(u16_at(bytes, 2)?),
+        gid: u32::from(u16_at(bytes, 122)?) << 16 | u32::from(u16_at(bytes, 24)?),
+        size: wide(u32_at(bytes, 108)?, u32_at(bytes, 4)?),
+        links,
+        modified: (i64::from(seconds) + (i64::from(modified_extra & 3) << 32), (modified_extra >> 2).min(999_999_999)),
+        device: if is_device { device(&map)? } else { (0, 0) },
+        has_extents: u32_at(bytes, 32)? & FLAG_EXTENTS != 0,
+        map,
+        xattr_block: u64::from(u16_at(bytes, 118)?) << 32 | u64::from(u32_at(bytes, 104)?),
+        tail: tail.to_vec(),
+    })
+}
+
+/// The first word holds numbers of 8 bits, the second one those of 12 and 20 bits.
+fn device(map: &[u8; 60]) -> Result<(u32, u32), Ext4Error> {
+    let (old, new) = (u32_at(map, 0)?, u32_at(map, 4)?);
+    if old != 0 {
+        return Ok((old >> 8 & 0xff, old & 0xff));
+    }
+    Ok((new >> 8 & 0xfff, new & 0xff | new >> 12 & 0xf_ff00))
+}
