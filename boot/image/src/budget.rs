@@ -28,6 +28,11 @@ impl Budget {
         charged.map(drop).map_err(|_| OverBudget)
     }
 
+    /// Gives back what was charged for something that is not kept.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Charges an allocation of `length` bytes of its own.
     pub(crate) fn charge_allocation(&self, length: usize) -> Result<(), OverBudget> {
         self.charge(length as u64 + ALLOCATION)

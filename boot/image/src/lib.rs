@@ -17,9 +17,11 @@ mod decompress;
 mod digest;
 mod erofs;
 mod ext4;
+mod file_system;
 mod image;
 mod layer;
 mod limits;
+mod machine_tree;
 mod name;
 mod platform;
 mod prepare;
@@ -40,12 +42,13 @@ pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
-pub use ext4::{Ext4, Ext4Error, Extent, FileKind, Inode, Node, Xattr};
+pub use file_system::{FileKind, FileSystemError};
 pub use image::{
     ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform, references,
 };
 pub use layer::LayerError;
 pub use limits::MAX_INDEX_DEPTH;
+pub use machine_tree::{ChangeKind, MachineTree, TreeError};
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError};
 pub use prepare::{Error, ImageDescription, Prepare, PreparedImage, describe, prepare};

@@ -18,9 +18,11 @@ mod directory;
 mod emit;
 mod format;
 mod plan;
+mod read;
 mod xattr;
 
 pub(crate) use emit::write;
+pub(crate) use read::Erofs;
 
 /// Block size; the guest's page size.
 const BLOCK: u64 = 4096;

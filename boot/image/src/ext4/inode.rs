@@ -1,39 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Inodes and where they are.
 
-use super::{BLOCK_SIZE, Ext4, Ext4Error, bytes_at, u16_at, u32_at, wide};
-use std::os::unix::fs::FileExt;
+use super::{BLOCK_SIZE, Ext4, bytes_at, damaged, u16_at, u32_at, wide};
+use crate::file_system::{FileKind, FileSystem as _, FileSystemError, Metadata};
 
 /// The fields that every inode has; the extra ones and the attributes follow.
 const BASE_SIZE: usize = 128;
 const FLAG_EXTENTS: u32 = 0x8_0000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    Regular,
-    Directory,
-    Symlink,
-    CharDevice,
-    BlockDevice,
-    Fifo,
-    Socket,
-}
-
-#[derive(Clone, Debug)]
-pub struct Inode {
-    /// The same for all hard links of a file.
-    pub number: u32,
-    pub kind: FileKind,
-    /// Without the type.
-    pub permissions: u16,
-    pub uid: u32,
-    pub gid: u32,
-    pub size: u64,
-    pub links: u16,
-    /// Seconds since 1970 and nanoseconds.
-    pub modified: (i64, u32),
-    /// Major and minor number; zeroes unless it is a device.
-    pub device: (u32, u32),
+#[derive(Debug)]
+pub(super) struct Inode {
+    pub(super) metadata: Metadata,
     pub(super) has_extents: bool,
     pub(super) map: [u8; 60],
     pub(super) xattr_block: u64,
@@ -41,46 +18,33 @@ pub struct Inode {
     pub(super) tail: Vec<u8>,
 }
 
-impl Inode {
-    /// Overlayfs's mark of a removed file.
-    #[must_use]
-    pub fn is_whiteout(&self) -> bool {
-        self.kind == FileKind::CharDevice && self.device == (0, 0)
-    }
-}
-
 impl Ext4 {
-    /// # Errors
-    /// The inode is not there, is not in use, or is damaged.
-    pub fn inode(&self, number: u32) -> Result<Inode, Ext4Error> {
-        if number == 0 || number > self.inodes {
-            return Err(Ext4Error::Damaged("inode number out of range"));
-        }
-        let (group, index) = ((number - 1) / self.inodes_per_group, (number - 1) % self.inodes_per_group);
+    pub(super) fn inode(&self, number: u64) -> Result<Inode, FileSystemError> {
+        let index = u32::try_from(number).ok().filter(|number| *number <= self.geometry.inodes);
+        let index = index.and_then(|number| number.checked_sub(1)).ok_or(damaged("inode number out of range"))?;
+        let (group, index) = (index / self.geometry.inodes_per_group, index % self.geometry.inodes_per_group);
         let mut descriptor = [0; 64];
-        let descriptor = &mut descriptor[..usize::from(self.descriptor_size)];
-        let offset = u64::from(group) * u64::from(self.descriptor_size);
+        let descriptor = &mut descriptor[..usize::from(self.geometry.descriptor_size)];
+        let offset = u64::from(group) * u64::from(self.geometry.descriptor_size);
         self.read_bytes(1, offset, descriptor)?;
-        let high = if self.has_64bit { u32_at(descriptor, 40)? } else { 0 };
+        let high = if self.geometry.has_64bit { u32_at(descriptor, 40)? } else { 0 };
         let table = wide(high, u32_at(descriptor, 8)?);
-        let mut bytes = vec![0; usize::from(self.inode_size)];
-        self.read_bytes(table, u64::from(index) * u64::from(self.inode_size), &mut bytes)?;
-        parse(number, &bytes)
+        let mut bytes = vec![0; usize::from(self.geometry.inode_size)];
+        self.read_bytes(table, u64::from(index) * u64::from(self.geometry.inode_size), &mut bytes)?;
+        parse(&bytes)
     }
 
-    fn read_bytes(&self, block: u64, offset: u64, bytes: &mut [u8]) -> Result<(), Ext4Error> {
-        let end = (self.blocks * BLOCK_SIZE as u64).checked_sub(bytes.len() as u64);
+    fn read_bytes(&self, block: u64, offset: u64, bytes: &mut [u8]) -> Result<(), FileSystemError> {
+        let end = (self.geometry.blocks * BLOCK_SIZE as u64).checked_sub(bytes.len() as u64);
         let position = block.checked_mul(BLOCK_SIZE as u64).and_then(|position| position.checked_add(offset));
         match (position, end) {
-            (Some(position), Some(end)) if block > 0 && position <= end => {
-                Ok(self.file.read_exact_at(bytes, position)?)
-            }
-            _ => Err(Ext4Error::Damaged("inode table out of range")),
+            (Some(position), Some(end)) if block > 0 && position <= end => Ok(self.read_at(bytes, position)?),
+            _ => Err(damaged("inode table out of range")),
         }
     }
 }
 
-fn parse(number: u32, bytes: &[u8]) -> Result<Inode, Ext4Error> {
+fn parse(bytes: &[u8]) -> Result<Inode, FileSystemError> {
     let mode = u16_at(bytes, 0)?;
     let kind = match mode >> 12 {
         0o10 => FileKind::Regular,
@@ -90,29 +54,31 @@ fn parse(number: u32, bytes: &[u8]) -> Result<Inode, Ext4Error> {
         0o6 => FileKind::BlockDevice,
         0o1 => FileKind::Fifo,
         0o14 => FileKind::Socket,
-        _ => return Err(Ext4Error::Damaged("inode without a type")),
+        _ => return Err(damaged("inode without a type")),
     };
     let links = u16_at(bytes, 26)?;
     // A directory with more children than the field can count has one link.
     if links == 0 {
-        return Err(Ext4Error::Damaged("a removed inode has a name"));
+        return Err(damaged("a removed inode has a name"));
     }
     let extra = usize::from(u16_at(bytes, BASE_SIZE)?);
-    let tail = bytes.get(BASE_SIZE + extra..).ok_or(Ext4Error::Damaged("inode fields out of range"))?;
+    let tail = bytes.get(BASE_SIZE + extra..).ok_or(damaged("inode fields out of range"))?;
     let modified_extra = if extra >= 12 { u32_at(bytes, 136)? } else { 0 };
     let seconds = u32_at(bytes, 16)?.cast_signed();
     let map = bytes_at(bytes, 40)?;
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-    Ok(Inode {
-        number,
+    let metadata = Metadata {
         kind,
         permissions: mode & 0o7777,
         uid: u32::from(u16_at(bytes, 120)?) << 16 | u32::from(u16_at(bytes, 2)?),
         gid: u32::from(u16_at(bytes, 122)?) << 16 | u32::from(u16_at(bytes, 24)?),
         size: wide(u32_at(bytes, 108)?, u32_at(bytes, 4)?),
-        links,
+        links: links.into(),
         modified: (i64::from(seconds) + (i64::from(modified_extra & 3) << 32), (modified_extra >> 2).min(999_999_999)),
         device: if is_device { device(&map)? } else { (0, 0) },
+    };
+    Ok(Inode {
+        metadata,
         has_extents: u32_at(bytes, 32)? & FLAG_EXTENTS != 0,
         map,
         xattr_block: u64::from(u16_at(bytes, 118)?) << 32 | u64::from(u32_at(bytes, 104)?),
@@ -121,7 +87,7 @@ fn parse(number: u32, bytes: &[u8]) -> Result<Inode, Ext4Error> {
 }
 
 /// The first word holds numbers of 8 bits, the second one those of 12 and 20 bits.
-fn device(map: &[u8; 60]) -> Result<(u32, u32), Ext4Error> {
+fn device(map: &[u8; 60]) -> Result<(u32, u32), FileSystemError> {
     let (old, new) = (u32_at(map, 0)?, u32_at(map, 4)?);
     if old != 0 {
         return Ok((old >> 8 & 0xff, old & 0xff));

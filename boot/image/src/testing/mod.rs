@@ -5,6 +5,7 @@
 mod archive;
 mod layout;
 mod model;
+pub(crate) mod overlay;
 mod read_back;
 mod read_squashfs;
 

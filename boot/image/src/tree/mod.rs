@@ -9,7 +9,7 @@ mod merge;
 mod path;
 mod xattr;
 
-pub(crate) use xattr::namespace as xattr_namespace;
+pub(crate) use xattr::{namespace as xattr_namespace, prefix as xattr_prefix};
 
 pub use fault::Fault;
 pub(crate) use merge::Merge;

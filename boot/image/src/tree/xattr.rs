@@ -5,17 +5,24 @@ use super::Xattrs;
 use super::fault::Fault;
 use crate::limits;
 
+const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
+/// Attributes whose names are complete.
+const NAMES: [(&[u8], u8); 2] = [(b"system.posix_acl_access", 2), (b"system.posix_acl_default", 3)];
+
 /// Returns the number of the namespace and the name without its prefix. `None` for a namespace
 /// without a number in EROFS.
 pub(crate) fn namespace(name: &[u8]) -> Option<(u8, &[u8])> {
-    const PREFIXES: [(&[u8], u8); 3] = [(b"user.", 1), (b"trusted.", 4), (b"security.", 6)];
-    match name {
-        b"system.posix_acl_access" => Some((2, b"")),
-        b"system.posix_acl_default" => Some((3, b"")),
-        _ => PREFIXES.iter().find_map(|(prefix, index)| {
+    let complete = NAMES.iter().find(|(known, _)| *known == name);
+    complete.map(|(_, index)| (*index, &b""[..])).or_else(|| {
+        PREFIXES.iter().find_map(|(prefix, index)| {
             name.strip_prefix(*prefix).filter(|rest| !rest.is_empty()).map(|rest| (*index, rest))
-        }),
-    }
+        })
+    })
+}
+
+/// What names in the namespace `index` begin with.
+pub(crate) fn prefix(index: u8) -> Option<&'static [u8]> {
+    PREFIXES.iter().chain(&NAMES).find(|(_, known)| *known == index).map(|(prefix, _)| *prefix)
 }
 
 /// Keeps attributes whose namespace EROFS and Linux know, and drops the others, as a file system
