@@ -46,6 +46,8 @@ fn kept_machine_starts_again_on_its_layer() {
     let words = ["--name", "w", &image, "sh", "-c", SCRIPT];
     dir.run(&words).assert_status(3).assert_stdout("run 0 /etc/passwd\n");
     assert_clean(&dir, "w");
+    let changes = "A /c\nA /c/b\nC /etc\nD /etc/passwd\nA /n\nA /new\n";
+    verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
     // What the image's name means now does not matter.
     assert!(dir.run_directory().join("w/result.json").exists());
     fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
@@ -57,10 +59,13 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
+    verb(&dir, "diff", &["w"]).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
     let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
     kill_process(pid, Signal::KILL).expect("the machine runs");
     verb(&dir, "wait", &["w"]).assert_status(125).assert_one_line_naming(&["w", "killed"]);
+    // Its journal was not replayed.
+    verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
 
     // As after a reboot: nothing is left but what is kept.
     fs::remove_dir_all(dir.run_directory().join("w")).expect("the machine was killed");
@@ -89,6 +94,7 @@ fn created_machine_starts_later() {
     let listed = verb(&dir, "ps", &["-a", "-q", "--filter", "status=created"]);
     listed.assert_status(0).assert_stdout("c\n");
     verb(&dir, "ps", &["-q"]).assert_status(0).assert_stdout("");
+    verb(&dir, "diff", &["c"]).assert_status(0).assert_stdout("");
     verb(&dir, "wait", &["c"]).assert_status(125).assert_one_line_naming(&["c", "never run"]);
     verb(&dir, "start", &["-a", "c"]).assert_status(0).assert_stdout("made\n");
     verb(&dir, "rm", &["c"]).assert_status(0).assert_stdout("c\n");

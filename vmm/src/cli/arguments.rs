@@ -3,6 +3,7 @@
 
 use super::attach::AttachArguments;
 use super::completion::CompletionArguments;
+use super::diff::DiffArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
 use super::history::HistoryArguments;
@@ -96,6 +97,7 @@ pub(super) enum Verb {
     Snapshot(SnapshotArguments),
     Restore(RestoreArguments),
     Rm(RmArguments),
+    Diff(DiffArguments),
     Completion(CompletionArguments),
     Oci(OciArguments),
     #[command(hide = true)]

@@ -49,6 +49,10 @@ impl RunDirArgument {
         self.run_dir.clone().unwrap_or_else(|| Directories::from_environment().run())
     }
 
+    pub(super) fn absolute_path(&self) -> Result<PathBuf, Failure> {
+        std::path::absolute(self.path()).fails_as(EndReason::HostError)
+    }
+
     pub(super) fn machines(&self) -> Result<Vec<MachineInfo>, Failure> {
         machines::list(&self.path()).fails_as(EndReason::HostError)
     }

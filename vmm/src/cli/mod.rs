@@ -6,6 +6,7 @@ mod attach;
 mod check;
 mod completion;
 mod create;
+mod diff;
 mod events;
 mod exec;
 mod history;
@@ -81,6 +82,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Run(arguments) => run::run(*arguments, stages),
         Verb::Create(arguments) => create::create(*arguments, stages),
         Verb::Start(arguments) => start::start(&arguments, &stages),
+        Verb::Diff(arguments) => diff::diff(&arguments),
         Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Pull(arguments) => pull::pull(&arguments),
         Verb::Push(arguments) => push::push(&arguments),

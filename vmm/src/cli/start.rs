@@ -37,7 +37,7 @@ pub(super) fn start(arguments: &StartArguments, stages: &Stages) -> u8 {
         let error = "--attach: only one machine can be started in the foreground";
         return failure::fail(&Failure::new(EndReason::ConfigError, error));
     }
-    let base = match std::path::absolute(run_dir.path()).fails_as(EndReason::HostError) {
+    let base = match run_dir.absolute_path() {
         Ok(base) => base,
         Err(failure) => return failure::fail(&failure),
     };

@@ -4,6 +4,7 @@
 pub(crate) mod check;
 mod confinement;
 mod early_clients;
+pub(crate) mod ended;
 pub(crate) mod failure;
 mod health;
 pub(crate) mod kept;
