@@ -256,3 +256,40 @@ fn offloads_can_be_switched_off_and_on() {
     assert_eq!(controlled.command(&offloads(CSUM | TSO4)), OK);
     assert!(passes(&mut controlled));
 }
+
+#[test]
+fn saved_device_goes_on_with_what_was_commanded_and_a_reset_ends_it() {
+    let mut source = controlled(CONTROL_FEATURES);
+    assert_eq!(source.command(&tables(&[], &[GROUP])), OK);
+    assert_eq!(source.command(&[[1, 1].as_slice(), &OTHER].concat()), OK);
+    assert_eq!(source.command(&[2, 0, 5, 0]), OK);
+    let expected = [false, true, true, true];
+    assert_eq!(source.gets_each(), expected);
+    source.bench.worker = None;
+    let state = source.bench.net.save();
+
+    // The source itself, and a copy of it.
+    for mut machine in [source, controlled(CONTROL_FEATURES)] {
+        machine.bench.worker = None;
+        machine.bench.net.restore(&state).unwrap();
+        machine.bench.activate(CONTROL_FEATURES);
+        assert_eq!((machine.gets_each(), machine.bench.address()), (expected, OTHER));
+        machine.bench.worker = None;
+        assert_eq!(machine.bench.net.save(), state);
+        machine.bench.activate(CONTROL_FEATURES);
+        assert_eq!((machine.gets_each(), machine.bench.address()), ([true, false, true, false], MAC));
+    }
+}
+
+#[test]
+fn commands_that_the_driver_cannot_have_sent_are_not_restored() {
+    let mut source = controlled(CONTROL_FEATURES | CSUM | TSO4 | 1 << 2);
+    source.bench.worker = None;
+    let state = source.bench.net.save();
+    let mut other = controlled(CONTROL_FEATURES);
+    other.bench.worker = None;
+    other.bench.net.restore(&state).unwrap();
+    // The offloads left to it are not all features of this driver.
+    assert!(other.bench.net.activate(other.bench.driver.activation(CONTROL_FEATURES)).is_err());
+    assert!(other.bench.net.restore(&state[1..]).is_err());
+}

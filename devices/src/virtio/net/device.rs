@@ -2,13 +2,16 @@
 //! The network device before activation: identity and configuration space. Built on `main`, then
 //! called by vCPU threads.
 
-use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
+use super::super::{
+    ActivateError, Activation, DeviceIdentity, DeviceKind, InvalidDeviceState, VirtioDevice, Worker, read_config_bytes,
+};
 use super::backend::Backend;
-use super::host_side::HostSide;
+use super::host_side::{HostSide, Kept};
 use super::internal_host::{HostEnd, InternalHost};
 use super::link::{Link, NetHandle};
 use super::packet::Rules;
 use super::pair::Pair;
+use super::saved::Commanded;
 use super::worker::NetWorker;
 use crate::rate_limit::{Limiter, RateLimits};
 use crate::slot::Slot;
@@ -68,6 +71,10 @@ pub struct Net {
     host_end: Slot<HostEnd>,
     limiter: Slot<Limiter>,
     link: Arc<Link>,
+    /// What the last driver had set.
+    commanded: Slot<Commanded>,
+    /// The next activation goes on with it.
+    continues: bool,
 }
 
 impl Net {
@@ -94,7 +101,15 @@ impl Net {
             queue_sizes,
             counters: Some(Arc::clone(&link.counters) as _),
         };
-        Ok(Self { identity, mtu, host_end: Slot::new(host_end), limiter: Slot::new(limiter), link })
+        Ok(Self {
+            identity,
+            mtu,
+            host_end: Slot::new(host_end),
+            limiter: Slot::new(limiter),
+            link,
+            commanded: Slot::new(Commanded::default()),
+            continues: false,
+        })
     }
 
     fn max_pairs(&self) -> u16 {
@@ -128,9 +143,12 @@ impl VirtioDevice for Net {
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
         let failed = |source| ActivateError { step: "cannot set the offloads of the host's interface", source };
         // The worker before was dropped, and has put it back.
-        let (Some(mut host_end), Some(limiter)) = (self.host_end.take(), self.limiter.take()) else {
+        let (Some(mut host_end), Some(limiter), Some(commanded)) =
+            (self.host_end.take(), self.limiter.take(), self.commanded.take())
+        else {
             return Err(failed(ErrorKind::ResourceBusy.into()));
         };
+        let continued = std::mem::take(&mut self.continues).then(|| commanded.clone());
         host_end.forget();
         host_end.set_features(activation.features).map_err(failed)?;
         let mtu = self.mtu.filter(|_| activation.has_feature(VIRTIO_NET_F_MTU));
@@ -145,8 +163,22 @@ impl VirtioDevice for Net {
         // Behind the pairs that the driver knows (5.1.2).
         let control = queues.next().filter(|_| has_control);
         let (name, link) = (self.identity.name.clone(), Arc::clone(&self.link));
-        let host = HostSide::new(name, host_end, limiter, link, rules, max_pairs, interrupt.clone());
+        let kept = Kept { host_end, limiter, commanded };
+        let mut host = HostSide::new(name, kept, link, rules, max_pairs, interrupt.clone());
+        if let Some(continued) = continued {
+            host.resume(&continued).map_err(failed)?;
+        }
         Ok(vec![Box::new(NetWorker::new(pairs, control, interrupt, host))])
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.commanded.take().expect("the worker was dropped").as_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidDeviceState> {
+        *self.commanded.take().expect("there is no worker") = Commanded::from_bytes(state)?;
+        self.continues = true;
+        Ok(())
     }
 }
 

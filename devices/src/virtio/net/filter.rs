@@ -107,7 +107,21 @@ impl Filter {
         self.has(Mode::Promiscuous) || self.admits_vlan(frame) && (!self.checks_addresses || self.admits_address(frame))
     }
 
-    fn has(&self, mode: Mode) -> bool {
+    pub(super) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Those of unicast, and of multicast addresses.
+    pub(super) fn tables(&self) -> [&Table; 2] {
+        [&self.unicast, &self.multicast]
+    }
+
+    /// A bit for each; nothing if all are accepted.
+    pub(super) fn vlans(&self) -> &[u64] {
+        self.vlans.as_deref().map_or(&[], |vlans| &vlans[..])
+    }
+
+    pub(super) fn has(&self, mode: Mode) -> bool {
         self.modes[mode as usize]
     }
 

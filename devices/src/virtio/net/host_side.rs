@@ -8,16 +8,24 @@ use super::control::{Command, OffloadChanges};
 use super::filter::{Address, Filter};
 use super::internal_host::HostEnd;
 use super::link::Link;
-use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, guest_offloads, segments};
+use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, guest_offloads, is_offload_set, segments};
+use super::saved::Commanded;
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
 use crate::rate_limit::{Direction, Limiter};
 use crate::slot::Borrowed;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use virtio_bindings::virtio_net::{VIRTIO_NET_ERR, VIRTIO_NET_OK};
+
+/// What survives a reset.
+pub(super) struct Kept {
+    pub(super) host_end: Borrowed<HostEnd>,
+    pub(super) limiter: Borrowed<Limiter>,
+    pub(super) commanded: Borrowed<Commanded>,
+}
 
 pub(super) struct HostSide {
     /// For messages.
@@ -30,6 +38,8 @@ pub(super) struct HostSide {
     offload_changes: OffloadChanges,
     /// What the driver has left to it of [`guest_offloads`].
     offloads: u64,
+    /// Gets all this when the worker is dropped.
+    commanded: Borrowed<Commanded>,
     /// Of the interface as it was configured.
     address: Address,
     interrupt: Interrupt,
@@ -47,15 +57,16 @@ impl HostSide {
     /// more (virtio 1.3, 5.1.6.5.5).
     pub(super) fn new(
         name: String,
-        host_end: Borrowed<HostEnd>,
-        limiter: Borrowed<Limiter>,
+        kept: Kept,
         link: Arc<Link>,
         rules: Rules,
         max_pairs: u16,
         interrupt: Interrupt,
     ) -> Self {
+        let Kept { host_end, limiter, commanded } = kept;
         Self {
             name,
+            commanded,
             limiter,
             filter: Filter::new(rules.features, link.address()),
             offload_changes: OffloadChanges::new(Instant::now()),
@@ -70,6 +81,25 @@ impl HostSide {
             host_end,
             sent: vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice(),
         }
+    }
+
+    /// Goes on with what the driver had set.
+    ///
+    /// # Errors
+    /// The driver cannot have set it with its features, or the host cannot.
+    pub(super) fn resume(&mut self, commanded: &Commanded) -> Result<()> {
+        let (pairs, offloads) = (commanded.pairs(), commanded.offloads());
+        if !(1..=self.max_pairs).contains(&pairs) || !is_offload_set(offloads, self.rules.features) {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        commanded.apply(&mut self.filter);
+        self.link.set_address(commanded.address());
+        self.active_pairs = pairs.into();
+        if offloads != self.offloads {
+            self.host_end.set_features(self.rules.set_offloads(offloads))?;
+            self.offloads = offloads;
+        }
+        Ok(())
     }
 
     /// The backend may have something to read, accept more, or have come or gone.
@@ -222,6 +252,7 @@ impl HostSide {
 /// again keeps it.
 impl Drop for HostSide {
     fn drop(&mut self) {
+        *self.commanded = Commanded::new(&self.filter, self.offloads, self.active_pairs);
         self.link.set_address(self.address);
     }
 }

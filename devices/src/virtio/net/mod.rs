@@ -43,6 +43,7 @@ mod output_wait;
 mod packet;
 mod packet_socket;
 mod pair;
+mod saved;
 mod stream;
 mod tap;
 mod tap_queues;
