@@ -182,14 +182,6 @@ pub fn take_down(index: u32, mac: [u8; 6]) -> Vec<u8> {
     Request::new(RTM_NEWLINK, NLM_F_ACK, &body).attribute(IFLA_ADDRESS, &mac).finish()
 }
 
-/// Removes an address that the interface has.
-#[must_use]
-pub fn remove_address(index: u32, own: Address) -> Vec<u8> {
-    let [a, b, c, d] = index.to_ne_bytes();
-    let body = [family(own.address), own.prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d];
-    Request::new(RTM_DELADDR, NLM_F_ACK, &body).address(IFA_LOCAL, own.address).finish()
-}
-
 /// Adds an address without duplicate address detection.
 #[must_use]
 pub fn add_address(index: u32, own: Address) -> Vec<u8> {
@@ -337,14 +329,7 @@ mod tests {
     fn link_is_down_with_its_new_address() {
         let request = take_down(2, [2, 0, 0, 0, 0, 9]);
         assert_eq!(request[16..32], [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!(attributes(&request, LINK_SIZE), [(IFLA_ADDRESS, vec![2, 0, 0, 0, 0, 9])]);
-    }
-
-    #[test]
-    fn address_is_removed_by_its_local_part() {
-        let request = remove_address(3, address("10.0.2.15", 24));
-        assert_eq!((half(&request, 4), &request[16..24]), (Some(RTM_DELADDR), &[AF_INET, 24, 0, 0, 3, 0, 0, 0][..]));
-        assert_eq!(attributes(&request, 8), [(IFA_LOCAL, [10, 0, 2, 15].to_vec())]);
+        assert_eq!(attributes(&request, LINK_SIZE), [(IFLA_ADDRESS, [2, 0, 0, 0, 0, 9].to_vec())]);
     }
 
     #[test]

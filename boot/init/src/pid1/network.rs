@@ -85,7 +85,7 @@ pub(crate) fn replace(old: &[Interface], new: &[Interface]) -> Result<(), Failur
         let Some(link) = links.iter().find(|link| link.address == old.mac) else { continue };
         kernel.ask(&rtnetlink::take_down(link.index, new.mac)).step(STEP, &link.name)?;
         for own in old.addresses.iter().filter(|own| own.address.is_ipv4()) {
-            match kernel.ask(&rtnetlink::remove_address(link.index, *own)) {
+            match kernel.ask(&rtnetlink::delete_address(link.index, *own)) {
                 // The workload may have removed it.
                 Ok(()) | Err(Errno::ADDRNOTAVAIL) => {}
                 Err(errno) => return Err(Failure::setup(STEP, format!("{}: {}", link.name, own.address), errno)),
