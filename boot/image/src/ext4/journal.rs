@@ -36,7 +36,7 @@ pub(super) struct Journal {
 
 #[derive(Clone, Copy, Debug)]
 struct Copy {
-    /// In the file.
+    /// Offset of the copy in the layer's disk, in bytes.
     position: u64,
     is_escaped: bool,
 }

@@ -21,7 +21,7 @@ pub enum FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Metadata {
     pub kind: FileKind,
-    /// Without the type.
+    /// The lowest 12 bits of the mode.
     pub permissions: u16,
     pub uid: u32,
     pub gid: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Xattr {
 /// Bytes of a file that are stored; what lies between extents reads as zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// In the file.
+    /// Distance from the start of the file.
     pub offset: u64,
     pub length: u64,
     /// In the file system.
@@ -76,7 +76,7 @@ pub(crate) trait FileSystem {
     /// Without `.` and `..`, sorted by name, each once. The caller releases [`entries_cost`].
     fn entries(&self, directory: u64) -> Result<Vec<Name>, FileSystemError>;
 
-    /// Sorted by name.
+    /// The extended attributes of a file, sorted by name.
     fn xattrs(&self, file: u64) -> Result<Vec<Xattr>, FileSystemError>;
 
     fn link_target(&self, symlink: u64) -> Result<Vec<u8>, FileSystemError>;
