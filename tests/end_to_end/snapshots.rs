@@ -44,7 +44,7 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     let dir = TestDir::new().keeping_machines();
     dir.run(&["-d", "--name", "r", "--ready-port", "6379", &image("redis")]).assert_status(0);
     verb(&dir, "exec", &["r", "redis-cli", "set", "k", "v"]).assert_status(0).assert_stdout("OK\n");
-    verb(&dir, "exec", &["r", "sh", "-c", "echo written > /file"]).assert_status(0);
+    verb(&dir, "exec", &["-u", "root", "r", "sh", "-c", "echo written > /file"]).assert_status(0);
     let snapshot = dir.file("snapshot");
     let path = snapshot.display().to_string();
     verb(&dir, "snapshot", &["r", &path]).assert_status(0).assert_stdout(&format!("{path}\n"));
