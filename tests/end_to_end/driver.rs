@@ -86,7 +86,7 @@ fn completion_scripts_are_read_by_their_shells() {
             ["resume", "--stop-timeout", "--no-stream"].iter().all(|word| text.contains(word.trim_start_matches('-')))
         );
         if shell == "bash" {
-            let words = "COMP_WORDS=(coracle res); COMP_CWORD=1; _coracle coracle res coracle; echo ${COMPREPLY[@]}";
+            let words = "COMP_WORDS=(coracle resu); COMP_CWORD=1; _coracle coracle resu coracle; echo ${COMPREPLY[@]}";
             // A file: the script is longer than one argument may be.
             let file = dir.write("completion", format!("{text}\n{words}\n"));
             let output = Command::new("bash").arg(file).output().expect("bash is there");
