@@ -189,7 +189,7 @@ fn reader_survives_damaged_metadata() {
     let mut rejected = 0;
     let areas = [(SUPERBLOCK, 352), (4096, 32), (table + 256, 256), (table + 12 * 256, 1024), (entries, 512)];
     for (start, length) in areas {
-        for place in (start..start + length).step_by(2) {
+        for place in (start..start + length).step_by(5) {
             let mut before = [0];
             file.read_exact_at(&mut before, place).unwrap();
             for value in [0, 0xff, before[0] ^ 0x10] {
