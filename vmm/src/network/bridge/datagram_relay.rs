@@ -2,11 +2,10 @@
 //! Carries datagrams between the host's loopback addresses and a published UDP port of a machine, on the thread `datagrams`. Each
 //! client has a socket of its own toward the machine, so that the answers find their way back.
 
-use super::stoppable_thread::StoppableThread;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::stoppable_thread::{Stop, StoppableThread};
 use std::io::Result;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 /// The client that was silent for longest makes room for one more.
@@ -52,26 +51,15 @@ struct Client {
 }
 
 impl Relay {
-    fn serve(&mut self, stop: &OwnedFd) -> Result<()> {
+    fn serve(&mut self, stop: &Stop) -> Result<()> {
         let mut buffer = vec![0; BUF_SIZE];
         loop {
             let ports = self.ports.iter().map(|port| port.socket.as_fd());
-            let sockets = std::iter::once(stop.as_fd()).chain(ports);
-            let sockets = sockets.chain(self.clients.iter().map(|client| client.socket.as_fd()));
-            let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let sockets = ports.chain(self.clients.iter().map(|client| client.socket.as_fd()));
             let oldest = self.clients.iter().map(|client| client.last_used + MAX_SILENCE).min();
-            let left = oldest.map(|end| end.saturating_duration_since(Instant::now()));
-            let timeout = left.map(|left| Timespec::try_from(left).expect("limits are short"));
-            match poll(&mut sources, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
-            if ready[0] {
-                return Ok(());
-            }
+            let Some(ready) = stop.wait(sockets, oldest)? else { return Ok(()) };
             let now = Instant::now();
-            let (ready_ports, ready_clients) = ready[1..].split_at(self.ports.len());
+            let (ready_ports, ready_clients) = ready.split_at(self.ports.len());
             for (client, _) in self.clients.iter_mut().zip(ready_clients).filter(|(_, is_ready)| **is_ready) {
                 client.pass_answers(&self.ports[client.port].socket, &mut buffer, now);
             }

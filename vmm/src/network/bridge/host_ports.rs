@@ -6,22 +6,19 @@
 //!
 //! The thread `ports` accepts connections; each has two threads, for its two directions. Datagrams are in `datagram_relay.rs`.
 
+use super::connections::{Connections, Counted};
 use super::datagram_relay::{DatagramPort, relay_datagrams};
-use super::stoppable_thread::StoppableThread;
+use super::stoppable_thread::{Stop, StoppableThread};
 use crate::config::publish::Protocol;
 use crate::state::published_port::PublishedPort;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Result};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::AsFd as _;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// Any more are closed at once.
 const MAX_CONNECTIONS: usize = 128;
-const RETRY_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
 /// `io::copy` has a buffer of 8 KiB on it.
 const STACK_SIZE: usize = 128 << 10;
@@ -87,34 +84,18 @@ pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr) -> Result<Vec<Stoppab
     Ok(threads)
 }
 
-fn accept(listeners: &[Listener], guest: IpAddr, stop: &OwnedFd) {
-    let connections = Arc::new(AtomicUsize::new(0));
+fn accept(listeners: &[Listener], guest: IpAddr, stop: &Stop) {
+    let connections = Connections::at_most(MAX_CONNECTIONS);
     loop {
-        let sockets = listeners.iter().map(|listener| listener.socket.as_fd());
-        let sockets = std::iter::once(stop.as_fd()).chain(sockets);
-        let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        match poll(&mut sources, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let ready = match stop.wait(listeners.iter().map(|listener| listener.socket.as_fd()), None) {
+            Ok(Some(ready)) => ready,
+            Ok(None) => return,
             Err(error) => return log::warn!("published ports are not served on loopback addresses any more: {error}"),
-        }
-        let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
-        if ready[0] {
-            return;
-        }
-        let ready = listeners.iter().zip(&ready[1..]).filter(|(_, is_ready)| **is_ready);
+        };
+        let ready = listeners.iter().zip(ready).filter(|(_, is_ready)| *is_ready);
         for (listener, _) in ready {
-            let stream = match listener.socket.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted].contains(&error.kind()) => continue,
-                Err(_) => {
-                    // No descriptor is left. The connection waits, and poll(2) would return at once.
-                    let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&RETRY_TIME));
-                    continue;
-                }
-            };
-            let counted = Counted::new(&connections);
-            let server = SocketAddr::new(guest, listener.port);
-            if let Some(counted) = counted {
+            if let Some((stream, _, counted)) = connections.accept(&listener.socket, stop) {
+                let server = SocketAddr::new(guest, listener.port);
                 // Without a thread the connection is closed.
                 let _ = thread(move || relay(&stream, server, counted));
             }
@@ -124,23 +105,6 @@ fn accept(listeners: &[Listener], guest: IpAddr, stop: &OwnedFd) {
 
 fn thread(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     Builder::new().name("port".to_owned()).stack_size(STACK_SIZE).spawn(work)
-}
-
-/// One of the connections that count.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    /// Returns `None` if there are enough.
-    fn new(connections: &Arc<AtomicUsize>) -> Option<Self> {
-        let counted = Self(Arc::clone(connections));
-        (connections.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Copies both directions until both have ended. An end of one closes that direction on the other side.

@@ -5,6 +5,7 @@
 //! to the bridge, writes the table and starts the threads `names`, `ports` and `datagrams`, as the last step before the machine
 //! runs. What a killed process left, [`restore_left`] removes at the next start in the namespace.
 
+mod connections;
 mod datagram_relay;
 mod dns;
 mod host_ports;

@@ -2,14 +2,13 @@
 //! Queries of names by TCP (RFC 7766), for answers that are too long for a datagram. Each connection has a thread, which answers
 //! one query after the other: from the leases, or from the host's name servers, by TCP, too.
 
+use super::connections::Connections;
 use super::dns::{MAX_TCP_ANSWERS, Query, is_answer};
 use super::name_server::{MAX_ANSWER_TIME, MAX_QUERY_BYTES, Names, PORT};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::stoppable_thread::Stop;
 use std::io::{Error, ErrorKind, Read, Result, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,6 @@ use std::time::{Duration, Instant};
 const MAX_CONNECTIONS: usize = 16;
 /// From the end of one query to the end of the next one. Clients open another connection.
 const MAX_QUERY_TIME: Duration = Duration::from_secs(10);
-const RETRY_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const STACK_SIZE: usize = 128 << 10;
 
 /// The listener for the connections of one machine, and how many there are.
@@ -25,29 +23,20 @@ const STACK_SIZE: usize = 128 << 10;
 pub(super) struct NameConnections {
     pub(super) listener: TcpListener,
     names: Arc<Names>,
-    connections: Arc<AtomicUsize>,
+    connections: Connections,
 }
 
 impl NameConnections {
     pub(super) fn new(listener: TcpListener, names: Arc<Names>) -> Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, names, connections: Arc::default() })
+        Ok(Self { listener, names, connections: Connections::at_most(MAX_CONNECTIONS) })
     }
 
     /// Accepts one connection, which its thread then serves. Those that there are at the machine's end go on until its process ends.
-    pub(super) fn accept(&self, stop: &OwnedFd) {
-        let (stream, peer) = match self.listener.accept() {
-            Ok(accepted) => accepted,
-            Err(error) if [ErrorKind::WouldBlock, ErrorKind::ConnectionAborted].contains(&error.kind()) => return,
-            Err(_) => {
-                // No descriptor is left. The connection waits, and poll(2) would return at once.
-                let _ = poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&RETRY_TIME));
-                return;
-            }
-        };
-        let (names, counted) = (Arc::clone(&self.names), Counted(Arc::clone(&self.connections)));
-        let is_one_too_many = self.connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS;
-        if peer.ip() == names.client && !is_one_too_many {
+    pub(super) fn accept(&self, stop: &Stop) {
+        let Some((stream, peer, counted)) = self.connections.accept(&self.listener, stop) else { return };
+        let names = Arc::clone(&self.names);
+        if peer.ip() == names.client {
             // Without a thread the connection is closed.
             let thread = Builder::new().name("name".to_owned()).stack_size(STACK_SIZE);
             let _ = thread.spawn(move || {
@@ -55,15 +44,6 @@ impl NameConnections {
                 let _ = serve(stream, &names);
             });
         }
-    }
-}
-
-/// One of the connections that count.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

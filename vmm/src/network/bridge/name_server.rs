@@ -9,11 +9,10 @@
 use super::dns::{MAX_UDP_ANSWERS, Query, is_answer};
 use super::lease::LeaseDirectory;
 use super::name_connections::NameConnections;
-use super::stoppable_thread::StoppableThread;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::stoppable_thread::{Stop, StoppableThread};
 use std::io::{ErrorKind, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,29 +85,18 @@ struct Forwarded {
 }
 
 impl Server {
-    fn serve(&mut self, stop: &OwnedFd) -> Result<()> {
+    fn serve(&mut self, stop: &Stop) -> Result<()> {
         let mut buffer = vec![0; ANSWER_BUF_SIZE];
         loop {
-            let waiting = self.forwarded.iter().map(|forwarded| &forwarded.socket);
-            let own = [stop.as_fd(), self.connections.listener.as_fd(), self.socket.as_fd()];
-            let sockets = own.into_iter().chain(waiting.map(UdpSocket::as_fd));
-            let mut sources: Vec<_> = sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+            let own = [self.connections.listener.as_fd(), self.socket.as_fd()];
+            let waiting = self.forwarded.iter().map(|forwarded| forwarded.socket.as_fd());
             let next = self.forwarded.iter().map(|forwarded| forwarded.deadline).min();
-            let left = next.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let timeout = left.map(|left| Timespec::try_from(left).expect("limits are short"));
-            match poll(&mut sources, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let ready: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
+            let Some(ready) = stop.wait(own.into_iter().chain(waiting), next)? else { return Ok(()) };
+            self.receive_answers(&ready[2..], &mut buffer);
             if ready[0] {
-                return Ok(());
-            }
-            self.receive_answers(&ready[3..], &mut buffer);
-            if ready[1] {
                 self.connections.accept(stop);
             }
-            if ready[2] {
+            if ready[1] {
                 self.receive_query(&mut buffer[..MAX_QUERY_BYTES]);
             }
         }
