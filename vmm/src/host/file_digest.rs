@@ -3,9 +3,9 @@
 //! computed on a thread of its own (`digest`) if it is not in the cache.
 
 use super::atomic_write::atomic_write;
+use super::hex::hex;
 use boot::file_identity;
 use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -99,11 +99,7 @@ fn of_file(file: &File) -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    let mut text = String::from("sha256:");
-    for byte in hasher.finalize() {
-        write!(text, "{byte:02x}").expect("a string takes everything that is written to it");
-    }
-    Ok(text)
+    Ok(format!("sha256:{}", hex(&hasher.finalize())))
 }
 
 fn store(entry: &Path, digest: &str) -> io::Result<()> {

@@ -13,6 +13,7 @@ pub(crate) mod file_lock;
 pub(crate) mod file_size_limit;
 pub(crate) mod forbidden_call;
 pub(crate) mod helper_process;
+pub(crate) mod hex;
 pub(crate) mod inherited_sockets;
 pub(crate) mod installed;
 pub(crate) mod interruptible;

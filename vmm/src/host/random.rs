@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Random identifiers.
 
+use super::hex::hex;
 use rustix::io::Errno;
 
 /// Hexadecimal digits of a short identifier, as docker shows it: enough for a name.
@@ -25,8 +26,7 @@ pub(crate) fn random_id() -> Result<String, RandomError> {
 /// The kernel's random number generator failed.
 pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
     let mut bytes = [0; N];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    assert_eq!(filled, N, "getrandom(2) fills up to 256 bytes completely");
+    fill(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -37,11 +37,16 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
 pub(crate) fn random_hex(digits: usize) -> Result<String, RandomError> {
     let mut bytes = [0_u8; 256];
     let bytes = &mut bytes[..digits.div_ceil(2)];
-    let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
-    assert_eq!(filled, bytes.len(), "getrandom(2) fills up to 256 bytes completely");
-    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    fill(bytes)?;
+    let mut text = hex(bytes);
     text.truncate(digits);
     Ok(text)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), RandomError> {
+    let filled = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty())?;
+    assert_eq!(filled, bytes.len(), "getrandom(2) fills up to 256 bytes completely");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! Files with holes: what is zero takes no space, is not copied, and is left out of the digest. Used by `main`, before a machine runs
 //! and while one is paused.
 
+use super::hex::hex;
 use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -46,7 +47,7 @@ pub(crate) fn digest(file: &File, size: u64) -> io::Result<String> {
         digest.update(block);
         Ok(())
     })?;
-    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest.finalize()))
 }
 
 /// Calls `act` with each block that is not all zero.

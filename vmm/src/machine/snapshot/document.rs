@@ -3,6 +3,7 @@
 //! size. Pure.
 
 use crate::config::rfc3339;
+use crate::host::hex::hex;
 use crate::machine::supervisor::SupervisorState;
 use devices::legacy::SerialState;
 use devices::virtio::mmio::TransportState;
@@ -131,7 +132,7 @@ impl SnapshotDocument {
 
 /// The first line of a state with this body.
 fn header(body: &[u8]) -> String {
-    let digest: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(body));
     format!("{NAME} {VERSION} {} sha256:{digest}\n", body.len())
 }
 
