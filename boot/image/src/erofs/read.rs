@@ -8,7 +8,8 @@ use super::format::{
 };
 use crate::budget::Budget;
 use crate::file_system::{
-    self, EXTENT_COST, Extent, FileKind, FileSystem, FileSystemError, Metadata, Name, Xattr, extents_cost, sorted,
+    self, EXTENT_COST, Extent, FileKind, FileSystem, FileSystemError, Metadata, Name, Xattr, device_numbers,
+    extents_cost, sorted,
 };
 use crate::limits;
 use std::fs::File;
@@ -197,19 +198,8 @@ impl FileSystem for Erofs {
     fn metadata(&self, file: u64) -> Result<Metadata, FileSystemError> {
         let (inode, ..) = self.inode(file)?;
         let mode = inode.mode.get();
-        let kind = match mode >> 12 {
-            0o10 => FileKind::Regular,
-            0o4 => FileKind::Directory,
-            0o12 => FileKind::Symlink,
-            0o2 => FileKind::CharDevice,
-            0o6 => FileKind::BlockDevice,
-            0o1 => FileKind::Fifo,
-            0o14 => FileKind::Socket,
-            _ => return Err(damaged("type of an inode")),
-        };
-        let device = inode.u.get();
-        let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-        let device = if is_device { (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00) } else { (0, 0) };
+        let kind = FileKind::of_mode(mode).ok_or_else(|| damaged("type of an inode"))?;
+        let device = if kind.is_device() { device_numbers(inode.u.get()) } else { (0, 0) };
         Ok(Metadata {
             kind,
             permissions: mode & 0o7777,

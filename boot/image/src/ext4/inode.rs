@@ -2,7 +2,7 @@
 //! Inodes and where they are.
 
 use super::{BLOCK_SIZE, Ext4, bytes_at, damaged, u16_at, u32_at, wide};
-use crate::file_system::{FileKind, FileSystem as _, FileSystemError, Metadata};
+use crate::file_system::{FileKind, FileSystem as _, FileSystemError, Metadata, device_numbers};
 
 /// The fields that every inode has; the extra ones and the attributes follow.
 const BASE_SIZE: usize = 128;
@@ -46,16 +46,7 @@ impl Ext4 {
 
 fn parse(bytes: &[u8]) -> Result<Inode, FileSystemError> {
     let mode = u16_at(bytes, 0)?;
-    let kind = match mode >> 12 {
-        0o10 => FileKind::Regular,
-        0o4 => FileKind::Directory,
-        0o12 => FileKind::Symlink,
-        0o2 => FileKind::CharDevice,
-        0o6 => FileKind::BlockDevice,
-        0o1 => FileKind::Fifo,
-        0o14 => FileKind::Socket,
-        _ => return Err(damaged("inode without a type")),
-    };
+    let kind = FileKind::of_mode(mode).ok_or_else(|| damaged("inode without a type"))?;
     let links = u16_at(bytes, 26)?;
     // A directory with more children than the field can count has one link.
     if links == 0 {
@@ -66,7 +57,6 @@ fn parse(bytes: &[u8]) -> Result<Inode, FileSystemError> {
     let modified_extra = if extra >= 12 { u32_at(bytes, 136)? } else { 0 };
     let seconds = u32_at(bytes, 16)?.cast_signed();
     let map = bytes_at(bytes, 40)?;
-    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     let metadata = Metadata {
         kind,
         permissions: mode & 0o7777,
@@ -75,7 +65,7 @@ fn parse(bytes: &[u8]) -> Result<Inode, FileSystemError> {
         size: wide(u32_at(bytes, 108)?, u32_at(bytes, 4)?),
         links: links.into(),
         modified: (i64::from(seconds) + (i64::from(modified_extra & 3) << 32), (modified_extra >> 2).min(999_999_999)),
-        device: if is_device { device(&map)? } else { (0, 0) },
+        device: if kind.is_device() { device(&map)? } else { (0, 0) },
     };
     Ok(Inode {
         metadata,
@@ -92,5 +82,5 @@ fn device(map: &[u8; 60]) -> Result<(u32, u32), FileSystemError> {
     if old != 0 {
         return Ok((old >> 8 & 0xff, old & 0xff));
     }
-    Ok((new >> 8 & 0xfff, new & 0xff | new >> 12 & 0xf_ff00))
+    Ok(device_numbers(new))
 }

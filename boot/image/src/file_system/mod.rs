@@ -17,6 +17,31 @@ pub enum FileKind {
     Socket,
 }
 
+impl FileKind {
+    /// The type in the upper bits of a mode.
+    pub(crate) fn of_mode(mode: u16) -> Option<Self> {
+        Some(match mode >> 12 {
+            0o10 => Self::Regular,
+            0o4 => Self::Directory,
+            0o12 => Self::Symlink,
+            0o2 => Self::CharDevice,
+            0o6 => Self::BlockDevice,
+            0o1 => Self::Fifo,
+            0o14 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn is_device(self) -> bool {
+        matches!(self, Self::CharDevice | Self::BlockDevice)
+    }
+}
+
+/// Major and minor number, of 12 and 20 bits, in Linux' encoding.
+pub(crate) fn device_numbers(encoded: u32) -> (u32, u32) {
+    (encoded >> 8 & 0xfff, encoded & 0xff | encoded >> 12 & 0xf_ff00)
+}
+
 /// A file of any type, without its names and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Metadata {
