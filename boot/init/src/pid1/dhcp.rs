@@ -20,7 +20,7 @@ use guest_init::dhcp::lease::Settings;
 use guest_init::dhcp::message::MAX_MESSAGE_SIZE;
 use guest_init::rtnetlink;
 use guest_protocol::protocol::FailureKind;
-use guest_protocol::run_spec::{Interface, RunSpec};
+use guest_protocol::run_spec::{Interface, Route, RunSpec};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -231,12 +231,8 @@ impl Attached {
         if !self.current.as_ref().is_some_and(is_same) {
             self.remove(interface);
             self.ask(&rtnetlink::add_address(self.index, settings.address), "address");
-            for route in interface.routes.iter().filter(|route| route.destination.address.is_ipv4()) {
-                self.ask(&rtnetlink::add_route(self.index, route, self.metric), "route");
-            }
-            for route in &settings.routes {
-                self.ask(&rtnetlink::add_route(self.index, route, self.metric), "route");
-            }
+            self.add_fixed_routes(interface);
+            self.add_routes(settings.routes.iter());
             let has_ipv6 = interface.addresses.iter().any(|own| own.address.is_ipv6());
             let is_enough = |mtu: &u16| *mtu >= MIN_IPV6_MTU || !has_ipv6;
             if let Some(mtu) = settings.mtu.filter(is_enough).filter(|_| interface.mtu.is_none()) {
@@ -250,9 +246,18 @@ impl Attached {
     fn remove(&mut self, interface: &Interface) {
         if let Some(settings) = self.current.take() {
             self.ask(&rtnetlink::delete_address(self.index, settings.address), "address");
-            for route in interface.routes.iter().filter(|route| route.destination.address.is_ipv4()) {
-                self.ask(&rtnetlink::add_route(self.index, route, self.metric), "route");
-            }
+            self.add_fixed_routes(interface);
+        }
+    }
+
+    /// The routes of IPv4 that the host has configured.
+    fn add_fixed_routes(&self, interface: &Interface) {
+        self.add_routes(interface.routes.iter().filter(|route| route.destination.address.is_ipv4()));
+    }
+
+    fn add_routes<'a>(&self, routes: impl Iterator<Item = &'a Route>) {
+        for route in routes {
+            self.ask(&rtnetlink::add_route(self.index, route, self.metric), "route");
         }
     }
 

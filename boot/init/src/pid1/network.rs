@@ -38,7 +38,6 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
         return Ok(None);
     }
     let links = kernel.links().step(STEP, "list interfaces")?;
-    let has_ipv6 = has_ipv6();
     let mut dhcp: Option<Dhcp> = None;
     for (position, interface) in interfaces.iter().enumerate() {
         let Some(link) = links.iter().find(|link| link.address == interface.mac) else {
@@ -46,18 +45,13 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
             let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             return Err(Failure::setup(STEP, format!("no interface has the address {mac}"), Errno::NODEV));
         };
-        let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32);
-        if has_ipv6 {
-            set_up(&kernel, link, interface, metric)?;
-        } else {
-            set_up(&kernel, link, &rtnetlink::without_ipv6(interface), metric)?;
-        }
+        set_up(&kernel, link, interface, metric(position))?;
         if interface.dhcp.is_some() {
             if dhcp.is_none() {
                 dhcp = Some(Dhcp::new(interfaces).step(STEP, "event loop")?);
             }
             if let Some(dhcp) = &mut dhcp {
-                dhcp.add(position, link.index, metric, &spec.hostname)?;
+                dhcp.add(position, link.index, metric(position), &spec.hostname)?;
             }
         }
     }
@@ -69,10 +63,14 @@ pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
     Ok(dhcp)
 }
 
-/// A kernel without IPv6, or with `ipv6.disable=1`, still has the rest of the network.
 fn has_ipv6() -> bool {
     let socket = socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     !matches!(socket, Err(Errno::AFNOSUPPORT))
+}
+
+/// That of the routes of the interface at `position`.
+fn metric(position: usize) -> Option<u32> {
+    position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32)
 }
 
 /// Gives interfaces that are up the hardware addresses, addresses and routes of `new` in place of those of `old`, in the
@@ -91,13 +89,14 @@ pub(crate) fn replace(old: &[Interface], new: &[Interface]) -> Result<(), Failur
                 Err(errno) => return Err(Failure::setup(STEP, format!("{}: {}", link.name, own.address), errno)),
             }
         }
-        let metric = position.checked_sub(1).map(|further| FURTHER_METRIC + further as u32);
-        set_up(&kernel, link, new, metric)?;
+        set_up(&kernel, link, new, metric(position))?;
     }
     Ok(())
 }
 
 fn set_up(kernel: &Kernel, link: &Link, interface: &Interface, metric: Option<u32>) -> Result<(), Failure> {
+    // A kernel without IPv6, or with `ipv6.disable=1`, still has the rest of the network.
+    let interface = &if has_ipv6() { interface.clone() } else { rtnetlink::without_ipv6(interface) };
     let ask = |request: &[u8], what: &dyn Fn() -> alloc::string::String| {
         kernel.ask(request).map_err(|errno| Failure::setup(STEP, format!("{}: {}", link.name, what()), errno))
     };
