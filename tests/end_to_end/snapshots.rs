@@ -84,6 +84,9 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
 fn restore_rejects_what_is_no_snapshot() {
     let dir = TestDir::new();
     assert_refused(&dir, &dir.file("missing"), &["missing"]);
+    // An empty name is none.
+    let missing = dir.file("missing").display().to_string();
+    verb(&dir, "restore", &["--name", "", &missing]).assert_status(125).assert_one_line_naming(&["open", "missing"]);
     let empty = dir.file("empty");
     fs::create_dir(&empty).expect("the directory is new");
     assert_refused(&dir, &empty, &["empty/state"]);

@@ -34,7 +34,7 @@ pub(super) struct RestoreArguments {
     detach: bool,
     /// Name of the machine [default: a random one]
     #[arg(long, value_name = "NAME")]
-    name: Option<MachineName>,
+    name: Option<Given<MachineName>>,
     /// Networks in place of those of the machine that was saved; as many
     #[arg(long, value_name = "NETWORK")]
     network: Vec<Given<Network>>,

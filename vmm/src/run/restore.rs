@@ -34,7 +34,7 @@ pub(crate) enum RestoreError {
 /// What a user gives in place of what the machine was started with.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreOptions {
-    pub(crate) name: Option<MachineName>,
+    pub(crate) name: Option<Given<MachineName>>,
     pub(crate) detach: bool,
     pub(crate) timings: bool,
     pub(crate) run_dir: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub(crate) fn request(
         mac_address: None,
         publish: options.publish,
         publish_all: false,
-        name: options.name.map(Given::from),
+        name: options.name,
         id: None,
         rm: false,
         detach: options.detach,
