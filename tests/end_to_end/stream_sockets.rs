@@ -4,26 +4,31 @@
 use crate::life_cycle::status;
 use coracle_tests::{Case, TestDir, case, image, sha256, workspace};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Blocks of 64 KiB that the guest sends: 4 MiB.
 const BLOCKS: usize = 64;
+const BLOCK_SIZE: u64 = 64 << 10;
+/// Through socat, in each direction. The variable replaces it.
+const SOCAT_BYTES: u64 = 1 << 20;
+const BYTES_VARIABLE: &str = "CORACLE_VSOCK_BYTES";
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, vsock_connects_both_sides_and_ends_with_the_machine),
+        case!(Smoke[Socat], vsock_connects_both_sides_and_ends_with_the_machine),
         case!(Quick[Kvm], vsock_socket_in_use_or_another_file_is_one_line),
     ]
 }
 
 fn connect(path: &Path, port: u32) -> UnixStream {
     let mut stream = UnixStream::connect(path).expect("the machine listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    stream.set_read_timeout(Some(Duration::from_secs(300))).expect("a limit");
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).expect("a line fits");
     stream
 }
@@ -52,6 +57,45 @@ fn expected(data: &[u8]) -> String {
     format!("{} {}\n", data.len(), sha256(data))
 }
 
+/// Copies socat and its libraries into `directory`, with the loader that starts it in any image.
+fn copy_socat(directory: &Path) {
+    const SCRIPT: &str = "socat=$(command -v socat); mkdir \"$1\"; cp -L \"$socat\" \"$1/socat\"
+        ldd \"$socat\" | tr -s ' \\t' '\\n' | grep ^/ | while read -r file; do cp -L \"$file\" \"$1\"; done
+        mv \"$1\"/ld-linux* \"$1/loader\"";
+    let copied = Command::new("sh").args(["-ec", SCRIPT, "sh"]).arg(directory).status();
+    assert!(copied.is_ok_and(|status| status.success()), "socat cannot be copied");
+}
+
+/// Part `number` of a stream, in which every 8 bytes are different.
+fn block(number: u64) -> Vec<u8> {
+    let first = number * BLOCK_SIZE / 8;
+    (first..first + BLOCK_SIZE / 8).flat_map(u64::to_le_bytes).collect()
+}
+
+/// Sends `blocks` through socat to a socat in the guest, which sends them back at the same time, and compares them.
+fn exchange_by_socat(path: &Path, blocks: u64) {
+    let mut command = Command::new("socat");
+    let address = format!("UNIX-CONNECT:{}", path.display());
+    command.args(["-t", "600", "-b", "65536", "-", &address]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut socat = command.spawn().expect("socat is installed");
+    let (mut input, output) = (socat.stdin.take().expect("a pipe"), socat.stdout.take().expect("a pipe"));
+    let mut output = BufReader::new(output);
+    let sent = std::thread::spawn(move || {
+        input.write_all(b"CONNECT 5002\n")?;
+        (0..blocks).try_for_each(|number| input.write_all(&block(number)))
+    });
+    let mut ok = String::new();
+    output.read_line(&mut ok).expect("text");
+    assert!(ok.starts_with("OK "), "{ok:?}");
+    let mut received = vec![0; BLOCK_SIZE as usize];
+    for number in 0..blocks {
+        output.read_exact(&mut received).unwrap_or_else(|error| panic!("block {number}: {error}"));
+        assert!(received == block(number), "block {number} is another one");
+    }
+    assert_eq!(output.read(&mut received).expect("the end"), 0);
+    assert!(sent.join().expect("no panic").is_ok() && socat.wait().is_ok_and(|status| status.success()));
+}
+
 fn vsock_connects_both_sides_and_ends_with_the_machine() {
     let dir = TestDir::new().keeping_machines();
     let path = dir.file("v.sock");
@@ -62,7 +106,10 @@ fn vsock_connects_both_sides_and_ends_with_the_machine() {
     let program = fs::read_to_string(workspace().join("tests/guest/stream_sockets.py")).expect("a program");
     let option = format!("{},cid=77", path.display());
     let blocks = BLOCKS.to_string();
-    let arguments = ["-d", "--name", "v", "--vsock", &option, &image("python"), "-c", &program, &blocks];
+    let tools = dir.file("tools");
+    copy_socat(&tools);
+    let tools = format!("{}:/tools:ro", tools.display());
+    let arguments = ["-d", "--name", "v", "--vsock", &option, "-v", &tools, &image("python"), "-c", &program, &blocks];
     dir.verb("run", &arguments).finish().assert_status(0);
     assert_eq!(fs::metadata(&path).expect("the socket is there").permissions().mode() & 0o777, 0o600);
 
@@ -100,6 +147,16 @@ fn vsock_connects_both_sides_and_ends_with_the_machine() {
     assert_eq!((&counters["connections"], &counters["refused"]), (&24.into(), &2.into()), "{counters}");
     assert!(counters["tx_bytes"].as_u64() >= Some(4 << 20), "{counters}");
     assert_eq!(counters["tx_dropped"], 0, "{counters}");
+
+    // socat on both sides. What the guest does not read stays with the host's socat.
+    let server = ["exec", "-d", "v", "/tools/loader", "--library-path", "/tools", "/tools/socat", "-b", "65536"];
+    dir.verb(server[0], &[&server[1..], &["VSOCK-LISTEN:5002,fork", "EXEC:cat"]].concat()).finish().assert_status(0);
+    let limit = Instant::now() + Duration::from_secs(120);
+    while line(&mut connect(&path, 5002)).is_empty() {
+        assert!(Instant::now() < limit, "socat does not listen");
+    }
+    let bytes = std::env::var(BYTES_VARIABLE).map_or(SOCAT_BYTES, |text| text.parse().expect("a number of bytes"));
+    exchange_by_socat(&path, bytes / BLOCK_SIZE);
 
     // Another machine cannot have the socket.
     let second = dir.run(&["--vsock", &path.display().to_string(), &image("busybox"), "true"]);

@@ -38,6 +38,8 @@ pub enum Need {
     Dpkg,
     /// nft, for `--network bridge`.
     Nftables,
+    /// socat, for `--vsock`.
+    Socat,
     /// busybox, for its server and client of DHCP.
     Busybox,
     /// Debian's podman, conmon and runc, and a coracle that runs in any root.
@@ -88,6 +90,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");
+        }
+        if self.needs.contains(&Need::Socat) && !are_installed(&["socat"]) {
+            return Some("needs socat");
         }
         if self.needs.contains(&Need::Busybox) && !are_installed(&["busybox"]) {
             return Some("needs busybox");
