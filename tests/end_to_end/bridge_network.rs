@@ -209,7 +209,7 @@ fn machines_on_a_bridge_meet_by_name_and_leave_nothing() {
     let redis = image("redis");
     let start = |name: &str, options: &[&str]| {
         let common = ["-d", "--name", name, "--ready-port", "6379"];
-        let arguments = [&common, options, &[&redis, "redis-server", "--protected-mode", "no"]].concat();
+        let arguments = [&common, options, &[&*redis]].concat();
         dir.verb("run", &arguments).in_network(&host).finish()
     };
     let ask = |machine: &str, script: &str| dir.verb("exec", &[machine, "sh", "-c", script]).finish();

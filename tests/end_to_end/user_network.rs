@@ -341,9 +341,8 @@ fn killed_passt_takes_the_link_down_and_leaves_the_machine() {
     ];
     let dir = TestDir::new().keeping_machines();
     let network = NetworkNamespace::new(&dir, RESOLV_CONF);
-    let image = image("redis");
-    let command = [&image, "redis-server", "--protected-mode", "no"];
-    let started = dir.verb("run", &[OPTIONS, &command].concat()).in_network(&network).finish();
+    let redis = image("redis");
+    let started = dir.verb("run", &[OPTIONS, &[&redis]].concat()).in_network(&network).finish();
     started.assert_status(0).assert_stdout("linked\n").assert_stderr("");
     let ports = dir.verb("port", &["linked", "6379/tcp"]).finish().stdout_text();
     let port = ports.trim().parse::<SocketAddr>().expect("it is an address").port();
@@ -457,7 +456,7 @@ fn user_network_takes_addresses_and_forwards_names() {
 fn nginx_serves_a_published_port() {
     let dir = TestDir::new().keeping_machines();
     let network = NetworkNamespace::new(&dir, RESOLV_CONF);
-    let arguments = ["-d", "--name", "web", "--ready-port", "80", "-p", "8080:80", &image("nginx")];
+    let arguments = ["-d", "--name", "web", "-p", "8080:80", &image("nginx")];
     dir.verb("run", &arguments).in_network(&network).finish().assert_status(0).assert_stdout("web\n");
     for address in [NetworkNamespace::IPV4, Ipv6Addr::LOCALHOST.into()] {
         let page = receive(&network, (address, 8080), "GET / HTTP/1.0\r\n\r\n").expect("nginx answers");

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 /// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
 /// are at most 2 MiB by default.
 pub const MAX_TO_GUEST: u32 = 4 << 20;

@@ -85,8 +85,13 @@ pub enum Readiness {
     /// Its `execve` succeeded.
     #[default]
     Executed,
-    /// A TCP connection to this port of 127.0.0.1 in the guest succeeds.
-    Port(u16),
+    /// A TCP socket listens on one of the ports.
+    Listening {
+        /// In the network namespace of the workload.
+        ports: Vec<u16>,
+        /// The workload is ready as well once it does nothing, and after a minute.
+        or_idle: bool,
+    },
     /// This command, run beside the workload, exits with 0.
     Command(Vec<String>),
     /// The workload notifies it by `sd_notify(3)`.

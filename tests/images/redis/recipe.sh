@@ -3,5 +3,5 @@
 
 debian_tree "$work/redis.tar" "$PWD/accounts.sh" redis-server redis-tools busybox-static
 layer "$work/redis.tar"
-configure --config.cmd redis-server --config.user redis --config.workingdir /data \
+configure --config.cmd redis-server --config.cmd --protected-mode --config.cmd no --config.user redis --config.workingdir /data \
     --config.env PATH=/usr/sbin:/usr/bin:/sbin:/bin --config.exposedports 6379/tcp

@@ -15,6 +15,7 @@ use super::user::{self, UserError};
 use crate::config::mac_address::MacAddress;
 use crate::config::name::MachineName;
 use crate::config::network::NetworkKind;
+use crate::config::publish::Protocol;
 use crate::config::request::Request;
 use crate::host::helper_process::HelperProcess;
 use crate::host::system_error::chain;
@@ -110,6 +111,8 @@ pub(crate) struct GuestNetwork {
     pub(crate) interfaces: Vec<run_spec::Interface>,
     pub(crate) resolver: Resolver,
     pub(crate) hosts: Vec<run_spec::Host>,
+    /// The TCP ports that the host publishes.
+    pub(crate) published: Vec<u16>,
 }
 
 /// One interface, connected.
@@ -137,6 +140,8 @@ pub(crate) fn connect(
     is_check: bool,
 ) -> Result<Network, ConnectError> {
     let mut network = Network { published: publish::published(request, exposed)?, ..Network::default() };
+    let tcp = network.published.iter().filter(|published| published.protocol == Protocol::Tcp);
+    network.guest.published = tcp.map(|published| published.port).collect();
     // Each is the first network's that has one.
     let (mut resolver, mut host) = (None, None);
     let mut name_server = None;

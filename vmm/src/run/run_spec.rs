@@ -43,9 +43,12 @@ pub(crate) fn run_spec(
         environment.push(format!("HOSTNAME={hostname}"));
     }
     let readiness = match (request.ready_port, &request.ready_exec) {
-        (Some(port), _) => Readiness::Port(port.get()),
+        (Some(port), _) => Readiness::Listening { ports: vec![port.get()], or_idle: false },
         (None, Some(command)) => Readiness::Command(health::in_shell(&workload.shell, std::slice::from_ref(command))),
         (None, None) if request.ready_notify => Readiness::Notified,
+        (None, None) if !network.published.is_empty() => {
+            Readiness::Listening { ports: network.published, or_idle: true }
+        }
         (None, None) => Readiness::Executed,
     };
     if readiness == Readiness::Notified {
@@ -129,10 +132,15 @@ mod tests {
     use crate::config::signal::SignalNumber;
 
     fn build(request: &Request, environment: &[&str]) -> RunSpec {
-        build_watched(request, environment, None)
+        build_whole(request, GuestNetwork::default(), environment, None)
     }
 
-    fn build_watched(request: &Request, environment: &[&str], watchdog: Option<Duration>) -> RunSpec {
+    fn build_whole(
+        request: &Request,
+        network: GuestNetwork,
+        environment: &[&str],
+        watchdog: Option<Duration>,
+    ) -> RunSpec {
         let workload = Workload {
             arguments: vec!["sh".into()],
             environment: environment.iter().map(|&variable| variable.to_owned()).collect(),
@@ -143,7 +151,6 @@ mod tests {
             shell: vec!["/bin/bash".into(), "-c".into()],
             warnings: Vec::new(),
         };
-        let network = GuestNetwork::default();
         run_spec(request, network, None, workload, &"web".parse().unwrap(), Some(RootFormat::Squashfs), watchdog)
     }
 
@@ -215,7 +222,10 @@ mod tests {
     #[test]
     fn ready_options_decide_readiness() {
         let port = Request { ready_port: "6379".parse().ok(), ..Request::default() };
-        assert_eq!(build(&port, &[]).readiness, Readiness::Port(6379));
+        assert_eq!(build(&port, &[]).readiness, Readiness::Listening { ports: vec![6379], or_idle: false });
+        let published = GuestNetwork { published: vec![80, 443], ..GuestNetwork::default() };
+        let listening = Readiness::Listening { ports: vec![80, 443], or_idle: true };
+        assert_eq!(build_whole(&Request::default(), published, &[], None).readiness, listening);
         let command = Request { ready_exec: Some("redis-cli ping".into()), ..Request::default() };
         assert_eq!(
             build(&command, &[]).readiness,
@@ -230,7 +240,8 @@ mod tests {
     #[test]
     fn watchdog_is_passed_on_with_ready_notify_only() {
         let image = ["WATCHDOG_USEC=7", "WATCHDOG_PID=1", "WATCHDOG_USECS=8"];
-        let watched = |request: &Request, watchdog| build_watched(request, &image, watchdog).environment;
+        let watched =
+            |request: &Request, watchdog| build_whole(request, GuestNetwork::default(), &image, watchdog).environment;
         let notify = Request { ready_notify: true, hostname: Some("h".parse().unwrap()), ..Request::default() };
         let environment = watched(&notify, Some(Duration::from_secs(30)));
         let ours = ["HOSTNAME=h", "NOTIFY_SOCKET=@coracle-notify", "WATCHDOG_USEC=30000000"];

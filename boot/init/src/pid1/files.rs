@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdir, openat, readlink, stat, unlink};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, pread, read, write};
 
 /// Bound for files of the kernel's and of the initramfs.
 const MAX_OWN_FILE_SIZE: usize = 64 << 10;
@@ -27,6 +27,19 @@ pub(crate) fn read_image_file(path: &str, max: usize) -> Result<Vec<u8>, Errno> 
         return Err(Errno::INVAL);
     }
     read_all(&file, max)
+}
+
+/// Reads the first `max` bytes of a listing of the kernel's, which gives a page at most in a call.
+pub(crate) fn read_listing(file: &OwnedFd, max: usize) -> Result<Vec<u8>, Errno> {
+    let mut content = Vec::with_capacity(4096);
+    while content.len() < max {
+        content.reserve(1024);
+        let offset = content.len() as u64;
+        if pread(file, rustix::buffer::spare_capacity(&mut content), offset)? == 0 {
+            break;
+        }
+    }
+    Ok(content)
 }
 
 fn read_all(file: &OwnedFd, max: usize) -> Result<Vec<u8>, Errno> {

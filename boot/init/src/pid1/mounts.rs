@@ -6,10 +6,12 @@ use super::files::{make_directories, make_directory, write_file};
 use crate::freestanding::open_missing_descriptors;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::ffi::CStr;
 use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
 use guest_protocol::run_spec::{RunSpec, ShareMount, TmpfsMount};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, open, stat, symlink};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -66,6 +68,17 @@ pub(crate) fn prepare_pid1() -> Result<(), Failure> {
         .step(STEP, path)?;
     }
     open_missing_descriptors().step(STEP, "/dev/null")
+}
+
+/// Opens the kernel's tables of TCP sockets. PID 1 has no `/proc`, so it is mounted for that moment.
+pub(crate) fn open_socket_tables() -> Result<Vec<OwnedFd>, Errno> {
+    make_directory("/proc")?;
+    mount("proc", "/proc", "proc", RESTRICTED, None)?;
+    let table = |path| open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    // A kernel without IPv6 has one table.
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|path| table(path).ok()).collect();
+    unmount("/proc", UnmountFlags::DETACH)?;
+    Ok(tables)
 }
 
 /// Makes the mount point `root` the root of this process and of its mount namespace. An initramfs

@@ -5,7 +5,10 @@
 
 use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
+use super::files::read_listing;
+use super::mounts::open_socket_tables;
 use super::relay::Control;
+use super::workload;
 use crate::freestanding::system_call::milliseconds_since_boot;
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -13,7 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 use guest_init::health::{HealthAction, HealthMonitor};
-use guest_init::sd_notify;
+use guest_init::{listening, sd_notify};
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, output_cost};
 use guest_protocol::health::MAX_OUTPUT_BYTES;
 use guest_protocol::notification::{Notification, Reload, SOCKET};
@@ -22,13 +25,17 @@ use guest_protocol::run_spec::{Readiness, RunSpec};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read};
-use rustix::net::{
-    AddressFamily, Ipv4Addr, SocketAddrUnix, SocketAddrV4, SocketFlags, SocketType, bind, connect, getpeername,
-    socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
-/// Between two attempts to connect to a port.
-const PORT_INTERVAL_MS: u64 = 50;
+/// Between two looks at the listening sockets.
+const LISTENING_INTERVAL_MS: u64 = 50;
+/// A workload is idle that needs less processor time than `IDLE_CPU_US` in this time.
+const IDLE_INTERVAL_MS: u64 = 2_000;
+const IDLE_CPU_US: u64 = 100_000;
+/// The longest wait for a listener or for an idle workload, since the workload was executed.
+const MAX_BUSY_MS: u64 = 60_000;
+/// Of the kernel's table of TCP sockets, where those that listen come first.
+const MAX_TABLE_SIZE: usize = 64 << 10;
 /// From the end of a failed readiness command to the next one.
 const COMMAND_INTERVAL_MS: u64 = 500;
 /// A readiness command that runs longer is killed.
@@ -53,9 +60,18 @@ pub(crate) struct Probes {
 struct ReadinessProbe {
     readiness: Readiness,
     due: u64,
-    /// A connection attempt without an outcome yet.
-    pending: Option<OwnedFd>,
+    /// Of TCP sockets, for [`Readiness::Listening`].
+    tables: Vec<OwnedFd>,
+    idle: Option<IdleWatch>,
     running: bool,
+}
+
+/// Tells a workload that serves nothing from one that is about to listen.
+struct IdleWatch {
+    deadline: u64,
+    /// Of the current interval.
+    since: u64,
+    cpu_us: Option<u64>,
 }
 
 /// The socket of `NOTIFY_SOCKET`.
@@ -84,9 +100,12 @@ impl Probes {
     pub(crate) fn new(spec: &RunSpec, notify: Option<OwnedFd>, token: u64, epoll: &OwnedFd) -> Result<Self, Errno> {
         let mut probes = Self::default();
         let now = milliseconds_since_boot();
-        if matches!(spec.readiness, Readiness::Port(_) | Readiness::Command(_)) {
+        if matches!(spec.readiness, Readiness::Listening { .. } | Readiness::Command(_)) {
             let readiness = spec.readiness.clone();
-            probes.readiness = Some(ReadinessProbe { readiness, due: now, pending: None, running: false });
+            let is_listening = matches!(readiness, Readiness::Listening { .. });
+            let tables = if is_listening { open_socket_tables()? } else { Vec::new() };
+            let idle = matches!(readiness, Readiness::Listening { or_idle: true, .. }).then(|| IdleWatch::new(now));
+            probes.readiness = Some(ReadinessProbe { readiness, due: now, tables, idle, running: false });
         }
         if let Some(check) = &spec.health {
             probes.health = Some(HealthMonitor::new(check.clone(), now));
@@ -139,12 +158,12 @@ impl Probes {
     ) -> Result<(), Failure> {
         let Some(probe) = self.readiness.as_mut().filter(|probe| now >= probe.due) else { return Ok(()) };
         match &probe.readiness {
-            Readiness::Port(port) => {
-                if accepts_connections(*port, &mut probe.pending) {
+            Readiness::Listening { ports, .. } => {
+                if listens(&probe.tables, ports) || probe.idle.as_mut().is_some_and(|idle| idle.is_over(now)) {
                     self.readiness = None;
                     return control.send(&ToHost::Ready);
                 }
-                probe.due = now + PORT_INTERVAL_MS;
+                probe.due = now + LISTENING_INTERVAL_MS;
             }
             Readiness::Command(_) if probe.running => {
                 execs.abandon(Owner::Readiness);
@@ -245,26 +264,31 @@ impl Probes {
     }
 }
 
+impl IdleWatch {
+    fn new(now: u64) -> Self {
+        Self { deadline: now + MAX_BUSY_MS, since: now, cpu_us: workload::cpu_time_us() }
+    }
+
+    /// Whether nobody needs to wait longer.
+    fn is_over(&mut self, now: u64) -> bool {
+        if now < self.since + IDLE_INTERVAL_MS {
+            return false;
+        }
+        let last = core::mem::replace(&mut self.cpu_us, workload::cpu_time_us());
+        self.since = now;
+        // Without control groups nothing is known, and two seconds have to do.
+        let spent = last.zip(self.cpu_us).map_or(0, |(last, now)| now.saturating_sub(last));
+        spent < IDLE_CPU_US || now >= self.deadline
+    }
+}
+
 impl Notify {
     fn has_pending(&self) -> bool {
         self.pending != Notification::default()
     }
 }
 
-/// Whether `port` of the loopback address accepts a connection. The outcome is immediate unless the
-/// listener's queue is full.
-fn accepts_connections(port: u16, pending: &mut Option<OwnedFd>) -> bool {
-    if let Some(socket) = pending.take() {
-        return getpeername(&socket).is_ok();
-    }
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None) else { return false };
-    match connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
-        Ok(()) => true,
-        Err(Errno::INPROGRESS) => {
-            *pending = Some(socket);
-            false
-        }
-        Err(_) => false,
-    }
+/// Whether a socket of `tables` listens on one of `ports`. A connection would tell as well, but the service would take it for a client's.
+fn listens(tables: &[OwnedFd], ports: &[u16]) -> bool {
+    tables.iter().any(|table| read_listing(table, MAX_TABLE_SIZE).is_ok_and(|table| listening::listens(&table, ports)))
 }

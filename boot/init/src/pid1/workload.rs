@@ -9,7 +9,7 @@ use super::launch::{Streams, launch, make_pipes};
 use super::mounts::RESTRICTED;
 use crate::freestanding::system_call::clone_flags;
 use alloc::string::String;
-use guest_init::memory_events;
+use guest_init::flat_keyed;
 use guest_protocol::run_spec::RunSpec;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -77,5 +77,11 @@ fn enable<'a>(controllers: impl Iterator<Item = &'a str>) -> Result<(), Errno> {
 
 /// Whether the kernel killed a process of the workload because memory ran out.
 pub(crate) fn ran_out_of_memory() -> bool {
-    read_file("/sys/fs/cgroup/workload/memory.events").is_ok_and(|events| memory_events::oom_kills(&events) > 0)
+    read_file("/sys/fs/cgroup/workload/memory.events")
+        .is_ok_and(|events| flat_keyed::value(&events, "oom_kill").is_some_and(|kills| kills > 0))
+}
+
+/// The processor time of all processes of the workload, unless the kernel has no control groups.
+pub(crate) fn cpu_time_us() -> Option<u64> {
+    flat_keyed::value(&read_file("/sys/fs/cgroup/workload/cpu.stat").ok()?, "usage_usec")
 }

@@ -371,7 +371,7 @@ impl Supervisor {
     fn expects_ready(&self) -> bool {
         match self.settings.spec.readiness {
             Readiness::Executed => false,
-            Readiness::Port(_) | Readiness::Command(_) => !self.ready,
+            Readiness::Listening { .. } | Readiness::Command(_) => !self.ready,
             // A workload may notify its readiness any number of times.
             Readiness::Notified => true,
         }

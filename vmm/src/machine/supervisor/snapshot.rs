@@ -7,6 +7,7 @@ use super::{Action, State, Supervisor, TimerKind};
 use crate::state::stages::Stage;
 use guest_protocol::identity::Identity;
 use guest_protocol::protocol::{ToGuest, encode};
+use guest_protocol::run_spec::Readiness;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,8 @@ pub(super) const RESUME_LIMIT: Duration = Duration::from_secs(90);
 #[serde(deny_unknown_fields)]
 pub(crate) struct SupervisorState {
     ready: bool,
+    /// What PID 1 watches for.
+    readiness: Readiness,
     /// The processes beside the workload.
     execs: Vec<ExecState>,
     /// The highest number of one.
@@ -65,7 +68,12 @@ impl Supervisor {
     /// For a copy of this machine.
     #[must_use]
     pub(crate) fn save(&self) -> SupervisorState {
-        SupervisorState { ready: self.ready, execs: self.execs.save(), last_exec: self.execs.last() }
+        SupervisorState {
+            ready: self.ready,
+            readiness: self.settings.spec.readiness.clone(),
+            execs: self.execs.save(),
+            last_exec: self.execs.last(),
+        }
     }
 
     /// The answer to [`freeze`](Self::freeze), or that there is none: `Err` is why.
@@ -87,6 +95,7 @@ impl Supervisor {
 
     /// The first message to PID 1 of a copy; `now` is the wall clock.
     pub(super) fn restore(&mut self, restored: &Restored, now: SystemTime) {
+        self.settings.spec.readiness = restored.state.readiness.clone();
         self.execs.restore(&restored.state.execs, restored.state.last_exec);
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let realtime_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use super::super::tests::{receive, running, settings};
+use super::super::tests::{receive, running, settings, started};
 use super::super::{Event, Settings};
 use super::*;
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec};
 use guest_protocol::protocol::ToHost;
+use guest_protocol::run_spec::RunSpec;
 
 fn sent(actions: &[Action]) -> Vec<ToGuest> {
     let mut reader = guest_protocol::protocol::FrameReader::new(guest_protocol::protocol::MAX_TO_GUEST);
@@ -64,6 +65,16 @@ fn copy_hangs_up_processes_whose_clients_are_elsewhere() {
     assert_eq!(sent(&resumed), [ToGuest::Exec { id, request: ExecRequest::HangUp }]);
     let (next, _) = copy.exec(ExecSpec::default()).unwrap();
     assert!(next > id);
+}
+
+#[test]
+fn copy_becomes_ready_by_what_its_original_waits_for() {
+    let readiness = Readiness::Listening { ports: vec![80], or_idle: false };
+    let mut original = started(Settings { spec: RunSpec { readiness, ..settings().spec }, ..settings() });
+    receive(&mut original, &ToHost::Running);
+    let (mut copy, _) = restoring(original.save());
+    assert!(!receive(&mut copy, &ToHost::Resumed).contains(&Action::Ready));
+    assert_eq!(receive(&mut copy, &ToHost::Ready), [Action::Ready]);
 }
 
 #[test]

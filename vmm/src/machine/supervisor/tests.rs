@@ -377,7 +377,7 @@ fn with_readiness(readiness: Readiness) -> Supervisor {
 
 #[test]
 fn probed_workload_is_ready_at_its_only_report() {
-    let mut supervisor = with_readiness(Readiness::Port(80));
+    let mut supervisor = with_readiness(Readiness::Listening { ports: vec![80], or_idle: false });
     assert_eq!(receive(&mut supervisor, &ToHost::Running), [Action::StageReached(Stage::WorkloadExecuted)]);
     assert_eq!(receive(&mut supervisor, &ToHost::Ready), [Action::Ready]);
     assert_eq!(end_of(&receive(&mut supervisor, &ToHost::Ready)).0.reason, EndReason::GuestFault);

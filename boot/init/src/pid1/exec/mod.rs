@@ -9,7 +9,7 @@ use super::files::{make_directory, read_file};
 use super::relay::Control;
 use alloc::format;
 use alloc::vec::Vec;
-use guest_init::memory_events;
+use guest_init::flat_keyed;
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec, MAX_PROCESSES};
 use guest_protocol::protocol::{ToHost, WorkloadEnd};
 use guest_protocol::run_spec::RunSpec;
@@ -101,7 +101,10 @@ impl Execs {
 
     /// Out-of-memory kills in the control group.
     fn oom_kills(&self) -> u64 {
-        read_file("/sys/fs/cgroup/exec/memory.events").map_or(0, |events| memory_events::oom_kills(&events))
+        read_file("/sys/fs/cgroup/exec/memory.events")
+            .ok()
+            .and_then(|events| flat_keyed::value(&events, "oom_kill"))
+            .unwrap_or(0)
     }
 
     pub(crate) fn on_event(&mut self, token: u64, flags: EventFlags, epoll: &OwnedFd) -> Result<(), Failure> {
