@@ -48,6 +48,9 @@ fn kept_machine_starts_again_on_its_layer() {
     assert_clean(&dir, "w");
     let changes = "A /c\nA /c/b\nC /etc\nD /etc/passwd\nA /n\nA /new\n";
     verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
+    let command = r#"CMD ["sh", "-c", "cat /n /new; ls -d /c/b /etc/passwd 2> /dev/null"]"#;
+    let committed = verb(&dir, "commit", &["-c", command, "-m", "changed", "w", "busybox:changed"]);
+    assert!(committed.assert_status(0).stdout_text().starts_with("sha256:"), "{}", committed.report());
     // What the image's name means now does not matter.
     assert!(dir.run_directory().join("w/result.json").exists());
     fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
@@ -59,7 +62,9 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
-    verb(&dir, "diff", &["w"]).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
+    for read in ["diff", "commit"] {
+        verb(&dir, read, &["w"]).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
+    }
     let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
     kill_process(pid, Signal::KILL).expect("the machine runs");
@@ -75,9 +80,10 @@ fn kept_machine_starts_again_on_its_layer() {
     third.assert_status(0).assert_stdout("run 2 /new\n/c/b\nhi\n");
     assert_clean(&dir, "w");
     verb(&dir, "wait", &["w"]).assert_status(0).assert_stdout("0\n");
-    // The next run with the name takes its place.
-    let (image, script) = (coracle_tests::image("busybox"), "ls /etc/passwd /new 2>/dev/null; true");
-    dir.run(&["--name", "w", &image, "sh", "-c", script]).assert_status(0).assert_stdout("/etc/passwd\n");
+    // The next run with the name takes its place, here of the image that was made after the first start.
+    let committed = dir.run(&["--name", "w", "--pull", "never", "busybox:changed"]);
+    committed.assert_status(1).assert_stdout("1\nhi\n/c/b\n");
+    verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout("");
     verb(&dir, "rm", &["w"]).assert_status(0).assert_stdout("w\n");
     assert!(!dir.run_directory().join(".machines/w").exists() && !dir.run_directory().join("w").exists());
     verb(&dir, "start", &["w"]).assert_status(125).assert_one_line_naming(&["no machine", "w"]);

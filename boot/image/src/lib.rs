@@ -44,7 +44,8 @@ pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
 pub use file_system::{FileKind, FileSystemError};
 pub use image::{
-    ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform, references,
+    Commit, CommitError, ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform,
+    references,
 };
 pub use layer::LayerError;
 pub use limits::MAX_INDEX_DEPTH;
@@ -56,5 +57,5 @@ pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
 pub use root_disk::{RootDiskError, RootFormat};
 pub use source::SourceError;
-pub use tar::TarError;
+pub use tar::{TarError, TarWriter};
 pub use tree::{Fault, MergeError};

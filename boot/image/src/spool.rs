@@ -4,7 +4,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -58,6 +58,13 @@ impl Spool {
     pub(crate) fn into_file(mut self) -> io::Result<SpoolFile> {
         self.flush()?;
         Ok(SpoolFile(self.file))
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! Verbs, and the positional arguments of `run` and `check`. The options of `run` are [`Request`]'s.
 
 use super::attach::AttachArguments;
+use super::commit::CommitArguments;
 use super::completion::CompletionArguments;
 use super::diff::DiffArguments;
 use super::events::EventsArguments;
@@ -98,6 +99,7 @@ pub(super) enum Verb {
     Restore(RestoreArguments),
     Rm(RmArguments),
     Diff(DiffArguments),
+    Commit(CommitArguments),
     Completion(CompletionArguments),
     Oci(OciArguments),
     #[command(hide = true)]

@@ -31,7 +31,7 @@ pub(super) fn diff(arguments: &DiffArguments) -> u8 {
 
 fn print_changes(arguments: &DiffArguments) -> Result<(), Failure> {
     let machine = arguments.run_dir.find(&arguments.machine)?;
-    let tree = ended::open(&arguments.run_dir.absolute_path()?, &machine)?;
+    let tree = ended::open(&arguments.run_dir.absolute_path()?, &machine)?.tree;
     let mut output = BufWriter::new(io::stdout().lock());
     let mut print = |kind, path: &[u8]| {
         let letter = match kind {

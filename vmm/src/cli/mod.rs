@@ -4,6 +4,7 @@
 mod arguments;
 mod attach;
 mod check;
+mod commit;
 mod completion;
 mod create;
 mod diff;
@@ -83,6 +84,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Create(arguments) => create::create(*arguments, stages),
         Verb::Start(arguments) => start::start(&arguments, &stages),
         Verb::Diff(arguments) => diff::diff(&arguments),
+        Verb::Commit(arguments) => commit::commit(&arguments),
         Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Pull(arguments) => pull::pull(&arguments),
         Verb::Push(arguments) => push::push(&arguments),

@@ -6,7 +6,7 @@ use crate::config::root_format::RootFormatChoice;
 use crate::host::directories::Directories;
 use crate::host::system_error::Cannot as _;
 use crate::state::end::EndReason;
-use crate::state::kept::KeptMachines;
+use crate::state::kept::{KeptDocument, KeptMachines};
 use crate::state::machines::MachineInfo;
 use oci_image::{MachineTree, RootFormat, TreeError};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -21,19 +21,22 @@ struct FilesError {
     source: TreeError,
 }
 
+/// A machine that has ended, with what it was made from.
+pub(crate) struct Ended {
+    pub(crate) tree: MachineTree,
+    pub(crate) document: KeptDocument,
+}
+
 /// Opens root disk and layer of `machine` below `base`. No start uses the layer while this process has it open.
 ///
 /// # Errors
 /// It runs, nothing is kept of it, or its files are damaged.
-pub(crate) fn open(base: &Path, machine: &MachineInfo) -> Result<MachineTree, Failure> {
+pub(crate) fn open(base: &Path, machine: &MachineInfo) -> Result<Ended, Failure> {
     let name = &machine.name;
     let kept = KeptMachines::of(base, &Directories::from_environment()).fails_as(EndReason::HostError)?;
-    let is_running = || {
-        let error = format!("{name} is {}: stop it first", machine.state());
-        Failure::new(EndReason::ConfigError, error)
-    };
     if !machine.has_ended() {
-        return Err(is_running());
+        let error = format!("{name} is {}: stop it first", machine.state());
+        return Err(Failure::new(EndReason::ConfigError, error));
     }
     let document = kept.read(name).fails_as(EndReason::ConfigError)?;
     let files = kept.open(name);
@@ -49,7 +52,8 @@ pub(crate) fn open(base: &Path, machine: &MachineInfo) -> Result<MachineTree, Fa
         RootFormatChoice::Squashfs => RootFormat::Squashfs,
         RootFormatChoice::Erofs | RootFormatChoice::Auto => RootFormat::Erofs,
     };
-    MachineTree::open(root, format, layer, document.request.system).map_err(|error| failed(machine, error))
+    let tree = MachineTree::open(root, format, layer, document.request.system);
+    Ok(Ended { tree: tree.map_err(|error| failed(machine, error))?, document })
 }
 
 /// A failure that names the machine.

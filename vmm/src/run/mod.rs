@@ -2,6 +2,7 @@
 //! One run: the steps from the request to the exit status, in order. Runs on `main`.
 
 pub(crate) mod check;
+pub(crate) mod commit;
 mod confinement;
 mod early_clients;
 pub(crate) mod ended;

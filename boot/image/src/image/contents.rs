@@ -68,7 +68,7 @@ impl Contents {
         Self::of(Source::archive_of(file, name, scratch, &budget)?, &budget)
     }
 
-    fn of(source: Source, budget: &Budget) -> Result<Self, ImageError> {
+    pub(super) fn of(source: Source, budget: &Budget) -> Result<Self, ImageError> {
         let is_docker = source.is_archive() && source.has("manifest.json");
         let mut reader = Reader { source, budget, origins: BTreeMap::new(), left: Bounds::default() };
         let images = match is_docker && (!reader.source.has("index.json") || docker::lists_more(&reader.source)) {

@@ -2,6 +2,7 @@
 //! From a reference to its image: digest, configuration, layers in order. Everything read here is
 //! small and checked against its digest; layers are not read.
 
+mod commit;
 mod contents;
 mod docker;
 mod documents;
@@ -10,6 +11,7 @@ mod names;
 mod oci;
 mod references;
 
+pub use commit::{Commit, CommitError};
 pub use contents::{ContainedImage, Contents};
 pub use import::ImportedConfig;
 pub use references::{Reference, References, check_platform, references};

@@ -5,7 +5,7 @@ use crate::budget::Budget;
 use crate::file_system::{Extent, FileSystem, extents_cost};
 use std::io;
 
-const BUF_SIZE: usize = 64 << 10;
+const BUF_SIZE: usize = 256 << 10;
 
 /// What is stored of a file; the rest of it is zeroes.
 pub(super) struct Content<'a> {
@@ -13,6 +13,13 @@ pub(super) struct Content<'a> {
     extents: Vec<Extent>,
     size: u64,
     budget: &'a Budget,
+}
+
+/// An error of the machine's files, or of those that take them.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
 }
 
 impl<'a> Content<'a> {
@@ -38,6 +45,19 @@ impl<'a> Content<'a> {
     fn next_stored(&self, offset: u64) -> Option<u64> {
         let index = self.extents.partition_point(|extent| extent.offset + extent.length <= offset);
         self.extents.get(index).map(|extent| extent.offset.max(offset))
+    }
+
+    /// Passes all bytes to `write`, the zeroes of holes included.
+    pub(super) fn copy(&self, write: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), CopyError> {
+        let mut buffer = vec![0; BUF_SIZE];
+        let mut offset = 0;
+        while offset < self.size {
+            let length = (self.size - offset).min(BUF_SIZE as u64) as usize;
+            self.read(&mut buffer[..length], offset).map_err(CopyError::Read)?;
+            write(&buffer[..length]).map_err(CopyError::Write)?;
+            offset += length as u64;
+        }
+        Ok(())
     }
 
     pub(super) fn equals(&self, other: &Self) -> io::Result<bool> {

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::testing::overlay::Layer;
-use crate::testing::{Archive, Member};
+use crate::testing::{Archive, Found as FoundFile, Member, image_of, read_back};
+use std::collections::BTreeMap;
 
 /// An image with a file of each kind.
 fn image() -> Archive {
@@ -87,6 +88,80 @@ fn changes_are_those_of_docker() {
         for file in ["layer.ext4", "dirty.ext4"] {
             assert_eq!(lines(&layer.tree(file).unwrap()), *expected, "{changes}, {file}");
         }
+    }
+}
+
+/// Commands of which a layer has to have more than a list of changes shows.
+const LAYER_CHANGES: &[&str] = &[
+    "ln etc/passwd linked; ln linked old/linked; echo x >> linked",
+    "chmod 0755 bin/ash; ln bin/sh a/sh",
+    "rm bin/sh; echo > bin/sh",
+    "rm -r old; mkdir -p old/sub/c; echo > old/sub/c/d; chown 70000:3000000000 old; chmod 2711 old",
+    "rm -r old; mkdir old; rmdir old; ln -s a old",
+    "rm -r old a etc bin; mkdir a",
+    "rm link; mkdir link; echo > link/x; rm -r a; echo > a",
+    "truncate -s 3M sparse; echo end >> sparse; truncate -s 2000 etc/passwd; : > etc/hosts",
+    // setxattr(2)
+    "perl -e 'sub set { my ($p, $n, $v) = @_; syscall(188, $p, $n, $v, length $v, 0) == 0 or die $! } \
+        set(\"a\", \"user.a\", \"b\"); set(\"a/x\", \"trusted.t\", \"c\\0\\n\"); set(\"etc/hosts\", \"user.l\", \"x\" x 2000)'",
+    "touch -d @-1.5 early; touch -d @5000000000.000000001 late; touch -d '1901-12-14 UTC' first",
+    "n=$(printf %0255d 1); echo > $n; rm -r old/sub; mkdir old/$n; echo > old/$n/$n",
+    "echo > 'a new\nline'; echo > $(printf '\\001\\377'); mkdir $(printf '\\303\\274')",
+    "chmod 0700 .; rm a-b; chown 5:6 .",
+    "mknod a/n b 7 300000; mkfifo -m 0600 fifo2; rm null; mknod null c 1 3",
+    "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"s\", Listen => 1)'; rm a/x; perl -MIO::Socket::UNIX -e \
+        'IO::Socket::UNIX->new(Local => \"a/x\", Listen => 1)'",
+];
+
+/// What the files of both have to have in common: not their places, nor the times of directories, of which a layer has not all.
+fn comparable(archives: &[Vec<u8>], with_times: bool) -> BTreeMap<String, FoundFile> {
+    let mut files = read_back(&image_of(archives).unwrap());
+    for file in files.values_mut() {
+        file.nid = 0;
+        if !with_times && file.mode >> 12 == 0o4 {
+            file.mtime = (0, 0);
+        }
+    }
+    files
+}
+
+/// What GNU tar sees of the merged tree.
+#[test]
+fn archives_give_the_files_of_the_machine() {
+    for changes in CHANGES.iter().map(|(changes, _)| changes).chain(LAYER_CHANGES) {
+        let Some(layer) = Layer::of(&image(), changes) else { return };
+        let tree = layer.whole_tree("dirty.ext4").unwrap();
+        let kernels = std::fs::read(layer.path("all.tar")).unwrap();
+        let (mut of_layer, mut of_all) = (Vec::new(), Vec::new());
+        tree.write_layer(&mut of_layer).unwrap();
+        tree.write_archive(&mut of_all).unwrap();
+        let expected = comparable(std::slice::from_ref(&kernels), false);
+        assert_eq!(comparable(&[image().bytes(), of_layer], false), expected, "layer of {changes}");
+        assert_eq!(comparable(&[of_all], true), comparable(&[kernels], true), "all of {changes}");
+    }
+}
+
+#[test]
+fn layer_of_an_unchanged_machine_has_no_entries() {
+    let Some(layer) = Layer::of(&image(), "cat bin/sh > /dev/null; mkdir proc; echo > etc/hosts") else { return };
+    let mut bytes = Vec::new();
+    assert_eq!(layer.tree("layer.ext4").unwrap().write_layer(&mut bytes).unwrap(), 0);
+    assert_eq!(bytes, [0; 1024]);
+}
+
+#[test]
+fn files_that_a_layer_cannot_have_are_rejected() {
+    for (changes, expected) in [
+        ("echo > old/.wh.a", "/old/.wh.a: a name that begins with `.wh.` has another meaning in a layer"),
+        ("truncate -s 9T a/large", "/a/large: the files have more than 128 GiB, holes included"),
+        (
+            "perl -e 'for (1..21) { $d = \"d\" x 200; mkdir $d; chdir $d or die $! }'",
+            "the path is too long for an archive",
+        ),
+    ] {
+        let Some(layer) = Layer::of(&image(), changes) else { return };
+        let error = layer.tree("layer.ext4").unwrap().write_layer(std::io::sink()).unwrap_err();
+        assert!(error.to_string().ends_with(expected) && !error.is_host(), "{error}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! `Documentation/filesystems/overlayfs.rst`; neither redirects nor an index, nor files of metadata alone). Both are read here, and
 //! nothing is mounted. Runs on the caller's thread.
 
+mod archive;
 mod content;
 mod walk;
 
@@ -20,7 +21,7 @@ use content::Content;
 use std::fs;
 use std::io;
 use std::sync::Arc;
-use walk::Place;
+use walk::{Event, Place, Scope};
 
 pub use walk::ChangeKind;
 
@@ -135,7 +136,7 @@ impl MachineTree {
     /// # Errors
     /// A file system is damaged, or `visit` fails.
     pub fn changes(&self, visit: &mut dyn FnMut(ChangeKind, &[u8]) -> io::Result<()>) -> Result<(), TreeError> {
-        self.walk(visit)
+        self.walk(Scope::Changes, &mut |event: &Event<'_>| Ok(visit(event.kind, event.path)?))
     }
 
     fn source(&self, source: Source) -> &dyn FileSystem {

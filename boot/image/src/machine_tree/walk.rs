@@ -5,7 +5,7 @@ use super::{Child, File, Found, MachineTree, Source, TreeError, failed};
 use crate::file_system::{FileKind, FileSystemError};
 use crate::limits;
 use std::collections::BTreeSet;
-use std::{io, vec};
+use std::vec;
 
 /// How a path of the machine differs from the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,17 @@ pub enum ChangeKind {
     Added,
     Changed,
     Deleted,
+}
+
+/// Which paths are visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that differ from the image.
+    Changes,
+    /// Those that a layer on the image has to have: below an opaque directory, all that is there and nothing that is not.
+    Layer,
+    /// All that are there.
+    All,
 }
 
 /// A directory in both layers.
@@ -24,8 +35,19 @@ pub(super) struct Place {
     pub(super) is_merged: bool,
 }
 
-/// Called with each change, and with its path below the root without a leading slash.
-pub(super) type Visit<'a> = dyn FnMut(ChangeKind, &[u8]) -> io::Result<()> + 'a;
+/// A path that is visited.
+#[derive(Debug)]
+pub(super) struct Event<'a> {
+    /// Below the root, without a leading slash; empty for the root.
+    pub(super) path: &'a [u8],
+    pub(super) kind: ChangeKind,
+    /// None if it was deleted.
+    pub(super) file: Option<File>,
+    /// The image's directory of this path has to be hidden.
+    pub(super) hides: bool,
+}
+
+type Visit<'a> = dyn FnMut(&Event<'_>) -> Result<(), TreeError> + 'a;
 
 /// A directory whose names are being visited.
 struct Frame {
@@ -34,19 +56,37 @@ struct Frame {
     /// Length of its path.
     length: usize,
     /// It is unchanged itself, and visited before the first change in it.
-    is_unvisited: bool,
+    unvisited: Option<File>,
 }
 
 impl MachineTree {
-    /// Visits what differs from the image. Only directories of the upper layer can have changes.
-    pub(super) fn walk(&self, visit: &mut Visit<'_>) -> Result<(), TreeError> {
-        let place = self.top();
-        if place.upper.is_none() {
-            return Ok(());
+    pub(super) fn walk(&self, scope: Scope, visit: &mut Visit<'_>) -> Result<(), TreeError> {
+        let top = self.top();
+        if let Some(file) = self.root(&top, scope)? {
+            visit(&Event { path: b"", kind: ChangeKind::Changed, file: Some(file), hides: false })?;
         }
-        let mut path = Vec::new();
+        match (scope, top.upper) {
+            (Scope::Changes | Scope::Layer, None) => Ok(()),
+            _ => self.walk_from(top, Vec::new(), scope, visit),
+        }
+    }
+
+    /// The top directory, which is not listed, but a layer has it if it is another one.
+    fn root(&self, top: &Place, scope: Scope) -> Result<Option<File>, TreeError> {
+        let upper = top.upper.map(|number| self.metadata(Source::Upper, number)).transpose()?;
+        let lower = self.metadata(Source::Lower, self.lower.root())?;
+        let owned = |file: &File| (file.metadata.permissions, file.metadata.uid, file.metadata.gid);
+        Ok(match scope {
+            Scope::Changes => None,
+            Scope::Layer => upper.filter(|upper| owned(upper) != owned(&lower)),
+            Scope::All => Some(upper.unwrap_or(lower)),
+        })
+    }
+
+    /// Visits what is below the directory `place`, whose path is `path`.
+    fn walk_from(&self, place: Place, mut path: Vec<u8>, scope: Scope, visit: &mut Visit<'_>) -> Result<(), TreeError> {
         let mut directories = BTreeSet::from_iter(place.upper);
-        let mut frames = vec![self.frame(&place, 0, false)?];
+        let mut frames = vec![self.frame(&place, path.len(), None)?];
         while let Some(frame) = frames.last_mut() {
             let (length, is_merged) = (frame.length, frame.is_merged);
             let Some(child) = frame.children.next() else {
@@ -63,43 +103,68 @@ impl MachineTree {
             let is_directory = |file: &File| file.metadata.kind == FileKind::Directory;
             let directory = now.filter(is_directory);
             let is_opaque = directory.map_or(Ok(false), |directory| self.is_opaque(&directory, &path))?;
-            let kind = self.kind(now.as_ref(), before.as_ref())?;
+            let hides = scope == Scope::Layer && is_opaque && before.as_ref().is_some_and(is_directory);
+            let kind = self.kind(scope, now.as_ref(), before.as_ref(), hides)?;
             if let Some(kind) = kind {
-                for frame in frames.iter_mut().filter(|frame| frame.is_unvisited) {
-                    frame.is_unvisited = false;
-                    visit(ChangeKind::Changed, &path[..frame.length])?;
+                for frame in &mut frames {
+                    if let Some(file) = frame.unvisited.take() {
+                        let (path, kind) = (&path[..frame.length], ChangeKind::Changed);
+                        visit(&Event { path, kind, file: Some(file), hides: false })?;
+                    }
                 }
-                visit(kind, &path)?;
+                visit(&Event { path: &path, kind, file: now, hides })?;
             }
-            let Some(directory) = directory.filter(|directory| directory.source == Source::Upper) else { continue };
-            let lower = before.filter(is_directory).map(|file| file.number);
-            let place = Place { upper: Some(directory.number), lower, is_merged: !is_opaque };
+            let Some(directory) = directory else { continue };
+            let place = match directory.source {
+                Source::Lower if scope != Scope::All => continue,
+                Source::Lower => Place { upper: None, lower: Some(directory.number), is_merged: true },
+                Source::Upper => {
+                    let lower = before.filter(is_directory).map(|file| file.number).filter(|_| !hides);
+                    Place { upper: Some(directory.number), lower, is_merged: !is_opaque }
+                }
+            };
             if frames.len() == limits::MAX_DEPTH {
                 return Err(TreeError::file(&path, "nested too deeply"));
             }
-            self.charge(2 * size_of::<u64>())?;
-            if !directories.insert(directory.number) {
-                let error = FileSystemError::Damaged("ext4 file system", "a directory has two names");
-                return Err(failed(Source::Upper)(error));
+            if let Some(number) = place.upper {
+                self.charge(2 * size_of::<u64>())?;
+                if !directories.insert(number) {
+                    let error = FileSystemError::Damaged("ext4 file system", "a directory has two names");
+                    return Err(failed(Source::Upper)(error));
+                }
             }
-            frames.push(self.frame(&place, path.len(), kind.is_none())?);
+            frames.push(self.frame(&place, path.len(), Some(directory).filter(|_| kind.is_none()))?);
         }
         Ok(())
     }
 
-    fn frame(&self, place: &Place, length: usize, is_unvisited: bool) -> Result<Frame, TreeError> {
+    fn frame(&self, place: &Place, length: usize, unvisited: Option<File>) -> Result<Frame, TreeError> {
         let children = self.children(place)?.into_iter();
-        Ok(Frame { children, is_merged: place.is_merged, length, is_unvisited })
+        Ok(Frame { children, is_merged: place.is_merged, length, unvisited })
     }
 
-    /// None if there is no change.
-    fn kind(&self, now: Option<&File>, before: Option<&File>) -> Result<Option<ChangeKind>, TreeError> {
+    /// None if the path is not visited.
+    fn kind(
+        &self,
+        scope: Scope,
+        now: Option<&File>,
+        before: Option<&File>,
+        hides: bool,
+    ) -> Result<Option<ChangeKind>, TreeError> {
         Ok(match (now, before) {
             (None, None) => None,
+            (None, Some(_)) if scope == Scope::All => None,
             (None, Some(_)) => Some(ChangeKind::Deleted),
             (Some(_), None) => Some(ChangeKind::Added),
+            (Some(_), Some(_)) if scope == Scope::All || hides => Some(ChangeKind::Changed),
             (Some(now), Some(_)) if now.source == Source::Lower => None,
-            (Some(now), Some(before)) => self.differs(now, before)?.then_some(ChangeKind::Changed),
+            (Some(now), Some(before)) => {
+                // A layer has all names of a file, or none.
+                let has_links = |file: &File| file.metadata.kind != FileKind::Directory && file.metadata.links > 1;
+                let is_relinked = scope == Scope::Layer && (has_links(now) || has_links(before));
+                let is_changed = is_relinked || self.differs(now, before)?;
+                is_changed.then_some(ChangeKind::Changed)
+            }
         })
     }
 }

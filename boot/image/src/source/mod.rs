@@ -119,7 +119,7 @@ impl Source {
 
     /// Opens the blob with this digest and checks its size.
     pub(crate) fn open_blob(&self, digest: &Digest, size: u64) -> Result<Blob, SourceError> {
-        let blob = self.open(&format!("blobs/{}/{}", digest.algorithm(), digest.hex()))?;
+        let blob = self.open(&blob_name(digest))?;
         if blob.length != size {
             return Err(SourceError::Size { name: digest.to_string(), length: blob.length, expected: size });
         }
@@ -133,17 +133,30 @@ impl Source {
 
     /// Reads a small blob and checks its size and digest.
     pub(crate) fn read_blob(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, SourceError> {
-        let bytes = self.open_blob(digest, size)?.read(&digest.to_string())?;
-        let mut hasher = digest.hasher();
-        hasher.update(&bytes);
-        match hasher.finish() {
-            actual if actual == *digest => Ok(bytes),
-            actual => Err(SourceError::Digest { name: digest.to_string(), actual: actual.to_string() }),
-        }
+        checked(self.open_blob(digest, size)?.read(&digest.to_string())?, digest)
+    }
+
+    /// The same for one whose size is not known.
+    pub(crate) fn read_document(&self, digest: &Digest) -> Result<Vec<u8>, SourceError> {
+        checked(self.read(&blob_name(digest))?, digest)
     }
 
     fn missing(&self, name: &str) -> SourceError {
         SourceError::Missing { place: self.place().to_owned(), name: name.to_owned() }
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+/// Checks the digest of `bytes`.
+pub(crate) fn checked(bytes: Vec<u8>, digest: &Digest) -> Result<Vec<u8>, SourceError> {
+    let mut hasher = digest.hasher();
+    hasher.update(&bytes);
+    match hasher.finish() {
+        actual if actual == *digest => Ok(bytes),
+        actual => Err(SourceError::Digest { name: digest.to_string(), actual: actual.to_string() }),
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Untrusted tar archives as a stream of entries: old, ustar, PAX and GNU, with sparse files. Our
 //! own reader, because extended attributes hold arbitrary bytes, and because every length must be
-//! bounded before it is used.
+//! bounded before it is used. And a writer of such streams.
 //!
 //! Where readers disagree, this one follows Go's `archive/tar`: the container tools use it, so it
 //! defines the meaning of an image. Links, directories and devices have no data, whatever their
@@ -13,9 +13,11 @@ mod input;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub(crate) use input::{FileSection, TarInput, read_buffered};
 pub(crate) use reader::Reader;
+pub use writer::TarWriter;
 
 /// Size of a header and of the padding unit.
 pub(crate) const BLOCK: usize = 512;

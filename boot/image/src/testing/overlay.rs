@@ -6,7 +6,6 @@ use super::{Archive, image_of};
 use crate::machine_tree::{MachineTree, TreeError};
 use crate::root_disk::RootFormat;
 use std::fs::{self, File};
-use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -22,7 +21,7 @@ const SCRIPT: &str = "\
     mount -t overlay overlay -o lowerdir=lower,upperdir=layer/overlay/upper,workdir=layer/overlay/work,redirect_dir=off,index=off,metacopy=off root
     (cd root; . ../changes)
     sync -f layer
-    (cd root; find . -mindepth 1 -printf '%y %m %U:%G %s %T@ %n %P -> %l\\n' | LC_ALL=C sort > ../files; tar -c --numeric-owner --sort=name --xattrs --acls . > ../all.tar)
+    (cd root; find . -mindepth 1 -printf '%y %m %U:%G %s %T@ %n %P -> %l\\n' | LC_ALL=C sort > ../files; tar -c --sparse --numeric-owner --sort=name --xattrs --acls . > ../all.tar)
     cp --sparse=always layer.ext4 dirty.ext4
     umount root lower layer";
 
@@ -58,10 +57,16 @@ impl Layer {
     }
 
     pub(crate) fn tree(&self, layer: &str) -> Result<MachineTree, TreeError> {
-        open(&self.path("lower.erofs"), &self.path(layer))
+        self.open(layer, false)
     }
-}
 
-pub(crate) fn open(lower: &Path, layer: &Path) -> Result<MachineTree, TreeError> {
-    MachineTree::open(File::open(lower).unwrap(), RootFormat::Erofs, File::open(layer).unwrap(), false)
+    /// With the files that PID 1 writes elsewhere.
+    pub(crate) fn whole_tree(&self, layer: &str) -> Result<MachineTree, TreeError> {
+        self.open(layer, true)
+    }
+
+    fn open(&self, layer: &str, is_system: bool) -> Result<MachineTree, TreeError> {
+        let [lower, layer] = ["lower.erofs", layer].map(|name| File::open(self.path(name)).unwrap());
+        MachineTree::open(lower, RootFormat::Erofs, layer, is_system)
+    }
 }

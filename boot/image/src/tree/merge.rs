@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-pub(super) const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Metadata of aufs, which old versions of docker wrote into layers.
 const AUFS: &[u8] = b".wh..wh.";
 

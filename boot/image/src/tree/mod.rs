@@ -12,8 +12,8 @@ mod xattr;
 pub(crate) use xattr::{namespace as xattr_namespace, prefix as xattr_prefix};
 
 pub use fault::Fault;
-pub(crate) use merge::Merge;
 pub use merge::MergeError;
+pub(crate) use merge::{Merge, OPAQUE, WHITEOUT};
 
 use crate::budget::Budget;
 use crate::limits;

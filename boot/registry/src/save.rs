@@ -2,15 +2,12 @@
 //! Writes images of the store as one archive: an OCI layout, with the `manifest.json` that docker
 //! reads beside it. The same images give the same bytes.
 
-mod tar_writer;
-
 use crate::store::{DescribeError, Store, StoreError, StoredImage};
-use oci_image::{Digest, ImageName, Platform, Reference};
+use oci_image::{Digest, ImageName, Platform, Reference, TarWriter};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use tar_writer::TarWriter;
 
 const READ_BUF_SIZE: usize = 256 << 10;
 
