@@ -4,6 +4,7 @@
 use coracle_tests::{Case, Finished, TestDir, case, image, images};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::Read as _;
 use std::process::Command;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -51,6 +52,7 @@ fn kept_machine_starts_again_on_its_layer() {
     let command = r#"CMD ["sh", "-c", "cat /n /new; ls -d /c/b /etc/passwd 2> /dev/null"]"#;
     let committed = verb(&dir, "commit", &["-c", command, "-m", "changed", "w", "busybox:changed"]);
     assert!(committed.assert_status(0).stdout_text().starts_with("sha256:"), "{}", committed.report());
+    files_are_copied_and_exported(&dir);
     // What the image's name means now does not matter.
     assert!(dir.run_directory().join("w/result.json").exists());
     fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
@@ -62,9 +64,10 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
-    for read in ["diff", "commit"] {
-        verb(&dir, read, &["w"]).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
+    for (read, words) in [("diff", &["w"][..]), ("commit", &["w"]), ("export", &["w"])] {
+        verb(&dir, read, words).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
     }
+    verb(&dir, "cp", &["w:/new", "."]).assert_status(125).assert_one_line_naming(&["coracle exec w tar -c /new"]);
     let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
     kill_process(pid, Signal::KILL).expect("the machine runs");
@@ -87,6 +90,41 @@ fn kept_machine_starts_again_on_its_layer() {
     verb(&dir, "rm", &["w"]).assert_status(0).assert_stdout("w\n");
     assert!(!dir.run_directory().join(".machines/w").exists() && !dir.run_directory().join("w").exists());
     verb(&dir, "start", &["w"]).assert_status(125).assert_one_line_naming(&["no machine", "w"]);
+}
+
+/// Of the machine `w`, which has ended.
+fn files_are_copied_and_exported(dir: &TestDir) {
+    let path = |name: &str| dir.file(name).display().to_string();
+    verb(dir, "export", &["-o", &path("w.tar"), "w"]).assert_status(0).assert_stdout("");
+    let mut archive = tar::Archive::new(fs::File::open(dir.file("w.tar")).expect("it was written"));
+    let names = archive.entries().expect("it is an archive").map(|entry| {
+        let entry = entry.expect("it is an archive");
+        String::from_utf8_lossy(&entry.path_bytes()).into_owned()
+    });
+    let names: Vec<String> = names.collect();
+    let has = |name: &str| names.iter().any(|there| there == name);
+    assert!(has("./") && has("c/b/") && has("new") && has("etc/hosts") && !has("etc/passwd"), "{names:?}");
+
+    verb(dir, "cp", &["w:/c", &path("copy")]).assert_status(0).assert_stdout("");
+    verb(dir, "cp", &["w:/new", &path("copy")]).assert_status(0);
+    assert!(dir.file("copy/b").is_dir());
+    assert_eq!(fs::read(dir.file("copy/new")).expect("it was copied"), b"hi\n");
+    let archived = verb(dir, "cp", &["w:/etc/../new", "-"]);
+    archived.assert_status(0);
+    let mut archive = tar::Archive::new(&archived.stdout[..]);
+    let mut entry = archive.entries().expect("it is an archive").next().expect("it has an entry").expect("it is whole");
+    let mut text = String::new();
+    entry.read_to_string(&mut text).expect("it is whole");
+    assert_eq!((&*entry.path_bytes(), text.as_str()), (&b"new"[..], "hi\n"));
+    for (words, objects) in [
+        (["w:/nowhere", "."], &["w", "/nowhere: no such file"][..]),
+        (["w:/c", &path("copy/new")], &["copy/new", "not a directory"]),
+        (["README", "w:/"], &["coracle start w", "coracle exec -i w tar -x"]),
+        (["w:/c", "w:/d"], &["one machine to another"]),
+        (["a", "b"], &["MACHINE:PATH"]),
+    ] {
+        verb(dir, "cp", &words).assert_status(125).assert_one_line_naming(objects);
+    }
 }
 
 fn created_machine_starts_later() {

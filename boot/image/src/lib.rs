@@ -49,7 +49,7 @@ pub use image::{
 };
 pub use layer::LayerError;
 pub use limits::MAX_INDEX_DEPTH;
-pub use machine_tree::{ChangeKind, MachineTree, TreeError};
+pub use machine_tree::{ChangeKind, FileSink, Location, MachineTree, TreeError};
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError};
 pub use prepare::{Error, ImageDescription, Prepare, PreparedImage, describe, prepare};
@@ -57,5 +57,5 @@ pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
 pub use root_disk::{RootDiskError, RootFormat};
 pub use source::SourceError;
-pub use tar::{TarError, TarWriter};
+pub use tar::{Entry, Kind as EntryKind, TarError, TarWriter, Time};
 pub use tree::{Fault, MergeError};

@@ -74,7 +74,7 @@ pub fn save(
         copy(store, &blob, &mut tar, &|of_blob| progress(done + of_blob, total))?;
         done += blob.size;
     }
-    tar.finish().map_err(SaveError::Write)
+    tar.finish().map(drop).map_err(SaveError::Write)
 }
 
 /// An entry of the index: its name as docker and containerd write it, and as podman and skopeo read it.

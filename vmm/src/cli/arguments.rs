@@ -4,9 +4,11 @@
 use super::attach::AttachArguments;
 use super::commit::CommitArguments;
 use super::completion::CompletionArguments;
+use super::cp::CpArguments;
 use super::diff::DiffArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
+use super::export::ExportArguments;
 use super::history::HistoryArguments;
 use super::image::ImageArguments;
 use super::images::ImagesArguments;
@@ -100,6 +102,8 @@ pub(super) enum Verb {
     Rm(RmArguments),
     Diff(DiffArguments),
     Commit(CommitArguments),
+    Export(ExportArguments),
+    Cp(CpArguments),
     Completion(CompletionArguments),
     Oci(OciArguments),
     #[command(hide = true)]

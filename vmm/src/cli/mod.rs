@@ -6,10 +6,12 @@ mod attach;
 mod check;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod diff;
 mod events;
 mod exec;
+mod export;
 mod history;
 mod image;
 mod image_check;
@@ -85,6 +87,8 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Start(arguments) => start::start(&arguments, &stages),
         Verb::Diff(arguments) => diff::diff(&arguments),
         Verb::Commit(arguments) => commit::commit(&arguments),
+        Verb::Export(arguments) => export::export(&arguments),
+        Verb::Cp(arguments) => cp::cp(&arguments),
         Verb::Check(arguments) => check::check(*arguments, stages),
         Verb::Pull(arguments) => pull::pull(&arguments),
         Verb::Push(arguments) => push::push(&arguments),

@@ -37,9 +37,9 @@ pub(super) struct SaveArguments {
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path}")]
-struct OutputError {
-    path: PathBuf,
-    source: io::Error,
+pub(super) struct OutputError {
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
 }
 
 /// Writes the archive and returns the exit status.

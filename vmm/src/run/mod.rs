@@ -4,10 +4,12 @@
 pub(crate) mod check;
 pub(crate) mod commit;
 mod confinement;
+pub(crate) mod copy;
 mod early_clients;
 pub(crate) mod ended;
 pub(crate) mod failure;
 mod health;
+mod host_directory;
 pub(crate) mod kept;
 mod modules;
 pub(crate) mod prepare;

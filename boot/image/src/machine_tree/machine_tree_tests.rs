@@ -2,6 +2,7 @@
 //! Layers that the kernel wrote, and damaged ones.
 
 use super::*;
+use crate::tar::{Reader, TarWriter};
 use crate::testing::overlay::Layer;
 use crate::testing::{Archive, Found as FoundFile, Member, image_of, read_back};
 use std::collections::BTreeMap;
@@ -139,6 +140,49 @@ fn archives_give_the_files_of_the_machine() {
         assert_eq!(comparable(&[image().bytes(), of_layer], false), expected, "layer of {changes}");
         assert_eq!(comparable(&[of_all], true), comparable(&[kernels], true), "all of {changes}");
     }
+}
+
+#[test]
+fn files_are_found_and_copied_by_their_paths() {
+    let changes = "mkdir -p d/e; echo > d/e/new; ln d/e/new d/hard; ln -s ../etc d/link; ln -s /d/link/passwd out; ln -s loop loop; \
+        ln -s ../../../d up; rm -r old; mkdir old; rm etc/group";
+    let Some(layer) = Layer::of(&image(), changes) else { return };
+    let tree = layer.tree("layer.ext4").unwrap();
+    let copied = |path: &str, follows, name: &str| {
+        let location = tree.find_path(path.as_bytes(), follows).unwrap();
+        let mut tar = TarWriter::new(Vec::new());
+        tree.copy(&location, name.as_bytes(), &mut tar).unwrap();
+        let bytes = tar.finish().unwrap();
+        let mut reader = Reader::new(&bytes[..]);
+        let entries = std::iter::from_fn(|| reader.next_entry().unwrap());
+        entries
+            .map(|entry| String::from_utf8([&entry.path[..], b" ", &entry.link].concat()).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(copied("/d", false, "x"), ["x/ ", "x/e/ ", "x/e/new ", "x/hard x/e/new", "x/link ../etc"]);
+    assert_eq!(copied("d/e/.", false, "."), ["./ ", "./new "]);
+    assert_eq!(copied("//d/../d/./e//new", false, "n"), ["n "]);
+    assert_eq!(copied("/old", false, "old"), ["old/ "]);
+    assert_eq!(copied("/out", false, "out"), ["out /d/link/passwd"]);
+    for (path, follows) in
+        [("/out", true), ("/d/link/passwd", false), ("/up/link/../etc/passwd", false), ("../../out", true)]
+    {
+        let location = tree.find_path(path.as_bytes(), follows).unwrap();
+        assert_eq!((location.name(), location.kind()), (Some(&b"passwd"[..]), FileKind::Regular), "{path}");
+    }
+    assert_eq!(copied("/d/link/", false, "l")[..2], ["l/ ", "l/hosts "]);
+    assert_eq!(tree.find_path(b"/..", false).unwrap().name(), None);
+    assert_eq!(copied("/", false, "").len(), copied("", false, ".").len());
+    for (path, expected) in [
+        ("/nowhere", "/nowhere: no such file or directory"),
+        ("/etc/group", "/etc/group: no such file or directory"),
+        ("/old/a", "/old/a: no such file or directory"),
+        ("/etc/passwd/", "/etc/passwd/: not a directory"),
+        ("/loop", "/loop: too many symbolic links"),
+    ] {
+        assert_eq!(tree.find_path(path.as_bytes(), true).unwrap_err().to_string(), expected);
+    }
+    assert!(tree.find_path("/d/..".repeat(3000).as_bytes(), false).unwrap_err().to_string().contains("too long"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod archive;
 mod content;
+mod path;
 mod walk;
 
 #[cfg(test)]
@@ -23,6 +24,8 @@ use std::io;
 use std::sync::Arc;
 use walk::{Event, Place, Scope};
 
+pub use archive::FileSink;
+pub use path::Location;
 pub use walk::ChangeKind;
 
 /// Where PID 1 puts the two directories of the overlay.
@@ -170,9 +173,6 @@ impl MachineTree {
 
     /// Whether a directory of the upper layer hides what the lower one has.
     fn is_opaque(&self, directory: &File, path: &[u8]) -> Result<bool, TreeError> {
-        if directory.source == Source::Lower {
-            return Ok(false);
-        }
         let xattrs = self.source(directory.source).xattrs(directory.number).map_err(failed(directory.source))?;
         if xattrs.iter().any(|xattr| xattr.name == REDIRECT) {
             return Err(TreeError::file(path, "a redirected directory is not supported"));

@@ -62,7 +62,7 @@ struct Frame {
 impl MachineTree {
     pub(super) fn walk(&self, scope: Scope, visit: &mut Visit<'_>) -> Result<(), TreeError> {
         let top = self.top();
-        if let Some(file) = self.root(&top, scope)? {
+        if let Some(file) = self.root(scope)? {
             visit(&Event { path: b"", kind: ChangeKind::Changed, file: Some(file), hides: false })?;
         }
         match (scope, top.upper) {
@@ -72,19 +72,41 @@ impl MachineTree {
     }
 
     /// The top directory, which is not listed, but a layer has it if it is another one.
-    fn root(&self, top: &Place, scope: Scope) -> Result<Option<File>, TreeError> {
-        let upper = top.upper.map(|number| self.metadata(Source::Upper, number)).transpose()?;
-        let lower = self.metadata(Source::Lower, self.lower.root())?;
+    fn root(&self, scope: Scope) -> Result<Option<File>, TreeError> {
+        let (now, before) = (self.root_file()?, self.metadata(Source::Lower, self.lower.root())?);
         let owned = |file: &File| (file.metadata.permissions, file.metadata.uid, file.metadata.gid);
         Ok(match scope {
             Scope::Changes => None,
-            Scope::Layer => upper.filter(|upper| owned(upper) != owned(&lower)),
-            Scope::All => Some(upper.unwrap_or(lower)),
+            Scope::Layer => Some(now).filter(|now| owned(now) != owned(&before)),
+            Scope::All => Some(now),
         })
     }
 
+    pub(super) fn root_file(&self) -> Result<File, TreeError> {
+        match &self.upper {
+            Some(upper) => self.metadata(Source::Upper, upper.root),
+            None => self.metadata(Source::Lower, self.lower.root()),
+        }
+    }
+
+    /// The names in `directory`, above which the image may have `before`.
+    pub(super) fn place(&self, directory: &File, before: Option<&File>, path: &[u8]) -> Result<Place, TreeError> {
+        if directory.source == Source::Lower {
+            return Ok(Place { upper: None, lower: Some(directory.number), is_merged: true });
+        }
+        let before = before.filter(|file| file.metadata.kind == FileKind::Directory);
+        let is_merged = !self.is_opaque(directory, path)?;
+        Ok(Place { upper: Some(directory.number), lower: before.map(|file| file.number), is_merged })
+    }
+
     /// Visits what is below the directory `place`, whose path is `path`.
-    fn walk_from(&self, place: Place, mut path: Vec<u8>, scope: Scope, visit: &mut Visit<'_>) -> Result<(), TreeError> {
+    pub(super) fn walk_from(
+        &self,
+        place: Place,
+        mut path: Vec<u8>,
+        scope: Scope,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), TreeError> {
         let mut directories = BTreeSet::from_iter(place.upper);
         let mut frames = vec![self.frame(&place, path.len(), None)?];
         while let Some(frame) = frames.last_mut() {
@@ -102,7 +124,8 @@ impl MachineTree {
             let Found { now, before } = self.find(&path, &child, is_merged)?;
             let is_directory = |file: &File| file.metadata.kind == FileKind::Directory;
             let directory = now.filter(is_directory);
-            let is_opaque = directory.map_or(Ok(false), |directory| self.is_opaque(&directory, &path))?;
+            let below = directory.map(|directory| self.place(&directory, before.as_ref(), &path)).transpose()?;
+            let is_opaque = below.is_some_and(|below| !below.is_merged);
             let hides = scope == Scope::Layer && is_opaque && before.as_ref().is_some_and(is_directory);
             let kind = self.kind(scope, now.as_ref(), before.as_ref(), hides)?;
             if let Some(kind) = kind {
@@ -114,15 +137,10 @@ impl MachineTree {
                 }
                 visit(&Event { path: &path, kind, file: now, hides })?;
             }
-            let Some(directory) = directory else { continue };
-            let place = match directory.source {
-                Source::Lower if scope != Scope::All => continue,
-                Source::Lower => Place { upper: None, lower: Some(directory.number), is_merged: true },
-                Source::Upper => {
-                    let lower = before.filter(is_directory).map(|file| file.number).filter(|_| !hides);
-                    Place { upper: Some(directory.number), lower, is_merged: !is_opaque }
-                }
-            };
+            let Some(mut place) = below.filter(|below| below.upper.is_some() || scope == Scope::All) else { continue };
+            if hides {
+                place.lower = None;
+            }
             if frames.len() == limits::MAX_DEPTH {
                 return Err(TreeError::file(&path, "nested too deeply"));
             }
@@ -133,7 +151,7 @@ impl MachineTree {
                     return Err(failed(Source::Upper)(error));
                 }
             }
-            frames.push(self.frame(&place, path.len(), Some(directory).filter(|_| kind.is_none()))?);
+            frames.push(self.frame(&place, path.len(), directory.filter(|_| kind.is_none()))?);
         }
         Ok(())
     }

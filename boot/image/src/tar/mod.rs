@@ -24,7 +24,7 @@ pub(crate) const BLOCK: usize = 512;
 
 /// One member of an archive. Names are raw bytes, not yet checked as paths.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Entry {
+pub struct Entry {
     pub path: Vec<u8>,
     /// Target of a link, else empty.
     pub link: Vec<u8>,
@@ -48,7 +48,7 @@ pub(crate) struct Entry {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Regular,
     HardLink,
     Symlink,
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
 
 /// Time since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Time {
+pub struct Time {
     pub seconds: i64,
     pub nanoseconds: u32,
 }

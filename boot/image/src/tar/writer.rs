@@ -65,19 +65,21 @@ impl<W: Write> TarWriter<W> {
         self.end(size)
     }
 
-    /// Writes the end of the archive.
+    /// Writes the end of the archive, and returns the output.
     ///
     /// # Errors
     /// See [`Self::begin`].
-    pub fn finish(mut self) -> io::Result<()> {
+    pub fn finish(mut self) -> io::Result<W> {
         self.output.write_all(&[ZEROES, ZEROES].concat())?;
-        self.output.flush()
+        self.output.flush()?;
+        Ok(self.output)
     }
 }
 
 impl Entry {
     /// A regular file of owner 0 and time 0.
-    pub(crate) fn regular(path: Vec<u8>, size: u64) -> Self {
+    #[must_use]
+    pub fn regular(path: Vec<u8>, size: u64) -> Self {
         Self {
             path,
             link: Vec::new(),
