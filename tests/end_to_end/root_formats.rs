@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `--root-format`: the workload finds the same image in every format of the root disk.
+//! `--root-format`: the workload finds the same image in every format of the root disk. `image export`: such disks as files.
 
 use coracle_tests::{Case, Finished, TestDir, case, image};
+use std::fs;
+use std::process::Command;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full, image_is_the_same_as_squashfs_and_as_erofs),
         case!(Full, root_without_an_overlay_is_the_requested_file_system),
         case!(Quick, unknown_root_format_is_rejected),
+        case!(Quick, exported_image_is_a_disk_or_an_archive),
     ]
 }
 
@@ -52,14 +55,55 @@ fn image_is_the_same_as_squashfs_and_as_erofs() {
 
 fn root_without_an_overlay_is_the_requested_file_system() {
     let dir = TestDir::new();
-    for format in ["auto", "erofs", "squashfs"] {
-        let arguments = ["--root-format", format, "--scratch", "none", &image("busybox"), "sh", "-c"];
-        let run = dir.run(&[&arguments[..], &["grep ' / ' /proc/mounts"]].concat());
-        // Coracle's kernel has both.
-        let expected = format.replace("auto", "erofs");
+    let disk = dir.file("disk.ext4").display().to_string();
+    export(&dir, &["--format", "ext4", &image("busybox"), &disk]).assert_status(0).assert_stdout("");
+    let check = Command::new("e2fsck").args(["-fn", &disk]).output().expect("e2fsprogs is installed");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    let busybox = image("busybox");
+    for (options, expected) in [
+        // Coracle's kernel has both formats of images.
+        (["--root-format", "auto", &busybox], "erofs"),
+        (["--root-format", "squashfs", &busybox], "squashfs"),
+        (["--rootfs", &disk, "sh"], "ext4"),
+    ] {
+        let command = if expected == "ext4" { &["-c", LIST_ROOT][..] } else { &["sh", "-c", LIST_ROOT] };
+        let run = dir.run(&[&["--scratch", "none"], &options[..], command].concat());
         run.assert_status(0);
-        assert_eq!(run.stdout_text().split(' ').nth(2), Some(&*expected), "{}", run.report());
+        assert_eq!(run.stdout_text().split(' ').nth(2), Some(expected), "{}", run.report());
     }
+}
+
+const LIST_ROOT: &str = "grep ' / ' /proc/mounts";
+
+fn export(dir: &TestDir, words: &[&str]) -> Finished {
+    dir.invocation(&[&["export"], words].concat()).verb("image").finish()
+}
+
+fn exported_image_is_a_disk_or_an_archive() {
+    let dir = TestDir::new();
+    let path = |name: &str| dir.file(name).display().to_string();
+    for (format, at, magic) in [
+        ("erofs", 1024, &b"\xe2\xe1\xf5\xe0"[..]),
+        ("squashfs", 0, b"hsqs"),
+        ("ext4", 1024 + 56, b"\x53\xef"),
+        ("tar", 257, b"ustar"),
+    ] {
+        export(&dir, &["--format", format, &image("busybox"), &path(format)]).assert_status(0).assert_stdout("");
+        let bytes = fs::read(path(format)).expect("it was written");
+        assert_eq!(&bytes[at..at + magic.len()], magic, "{format}");
+    }
+    let archive = export(&dir, &[&image("busybox"), "-"]);
+    archive.assert_status(0);
+    assert!(archive.stdout == fs::read(path("tar")).expect("it was written"), "tar is the default");
+    for (words, objects) in [
+        (["--format", "erofs", &image("busybox"), "-"], &["only tar"][..]),
+        (["--format", "tar", &image("busybox"), "/nowhere/x"], &["/nowhere/x", "No such file"]),
+        (["--format", "ntfs", &image("busybox"), &path("x")], &["--format", "ntfs"]),
+        (["--pull", "never", "no-such-image", &path("x")], &["no-such-image", "not in the local store"]),
+    ] {
+        export(&dir, &words).assert_status(125).assert_one_line_naming(objects);
+    }
+    assert!(!dir.file("x").exists());
 }
 
 fn unknown_root_format_is_rejected() {

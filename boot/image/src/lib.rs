@@ -16,7 +16,9 @@ mod convert;
 mod decompress;
 mod digest;
 mod erofs;
+mod export;
 mod ext4;
+mod ext4_writer;
 mod file_system;
 mod image;
 mod layer;
@@ -42,6 +44,8 @@ pub use config::{ConfigError, ImageConfig};
 pub use convert::ConvertError;
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
+pub use export::{export_ext4, export_tar};
+pub use ext4_writer::Ext4Error;
 pub use file_system::{FileKind, FileSystemError};
 pub use image::{
     Commit, CommitError, ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform,

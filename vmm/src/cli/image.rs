@@ -3,6 +3,7 @@
 
 use super::history::{self, HistoryArguments};
 use super::image_check::{self, CheckArguments};
+use super::image_export::{self, ExportArguments};
 use super::image_inspect::{self, InspectArguments};
 use super::images::{self, ImagesArguments};
 use super::import::{self, ImportArguments};
@@ -34,6 +35,7 @@ enum ImageVerb {
     Load(LoadArguments),
     Import(ImportArguments),
     Save(SaveArguments),
+    Export(ExportArguments),
     #[command(visible_alias = "remove")]
     Rm(RmiArguments),
     Prune(PruneArguments),
@@ -52,6 +54,7 @@ pub(super) fn image(arguments: &ImageArguments) -> u8 {
         ImageVerb::Load(arguments) => load::load(arguments),
         ImageVerb::Import(arguments) => import::import(arguments),
         ImageVerb::Save(arguments) => save::save(arguments),
+        ImageVerb::Export(arguments) => image_export::export(arguments),
         ImageVerb::Rm(arguments) => rmi::rmi(arguments),
         ImageVerb::Prune(arguments) => prune::prune(arguments),
         ImageVerb::Check(arguments) => image_check::check(arguments),

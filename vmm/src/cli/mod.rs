@@ -15,6 +15,7 @@ mod export;
 mod history;
 mod image;
 mod image_check;
+mod image_export;
 mod image_inspect;
 mod images;
 mod import;

@@ -7,6 +7,7 @@ mod confinement;
 pub(crate) mod copy;
 mod early_clients;
 pub(crate) mod ended;
+pub(crate) mod export;
 pub(crate) mod failure;
 mod health;
 mod host_directory;

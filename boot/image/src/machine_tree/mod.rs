@@ -133,6 +133,16 @@ impl MachineTree {
         Ok(Self { lower, upper, budget, hides_own_files: !is_system })
     }
 
+    /// The files of an image, from its EROFS root disk.
+    ///
+    /// # Errors
+    /// It is not such a file system, or is damaged.
+    pub(crate) fn of_image(root: fs::File) -> Result<Self, TreeError> {
+        let budget = Arc::new(Budget::default());
+        let lower = Box::new(Erofs::open(root, budget.clone()).map_err(TreeError::Root)?);
+        Ok(Self { lower, upper: None, budget, hides_own_files: false })
+    }
+
     /// Calls `visit` with the path and the kind of each change, without a leading slash: parents first, names in their order. A
     /// directory is changed if something in it is.
     ///
