@@ -18,7 +18,7 @@ step := $(config)/step.sh
 triple := x86_64-unknown-linux-gnu
 static := --target $(triple) --config 'target.$(triple).rustflags=["-C","target-feature=+crt-static","-C","link-arg=-Wl,-z,pack-relative-relocs"]'
 
-.PHONY: help build kernel init binary cargo images run test bench check install install-files deb clean
+.PHONY: help build kernel init binary cargo images run test bench check install install-files install-opennebula deb clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,34 @@ install-files:
 	$(release)/coracle completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/coracle
 	$(release)/coracle completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_coracle
 	$(release)/coracle completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/coracle.fish
+
+# vmm/docs/opennebula.md. What is not Coracle's own is linked to what OpenNebula has for KVM; an action without a script is linked to
+# one that prints that it is not supported.
+opennebula := vmm/drivers/opennebula
+opennebula_probes := $(REMOTES)/im/coracle-probes.d
+unsupported := attach_disk attach_nic backup backup_cancel detach_disk detach_nic driver_context exec exec_cancel migrate migrate_local \
+	postbackup prebackup prereconfigure reconfigure resize resize_disk restore save snapshot_create snapshot_delete \
+	snapshot_revert update_conf update_nic
+shared_probes := host/beacon/monitord-client-shepherd.sh host/beacon/date.sh host/system/architecture.sh host/system/cpu.sh \
+	host/system/monitor_ds.rb host/system/name.sh host/system/version.sh vm/monitor/monitor_ds_vm.rb
+
+install-opennebula: ## the OpenNebula driver to REMOTES=DIR, as a rule /var/lib/one/remotes
+	@test -f '$(REMOTES)/im/kvm.d/monitord-client.rb' || { echo "make: REMOTES '$(REMOTES)': not OpenNebula's directory of remotes" >&2; exit 1; }
+	install -D -t '$(REMOTES)/vmm/coracle' $(addprefix $(opennebula)/vmm/,deploy shutdown cancel restart unsupported)
+	install -m 644 -t '$(REMOTES)/vmm/coracle' $(addprefix $(opennebula)/vmm/,common.sh document.sh)
+	for action in reboot reset; do ln -sf restart '$(REMOTES)/vmm/coracle'/$$action || exit; done
+	for action in $(unsupported); do ln -sf unsupported '$(REMOTES)/vmm/coracle'/$$action || exit; done
+	install -D -m 644 $(opennebula)/im/probe.sh '$(REMOTES)/im/lib/coracle-probe.sh'
+	install -D $(opennebula)/im/vm_status.sh '$(opennebula_probes)/vm/status/state.sh'
+	install -D $(opennebula)/im/vm_monitor.sh '$(opennebula_probes)/vm/monitor/usage.sh'
+	install -D $(opennebula)/im/host_system.sh '$(opennebula_probes)/host/system/capacity.sh'
+	install -D $(opennebula)/im/host_monitor.sh '$(opennebula_probes)/host/monitor/usage.sh'
+	install -d $(addprefix '$(opennebula_probes)'/,host/beacon vm/snapshot vm/execution) '$(REMOTES)/im/coracle.d'
+	for probe in $(shared_probes); do \
+		test ! -e '$(REMOTES)/im/kvm-probes.d'/$$probe || ln -sfr '$(REMOTES)/im/kvm-probes.d'/$$probe '$(opennebula_probes)'/$$probe || exit; \
+	done
+	ln -sfr -t '$(REMOTES)/im/coracle.d' '$(REMOTES)'/im/kvm.d/monitord-client*
+	test -e '$(REMOTES)/etc/vmm/coracle/coraclerc' || install -D -m 644 $(opennebula)/coraclerc '$(REMOTES)/etc/vmm/coracle/coraclerc'
 
 deb: build ## a Debian package, in target/deb
 	@$(packages) deb

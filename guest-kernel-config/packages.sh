@@ -27,8 +27,12 @@ for purpose in "$@"; do
         images) names="mmdebstrap umoci libcap2-bin e2fsprogs" ;;
         # mke2fs formats the scratch disk of a run; passt is the network without privileges, nft writes the rules of a bridge.
         run) names="e2fsprogs passt nftables" ;;
-        # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from, a DHCP server, socat.
-        tests) names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl busybox-static socat" ;;
+        # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from, a DHCP server,
+        # socat, and xmllint for the OpenNebula driver.
+        tests)
+            names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl busybox-static socat"
+            names="$names libxml2-utils"
+            ;;
         # What tests/end_to_end/engines.rs runs; without them its tests are skipped.
         engines) names="podman conmon runc" ;;
         # The package of `make deb`, and its check.

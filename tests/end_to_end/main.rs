@@ -11,13 +11,13 @@ mod detached;
 mod dhcp;
 mod disks;
 mod docker_defaults;
-mod driver;
 mod ends;
 mod engines;
 mod exec;
 mod faults;
 mod foreign_kernels;
 mod health;
+mod help_texts;
 mod hostile_clients;
 mod hostile_files;
 mod hostile_guests;
@@ -29,6 +29,7 @@ mod life_cycle;
 mod matrix;
 mod metadata;
 mod network_links;
+mod opennebula;
 mod options;
 mod package;
 mod private_registries;
@@ -144,7 +145,8 @@ fn all() -> Vec<Case> {
         life_cycle::cases(),
         detached::cases(),
         dhcp::cases(),
-        driver::cases(),
+        help_texts::cases(),
+        opennebula::cases(),
         hostile_clients::cases(),
         hostile_files::cases(),
         hostile_guests::cases(),

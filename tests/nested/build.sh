@@ -14,7 +14,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/nested
 # The tests' tools and a C compiler for their guest programs; the peer of the benchmarks; what a person would look for.
 packages=dash,bash,hostname,coreutils,util-linux,mount,procps,iproute2,iputils-ping,e2fsprogs,gzip,tar,findutils,grep,sed,mawk,passwd,libc-bin
 packages=$packages,gcc,libc6-dev,make,qemu-system-x86,seabios,strace,curl,socat,jq,fio,iperf3,busybox-static,acpica-tools,passt,nftables
-packages=$packages,docker-registry,skopeo,openssl,podman,conmon,runc
+packages=$packages,docker-registry,skopeo,openssl,podman,conmon,runc,libxml2-utils
 # What the kernel loads for its root, and for the command.
 root_modules="virtio_blk squashfs overlay"
 kvm_modules="kvm_amd tun veth"

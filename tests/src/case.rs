@@ -36,6 +36,8 @@ pub enum Need {
     Passt,
     /// dpkg and make, for the Debian package.
     Dpkg,
+    /// xmllint and make, for the OpenNebula driver.
+    Xmllint,
     /// nft, for `--network bridge`.
     Nftables,
     /// socat, for `--vsock`.
@@ -87,6 +89,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Dpkg) && !are_installed(&["dpkg", "dpkg-deb", "make", "gzip", "xz"]) {
             return Some("needs dpkg and make");
+        }
+        if self.needs.contains(&Need::Xmllint) && !are_installed(&["xmllint", "make"]) {
+            return Some("needs xmllint and make");
         }
         if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");

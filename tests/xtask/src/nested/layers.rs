@@ -63,12 +63,14 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
     fs::copy(std::env::current_exe()?, to.join("bin/xtask"))?;
     fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
     // What tests compile or start there.
-    for name in ["guest", "driver", "inject"] {
-        let from = root().join("tests").join(name);
+    for name in ["tests/guest", "tests/inject", "vmm/drivers"] {
+        let from = root().join(name);
         if from.is_dir() {
-            copy_directory(&from, &to.join("tests").join(name))?;
+            fs::create_dir_all(to.join(name).parent().expect("the names have one"))?;
+            copy_directory(&from, &to.join(name))?;
         }
     }
+    fs::copy(root().join("Makefile"), to.join("Makefile"))?;
     let files = to.join("files");
     fs::create_dir(&files)?;
     for (variable, from) in &options.files {
