@@ -15,6 +15,7 @@ mod guest_program;
 mod host;
 mod idle;
 mod invocation;
+mod iso_image;
 mod layout;
 mod network_namespace;
 mod pty;
@@ -31,6 +32,7 @@ pub use guest_program::{compile, failing_calls, file_system, forbidden_call, han
 pub use host::{Host, Kvm, Selection};
 pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};
+pub use iso_image::iso_image;
 pub use layout::{Layout, blob, document, sha256};
 pub use network_namespace::NetworkNamespace;
 pub use pty::Pty;

@@ -67,6 +67,8 @@ pub struct RunSpec {
     /// A seccomp filter for the workload and for all processes beside it: the instructions of one
     /// program of classic BPF, each as it is in memory. Empty means none.
     pub seccomp: Vec<u64>,
+    /// Lines that `authorized_keys` of root gets (`--context`).
+    pub authorized_keys: Vec<String>,
 }
 
 /// Absolute paths below `/proc` and `/sys`. Those that the kernel lacks are ignored.

@@ -18,6 +18,7 @@ const EVERYTHING: &[&str] = &[
     "-eA=1",
     "-eB",
     "--env-file=f",
+    "--context=c.iso",
     "--entrypoint=-x",
     "--workdir=/w",
     "--user=u:g",

@@ -122,7 +122,7 @@ impl Interface {
     }
 
     /// Checks what depends on several words.
-    fn check(&self) -> Result<(), NetworkError> {
+    pub(crate) fn check(&self) -> Result<(), NetworkError> {
         use NetworkKind::{Descriptor, Socket, Tap};
         if self.ipv4 == Some(Ipv4Setting::Dhcp) && !matches!(self.kind, Tap(_) | Descriptor(_) | Socket(_)) {
             return Err(NetworkError::Dhcp);

@@ -3,6 +3,7 @@
 //! order as in `mod.rs` and `prepare.rs`. What a step needs and does not have leaves it out; the others are tried. Nothing of the
 //! run directory or of the files that options name is changed; an image is converted, as its first run would. Runs on `main`.
 
+use super::context::Inputs;
 use super::failure::{FailsAs as _, Failure};
 use super::kept::{Keeping, Wanted};
 use super::prepare::{Preparation, Prepared, memory, open_kernel, read_init};
@@ -11,7 +12,6 @@ use super::report::{Report, file_error, open_events};
 use super::{DetachError, run_directory_failure};
 use crate::config::destination::Destination;
 use crate::config::disk::SCRATCH_SERIAL;
-use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::Scratch;
@@ -85,12 +85,12 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
     let claimed = RunDirectory::check(&base, id.as_str()).map_err(run_directory_failure);
     let claimed = claimed.and_then(|()| Keeping::of(request, &id, &base, &directories, Wanted::Run).map(drop));
     let _ = steps.record("run directory", claimed, |()| base.display().to_string());
-    let env_files = files.unwrap_or_default();
+    let inputs = files.unwrap_or_default();
     let sandbox = Sandbox::new(request.sandbox.unwrap_or_default()).fails_as(EndReason::SandboxError);
     let sandbox = steps.record("sandbox", sandbox, describe_sandbox);
     // The others are tried all the same.
     let sandbox = Arc::new(sandbox.unwrap_or_default());
-    let preparation = preparation(request, env_files, id, &directories, stages, sandbox);
+    let preparation = preparation(request, inputs, id, &directories, stages, sandbox);
     let preparation = preparation.and_then(|preparation| match request.image.is_some() || request.rootfs.is_some() {
         true => preparation.resolve().map(|resolved| Some((preparation, resolved))),
         false => Ok(None),
@@ -126,7 +126,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
 /// What the steps need besides the request. The machine will have no streams.
 pub(super) fn preparation(
     request: &Request,
-    env_files: Vec<EnvVar>,
+    inputs: Inputs,
     id: MachineName,
     directories: &Directories,
     stages: Stages,
@@ -135,8 +135,8 @@ pub(super) fn preparation(
     let manager = ServiceManager::from_environment().fails_as(EndReason::ConfigError)?;
     let console = File::options().write(true).open("/dev/null").fails_as(EndReason::HostError)?;
     Ok(Preparation {
-        request: request.clone(),
-        env_files,
+        request: inputs.complete(request)?,
+        inputs,
         id,
         directories: directories.clone(),
         stages,
@@ -178,8 +178,8 @@ fn check_scratch(request: &Request, directories: &Directories) -> Result<String,
     }
 }
 
-/// Everything that a run opens by itself, without creating or truncating it. Returns the variables of `--env-file`.
-fn check_files(request: &Request, id: &MachineName) -> Result<Vec<EnvVar>, Failure> {
+/// Everything that a run opens by itself, without creating or truncating it. Returns what is read before the others.
+fn check_files(request: &Request, id: &MachineName) -> Result<Inputs, Failure> {
     let socket = inherited_sockets::control();
     if request.detach && socket.as_ref().is_ok_and(Option::is_some) {
         return Err(Failure::new(EndReason::ConfigError, DetachError::Sockets));
@@ -192,7 +192,7 @@ fn check_files(request: &Request, id: &MachineName) -> Result<Vec<EnvVar>, Failu
         _ => drop(open_events(request)?),
     }
     socket.fails_as(EndReason::ConfigError)?;
-    let env_files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
+    let inputs = Inputs::read(request)?;
     if let Some(path) = &request.cidfile {
         let free = match path.symlink_metadata() {
             Ok(_) => Err(rustix::io::Errno::EXIST.into()),
@@ -203,7 +203,7 @@ fn check_files(request: &Request, id: &MachineName) -> Result<Vec<EnvVar>, Failu
     if let Some(path) = &request.console {
         can_open(path).map_err(file_error("--console", path)).fails_as(EndReason::ConfigError)?;
     }
-    Ok(env_files)
+    Ok(inputs)
 }
 
 /// Whether a file can be opened for writing or created.

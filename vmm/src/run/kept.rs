@@ -3,12 +3,12 @@
 //! or the next run with the name. `--id` keeps nothing.
 
 use super::check::{self, run_directory_base};
+use super::context::Inputs;
 use super::failure::{FailsAs as _, Failure};
 use super::prepare;
 use super::progress::{self, ProgressLine};
 use super::run_directory_failure;
 use crate::config::disk::SCRATCH_SERIAL;
-use crate::config::environment;
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::Scratch;
@@ -186,7 +186,7 @@ pub(crate) fn create(request: &Request, stages: Stages) -> Result<MachineName, F
     }
     let request = Request { name: Some(given(&name)?), id: None, ..request.clone() };
     let (directories, progress) = (Directories::from_environment(), ProgressLine::new());
-    let env_files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
+    let inputs = Inputs::read(&request)?;
     let base = run_directory_base(&request, &directories);
     // As in a start: before the claim, and after it.
     if !run_dir::is_locked(&base.join(name.as_str())).unwrap_or(false) {
@@ -195,7 +195,7 @@ pub(crate) fn create(request: &Request, stages: Stages) -> Result<MachineName, F
     let _claimed = RunDirectory::claim(&base, name.as_str(), false).map_err(run_directory_failure)?;
     let keeping = Keeping::of(&request, &name, &base, &directories, Wanted::Created)?;
     let sandbox = Arc::default();
-    let preparation = check::preparation(&request, env_files, name.clone(), &directories, stages, sandbox)?;
+    let preparation = check::preparation(&request, inputs, name.clone(), &directories, stages, sandbox)?;
     let root = preparation.resolve()?.root;
     let memory = prepare::memory(&request, &kvm::KvmHost::open().fails_as(EndReason::HostError));
     let kernel = prepare::open_kernel(&request, memory, &directories, &progress)?;

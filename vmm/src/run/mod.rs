@@ -4,6 +4,7 @@
 pub(crate) mod check;
 pub(crate) mod commit;
 mod confinement;
+mod context;
 pub(crate) mod copy;
 mod early_clients;
 pub(crate) mod ended;
@@ -24,7 +25,6 @@ pub(crate) mod stored_image;
 mod volumes;
 mod workload;
 
-use crate::config::environment::{self, EnvVar};
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::host::daemonize::{self, Daemon, Spawned};
@@ -48,6 +48,7 @@ use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
 use crate::state::run_dir::{self, RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
+use context::Inputs;
 use early_clients::EarlyClients;
 use failure::{FailsAs as _, Failure};
 use kept::{Keeping, Kept, Wanted};
@@ -149,7 +150,7 @@ struct Claimed {
 
 /// What [`Run::prepare`] needs of it.
 struct Found {
-    env_files: Vec<EnvVar>,
+    inputs: Inputs,
     directories: Directories,
     keeping: Keeping,
     /// Opened before anything else needs it, because its kind decides how much memory the status shows. A failure counts
@@ -177,7 +178,7 @@ impl Run {
         let socket = socket.fails_as(EndReason::ConfigError)?;
         file_size_limit::raise().fails_as(EndReason::HostError)?;
         // Signals have their usual effect until here: the file may be a pipe that nothing writes to.
-        let env_files = environment::read_files(&self.request.env_file).fails_as(EndReason::ConfigError)?;
+        let inputs = Inputs::read(&self.request)?;
         let signals = Signals::block().fails_as(EndReason::HostError)?;
         let directories = Directories::from_environment();
         let base = self.request.run_dir.clone().unwrap_or_else(|| directories.run());
@@ -197,7 +198,7 @@ impl Run {
         let host = KvmHost::open().fails_as(EndReason::HostError);
         let memory = prepare::memory(&self.request, &host);
         let recorder = Recorder::begin(run_directory, &self.id, &self.request, memory, &self.stages, events, socket)?;
-        Ok((recorder, Claimed { signals, found: Found { env_files, directories, keeping, host } }))
+        Ok((recorder, Claimed { signals, found: Found { inputs, directories, keeping, host } }))
     }
 
     fn claim_run_directory(&self, base: &Path) -> Result<RunDirectory, Failure> {
@@ -330,7 +331,7 @@ impl Run {
         daemon: Option<&mut Daemon>,
         recorder: &mut Recorder,
     ) -> Result<Ready, End> {
-        let Found { env_files, directories, keeping, host } = found;
+        let Found { inputs, directories, keeping, host } = found;
         let (request, run_directory) = (&self.request, &recorder.run_directory);
         if let Some(path) = &request.cidfile {
             let created = File::create_new(path).and_then(|mut file| file.write_all(self.id.as_str().as_bytes()));
@@ -354,8 +355,8 @@ impl Run {
         let sandbox = Arc::new(sandbox);
         let samples = request.profile.is_some().then(Arc::<Profile>::default);
         let preparation = Preparation {
-            request: request.clone(),
-            env_files,
+            request: inputs.complete(request)?,
+            inputs,
             id: self.id.clone(),
             directories,
             stages: self.stages.clone(),

@@ -2,6 +2,7 @@
 //! From the request to a [`MachineConfig`]: the steps in order, those that are quick to fail first. Runs on the thread
 //! `prepare`, so that a signal does not wait for an image's conversion.
 
+use super::context::Inputs;
 use super::failure::{FailsAs as _, Failure};
 use super::kept::{Keeping, Kept};
 use super::modules;
@@ -14,7 +15,7 @@ use super::stored_image::{self, Located};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
-use crate::config::environment::{self, EnvVar};
+use crate::config::environment;
 use crate::config::name::MachineName;
 use crate::config::request::Request;
 use crate::config::size::{LogSize, MemorySize, Scratch};
@@ -56,9 +57,9 @@ const MAX_INIT_BYTES: u64 = 64 << 20;
 /// The request, and what the steps need besides.
 #[derive(Debug)]
 pub(super) struct Preparation {
+    /// With what its context says.
     pub(super) request: Request,
-    /// Variables of `--env-file`.
-    pub(super) env_files: Vec<EnvVar>,
+    pub(super) inputs: Inputs,
     pub(super) id: MachineName,
     pub(super) directories: Directories,
     pub(super) stages: Stages,
@@ -142,7 +143,7 @@ impl Preparation {
     }
 
     pub(super) fn resolve(&self) -> Result<ResolvedRequest, Failure> {
-        Ok(ResolvedRequest::new(&self.request, &self.env_files)?)
+        Ok(ResolvedRequest::new(&self.request, &self.inputs.variables)?)
     }
 
     /// The steps that need what the earlier ones gave, from the image to the network.
@@ -161,8 +162,9 @@ impl Preparation {
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (mut shares, share_mounts): (Vec<_>, _) =
             shares.into_iter().map(|share| (share.device, share.mount)).unzip();
-        let Root { device, workload, format, exposed_ports, volumes, digests, image_in_use, image } =
+        let Root { device, mut workload, format, exposed_ports, volumes, digests, image_in_use, image } =
             self.root(root, &kernel, progress)?;
+        workload.arguments = self.inputs.command(workload.arguments);
         self.stages.mark(Stage::ImageReady);
         let restoring = self.restored.as_deref().map(Restoring::open).transpose()?;
         if let Some(restoring) = &restoring {
@@ -178,7 +180,8 @@ impl Preparation {
         let volumes = volumes::attach(request, &volumes, &self.directories, !self.is_check);
         let AttachedVolumes { disks: volume_disks, mounts } = volumes.fails_as(EndReason::ConfigError)?;
         let spec = run_spec(request, guest_network, terminal, workload, &self.id, format, self.watchdog);
-        let mut spec = RunSpec { volumes: mounts, shares: share_mounts, ..spec };
+        let authorized_keys = self.inputs.authorized_keys();
+        let mut spec = RunSpec { volumes: mounts, shares: share_mounts, authorized_keys, ..spec };
         let mut disks = Vec::new();
         let root_disk = match &device {
             RootDevice::Disk(disk) => Some(&disk.file),
@@ -311,7 +314,7 @@ impl Preparation {
     }
 
     fn image_root(&self, file: File, path: PathBuf, format: RootFormat, image: KeptImage) -> Result<Root, Failure> {
-        let workload = Workload::decide(&image.config, &self.request, &self.env_files, environment::host_value)
+        let workload = Workload::decide(&image.config, &self.request, &self.inputs.variables, environment::host_value)
             .fails_as(EndReason::ConfigError)?;
         workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let (serial, limits) = (ROOT_SERIAL.to_owned(), RateLimits::default());

@@ -117,7 +117,7 @@ pub(crate) struct ResolvedRequest {
 }
 
 impl ResolvedRequest {
-    /// Checks `request` and opens what it names. `env_files` are the variables of `--env-file`.
+    /// Checks `request` and opens what it names. `env_files` are the variables of files.
     pub(crate) fn new(request: &Request, env_files: &[EnvVar]) -> Result<Self, ResolveError> {
         if let Some(path) = request.workdir.as_ref().filter(|path| !path.starts_with('/')) {
             return Err(WorkloadError::WorkingDirectory(path.clone()).into());

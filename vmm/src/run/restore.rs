@@ -69,6 +69,7 @@ pub(crate) fn request(
         timings: options.timings,
         run_dir: options.run_dir,
         env_file: Vec::new(),
+        context: None,
         cidfile: None,
         result: None,
         events: None,

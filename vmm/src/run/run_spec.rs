@@ -22,7 +22,7 @@ const ROOT_FILE_SYSTEMS: [&str; 3] = ["erofs", "squashfs", "ext4"];
 /// Tried on a root disk that is written in place.
 const WRITABLE_ROOT_FILE_SYSTEMS: [&str; 1] = ["ext4"];
 
-/// Builds the message to PID 1, to which volumes and shares are added later. `made` is the format of a root disk that was made from
+/// Builds the message to PID 1, to which volumes, shares and keys are added later. `made` is the format of a root disk that was made from
 /// an image; without it the root disk is the user's. `watchdog` is the service manager's watchdog interval, passed on to a workload
 /// with `--ready-notify`.
 #[must_use]
@@ -104,6 +104,7 @@ pub(crate) fn run_spec(
         restricted_paths: request.restricted_paths.clone(),
         attributes,
         seccomp: request.seccomp.clone(),
+        authorized_keys: Vec::new(),
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// `env_files` are the variables of `--env-file`; `host` looks up a variable without a value.
+    /// `env_files` are the variables of files; `host` looks up a variable without a value.
     pub(crate) fn decide(
         image: &ImageConfig,
         request: &Request,

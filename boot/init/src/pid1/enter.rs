@@ -2,7 +2,7 @@
 //! The workload's process from fork to `execve`: its root, its mounts, its user. It runs in the
 //! workload's namespaces.
 
-use super::etc::EtcFiles;
+use super::etc::{EtcFiles, add_authorized_keys};
 use super::failure::{Failure, Step};
 use super::files::make_directories;
 use super::launch::{Channel, ChildPipes, connect_streams, execute_command, find_user, string_array};
@@ -36,6 +36,7 @@ pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Re
         mounts::mount_for_system()?;
     }
     etc.place()?;
+    add_authorized_keys(&spec.authorized_keys)?;
     if !spec.hostname.is_empty() {
         rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name", &spec.hostname)?;
     }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The files of [`guest_init::etc_files`] in the workload's root. On an overlay or a writable root
+//! The files of [`guest_init::etc_files`] in the workload's root, and the SSH keys of root. On an overlay or a writable root
 //! they are ordinary files; on a root that takes no writes, and on a directory of the host, they are mounted
 //! over the root's files, where it has them.
 
 use super::failure::{Failure, Step};
-use super::files::{make_directory, replace_file};
+use super::files::{append_lines, make_directory, replace_file};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use guest_init::etc_files;
 use guest_protocol::run_spec::{RunSpec, Upper};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, symlink};
+use rustix::fs::{CWD, Mode, mkdir, symlink};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -71,6 +71,22 @@ impl EtcFiles {
         }
         Ok(())
     }
+}
+
+/// Appends the keys that `authorized_keys` of root does not have yet. Called in the workload's root.
+pub(crate) fn add_authorized_keys(keys: &[String]) -> Result<(), Failure> {
+    const STEP: &str = "write SSH keys";
+    const FILE: &str = "/root/.ssh/authorized_keys";
+    if keys.is_empty() {
+        return Ok(());
+    }
+    for (path, mode) in [("/root", 0o700), ("/root/.ssh", 0o700)] {
+        match mkdir(path, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Failure::setup(STEP, path, errno)),
+        }
+    }
+    append_lines(FILE, keys).step(STEP, FILE)
 }
 
 /// The root takes writes that stay in the machine.

@@ -3,6 +3,7 @@
 //! `chroot`) no symbolic link leads out of it.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdir, openat, readlink, stat, unlink};
@@ -84,6 +85,27 @@ pub(crate) fn replace_file(path: &str, content: &[u8]) -> Result<(), Errno> {
         Err(errno) => return Err(errno),
     };
     write_all(&file, content)
+}
+
+/// Appends the lines that the file at `path` does not have. A missing file is made, for its owner alone.
+pub(crate) fn append_lines(path: &str, lines: &[String]) -> Result<(), Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::from_raw_mode(0o600))?;
+    if !is_regular(&file)? {
+        return Err(Errno::INVAL);
+    }
+    let old = read_all(&file, MAX_OWN_FILE_SIZE)?;
+    let mut added = Vec::new();
+    if old.last().is_some_and(|last| *last != b'\n') {
+        added.push(b'\n');
+    }
+    for line in lines {
+        if !old.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes()) {
+            added.extend_from_slice(line.as_bytes());
+            added.push(b'\n');
+        }
+    }
+    write_all(&file, &added)
 }
 
 /// Writes all of `content` at the file's position.

@@ -241,10 +241,15 @@ names() {
     members="$members${list_of_names:+, \"dns-search\": [$list_of_names]}"
 }
 
-# variables: each variable of CONTEXT is one of the workload's environment.
+# variables: each variable of CONTEXT is one of the workload's environment. Scripts and keys are read from the CONTEXT disk.
 variables() {
-    for word in START_SCRIPT START_SCRIPT_BASE64; do
-        [ "$(count "$vm/TEMPLATE/CONTEXT/$word")" = 0 ] || fail "$name: CONTEXT/$word: not supported with CORACLE_IMAGE; the image's command is run"
+    for word in START_SCRIPT START_SCRIPT_BASE64 SSH_PUBLIC_KEY; do
+        [ "$(value "$vm/TEMPLATE/CONTEXT/$word")" ] || continue
+        number=$(value "$vm/TEMPLATE/CONTEXT/DISK_ID")
+        is_number "$number" || fail "$name: CONTEXT/$word: there is no CONTEXT disk"
+        disk_path "$number"
+        members="$members, \"context\": $(json "$path")"
+        break
     done
     variables=
     i=0

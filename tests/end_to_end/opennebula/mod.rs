@@ -2,14 +2,16 @@
 //! The OpenNebula driver, installed among files that stand for OpenNebula's, and called as OpenNebula calls it: with a VM's XML on
 //! standard input. Most tests put a script in the place of coracle, which shows what it would be given.
 
-use coracle_tests::{Case, NetworkNamespace, TestDir, case, coracle, image, images, workspace};
+mod driver;
+
+use coracle_tests::{Case, NetworkNamespace, case, coracle, image, images, iso_image};
+use driver::Driver;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -20,128 +22,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Xmllint], opennebula_actions_name_one_machine_exactly),
         case!(Quick[Xmllint], opennebula_restarts_from_the_document_of_the_action),
     ]
-}
-
-/// Stands for coracle: keeps its words and the document that it gets, and has a run directory for each machine.
-const STUB: &str = r#"#!/bin/sh
-echo "$*" >> "$XDG_RUNTIME_DIR/words"
-case $1 in
-    run) cp "$4" "$XDG_RUNTIME_DIR/machine.json"; mkdir -p "$XDG_RUNTIME_DIR/coracle/one-41" ;;
-    rm) for name; do :; done; rm -r "$XDG_RUNTIME_DIR/coracle/$name" ;;
-    start) echo 'coracle: no' >&2; exit 125 ;;
-esac
-"#;
-
-/// OpenNebula's directory of remotes with the driver, and a datastore.
-struct Driver {
-    dir: TestDir,
-    remotes: PathBuf,
-    state: PathBuf,
-}
-
-impl Driver {
-    /// With `coracle` as the program.
-    fn install(program: &str) -> Driver {
-        let dir = TestDir::new();
-        let (remotes, state) = (dir.file("remotes"), dir.file("state"));
-        for path in ["im/kvm.d/monitord-client.rb", "im/kvm-probes.d/host/beacon/date.sh"] {
-            let file = remotes.join(path);
-            fs::create_dir_all(file.parent().expect("it has one")).expect("a new directory is writable");
-            fs::write(file, "").expect("a new directory is writable");
-        }
-        fs::create_dir_all(dir.file("datastores/0/41")).expect("a new directory is writable");
-        fs::create_dir_all(&state).expect("a new directory is writable");
-        let make = Command::new("make")
-            .args(["-s", "install-opennebula"])
-            .arg(format!("REMOTES={}", remotes.display()))
-            .current_dir(workspace())
-            .output()
-            .expect("make starts");
-        assert!(make.status.success(), "{}", String::from_utf8_lossy(&make.stderr));
-        let settings = format!(
-            "IMAGES='docker.io/* registry.example:5000/team/*'\nDATASTORES={}\nSTATE={}\nCORACLE={program}\nSUDO=\n",
-            dir.file("datastores").display(),
-            state.display(),
-        );
-        fs::write(remotes.join("etc/vmm/coracle/coraclerc"), settings).expect("it was installed");
-        Driver { dir, remotes, state }
-    }
-
-    fn with_stub() -> Driver {
-        let driver = Driver::install("\"${0%/vmm/*}/stub\"");
-        let stub = driver.remotes.join("stub");
-        fs::write(&stub, STUB).expect("the directory is writable");
-        fs::set_permissions(stub, fs::Permissions::from_mode(0o755)).expect("it is the test's own");
-        driver
-    }
-
-    /// A script of the driver's, to be given `document`.
-    fn script(&self, mut command: Command, document: &str) -> Answer {
-        let input = self.dir.write("stdin.xml", document);
-        command.stdin(fs::File::open(input).expect("it was written"));
-        command.env("TMPDIR", self.dir.temporary()).env("XDG_CACHE_HOME", self.dir.cache());
-        let Output { status, stdout, stderr } = command.output().expect("the script starts");
-        let text = |bytes| String::from_utf8(bytes).expect("it prints text");
-        Answer { status: status.code(), stdout: text(stdout), stderr: text(stderr) }
-    }
-
-    /// Calls an action as OpenNebula does, which adds the IDs of the VM and of its datastore.
-    fn action(&self, action: &str, words: &[&str], document: &str) -> Answer {
-        let mut command = Command::new(self.remotes.join("vmm/coracle").join(action));
-        command.args(words).args(["host", "41", "0"]);
-        self.script(command, document)
-    }
-
-    fn deploy(&self, document: &str) -> Answer {
-        self.action("deploy", &["/var/lib/one/datastores/0/41/deployment.0"], document)
-    }
-
-    fn probe(&self, path: &str) -> String {
-        let answer = self.script(Command::new(self.remotes.join("im/coracle-probes.d").join(path)), "");
-        assert_eq!((answer.status, &*answer.stderr), (Some(0), ""), "{path}");
-        answer.stdout
-    }
-
-    /// The document that the stub was given.
-    fn machine(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.state.join("machine.json")).expect("it was run")).expect("it is JSON")
-    }
-
-    /// The command lines that the stub was given since the last call, without the paths of documents.
-    fn words(&self) -> Vec<String> {
-        let path = self.state.join("words");
-        let words = fs::read_to_string(&path).unwrap_or_default();
-        let _ = fs::remove_file(path);
-        words.lines().map(|line| line.split("/").next().expect("there is a first part").trim_end().to_owned()).collect()
-    }
-}
-
-impl Drop for Driver {
-    /// A test that failed may have left its machine.
-    fn drop(&mut self) {
-        let _ = self.action("cancel", &["one-41"], "");
-    }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Answer {
-    #[track_caller]
-    fn assert_success(&self, stdout: &str) {
-        assert_eq!((self.status, &*self.stdout, &*self.stderr), (Some(0), stdout, ""));
-    }
-
-    /// One line for the user, between OpenNebula's marks.
-    #[track_caller]
-    fn assert_failure(&self, message: &str) {
-        let expected = format!("ERROR MESSAGE --8<------\ncoracle: {message}\nERROR MESSAGE ------>8--\n");
-        assert_eq!((self.status, &*self.stdout, &*self.stderr), (Some(1), "", &*expected));
-    }
 }
 
 /// A VM in the shape of OpenNebula's own, with `template` in its TEMPLATE and `user` in its USER_TEMPLATE.
@@ -211,21 +91,27 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
     };
     let exec = |words: &[&str]| {
         let mut command = Command::new(coracle());
-        command.args(["exec", "one-41"]).args(words).env("XDG_RUNTIME_DIR", state).stdin(Stdio::null());
+        command.arg("exec").args(words).env("XDG_RUNTIME_DIR", state).stdin(Stdio::null());
         String::from_utf8(command.output().expect("coracle starts").stdout).expect("it prints text")
     };
     let context = vector(
         "CONTEXT",
         &[
-            ("DISK_ID", "0"),
+            ("DISK_ID", "1"),
             ("ETH0_IP", "10.9.0.5"),
             ("ETH0_MASK", "255.255.255.0"),
             ("ETH0_MAC", "02:00:0a:09:00:05"),
             ("GREETING", "a < b & \"c\"\n'd' \\$HOME"),
             ("NETWORK", "YES"),
             ("SET_HOSTNAME", "web"),
+            ("SSH_PUBLIC_KEY", "ssh-ed25519 A me"),
+            ("START_SCRIPT", "echo \"on $HOSTNAME\" > /data/started"),
         ],
     );
+    // What OpenNebula makes of it.
+    let script = "SSH_PUBLIC_KEY='ssh-ed25519 A me'\nSTART_SCRIPT='echo \"on $HOSTNAME\" > /data/started'\n";
+    fs::write(dir.file("datastores/0/41/disk.1"), iso_image("CONTEXT.SH;1", script.as_bytes()))
+        .expect("it is writable");
     let image = element("CORACLE_IMAGE", "team/redis:1");
     let document = vm(&format!("<MEMORY>128</MEMORY>{context}{}", nic(&[])), &image);
     let status = || driver.probe("vm/status/state.sh");
@@ -233,10 +119,12 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
 
     inside("vmm/coracle/deploy", &["/var/lib/one/datastores/0/41/deployment.0"], &document).assert_success("one-41\n");
     assert!(status().ends_with(running), "{}", status());
-    assert_eq!(exec(&["sh", "-c", "hostname; echo \"$GREETING\""]), "web\na < b & \"c\"\n'd' \\$HOME\n");
+    assert_eq!(exec(&["-u", "root", "one-41", "cat", "/root/.ssh/authorized_keys"]), "ssh-ed25519 A me\n");
+    assert_eq!(exec(&["one-41", "cat", "/data/started"]), "on web\n");
+    assert_eq!(exec(&["one-41", "sh", "-c", "hostname; echo \"$GREETING\""]), "web\na < b & \"c\"\n'd' \\$HOME\n");
     // The image's command runs, and the machine has the address of CONTEXT.
     let listening = "until redis-cli ping > /dev/null 2>&1; do sleep 0.1; done; redis-cli set k v";
-    assert_eq!(exec(&["sh", "-c", listening]), "OK\n");
+    assert_eq!(exec(&["one-41", "sh", "-c", listening]), "OK\n");
     let answer = network.enter(|| {
         let mut stream = TcpStream::connect("10.9.0.5:6379").expect("the bridge reaches the machine");
         stream.write_all(b"PING\r\n").expect("it is connected");
@@ -244,7 +132,7 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
         stream.read_exact(&mut answer).map(|()| answer).expect("it answers")
     });
     assert_eq!(&answer, b"+PONG\r\n");
-    assert_eq!(exec(&["sh", "-c", "echo kept > /data/kept; sync"]), "");
+    assert_eq!(exec(&["one-41", "sh", "-c", "echo kept > /data/kept; sync"]), "");
     let usage = driver.probe("vm/monitor/usage.sh");
     let usage = usage.trim_end().strip_prefix("VM = [ ID=\"41\", DEPLOY_ID=\"one-41\", MONITOR=\"");
     let usage = usage.and_then(|usage| usage.strip_suffix("\" ]")).expect("it is one machine");
@@ -255,7 +143,7 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
 
     let action = format!("<VMM_DRIVER_ACTION_DATA><HOST>host</HOST>{document}</VMM_DRIVER_ACTION_DATA>");
     inside("vmm/coracle/reset", &["one-41"], &action).assert_success("");
-    assert_eq!(exec(&["sh", "-c", "cat /data/kept; hostname"]), "kept\nweb\n");
+    assert_eq!(exec(&["one-41", "sh", "-c", "cat /data/kept; hostname"]), "kept\nweb\n");
     inside("vmm/coracle/shutdown", &["one-41"], &action).assert_success("");
     assert_eq!(status(), "SYNC_STATE=yes\nMISSING_STATE=POWEROFF\n");
     assert!(!network.ip("link").contains("one-41-0"), "the tap is left");
@@ -268,6 +156,8 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
 
 fn opennebula_machine_is_what_the_vm_says() {
     let driver = Driver::with_stub();
+    let disk = driver.dir.file("datastores/0/41/disk.1");
+    fs::write(&disk, [0; 512]).expect("the directory is writable");
     let context = vector(
         "CONTEXT",
         &[
@@ -291,6 +181,7 @@ fn opennebula_machine_is_what_the_vm_says() {
             "version": 1,
             "name": "one-41",
             "image": "docker://registry.example:5000/team/app:2@sha256:00",
+            "context": disk.canonicalize().expect("it is there").display().to_string(),
             "memory": "256m",
             "cpus": 2,
             "disk": [],
@@ -432,10 +323,7 @@ fn opennebula_rejects_a_tenants_values() {
         ),
         (format!("{MEMORY}{}", context("SET_HOSTNAME", "a b")), "CONTEXT/SET_HOSTNAME: invalid value 'a b'"),
         (format!("{MEMORY}{}", context("A.B", "1")), "CONTEXT/A.B: not the name of an environment variable"),
-        (
-            format!("{MEMORY}{}", context("START_SCRIPT", "id")),
-            "CONTEXT/START_SCRIPT: not supported with CORACLE_IMAGE; the image's command is run",
-        ),
+        (format!("{MEMORY}{}", context("START_SCRIPT", "id")), "CONTEXT/START_SCRIPT: there is no CONTEXT disk"),
     ] {
         driver.deploy(&vm(&template, &named)).assert_failure(&format!("one-41: {expected}"));
     }
