@@ -174,11 +174,14 @@ const SHARE: &[Call] = &[
     call!(SYS_removexattr),
 ];
 
-/// Reads the kernel once, and stores its digest in the cache.
+/// Reads the kernel once, and stores its digest in the cache. Where statx fails, as under some filters of container engines, the
+/// standard library makes the older calls.
 const DIGEST: &[Call] = &[
     call!(SYS_pread64),
     call!(SYS_openat),
     call!(SYS_statx),
+    call!(SYS_fstat),
+    call!(SYS_newfstatat),
     call!(SYS_rename),
     call!(SYS_unlink),
     call!(SYS_mkdir),
