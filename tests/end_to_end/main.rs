@@ -5,6 +5,7 @@ mod adopted_network;
 mod attach;
 mod bridge_network;
 mod caller_state;
+mod campaigns;
 mod check;
 mod containerd;
 mod detached;
@@ -113,6 +114,7 @@ fn all() -> Vec<Case> {
         refused_hosts::cases(),
         registries::cases(),
         caller_state::cases(),
+        campaigns::cases(),
         check::cases(),
         stream_sockets::cases(),
         streams::cases(),

@@ -20,6 +20,12 @@ pub fn failing_calls() -> String {
     build("inject", "failing_calls", &["-static"]).display().to_string()
 }
 
+/// Compiles `tests/inject/failing_use.c`, a wrapper: `failing_use CALL USE ERRNO REPORT PROGRAM [ARG...]`.
+#[must_use]
+pub fn failing_use() -> String {
+    build("inject", "failing_use", &["-static"]).display().to_string()
+}
+
 /// Compiles `tests/inject/hanging_thread.c`: `hanging_thread PID THREAD`.
 #[must_use]
 pub fn hanging_thread() -> PathBuf {

@@ -6,6 +6,7 @@
 //! is reported as ignored, with the reason.
 
 mod artifacts;
+pub mod campaign;
 mod capture;
 mod case;
 mod elf;
@@ -28,7 +29,9 @@ pub use artifacts::{
 pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
-pub use guest_program::{compile, failing_calls, file_system, forbidden_call, hanging_thread, without_call};
+pub use guest_program::{
+    compile, failing_calls, failing_use, file_system, forbidden_call, hanging_thread, without_call,
+};
 pub use host::{Host, Kvm, Selection};
 pub use idle::{shared_machine, stop_shared_machine};
 pub use invocation::{Invocation, Stdin};

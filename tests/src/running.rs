@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// A started call. Dropping it kills the process, so that a failing test leaves none.
@@ -122,6 +122,11 @@ impl Running {
             console: read_lossy(&self.console),
             elapsed,
         }
+    }
+
+    /// Waits for the end of a process that was killed, whose streams another one may hold for a moment.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("a child can be waited for")
     }
 
     fn left(&self) -> Duration {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for work on coracle: `cargo xtask check|test|nested|bench`.
+//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign`.
 
 mod bench;
+mod campaign;
 mod check;
 mod nested;
 mod repository;
@@ -24,7 +25,11 @@ cargo xtask bench side-by-side|verbs|stages [ROUNDS]
                              one of these on this machine's KVM
 cargo xtask bench here [ROUNDS] [--old PATH]
                              time and memory of the release build on this machine's KVM, next to the goals; first in turns
-                             with the binary PATH (or BENCH_OLD), if there is one";
+                             with the binary PATH (or BENCH_OLD), if there is one
+cargo xtask campaign kill [COUNT] [--seed N]
+                             kill -9 at COUNT (1000) random moments of a run: nothing is left, and the name starts again
+cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]
+                             COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason";
 
 fn main() -> ExitCode {
     match run() {
@@ -43,6 +48,7 @@ fn run() -> Result<ExitCode> {
         Some(("test", worlds)) => suite::run(&suite::World::choose(worlds)?),
         Some(("nested", words)) => nested::run(words),
         Some(("bench", words)) => bench::run(words),
+        Some(("campaign", words)) => campaign::run(words),
         Some(("help" | "--help" | "-h", _)) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
