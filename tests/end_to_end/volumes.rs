@@ -2,10 +2,11 @@
 //! Volumes: `--volume`, `--mount`, the `VOLUME`s of an image, and `coracle volume`.
 
 use crate::root_formats::LIST;
+use coracle_tests::campaign::{Moments, RecordVolume};
 use coracle_tests::{Case, Finished, Invocation, TestDir, blob, case, document, image, images, sha256};
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::process::Command;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -141,22 +142,13 @@ fn one_machine_writes_or_several_read() {
 }
 
 fn killed_machine_leaves_what_it_had_synced() {
-    let dir = TestDir::new();
-    let image = image("busybox");
-    let script = "n=0; while :; do n=$((n + 1)); echo $n > /data/$n; sync; echo synced $n; done";
-    let mut writer = verb(&dir, "run", &["-v", "data:/data", &image, "sh", "-c", script]).start();
-    writer.wait_for_stdout("synced 20\n");
-    writer.signal(Signal::KILL);
-    let killed = writer.finish();
-    let last: u32 =
-        killed.stdout_text().lines().last().and_then(|line| line.split(' ').nth(1)?.parse().ok()).expect("a number");
+    let (mut volume, mut moments) = (RecordVolume::new(), Moments::new(RandomState::new().hash_one(0)));
+    volume.kill_writer(&mut moments);
     // A reader cannot write back what the journal holds.
-    let read = run(&dir, &["-v", "data:/data:ro"], "ls /data > /dev/null && echo listed");
-    read.assert_status(0).assert_stdout("listed\n");
-    let script =
-        format!("n=1; while [ $n -le {last} ]; do [ \"$(cat /data/$n)\" = $n ] || echo lost $n; n=$((n + 1)); done");
-    run(&dir, &["-v", "data:/data"], &script).assert_status(0).assert_stdout("");
-    assert_clean(&dir, "data");
+    let list = ["-v", "data:/data:ro", &image("busybox"), "sh", "-c", "ls /data > /dev/null && echo listed"];
+    volume.verb("run", &list).finish().assert_status(0).assert_stdout("listed\n");
+    // The next machine checks what it finds.
+    volume.kill_writer(&mut moments);
 }
 
 fn full_volume_loses_nothing() {

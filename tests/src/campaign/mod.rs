@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Campaigns: one fault, injected many times at different places into the binary under test. The guest is a kernel of seven bytes
-//! that resets the machine, so that a run with all kinds of devices takes 50 ms on every KVM.
+//! Campaigns: one fault, injected many times at different places into the binary under test. The guest of most is a kernel of seven
+//! bytes that resets the machine, so that a run with all kinds of devices takes 50 ms on every KVM.
 
+mod durability;
 mod faults;
 mod kill;
 
+pub use durability::{Moments, RecordVolume, durability};
 pub use faults::{FAILING_ERRNOS, Fault, faults};
 pub use kill::kill;
 

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const KILLS: usize = 1000;
 const FAULTS: usize = 2000;
+const DURABILITY: usize = 1000;
 
 #[derive(Debug, Default)]
 struct Options {
@@ -33,18 +34,22 @@ impl Options {
 }
 
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
-    let (name, words) = words.split_first().context("which campaign? kill, faults")?;
+    let (name, words) = words.split_first().context("which campaign? kill, faults, durability")?;
     let Options { count, seed, only } = Options::parse(words)?;
-    // Each failure is printed once, in the table.
-    std::panic::set_hook(Box::new(|_| ()));
+    // The table of the end has all of each failure.
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        eprintln!("failed: {}", text.lines().nth(1).unwrap_or_default());
+    }));
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let seed = seed.unwrap_or_else(now);
     println!("campaign {name}, seed {seed}");
     let report = match name.as_str() {
-        "kill" if only.is_some() => bail!("--only is an option of faults"),
+        "kill" | "durability" if only.is_some() => bail!("--only is an option of faults"),
         "kill" => campaign::kill(count.unwrap_or(KILLS), seed),
         "faults" => campaign::faults(count.unwrap_or(FAULTS), seed, only),
-        _ => bail!("unknown campaign `{name}`; the campaigns are: kill, faults"),
+        "durability" => campaign::durability(count.unwrap_or(DURABILITY), seed),
+        _ => bail!("unknown campaign `{name}`; the campaigns are: kill, faults, durability"),
     };
     print(&report);
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

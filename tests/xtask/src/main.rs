@@ -29,7 +29,9 @@ cargo xtask bench here [ROUNDS] [--old PATH]
 cargo xtask campaign kill [COUNT] [--seed N]
                              kill -9 at COUNT (1000) random moments of a run: nothing is left, and the name starts again
 cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]
-                             COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason";
+                             COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason
+cargo xtask campaign durability [COUNT] [--seed N]
+                             COUNT (1000) monitors of a guest that writes are killed: no record that was synced is lost";
 
 fn main() -> ExitCode {
     match run() {
