@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The confinement of coracle's own process. The guest is a kernel of three bytes, which halts: no test boots Linux.
 
+use coracle_tests::drill::{Drill, THREADS, User, attempts};
 use coracle_tests::{
     Case, Elf, Invocation, Running, TestDir, case, failing_calls, forbidden_call, image, without_call,
 };
@@ -17,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], result_and_check_have_each_layer),
         case!(Quick[Kvm], missing_layer_is_named_if_it_is_required),
         case!(Quick[Kvm], machine_without_sandbox_has_no_filter),
+        case!(Quick[Kvm, Root, Passt], threads_that_were_taken_over_reach_nothing),
     ]
 }
 
@@ -169,4 +171,15 @@ fn machine_without_sandbox_has_no_filter() {
         assert_eq!((field(status, "Seccomp"), field(status, "NoNewPrivs")), ("0".into(), "0".into()), "{name}");
     }
     end(run);
+}
+
+/// `cargo xtask drill` is the long form.
+fn threads_that_were_taken_over_reach_nothing() {
+    for user in User::ALL {
+        let drill = Drill::new(user);
+        let attempts = drill.possible_or_lasting(attempts());
+        let reports: Vec<_> = THREADS.iter().map(|thread| drill.attack(thread, &attempts)).collect();
+        let failures: Vec<_> = reports.into_iter().flat_map(|report| report.failures).collect();
+        assert!(failures.is_empty(), "as {}:\n{}", user.name(), failures.join("\n"));
+    }
 }

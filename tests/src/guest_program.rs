@@ -38,6 +38,12 @@ pub fn forbidden_call() -> PathBuf {
     build("inject", "forbidden_call", &["-static"])
 }
 
+/// Compiles `tests/inject/remote_calls.c`: `remote_calls PID THREAD`.
+#[must_use]
+pub fn remote_calls() -> PathBuf {
+    build("inject", "remote_calls", &["-static"])
+}
+
 /// Compiles `tests/inject/without_call.c`, a wrapper: `without_call NUMBER PROGRAM [ARG...]`.
 #[must_use]
 pub fn without_call() -> String {

@@ -9,6 +9,7 @@ mod artifacts;
 pub mod campaign;
 mod capture;
 mod case;
+pub mod drill;
 mod elf;
 mod finished;
 pub mod frames;
@@ -30,7 +31,7 @@ pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;
 pub use finished::Finished;
 pub use guest_program::{
-    compile, failing_calls, failing_use, file_system, forbidden_call, hanging_thread, without_call,
+    compile, failing_calls, failing_use, file_system, forbidden_call, hanging_thread, remote_calls, without_call,
 };
 pub use host::{Host, Kvm, Selection};
 pub use idle::{shared_machine, stop_shared_machine};

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign`.
+//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign|drill`.
 
 mod bench;
 mod campaign;
 mod check;
+mod drill;
 mod nested;
 mod repository;
 mod suite;
@@ -31,7 +32,8 @@ cargo xtask campaign kill [COUNT] [--seed N]
 cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]
                              COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason
 cargo xtask campaign durability [COUNT] [--seed N]
-                             COUNT (1000) monitors of a guest that writes are killed: no record that was synced is lost";
+                             COUNT (1000) monitors of a guest that writes are killed: no record that was synced is lost
+cargo xtask drill            what each kind of thread can do once it is confined, as root and as an unprivileged user";
 
 fn main() -> ExitCode {
     match run() {
@@ -51,6 +53,7 @@ fn run() -> Result<ExitCode> {
         Some(("nested", words)) => nested::run(words),
         Some(("bench", words)) => bench::run(words),
         Some(("campaign", words)) => campaign::run(words),
+        Some(("drill", [])) => drill::run(),
         Some(("help" | "--help" | "-h", _)) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
