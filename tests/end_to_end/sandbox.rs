@@ -3,7 +3,7 @@
 
 use coracle_tests::drill::{Drill, THREADS, User, attempts};
 use coracle_tests::{
-    Case, Elf, Invocation, Running, TestDir, case, failing_calls, forbidden_call, image, without_call,
+    Case, Elf, Invocation, NetworkNamespace, Running, TestDir, case, failing_calls, forbidden_call, image, without_call,
 };
 use rustix::process::Signal;
 use std::fs;
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], result_and_check_have_each_layer),
         case!(Quick[Kvm], missing_layer_is_named_if_it_is_required),
         case!(Quick[Kvm], machine_without_sandbox_has_no_filter),
+        case!(Quick[Kvm, Root, Nftables], threads_of_a_bridge_are_confined),
         case!(Quick[Kvm, Root, Passt], threads_that_were_taken_over_reach_nothing),
     ]
 }
@@ -169,6 +170,23 @@ fn machine_without_sandbox_has_no_filter() {
     let threads = started(&run, |threads| threads.iter().any(|(name, _)| name == "disk-1"));
     for (name, status) in &threads {
         assert_eq!((field(status, "Seccomp"), field(status, "NoNewPrivs")), ("0".into(), "0".into()), "{name}");
+    }
+    end(run);
+}
+
+fn threads_of_a_bridge_are_confined() {
+    let dir = TestDir::new();
+    let network = NetworkNamespace::new(&dir, "nameserver 10.9.9.9\n");
+    let options = ["--network", "bridge", "-p", "8080:80", "-p", "8053:53/udp"];
+    let run = halted(&dir, &options).in_network(&network).start();
+    // `main` executes programs at the end.
+    let is_confined = |(name, status): &(String, String)| name == "coracle" || field(status, "Seccomp") == "2";
+    let threads = started(&run, |threads| threads.iter().all(is_confined));
+    for name in ["names", "ports", "datagrams"] {
+        let status = threads.iter().find_map(|(found, status)| (found == name).then_some(status));
+        let status = status.unwrap_or_else(|| panic!("{name} is missing: {threads:?}"));
+        let capabilities = field(status, "CapEff");
+        assert_eq!((&*field(status, "NoNewPrivs"), capabilities.trim_start_matches('0')), ("1", ""), "{name}");
     }
     end(run);
 }

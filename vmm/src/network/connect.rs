@@ -19,6 +19,7 @@ use crate::config::publish::Protocol;
 use crate::config::request::Request;
 use crate::host::helper_process::HelperProcess;
 use crate::host::system_error::chain;
+use crate::sandbox::Sandbox;
 use crate::state::published_port::PublishedPort;
 use devices::rate_limit::RateLimits;
 use devices::virtio::net::{Backend, MAX_QUEUE_PAIRS, NetConfig, StreamSocket, Tap, TapError};
@@ -27,6 +28,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
@@ -59,12 +61,13 @@ pub(crate) enum Attachment {
 }
 
 impl Attachment {
-    /// Changes the host's configuration for the machine, as the last step before it runs. `check` does not take this step.
-    pub(crate) fn take_effect(&mut self) -> Result<(), ConnectError> {
+    /// Changes the host's configuration for the machine, as the last step before it runs. Threads that it starts are confined by
+    /// `sandbox`. `check` does not take this step.
+    pub(crate) fn take_effect(&mut self, sandbox: &Arc<Sandbox>) -> Result<(), ConnectError> {
         match self {
             Self::Process(_) => Ok(()),
             Self::Adopted(guard) => Ok(guard.take()?),
-            Self::Bridged(guard) => Ok(guard.take()?),
+            Self::Bridged(guard) => Ok(guard.take(sandbox)?),
         }
     }
 

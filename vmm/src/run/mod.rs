@@ -42,7 +42,6 @@ use crate::host::terminal::RawTerminal;
 use crate::machine::snapshot::Source;
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
-use crate::network::Attachment;
 use crate::sandbox::{self, Confinement, Sandbox};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
@@ -254,7 +253,9 @@ impl Run {
         let missing_drivers = MissingDrivers::of(&machine.kernel);
         let taken = caught(|| {
             let mut attachments = attachments.iter_mut();
-            Ok(attachments.try_for_each(Attachment::take_effect).fails_as(EndReason::NetworkError)?)
+            Ok(attachments
+                .try_for_each(|attachment| attachment.take_effect(&sandbox))
+                .fails_as(EndReason::NetworkError)?)
         });
         if let Err(end) = taken {
             // Its devices are closed before what is behind them is undone.

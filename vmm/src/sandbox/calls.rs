@@ -28,6 +28,8 @@ pub(super) enum Rule {
     Own(u8),
     /// The ID of this process, or of one that it started before.
     OwnOrHelper(u8),
+    /// The call fails with ENOSYS, as where the kernel lacks it, and the C library makes another one.
+    Missing,
 }
 
 /// A line of a list.
@@ -42,6 +44,7 @@ macro_rules! call {
 
 const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
+const FIONBIO: u64 = libc::FIONBIO;
 
 /// Of every thread: memory without code, locks, the clock where the vDSO has none, its end, and what the handler of a violation
 /// itself calls (`write`, `rt_sigreturn`).
@@ -188,6 +191,61 @@ const DIGEST: &[Call] = &[
     call!(SYS_getpid),
 ];
 
+/// New threads of this process, which inherit every layer. The flags of clone3 are in memory, where a filter does not see them.
+const THREADS: &[Call] = &[
+    call!(SYS_clone3, Rule::Missing),
+    call!(SYS_clone, Rule::OneOf(0, &[THREAD_OF_GLIBC, THREAD_OF_MUSL])),
+    call!(SYS_set_robust_list),
+    call!(SYS_rseq),
+    call!(SYS_sched_getaffinity),
+    call!(SYS_prctl, Rule::OneOf(0, &[libc::PR_SET_NAME as u64])),
+    call!(SYS_gettid),
+];
+const THREAD_OF_GLIBC: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID) as u64;
+const THREAD_OF_MUSL: u64 = THREAD_OF_GLIBC | libc::CLONE_DETACHED as u64;
+
+/// Of every thread of a bridge: sockets of the internet, and their end.
+const INTERNET: &[Call] = &[
+    call!(SYS_read),
+    call!(SYS_poll),
+    call!(SYS_ppoll),
+    call!(SYS_socket, Rule::OneOf(0, &[libc::AF_INET as u64, libc::AF_INET6 as u64])),
+    call!(SYS_connect),
+    call!(SYS_recvfrom),
+    call!(SYS_sendto),
+];
+
+/// Queries by datagrams and connections, their answers from the host's servers, and the leases of the machines on the bridge.
+const NAMES: &[Call] = &[
+    call!(SYS_accept4),
+    call!(SYS_ioctl, Rule::OneOf(1, &[FIONBIO])),
+    call!(SYS_getsockopt),
+    call!(SYS_setsockopt, Rule::OneOf(2, &[libc::SO_RCVTIMEO as u64, libc::SO_SNDTIMEO as u64])),
+    call!(SYS_openat),
+    call!(SYS_getdents64),
+    call!(SYS_statx),
+    call!(SYS_fstat),
+    call!(SYS_newfstatat),
+    call!(SYS_flock),
+];
+
+/// Connections to published ports.
+const PORTS: &[Call] = &[
+    call!(SYS_accept4),
+    call!(SYS_ioctl, Rule::OneOf(1, &[FIONBIO])),
+    call!(SYS_getsockopt),
+    call!(SYS_shutdown),
+    call!(SYS_fcntl, Rule::OneOf(1, &[F_DUPFD_CLOEXEC])),
+];
+
 /// The event loop of the machine: signals, clients of the control socket, documents and logs in the run directory, the end.
 const MAIN: &[Call] = &[
     call!(SYS_lseek),
@@ -228,14 +286,19 @@ const MAIN: &[Call] = &[
 ];
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
 /// Modes and size of a terminal; a client's socket does not block; a scratch disk is copied.
-const MAIN_IOCTLS: &[u64] = &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, libc::FIONBIO, FICLONE];
+const MAIN_IOCTLS: &[u64] = &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, FIONBIO, FICLONE];
 const FICLONE: u64 = 0x4004_9409;
 const TCGETS2: u64 = 0x802c_542a;
 const TCSETS2: u64 = 0x402c_542b;
 
 /// All calls of a thread.
 pub(super) fn of(thread: Thread) -> impl Iterator<Item = Call> {
-    let event_loop = if thread == Thread::Vcpu || thread == Thread::Digest { &[] } else { EVENT_LOOP };
+    let shared: &'static [&'static [Call]] = match thread {
+        Thread::Vcpu | Thread::Digest => &[],
+        Thread::Names | Thread::Ports => &[INTERNET, THREADS],
+        Thread::Datagrams => &[INTERNET],
+        _ => &[EVENT_LOOP],
+    };
     let own = match thread {
         Thread::Main => MAIN,
         Thread::Vcpu => VCPU,
@@ -246,6 +309,9 @@ pub(super) fn of(thread: Thread) -> impl Iterator<Item = Call> {
         Thread::Share => SHARE,
         Thread::Disk => DISK,
         Thread::Digest => DIGEST,
+        Thread::Names => NAMES,
+        Thread::Ports => PORTS,
+        Thread::Datagrams => &[],
     };
-    [COMMON, event_loop, own].into_iter().flatten().copied()
+    [COMMON, own].into_iter().chain(shared.iter().copied()).flatten().copied()
 }

@@ -2,9 +2,9 @@
 //! Landlock: the files that a thread can still open. Descriptors that are open are not affected.
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, RestrictionStatus,
-    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
-    make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
+    RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
+    Scope, make_bitflags,
 };
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, open};
 use std::io;
@@ -92,14 +92,18 @@ fn ruleset() -> Result<RulesetCreated, RulesetError> {
         .create()
 }
 
-/// Limits the calling thread to `grants`; it can use no TCP, and no abstract socket of another process that it is not connected to.
-pub(super) fn restrict<'a>(grants: impl Iterator<Item = &'a Grant>) -> Result<(), RulesetError> {
+/// Limits the calling thread to `grants`; it can use no TCP but connect to `ports`, and no abstract socket of another process that it
+/// is not connected to.
+pub(super) fn restrict<'a>(grants: impl Iterator<Item = &'a Grant>, ports: &[u16]) -> Result<(), RulesetError> {
     let mut ruleset = ruleset()?;
     for Grant { file, right, .. } in grants {
         // A pipe or socket has no place in a file system; it needs no right.
         if let Ok(with) = ruleset.try_clone() {
             ruleset = with.add_rule(PathBeneath::new(file, right.access())).unwrap_or(ruleset);
         }
+    }
+    for &port in ports {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
     }
     let RestrictionStatus { ruleset, .. } = ruleset.restrict_self()?;
     debug_assert_ne!(ruleset, RulesetStatus::NotEnforced);

@@ -11,6 +11,19 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
+/// Of the calls that the thread is to find missing; it is applied before [`program`].
+pub(super) fn missing(thread: Thread) -> Result<Option<BpfProgram>, BackendError> {
+    let rules: BTreeMap<_, _> = calls::of(thread)
+        .filter(|call| matches!(call.rule, Rule::Missing))
+        .map(|call| (call.number, Vec::new()))
+        .collect();
+    if rules.is_empty() {
+        return Ok(None);
+    }
+    let error = SeccompAction::Errno(Errno::NOSYS.raw_os_error().unsigned_abs());
+    Ok(Some(SeccompFilter::new(rules, SeccompAction::Allow, error, TargetArch::x86_64)?.try_into()?))
+}
+
 /// `helpers` are the process IDs for [`Rule::OwnOrHelper`].
 pub(super) fn program(thread: Thread, helpers: &[u32]) -> Result<BpfProgram, BackendError> {
     let own = std::process::id();
@@ -35,7 +48,7 @@ fn conditions(rule: Rule, own: u32, helpers: &[u32]) -> Result<Vec<SeccompCondit
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value & u64::from(u32::MAX))
     };
     match rule {
-        Rule::Any => Ok(Vec::new()),
+        Rule::Any | Rule::Missing => Ok(Vec::new()),
         Rule::OneOf(argument, values) => values.iter().map(|&value| equal(argument, value)).collect(),
         Rule::Without(argument, bits) => {
             Ok(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), 0)?])

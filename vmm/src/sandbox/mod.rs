@@ -96,6 +96,8 @@ pub(crate) struct Needs {
     pub(crate) of_event_loops: HashMap<String, Vec<Grant>>,
     /// Names of event loops that connect to a socket of the host again.
     pub(crate) connecting: Vec<String>,
+    /// TCP ports that a thread of the network connects to.
+    ports: Vec<u16>,
 }
 
 impl Needs {
@@ -168,7 +170,7 @@ impl Sandbox {
                     privileges::drop_capabilities(thread, extra, usable).map_err(Into::into)
                 }
                 Layer::NoNewPrivileges => privileges::forbid_new_privileges().map_err(Into::into),
-                Layer::Landlock => files::restrict(grants.iter()).map_err(Into::into),
+                Layer::Landlock => files::restrict(grants.iter(), &needs.ports).map_err(Into::into),
                 Layer::Seccomp => filter_calls(thread, name, helpers),
             };
             if let Err(error) = applied {
@@ -184,6 +186,21 @@ impl Sandbox {
         let grants = directory.and_then(|directory| Grant::new(directory, Right::Replace).ok());
         let of_event_loops = HashMap::from([("digest".to_owned(), grants.into_iter().collect())]);
         let _ = self.confine(Thread::Digest, "digest", &Needs { of_event_loops, ..Needs::default() });
+    }
+
+    /// Confines the calling thread, one of the network with this name, to `files` and to connections to the TCP ports `ports`.
+    ///
+    /// # Errors
+    /// The mode is `require`, and the host refuses a layer.
+    pub(crate) fn confine_network(
+        &self,
+        thread: Thread,
+        name: &str,
+        files: Vec<Grant>,
+        ports: Vec<u16>,
+    ) -> Result<(), SandboxError> {
+        let of_event_loops = HashMap::from([(name.to_owned(), files)]);
+        self.confine(thread, name, &Needs { of_event_loops, ports, ..Needs::default() })
     }
 
     fn is_on(&self, layer: Layer) -> bool {
@@ -244,6 +261,9 @@ fn filter_calls(thread: Thread, name: &str, helpers: &[u32]) -> Result<(), Box<d
         _ => signals::block_all_but(&[]),
     }
     forbidden_call::name_thread(name);
+    if let Some(missing) = filter::missing(thread)? {
+        seccompiler::apply_filter(&missing)?;
+    }
     Ok(seccompiler::apply_filter(&program)?)
 }
 

@@ -16,11 +16,17 @@ pub(crate) enum Thread {
     Disk,
     /// Computes the kernel's digest.
     Digest,
+    /// The name server of a machine on a bridge, and the threads of its connections.
+    Names,
+    /// The relay of published TCP ports, and the threads of its connections.
+    Ports,
+    /// The relay of published UDP ports.
+    Datagrams,
 }
 
 impl Thread {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Main,
         Self::Vcpu,
         Self::Io,
@@ -30,6 +36,9 @@ impl Thread {
         Self::Share,
         Self::Disk,
         Self::Digest,
+        Self::Names,
+        Self::Ports,
+        Self::Datagrams,
     ];
 
     /// The kind of the event loop `name`; an unknown one has the rights of all that have the fewest.

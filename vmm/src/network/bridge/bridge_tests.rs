@@ -5,6 +5,7 @@
 use super::lease::LeaseDirectory;
 use super::*;
 use crate::config::network::Network;
+use crate::config::request::SandboxMode;
 use crate::host::test_namespace::{enter, ip};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -34,6 +35,10 @@ impl Drop for Namespace {
     }
 }
 
+fn sandbox() -> Arc<Sandbox> {
+    Arc::new(Sandbox::new(SandboxMode::Auto).unwrap())
+}
+
 #[test]
 fn machines_that_start_at_once_have_addresses_of_their_own() {
     const MACHINES: usize = 4;
@@ -51,7 +56,7 @@ fn machines_that_start_at_once_have_addresses_of_their_own() {
         let wanted = Wanted { request: &request, machine: &machine, ports: &[], queue_pairs: 1, is_check: false };
         all.wait();
         let mut bridged = connect(&interface, None, wanted).unwrap();
-        bridged.guard.as_mut().unwrap().take().unwrap();
+        bridged.guard.as_mut().unwrap().take(&sandbox()).unwrap();
         let address = bridged.guest.addresses[0].address;
         all.wait();
         // Each has seen the others.
@@ -131,7 +136,7 @@ fn names_are_served_by_tcp() {
         servers: vec![LOCALHOST],
         client: LOCALHOST,
     };
-    let server = serve_names(socket, listener, names).unwrap();
+    let server = serve_names(socket, listener, names, &sandbox()).unwrap();
     let connect = || {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

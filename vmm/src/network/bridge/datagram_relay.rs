@@ -2,10 +2,13 @@
 //! Carries datagrams between the host's loopback addresses and a published UDP port of a machine, on the thread `datagrams`. Each
 //! client has a socket of its own toward the machine, so that the answers find their way back.
 
+use super::name_server::connected;
 use super::stoppable_thread::{Stop, StoppableThread};
+use crate::sandbox::{Sandbox, Thread};
 use std::io::Result;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The client that was silent for longest makes room for one more.
@@ -25,10 +28,16 @@ pub(super) struct DatagramPort {
 }
 
 /// Serves `ports` for the machine at `guest`, on the thread that is returned.
-pub(super) fn relay_datagrams(ports: Vec<DatagramPort>, guest: IpAddr) -> Result<StoppableThread> {
+pub(super) fn relay_datagrams(
+    ports: Vec<DatagramPort>,
+    guest: IpAddr,
+    sandbox: &Arc<Sandbox>,
+) -> Result<StoppableThread> {
     ports.iter().try_for_each(|port| port.socket.set_nonblocking(true))?;
     let mut relay = Relay { ports, guest, clients: Vec::new() };
-    StoppableThread::start("datagrams", move |stop| {
+    let sandbox = Arc::clone(sandbox);
+    let confine = move || sandbox.confine_network(Thread::Datagrams, "datagrams", Vec::new(), Vec::new());
+    StoppableThread::start("datagrams", confine, move |stop| {
         if let Err(error) = relay.serve(stop) {
             log::warn!("published UDP ports are not served on loopback addresses any more: {error}");
         }
@@ -89,11 +98,7 @@ impl Relay {
     }
 
     fn connect(&mut self, port: usize, address: SocketAddr, now: Instant) -> Result<&mut Client> {
-        let own: IpAddr =
-            if self.guest.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((own, 0))?;
-        socket.connect((self.guest, self.ports[port].port))?;
-        socket.set_nonblocking(true)?;
+        let socket = connected((self.guest, self.ports[port].port).into())?;
         if self.clients.len() >= MAX_CLIENTS {
             let oldest = self.clients.iter().enumerate().min_by_key(|(_, client)| client.last_used);
             if let Some((index, _)) = oldest {
@@ -123,6 +128,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::request::SandboxMode;
     use std::collections::BTreeSet;
 
     fn bound() -> UdpSocket {
@@ -142,7 +148,8 @@ mod tests {
         let (guest, socket) = (bound(), bound());
         let (server, address) = (guest.local_addr().unwrap(), socket.local_addr().unwrap());
         let port = DatagramPort { socket, port: server.port() };
-        (relay_datagrams(vec![port], server.ip()).unwrap(), address, guest)
+        let sandbox = Arc::new(Sandbox::new(SandboxMode::Auto).unwrap());
+        (relay_datagrams(vec![port], server.ip(), &sandbox).unwrap(), address, guest)
     }
 
     #[test]

@@ -10,10 +10,13 @@ use super::connections::{Connections, Counted};
 use super::datagram_relay::{DatagramPort, relay_datagrams};
 use super::stoppable_thread::{Stop, StoppableThread};
 use crate::config::publish::Protocol;
+use crate::host::forbidden_call::name_thread;
+use crate::sandbox::{Sandbox, Thread};
 use crate::state::published_port::PublishedPort;
 use std::io::{ErrorKind, Result};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -72,14 +75,17 @@ impl HostPorts {
 
 /// Connects what reaches the sockets of `ports` with the machine at `guest`, on the threads that are returned. Connections that
 /// there are at their end go on until the machine's own ends.
-pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr) -> Result<Vec<StoppableThread>> {
+pub(super) fn relay_ports(ports: HostPorts, guest: IpAddr, sandbox: &Arc<Sandbox>) -> Result<Vec<StoppableThread>> {
     let HostPorts { listeners, datagrams } = ports;
     let mut threads = Vec::new();
     if !listeners.is_empty() {
-        threads.push(StoppableThread::start("ports", move |stop| accept(&listeners, guest, stop))?);
+        let of_guest = listeners.iter().map(|listener| listener.port).collect();
+        let sandbox = Arc::clone(sandbox);
+        let confine = move || sandbox.confine_network(Thread::Ports, "ports", Vec::new(), of_guest);
+        threads.push(StoppableThread::start("ports", confine, move |stop| accept(&listeners, guest, stop))?);
     }
     if !datagrams.is_empty() {
-        threads.push(relay_datagrams(datagrams, guest)?);
+        threads.push(relay_datagrams(datagrams, guest, sandbox)?);
     }
     Ok(threads)
 }
@@ -104,7 +110,10 @@ fn accept(listeners: &[Listener], guest: IpAddr, stop: &Stop) {
 }
 
 fn thread(work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    Builder::new().name("port".to_owned()).stack_size(STACK_SIZE).spawn(work)
+    Builder::new().name("port".to_owned()).stack_size(STACK_SIZE).spawn(|| {
+        name_thread("port");
+        work();
+    })
 }
 
 /// Copies both directions until both have ended. An end of one closes that direction on the other side.
@@ -137,6 +146,7 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::request::SandboxMode;
     use std::io::{Read as _, Write as _};
     use std::net::Ipv4Addr;
 
@@ -166,7 +176,8 @@ mod tests {
         let address = guest.local_addr().unwrap();
         let host_port = free_port();
         let held = HostPorts::hold(&[port(host_port, address.port(), Protocol::Tcp)]).unwrap();
-        let relay = relay_ports(held, address.ip()).unwrap();
+        let sandbox = Arc::new(Sandbox::new(SandboxMode::Auto).unwrap());
+        let relay = relay_ports(held, address.ip(), &sandbox).unwrap();
         let served = std::thread::spawn(move || {
             let (mut stream, _) = guest.accept().unwrap();
             let mut text = String::new();

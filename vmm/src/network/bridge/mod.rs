@@ -27,6 +27,7 @@ use super::resolve::ResolvedInterface;
 use crate::config::request::Request;
 use crate::host::netlink::Netlink;
 use crate::host::system_error::{Cannot as _, SystemError};
+use crate::sandbox::Sandbox;
 use crate::state::published_port::PublishedPort;
 use devices::virtio::net::{Backend, Tap, TapError};
 use guest_protocol::run_spec::{Address, Interface, Resolver};
@@ -40,6 +41,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use stoppable_thread::StoppableThread;
 use subnet::{PREFIX4, PREFIX6, Subnet};
 
@@ -213,7 +215,7 @@ fn forwards_ipv6() -> bool {
 
 impl BridgeGuard {
     /// Joins the tap to the bridge, which the first machine makes, writes the rules, and starts the threads.
-    pub(super) fn take(&mut self) -> Result<(), BridgeError> {
+    pub(super) fn take(&mut self, sandbox: &Arc<Sandbox>) -> Result<(), BridgeError> {
         let Some(own) = &mut self.lease else { return Ok(()) };
         let leases = Leases::lock().cannot("lock the leases")?;
         join(own.get())?;
@@ -228,8 +230,9 @@ impl BridgeGuard {
         warn_of_firewall(&bridge);
         let (leases, servers) = (LeaseDirectory::of_this_namespace(), std::mem::take(&mut self.servers));
         let names = Names { leases, bridge, has_ipv6: has_ipv6(), servers, client };
-        self.threads.push(serve_names(socket, listener, names).cannot("start the name server")?);
-        let relays = relay_ports(std::mem::take(&mut self.ports), client).cannot("serve the published ports")?;
+        self.threads.push(serve_names(socket, listener, names, sandbox).cannot("start the name server")?);
+        let relays = relay_ports(std::mem::take(&mut self.ports), client, sandbox);
+        let relays = relays.cannot("serve the published ports")?;
         self.threads.extend(relays);
         Ok(())
     }

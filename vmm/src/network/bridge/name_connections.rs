@@ -6,6 +6,7 @@ use super::connections::Connections;
 use super::dns::{MAX_TCP_ANSWERS, Query, is_answer};
 use super::name_server::{MAX_ANSWER_TIME, MAX_QUERY_BYTES, Names, PORT};
 use super::stoppable_thread::Stop;
+use crate::host::forbidden_call::name_thread;
 use std::io::{Error, ErrorKind, Read, Result, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ impl NameConnections {
             let thread = Builder::new().name("name".to_owned()).stack_size(STACK_SIZE);
             let _ = thread.spawn(move || {
                 let _counted = counted;
+                name_thread("name");
                 let _ = serve(stream, &names);
             });
         }

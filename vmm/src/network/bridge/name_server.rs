@@ -10,8 +10,11 @@ use super::dns::{MAX_UDP_ANSWERS, Query, is_answer};
 use super::lease::LeaseDirectory;
 use super::name_connections::NameConnections;
 use super::stoppable_thread::{Stop, StoppableThread};
+use crate::network::state_directory::state_directory;
+use crate::sandbox::{Grant, Right, Sandbox, Thread};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use std::io::{ErrorKind, Result};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,14 +56,22 @@ pub(super) fn bind_both(address: IpAddr) -> Result<(UdpSocket, TcpListener)> {
     }
 }
 
-/// Serves the names at these sockets, on the thread that is returned.
-pub(super) fn serve_names(socket: UdpSocket, listener: TcpListener, mut names: Names) -> Result<StoppableThread> {
+/// Serves the names at these sockets, on the thread that is returned. It can read the leases, and ask name servers.
+pub(super) fn serve_names(
+    socket: UdpSocket,
+    listener: TcpListener,
+    mut names: Names,
+    sandbox: &Arc<Sandbox>,
+) -> Result<StoppableThread> {
     names.servers.truncate(MAX_SERVERS);
     socket.set_nonblocking(true)?;
     let names = Arc::new(names);
     let connections = NameConnections::new(listener, Arc::clone(&names))?;
     let mut server = Server { socket, connections, names, forwarded: Vec::new() };
-    StoppableThread::start("names", move |stop| {
+    let leases = Grant::new(&state_directory(), Right::Read)?;
+    let sandbox = Arc::clone(sandbox);
+    let confine = move || sandbox.confine_network(Thread::Names, "names", vec![leases], vec![PORT]);
+    StoppableThread::start("names", confine, move |stop| {
         if let Err(error) = server.serve(stop) {
             log::warn!("the name server of the bridge ended: {error}");
         }
@@ -172,10 +183,16 @@ impl Names {
 }
 
 fn send(query: &[u8], server: IpAddr) -> Result<UdpSocket> {
-    let own: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((own, 0))?;
-    socket.connect((server, PORT))?;
-    socket.set_nonblocking(true)?;
+    let socket = connected((server, PORT).into())?;
     socket.send(query)?;
     Ok(socket)
+}
+
+/// A socket for datagrams to and from `peer`, which does not block. Its own address is the kernel's choice: no thread that runs with
+/// the guest can bind one.
+pub(super) fn connected(peer: SocketAddr) -> Result<UdpSocket> {
+    let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    connect(&socket, &peer)?;
+    Ok(socket.into())
 }

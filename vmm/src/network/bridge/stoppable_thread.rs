@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A thread that waits for descriptors, and for the end of its owner.
 
+use crate::sandbox::SandboxError;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use std::io::Result;
+use std::io::{Error, Result};
 use std::iter::once;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
@@ -19,12 +21,27 @@ pub(super) struct StoppableThread {
 }
 
 impl StoppableThread {
-    /// `work` returns soon after [`Stop::wait`] has returned `None`.
-    pub(super) fn start(name: &str, work: impl FnOnce(&Stop) + Send + 'static) -> Result<Self> {
+    /// The thread confines itself by `confine`. `work` returns soon after [`Stop::wait`] has returned `None`.
+    pub(super) fn start(
+        name: &str,
+        confine: impl FnOnce() -> std::result::Result<(), SandboxError> + Send + 'static,
+        work: impl FnOnce(&Stop) + Send + 'static,
+    ) -> Result<Self> {
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         let stopped = Stop(stop.try_clone()?);
-        let thread = Builder::new().name(name.to_owned()).spawn(move || work(&stopped))?;
-        Ok(Self { thread: Some(thread), stop })
+        let (confined, outcome) = sync_channel(1);
+        let thread = Builder::new().name(name.to_owned()).spawn(move || {
+            let outcome = confine();
+            let is_confined = outcome.is_ok();
+            // The owner waits for it.
+            let _ = confined.send(outcome);
+            if is_confined {
+                work(&stopped);
+            }
+        })?;
+        let thread = Self { thread: Some(thread), stop };
+        outcome.recv().map_err(Error::other)?.map_err(Error::other)?;
+        Ok(thread)
     }
 }
 
