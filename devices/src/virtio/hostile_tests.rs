@@ -83,7 +83,7 @@ fn host_sockets() -> HostSockets {
     let listener = UnixListener::bind(directory.path().join("v")).unwrap();
     listener.set_nonblocking(true).unwrap();
     let descriptor = std::fs::File::open(directory.path()).unwrap();
-    HostSockets { listener: listener.into(), directory: descriptor.into(), name: "v".into() }
+    HostSockets { listener: listener.into(), directory: descriptor.into(), is_entered: false, name: "v".into() }
 }
 
 /// One write of the guest, most often near the start of a queue's tables and rings.

@@ -77,6 +77,7 @@ fn devices() -> Vec<Box<dyn VirtioDevice>> {
     let sockets = HostSockets {
         listener: listener.into(),
         directory: File::open(directory.path()).unwrap().into(),
+        is_entered: false,
         name: "v".into(),
     };
     vec![

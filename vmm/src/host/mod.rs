@@ -35,4 +35,5 @@ pub(crate) mod system_error;
 pub(crate) mod terminal;
 #[cfg(test)]
 pub(crate) mod test_namespace;
+pub(crate) mod thread_directory;
 pub(crate) mod watch;

@@ -11,6 +11,7 @@ use super::snapshot::{Restore, Savable};
 use super::threads::Buses;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
 use crate::host::memory::{self, MemoryError};
+use crate::host::thread_directory;
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
 use crate::state::status::Link;
@@ -174,8 +175,11 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         attach.attach(Box::new(net), vec![net_loop.handle()])?;
         loops.push(net_loop);
     }
-    if let Some(vsock) = config.vsock {
+    if let Some(mut vsock) = config.vsock {
         let vsock_loop = EventLoop::spawn("vsock")?;
+        let directory = vsock.sockets.directory.try_clone().map_err(BuildError::Vsock)?;
+        // Filters of container engines refuse it.
+        vsock.sockets.is_entered = vsock_loop.handle().run(move || thread_directory::enter(directory))?.is_ok();
         let vsock = Vsock::open(vsock).map_err(BuildError::Vsock)?;
         attach.attach(Box::new(vsock), vec![vsock_loop.handle()])?;
         loops.push(vsock_loop);

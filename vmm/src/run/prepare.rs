@@ -385,7 +385,10 @@ fn vsock(request: &Request, is_check: bool) -> Result<Option<(VsockConfig, Optio
     let listen = if is_check { check_listen_at } else { listen_at };
     let socket = listen(&vsock.path).map_err(VsockError).fails_as(EndReason::ConfigError)?;
     let ListeningSocket { listener, directory, name, file } = socket;
-    Ok(Some((VsockConfig { guest_cid: vsock.cid, sockets: HostSockets { listener, directory, name } }, file)))
+    Ok(Some((
+        VsockConfig { guest_cid: vsock.cid, sockets: HostSockets { listener, directory, is_entered: false, name } },
+        file,
+    )))
 }
 
 /// The workload's streams: those of this process or, of a detached machine, its logs and an input that attached clients write to.

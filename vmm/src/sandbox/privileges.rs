@@ -2,6 +2,7 @@
 //! What the process is allowed beyond its user's rights: capabilities, `no_new_privs`, resource limits.
 
 use super::thread::Thread;
+use crate::host::thread_directory::become_root;
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
@@ -18,7 +19,8 @@ const OF_SOCKETS: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 const OF_FOREIGN_FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::FOWNER);
 
 /// Drops the calling thread's capabilities but for those that its kind needs and `extra`. `main` keeps two more if `files_are_usable`,
-/// which is asked without any, is false.
+/// which is asked without any, is false. With its capabilities the thread `vsock` first makes the directory of its sockets, in which it
+/// works, its root directory.
 pub(super) fn drop_capabilities(
     thread: Thread,
     extra: CapabilitySet,
@@ -28,6 +30,8 @@ pub(super) fn drop_capabilities(
     if before.permitted.is_empty() && before.inheritable.is_empty() {
         return Ok(());
     }
+    let may_change_root = thread == Thread::Vsock && before.effective.contains(CapabilitySet::SYS_CHROOT);
+    let changed_root = if may_change_root { become_root() } else { Ok(()) };
     let kept = match thread {
         Thread::Share => OF_SHARES,
         Thread::Vsock | Thread::NetSocket => OF_SOCKETS,
@@ -40,7 +44,8 @@ pub(super) fn drop_capabilities(
         }
     };
     let kept = (kept | extra) & before.permitted;
-    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+    changed_root
 }
 
 pub(super) fn forbid_new_privileges() -> Result<()> {

@@ -31,6 +31,8 @@ pub struct HostSockets {
     pub listener: OwnedFd,
     /// The directory of the sockets.
     pub directory: OwnedFd,
+    /// It is the working directory of the thread of the device's event loop.
+    pub is_entered: bool,
     /// File name of the listener's socket. The guest's connections to port P go to `NAME_P` beside
     /// it.
     pub name: OsString,
@@ -92,7 +94,10 @@ impl Host {
 
     /// Connects to the socket of `port`. A socket whose queue is full refuses as well.
     pub(super) fn connect(&self, port: u32) -> Result<OwnedFd> {
-        let mut path = format!("/proc/self/fd/{}/", self.sockets.directory.as_raw_fd()).into_bytes();
+        let mut path = match self.sockets.is_entered {
+            true => b"./".to_vec(),
+            false => format!("/proc/self/fd/{}/", self.sockets.directory.as_raw_fd()).into_bytes(),
+        };
         path.extend(self.sockets.name.clone().into_vec());
         path.extend(format!("_{port}").into_bytes());
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;

@@ -36,7 +36,7 @@ pub(super) fn sockets(directory: &TempDir) -> HostSockets {
     let listener = UnixListener::bind(directory.path().join("v")).unwrap();
     listener.set_nonblocking(true).unwrap();
     let directory = std::fs::File::open(directory.path()).unwrap();
-    HostSockets { listener: listener.into(), directory: directory.into(), name: "v".into() }
+    HostSockets { listener: listener.into(), directory: directory.into(), is_entered: false, name: "v".into() }
 }
 
 struct Bench {

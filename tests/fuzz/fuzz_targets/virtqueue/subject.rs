@@ -133,7 +133,8 @@ fn vsock(host: &mut Host) -> Vsock {
     host.input = Some(client);
     // Has no sockets for the guest to connect to.
     let descriptor = File::open("/proc/self").expect("a descriptor");
-    let sockets = HostSockets { listener: listener.into(), directory: descriptor.into(), name: "v".into() };
+    let sockets =
+        HostSockets { listener: listener.into(), directory: descriptor.into(), is_entered: false, name: "v".into() };
     Vsock::open(VsockConfig { guest_cid: 3, sockets }).expect("descriptors")
 }
 
