@@ -41,8 +41,8 @@ impl User {
     }
 }
 
-/// A kind of thread each. `net-0` is connected to a socket, `net-1` to passt.
-pub const THREADS: [&str; 8] = ["main", "vcpu-0", "io", "disk-0", "fs-share0", "vsock", "net-0", "net-1"];
+/// A kind of thread each. `fs-share1` cannot be changed by the guest; `net-0` is connected to a socket, `net-1` to passt.
+pub const THREADS: [&str; 9] = ["main", "vcpu-0", "io", "disk-0", "fs-share0", "fs-share1", "vsock", "net-0", "net-1"];
 
 /// What the host's kernel lets the threads of some users do, as `vmm/docs/security.md` says under "Not promised": Landlock has no rules
 /// for a file's mode, owner, times and attributes, nor for sockets with a path.
@@ -234,9 +234,10 @@ impl Drill {
     /// A thread of a new machine, once the value of `Seccomp` of each thread is one that is wanted.
     fn attach(&self, name: &str, options: &[&str], is_confined: fn(&str) -> bool) -> Remote {
         let path = |name: &str| self.dir.file(name).display().to_string();
-        let (share, vsock, switch) =
-            (format!("{}:/data", path("share")), path("v.sock"), format!("socket={}", path("switch")));
-        let devices = ["-v", &share, "--vsock", &vsock, "--network", &switch, "--network", "user"];
+        let [share, read_only] = ["data", "read-only:ro"].map(|place| format!("{}:/{place}", path("share")));
+        let (vsock, switch) = (path("v.sock"), format!("socket={}", path("switch")));
+        let networks = ["--network", &switch, "--network", "user"];
+        let devices = [&["-v", &share, "-v", &read_only, "--vsock", &vsock][..], &networks].concat();
         let run = run(&self.dir, self.user, &self.network, &[options, &devices].concat()).start();
         wait_for("a machine of the drill", || {
             assert!(!run.has_ended(), "the machine has ended");

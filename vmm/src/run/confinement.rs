@@ -56,7 +56,9 @@ pub(super) fn needs(
     for share in &machine.shares {
         let right = if share.read_only { Right::Read } else { Right::Change };
         let grant = share.directory.try_clone().map(|directory| Grant::of(directory, right));
-        needs.of_event_loops.insert(format!("fs-{}", share.tag), grant.into_iter().collect());
+        let name = format!("fs-{}", share.tag);
+        needs.read_only.extend(share.read_only.then(|| name.clone()));
+        needs.of_event_loops.insert(name, grant.into_iter().collect());
     }
     let connecting = machine.nets.iter().enumerate().filter(|(_, net)| net.backend.connects_again());
     needs.connecting = connecting.map(|(index, _)| format!("net-{index}")).collect();

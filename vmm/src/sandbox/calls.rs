@@ -143,11 +143,8 @@ const DISK: &[Call] =
     &[call!(SYS_preadv), call!(SYS_pwritev), call!(SYS_pwrite64), call!(SYS_fdatasync), call!(SYS_fallocate)];
 
 /// Directories of the host. Landlock limits which.
-const SHARE: &[Call] = &[
+const ANY_SHARE: &[Call] = &[
     call!(SYS_preadv),
-    call!(SYS_pwritev),
-    call!(SYS_open),
-    call!(SYS_openat),
     call!(SYS_openat2),
     call!(SYS_statx),
     call!(SYS_fstat),
@@ -156,6 +153,23 @@ const SHARE: &[Call] = &[
     call!(SYS_getdents64),
     call!(SYS_lseek),
     call!(SYS_readlinkat),
+    call!(SYS_fsync),
+    call!(SYS_fdatasync),
+    call!(SYS_syncfs),
+    call!(SYS_getxattr),
+    call!(SYS_listxattr),
+];
+
+/// Files that are opened to read them.
+const READ_ONLY_SHARE: &[Call] =
+    &[call!(SYS_open, Rule::Without(1, TO_CHANGE)), call!(SYS_openat, Rule::Without(2, TO_CHANGE))];
+const TO_CHANGE: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as u64;
+
+/// Every change that a file system has.
+const SHARE: &[Call] = &[
+    call!(SYS_open),
+    call!(SYS_openat),
+    call!(SYS_pwritev),
     call!(SYS_mkdirat),
     call!(SYS_mknodat),
     call!(SYS_symlinkat),
@@ -168,12 +182,7 @@ const SHARE: &[Call] = &[
     call!(SYS_utimensat),
     call!(SYS_ftruncate),
     call!(SYS_fallocate),
-    call!(SYS_fsync),
-    call!(SYS_fdatasync),
-    call!(SYS_syncfs),
     call!(SYS_setxattr),
-    call!(SYS_getxattr),
-    call!(SYS_listxattr),
     call!(SYS_removexattr),
 ];
 
@@ -297,6 +306,7 @@ pub(super) fn of(thread: Thread) -> impl Iterator<Item = Call> {
         Thread::Vcpu | Thread::Digest => &[],
         Thread::Names | Thread::Ports => &[INTERNET, THREADS],
         Thread::Datagrams => &[INTERNET],
+        Thread::Share | Thread::ReadOnlyShare => &[EVENT_LOOP, ANY_SHARE],
         _ => &[EVENT_LOOP],
     };
     let own = match thread {
@@ -307,6 +317,7 @@ pub(super) fn of(thread: Thread) -> impl Iterator<Item = Call> {
         Thread::NetSocket => NET_SOCKET,
         Thread::Vsock => VSOCK,
         Thread::Share => SHARE,
+        Thread::ReadOnlyShare => READ_ONLY_SHARE,
         Thread::Disk => DISK,
         Thread::Digest => DIGEST,
         Thread::Names => NAMES,

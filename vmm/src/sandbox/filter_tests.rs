@@ -76,6 +76,7 @@ fn lists_stay_within_their_limits() {
         (Thread::NetSocket, 27),
         (Thread::Vsock, 29),
         (Thread::Share, 52),
+        (Thread::ReadOnlyShare, 37),
         (Thread::Disk, 26),
         (Thread::Digest, 25),
         (Thread::Names, 40),
@@ -108,6 +109,16 @@ fn only_some_kinds_of_threads_make_sockets() {
         let connects = matches!(thread, Thread::Vsock | Thread::NetSocket);
         let is_of_a_bridge = matches!(thread, Thread::Names | Thread::Ports | Thread::Datagrams);
         assert_eq!(makes, connects || is_of_a_bridge, "{thread:?}");
+    }
+}
+
+#[test]
+fn thread_of_a_read_only_share_opens_no_file_to_change_it() {
+    let opens = [libc::SYS_open, libc::SYS_openat];
+    let calls: Vec<_> = calls::of(Thread::ReadOnlyShare).filter(|call| opens.contains(&call.number)).collect();
+    assert!(calls.iter().all(|call| matches!(call.rule, Rule::Without(_, bits) if bits == 0o1103)), "{calls:?}");
+    for change in [libc::SYS_pwritev, libc::SYS_fchmodat, libc::SYS_fchownat, libc::SYS_unlinkat, libc::SYS_setxattr] {
+        assert!(!numbers(Thread::ReadOnlyShare).contains(&change), "{change}");
     }
 }
 

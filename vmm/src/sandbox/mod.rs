@@ -96,6 +96,8 @@ pub(crate) struct Needs {
     pub(crate) of_event_loops: HashMap<String, Vec<Grant>>,
     /// Names of event loops that connect to a socket of the host again.
     pub(crate) connecting: Vec<String>,
+    /// Names of event loops whose share the guest cannot change.
+    pub(crate) read_only: Vec<String>,
     /// TCP ports that a thread of the network connects to.
     ports: Vec<u16>,
 }
@@ -246,6 +248,7 @@ impl Confinement {
     pub(crate) fn confine_event_loop(&self, name: &str) -> Result<(), SandboxError> {
         let thread = match Thread::of_event_loop(name) {
             Thread::Net if self.needs.connecting.iter().any(|connecting| connecting == name) => Thread::NetSocket,
+            Thread::Share if self.needs.read_only.iter().any(|read_only| read_only == name) => Thread::ReadOnlyShare,
             thread => thread,
         };
         self.confine(thread, name)

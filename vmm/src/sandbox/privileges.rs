@@ -13,6 +13,8 @@ const OF_SHARES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
+/// To read files of all users as root does.
+const OF_READ_ONLY_SHARES: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// To connect to sockets of other users.
 const OF_SOCKETS: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
 /// To replace files in directories of other users.
@@ -34,6 +36,7 @@ pub(super) fn drop_capabilities(
     let changed_root = if may_change_root { become_root() } else { Ok(()) };
     let kept = match thread {
         Thread::Share => OF_SHARES,
+        Thread::ReadOnlyShare => OF_READ_ONLY_SHARES,
         Thread::Vsock | Thread::NetSocket => OF_SOCKETS,
         Thread::Main | Thread::Digest => {
             set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..before })?;

@@ -13,6 +13,8 @@ pub(crate) enum Thread {
     Vsock,
     /// The event loop of a virtio-fs device.
     Share,
+    /// The event loop of one whose share the guest cannot change.
+    ReadOnlyShare,
     Disk,
     /// Computes the kernel's digest.
     Digest,
@@ -26,7 +28,7 @@ pub(crate) enum Thread {
 
 impl Thread {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Main,
         Self::Vcpu,
         Self::Io,
@@ -34,6 +36,7 @@ impl Thread {
         Self::NetSocket,
         Self::Vsock,
         Self::Share,
+        Self::ReadOnlyShare,
         Self::Disk,
         Self::Digest,
         Self::Names,
