@@ -120,11 +120,11 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
     inside("vmm/coracle/deploy", &["/var/lib/one/datastores/0/41/deployment.0"], &document).assert_success("one-41\n");
     assert!(status().ends_with(running), "{}", status());
     assert_eq!(exec(&["-u", "root", "one-41", "cat", "/root/.ssh/authorized_keys"]), "ssh-ed25519 A me\n");
-    assert_eq!(exec(&["one-41", "cat", "/data/started"]), "on web\n");
     assert_eq!(exec(&["one-41", "sh", "-c", "hostname; echo \"$GREETING\""]), "web\na < b & \"c\"\n'd' \\$HOME\n");
     // The image's command runs, and the machine has the address of CONTEXT.
     let listening = "until redis-cli ping > /dev/null 2>&1; do sleep 0.1; done; redis-cli set k v";
     assert_eq!(exec(&["one-41", "sh", "-c", listening]), "OK\n");
+    assert_eq!(exec(&["one-41", "cat", "/data/started"]), "on web\n");
     let answer = network.enter(|| {
         let mut stream = TcpStream::connect("10.9.0.5:6379").expect("the bridge reaches the machine");
         stream.write_all(b"PING\r\n").expect("it is connected");
