@@ -269,7 +269,7 @@ impl IdleWatch {
         Self { deadline: now + MAX_BUSY_MS, since: now, cpu_us: workload::cpu_time_us() }
     }
 
-    /// Whether nobody needs to wait longer.
+    /// Whether the wait ends without a listener.
     fn is_over(&mut self, now: u64) -> bool {
         if now < self.since + IDLE_INTERVAL_MS {
             return false;
