@@ -163,6 +163,14 @@ impl MmioTransport {
         &self.identity
     }
 
+    /// Has the driver of a restored device read the configuration space again, which may be another
+    /// than when the state was saved.
+    pub fn announce_config(&self) {
+        if self.is_claimed() {
+            self.interrupt.signal_config();
+        }
+    }
+
     fn offered_features(&self) -> u64 {
         self.identity.features | TRANSPORT_FEATURES
     }

@@ -28,6 +28,13 @@ pub enum Backend {
     Packet(PacketSocket),
     /// No other host: a link with an [`InternalHost`](super::InternalHost) alone.
     None,
+    /// No other host: the device has the features and queues that another backend would give it.
+    Absent {
+        /// Features of the network device that depend on the backend.
+        features: u64,
+        /// Queues of the backend.
+        queues: usize,
+    },
 }
 
 impl From<Tap> for Backend {
@@ -56,20 +63,24 @@ impl Backend {
     }
 
     /// Its queues. Those other than the first have frames of their own and are known by their number.
-    pub(super) fn queues(&self) -> usize {
+    #[must_use]
+    pub fn queues(&self) -> usize {
         match self {
             Self::Tap(tap) => tap.queues(),
             Self::Stream(_) | Self::Packet(_) | Self::None => 1,
+            Self::Absent { queues, .. } => *queues,
         }
     }
 
     /// Features of the network device that this backend makes possible.
-    pub(super) fn features(&self) -> u64 {
+    #[must_use]
+    pub fn features(&self) -> u64 {
         match self {
             Self::Tap(tap) => tap.features(),
             Self::Stream(_) => StreamSocket::FEATURES,
             Self::Packet(socket) => socket.features(),
             Self::None => 0,
+            Self::Absent { features, .. } => *features,
         }
     }
 
@@ -77,7 +88,7 @@ impl Backend {
     pub(super) fn set_features(&self, features: u64) -> Result<()> {
         match self {
             Self::Tap(tap) => tap.set_features(features),
-            Self::Stream(_) | Self::Packet(_) | Self::None => Ok(()),
+            Self::Stream(_) | Self::Packet(_) | Self::None | Self::Absent { .. } => Ok(()),
         }
     }
 
@@ -94,7 +105,7 @@ impl Backend {
             Self::Tap(tap) => tap.link_state().and_then(is_up),
             Self::Stream(stream) => Some(stream.is_connected()),
             Self::Packet(socket) => is_up(socket.link_state()),
-            Self::None => Some(true),
+            Self::None | Self::Absent { .. } => Some(true),
         }
     }
 
@@ -105,7 +116,7 @@ impl Backend {
             Self::Tap(tap) => tap.sources(token, queues),
             Self::Stream(stream) => stream.sources(token),
             Self::Packet(socket) => socket.sources(token),
-            Self::None => Vec::new(),
+            Self::None | Self::Absent { .. } => Vec::new(),
         }
     }
 
@@ -115,7 +126,7 @@ impl Backend {
             Self::Tap(tap) => tap.changed(),
             Self::Stream(stream) => stream.changed(),
             Self::Packet(socket) => socket.changed(),
-            Self::None => {}
+            Self::None | Self::Absent { .. } => {}
         }
     }
 
@@ -128,7 +139,7 @@ impl Backend {
             Self::Tap(tap) => tap.receive(queue),
             Self::Stream(stream) => stream.receive(),
             Self::Packet(socket) => socket.receive(),
-            Self::None => Err(ErrorKind::WouldBlock.into()),
+            Self::None | Self::Absent { .. } => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -138,7 +149,7 @@ impl Backend {
             Self::Tap(tap) => tap.consume(queue),
             Self::Stream(stream) => stream.consume(),
             Self::Packet(socket) => socket.consume(),
-            Self::None => {}
+            Self::None | Self::Absent { .. } => {}
         }
     }
 
@@ -152,7 +163,7 @@ impl Backend {
             Self::Stream(stream) => stream.send(packet),
             Self::Packet(socket) => socket.send(packet),
             // As on a cable without another end.
-            Self::None => Err(ErrorKind::NotConnected.into()),
+            Self::None | Self::Absent { .. } => Err(ErrorKind::NotConnected.into()),
         }
     }
 
