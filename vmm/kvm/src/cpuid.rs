@@ -79,6 +79,16 @@ pub(super) fn supported(host: &KvmHost) -> Result<CpuId, VmError> {
     host.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))
 }
 
+/// What the first vCPU's CPUID is on this host: a state that was saved can be restored where it is the same.
+///
+/// # Errors
+/// `KVM_GET_SUPPORTED_CPUID` failed.
+pub fn cpu_identity(host: &KvmHost) -> Result<Vec<u8>, VmError> {
+    let leaves = for_vcpu(host, &supported(host)?, 0, 1);
+    let registers = |leaf: &kvm_cpuid_entry2| [leaf.function, leaf.index, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
+    Ok(leaves.as_slice().iter().flat_map(registers).flat_map(u32::to_le_bytes).collect())
+}
+
 /// The leaves of vCPU `index` in a VM of `cpus` vCPUs.
 pub(super) fn for_vcpu(host: &KvmHost, supported: &CpuId, index: u8, cpus: u8) -> CpuId {
     let mut leaves = supported.clone();

@@ -16,6 +16,7 @@ pub mod software;
 mod vcpu;
 mod vm;
 
+pub use cpuid::cpu_identity;
 pub use entry_state::{EntryState, Segment};
 pub use exit_reason::ExitReason;
 pub use host::{HostError, KvmHost, KvmKind};
