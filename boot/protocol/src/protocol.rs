@@ -6,6 +6,7 @@
 //! ```text
 //!  PID 1                                  host
 //!  Hello                              ->
+//!                                     <-  TemplateStart in a machine from a template
 //!                                     <-  Spec
 //!  Addresses, Running                 ->
 //!                                     <-  Signal, Resize, StdinEnd, OutputClosed, Exec
@@ -27,7 +28,7 @@
 
 use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
-use crate::identity::Identity;
+use crate::identity::{Identity, TemplateStart};
 use crate::notification::Notification;
 use crate::run_spec::{RunSpec, WindowSize};
 use alloc::string::String;
@@ -90,6 +91,8 @@ pub enum ToGuest {
     /// This machine is a copy, restored from the snapshot. Take on the identity, then let the
     /// processes run on.
     Restored(Identity),
+    /// This machine starts from a template, whose `Hello` was answered by no host. `Spec` follows.
+    TemplateStart(TemplateStart),
 }
 
 /// From PID 1 to the host.

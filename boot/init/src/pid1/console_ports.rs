@@ -4,20 +4,16 @@
 
 use super::failure::{Failure, Step};
 use super::files::read_file;
+use super::uevents::Uevents;
 use alloc::format;
-use core::mem::MaybeUninit;
 use guest_protocol::protocol::{PORT_CONTROL, PORT_NAMES, PORT_STDERR, PORT_STDIO};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::{Errno, read};
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use rustix::io::Errno;
 
 const STEP: &str = "open console ports";
 /// Consoles that are searched for the control port.
 const MAX_CONSOLES: u32 = 8;
-/// Multicast group of the kernel's uevents.
-const KERNEL_GROUP: u32 = 1;
 
 /// The open ports. The stream ports never block, the control port does at first.
 pub(crate) struct ConsolePorts {
@@ -29,16 +25,19 @@ pub(crate) struct ConsolePorts {
 impl ConsolePorts {
     /// Opens the ports, waiting for those that do not exist yet.
     pub(crate) fn open() -> Result<Self, Failure> {
-        let mut readiness = Readiness { events: None };
+        // A node in `/dev` is not enough: the driver creates it before it accepts an open, and fails
+        // with `ENXIO` in between. Its last uevent is a change of the port's device, when the host has
+        // named the port.
+        let mut uevents = Uevents::default();
         let (console, control) = loop {
             match find_control()? {
                 Some(found) => break found,
-                None => readiness.wait()?,
+                None => uevents.wait(STEP)?,
             }
         };
         let mut open_stream = |port| loop {
             match open_port(console, port, OFlags::NONBLOCK) {
-                Err(Errno::NOENT | Errno::NXIO) => readiness.wait()?,
+                Err(Errno::NOENT | Errno::NXIO) => uevents.wait(STEP)?,
                 outcome => return outcome.step(STEP, PORT_NAMES[port as usize]),
             }
         };
@@ -69,35 +68,4 @@ fn is_control(console: u32) -> bool {
 
 fn open_port(console: u32, port: u32, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, format!("/dev/vport{console}p{port}"), OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::empty())
-}
-
-/// Waits for the driver to make a port ready.
-///
-/// A node in `/dev` is not enough: the driver creates it before it accepts an open, and fails with
-/// `ENXIO` in between. Its last uevent is a change of the port's device, when the host has named
-/// the port.
-struct Readiness {
-    /// The kernel's uevents (`lib/kobject_uevent.c`).
-    events: Option<OwnedFd>,
-}
-
-impl Readiness {
-    /// Returns at once the first time, after subscribing: a port that became ready before must be
-    /// tried again. Later, returns at the next uevent of any device.
-    fn wait(&mut self) -> Result<(), Failure> {
-        if let Some(events) = &self.events {
-            let mut event = [MaybeUninit::<u8>::uninit(); 2048];
-            return match read(events, &mut event) {
-                // Events were lost, so there were some.
-                Ok(_) | Err(Errno::NOBUFS) => Ok(()),
-                Err(errno) => Err(Failure::setup(STEP, "wait for devices", errno)),
-            };
-        }
-        let socket =
-            socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::KOBJECT_UEVENT))
-                .step(STEP, "listen for devices")?;
-        bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP)).step(STEP, "listen for devices")?;
-        self.events = Some(socket);
-        Ok(())
-    }
 }

@@ -21,6 +21,8 @@ mod relay;
 mod root;
 mod snapshot;
 mod streams;
+mod template;
+mod uevents;
 mod volumes;
 mod workload;
 

@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use guest_init::rtnetlink::{self, Answer, Link};
+use guest_protocol::identity::template_mac;
 use guest_protocol::run_spec::{Interface, RunSpec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -90,6 +91,21 @@ pub(crate) fn replace(old: &[Interface], new: &[Interface]) -> Result<(), Failur
             }
         }
         set_up(&kernel, link, new, metric(position))?;
+    }
+    Ok(())
+}
+
+/// Gives the interfaces of a template, which are down, hardware addresses of this machine's own.
+pub(crate) fn set_hardware_addresses(macs: &[[u8; 6]]) -> Result<(), Failure> {
+    if macs.is_empty() {
+        return Ok(());
+    }
+    let kernel = Kernel::open().step(STEP, "netlink")?;
+    let links = kernel.links().step(STEP, "list interfaces")?;
+    for (position, mac) in (0..).zip(macs) {
+        let link = links.iter().find(|link| link.address == template_mac(position));
+        let link = link.ok_or_else(|| Failure::setup(STEP, "interface of a template", Errno::NODEV))?;
+        kernel.ask(&rtnetlink::take_down(link.index, *mac)).step(STEP, &link.name)?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::launch::{Pipes, Streams, timespec, winsize};
 use super::probes::Probes;
 use super::snapshot;
 use super::streams::{Input, Output, PolledFd, Turn};
+use super::template;
 use super::workload::{Workload, ran_out_of_memory};
 use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
 use core::mem::MaybeUninit;
@@ -276,7 +277,12 @@ impl<'a> Relay<'a> {
                 ToGuest::Exec { id, request } => self.handle_exec_request(id, request)?,
                 ToGuest::Freeze => self.pause_for_snapshot()?,
                 // Invalid at this time or for this workload.
-                ToGuest::Signal(_) | ToGuest::Resize(_) | ToGuest::Spec(_) | ToGuest::Thaw | ToGuest::Restored(_) => {}
+                ToGuest::Signal(_)
+                | ToGuest::Resize(_)
+                | ToGuest::Spec(_)
+                | ToGuest::Thaw
+                | ToGuest::Restored(_)
+                | ToGuest::TemplateStart(_) => {}
             }
         }
         Ok(())
@@ -350,7 +356,12 @@ impl Control {
 
     /// Receives the answer to `Hello`, and makes the port non-blocking.
     pub(crate) fn receive_spec(&mut self) -> Result<RunSpec, Failure> {
-        match self.receive()? {
+        let mut message = self.receive()?;
+        if let ToGuest::TemplateStart(own) = message {
+            template::take_on(own)?;
+            message = self.receive()?;
+        }
+        match message {
             ToGuest::Spec(spec) => {
                 fcntl_setfl(&self.port, OFlags::NONBLOCK).step(CONTROL_STEP, "control port")?;
                 Ok(spec)

@@ -94,11 +94,7 @@ fn is_frozen(file: &OwnedFd) -> Result<bool, Errno> {
 /// `workload` is the pidfd of one.
 pub(crate) fn take_on(identity: Identity, spec: &RunSpec, workload: BorrowedFd<'_>) -> Result<RunSpec, Failure> {
     let Identity { entropy, realtime_ns, hostname, interfaces, resolver, extra_hosts } = identity;
-    let entropy = <[u8; ENTROPY_BYTES]>::try_from(&*entropy);
-    let entropy = entropy.map_err(|_| Failure::protocol("the entropy has another size"))?;
-    let random = openat(CWD, "/dev/urandom", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-    random.and_then(|random| add_entropy(random.as_fd(), entropy)).step(STEP, "/dev/urandom")?;
-    set_wall_clock(realtime_ns).step(STEP, "the wall clock")?;
+    renew(&entropy, realtime_ns, STEP)?;
     if interfaces.len() != spec.interfaces.len() || interfaces.iter().any(|interface| interface.dhcp.is_some()) {
         return Err(Failure::protocol("the interfaces are not those of a copy"));
     }
@@ -114,6 +110,15 @@ pub(crate) fn take_on(identity: Identity, spec: &RunSpec, workload: BorrowedFd<'
         change_workload(&new, spec, workload)?;
     }
     Ok(new)
+}
+
+/// Gives the kernel random numbers of this machine's own, and the time.
+pub(super) fn renew(entropy: &[u8], realtime_ns: u64, step: &'static str) -> Result<(), Failure> {
+    let entropy = <[u8; ENTROPY_BYTES]>::try_from(entropy);
+    let entropy = entropy.map_err(|_| Failure::protocol("the entropy has another size"))?;
+    let random = openat(CWD, "/dev/urandom", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    random.and_then(|random| add_entropy(random.as_fd(), entropy)).step(step, "/dev/urandom")?;
+    set_wall_clock(realtime_ns).step(step, "the wall clock")
 }
 
 /// Changes the host name and the files of `/etc`, from a process in the namespaces of the workload.
