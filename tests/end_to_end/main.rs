@@ -54,6 +54,7 @@ mod status;
 mod stream_sockets;
 mod streams;
 mod system_images;
+mod templates;
 mod terminal;
 mod user_network;
 mod vectors;
@@ -132,6 +133,7 @@ fn all() -> Vec<Case> {
         docker_defaults::cases(),
         disks::cases(),
         system_images::cases(),
+        templates::cases(),
         root_directory::cases(),
         root_formats::cases(),
         sandbox::cases(),

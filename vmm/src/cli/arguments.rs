@@ -33,6 +33,7 @@ use super::stats::StatsArguments;
 use super::status::StatusArguments;
 use super::stop::{KillArguments, StopArguments};
 use super::tag::TagArguments;
+use super::template::TemplateArguments;
 use super::update::UpdateArguments;
 use super::volume::VolumeArguments;
 use super::wait::WaitArguments;
@@ -83,6 +84,7 @@ pub(super) enum Verb {
     Image(ImageArguments),
     Volume(VolumeArguments),
     Network(NetworkArguments),
+    Template(TemplateArguments),
     Ps(PsArguments),
     Status(StatusArguments),
     Port(PortArguments),

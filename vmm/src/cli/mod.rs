@@ -44,6 +44,7 @@ mod status;
 mod stop;
 mod table;
 mod tag;
+mod template;
 mod update;
 mod volume;
 mod wait;
@@ -102,6 +103,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Save(arguments) => save::save(&arguments),
         Verb::Image(arguments) => image::image(&arguments),
         Verb::Volume(arguments) => volume::volume(&arguments),
+        Verb::Template(arguments) => template::template(&arguments),
         Verb::Network(arguments) => network::network(&arguments),
         Verb::Ps(arguments) => ps::ps(&arguments),
         Verb::Status(arguments) => status::status(&arguments),

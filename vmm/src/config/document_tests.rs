@@ -87,6 +87,7 @@ const EVERYTHING: &[&str] = &[
     "--log-size=1m",
     "--timings",
     "--sandbox=off",
+    "--template=auto",
     "--log-level=debug",
     "--console=c",
     "--profile=p",

@@ -31,6 +31,7 @@ pub(crate) mod security_option;
 pub(crate) mod signal;
 pub(crate) mod size;
 pub(crate) mod sysctl;
+pub(crate) mod template_use;
 pub(crate) mod text_form;
 pub(crate) mod tmpfs;
 pub(crate) mod ulimit;

@@ -24,6 +24,7 @@ use super::security_option::SecurityOption;
 use super::signal::SignalNumber;
 use super::size::{LogSize, MemorySize, Scratch};
 use super::sysctl::Sysctl;
+use super::template_use::TemplateUse;
 use super::text_form::Given;
 use super::tmpfs::Tmpfs;
 use super::ulimit::Ulimit;
@@ -180,6 +181,9 @@ pub(crate) struct Request {
     /// Append to the guest kernel's command line
     #[arg(long, value_name = "STRING", help_heading = "Machine", allow_hyphen_values = true)]
     pub(crate) append: Option<String>,
+    /// Start from a template of the machine, with the guest's kernel and init running [default: never]
+    #[arg(long, value_name = "WHEN", help_heading = "Machine")]
+    pub(crate) template: Option<TemplateUse>,
 
     /// Root file system in place of an image: a disk (erofs, squashfs, ext4), or a directory of this host, which is written in place
     /// unless --scratch or --read-only is given; all arguments are then the command

@@ -2,6 +2,7 @@
 //! Facilities of the operating system besides KVM, one each file: memory, disk space, terminal, signals, processes, installed files.
 
 pub(crate) mod atomic_write;
+pub(crate) mod background_process;
 pub(crate) mod bounded_read;
 pub(crate) mod daemonize;
 pub(crate) mod descriptor;

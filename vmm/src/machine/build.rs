@@ -121,6 +121,8 @@ pub(crate) struct Machine {
     pub(super) savable: Savable,
     /// Of the devices of a snapshot, in their order; they are set once the event loops are confined.
     pub(super) restored: Vec<TransportState>,
+    /// Disks and interfaces are not those of the states.
+    pub(super) has_other_devices: bool,
     /// Last, so that it is closed last.
     pub(super) vm: KvmVm,
 }
@@ -149,9 +151,10 @@ impl Machine {
 /// Kernel, memory and vCPUs do not fit together, or the host lacks a resource.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
     // Where kernel mode is emulated a huge page is cleared for a guest that touches little of it.
+    let has_other_devices = config.restore.as_ref().is_some_and(|restore| restore.has_other_devices);
     let (memory, saved) = match config.restore {
         None => (memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?, None),
-        Some(Restore { state, memory }) => (memory::map_snapshot(config.memory_bytes, memory)?, Some(state)),
+        Some(Restore { state, memory, .. }) => (memory::map_snapshot(config.memory_bytes, memory)?, Some(state)),
     };
     let vm = KvmVm::create(host, memory, RESERVED_PAGES)?;
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
@@ -247,6 +250,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         profile: config.profile,
         savable,
         restored,
+        has_other_devices,
         vm,
     })
 }

@@ -12,6 +12,7 @@ mod rates;
 mod run;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
+pub(crate) mod template;
 mod threads;
 
 pub(crate) use build::{Machine, build};

@@ -21,8 +21,8 @@ use crate::state::end::{End, EndReason};
 use crate::state::lifecycle::Lifecycle;
 use crate::state::stages::Stages;
 use devices::event_loop::EventLoop;
-use devices::virtio::DeviceIdentity;
 use devices::virtio::mmio::{MmioTransport, RestoreError, TransportState};
+use devices::virtio::{DeviceIdentity, block, net};
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(crate) struct Outcome {
 
 /// The machine cannot run.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(crate) enum StartError {
     #[error("cannot start the vCPUs: {0}")]
     Host(#[from] std::io::Error),
     #[error(transparent)]
@@ -67,7 +67,7 @@ impl From<StartError> for End {
 }
 
 /// Each event loop confines its own thread.
-fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>) -> Result<(), StartError> {
+pub(super) fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>) -> Result<(), StartError> {
     for event_loop in loops {
         let (confinement, name) = (Arc::clone(confinement), event_loop.name().to_owned());
         let confined = event_loop.handle().run(move || confinement.confine_event_loop(&name));
@@ -76,9 +76,16 @@ fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>) -> Result<
     Ok(())
 }
 
-/// The devices of a snapshot run from here on.
-fn restore_devices(transports: &[Arc<MmioTransport>], states: &[TransportState]) -> Result<(), StartError> {
-    transports.iter().zip(states).try_for_each(|(transport, state)| Ok(transport.restore(state)?))
+/// The devices of a snapshot run from here on. With `are_others` the drivers read what is different about disks and interfaces.
+fn restore_devices(
+    transports: &[Arc<MmioTransport>],
+    states: &[TransportState],
+    are_others: bool,
+) -> Result<(), StartError> {
+    transports.iter().zip(states).try_for_each(|(transport, state)| transport.restore(state))?;
+    let have_ends = |transport: &&Arc<MmioTransport>| [&block::KIND, &net::KIND].contains(&transport.identity().kind);
+    transports.iter().filter(|_| are_others).filter(have_ends).for_each(|transport| transport.announce_config());
+    Ok(())
 }
 
 /// What a machine is given to run.
@@ -99,6 +106,8 @@ pub(crate) struct RunContext<'a> {
     pub(crate) confinement: Arc<Confinement>,
     /// Becomes part of each snapshot.
     pub(crate) source: Source,
+    /// Dropped when the workload runs: another process waits for it.
+    pub(crate) maker: Option<PipeWriter>,
 }
 
 impl Machine {
@@ -108,7 +117,7 @@ impl Machine {
         let confinement = Arc::clone(&context.confinement);
         let restored = std::mem::take(&mut self.restored);
         let run = confine_loops(&self.loops, &confinement)
-            .and_then(|()| restore_devices(&self.transports, &restored))
+            .and_then(|()| restore_devices(&self.transports, &restored, self.has_other_devices))
             .and_then(|()| VcpuThreads::start(vcpus, &self.buses, &confinement))
             .and_then(|threads| Ok(Monitor::new(&mut self, threads, supervisor, context)?))
             .and_then(Monitor::confine)

@@ -22,6 +22,7 @@ pub(crate) mod restore;
 mod run_spec;
 mod shares;
 pub(crate) mod stored_image;
+pub(crate) mod template;
 mod volumes;
 mod workload;
 
@@ -235,6 +236,7 @@ impl Run {
             digests,
             kernel_digest,
             stages,
+            maker,
         } = prepared;
         self.stages = stages;
         recorder.lifecycle.set_workload(&supervisor.spec, &exposed_ports, published);
@@ -285,6 +287,7 @@ impl Run {
                 input,
                 confinement,
                 source,
+                maker,
             };
             let ran = machine.run(Supervisor::new(supervisor), context);
             print_hint(missing_drivers, &self.stages, &ran);

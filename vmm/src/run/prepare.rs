@@ -12,6 +12,7 @@ use super::restore::Restoring;
 use super::run_spec::run_spec;
 use super::shares;
 use super::stored_image::{self, Located};
+use super::template::{self, Start};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
@@ -97,6 +98,8 @@ pub(super) struct Prepared {
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
     pub(super) stages: Stages,
+    /// A process that makes a template for later machines, once this is dropped.
+    pub(super) maker: Option<PipeWriter>,
 }
 
 enum RootDevice {
@@ -215,7 +218,7 @@ impl Preparation {
         disks.extend(own_disks);
         let parts = restoring.map(|restoring| restoring.into_parts(&spec)).transpose()?;
         let (restore, restored) = parts.unzip();
-        let machine = MachineConfig {
+        let mut machine = MachineConfig {
             memory_bytes: memory.bytes(),
             cpus: request.cpus.unwrap_or_default().get(),
             kernel,
@@ -230,6 +233,14 @@ impl Preparation {
             profile: self.profile,
             restore,
         };
+        let is_new = machine.restore.is_none() && !self.is_check;
+        let start = is_new.then(|| template::start(request, &self.directories, &host, &machine, !modules.is_empty()));
+        let Start { template, maker } = start.transpose()?.unwrap_or_default();
+        let (template, own) = template.unzip();
+        if template.is_some() {
+            self.stages.mark(Stage::TemplateOpened);
+            machine.restore = template;
+        }
         let supervisor = Settings {
             stop_signal: stop_signal.get(),
             stop_timeout: request.stop_timeout(),
@@ -239,6 +250,7 @@ impl Preparation {
             memory,
             spec,
             restored,
+            template: own,
         };
         let stages = self.stages;
         Ok(Prepared {
@@ -254,6 +266,7 @@ impl Preparation {
             digests,
             kernel_digest,
             stages,
+            maker,
         })
     }
 

@@ -138,6 +138,7 @@ impl Restoring {
             extra_hosts: spec.extra_hosts.clone(),
         };
         let supervisor = std::mem::take(&mut state.supervisor);
-        Ok((Restore { state, memory: self.snapshot.memory }, Restored { identity, state: supervisor }))
+        let restore = Restore { state, memory: self.snapshot.memory, has_other_devices: false };
+        Ok((restore, Restored { identity, state: supervisor }))
     }
 }

@@ -16,4 +16,5 @@ pub(crate) mod rotated_reader;
 pub(crate) mod run_dir;
 pub(crate) mod stages;
 pub(crate) mod status;
+pub(crate) mod templates;
 pub(crate) mod volumes;

@@ -12,6 +12,8 @@ pub(crate) enum Stage {
     Parsed,
     /// The root disk is open.
     ImageReady,
+    /// The machine starts from a template, whose files are open.
+    TemplateOpened,
     /// Memory is loaded, devices and vCPUs are created.
     MachineBuilt,
     /// The vCPUs may run: the guest's first instruction.
@@ -22,9 +24,10 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Parsed,
         Self::ImageReady,
+        Self::TemplateOpened,
         Self::MachineBuilt,
         Self::FirstInstruction,
         Self::InitStarted,
@@ -37,6 +40,7 @@ impl Stage {
         match self {
             Self::Parsed => "parsed",
             Self::ImageReady => "image_ready",
+            Self::TemplateOpened => "template_opened",
             Self::MachineBuilt => "machine_built",
             Self::FirstInstruction => "first_instruction",
             Self::InitStarted => "init_started",

@@ -313,6 +313,7 @@ impl Monitor<'_> {
         }
         self.enter(State::Running);
         self.notify_parent();
+        self.context.maker = None;
         resident::drop_code_pages();
     }
 

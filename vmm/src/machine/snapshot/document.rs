@@ -9,24 +9,24 @@ use devices::legacy::SerialState;
 use devices::virtio::mmio::TransportState;
 use guest_protocol::protocol;
 use kvm::{SavedVcpu, SavedVm};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// Increased with every change of the document.
-const VERSION: u32 = 1;
-const NAME: &str = "coracle-snapshot";
+/// The version is increased with every change of the document.
+const SNAPSHOT: Sealed = Sealed { what: "snapshot", version: 1 };
 /// A machine with the most vCPUs and devices has less than a quarter.
 pub(crate) const MAX_STATE_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DocumentError {
-    #[error("not the state of a snapshot")]
-    NoState,
-    #[error("version {0} of the format; this coracle reads version {VERSION}")]
-    Version(String),
+    #[error("not the state of a {0}")]
+    NoState(&'static str),
+    #[error("version {found} of the format; this coracle reads version {read}")]
+    Version { found: String, read: u32 },
     #[error("the state is truncated or was altered: its digest differs")]
     Digest,
     #[error("invalid state")]
@@ -96,8 +96,7 @@ impl SnapshotDocument {
     /// The contents of the file.
     #[must_use]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let body = serde_json::to_vec(self).expect("keys are strings, and numbers are finite");
-        [header(&body).as_bytes(), &body].concat()
+        SNAPSHOT.seal(self)
     }
 
     /// Parses the contents of the file. What depends on the host, and the other files, are checked later.
@@ -105,21 +104,7 @@ impl SnapshotDocument {
     /// # Errors
     /// It is not a whole state of this version.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let end = bytes.iter().take(256).position(|byte| *byte == b'\n').ok_or(DocumentError::NoState)?;
-        let (line, body) = bytes.split_at(end + 1);
-        let words = std::str::from_utf8(line).map_err(|_| DocumentError::NoState)?;
-        let mut words = words.split(' ');
-        if words.next() != Some(NAME) {
-            return Err(DocumentError::NoState);
-        }
-        match words.next() {
-            Some(version) if version == VERSION.to_string() => {}
-            version => return Err(DocumentError::Version(version.unwrap_or_default().trim_end().to_owned())),
-        }
-        if line != header(body).as_bytes() {
-            return Err(DocumentError::Digest);
-        }
-        let document: Self = serde_json::from_slice(body).map_err(DocumentError::Content)?;
+        let document: Self = SNAPSHOT.unseal(bytes)?;
         if document.coracle != env!("CARGO_PKG_VERSION") {
             return Err(DocumentError::Coracle(document.coracle));
         }
@@ -130,10 +115,48 @@ impl SnapshotDocument {
     }
 }
 
-/// The first line of a state with this body.
-fn header(body: &[u8]) -> String {
-    let digest = hex(&Sha256::digest(body));
-    format!("{NAME} {VERSION} {} sha256:{digest}\n", body.len())
+/// A kind of document whose first line has its version, and size and digest of the JSON object that follows.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::machine) struct Sealed {
+    /// What the document is the state of.
+    pub(in crate::machine) what: &'static str,
+    pub(in crate::machine) version: u32,
+}
+
+impl Sealed {
+    pub(in crate::machine) fn seal(self, document: &impl Serialize) -> Vec<u8> {
+        let body = serde_json::to_vec(document).expect("keys are strings, and numbers are finite");
+        [self.header(&body).as_bytes(), &body].concat()
+    }
+
+    /// # Errors
+    /// It is not whole, or of another version.
+    pub(in crate::machine) fn unseal<D: DeserializeOwned>(self, bytes: &[u8]) -> Result<D, DocumentError> {
+        let no_state = || DocumentError::NoState(self.what);
+        let end = bytes.iter().take(256).position(|byte| *byte == b'\n').ok_or_else(no_state)?;
+        let (line, body) = bytes.split_at(end + 1);
+        let mut words = std::str::from_utf8(line).map_err(|_| no_state())?.split(' ');
+        if words.next().and_then(|name| name.strip_prefix("coracle-")) != Some(self.what) {
+            return Err(no_state());
+        }
+        match words.next() {
+            Some(version) if version == self.version.to_string() => {}
+            version => {
+                let found = version.unwrap_or_default().trim_end().to_owned();
+                return Err(DocumentError::Version { found, read: self.version });
+            }
+        }
+        if line != self.header(body).as_bytes() {
+            return Err(DocumentError::Digest);
+        }
+        serde_json::from_slice(body).map_err(DocumentError::Content)
+    }
+
+    /// The first line of a document with this body.
+    fn header(self, body: &[u8]) -> String {
+        let digest = hex(&Sha256::digest(body));
+        format!("coracle-{} {} {} sha256:{digest}\n", self.what, self.version, body.len())
+    }
 }
 
 #[cfg(test)]

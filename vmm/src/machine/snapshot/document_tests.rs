@@ -49,6 +49,6 @@ fn state_with_an_unknown_key_is_rejected() {
     let mut body: Value = serde_json::from_slice(&bytes[end..]).unwrap();
     body["extra"] = Value::Null;
     let body = serde_json::to_vec(&body).unwrap();
-    let error = SnapshotDocument::parse(&[header(&body).as_bytes(), &body].concat()).unwrap_err();
+    let error = SnapshotDocument::parse(&[SNAPSHOT.header(&body).as_bytes(), &body].concat()).unwrap_err();
     assert!(matches!(error, DocumentError::Content(_)), "{error}");
 }

@@ -8,11 +8,11 @@ mod save;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use document::SnapshotDocument;
-pub(super) use document::StreamCounts;
+pub(crate) use document::{DocumentError, MAX_STATE_BYTES, SavedMachine, SnapshotDocument};
+pub(super) use document::{Sealed, StreamCounts};
 pub(crate) use open::{OpenSnapshot, Restore, finish};
 pub(crate) use save::Source;
-pub(super) use save::{Savable, SaveError, SnapshotFiles};
+pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory};
 
 /// Files of the directory.
 pub(crate) const STATE_FILE: &str = "state";

@@ -38,6 +38,8 @@ pub(crate) struct OpenSnapshot {
 pub(crate) struct Restore {
     pub(crate) state: SavedMachine,
     pub(crate) memory: File,
+    /// The disks and the ends of the interfaces are others than those of the machine that was saved.
+    pub(crate) has_other_devices: bool,
 }
 
 impl OpenSnapshot {
@@ -108,7 +110,7 @@ fn read_state(opened: &OwnedFd, directory: &Path) -> Result<SnapshotDocument, Op
     let path = directory.join(STATE_FILE);
     let file = open_file(opened, &path, STATE_FILE)?;
     let bytes = bounded_read::read(&file, MAX_STATE_BYTES).cannot(format!("read {}", path.display()))?;
-    let parsed = bytes.map_or(Err(DocumentError::NoState), |bytes| SnapshotDocument::parse(&bytes));
+    let parsed = bytes.map_or(Err(DocumentError::NoState("snapshot")), |bytes| SnapshotDocument::parse(&bytes));
     parsed.map_err(|source| OpenError::Document { path, source })
 }
 

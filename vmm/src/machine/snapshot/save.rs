@@ -8,7 +8,7 @@ use crate::host::system_error::{Cannot as _, SystemError};
 use crate::machine::build::Machine;
 use crate::machine::supervisor::SupervisorState;
 use crate::machine::threads::VcpuThreads;
-use devices::virtio::mmio;
+use devices::virtio::mmio::{self, TransportState};
 use guest_protocol::protocol;
 use kvm::{GuestMemory, StateError};
 use serde_json::{Map, Value};
@@ -41,7 +41,7 @@ pub(in crate::machine) struct Savable {
 
 /// The machine runs on after each of them but the last.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::machine) enum SaveError {
+pub(crate) enum SaveError {
     #[error("a machine without an image cannot be saved (--rootfs)")]
     NoImage,
     #[error("a machine with the disk {0} cannot be saved: only the image and the writable layer can")]
@@ -92,28 +92,36 @@ impl Machine {
         source: &Source,
         mut files: SnapshotFiles,
     ) -> Result<(), SaveError> {
-        // Completes the accesses of the vCPUs, which may be to the devices. The states come later: devices raise interrupts.
-        threads.save()?;
         let mut saved = Vec::with_capacity(self.transports.len());
-        let outcome = self.transports.iter().try_for_each(|transport| {
-            saved.push(transport.save()?);
-            Ok(())
-        });
-        let outcome = outcome.and_then(|()| {
-            let state = SavedMachine {
-                vcpus: threads.save()?,
-                vm: self.vm.save()?,
-                serial: self.serial.save(),
-                transports: saved.clone(),
-                supervisor,
-                streams: self.ports.counts(),
-            };
-            self.write(state, source, &mut files)
-        });
+        let outcome = self.take_state(threads, supervisor, &mut saved);
+        let outcome = outcome.and_then(|state| self.write(state, source, &mut files));
         for (transport, state) in self.transports.iter().zip(&saved) {
             transport.restore(state).map_err(SaveError::Broken)?;
         }
         outcome
+    }
+
+    /// The state of the machine besides its memory and disks. The vCPUs are paused. The devices whose states are in `transports`
+    /// afterwards are not served any more.
+    pub(in crate::machine) fn take_state(
+        &self,
+        threads: &VcpuThreads,
+        supervisor: SupervisorState,
+        transports: &mut Vec<TransportState>,
+    ) -> Result<SavedMachine, SaveError> {
+        // Completes the accesses of the vCPUs, which may be to the devices. The states come later: devices raise interrupts.
+        threads.save()?;
+        for transport in &self.transports {
+            transports.push(transport.save()?);
+        }
+        Ok(SavedMachine {
+            vcpus: threads.save()?,
+            vm: self.vm.save()?,
+            serial: self.serial.save(),
+            transports: transports.clone(),
+            supervisor,
+            streams: self.ports.counts(),
+        })
     }
 
     fn write(&self, state: SavedMachine, source: &Source, files: &mut SnapshotFiles) -> Result<(), SaveError> {
@@ -148,7 +156,7 @@ impl Machine {
 }
 
 /// Writes what is not zero, one range after the other. Returns the size.
-fn write_memory(memory: &GuestMemory, file: &File) -> io::Result<u64> {
+pub(in crate::machine) fn write_memory(memory: &GuestMemory, file: &File) -> io::Result<u64> {
     let mut buffer = vec![0; BLOCK_SIZE];
     let mut start = 0;
     file.set_len(memory.iter().map(|region| region.len()).sum())?;

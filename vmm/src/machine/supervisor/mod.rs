@@ -28,13 +28,14 @@ pub(crate) use snapshot::{Restored, SupervisorState};
 use self::exec::{ExecCommand, ExecEnd, ExecError, ExecEvent, ExecId, Execs};
 use self::output::Outputs;
 use self::report::{Throttle, clean, merge, name};
-use self::snapshot::Freeze;
+use self::snapshot::{Freeze, nanoseconds};
 use self::stop::StopRequest;
 use crate::config::size::MemorySize;
 use crate::state::end::{End, EndReason};
 use crate::state::stages::Stage;
 use guest_protocol::exec::ExecSpec;
 use guest_protocol::health::HealthReport;
+use guest_protocol::identity::TemplateStart;
 use guest_protocol::notification::Notification;
 use guest_protocol::protocol::{self, FrameReader, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Readiness, RunSpec, WindowSize};
@@ -165,6 +166,8 @@ pub(crate) struct Settings {
     pub(crate) memory: MemorySize,
     /// The machine is restored from a snapshot.
     pub(crate) restored: Option<Restored>,
+    /// The machine starts from a template: PID 1 has sent its `Hello` there.
+    pub(crate) template: Option<TemplateStart>,
 }
 
 #[derive(Debug)]
@@ -229,6 +232,9 @@ impl Supervisor {
         self.actions.extend(self.settings.timeout.map(|limit| Action::SetTimer(TimerKind::Run, limit)));
         if let Some(restored) = self.settings.restored.take() {
             self.restore(&restored, now);
+        } else if let Some(own) = self.settings.template.take() {
+            self.send_now(&ToGuest::TemplateStart(TemplateStart { realtime_ns: nanoseconds(now), ..own }));
+            self.answer_hello();
         }
         std::mem::take(&mut self.actions)
     }
@@ -302,18 +308,7 @@ impl Supervisor {
 
     fn on_message(&mut self, message: ToHost) {
         match (&self.state, message) {
-            (State::Booting, ToHost::Hello { version: protocol::VERSION }) => {
-                self.actions.push(Action::StageReached(Stage::InitStarted));
-                self.send_now(&ToGuest::Spec(self.settings.spec.clone()));
-                self.state = State::Starting;
-                // Signals wait for the workload. PID 1 takes the rest, which concerns the streams,
-                // at any time.
-                let pending = std::mem::take(&mut self.pending);
-                let (signals, others): (Vec<_>, Vec<_>) =
-                    pending.into_iter().partition(|message| matches!(message, ToGuest::Signal(_)));
-                self.pending = signals;
-                others.iter().for_each(|message| self.send_now(message));
-            }
+            (State::Booting, ToHost::Hello { version: protocol::VERSION }) => self.answer_hello(),
             (State::Booting, ToHost::Hello { version }) => {
                 let detail = format!(
                     "protocol version mismatch: {version} in the guest's init, {} in coracle; install both from one build",

@@ -93,13 +93,26 @@ impl Supervisor {
         }
     }
 
+    /// PID 1 waits for its run specification.
+    pub(super) fn answer_hello(&mut self) {
+        self.actions.push(Action::StageReached(Stage::InitStarted));
+        self.send_now(&ToGuest::Spec(self.settings.spec.clone()));
+        self.state = State::Starting;
+        // Signals wait for the workload. PID 1 takes the rest, which concerns the streams,
+        // at any time.
+        let pending = std::mem::take(&mut self.pending);
+        let (signals, others): (Vec<_>, Vec<_>) =
+            pending.into_iter().partition(|message| matches!(message, ToGuest::Signal(_)));
+        self.pending = signals;
+        others.iter().for_each(|message| self.send_now(message));
+    }
+
     /// The first message to PID 1 of a copy; `now` is the wall clock.
     pub(super) fn restore(&mut self, restored: &Restored, now: SystemTime) {
         self.settings.spec.readiness = restored.state.readiness.clone();
         self.execs.restore(&restored.state.execs, restored.state.last_exec);
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let realtime_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        self.send_now(&ToGuest::Restored(Identity { realtime_ns, ..restored.identity.clone() }));
+        let identity = Identity { realtime_ns: nanoseconds(now), ..restored.identity.clone() };
+        self.send_now(&ToGuest::Restored(identity));
         self.actions.push(Action::SetTimer(TimerKind::Freeze, RESUME_LIMIT));
         self.state = State::Restoring { ready: restored.state.ready };
     }
@@ -118,6 +131,12 @@ impl Supervisor {
         }
         std::mem::take(&mut self.pending).iter().for_each(|message| self.send_now(message));
     }
+}
+
+/// Since 1970.
+pub(super) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

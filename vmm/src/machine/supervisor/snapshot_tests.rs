@@ -3,6 +3,7 @@ use super::super::tests::{receive, running, settings, started};
 use super::super::{Event, Settings};
 use super::*;
 use guest_protocol::exec::{ExecReport, ExecRequest, ExecSpec};
+use guest_protocol::identity::TemplateStart;
 use guest_protocol::protocol::ToHost;
 use guest_protocol::run_spec::RunSpec;
 
@@ -82,4 +83,19 @@ fn copy_without_an_answer_ends() {
     let (mut supervisor, _) = restoring(SupervisorState::default());
     let expired = supervisor.on(Event::Timer(TimerKind::Freeze));
     assert!(matches!(expired.last(), Some(Action::End(_))), "{expired:?}");
+}
+
+#[test]
+fn machine_from_a_template_gets_its_own_before_its_specification() {
+    let own = TemplateStart { disk_sectors: vec![8, 16], macs: vec![[2; 6]], ..TemplateStart::default() };
+    let settings = Settings { template: Some(own.clone()), ..settings() };
+    let spec = settings.spec.clone();
+    let mut supervisor = Supervisor::new(settings);
+    let actions = supervisor.start(SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+    let own = TemplateStart { realtime_ns: 5_000_000_000, ..own };
+    assert_eq!(sent(&actions), [ToGuest::TemplateStart(own), ToGuest::Spec(spec)]);
+    assert!(actions.contains(&Action::StageReached(Stage::InitStarted)));
+    // The template's machine has sent it.
+    let again = receive(&mut supervisor, &ToHost::Hello { version: guest_protocol::protocol::VERSION });
+    assert!(matches!(again.last(), Some(Action::End(_))), "{again:?}");
 }

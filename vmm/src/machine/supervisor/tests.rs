@@ -26,6 +26,7 @@ pub(super) fn settings() -> Settings {
         terminal: false,
         memory: "128m".parse().unwrap(),
         restored: None,
+        template: None,
     }
 }
 

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The verb `template`: the saved starts from which machines of `run --template` begin.
+
+use super::machines::{json_text, print};
+use super::prune::confirm;
+use super::{table, words};
+use crate::config::rfc3339;
+use crate::host::bounded_read;
+use crate::host::directories::Directories;
+use crate::machine::template::TemplateDocument;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::template as maker;
+use crate::state::end::EndReason;
+use crate::state::templates::{StoredTemplate, TemplateError, Templates};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+/// An order has some hundred bytes, and a path.
+const MAX_ORDER_BYTES: u64 = 64 << 10;
+
+/// Manage templates, the saved starts of `run --template`
+#[derive(Debug, Args)]
+pub(super) struct TemplateArguments {
+    #[command(subcommand)]
+    verb: TemplateVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum TemplateVerb {
+    #[command(visible_alias = "list")]
+    Ls(LsArguments),
+    #[command(visible_alias = "remove")]
+    Rm(RmArguments),
+    Prune(PruneArguments),
+    /// Internal: make the template that standard input describes
+    #[command(hide = true)]
+    Make,
+}
+
+/// List templates, those that were used last first
+#[derive(Debug, Args)]
+struct LsArguments {
+    /// Print keys only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove templates; machines that started from them run on
+#[derive(Debug, Args)]
+struct RmArguments {
+    /// The templates
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+/// Remove templates that no machine can start from any more, and what killed makers left
+#[derive(Debug, Args)]
+struct PruneArguments {
+    /// Remove all templates
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Executes the verb and returns the exit status.
+pub(super) fn template(arguments: &TemplateArguments) -> u8 {
+    let templates = Templates::of(&Directories::from_environment()).fails_as(EndReason::ConfigError);
+    let outcome = templates.and_then(|templates| match &arguments.verb {
+        TemplateVerb::Ls(arguments) => ls(&templates, arguments),
+        TemplateVerb::Rm(arguments) => Ok(rm(&templates, &arguments.keys)),
+        TemplateVerb::Prune(arguments) => prune(&templates, arguments),
+        TemplateVerb::Make => make(),
+    });
+    outcome.unwrap_or_else(|failure| failure::fail(&failure))
+}
+
+fn make() -> Result<u8, Failure> {
+    // The end of the input comes when the making may begin.
+    let order = bounded_read::read(std::io::stdin(), MAX_ORDER_BYTES).fails_as(EndReason::HostError)?;
+    maker::make(&order.unwrap_or_default())?;
+    Ok(0)
+}
+
+/// A template, and its document if that can be read.
+type Described = (StoredTemplate, Option<TemplateDocument>);
+
+fn described(templates: &Templates) -> Result<Vec<Described>, Failure> {
+    let described = |template: StoredTemplate| {
+        let document = TemplateDocument::read(&template.path).ok();
+        (template, document)
+    };
+    Ok(templates.list().map_err(fails)?.into_iter().map(described).collect())
+}
+
+fn ls(templates: &Templates, arguments: &LsArguments) -> Result<u8, Failure> {
+    let templates = described(templates)?;
+    if arguments.json {
+        print(&json_text(&templates.iter().map(describe).collect::<Vec<_>>()));
+    } else if arguments.quiet {
+        templates.iter().for_each(|(template, _)| print(&format!("{}\n", template.key)));
+    } else {
+        let rows: Vec<_> = templates.iter().map(row).collect();
+        print(&table::render(["TEMPLATE KEY", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"], &rows));
+    }
+    Ok(0)
+}
+
+fn row((template, document): &Described) -> [String; 6] {
+    let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
+    let shape = document.as_ref().map(|document| &document.shape);
+    [
+        template.key.clone(),
+        or_damaged(shape.map(|shape| shape.cpus.to_string())),
+        or_damaged(shape.map(|shape| format!("{} MiB", shape.memory_bytes >> 20))),
+        or_damaged(shape.map(|shape| format!("{} disks, {} networks", shape.disks.len(), shape.nets.len()))),
+        rfc3339::format(template.used),
+        words::decimal_size(template.bytes),
+    ]
+}
+
+fn describe((template, document): &Described) -> Value {
+    json!({
+        "key": template.key,
+        "path": template.path.display().to_string(),
+        "bytes": template.bytes,
+        "used": rfc3339::format(template.used),
+        "created": document.as_ref().map(|document| rfc3339::format(document.created)),
+        "shape": document.as_ref().map(|document| &document.shape),
+    })
+}
+
+fn rm(templates: &Templates, keys: &[String]) -> u8 {
+    let mut status = 0;
+    for key in keys {
+        match templates.remove(key) {
+            Ok(_) => print(&format!("{key}\n")),
+            Err(error) => status = failure::fail(&fails(error)),
+        }
+    }
+    status
+}
+
+fn prune(templates: &Templates, arguments: &PruneArguments) -> Result<u8, Failure> {
+    let what = if arguments.all { "all templates" } else { "all templates that no machine can start from any more" };
+    if !confirm(arguments.force, "template prune", what)? {
+        return Ok(0);
+    }
+    let mut space = templates.remove_left().map_err(fails)?;
+    for (template, document) in described(templates)? {
+        if !arguments.all && document.is_some_and(|document| document.shape.is_current()) {
+            continue;
+        }
+        match templates.remove(&template.key) {
+            Ok(bytes) => {
+                space += bytes;
+                print(&format!("{}\n", template.key));
+            }
+            // Another process removed it.
+            Err(TemplateError::Missing(_)) => {}
+            Err(error) => return Err(fails(error)),
+        }
+    }
+    print(&format!("Total reclaimed space: {}\n", words::decimal_size(space)));
+    Ok(0)
+}
+
+fn fails(error: TemplateError) -> Failure {
+    let reason = match error {
+        TemplateError::Missing(_) | TemplateError::Directory(_) => EndReason::ConfigError,
+        TemplateError::File { .. } => EndReason::HostError,
+    };
+    Failure::new(reason, error)
+}
