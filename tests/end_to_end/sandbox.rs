@@ -7,6 +7,7 @@ use coracle_tests::{
 };
 use rustix::process::Signal;
 use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -188,7 +189,14 @@ fn threads_of_a_bridge_are_confined() {
         let capabilities = field(status, "CapEff");
         assert_eq!((&*field(status, "NoNewPrivs"), capabilities.trim_start_matches('0')), ("1", ""), "{name}");
     }
-    end(run);
+    // Each has a thread of its own, and more than eight threads make the C library count processors.
+    let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).expect("the port is published");
+    let connections: Vec<_> = network.enter(|| (0..12).map(|_| connect()).collect());
+    started(&run, |threads| threads.iter().filter(|(name, _)| name == "port").count() == connections.len());
+    run.signal(Signal::TERM);
+    run.signal(Signal::TERM);
+    let run = run.finish();
+    assert_ne!(run.result_at("/end/reason"), "sandbox-error", "{}", run.report());
 }
 
 /// `cargo xtask drill` is the long form.
