@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `coracle run --template` and `coracle template`.
 
-use coracle_tests::{Case, Finished, TestDir, case, image};
+use coracle_tests::{Case, Finished, Invocation, TestDir, case, image};
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,11 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
+/// With a cache of its own: tests share the usual one.
+fn coracle<S: AsRef<str>>(dir: &TestDir, arguments: &[S]) -> Invocation {
+    dir.invocation(arguments).env("XDG_CACHE_HOME", dir.file("cache"))
+}
+
 /// With a network interface that needs nothing of the host.
 fn words(metadata: &str, template: &'static str, command: &str) -> Vec<String> {
     let words = ["--metadata", metadata, "--template", template, &image("busybox"), "sh", "-c", command];
@@ -21,7 +26,7 @@ fn words(metadata: &str, template: &'static str, command: &str) -> Vec<String> {
 
 /// Keys of the templates.
 fn keys(dir: &TestDir) -> Vec<String> {
-    let list = dir.invocation(&["ls", "-q"]).verb("template").finish();
+    let list = coracle(dir, &["ls", "-q"]).verb("template").finish();
     list.assert_status(0);
     list.stdout_text().lines().map(str::to_owned).collect()
 }
@@ -30,7 +35,7 @@ fn wait_for_a_template(dir: &TestDir) -> PathBuf {
     let deadline = Instant::now() + Duration::from_secs(600);
     loop {
         if let [key] = &*keys(dir) {
-            return dir.cache().join("coracle/templates").join(key);
+            return dir.file("cache").join("coracle/templates").join(key);
         }
         assert!(Instant::now() < deadline, "no template is made");
         std::thread::sleep(Duration::from_millis(100));
@@ -53,7 +58,7 @@ fn machines_from_a_template_have_nothing_in_common() {
                   nc 169.254.169.254 80 | head -n 1";
     let run = |template| {
         let start = SystemTime::now();
-        let run = dir.run(&words(&metadata, template, script));
+        let run = coracle(&dir, &words(&metadata, template, script)).finish();
         run.assert_status(0);
         let lines: Vec<_> = run.stdout_text().lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(lines.len(), 9, "{lines:?}");
@@ -78,14 +83,14 @@ fn machines_from_a_template_have_nothing_in_common() {
 
     let memory = OpenOptions::new().write(true).open(template.join("memory")).expect("the template has it");
     memory.set_len(4096).expect("the test may write");
-    let refused = dir.run(&words(&metadata, "require", "true"));
+    let refused = coracle(&dir, &words(&metadata, "require", "true")).finish();
     refused
         .assert_status(125)
         .assert_reason("snapshot-error")
         .assert_one_line_naming(&["--template require", "memory"]);
     let key = template.file_name().expect("it has a name").to_string_lossy().into_owned();
-    dir.invocation(&["rm", &key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
-    dir.invocation(&["rm", &key]).verb("template").finish().assert_status(125).assert_one_line_naming(&[&key]);
+    coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
+    coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(125).assert_one_line_naming(&[&key]);
     assert!(keys(&dir).is_empty());
 }
 
@@ -98,13 +103,14 @@ fn template_require_names_what_it_cannot_have() {
         (&["--vsock", &vsock], "--vsock"),
         (&["--system"], "--system"),
     ] {
-        let refused = dir.run(&[options, &["--template", "require", &image("busybox"), "true"]].concat());
+        let refused =
+            coracle(&dir, &[options, &["--template", "require", &image("busybox"), "true"]].concat()).finish();
         refused.assert_status(125).assert_reason("config-error");
         refused.assert_one_line_naming(&["--template require", object]);
     }
     let unknown = dir.run(&["--template", "sometimes", &image("busybox"), "true"]);
     unknown.assert_status(125).assert_one_line_naming(&["--template", "sometimes"]);
     assert!(keys(&dir).is_empty());
-    dir.invocation(&["prune"]).verb("template").finish().assert_status(125).assert_one_line_naming(&["--force"]);
-    dir.invocation(&["prune", "-f"]).verb("template").finish().assert_status(0);
+    coracle(&dir, &["prune"]).verb("template").finish().assert_status(125).assert_one_line_naming(&["--force"]);
+    coracle(&dir, &["prune", "-f"]).verb("template").finish().assert_status(0);
 }
