@@ -20,6 +20,8 @@ root_modules="virtio_blk squashfs overlay"
 kvm_modules="kvm_amd tun veth"
 # What `--network bridge` and the rules of the tests need.
 nft_modules="bridge nf_tables nft_chain_nat nft_ct nft_fib_inet nft_masq nft_nat"
+# What the network bench connects a tap with.
+tc_modules="sch_ingress cls_matchall act_mirred"
 
 fail() {
     echo "tests/nested/build.sh: $*" >&2
@@ -64,7 +66,7 @@ initramfs() {
     # shellcheck disable=SC2086
     modules root $root_modules
     # shellcheck disable=SC2086
-    modules kvm $kvm_modules $nft_modules
+    modules kvm $kvm_modules $nft_modules $tc_modules
     (cd "$tree" && find . | LC_ALL=C sort | busybox cpio -o -H newc) > "$result.building/initramfs" 2> /dev/null
 }
 

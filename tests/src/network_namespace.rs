@@ -79,6 +79,11 @@ impl NetworkNamespace {
         command
     }
 
+    /// Runs tc(8) in it with these arguments; returns what it prints.
+    pub fn tc(&self, arguments: &str) -> String {
+        self.run("tc", arguments)
+    }
+
     fn run(&self, tool: &str, arguments: &str) -> String {
         let output = self.command(tool).args(arguments.split(' ')).output();
         let output = output.expect("nsenter(1) can be started");
@@ -109,7 +114,8 @@ impl NetworkNamespace {
     }
 
     /// The beginning of a command line that runs in both namespaces.
-    pub(crate) fn words(&self) -> [String; 3] {
+    #[must_use]
+    pub fn words(&self) -> [String; 3] {
         let option = |kind: &str, file: &str| format!("--{kind}={}", self.path(file));
         ["nsenter".to_owned(), option("net", "net"), option("mount", "mnt")]
     }

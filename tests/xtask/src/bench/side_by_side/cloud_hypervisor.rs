@@ -55,7 +55,7 @@ fn arguments(kernel: &Path, root: &Path, guest: &Guest) -> Result<Vec<OsString>>
     );
     words.push(disk(root, ",readonly=on"));
     words.extend(guest.disk.iter().map(|path| disk(path, "")));
-    if let Some(tap) = guest.tap {
+    if let Some(tap) = guest.tap() {
         words.extend(["--net".into(), format!("tap={},mac={}", tap.name, Tap::MAC_TEXT).into()]);
     }
     Ok(words)

@@ -2,8 +2,8 @@
 //! The host's side of the protocol with PID 1, as far as a benchmark needs it, for monitors that do not know it: over one socket
 //! for each console port, which the monitor connects to.
 
-use super::guest::Guest;
-use super::tap::Tap;
+use super::guest::{Guest, Network};
+use super::passt;
 use anyhow::{Context, Result, bail};
 use guest_protocol::protocol::{FrameReader, MAX_TO_HOST, PORT_NAMES, ToGuest, ToHost, WorkloadEnd, encode};
 use guest_protocol::run_spec::{Root, RunSpec, Upper};
@@ -75,7 +75,11 @@ fn spec(guest: &Guest) -> RunSpec {
             upper: Upper::Tmpfs,
             read_only: false,
         },
-        interfaces: guest.tap.iter().map(Tap::interface).collect(),
+        interfaces: match guest.network {
+            Network::Tap(tap) => vec![tap.interface()],
+            Network::User => vec![passt::interface()],
+            _ => Vec::new(),
+        },
         ..RunSpec::default()
     }
 }

@@ -2,7 +2,7 @@
 //! Coracle as users start it: `coracle run oci:IMAGE COMMAND`, with the image converted before.
 
 use super::Monitor;
-use super::guest::Guest;
+use super::guest::{Guest, Network};
 use super::process::Process;
 use super::tap::Tap;
 use crate::bench::product::Product;
@@ -48,11 +48,16 @@ impl Monitor for Coracle {
         if let Some(disk) = &guest.disk {
             command.arg("--disk").arg(disk_option(disk));
         }
-        let network =
-            guest.tap.map_or("none".into(), |tap| format!("tap={},ip={}/{}", tap.name, Tap::GUEST, Tap::PREFIX));
+        let network = match &guest.network {
+            Network::None => "none".into(),
+            Network::Tap(tap) => format!("tap={},ip={}/{}", tap.name, Tap::GUEST, Tap::PREFIX),
+            Network::User => "user".into(),
+            Network::Adopted => "adopt=eth0".into(),
+            Network::Mirrored { tap, options } => format!("tap={tap},{options}"),
+        };
         command.args(["--network", &network]);
         command.arg(image).args(&guest.command);
-        Process::start(command, directory)
+        Process::start(guest.in_namespace(command), directory)
     }
 }
 

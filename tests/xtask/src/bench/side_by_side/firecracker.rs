@@ -74,7 +74,7 @@ fn document(kernel: &Path, root: &Path, guest: &Guest) -> Result<Value> {
     let mut drives = vec![drive("root", root, true)];
     drives.extend(guest.disk.iter().map(|disk| drive("bench", disk, false)));
     let interfaces: Vec<Value> = guest
-        .tap
+        .tap()
         .iter()
         .map(|tap| json!({ "iface_id": "net", "guest_mac": Tap::MAC_TEXT, "host_dev_name": tap.name }))
         .collect();

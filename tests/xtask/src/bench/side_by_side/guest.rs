@@ -3,6 +3,7 @@
 
 use super::tap::Tap;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A guest, the same for all monitors.
 pub(super) struct Guest {
@@ -12,15 +13,54 @@ pub(super) struct Guest {
     pub(super) memory_mib: u32,
     /// A writable disk besides the root, with the serial `bench`.
     pub(super) disk: Option<PathBuf>,
-    /// The host's side of its network interface.
-    pub(super) tap: Option<Tap>,
+    pub(super) network: Network,
+    /// The beginning of the monitor's command line, if it runs in a network namespace of its own.
+    pub(super) namespace: Vec<String>,
+}
+
+/// The host's side of a network interface.
+#[derive(Clone)]
+pub(super) enum Network {
+    None,
+    Tap(Tap),
+    /// passt.
+    User,
+    /// The namespace's interface `eth0`, which the monitor takes.
+    Adopted,
+    /// A tap that the kernel connects with the namespace's interface, in place of which the guest is on the network.
+    Mirrored {
+        tap: &'static str,
+        /// coracle's options of the interface.
+        options: String,
+    },
 }
 
 impl Guest {
     /// With 1 vCPU and 128 MiB.
     pub(super) fn new(image: &'static str, command: &[&str]) -> Guest {
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        Guest { image, command, memory_mib: 128, disk: None, tap: None }
+        Guest { image, command, memory_mib: 128, disk: None, network: Network::None, namespace: Vec::new() }
+    }
+
+    pub(super) fn tap(&self) -> Option<Tap> {
+        match self.network {
+            Network::Tap(tap) => Some(tap),
+            _ => None,
+        }
+    }
+
+    /// The same command in the guest's namespace.
+    pub(super) fn in_namespace(&self, command: Command) -> Command {
+        let [program, options @ ..] = &*self.namespace else { return command };
+        let mut inside = Command::new(program);
+        inside.args(options).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        inside
     }
 }
 

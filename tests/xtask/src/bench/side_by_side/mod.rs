@@ -10,6 +10,7 @@ mod fio;
 mod firecracker;
 mod guest;
 pub(super) mod network;
+mod passt;
 mod process;
 mod qemu;
 mod roots;
@@ -49,8 +50,25 @@ pub(super) fn run(rounds: usize) -> Result<ExitCode> {
 /// What is measured of the monitors, into the table.
 type Measure<'a> = &'a mut dyn FnMut(&[&dyn Monitor], &mut Table) -> Result<()>;
 
-/// Calls `measure` with all monitors that there are, prints the table, and writes it to the file `name` too.
+/// Calls `measure` with all monitors that there are, coracle and QEMU first, prints the table, and writes it to the file `name` too.
 fn compare(rounds: usize, name: &str, measure: Measure) -> Result<ExitCode> {
+    with_monitors(&mut |monitors| {
+        let names: Vec<_> = monitors.iter().map(|monitor| monitor.name()).collect();
+        let mut table = Table::new(rounds, "monitor", names);
+        measure(monitors, &mut table)?;
+        report(&table, name)
+    })
+}
+
+/// Prints the table, and writes it to the file `name` too.
+fn report(table: &Table, name: &str) -> Result<ExitCode> {
+    println!("{}", table.markdown());
+    let path = super::out_directory().join(name);
+    std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn with_monitors(work: &mut dyn FnMut(&[&dyn Monitor]) -> Result<ExitCode>) -> Result<ExitCode> {
     let peers = Peers::of_the_environment()?;
     let coracle = Coracle::find()?;
     let roots = Roots::of(&coracle)?;
@@ -60,13 +78,7 @@ fn compare(rounds: usize, name: &str, measure: Measure) -> Result<ExitCode> {
     let mut monitors: Vec<&dyn Monitor> = vec![&coracle, &qemu];
     monitors.extend(firecracker.iter().map(|monitor| monitor as &dyn Monitor));
     monitors.extend(cloud_hypervisor.iter().map(|monitor| monitor as &dyn Monitor));
-    let names: Vec<_> = monitors.iter().map(|monitor| monitor.name()).collect();
-    let mut table = Table::new(rounds, "monitor", names);
-    measure(&monitors, &mut table)?;
-    println!("{}", table.markdown());
-    let path = super::out_directory().join(name);
-    std::fs::write(&path, table.json()).with_context(|| path.display().to_string())?;
-    Ok(ExitCode::SUCCESS)
+    work(&monitors)
 }
 
 fn measure(monitors: &[&dyn Monitor], rounds: usize, table: &mut Table) -> Result<()> {

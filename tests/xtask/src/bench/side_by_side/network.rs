@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `cargo xtask bench network`: TCP, UDP and round trips between a guest and this machine over the same tap device, by iperf3 and
-//! fio in the guest.
+//! `cargo xtask bench network`: TCP, UDP and round trips between a guest and this machine by iperf3 and fio in the guest: over the same
+//! tap device, over passt, and over the interface of a network namespace, with which a tap is compared that `tc mirred` connects with it.
 
-use super::guest::Guest;
+use super::guest::{Guest, Network};
 use super::tap::{Tap, TapDevice};
-use super::{compare, each};
+use super::{Monitor, compare, report, with_monitors};
+use crate::bench::table::Table;
 use crate::bench::unit::Unit;
 use anyhow::{Context, Result, ensure};
+use coracle_tests::{NetworkNamespace, TestDir};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 /// Name, iperf3's options, whether packets are counted instead of bytes. Without `-R` the guest sends.
@@ -27,35 +29,136 @@ const ECHO_PORT: u16 = 5202;
 const SECONDS: u32 = 2;
 
 pub(in crate::bench) fn run(rounds: usize) -> Result<ExitCode> {
+    on_a_tap(rounds)?;
+    on_passt(rounds)?;
+    on_an_interface(rounds)
+}
+
+/// One column of a table.
+struct Subject<'a> {
+    monitor: &'a dyn Monitor,
+    guest: Guest,
+}
+
+/// All monitors on the same tap device.
+fn on_a_tap(rounds: usize) -> Result<ExitCode> {
     let device = TapDevice::create("bench0")?;
-    let _server = Server::start()?;
-    echo()?;
-    let script = script();
+    let _server = Server::start(Command::new("iperf3"), Tap::HOST)?;
+    echo(TcpListener::bind(SocketAddr::from((Tap::HOST, ECHO_PORT))).context("the echo server")?);
     compare(rounds, "bench-network.json", &mut |monitors, table| {
-        let guest = Guest { memory_mib: 256, tap: Some(device.tap()), ..Guest::new("fio", &["sh", "-c", &script]) };
-        for round in 0..rounds {
-            eprintln!("network: round {}", round + 1);
-            each(monitors, round, &mut |index, monitor| {
-                let outcome = monitor.start(&guest)?.finish("{")?;
-                let output = String::from_utf8_lossy(&outcome.stdout);
-                for sample in read(&output).with_context(|| format!("{}: {output}", monitor.name()))? {
-                    table.add(&sample.name, sample.unit, index, sample.value);
-                }
-                table.add("CPU time of the process, all of it", Unit::Microseconds, index, outcome.cpu_us);
-                Ok(())
-            })?;
-        }
-        Ok(())
+        let guest = || guest(Tap::HOST, Network::Tap(device.tap()), Vec::new());
+        let subjects: Vec<_> = monitors.iter().map(|&monitor| Subject { monitor, guest: guest() }).collect();
+        measure("tap", &subjects, rounds, table)
     })
+}
+
+/// Coracle and QEMU with passt.
+fn on_passt(rounds: usize) -> Result<ExitCode> {
+    let lan = Lan::create()?;
+    compare_on(rounds, "bench-network-user.json", ["coracle, user", "QEMU microvm, passt"], &|monitors| {
+        let subject = |monitor| Subject { monitor, guest: guest(Lan::OUTSIDE, Network::User, lan.host.words().into()) };
+        [subject(monitors[0]), subject(monitors[1])]
+    })
+}
+
+/// Coracle on the interface of a namespace, and on a tap in front of it.
+fn on_an_interface(rounds: usize) -> Result<ExitCode> {
+    let (adopted, mirrored) = (Lan::create()?, Lan::create()?);
+    let options = mirrored.mirror("tap0");
+    compare_on(rounds, "bench-network-adopt.json", ["adopt", "tap and tc mirred"], &|monitors| {
+        let network = Network::Mirrored { tap: "tap0", options: options.clone() };
+        let guests = [
+            guest(Lan::OUTSIDE, Network::Adopted, adopted.host.words().into()),
+            guest(Lan::OUTSIDE, network, mirrored.host.words().into()),
+        ];
+        guests.map(|guest| Subject { monitor: monitors[0], guest })
+    })
+}
+
+fn compare_on(
+    rounds: usize,
+    file: &str,
+    names: [&'static str; 2],
+    subjects: &dyn for<'a> Fn(&'a [&'a dyn Monitor]) -> [Subject<'a>; 2],
+) -> Result<ExitCode> {
+    with_monitors(&mut |monitors| {
+        let mut table = Table::new(rounds, "network", names);
+        measure(names[0], &subjects(monitors), rounds, &mut table)?;
+        report(&table, file)
+    })
+}
+
+fn guest(server: Ipv4Addr, network: Network, namespace: Vec<String>) -> Guest {
+    let command = ["sh", "-c", &script(server)];
+    Guest { memory_mib: 256, network, namespace, ..Guest::new("fio", &command) }
+}
+
+fn measure(what: &str, subjects: &[Subject], rounds: usize, table: &mut Table) -> Result<()> {
+    for round in 0..rounds {
+        eprintln!("network ({what}): round {}", round + 1);
+        for step in 0..subjects.len() {
+            let index = (step + round) % subjects.len();
+            let Subject { monitor, guest } = &subjects[index];
+            let outcome = monitor.start(guest)?.finish("{").with_context(|| monitor.name())?;
+            let output = String::from_utf8_lossy(&outcome.stdout);
+            for sample in read(&output).with_context(|| format!("{}: {output}", monitor.name()))? {
+                table.add(&sample.name, sample.unit, index, sample.value);
+            }
+            table.add("CPU time of the process, all of it", Unit::Microseconds, index, outcome.cpu_us);
+        }
+    }
+    Ok(())
+}
+
+/// A host and the server outside, each a network namespace, and a veth pair between them.
+struct Lan {
+    host: NetworkNamespace,
+    _outside: NetworkNamespace,
+    _server: Server,
+}
+
+impl Lan {
+    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
+
+    fn create() -> Result<Lan> {
+        let dir = TestDir::new();
+        let (host, outside) = (NetworkNamespace::empty(&dir, ""), NetworkNamespace::empty(&dir, ""));
+        host.ip("link add eth0 type veth peer name v0");
+        host.give("v0", &outside);
+        outside.ip("address add 10.7.0.1/24 dev v0");
+        outside.ip("link set v0 up");
+        host.ip("address add 10.7.0.2/24 dev eth0");
+        host.ip("link set eth0 up");
+        host.ip("route add default via 10.7.0.1");
+        let server = Server::start(outside.command("iperf3"), Lan::OUTSIDE)?;
+        let listener = outside.enter(|| TcpListener::bind(SocketAddr::from((Lan::OUTSIDE, ECHO_PORT))));
+        echo(listener.context("the echo server")?);
+        Ok(Lan { host, _outside: outside, _server: server })
+    }
+
+    /// Puts `tap` in front of the host's interface, whose addresses go to the guest. Returns coracle's options for it.
+    fn mirror(&self, tap: &str) -> String {
+        let link = self.host.ip("-json link show dev eth0");
+        let link: Value = serde_json::from_str(&link).expect("ip prints JSON");
+        let mac = link[0]["address"].as_str().expect("the interface has an address");
+        self.host.ip("address flush dev eth0");
+        self.host.ip(&format!("tuntap add {tap} mode tap vnet_hdr"));
+        self.host.ip(&format!("link set {tap} up"));
+        for (from, to) in [("eth0", tap), (tap, "eth0")] {
+            self.host.tc(&format!("qdisc add dev {from} ingress"));
+            self.host.tc(&format!("filter add dev {from} ingress matchall action mirred egress redirect dev {to}"));
+        }
+        format!("ip=10.7.0.2/24,gw=10.7.0.1,mac={mac}")
+    }
 }
 
 /// iperf3's server. Dropping it ends it.
 struct Server(Child);
 
 impl Server {
-    fn start() -> Result<Server> {
-        let mut command = Command::new("iperf3");
-        command.args(["--server", "--bind", &Tap::HOST.to_string(), "--forceflush"]);
+    /// `command` is iperf3.
+    fn start(mut command: Command, address: Ipv4Addr) -> Result<Server> {
+        command.args(["--server", "--bind", &address.to_string(), "--forceflush"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("iperf3")?;
         let mut stdout = child.stdout.take().context("iperf3's output")?;
         let server = Server(child);
@@ -75,8 +178,7 @@ impl Drop for Server {
 }
 
 /// Sends back what comes, one connection after the other, until this process ends.
-fn echo() -> Result<()> {
-    let listener = TcpListener::bind(SocketAddr::from((Tap::HOST, ECHO_PORT))).context("the echo server")?;
+fn echo(listener: TcpListener) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = stream.set_nodelay(true);
@@ -88,12 +190,10 @@ fn echo() -> Result<()> {
             }
         }
     });
-    Ok(())
 }
 
 /// One JSON document for each load, the last by fio: 64 bytes to the host and back, one after the other.
-fn script() -> String {
-    let host = Tap::HOST;
+fn script(host: Ipv4Addr) -> String {
     let mut script = String::new();
     for (_, options, _) in LOADS {
         script += &format!("iperf3 -c {host} -p {PORT} -J -i 0 -t {SECONDS} {options}; ");

@@ -6,7 +6,8 @@
 use super::Monitor;
 use super::control::{self, Ports};
 use super::coracle::Coracle;
-use super::guest::Guest;
+use super::guest::{Guest, Network};
+use super::passt;
 use super::process::Process;
 use super::roots::Roots;
 use super::tap::Tap;
@@ -70,8 +71,16 @@ impl Monitor for Qemu<'_> {
         if let Some(path) = &guest.disk {
             disk(&mut command, "bench", &path.display().to_string());
         }
-        if let Some(tap) = guest.tap {
-            command.arg("-netdev").arg(format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", tap.name));
+        let backend = match guest.network {
+            Network::Tap(tap) => Some(format!("tap,id=net,ifname={},script=no,downscript=no,vhost=off", tap.name)),
+            Network::User => {
+                let socket = passt::start(guest, directory.path())?;
+                Some(format!("stream,id=net,server=off,addr.type=unix,addr.path={}", socket.display()))
+            }
+            _ => None,
+        };
+        if let Some(backend) = backend {
+            command.arg("-netdev").arg(backend);
             command.arg("-device").arg(format!("virtio-net-device,netdev=net,mac={}", Tap::MAC_TEXT));
         }
         command.args(["-device", "virtio-serial-device,max_ports=4"]);

@@ -27,7 +27,7 @@ pub(super) fn kernel_line(guest: &Guest, words: &str, end: &str) -> Result<Strin
 /// has been sent: the end of the machine does not.
 fn script(guest: &Guest, end: &str) -> String {
     let mount = if guest.disk.is_some() { "mount -t sysfs sys /sys; " } else { "" };
-    let network = guest.tap.map_or(String::new(), |_| {
+    let network = guest.tap().map_or(String::new(), |_| {
         format!("busybox ip addr add {}/{} dev eth0; busybox ip link set eth0 up; ", Tap::GUEST, Tap::PREFIX)
     });
     let words: Vec<String> = guest.command.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
@@ -37,7 +37,8 @@ fn script(guest: &Guest, end: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Tap, kernel_line};
-    use crate::bench::side_by_side::{fio, guest::Guest};
+    use crate::bench::side_by_side::fio;
+    use crate::bench::side_by_side::guest::{Guest, Network};
 
     #[test]
     fn shell_is_pid_1_and_ends_the_machine() {
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn guest_with_an_interface_sets_its_address() {
-        let guest = Guest { tap: Some(Tap { name: "bench0" }), ..Guest::new("fio", &["true"]) };
+        let guest = Guest { network: Network::Tap(Tap { name: "bench0" }), ..Guest::new("fio", &["true"]) };
         let line = kernel_line(&guest, "", "reboot -f").unwrap();
         let network = "busybox ip addr add 172.30.0.2/24 dev eth0; busybox ip link set eth0 up; (exec 'true')";
         assert!(line.contains(network), "{line}");

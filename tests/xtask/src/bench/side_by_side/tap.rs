@@ -18,7 +18,7 @@ impl Tap {
     pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
     pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
     pub(super) const PREFIX: u8 = 24;
-    const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
+    pub(super) const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x02];
     pub(super) const MAC_TEXT: &str = "02:00:00:00:00:02";
 
     /// What PID 1 is told.
