@@ -23,7 +23,7 @@ pub(super) struct Guest {
 pub(super) enum Network {
     None,
     Tap(Tap),
-    /// passt.
+    /// passt carries the frames to the sockets of the namespace.
     User,
     /// The namespace's interface `eth0`, which the monitor takes.
     Adopted,

@@ -24,7 +24,7 @@ pub(super) fn interface() -> Interface {
 
 /// Starts it in the guest's namespace; it ends with the connection of the monitor. Returns its socket.
 pub(super) fn start(guest: &Guest, directory: &Path) -> Result<PathBuf> {
-    // It runs as nobody.
+    // Started by root, it changes to a user that may not write to a directory of root.
     let own = directory.join("passt");
     fs::create_dir(&own)?;
     fs::set_permissions(directory, Permissions::from_mode(0o711))?;
@@ -35,7 +35,8 @@ pub(super) fn start(guest: &Guest, directory: &Path) -> Result<PathBuf> {
     command.args(["--address", &GUEST.to_string(), "--gateway", &GATEWAY.to_string()]);
     command.args(["--tcp-ports", "none", "--udp-ports", "none", "--socket"]).arg(&socket);
     // Its first process ends when the socket is there.
-    let status = guest.in_namespace(command).stdin(Stdio::null()).status().context("passt")?;
+    let mut command = guest.in_namespace(command);
+    let status = command.stdin(Stdio::null()).stderr(Stdio::null()).status().context("passt")?;
     ensure!(status.success(), "passt: {status}");
     Ok(socket)
 }
