@@ -10,6 +10,7 @@ pub(crate) mod testing;
 
 pub(crate) use document::{DocumentError, MAX_STATE_BYTES, SavedMachine, SnapshotDocument};
 pub(super) use document::{Sealed, StreamCounts};
+pub(super) use open::open_file;
 pub(crate) use open::{OpenSnapshot, Restore, finish};
 pub(crate) use save::Source;
 pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory};

@@ -8,6 +8,7 @@ use crate::host::bounded_read;
 use crate::host::sparse_file;
 use crate::host::system_error::{Cannot as _, SystemError};
 use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::path::Arg;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -100,7 +101,8 @@ fn open_directory(directory: &Path) -> Result<OwnedFd, SystemError> {
     open(directory, flags, Mode::empty()).cannot(format!("open {}", directory.display()))
 }
 
-fn open_file(directory: impl AsFd, path: &Path, name: &str) -> Result<File, SystemError> {
+/// Opens the file `name`, whose path for messages is `path`.
+pub(in crate::machine) fn open_file(directory: impl AsFd, path: &Path, name: impl Arg) -> Result<File, SystemError> {
     // A FIFO must not make the caller wait.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     openat(directory, name, flags, Mode::empty()).map(File::from).cannot(format!("open {}", path.display()))

@@ -2,13 +2,13 @@
 //! The file `state` of a template, and the checks before a machine starts from it. The memory is not read: that it is the file that was
 //! written is known by its size and by the time of its last change.
 
-use super::super::snapshot::{DocumentError, MAX_STATE_BYTES, Restore, SavedMachine, Sealed};
+use super::super::snapshot::{DocumentError, MAX_STATE_BYTES, Restore, SavedMachine, Sealed, open_file};
 use super::{MEMORY_FILE, STATE_FILE, Shape};
 use crate::config::rfc3339;
 use crate::host::bounded_read;
 use crate::host::system_error::{Cannot as _, SystemError};
 use guest_protocol::protocol;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
@@ -86,7 +86,7 @@ impl TemplateDocument {
     /// # Errors
     /// It cannot be read, or is invalid.
     pub(crate) fn read(directory: &Path) -> Result<Self, OpenError> {
-        let (path, file) = open_file(directory, STATE_FILE)?;
+        let (path, file) = open_own_file(directory, STATE_FILE)?;
         let bytes = bounded_read::read(&file, MAX_STATE_BYTES).cannot(format!("read {}", path.display()))?;
         let parsed = TEMPLATE.unseal::<Self>(&bytes.unwrap_or_default());
         let document = parsed.map_err(|source| OpenError::Document { path: path.clone(), source })?;
@@ -106,7 +106,7 @@ pub(crate) fn open(directory: &Path, shape: &Shape) -> Result<Restore, OpenError
     if document.shape != *shape {
         return Err(OpenError::Shape(directory.join(STATE_FILE)));
     }
-    let (path, memory) = open_file(directory, MEMORY_FILE)?;
+    let (path, memory) = open_own_file(directory, MEMORY_FILE)?;
     let metadata = memory.metadata().cannot(format!("read {}", path.display()))?;
     if MemoryFile::of(&metadata) != document.memory || metadata.len() != shape.memory_bytes {
         return Err(OpenError::Altered(path));
@@ -115,12 +115,9 @@ pub(crate) fn open(directory: &Path, shape: &Shape) -> Result<Restore, OpenError
 }
 
 /// The file is this user's or root's, and no other user can write it: it becomes the machine.
-fn open_file(directory: &Path, name: &str) -> Result<(PathBuf, File), OpenError> {
+fn open_own_file(directory: &Path, name: &str) -> Result<(PathBuf, File), OpenError> {
     let path = directory.join(name);
-    // A FIFO must not make the caller wait.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&path, flags, Mode::empty()).map(File::from);
-    let file = opened.cannot(format!("open {}", path.display()))?;
+    let file = open_file(CWD, &path, &path)?;
     let metadata = file.metadata().cannot(format!("read {}", path.display()))?;
     let own = rustix::process::geteuid().as_raw();
     let is_own = [0, own].contains(&metadata.uid()) && metadata.mode() & WRITABLE_BY_OTHERS == 0;
