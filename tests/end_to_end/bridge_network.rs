@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// The host outside of the namespace that stands for coracle's host.
-const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 7, 0, 1));
+const OUTSIDE: IpAddr = IpAddr::V4(NetworkNamespace::OUTSIDE);
 /// The address of coracle's host in the same network.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 7, 0, 2));
 const RESOLV_CONF: &str = "nameserver 10.7.0.1\nsearch bridge.test\n";
@@ -186,17 +186,9 @@ fn serve_names(network: &NetworkNamespace) {
 
 /// A host with one interface, and what is outside of it.
 fn host_and_outside(dir: &TestDir) -> (NetworkNamespace, NetworkNamespace) {
-    let host = NetworkNamespace::empty(dir, RESOLV_CONF);
-    let outside = NetworkNamespace::empty(dir, RESOLV_CONF);
-    host.ip("link add eth0 type veth peer name v0");
-    host.give("v0", &outside);
-    outside.ip("address add 10.7.0.1/24 dev v0");
-    outside.ip("link set v0 up");
+    let (host, outside) = NetworkNamespace::host_and_outside(dir, RESOLV_CONF);
     // As a neighbour would who knows the subnet.
     outside.ip("route add 10.89.0.0/24 via 10.7.0.2");
-    host.ip("link set eth0 up");
-    host.ip("address add 10.7.0.2/24 dev eth0");
-    host.ip("route add default via 10.7.0.1");
     (host, outside)
 }
 

@@ -5,14 +5,13 @@
 use crate::life_cycle::status;
 use crate::metadata::GET;
 use crate::network_links::wait_for_link;
-use coracle_tests::{Case, NetworkNamespace, TestDir, case, coracle, image, images};
+use coracle_tests::{Case, NetworkNamespace, TestDir, case, image};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::process::Command;
 use std::time::Duration;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -361,32 +360,16 @@ fn killed_passt_takes_the_link_down_and_leaves_the_machine() {
     assert_eq!(status(&dir, "linked")["end"]["status"], 0);
 }
 
-/// Gives the user 1000 a `/dev/kvm` and what else it may not read, and starts the rest of the words as this user.
-const AS_USER: &str = "\
-    mkdir -p \"$1/files/dev\"
-    mount -t tmpfs none \"$1/files/dev\"
-    mknod \"$1/files/dev/kvm\" c 10 232
-    chown 1000 \"$1/files/dev/kvm\"
-    mount --bind \"$1/files/dev/kvm\" /dev/kvm
-    chmod -R a+rwX \"$1\"
-    shift
-    exec setpriv --reuid=1000 --regid=1000 --clear-groups \"$@\"";
-
 fn user_network_needs_no_privileges() {
     let dir = TestDir::new().keeping_machines();
     let network = NetworkNamespace::new(&dir, RESOLV_CONF);
     serve(&network, &[(NetworkNamespace::IPV4, 7000).into()]);
-    for name in ["coracle", "vmlinux", "coracle-init"] {
-        dir.copy_program(&coracle().with_file_name(name), name);
-    }
-    let copied = Command::new("cp").arg("-r").arg(images().join("busybox")).arg(dir.file("busybox")).status();
-    assert!(copied.is_ok_and(|status| status.success()));
-    let image = format!("oci:{}", dir.file("busybox").display());
+    dir.copy_product();
+    let image = dir.copied_image();
     let start = |arguments: &[&str]| {
-        let directory = dir.path().display().to_string();
-        let wrapper = ["sh", "-ec", AS_USER, "sh", &directory];
-        let run = dir.verb("run", arguments).program(dir.file("coracle")).env("XDG_CACHE_HOME", dir.file("cache"));
-        run.wrapped(&wrapper).in_network(&network).finish()
+        let wrapper = dir.as_user();
+        let run = dir.verb("run", arguments).of_copy(&dir);
+        run.wrapped(&wrapper.each_ref().map(String::as_str)).in_network(&network).finish()
     };
     let refused = start(&["-p", "80:80", &image, "true"]);
     refused.assert_status(125).assert_one_line_naming(&["0.0.0.0:80->80/tcp", "ports below 1024 need root"]);

@@ -28,6 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "threads.h"
+
 enum { MAX_THREADS = 256 };
 
 static struct thread {
@@ -49,21 +51,6 @@ static struct thread *find(pid_t id) {
     }
     fprintf(stderr, "failing_calls: more than %d threads\n", MAX_THREADS);
     _exit(125);
-}
-
-static int has_name(pid_t process, pid_t id, const char *wanted) {
-    char path[64], name[32] = "";
-    if (id == process)
-        return strcmp(wanted, "main") == 0;
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", process, id);
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return 0;
-    if (!fgets(name, sizeof(name), file))
-        name[0] = 0;
-    fclose(file);
-    name[strcspn(name, "\n")] = 0;
-    return strcmp(name, wanted) == 0;
 }
 
 // The call that a thread is about to make fails with `error` instead: it is skipped, and its result is there already.

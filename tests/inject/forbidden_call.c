@@ -3,39 +3,19 @@
 // forbidden_call PID THREAD NUMBER: the next system call of the thread THREAD of the process is the one with this number instead,
 // with the arguments of the replaced one. Filters of the thread see the new number. Prints one line once the call is made.
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 
-static pid_t find(const char *process, const char *wanted) {
-    char path[300], name[32];
-    snprintf(path, sizeof path, "/proc/%s/task", process);
-    DIR *threads = opendir(path);
-    for (struct dirent *entry; threads && (entry = readdir(threads));) {
-        if (strcmp(wanted, "main") == 0 && strcmp(entry->d_name, process) == 0)
-            return atoi(entry->d_name);
-        snprintf(path, sizeof path, "/proc/%s/task/%s/comm", process, entry->d_name);
-        FILE *file = fopen(path, "r");
-        if (!file)
-            continue;
-        const char *line = fgets(name, sizeof name, file);
-        fclose(file);
-        if (line && strcmp(strtok(name, "\n"), wanted) == 0 && strcmp(entry->d_name, process) != 0)
-            return atoi(entry->d_name);
-    }
-    fprintf(stderr, "forbidden_call: no thread %s\n", wanted);
-    exit(1);
-}
+#include "threads.h"
 
 int main(int argc, char **argv) {
     if (argc != 4)
         return 1;
-    pid_t thread = find(argv[1], argv[2]);
+    pid_t thread = find_thread(atoi(argv[1]), argv[2]);
     if (ptrace(PTRACE_SEIZE, thread, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, thread, 0, 0)) {
         perror("ptrace");
         return 1;

@@ -11,7 +11,6 @@
 //         ended                      there is no such thread any more
 // A process or thread that a call made is killed, or never runs.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "threads.h"
+
 enum { MEMORY_SIZE = 64 << 10 };
 
 static pid_t process, thread;
@@ -32,26 +33,6 @@ static struct user_regs_struct start;
 static void fail(const char *what) {
     fprintf(stderr, "remote_calls: ");
     perror(what);
-    exit(1);
-}
-
-static pid_t find(const char *wanted) {
-    char path[300], name[32];
-    if (strcmp(wanted, "main") == 0)
-        return process;
-    snprintf(path, sizeof path, "/proc/%d/task", process);
-    DIR *threads = opendir(path);
-    for (struct dirent *entry; threads && (entry = readdir(threads));) {
-        snprintf(path, sizeof path, "/proc/%d/task/%s/comm", process, entry->d_name);
-        FILE *file = fopen(path, "r");
-        if (!file)
-            continue;
-        const char *line = fgets(name, sizeof name, file);
-        fclose(file);
-        if (line && strcmp(strtok(name, "\n"), wanted) == 0 && atoi(entry->d_name) != process)
-            return atoi(entry->d_name);
-    }
-    fprintf(stderr, "remote_calls: no thread %s\n", wanted);
     exit(1);
 }
 
@@ -175,7 +156,7 @@ int main(int argc, char **argv) {
     if (argc != 3)
         return 1;
     process = atoi(argv[1]);
-    thread = find(argv[2]);
+    thread = find_thread(process, argv[2]);
     attach();
     setvbuf(stdout, NULL, _IOLBF, 0);
     unsigned long mapping[6] = {0, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Compiles `tests/guest/NAME.c` to a static binary, unless that is newer than its source.
+/// Compiles `tests/guest/NAME.c` to a static binary, unless that is newer than the sources beside it.
 #[must_use]
 pub fn compile(name: &str) -> PathBuf {
     build("guest", name, &["-static", "-pthread"])
@@ -53,10 +53,13 @@ pub fn without_call() -> String {
 fn build(directory: &str, name: &str, options: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("the program can be compiled");
-    let source = workspace().join("tests").join(directory).join(name).with_extension("c");
+    let directory = workspace().join("tests").join(directory);
+    let source = directory.join(name).with_extension("c");
     let binary = scratch_directory().join(name);
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    if changed(&binary) > changed(&source) {
+    // A header among them may be the source's.
+    let sources = fs::read_dir(&directory).expect("the workspace has it").flatten();
+    if changed(&binary) > sources.filter_map(|source| changed(&source.path())).max() {
         return binary;
     }
     let mut gcc = Command::new("gcc");

@@ -23,6 +23,7 @@ mod network_namespace;
 mod pty;
 mod running;
 mod test_dir;
+mod unprivileged;
 
 pub use artifacts::{
     coracle, foreign_kernel, foreign_kernels, image, images, kernel, root_disk, scratch_directory, workspace,

@@ -32,6 +32,8 @@ pub struct NetworkNamespace(Child);
 impl NetworkNamespace {
     /// Its main address of IPv4.
     pub const IPV4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
+    /// The address outside of a [host](Self::host_and_outside).
+    pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
     /// Its main address of IPv6.
     pub const IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 9));
 
@@ -58,6 +60,20 @@ impl NetworkNamespace {
         let namespace = NetworkNamespace(holder);
         assert_eq!(line, "ready\n", "no network namespace: its script failed");
         namespace
+    }
+
+    /// A host with one interface, `eth0`, and what is outside of it, at [`OUTSIDE`](Self::OUTSIDE).
+    #[must_use]
+    pub fn host_and_outside(dir: &TestDir, resolv_conf: &str) -> (NetworkNamespace, NetworkNamespace) {
+        let (host, outside) = (Self::empty(dir, resolv_conf), Self::empty(dir, resolv_conf));
+        host.ip("link add eth0 type veth peer name v0");
+        host.give("v0", &outside);
+        outside.ip("address add 10.7.0.1/24 dev v0");
+        outside.ip("link set v0 up");
+        host.ip("link set eth0 up");
+        host.ip("address add 10.7.0.2/24 dev eth0");
+        host.ip("route add default via 10.7.0.1");
+        (host, outside)
     }
 
     /// Runs ip(8) in it with these arguments; returns what it prints.

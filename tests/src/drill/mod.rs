@@ -11,7 +11,7 @@ mod remote;
 pub use attempts::Attempt;
 pub use remote::Refusal;
 
-use crate::{Elf, Invocation, NetworkNamespace, Running, TestDir, coracle, image, images};
+use crate::{Elf, Invocation, NetworkNamespace, Running, TestDir};
 use attempts::{ATTEMPTS, Outcome, Targets};
 use remote::Remote;
 use rustix::io::Errno;
@@ -114,27 +114,12 @@ impl Drop for Drill {
     }
 }
 
-/// Starts the other words as the user 1000, who has a `/dev/kvm` and can use the first one's directory.
-const AS_USER: &str = "\
-    mkdir -p \"$1/files/dev\"
-    mount -t tmpfs none \"$1/files/dev\"
-    mknod \"$1/files/dev/kvm\" c 10 232
-    chown 1000 \"$1/files/dev/kvm\"
-    mount --bind \"$1/files/dev/kvm\" /dev/kvm
-    chmod -R a+rwX \"$1\"
-    shift
-    exec setpriv --reuid=1000 --regid=1000 --clear-groups \"$@\"";
-
 impl Drill {
     /// Starts what the machines could reach: a process, another machine, sockets.
     #[must_use]
     pub fn new(user: User) -> Self {
         let dir = TestDir::new().keeping_machines();
-        for name in ["coracle", "vmlinux", "coracle-init"] {
-            dir.copy_program(&coracle().with_file_name(name), name);
-        }
-        let copied = Command::new("cp").arg("-r").arg(images().join("busybox")).arg(dir.file("busybox")).status();
-        assert!(copied.is_ok_and(|status| status.success()), "cannot copy {}", image("busybox"));
+        dir.copy_product();
         dir.write("kernel", Elf { code: vec![0xf4, 0xeb, 0xfd], ..Elf::default() }.to_bytes());
         // Not where the result is: `main` replaces files there.
         let outside = dir.path().join("outside");
@@ -256,15 +241,16 @@ pub fn attempts() -> &'static [Attempt] {
 }
 
 fn run(dir: &TestDir, user: User, network: &NetworkNamespace, options: &[&str]) -> Invocation {
-    let (kernel, directory) = (dir.file("kernel").display().to_string(), dir.path().display().to_string());
-    let image = format!("oci:{}", dir.file("busybox").display());
-    let run = dir.invocation(&[&["--kernel", &kernel][..], options, &[&image, "true"]].concat());
-    let run = run.program(dir.file("coracle")).env("XDG_CACHE_HOME", dir.file("cache"));
+    let (kernel, image) = (dir.file("kernel").display().to_string(), dir.copied_image());
+    let run = dir.invocation(&[&["--kernel", &kernel][..], options, &[&image, "true"]].concat()).of_copy(dir);
     // What an attempt changes without the sandbox is the machine's alone.
     let namespaces = ["unshare", "--mount", "--ipc", "--uts"];
     let run = match user {
         User::Root => run.wrapped(&namespaces),
-        User::Unprivileged => run.wrapped(&[&namespaces[..], &["sh", "-ec", AS_USER, "sh", &directory]].concat()),
+        User::Unprivileged => {
+            let as_user = dir.as_user();
+            run.wrapped(&namespaces.into_iter().chain(as_user.iter().map(String::as_str)).collect::<Vec<_>>())
+        }
     };
     run.in_network(network)
 }

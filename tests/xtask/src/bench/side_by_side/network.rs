@@ -56,7 +56,10 @@ fn on_a_tap(rounds: usize) -> Result<ExitCode> {
 fn on_passt(rounds: usize) -> Result<ExitCode> {
     let lan = Lan::create()?;
     compare_on(rounds, "bench-network-user.json", ["coracle, user", "QEMU microvm, passt"], &|monitors| {
-        let subject = |monitor| Subject { monitor, guest: guest(Lan::OUTSIDE, Network::User, lan.host.words().into()) };
+        let subject = |monitor| Subject {
+            monitor,
+            guest: guest(NetworkNamespace::OUTSIDE, Network::User, lan.host.words().into()),
+        };
         [subject(monitors[0]), subject(monitors[1])]
     })
 }
@@ -68,8 +71,8 @@ fn on_an_interface(rounds: usize) -> Result<ExitCode> {
     compare_on(rounds, "bench-network-adopt.json", ["adopt", "tap and tc mirred"], &|monitors| {
         let network = Network::Mirrored { tap: "tap0", options: options.clone() };
         let guests = [
-            guest(Lan::OUTSIDE, Network::Adopted, adopted.host.words().into()),
-            guest(Lan::OUTSIDE, network, mirrored.host.words().into()),
+            guest(NetworkNamespace::OUTSIDE, Network::Adopted, adopted.host.words().into()),
+            guest(NetworkNamespace::OUTSIDE, network, mirrored.host.words().into()),
         ];
         guests.map(|guest| Subject { monitor: monitors[0], guest })
     })
@@ -118,20 +121,10 @@ struct Lan {
 }
 
 impl Lan {
-    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
-
     fn create() -> Result<Lan> {
-        let dir = TestDir::new();
-        let (host, outside) = (NetworkNamespace::empty(&dir, ""), NetworkNamespace::empty(&dir, ""));
-        host.ip("link add eth0 type veth peer name v0");
-        host.give("v0", &outside);
-        outside.ip("address add 10.7.0.1/24 dev v0");
-        outside.ip("link set v0 up");
-        host.ip("address add 10.7.0.2/24 dev eth0");
-        host.ip("link set eth0 up");
-        host.ip("route add default via 10.7.0.1");
-        let server = Server::start(outside.command("iperf3"), Lan::OUTSIDE)?;
-        let listener = outside.enter(|| TcpListener::bind(SocketAddr::from((Lan::OUTSIDE, ECHO_PORT))));
+        let (host, outside) = NetworkNamespace::host_and_outside(&TestDir::new(), "");
+        let server = Server::start(outside.command("iperf3"), NetworkNamespace::OUTSIDE)?;
+        let listener = outside.enter(|| TcpListener::bind(SocketAddr::from((NetworkNamespace::OUTSIDE, ECHO_PORT))));
         echo(listener.context("the echo server")?);
         Ok(Lan { host, _outside: outside, _server: server })
     }
