@@ -132,7 +132,9 @@ impl Templates {
     /// It is missing, or the directory cannot be written.
     pub(crate) fn remove(&self, key: &str) -> Result<u64, TemplateError> {
         let path = self.path(key);
-        let Some(template) = describe(path.clone()) else { return Err(TemplateError::Missing(key.to_owned())) };
+        // Not a path that leads to another directory with such a name.
+        let template = describe(path.clone()).filter(|template| template.key == key);
+        let template = template.ok_or_else(|| TemplateError::Missing(key.to_owned()))?;
         fs::remove_dir_all(&path).map_err(|source| TemplateError::File { verb: "remove", path, source })?;
         Ok(template.bytes)
     }
@@ -298,6 +300,19 @@ mod tests {
         assert_eq!(keys(&templates), [KEYS[0]]);
         templates.remove(KEYS[0]).unwrap();
         assert!(matches!(templates.remove(KEYS[0]), Err(TemplateError::Missing(_))));
+    }
+
+    #[test]
+    fn only_a_template_is_removed() {
+        let (directory, templates) = templates();
+        make(&templates, KEYS[0]);
+        let other = directory.path().join("abc");
+        fs::create_dir(&other).unwrap();
+        for key in ["../../abc", other.to_str().unwrap(), "../templates/0a", "./0a", "0a/", "", ".", "abc"] {
+            assert!(matches!(templates.remove(key), Err(TemplateError::Missing(_))), "{key}");
+        }
+        assert!(other.exists());
+        assert_eq!(keys(&templates), [KEYS[0]]);
     }
 
     #[test]
