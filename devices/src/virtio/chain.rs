@@ -263,6 +263,11 @@ impl<'t> Reader<'t> {
         self.0.remaining
     }
 
+    /// Pieces of memory in which the bytes that remain are, at most.
+    pub(super) fn pieces(&self) -> usize {
+        self.0.segments.len()
+    }
+
     /// Copies the next bytes out.
     ///
     /// # Errors

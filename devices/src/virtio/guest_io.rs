@@ -8,6 +8,8 @@
 
 use super::chain::{Reader, Writer};
 use std::io::{Error, ErrorKind, Result};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::VolatileSlice;
 
@@ -88,6 +90,21 @@ pub(super) fn write_some(
     Ok(moved)
 }
 
+/// Pieces of guest memory that [`write_packet`] can pass on.
+pub(super) const MAX_PACKET_PIECES: usize = MAX_VECTORS - 2;
+
+/// Writes one packet, at once or not at all: `parts`, at most two, and `rest` after them, which has no more
+/// than [`MAX_PACKET_PIECES`].
+///
+/// # Errors
+/// It would block, or is not accepted.
+pub(super) fn write_packet(file: BorrowedFd<'_>, channel: Channel, parts: &[&[u8]], rest: &Reader<'_>) -> Result<()> {
+    debug_assert!(parts.len() + rest.pieces() <= MAX_VECTORS);
+    let call = if channel == Channel::Socket { Call::Send } else { Call::Write };
+    retry(|| transfer(file, call, &mut Vectors::after(parts, rest.slices(), usize::MAX)))?;
+    Ok(())
+}
+
 /// Repeats `step`, which gets an offset and moves some bytes there, until `length` bytes have been
 /// moved.
 fn complete(offset: u64, length: usize, at_end: ErrorKind, mut step: impl FnMut(u64) -> Result<usize>) -> Result<()> {
@@ -126,24 +143,34 @@ enum Call {
     Send,
 }
 
-/// The guest's buffers in the form that the kernel takes.
-struct Vectors {
-    vectors: [libc::iovec; MAX_VECTORS],
+/// The guest's buffers in the form that the kernel takes, and bytes of ours before them.
+struct Vectors<'p> {
+    vectors: [MaybeUninit<libc::iovec>; MAX_VECTORS],
     count: usize,
+    parts: PhantomData<&'p [u8]>,
 }
 
-impl Vectors {
+impl<'p> Vectors<'p> {
     /// The first `limit` bytes of `slices`, or fewer if they are in too many places.
-    fn new<'m>(slices: impl Iterator<Item = VolatileSlice<'m>>, mut limit: usize) -> Self {
-        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        let mut new = Self { vectors: [empty; MAX_VECTORS], count: 0 };
-        for (vector, slice) in new.vectors.iter_mut().zip(slices) {
-            let length = slice.len().min(limit);
+    #[inline]
+    fn new<'m>(slices: impl Iterator<Item = VolatileSlice<'m>>, limit: usize) -> Self {
+        Self::after(&[], slices, limit)
+    }
+
+    /// The same after `parts`, which the calls that fill vectors must not get.
+    #[inline]
+    fn after<'m>(parts: &[&'p [u8]], slices: impl Iterator<Item = VolatileSlice<'m>>, mut limit: usize) -> Self {
+        // Not initialised: most calls use a few of them.
+        let mut new = Self { vectors: [const { MaybeUninit::uninit() }; MAX_VECTORS], count: 0, parts: PhantomData };
+        let parts = parts.iter().map(|part| (part.as_ptr().cast_mut(), part.len()));
+        let slices = slices.map(|slice| (slice.ptr_guard_mut().as_ptr(), slice.len()));
+        for (vector, (start, length)) in new.vectors.iter_mut().zip(parts.chain(slices)) {
+            let length = length.min(limit);
             if length == 0 {
                 break;
             }
             limit -= length;
-            *vector = libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length };
+            vector.write(libc::iovec { iov_base: start.cast(), iov_len: length });
             new.count += 1;
         }
         new
@@ -152,9 +179,9 @@ impl Vectors {
 
 /// One system call. The vectors must come from slices of guest memory that stays mapped, and for
 /// the calls that fill them, from a [`Writer`].
-fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors) -> Result<usize> {
+fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors<'_>) -> Result<usize> {
     // At most MAX_VECTORS.
-    let (fd, count, vectors) = (file.as_raw_fd(), vectors.count as libc::c_int, vectors.vectors.as_mut_ptr());
+    let (fd, count, vectors) = (file.as_raw_fd(), vectors.count as libc::c_int, vectors.vectors.as_mut_ptr().cast());
     let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Error::from(ErrorKind::InvalidInput));
     // SAFETY: msghdr is plain data, for which all zeroes is "no address, no control data, no
     // flags".
@@ -162,9 +189,10 @@ fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors) -> Result<u
     message.msg_iov = vectors;
     message.msg_iovlen = count as _;
     let (dont_wait, no_signal) = (libc::MSG_DONTWAIT, libc::MSG_NOSIGNAL);
-    // SAFETY: the first `count` vectors describe slices of guest memory. It stays mapped during the
-    // call, because the caller's reader or writer borrows it. No Rust reference points into it, and
-    // the guest may change it anyway.
+    // SAFETY: the first `count` vectors were written. They describe slices of guest memory, or for calls
+    // that read them, parts that are borrowed. The memory stays mapped during the call, because the
+    // caller's reader or writer borrows it. No Rust reference points into it, and the guest may change
+    // it anyway.
     let moved = unsafe {
         match call {
             Call::ReadAt(offset) => libc::preadv(fd, vectors, count, at(offset)?),

@@ -108,6 +108,7 @@ const IO: &[Call] = &[
 /// Taps, packet sockets, and the stream to passt; the offloads of a tap that the driver changes by a command.
 const NET: &[Call] = &[
     call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD])),
+    call!(SYS_writev),
     call!(SYS_recvfrom),
     call!(SYS_sendto),
     call!(SYS_recvmsg),

@@ -7,6 +7,7 @@
 
 use super::link_watch::LinkState;
 use super::packet_socket::PacketSocket;
+use super::sent::SentPacket;
 use super::stream::StreamSocket;
 use super::tap::Tap;
 use crate::event_loop::Source;
@@ -157,7 +158,7 @@ impl Backend {
     ///
     /// # Errors
     /// Not now (`WouldBlock`), or the frame is lost.
-    pub(super) fn send(&mut self, queue: usize, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, queue: usize, packet: &SentPacket<'_>) -> Result<()> {
         match self {
             Self::Tap(tap) => tap.send(queue, packet),
             Self::Stream(stream) => stream.send(packet),

@@ -8,8 +8,9 @@ use super::control::{Command, OffloadChanges};
 use super::filter::{Address, Filter};
 use super::internal_host::HostEnd;
 use super::link::Link;
-use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES, Rules, guest_offloads, is_offload_set, segments};
+use super::packet::{HEADER_SIZE, Rules, guest_offloads, is_offload_set, segments};
 use super::saved::Commanded;
+use super::sent::{Copied, SentPacket};
 use crate::guest_warn;
 use crate::interrupt::Interrupt;
 use crate::rate_limit::{Direction, Limiter};
@@ -48,8 +49,8 @@ pub(super) struct HostSide {
     pub(super) active_pairs: usize,
     /// Queues of the backend that did not return `WouldBlock` when they were last read.
     readable: Box<[bool]>,
-    /// A packet of the guest: header and frame.
-    sent: Box<[u8]>,
+    /// For packets of the guest.
+    copied: Copied,
 }
 
 impl HostSide {
@@ -79,7 +80,7 @@ impl HostSide {
             active_pairs: 1,
             readable: vec![true; host_end.queues()].into_boxed_slice(),
             host_end,
-            sent: vec![0; HEADER_SIZE + MAX_FRAME_BYTES].into_boxed_slice(),
+            copied: Copied::new(),
         }
     }
 
@@ -170,19 +171,16 @@ impl HostSide {
         if !self.limiter.admits(Direction::FromGuest) {
             return Served::Later;
         }
-        let length = chain.readable.remaining();
-        if !(HEADER_SIZE + MIN_FRAME_BYTES..=self.sent.len()).contains(&length) {
+        let packet = self.copied.take(chain.readable.split_off(0), self.host_end.needs_whole_packets());
+        let may_be_sent = |packet: &SentPacket<'_>| self.rules.may_be_sent(packet.start(), packet.length());
+        let Some(packet) = packet.filter(|packet| self.link.is_enabled() && may_be_sent(packet)) else {
             return self.drop_sent();
-        }
-        let packet = &mut self.sent[..length];
-        chain.readable.read_exact(packet).expect("the packet has the length of the chain");
-        if !self.link.is_enabled() || !self.rules.may_be_sent(packet) {
-            return self.drop_sent();
-        }
-        match self.host_end.send(queue, packet) {
+        };
+        match self.host_end.send(queue, &packet) {
             Ok(()) => {
-                self.limiter.spend(Direction::FromGuest, (length - HEADER_SIZE) as u64, segments(packet));
-                self.link.counters.tx_bytes.fetch_add((length - HEADER_SIZE) as u64, Ordering::Relaxed);
+                let (bytes, packets) = (packet.frame_length() as u64, segments(packet.start(), packet.length()));
+                self.limiter.spend(Direction::FromGuest, bytes, packets);
+                self.link.counters.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.link.counters.tx_packets.fetch_add(1, Ordering::Relaxed);
                 Served::Done(0)
             }

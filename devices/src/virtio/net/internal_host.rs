@@ -4,6 +4,7 @@
 
 use super::backend::Backend;
 use super::packet::HEADER_SIZE;
+use super::sent::SentPacket;
 use crate::event_loop::Source;
 use std::fmt::Debug;
 use std::io::Result;
@@ -132,10 +133,15 @@ impl HostEnd {
         }
     }
 
+    /// Whether [`send`](Self::send) must get packets without a rest: the internal host looks at all of a frame.
+    pub(super) fn needs_whole_packets(&self) -> bool {
+        self.internal.is_some()
+    }
+
     /// See [`Backend::send`].
-    pub(super) fn send(&mut self, queue: usize, packet: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, queue: usize, packet: &SentPacket<'_>) -> Result<()> {
         if let Some(internal) = &mut self.internal
-            && internal.host.receive(&packet[HEADER_SIZE..])
+            && internal.host.receive(packet.header_and_frame().1)
         {
             internal.update();
             return Ok(());

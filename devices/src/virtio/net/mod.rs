@@ -14,8 +14,8 @@
 //! guest last sent on it (5.1.6.5.6). One worker serves all pairs: limits, filter and counters are
 //! those of the interface, and the transport has one interrupt for all queues.
 //!
-//! Frames are copied once each way: the host's kernel gets the bytes that were checked. A frame
-//! that is too short, too long, or has a header that was not negotiated is dropped and counted.
+//! What is checked of a frame is copied before, so that the host's kernel gets what was checked; of a long
+//! frame from the guest it copies the rest out of guest memory. A frame that is too short, too long, or has a header that was not negotiated is dropped and counted.
 //! While the guest offers no buffers the backend is not read, and the host's kernel drops what
 //! exceeds its queue (a stream's peer waits). A backend that is gone takes the link down; the
 //! device goes on without it.
@@ -44,6 +44,7 @@ mod packet;
 mod packet_socket;
 mod pair;
 mod saved;
+mod sent;
 mod stream;
 mod tap;
 mod tap_queues;

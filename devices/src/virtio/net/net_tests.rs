@@ -233,6 +233,28 @@ fn every_length_passes_the_tap_from_the_guest() {
 }
 
 #[test]
+fn frame_in_any_number_of_pieces_arrives_as_it_is() {
+    if !enter() {
+        return;
+    }
+    let socket = host_socket();
+    let mut bench = tap(0);
+    let payload: Vec<u8> = (0..60_000).map(|at| (at * 7 + at / 251) as u8).collect();
+    let packet = datagram(port(&socket), &payload);
+    // As many as fit a call, and more, which are copied.
+    for pieces in [1, 2, 3, 254, 255, 256] {
+        let buffers: Vec<_> = packet.chunks(packet.len().div_ceil(pieces)).map(Buffer::Readable).collect();
+        assert_eq!(buffers.len(), pieces);
+        bench.driver.offer(TRANSMIT, &buffers);
+        bench.process(TRANSMIT as u32);
+        bench.driver.returned(TRANSMIT).expect("the chain is returned");
+        let mut received = vec![0; 65_536];
+        let length = socket.recv(&mut received).unwrap();
+        assert!(received[..length] == payload, "{pieces} pieces");
+    }
+}
+
+#[test]
 fn deleted_tap_takes_the_link_down_and_the_worker_goes_on() {
     if !enter() {
         return;

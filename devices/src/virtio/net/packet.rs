@@ -18,6 +18,9 @@ pub(super) const MIN_FRAME_BYTES: usize = 14;
 /// A segmented frame: the largest IP packet, and an Ethernet header with a VLAN tag.
 pub(super) const MAX_FRAME_BYTES: usize = 65_535 + 18;
 
+/// Bytes of a packet of the guest that decide about it: the header, and the frame's up to the protocol in an IP packet.
+pub(super) const CHECKED_BYTES: usize = 64;
+
 const NEEDS_CHECKSUM: u8 = VIRTIO_NET_HDR_F_NEEDS_CSUM as u8;
 const DATA_VALID: u8 = VIRTIO_NET_HDR_F_DATA_VALID as u8;
 const ECN: u8 = VIRTIO_NET_HDR_GSO_ECN as u8;
@@ -77,15 +80,15 @@ impl Offloads {
         if udp { tcp | 1 << self.udp_v4 | 1 << self.udp_v6 } else { tcp }
     }
 
-    /// Whether `header` before `frame` is possible with `features`: each field that means something
-    /// has a value that was negotiated and that the frame bears out.
-    fn permit(&self, header: &Header, frame: &[u8], features: u64) -> bool {
+    /// Whether `header` before a frame of `length` bytes that begins with `start` is possible with `features`: each
+    /// field that means something has a value that was negotiated and that the frame bears out.
+    fn permit(&self, header: &Header, start: &[u8], length: usize, features: u64) -> bool {
         let has = |bit: u32| features & 1 << bit != 0;
         let needs_checksum = header.flags & NEEDS_CHECKSUM != 0;
         if needs_checksum {
-            let start = usize::from(header.checksum_start.get());
-            let end = start + usize::from(header.checksum_offset.get()) + 2;
-            if !has(self.checksum) || start < MIN_FRAME_BYTES || end > frame.len() {
+            let place = usize::from(header.checksum_start.get());
+            let end = place + usize::from(header.checksum_offset.get()) + 2;
+            if !has(self.checksum) || place < MIN_FRAME_BYTES || end > length {
                 return false;
             }
         }
@@ -96,7 +99,7 @@ impl Offloads {
             return false;
         }
         // The type says what the frame is, and the host's kernel and the guest's rely on it.
-        let segments = match (header.segmentation & !ECN, IpPacket::of(frame)) {
+        let segments = match (header.segmentation & !ECN, IpPacket::of(start)) {
             (TCP_V4, Some(IpPacket { version: 4, protocol: Some(6) | None })) => Some((self.tcp_v4, 16, 20)),
             (TCP_V6, Some(IpPacket { version: 6, protocol: Some(6) | None })) => Some((self.tcp_v6, 16, 20)),
             (UDP, Some(IpPacket { version: 4, protocol: Some(17) | None })) => Some((self.udp_v4, 6, 8)),
@@ -109,8 +112,8 @@ impl Offloads {
             && needs_checksum
             && header.checksum_offset.get() == checksum_offset
             && header.segment_size.get() > 0
-            && payload <= frame.len()
-            && usize::from(header.header_length.get()) <= frame.len()
+            && payload <= length
+            && usize::from(header.header_length.get()) <= length
     }
 }
 
@@ -192,10 +195,10 @@ impl Rules {
         self.to_guest
     }
 
-    fn permit_length(&self, header: &Header, frame: &[u8]) -> bool {
+    fn permit_length(&self, header: &Header, length: usize) -> bool {
         let is_segmented = header.segmentation != NO_SEGMENTS;
         let max = if is_segmented { MAX_FRAME_BYTES } else { self.max_frame_bytes };
-        (MIN_FRAME_BYTES..=max).contains(&frame.len())
+        (MIN_FRAME_BYTES..=max).contains(&length)
     }
 
     /// Completes the header of `packet`, header and frame, which came from the host. `false` if
@@ -212,16 +215,18 @@ impl Rules {
                 return false;
             }
         }
-        self.permit_length(header, frame) && TO_GUEST.permit(header, frame, self.to_guest)
+        self.permit_length(header, frame.len()) && TO_GUEST.permit(header, frame, frame.len(), self.to_guest)
     }
 
-    /// Whether the driver may send `packet`, header and frame. The host's kernel checks again; this
-    /// check rejects invalid packets early, and everything that was not negotiated.
-    pub(super) fn may_be_sent(&self, packet: &[u8]) -> bool {
-        let Ok((header, frame)) = Header::ref_from_prefix(packet) else { return false };
+    /// Whether the driver may send a packet of `length` bytes, header and frame, which begins with `start`: all of it,
+    /// or at least [`CHECKED_BYTES`]. The host's kernel checks again; this check rejects invalid packets early, and
+    /// everything that was not negotiated.
+    pub(super) fn may_be_sent(&self, start: &[u8], length: usize) -> bool {
+        let Ok((header, start)) = Header::ref_from_prefix(start) else { return false };
+        let length = length - HEADER_SIZE;
         header.flags & !NEEDS_CHECKSUM == 0
-            && self.permit_length(header, frame)
-            && FROM_GUEST.permit(header, frame, self.features)
+            && self.permit_length(header, length)
+            && FROM_GUEST.permit(header, start, length, self.features)
     }
 }
 
@@ -252,11 +257,11 @@ pub(super) fn set_buffers(packet: &mut [u8], buffers: u16) {
     }
 }
 
-/// Packets on the wire that `packet` becomes.
-pub(super) fn segments(packet: &[u8]) -> u64 {
-    match Header::ref_from_prefix(packet) {
-        Ok((header, frame)) if header.segmentation != NO_SEGMENTS => {
-            (frame.len() as u64).div_ceil(u64::from(header.segment_size.get()).max(1))
+/// Packets on the wire that a packet of `length` bytes, header and frame, becomes, which begins with `start`.
+pub(super) fn segments(start: &[u8], length: usize) -> u64 {
+    match Header::ref_from_prefix(start) {
+        Ok((header, _)) if header.segmentation != NO_SEGMENTS => {
+            ((length - HEADER_SIZE) as u64).div_ceil(u64::from(header.segment_size.get()).max(1))
         }
         _ => 1,
     }

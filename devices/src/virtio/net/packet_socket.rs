@@ -4,16 +4,16 @@
 //! on the event loop of the interface. packet(7); Linux, `net/packet/af_packet.c`.
 #![allow(unsafe_code, reason = "no safe wrapper offers the options and control messages of a packet socket")]
 
+use super::super::guest_io::{Channel, write_packet};
 use super::link_watch::{LinkState, LinkWatch};
 use super::output_wait::OutputWait;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, guest_offloads, host_offloads, insert_vlan_tag};
+use super::sent::SentPacket;
 use crate::event_loop::Source;
 use libc::c_int;
-use rustix::io::Errno;
 use rustix::net::sockopt::socket_error;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use std::io::{Error, ErrorKind, IoSlice, Result};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// Options, and flags and type of the control message. Linux, `include/uapi/linux/if_packet.h`.
 const PACKET_AUXDATA: c_int = 8;
@@ -177,16 +177,14 @@ impl PacketSocket {
     }
 
     /// See [`Backend::send`](super::backend::Backend::send).
-    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
-        let (header, frame) = packet.split_at(HEADER_SIZE);
-        let parts = [IoSlice::new(&header[..KERNEL_HEADER_SIZE]), IoSlice::new(frame)];
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let result = sendmsg(&self.socket, &parts, &mut SendAncillaryBuffer::default(), flags);
-        if result == Err(Errno::AGAIN) {
+    pub(super) fn send(&mut self, packet: &SentPacket<'_>) -> Result<()> {
+        let (header, frame) = packet.header_and_frame();
+        let parts = [&header[..KERNEL_HEADER_SIZE], frame];
+        let result = write_packet(self.socket.as_fd(), Channel::Socket, &parts, &packet.rest);
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
             self.output_wait.wait_for(&self.socket);
         }
-        result?;
-        Ok(())
+        result
     }
 }
 

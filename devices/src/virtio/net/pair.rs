@@ -86,7 +86,7 @@ impl Pair {
     fn fill(&mut self, host: &mut HostSide, queue: usize, length: usize) {
         let Self { receive, buffers, .. } = self;
         let Ok(packet) = host.host_end.receive(queue) else { return };
-        host.limiter.spend(Direction::ToGuest, (length - HEADER_SIZE) as u64, segments(packet));
+        host.limiter.spend(Direction::ToGuest, (length - HEADER_SIZE) as u64, segments(packet, packet.len()));
         // No more than the queue has.
         set_buffers(packet, buffers.len() as u16);
         let mut rest = &*packet;

@@ -9,6 +9,7 @@
 
 use super::output_wait::OutputWait;
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, MIN_FRAME_BYTES};
+use super::sent::SentPacket;
 use crate::event_loop::Source;
 use crate::guest_warn;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -131,18 +132,17 @@ impl StreamSocket {
     }
 
     /// See [`Backend::send`](super::backend::Backend::send).
-    pub(super) fn send(&mut self, packet: &[u8]) -> Result<()> {
-        let frame = &packet[HEADER_SIZE..];
-        if !self.output.has_space(frame) {
+    pub(super) fn send(&mut self, packet: &SentPacket<'_>) -> Result<()> {
+        if !self.output.has_space(packet.frame_length()) {
             self.flush();
         }
         if self.connection.is_none() {
             return Err(ErrorKind::NotConnected.into());
         }
-        if !self.output.has_space(frame) {
+        if !self.output.has_space(packet.frame_length()) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        self.output.push(frame);
+        self.output.push(packet);
         Ok(())
     }
 
@@ -341,18 +341,23 @@ impl Output {
         &self.bytes[self.start..]
     }
 
-    fn has_space(&self, frame: &[u8]) -> bool {
-        self.bytes().len() + LENGTH_SIZE + frame.len() <= OUTPUT_BUF_SIZE
+    /// For a frame of `length` bytes.
+    fn has_space(&self, length: usize) -> bool {
+        self.bytes().len() + LENGTH_SIZE + length <= OUTPUT_BUF_SIZE
     }
 
-    fn push(&mut self, frame: &[u8]) {
-        if self.bytes.len() + LENGTH_SIZE + frame.len() > OUTPUT_BUF_SIZE {
+    fn push(&mut self, packet: &SentPacket<'_>) {
+        let length = packet.frame_length();
+        if self.bytes.len() + LENGTH_SIZE + length > OUTPUT_BUF_SIZE {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
         // A frame is shorter than 4 GiB.
-        self.bytes.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-        self.bytes.extend_from_slice(frame);
+        self.bytes.extend_from_slice(&(length as u32).to_be_bytes());
+        self.bytes.extend_from_slice(packet.header_and_frame().1);
+        let rest = self.bytes.len();
+        self.bytes.resize(rest + packet.rest.remaining(), 0);
+        packet.rest.clone().read_exact(&mut self.bytes[rest..]).expect("the space is that of the rest");
     }
 
     fn consume(&mut self, count: usize) {

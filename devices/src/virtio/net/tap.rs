@@ -5,9 +5,11 @@
 //! A tap by name must exist unless it is to be created. The attachment ends with the descriptor.
 #![allow(unsafe_code, reason = "no safe wrapper offers the ioctls of a tap")]
 
+use super::super::guest_io::{Channel, write_packet};
 use super::backend::MAX_QUEUE_PAIRS;
 use super::link_watch::{LinkState, LinkWatch};
 use super::packet::{HEADER_SIZE, MAX_FRAME_BYTES, host_offloads};
+use super::sent::SentPacket;
 use super::tap_queues;
 use crate::event_loop::Source;
 use libc::{c_int, c_uint};
@@ -15,8 +17,8 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{Error, ErrorKind, Read, Result};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
@@ -287,8 +289,8 @@ impl Tap {
     }
 
     /// One packet, header and frame.
-    pub(super) fn send(&self, queue: usize, packet: &[u8]) -> Result<()> {
-        (&self.queues[queue].file).write(packet).map(|_| ())
+    pub(super) fn send(&self, queue: usize, packet: &SentPacket<'_>) -> Result<()> {
+        write_packet(self.queues[queue].file.as_fd(), Channel::Stream, &[packet.start()], &packet.rest)
     }
 }
 
