@@ -18,7 +18,7 @@ step := $(config)/step.sh
 triple := x86_64-unknown-linux-gnu
 static := --target $(triple) --config 'target.$(triple).rustflags=["-C","target-feature=+crt-static","-C","link-arg=-Wl,-z,pack-relative-relocs"]'
 
-.PHONY: help build kernel init binary cargo images run test bench check install install-files install-opennebula deb clean
+.PHONY: help build kernel init binary test-programs cargo images run test bench check install install-files install-opennebula deb clean
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,11 @@ init:
 	@$(step) 'build PID 1' cargo build --package guest-init --bin coracle-init --profile init
 	@install -C -D -m 755 $(target)/init/coracle-init $(release)/coracle-init
 
+# What `cargo xtask test` builds, as it does. The binary's last steps use one processor only.
+test-programs:
+	@$(step) 'build the tests' sh -c 'cargo build --package xtask && \
+		cargo test --workspace --exclude coracle-tests --no-run && cargo test --package coracle-tests --no-run'
+
 cargo:
 	@command -v cargo > /dev/null || { echo 'make: cargo not found; install it from https://rustup.rs' >&2; exit 1; }
 	@$(packages) build run
@@ -54,8 +59,9 @@ run: build ## a Python image in a microVM, and how long each stage of its start 
 	$(release)/coracle run --timings "oci:$$images/python"; \
 	status=$$?; echo "exit status $$status"; exit $$status
 
-test: build ## unit tests, then the real binary with real images, on this machine's KVM and on a nested one
-	@$(packages) tests nested
+test: cargo ## unit tests, then the real binary with real images, on this machine's KVM and on a nested one
+	@$(packages) kernel tests nested
+	@$(MAKE) -j3 kernel binary test-programs
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
 bench: build ## side by side with QEMU's microvm machine, in the nested world: medians and ratios
