@@ -38,3 +38,4 @@ pub(crate) mod terminal;
 pub(crate) mod test_namespace;
 pub(crate) mod thread_directory;
 pub(crate) mod watch;
+pub(crate) mod tmpfile;

@@ -7,11 +7,11 @@
 
 use super::directories::Directories;
 use super::ext4::{FormatError, format};
-use super::random::random_id;
 use super::sparse_file;
+use super::tmpfile::tmpfile;
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, linkat, seek};
+use rustix::fs::{AtFlags, CWD, SeekFrom, linkat, seek};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
@@ -96,21 +96,6 @@ pub(crate) fn copy_of(source: &File, directories: &Directories, serial: &str) ->
     let copied = sparse_file::copy(source, &file, size);
     copied.map_err(|source| ScratchError::Write { directory: directory.clone(), size, source })?;
     Ok(config(file, &directory, serial))
-}
-
-/// A file without a name in `directory`.
-fn tmpfile(directory: &Path) -> Result<File, Errno> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    match rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode) {
-        // The file system does not support O_TMPFILE; kernels before 3.11 return ISDIR.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {}
-        result => return Ok(result?.into()),
-    }
-    let name = random_id().map_err(|_| Errno::IO)?;
-    let path = directory.join(format!(".coracle-scratch-{name}"));
-    let file = rustix::fs::openat(CWD, &path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC, mode)?;
-    rustix::fs::unlink(&path)?;
-    Ok(file.into())
 }
 
 /// The template for disks of `size` bytes, which is created if it is missing. None if the cache cannot hold one.
