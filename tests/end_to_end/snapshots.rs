@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! `coracle snapshot` and `coracle restore`.
+//! `coracle snapshot`, `coracle restore` and `coracle fork`.
 
 use coracle_tests::{Case, Finished, TestDir, case, image};
+use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -62,12 +63,8 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     assert_eq!((&*copy[1], &*copy[2]), ("c", "c"));
 
     verb(&dir, "pause", &["c"]).assert_status(0);
-    let second = dir.file("second").display().to_string();
-    verb(&dir, "snapshot", &["c", &second]).assert_status(0);
+    forks_share_memory_and_nothing_else(&dir);
     verb(&dir, "stop", &["c", "r"]).assert_status(0);
-    verb(&dir, "restore", &["-d", "--name", "cc", &second]).assert_status(0);
-    verb(&dir, "exec", &["cc", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
-    verb(&dir, "stop", &["cc"]).assert_status(0);
 
     change(&snapshot.join("memory"), 1 << 20);
     assert_refused(&dir, &snapshot, &["memory", "digest"]);
@@ -79,6 +76,42 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
             .expect("it is there")
             .any(|entry| { entry.expect("it can be read").file_name().to_string_lossy().ends_with(".partial") })
     );
+}
+
+/// Of the paused machine `c`, which is a copy itself.
+fn forks_share_memory_and_nothing_else(dir: &TestDir) {
+    let published = verb(dir, "fork", &["-n", "2", "-p", "8080:80", "c"]);
+    published.assert_status(125).assert_one_line_naming(&["--publish", "8080:80"]);
+    verb(dir, "fork", &["-n", "2", "c"]).assert_status(0).assert_stdout("c-1\nc-2\n");
+    verb(dir, "fork", &["c"]).assert_status(125).assert_one_line_naming(&["c-1", "in use"]);
+    let names = ["c-1", "c-2"];
+    let [one, other] = names.map(|name| identity(dir, name));
+    assert_ne!(one[0], other[0]);
+    for (name, shown) in names.iter().zip([one, other]) {
+        assert_eq!((&*shown[1], &*shown[2]), (*name, *name));
+        verb(dir, "exec", &[name, "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
+        verb(dir, "exec", &[name, "cat", "/file"]).assert_status(0).assert_stdout("written\n");
+    }
+    verb(dir, "exec", &["c-1", "redis-cli", "set", "k", "of one"]).assert_status(0);
+    verb(dir, "exec", &["-u", "root", "c-1", "sh", "-c", "echo changed > /file"]).assert_status(0);
+    verb(dir, "exec", &["c-2", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
+    verb(dir, "exec", &["c-2", "cat", "/file"]).assert_status(0).assert_stdout("written\n");
+    let [one, other] = names.map(|name| memory_file(dir, name));
+    assert_eq!(one, other);
+    verb(dir, "stop", &names).assert_status(0);
+}
+
+/// Device and inode of the file without a name that the machine's memory is mapped from.
+fn memory_file(dir: &TestDir, name: &str) -> String {
+    let status = verb(dir, "status", &["--json", name]);
+    let status: Value = serde_json::from_str(&status.assert_status(0).stdout_text()).expect("it is JSON");
+    let maps = fs::read_to_string(format!("/proc/{}/maps", status["pid"])).expect("the machine runs");
+    let files = maps.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mapped = files.filter(|fields| fields.last() == Some(&"(deleted)") && fields[1] == "rw-p");
+    let mut mapped: Vec<_> = mapped.map(|fields| fields[3..5].join(" ")).collect();
+    mapped.dedup();
+    assert_eq!(mapped.len(), 1, "{maps}");
+    mapped.remove(0)
 }
 
 fn restore_rejects_what_is_no_snapshot() {

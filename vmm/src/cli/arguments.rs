@@ -9,6 +9,7 @@ use super::diff::DiffArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
 use super::export::ExportArguments;
+use super::fork::ForkArguments;
 use super::history::HistoryArguments;
 use super::image::ImageArguments;
 use super::images::ImagesArguments;
@@ -101,6 +102,7 @@ pub(super) enum Verb {
     Update(UpdateArguments),
     Snapshot(SnapshotArguments),
     Restore(RestoreArguments),
+    Fork(ForkArguments),
     Rm(RmArguments),
     Diff(DiffArguments),
     Commit(CommitArguments),
@@ -143,6 +145,9 @@ pub(super) struct RunArguments {
     /// Internal: the machine is restored from the snapshot in this directory
     #[arg(long, hide = true)]
     pub(super) restored: Option<PathBuf>,
+    /// Internal: the machine is restored from the snapshot in these descriptors
+    #[arg(long, hide = true)]
+    pub(super) restored_files: Option<String>,
 }
 
 /// Make a machine with its writable layer, without starting it

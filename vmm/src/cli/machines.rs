@@ -91,6 +91,11 @@ impl MachineArgument {
         self.run_dir.find(&self.machine)
     }
 
+    /// Base of the run directories, absolute.
+    pub(super) fn base(&self) -> Result<PathBuf, Failure> {
+        self.run_dir.absolute_path()
+    }
+
     /// See [`RunDirArgument::connect_to_starting`].
     pub(super) fn connect_to_starting(&self) -> Result<(MachineInfo, Client), Failure> {
         self.run_dir.connect_to_starting(&self.machine)

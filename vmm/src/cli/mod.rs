@@ -12,6 +12,7 @@ mod diff;
 mod events;
 mod exec;
 mod export;
+mod fork;
 mod history;
 mod image;
 mod image_check;
@@ -122,6 +123,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Snapshot(arguments) => snapshot::snapshot(&arguments),
         Verb::Restore(arguments) => restore::restore(arguments, stages),
         Verb::Rm(arguments) => rm::rm(&arguments),
+        Verb::Fork(arguments) => fork::fork(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Oci(arguments) => oci::oci(arguments),

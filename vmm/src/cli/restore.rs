@@ -6,7 +6,7 @@ use crate::config::network::Network;
 use crate::config::publish::Publish;
 use crate::config::text_form::Given;
 use crate::host::system_error::Cannot as _;
-use crate::machine::snapshot::OpenSnapshot;
+use crate::machine::snapshot::{OpenSnapshot, SnapshotPlace};
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::restore::{self, RestoreOptions};
 use crate::run::{self, Caller, Origin};
@@ -68,5 +68,5 @@ fn try_restore(arguments: RestoreArguments, stages: Stages) -> Result<u8, Failur
     super::logging::start(request.log_level.unwrap_or_default());
     let entered = std::env::set_current_dir(&document.directory);
     entered.cannot(format!("enter {}", document.directory.display())).fails_as(EndReason::ConfigError)?;
-    run::run(request, Caller::User, Origin::Restored(directory), stages)
+    run::run(request, Caller::User, Origin::Restored(SnapshotPlace::Directory(directory)), stages)
 }

@@ -3,10 +3,12 @@
 
 use super::arguments::RunArguments;
 use super::machines::print;
+use crate::machine::snapshot::{SnapshotPlace, UnnamedSnapshot};
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::{self, Caller, Origin};
 use crate::state::end::EndReason;
 use crate::state::stages::Stages;
+use std::sync::Arc;
 
 /// Runs and returns the exit status.
 pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
@@ -15,10 +17,14 @@ pub(super) fn run(arguments: RunArguments, stages: Stages) -> u8 {
 
 fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
     let RunArguments { print_config, detached, kept, .. } = arguments;
-    let origin = match &arguments.restored {
-        Some(directory) => Origin::Restored(directory.clone()),
-        None if kept => Origin::Kept,
-        None => Origin::New,
+    let origin = match (&arguments.restored, &arguments.restored_files) {
+        (Some(directory), _) => Origin::Restored(SnapshotPlace::Directory(directory.clone())),
+        (None, Some(numbers)) => {
+            let files = UnnamedSnapshot::inherited(numbers).fails_as(EndReason::SnapshotError)?;
+            Origin::Restored(SnapshotPlace::Unnamed(Arc::new(files)))
+        }
+        _ if kept => Origin::Kept,
+        _ => Origin::New,
     };
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());

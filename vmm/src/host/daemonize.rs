@@ -2,7 +2,7 @@
 //! The background process of `run -d`. Used by `main`, in the parent and in the child.
 //!
 //! The parent executes this program again, with the request on its standard input and a pipe as its standard output. Standard
-//! error stays the parent's until the workload runs, so that a start that fails is reported there. The first line on the pipe
+//! error is one of the parent's until the workload runs, so that a start that fails is reported there. The first line on the pipe
 //! says that the workload runs; then the child lets go of all three streams.
 
 use super::system_error::{Cannot as _, SystemError};
@@ -23,17 +23,18 @@ pub(crate) enum Spawned {
 }
 
 /// Executes this program in the background with `arguments` and `document` as its standard input, and waits until its workload
-/// runs or it has ended.
+/// runs or it has ended. Until then `errors` is its standard error.
 ///
 /// # Errors
 /// The process cannot be created.
-pub(crate) fn spawn(arguments: &[&OsStr], document: &str) -> Result<Spawned, SystemError> {
-    try_spawn(arguments, document).cannot("start a process for --detach")
+pub(crate) fn spawn(arguments: &[&OsStr], document: &str, errors: Stdio) -> Result<Spawned, SystemError> {
+    try_spawn(arguments, document, errors).cannot("start a process for --detach")
 }
 
-fn try_spawn(arguments: &[&OsStr], document: &str) -> io::Result<Spawned> {
-    let program = Command::new("/proc/self/exe").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let mut child = program?;
+fn try_spawn(arguments: &[&OsStr], document: &str, errors: Stdio) -> io::Result<Spawned> {
+    let mut program = Command::new("/proc/self/exe");
+    program.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+    let mut child = program.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A child that does not read has failed, and printed why.
         let _ = stdin.write_all(document.as_bytes());

@@ -5,7 +5,7 @@
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DescriptorError {
@@ -39,7 +39,18 @@ pub(crate) fn inherited(number: RawFd) -> Result<OwnedFd, DescriptorError> {
     }
 }
 
-/// The same, if it is open for writing.
+/// The same, and the number itself is closed. Only for a descriptor that the parent, this program, has opened for this process.
+///
+/// # Errors
+/// As [`inherited`].
+pub(crate) fn take_inherited(number: RawFd) -> Result<OwnedFd, DescriptorError> {
+    let owned = inherited(number)?;
+    // SAFETY: it is open, and nothing in this process owns it: the parent opened it for the caller.
+    drop(unsafe { OwnedFd::from_raw_fd(number) });
+    Ok(owned)
+}
+
+/// As [`inherited`], if it is open for writing.
 ///
 /// # Errors
 /// As [`inherited`], or it is not.

@@ -151,6 +151,12 @@ impl Kept {
     }
 }
 
+/// Whether no machine with the name is kept below `base`.
+pub(super) fn require_free(name: &MachineName, base: &Path, directories: &Directories) -> Result<(), Failure> {
+    // Without a home directory none is.
+    KeptMachines::of(base, directories).map_or(Ok(()), |machines| machines.require_free(name.as_str()).map_err(failure))
+}
+
 /// `name` as `--name` takes it.
 fn given(name: &MachineName) -> Result<Given<MachineName>, Failure> {
     name.as_str().parse().fails_as(EndReason::ConfigError)

@@ -10,6 +10,7 @@ mod early_clients;
 pub(crate) mod ended;
 pub(crate) mod export;
 pub(crate) mod failure;
+pub(crate) mod fork;
 mod health;
 mod host_directory;
 pub(crate) mod kept;
@@ -40,7 +41,7 @@ use crate::host::service_manager::ServiceManager;
 use crate::host::signals::Signals;
 use crate::host::system_error::Cannot as _;
 use crate::host::terminal::RawTerminal;
-use crate::machine::snapshot::Source;
+use crate::machine::snapshot::{SnapshotPlace, Source};
 use crate::machine::supervisor::Supervisor;
 use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::sandbox::{self, Confinement, Sandbox};
@@ -61,7 +62,8 @@ use std::fs::File;
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 
 /// A detached process's own messages, from the moment on at which its workload runs.
@@ -79,13 +81,13 @@ pub(crate) enum Caller {
 }
 
 /// Which machine a run starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Origin {
     New,
     /// One that is kept, on its layer.
     Kept,
-    /// A copy of a machine, from the snapshot in this directory.
-    Restored(PathBuf),
+    /// A copy of a machine, from its snapshot.
+    Restored(SnapshotPlace),
 }
 
 /// Runs `request` from the first check to the exit status, which is returned.
@@ -370,7 +372,7 @@ impl Run {
             sandbox: Arc::clone(&sandbox),
             keeping,
             restored: match &self.origin {
-                Origin::Restored(directory) => Some(directory.clone()),
+                Origin::Restored(place) => Some(place.clone()),
                 Origin::New | Origin::Kept => None,
             },
             watchdog: manager.as_ref().and_then(ServiceManager::watchdog),
@@ -439,14 +441,7 @@ fn detach(
     if socket.fails_as(EndReason::ConfigError)?.is_some() {
         return Err(Failure::new(EndReason::ConfigError, DetachError::Sockets));
     }
-    let document = request.to_document().fails_as(EndReason::ConfigError)?;
-    let mut words = ["run", "--detached", "--config", "-"].map(OsStr::new).to_vec();
-    match origin {
-        Origin::New => {}
-        Origin::Kept => words.push("--kept".as_ref()),
-        Origin::Restored(directory) => words.extend(["--restored".as_ref(), directory.as_os_str()]),
-    }
-    match daemonize::spawn(&words, &document).fails_as(EndReason::HostError)? {
+    match spawn(request, origin, Stdio::inherit())? {
         Spawned::Running(name) => {
             // A closed standard output is not an error.
             let _ = writeln!(std::io::stdout(), "{name}");
@@ -454,6 +449,25 @@ fn detach(
         }
         Spawned::Ended(status) => Ok(status),
     }
+}
+
+/// Starts `request` as a process of its own, whose standard error is `errors` until its workload runs.
+fn spawn(request: &Request, origin: &Origin, errors: Stdio) -> Result<Spawned, Failure> {
+    let document = request.to_document().fails_as(EndReason::ConfigError)?;
+    let numbers;
+    let mut words = ["run", "--detached", "--config", "-"].map(OsStr::new).to_vec();
+    match origin {
+        Origin::New => {}
+        Origin::Kept => words.push("--kept".as_ref()),
+        Origin::Restored(SnapshotPlace::Directory(directory)) => {
+            words.extend(["--restored".as_ref(), directory.as_os_str()]);
+        }
+        Origin::Restored(SnapshotPlace::Unnamed(files)) => {
+            numbers = files.numbers();
+            words.extend(["--restored-files".as_ref(), OsStr::new(&numbers)]);
+        }
+    }
+    daemonize::spawn(&words, &document, errors).fails_as(EndReason::HostError)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,7 @@ use crate::host::file_digest::FileDigest;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, check_listen_at, listen_at};
 use crate::host::system_error::Cannot as _;
 use crate::host::{installed, scratch};
+use crate::machine::snapshot::SnapshotPlace;
 use crate::machine::supervisor::Settings;
 use crate::machine::{ConsoleLog, MachineConfig, StreamOutput, Streams};
 use crate::network::{self, Attachment, Network};
@@ -70,8 +71,8 @@ pub(super) struct Preparation {
     pub(super) sandbox: Arc<Sandbox>,
     /// Where a machine with a name is kept, and whether it is already.
     pub(super) keeping: Keeping,
-    /// Directory of the snapshot that the machine is restored from.
-    pub(super) restored: Option<PathBuf>,
+    /// The snapshot that the machine is restored from.
+    pub(super) restored: Option<SnapshotPlace>,
     /// The watchdog interval of the service manager.
     pub(super) watchdog: Option<Duration>,
     /// For `coracle check`: the machine will not run, and nothing that others see is made or removed.
@@ -169,7 +170,7 @@ impl Preparation {
             self.root(root, &kernel, progress)?;
         workload.arguments = self.inputs.command(workload.arguments);
         self.stages.mark(Stage::ImageReady);
-        let restoring = self.restored.as_deref().map(Restoring::open).transpose()?;
+        let restoring = self.restored.as_ref().map(Restoring::open).transpose()?;
         if let Some(restoring) = &restoring {
             restoring.check_root_disk(&self.request, digests.root_disk.as_deref())?;
         }

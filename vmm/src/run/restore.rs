@@ -11,7 +11,7 @@ use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::random::random_bytes;
 use crate::host::scratch;
-use crate::machine::snapshot::{OpenSnapshot, Restore, SnapshotDocument};
+use crate::machine::snapshot::{OpenSnapshot, Restore, SnapshotDocument, SnapshotPlace};
 use crate::machine::supervisor::Restored;
 use crate::state::end::EndReason;
 use devices::virtio::block::BlockConfig;
@@ -89,15 +89,15 @@ fn without_mac(network: &mut Given<Network>) {
 /// A snapshot from which a machine is being prepared.
 #[derive(Debug)]
 pub(super) struct Restoring {
-    directory: PathBuf,
+    place: SnapshotPlace,
     snapshot: OpenSnapshot,
 }
 
 impl Restoring {
-    /// Opens and checks the snapshot in `directory`.
-    pub(super) fn open(directory: &Path) -> Result<Self, Failure> {
-        let snapshot = OpenSnapshot::open(directory).fails_as(EndReason::SnapshotError)?;
-        Ok(Self { directory: directory.to_owned(), snapshot })
+    /// Opens and checks the snapshot.
+    pub(super) fn open(place: &SnapshotPlace) -> Result<Self, Failure> {
+        let snapshot = OpenSnapshot::open(place).fails_as(EndReason::SnapshotError)?;
+        Ok(Self { place: place.clone(), snapshot })
     }
 
     /// Whether `here`, the digest of the root disk, is that of the machine that was saved.
@@ -107,7 +107,7 @@ impl Restoring {
             return Ok(());
         }
         let error = RestoreError::RootDisk {
-            directory: self.directory.clone(),
+            directory: self.place.shown().to_owned(),
             image: request.image.clone().unwrap_or_default(),
             here: here.unwrap_or("none").to_owned(),
             saved: saved.clone(),
@@ -118,7 +118,7 @@ impl Restoring {
     /// A copy of the scratch disk, which ends with the process.
     pub(super) fn scratch(&self, directories: &Directories, serial: &str) -> Result<BlockConfig, Failure> {
         let Some(file) = &self.snapshot.scratch else {
-            return Err(Failure::new(EndReason::SnapshotError, RestoreError::Scratch(self.directory.clone())));
+            return Err(Failure::new(EndReason::SnapshotError, RestoreError::Scratch(self.place.shown().to_owned())));
         };
         scratch::copy_of(file, directories, serial).fails_as(EndReason::HostError)
     }

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! A snapshot: a directory with the state of a machine at one moment, from which copies of it are restored. `vmm/docs/snapshots.md`
-//! has its format. [`document`] is the state as a file, [`save`] takes it from a machine, [`open`] checks it.
+//! has its format. [`document`] is the state as a file, [`save`] takes it from a machine, [`open`] checks it. [`unnamed`] is one without a
+//! directory, for the copies of `fork`.
 
 mod document;
 mod open;
 mod save;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unnamed;
 
 pub(crate) use document::{DocumentError, MAX_STATE_BYTES, SavedMachine, SnapshotDocument};
 pub(super) use document::{Sealed, StreamCounts};
 pub(super) use open::open_file;
-pub(crate) use open::{OpenSnapshot, Restore, finish};
+pub(crate) use open::{OpenSnapshot, Restore, SnapshotPlace, finish};
 pub(crate) use save::Source;
 pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory};
+pub(crate) use unnamed::UnnamedSnapshot;
 
 /// Files of the directory.
 pub(crate) const STATE_FILE: &str = "state";

@@ -3,6 +3,7 @@
 //! Nothing of the guest runs before all of it was checked.
 
 use super::document::{DocumentError, MAX_STATE_BYTES, Part, SavedMachine, SnapshotDocument};
+use super::unnamed::UnnamedSnapshot;
 use super::{MEMORY_FILE, SCRATCH_FILE, STATE_FILE};
 use crate::host::bounded_read;
 use crate::host::sparse_file;
@@ -13,6 +14,7 @@ use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
@@ -26,12 +28,29 @@ pub(crate) enum OpenError {
     Digest(PathBuf),
 }
 
+/// Where a snapshot is.
+#[derive(Clone, Debug)]
+pub(crate) enum SnapshotPlace {
+    Directory(PathBuf),
+    Unnamed(Arc<UnnamedSnapshot>),
+}
+
 /// A snapshot whose files were checked.
 #[derive(Debug)]
 pub(crate) struct OpenSnapshot {
     pub(crate) document: SnapshotDocument,
     pub(crate) memory: File,
     pub(crate) scratch: Option<File>,
+}
+
+impl SnapshotPlace {
+    /// The path in messages about it.
+    pub(crate) fn shown(&self) -> &Path {
+        match self {
+            Self::Directory(directory) => directory,
+            Self::Unnamed(_) => Path::new("the snapshot"),
+        }
+    }
 }
 
 /// What a machine is restored from.
@@ -52,11 +71,18 @@ impl OpenSnapshot {
         read_state(&open_directory(directory)?, directory)
     }
 
-    /// Reads and checks all files of `directory`.
+    /// Reads and checks all files of a snapshot.
     ///
     /// # Errors
     /// A file cannot be read, is missing, or is not the one of the state.
-    pub(crate) fn open(directory: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(place: &SnapshotPlace) -> Result<Self, OpenError> {
+        match place {
+            SnapshotPlace::Directory(directory) => Self::open_directory(directory),
+            SnapshotPlace::Unnamed(files) => files.open(),
+        }
+    }
+
+    fn open_directory(directory: &Path) -> Result<Self, OpenError> {
         let opened = open_directory(directory)?;
         let document = read_state(&opened, directory)?;
         let part = |name, part: &Part| open_part(&opened, directory, name, part);

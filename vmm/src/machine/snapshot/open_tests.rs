@@ -26,13 +26,13 @@ fn snapshot() -> tempfile::TempDir {
 }
 
 fn error(directory: &tempfile::TempDir) -> String {
-    crate::host::system_error::chain(&OpenSnapshot::open(directory.path()).unwrap_err())
+    crate::host::system_error::chain(&OpenSnapshot::open_directory(directory.path()).unwrap_err())
 }
 
 #[test]
 fn finished_snapshot_opens() {
     let directory = snapshot();
-    let opened = OpenSnapshot::open(directory.path()).unwrap();
+    let opened = OpenSnapshot::open_directory(directory.path()).unwrap();
     assert!(opened.scratch.is_some());
     assert_eq!(opened.document.memory.sha256.len(), 64);
 }
