@@ -87,9 +87,7 @@ pub(super) unsafe fn on_signal(info: *mut libc::siginfo_t, context: *mut libc::c
     let is_by_filter = unsafe { (*info).si_code } == SYS_SECCOMP;
     let name = NAME.get();
     if !is_by_filter {
-        // The kernel prefers `main`. What reaches another thread, which may not queue it, is lost.
-        let length = name.iter().position(|&byte| byte == 0).unwrap_or(NAME_SIZE);
-        return !WITH_OTHER_SIGNALS.contains(&&name[..length]);
+        return !passes_signals_on();
     }
     // SAFETY: the context is a `ucontext_t`. The kernel has put the number of the call back into RAX, which becomes its result.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
@@ -112,7 +110,16 @@ pub(super) unsafe fn on_signal(info: *mut libc::siginfo_t, context: *mut libc::c
     true
 }
 
-fn write_event(descriptor: libc::c_int) {
+/// Whether the calling thread passes on what another process sent. The kernel prefers `main`. What reaches another thread, which may
+/// not queue it, is lost.
+pub(super) fn passes_signals_on() -> bool {
+    let name = NAME.get();
+    let length = name.iter().position(|&byte| byte == 0).unwrap_or(NAME_SIZE);
+    WITH_OTHER_SIGNALS.contains(&&name[..length])
+}
+
+/// Adds one to an eventfd. Async-signal-safe.
+pub(super) fn write_event(descriptor: libc::c_int) {
     let one = 1_u64;
     // SAFETY: reads the eight bytes of `one`. It fails where there is no descriptor.
     unsafe { libc::write(descriptor, (&raw const one).cast(), size_of::<u64>()) };

@@ -2,6 +2,7 @@
 //! Guest memory: anonymous, private and not reserved (`MAP_NORESERVE`), so that it costs what the guest touches. Runs on `main`.
 #![allow(unsafe_code, reason = "madvise on guest memory, for which there is no safe wrapper")]
 
+use super::lost_memory;
 use boot::{GuestMemory, layout};
 use libc::{MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE};
 use rustix::mm::{Advice, madvise};
@@ -36,7 +37,7 @@ pub(crate) fn allocate(bytes: u64, huge_pages: bool) -> Result<GuestMemory, Memo
 }
 
 /// Maps the memory of a guest of `bytes` from a snapshot, whose `file` has it without the hole. Nothing is read that the guest does
-/// not touch, and nothing that it writes reaches the file.
+/// not touch, and nothing that it writes reaches the file. If the file is made shorter, [`lost_memory`] ends the machine.
 ///
 /// # Errors
 /// The address space or its limit (`RLIMIT_AS`) is too small.
@@ -55,6 +56,7 @@ pub(crate) fn map_snapshot(bytes: u64, file: File) -> Result<GuestMemory, Memory
     }
     let memory = GuestMemory::from_regions(regions).map_err(failure(bytes))?;
     memory.iter().for_each(|region| advise(region, Advice::LinuxDontDump));
+    lost_memory::watch(&memory);
     Ok(memory)
 }
 

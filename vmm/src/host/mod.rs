@@ -19,6 +19,7 @@ pub(crate) mod inherited_sockets;
 pub(crate) mod installed;
 pub(crate) mod interruptible;
 pub(crate) mod listening_socket;
+pub(crate) mod lost_memory;
 pub(crate) mod memory;
 pub(crate) mod message_file;
 pub(crate) mod netlink;

@@ -10,19 +10,21 @@
 //! | TSTP, TTIN, TTOU | of the terminal: this process stops, as any job does. TTIN and TTOU cannot be blocked for that: a read would fail and a change of the terminal's modes succeed. Their handler queues those that a process sent |
 //! | 32, 33 | the C library's, which it unblocks in new threads: the same handler queues them |
 //! | RTMIN | the kick of a vCPU thread is sent to that thread. Its handler (`vmm/kvm/src/kick.rs`) passes on what it was not sent for |
-//! | SEGV, BUS, ILL, FPE, TRAP | of a fault of this process: its end, blocked or not |
+//! | SEGV, ILL, FPE, TRAP | of a fault of this process: its end, blocked or not |
+//! | BUS | of guest memory that is lost: `lost_memory.rs`, on the thread that accessed it. Of another fault: its end. Not blocked, or each would be. Its handler queues those that a process sent |
 //! | SYS | of a system call that a filter refused: `forbidden_call.rs`, on the thread that made it. Not blocked, or it would be the end. Its handler queues those that a process sent |
 #![allow(unsafe_code, reason = "signal dispositions, masks and signalfd(2) have no safe wrapper here")]
 
-use super::forbidden_call;
 use super::system_error::{Cannot as _, SystemError};
+use super::{forbidden_call, lost_memory};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Not blocked: they cannot be, or have a handler.
-const NOT_BLOCKED: [libc::c_int; 5] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGSYS];
+const NOT_BLOCKED: [libc::c_int; 6] =
+    [libc::SIGKILL, libc::SIGSTOP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGSYS, libc::SIGBUS];
 /// Kept from programs by the C library, which refuses to change their disposition.
 const OF_THE_C_LIBRARY: [libc::c_int; 2] = [32, SETXID];
 /// Sent by the C library to each thread when the process changes its user.
@@ -163,10 +165,16 @@ extern "C" fn on_unblocked(signal: libc::c_int, info: *mut libc::siginfo_t, cont
     // SAFETY: the kernel passes a valid `info`; all calls are async-signal-safe, and `errno` is the interrupted code's afterwards.
     // What is stored in OF_LIBRARY besides 0 and 1 (default and ignored) is a handler.
     unsafe {
-        if signal == libc::SIGSYS && forbidden_call::on_signal(info, context) {
+        let errno = *libc::__errno_location();
+        let is_handled = match signal {
+            libc::SIGSYS => forbidden_call::on_signal(info, context),
+            libc::SIGBUS => lost_memory::on_signal(info, context),
+            _ => false,
+        };
+        if is_handled {
+            *libc::__errno_location() = errno;
             return;
         }
-        let errno = *libc::__errno_location();
         let is_own = (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid();
         let of_library = OF_LIBRARY.load(Ordering::Relaxed);
         if (*info).si_code == libc::SI_KERNEL {
@@ -190,7 +198,7 @@ fn install_handlers(has_job_control: bool) -> io::Result<()> {
     action.sa_sigaction = on_unblocked as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
     let job_control: &[_] = if has_job_control { &[libc::SIGTTIN, libc::SIGTTOU] } else { &[] };
-    for &signal in job_control.iter().chain(&[libc::SIGSYS, carrier()]) {
+    for &signal in job_control.iter().chain(&[libc::SIGSYS, libc::SIGBUS, carrier()]) {
         // SAFETY: `action` is initialised, and its handler is async-signal-safe.
         if unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) } != 0 {
             return Err(io::Error::last_os_error());
@@ -270,11 +278,11 @@ fn signalfd(set: &libc::sigset_t) -> Result<OwnedFd, SystemError> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Blocks every signal on the calling thread but SYS, `others`, and those that cannot be blocked: handlers of the others run on
+/// Blocks every signal on the calling thread but SYS, BUS, `others`, and those that cannot be blocked: handlers of the others run on
 /// `main`, where what they call is allowed.
 pub(crate) fn block_all_but(others: &[libc::c_int]) {
     let mut mask = u64::MAX;
-    for signal in others.iter().chain(&[libc::SIGSYS]) {
+    for signal in others.iter().chain(&[libc::SIGSYS, libc::SIGBUS]) {
         mask &= !(1 << (signal - 1));
     }
     // SAFETY: the system call, because the C library leaves its own signals out; it reads the eight bytes of `mask`.

@@ -11,6 +11,7 @@ use super::snapshot::Source;
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::api::control_socket::ControlSocket;
 use crate::host::daemonize::Daemon;
+use crate::host::lost_memory;
 use crate::host::signals::Signals;
 use crate::host::system_error::chain;
 use crate::host::terminal::RawTerminal;
@@ -23,6 +24,7 @@ use crate::state::stages::Stages;
 use devices::event_loop::EventLoop;
 use devices::virtio::mmio::{MmioTransport, RestoreError, TransportState};
 use devices::virtio::{DeviceIdentity, block, net};
+use kvm::GuestMemory;
 use kvm::software::CompletionCounts;
 use std::io::PipeWriter;
 use std::sync::Arc;
@@ -129,7 +131,7 @@ impl Machine {
         let counters = self.counters(totals.cpu_time);
         let unclaimed = self.transports.iter().filter(|transport| !transport.is_claimed());
         Outcome {
-            end: name_stuck(end.with_console(&self.console_log.tail()), &stuck),
+            end: name_stuck(explain(end.with_console(&self.console_log.tail()), self.vm.memory()), &stuck),
             counters,
             completions: totals.completions,
             unclaimed: unclaimed.map(|transport| transport.identity().clone()).collect(),
@@ -148,6 +150,15 @@ pub(super) fn stop_loops(loops: Vec<EventLoop>, limit: Duration) -> Vec<String> 
         (!ended).then_some(name)
     };
     loops.into_iter().filter_map(stop).collect()
+}
+
+/// Of a failure whose cause is that the memory of the snapshot is lost. A bug of this process counts all the same.
+fn explain(end: End, memory: &GuestMemory) -> End {
+    let may_follow = end.is_failure() && end.reason != EndReason::InternalError;
+    match may_follow && (lost_memory::is_lost() || lost_memory::is_cut(memory)) {
+        true => End::failed(EndReason::HostError, lost_memory::LINE),
+        false => end,
+    }
 }
 
 /// Adds the threads that were left behind to the detail, after its first line.
@@ -199,6 +210,19 @@ mod tests {
         let _ = loops[1].handle().add(Box::new(Hanging(is_drained))).unwrap();
         assert_eq!(stop_loops(loops, Duration::from_millis(500)), ["disk-0"]);
         drop(release);
+    }
+
+    #[test]
+    fn failure_with_a_cut_memory_file_has_this_reason() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let memory = crate::host::memory::map_snapshot(1 << 20, file.try_clone().unwrap()).unwrap();
+        let failed = || End::failed(EndReason::KvmError, "KVM_RUN failed");
+        file.set_len(4096).unwrap();
+        let reason = |end: End| explain(end, &memory).reason;
+        assert_eq!(reason(failed()), EndReason::HostError);
+        assert_eq!(reason(End::killed("")), EndReason::Killed);
+        assert_eq!(reason(End::failed(EndReason::InternalError, "")), EndReason::InternalError);
     }
 
     #[test]

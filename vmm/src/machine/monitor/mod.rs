@@ -25,6 +25,7 @@ use super::build::Machine;
 use super::run::{RunContext, StartError, stop_loops};
 use super::threads::{VcpuThreads, VcpuTotals};
 use crate::host::forbidden_call;
+use crate::host::lost_memory;
 use crate::host::panics;
 use crate::host::signals::ReceivedSignal;
 use crate::host::terminal::window_size;
@@ -94,6 +95,7 @@ impl<'a> Monitor<'a> {
             (machine.ports.stderr.event.as_raw_fd(), Source::Stderr),
         ];
         forbidden_call::wake(panics::watch()?.as_raw_fd());
+        lost_memory::wake(panics::watch()?.as_raw_fd());
         let socket = context.socket.as_ref().map(|socket| (socket.as_raw_fd(), Source::Socket));
         let logs = context.socket.as_ref().and_then(|socket| socket.log_notifier());
         let logs = logs.map(|notifier| (notifier.as_raw_fd(), Source::Logs));
@@ -314,12 +316,17 @@ impl<'a> Monitor<'a> {
         self.feed(Event::MachineStopped(reason));
     }
 
-    /// Another thread panicked, or any made a forbidden system call. No device can be relied on any more.
+    /// Another thread panicked, or any made a forbidden system call, or read memory that is lost. No device can be relied on any
+    /// more.
     fn on_panic(&mut self) {
         self.stop_vcpus();
         let forbidden = forbidden_call::first().map(|call| sandbox::describe(&call));
-        let line = forbidden.unwrap_or_else(|| panics::first().unwrap_or("internal error").to_owned());
-        self.feed(Event::MachineStopped(ExitReason::InternalError(line)));
+        let bug = forbidden.or_else(|| panics::first().map(str::to_owned));
+        let reason = match bug {
+            None if lost_memory::is_lost() => ExitReason::HostError(lost_memory::LINE.to_owned()),
+            bug => ExitReason::InternalError(bug.unwrap_or_else(|| "internal error".to_owned())),
+        };
+        self.feed(Event::MachineStopped(reason));
     }
 
     fn await_output(&mut self, stdout: u64, stderr: u64) {

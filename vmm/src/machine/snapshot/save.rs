@@ -3,6 +3,7 @@
 //! whether that succeeded or not.
 
 use super::document::{Part, SavedMachine, SnapshotDocument};
+use crate::host::lost_memory;
 use crate::host::sparse_file::{self, BLOCK_SIZE, is_zero};
 use crate::host::system_error::{Cannot as _, SystemError};
 use crate::machine::build::Machine;
@@ -170,5 +171,6 @@ pub(in crate::machine) fn write_memory(memory: &GuestMemory, file: &File) -> io:
         }
         start += region.len();
     }
+    lost_memory::check()?;
     Ok(start)
 }
