@@ -28,6 +28,27 @@ fn identity(dir: &TestDir, name: &str) -> Vec<String> {
     lines
 }
 
+/// The snapshot `warm` in the store.
+fn run_from_a_named_snapshot(dir: &TestDir) {
+    let from = |words: &[&str]| dir.invocation(&[&["--from", "warm"], words].concat()).default_memory().finish();
+    from(&["-e", "A=b"]).assert_status(125).assert_one_line_naming(&["--env", "saved"]);
+    from(&["alpine"]).assert_status(125).assert_one_line_naming(&["--from"]);
+    from(&["-d", "--name", "w"]).assert_status(0).assert_stdout("w\n");
+    verb(dir, "exec", &["w", "redis-cli", "ping"]).assert_status(0).assert_stdout("PONG\n");
+    verb(dir, "stop", &["w"]).assert_status(0);
+    let store = |words: &[&str]| dir.invocation(words).verb("snapshot").finish();
+    store(&["ls", "-q"]).assert_status(0).assert_stdout("warm\n");
+    store(&["inspect", "warm"]).assert_status(0);
+    store(&["rm", "warm"]).assert_status(0).assert_stdout("warm\n");
+    store(&["rm", "warm"]).assert_status(125).assert_one_line_naming(&["warm"]);
+    store(&["ls", "-q"]).assert_status(0).assert_stdout("");
+    from(&[]).assert_status(125).assert_one_line_naming(&["no snapshot", "warm"]);
+}
+
+fn inspect(dir: &TestDir, snapshot: &Path) -> Finished {
+    dir.invocation(&["inspect", "--json", &snapshot.display().to_string()]).verb("snapshot").finish()
+}
+
 fn assert_refused(dir: &TestDir, snapshot: &Path, objects: &[&str]) {
     let refused = verb(dir, "restore", &[&snapshot.display().to_string()]);
     refused.assert_status(125).assert_one_line_naming(objects);
@@ -43,7 +64,16 @@ fn change(path: &Path, offset: u64) {
 
 fn copy_has_the_data_and_an_identity_of_its_own() {
     let dir = TestDir::new().keeping_machines();
-    dir.run(&["-d", "--name", "r", "--ready-port", "6379", &image("redis")]).assert_status(0);
+    let run = dir.start(&["-d", "--name", "r", "--ready-port", "6379", &image("redis")]);
+    while !dir.run_directory().join("r/control.sock").exists() {
+        assert!(!run.has_ended(), "the machine does not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stored = ["--when-ready", "--name", "warm", "r"];
+    let warm = dir.verb("snapshot", &stored).start();
+    run.finish().assert_status(0);
+    warm.finish().assert_status(0).assert_stdout("warm\n");
+    verb(&dir, "snapshot", &stored).assert_status(125).assert_one_line_naming(&["warm", "exists"]);
     verb(&dir, "exec", &["r", "redis-cli", "set", "k", "v"]).assert_status(0).assert_stdout("OK\n");
     verb(&dir, "exec", &["-u", "root", "r", "sh", "-c", "echo written > /file"]).assert_status(0);
     let snapshot = dir.file("snapshot");
@@ -62,20 +92,38 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     assert_eq!((&*original[1], &*original[2]), ("r", "r"));
     assert_eq!((&*copy[1], &*copy[2]), ("c", "c"));
 
+    run_from_a_named_snapshot(&dir);
+
     verb(&dir, "pause", &["c"]).assert_status(0);
     forks_share_memory_and_nothing_else(&dir);
-    verb(&dir, "stop", &["c", "r"]).assert_status(0);
+    verb(&dir, "stop", &["r"]).assert_status(0);
+    let inspected = inspect(&dir, &snapshot);
+    inspected.assert_status(0);
+    let inspected: Value = serde_json::from_str(&inspected.stdout_text()).expect("it is JSON");
+    assert_eq!(inspected["machine"], "r");
+    assert_eq!(inspected["image"], image("redis"));
+    assert!(inspected["memory"]["stored_bytes"].as_u64() < inspected["memory"]["bytes"].as_u64(), "{inspected}");
+    assert_eq!(inspected["vcpus"].as_array().map(Vec::len), Some(1), "{inspected}");
 
-    change(&snapshot.join("memory"), 1 << 20);
+    let memory = OpenOptions::new().write(true).open(snapshot.join("memory")).expect("the snapshot has it");
+    let length = memory.metadata().expect("it is open").len();
+    memory.set_len(4096).expect("the test may write");
+    verb(&dir, "resume", &["c"]).assert_status(0);
+    verb(&dir, "wait", &["c"]).assert_status(0).assert_stdout("125\n");
+    let status: Value =
+        serde_json::from_str(&verb(&dir, "status", &["--json", "c"]).stdout_text()).expect("it is JSON");
+    assert_eq!(status["end"]["reason"], "host-error", "{status}");
+    inspect(&dir, &snapshot).assert_status(125).assert_one_line_naming(&["memory", "4096"]);
+    memory.set_len(length).expect("the test may write");
     assert_refused(&dir, &snapshot, &["memory", "digest"]);
     fs::remove_file(snapshot.join("scratch")).expect("the snapshot has it");
     change(&snapshot.join("state"), 200);
     assert_refused(&dir, &snapshot, &["state", "digest"]);
-    assert!(
-        !fs::read_dir(dir.path())
-            .expect("it is there")
-            .any(|entry| { entry.expect("it can be read").file_name().to_string_lossy().ends_with(".partial") })
-    );
+    inspect(&dir, &snapshot).assert_status(125).assert_one_line_naming(&["state", "digest"]);
+    let names =
+        fs::read_dir(dir.file(".")).expect("it is there").map(|entry| entry.expect("it can be read").file_name());
+    let left: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// Of the paused machine `c`, which is a copy itself.
@@ -120,6 +168,7 @@ fn restore_rejects_what_is_no_snapshot() {
     // An empty name is none.
     let missing = dir.file("missing").display().to_string();
     verb(&dir, "restore", &["--name", "", &missing]).assert_status(125).assert_one_line_naming(&["open", "missing"]);
+    inspect(&dir, &dir.file("missing")).assert_status(125).assert_one_line_naming(&["open", "missing"]);
     let empty = dir.file("empty");
     fs::create_dir(&empty).expect("the directory is new");
     assert_refused(&dir, &empty, &["empty/state"]);

@@ -10,7 +10,7 @@
 
 use crate::cpuid;
 use crate::exit_reason::ExitReason;
-use crate::host::KvmHost;
+use crate::host::{KvmHost, KvmKind};
 use crate::vcpu::{IoBus, Vcpu};
 use crate::vm::{KvmVm, VmError, failed};
 use kvm_bindings::{
@@ -74,6 +74,43 @@ pub struct SavedVcpu {
     apic: kvm_lapic_state,
     msrs: Vec<kvm_msr_entry>,
     events: kvm_vcpu_events,
+}
+
+impl SavedVm {
+    /// Of the host on which it was saved.
+    #[must_use]
+    pub fn kind(&self) -> KvmKind {
+        if self.gate.is_some() { KvmKind::Software } else { KvmKind::Native }
+    }
+}
+
+impl SavedVcpu {
+    /// Frequency of the time-stamp counter; 0 if KVM does not know it.
+    #[must_use]
+    pub fn tsc_khz(&self) -> u32 {
+        self.tsc_khz
+    }
+
+    /// Address of the next instruction.
+    #[must_use]
+    pub fn instruction_pointer(&self) -> u64 {
+        self.registers.rip
+    }
+
+    /// The name of the processor, from CPUID leaves 8000_0002h to 8000_0004h; empty if it has none.
+    #[must_use]
+    pub fn processor_name(&self) -> String {
+        processor_name(&self.cpuid)
+    }
+}
+
+fn processor_name(cpuid: &[kvm_cpuid_entry2]) -> String {
+    let leaf = |function: u32| cpuid.iter().find(|entry| entry.function == function);
+    let registers = |leaf: &kvm_cpuid_entry2| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
+    let leaves = (0x8000_0002..=0x8000_0004).filter_map(leaf);
+    let bytes: Vec<u8> = leaves.flat_map(registers).flat_map(u32::to_le_bytes).collect();
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).trim().to_owned()
 }
 
 impl KvmVm {

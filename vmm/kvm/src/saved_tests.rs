@@ -111,3 +111,25 @@ fn restore_rejects_another_cpu_unknown_msrs_and_other_sizes() {
     assert!(matches!(restore(|state| state.extended.truncate(1)), StateError::ExtendedState { .. }));
     assert!(matches!(restore_vcpus(&host, &vm(&host), &[]).unwrap_err(), StateError::Cpus(0)));
 }
+
+#[test]
+fn processor_name_is_that_of_three_leaves() {
+    let register = |text: &[u8]| u32::from_le_bytes(*text.first_chunk().unwrap());
+    let leaf = |function: u32, text: &[u8; 16]| kvm_cpuid_entry2 {
+        function,
+        eax: register(text),
+        ebx: register(&text[4..]),
+        ecx: register(&text[8..]),
+        edx: register(&text[12..]),
+        ..Default::default()
+    };
+    let third = leaf(0x8000_0004, b" 9\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    let leaves = [
+        third,
+        leaf(0, b"GenuineProcessor"),
+        leaf(0x8000_0002, b"  Some Processor"),
+        leaf(0x8000_0003, b" of one company,"),
+    ];
+    assert_eq!(processor_name(&leaves), "Some Processor of one company, 9");
+    assert_eq!(processor_name(&leaves[1..2]), "");
+}

@@ -40,6 +40,7 @@ use super::volume::VolumeArguments;
 use super::wait::WaitArguments;
 use crate::config::request::Request;
 use crate::run::failure::{FailsAs as _, Failure};
+use crate::run::restore;
 use crate::state::end::EndReason;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -136,6 +137,11 @@ pub(super) struct RunArguments {
     /// Print the options as such a document instead of running
     #[arg(long, help_heading = "Configuration")]
     pub(super) print_config: bool,
+    /// Start a copy from a snapshot, by its name in the store or its directory, in place of an image; with options of this run,
+    /// --hostname, --network and ports only
+    #[arg(long, value_name = "SNAPSHOT", help_heading = "Machine", conflicts_with_all = ["words", "config", "print_config"],
+        value_hint = clap::ValueHint::DirPath)]
+    pub(super) from: Option<PathBuf>,
     /// Internal: this is the background process of `run -d`
     #[arg(long, hide = true)]
     pub(super) detached: bool,
@@ -174,9 +180,24 @@ pub(super) struct CheckArguments {
 }
 
 impl RunArguments {
+    /// The snapshot of `--from`, with the options of the copy.
+    ///
+    /// # Errors
+    /// An option is the saved machine's.
+    pub(super) fn copy_options(&self) -> Result<Option<(PathBuf, Request)>, Failure> {
+        let Some(snapshot) = &self.from else { return Ok(None) };
+        let options = self.request.clone().without_empty();
+        restore::check_options(&options)?;
+        Ok(Some((snapshot.clone(), options)))
+    }
+
     /// Merges document, options and words.
     pub(super) fn request(self) -> Result<Request, Failure> {
-        let Self { words, request: options, config, .. } = self;
+        let Self { words, request: options, config, from, .. } = self;
+        if from.is_some() {
+            let error = "--from: only `run` starts a copy from a snapshot";
+            return Err(Failure::new(EndReason::ConfigError, error));
+        }
         let mut request = match &config {
             None => options.without_empty(),
             Some(path) => {

@@ -39,6 +39,8 @@ mod rmi;
 mod run;
 mod save;
 mod snapshot;
+mod snapshot_inspect;
+mod snapshot_store;
 mod start;
 mod stats;
 mod status;
@@ -122,8 +124,8 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Update(arguments) => update::update(&arguments),
         Verb::Snapshot(arguments) => snapshot::snapshot(&arguments),
         Verb::Restore(arguments) => restore::restore(arguments, stages),
-        Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Fork(arguments) => fork::fork(&arguments),
+        Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),
         Verb::Oci(arguments) => oci::oci(arguments),

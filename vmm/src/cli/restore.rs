@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `restore`: starts a machine from a snapshot.
 
+use crate::config::destination::Destination;
 use crate::config::name::MachineName;
 use crate::config::network::Network;
 use crate::config::publish::Publish;
+use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::system_error::Cannot as _;
 use crate::machine::snapshot::{OpenSnapshot, SnapshotPlace};
 use crate::run::failure::{self, FailsAs as _, Failure};
-use crate::run::restore::{self, RestoreOptions};
+use crate::run::restore;
 use crate::run::{self, Caller, Origin};
 use crate::state::end::EndReason;
 use crate::state::stages::Stages;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Start a machine from a snapshot, beside the one that was saved or in its place
 #[derive(Debug, Args)]
@@ -24,11 +26,12 @@ numbers, a host name, addresses and the wall clock of its own.
 
 Examples:
   coracle restore -d --name copy ./web.snapshot
-  coracle restore -d -p 8081:80 ./web.snapshot")]
+  coracle restore -d -p 8081:80 ./web.snapshot
+  coracle restore -d warm")]
 pub(super) struct RestoreArguments {
-    /// Directory of the snapshot
-    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
-    directory: PathBuf,
+    /// Directory of the snapshot, or its name in the store
+    #[arg(value_name = "SNAPSHOT", value_hint = clap::ValueHint::DirPath)]
+    snapshot: PathBuf,
     /// Run in the background, and print the name once the workload runs
     #[arg(short, long)]
     detach: bool,
@@ -55,18 +58,37 @@ pub(super) fn restore(arguments: RestoreArguments, stages: Stages) -> u8 {
 }
 
 fn try_restore(arguments: RestoreArguments, stages: Stages) -> Result<u8, Failure> {
-    let RestoreArguments { directory, detach, name, network, publish, timings, run_dir } = arguments;
-    let absolute = |path: PathBuf| {
-        let absolute = std::path::absolute(&path).cannot(format!("find {}", path.display()));
-        absolute.fails_as(EndReason::HostError)
-    };
-    let directory = absolute(directory)?;
-    let run_dir = run_dir.map(absolute).transpose()?;
+    let RestoreArguments { snapshot, detach, name, network, publish, timings, run_dir } = arguments;
+    start(&snapshot, Request { name, detach, timings, run_dir, network, publish, ..Request::default() }, stages)
+}
+
+/// Starts a copy from a snapshot, by its name or its directory.
+pub(super) fn start(snapshot: &Path, options: Request, stages: Stages) -> Result<u8, Failure> {
+    let directory = restore::find(snapshot)?;
     let document = OpenSnapshot::read(&directory).fails_as(EndReason::SnapshotError)?;
-    let options = RestoreOptions { name, detach, timings, run_dir, network, publish };
-    let request = restore::request(&document, &directory, options)?;
+    let request = restore::request(&document, &directory, with_absolute_paths(options)?)?;
     super::logging::start(request.log_level.unwrap_or_default());
     let entered = std::env::set_current_dir(&document.directory);
     entered.cannot(format!("enter {}", document.directory.display())).fails_as(EndReason::ConfigError)?;
     run::run(request, Caller::User, Origin::Restored(SnapshotPlace::Directory(directory)), stages)
+}
+
+/// The machine's other relative paths begin in the directory of the one that was saved.
+fn with_absolute_paths(options: Request) -> Result<Request, Failure> {
+    let absolute = |path: PathBuf| {
+        let absolute = std::path::absolute(&path).cannot(format!("find {}", path.display()));
+        absolute.fails_as(EndReason::HostError)
+    };
+    let destination = |destination| match destination {
+        Destination::File(path) => absolute(path).map(Destination::File),
+        Destination::Descriptor(number) => Ok(Destination::Descriptor(number)),
+    };
+    Ok(Request {
+        run_dir: options.run_dir.map(absolute).transpose()?,
+        cidfile: options.cidfile.map(absolute).transpose()?,
+        console: options.console.map(absolute).transpose()?,
+        result: options.result.map(destination).transpose()?,
+        events: options.events.map(destination).transpose()?,
+        ..options
+    })
 }

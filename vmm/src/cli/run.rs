@@ -3,6 +3,7 @@
 
 use super::arguments::RunArguments;
 use super::machines::print;
+use super::restore;
 use crate::machine::snapshot::{SnapshotPlace, UnnamedSnapshot};
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::{self, Caller, Origin};
@@ -26,6 +27,9 @@ fn try_run(arguments: RunArguments, stages: Stages) -> Result<u8, Failure> {
         _ if kept => Origin::Kept,
         _ => Origin::New,
     };
+    if let Some((snapshot, options)) = arguments.copy_options()? {
+        return restore::start(&snapshot, options, stages);
+    }
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());
     if print_config {

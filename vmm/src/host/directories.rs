@@ -34,6 +34,8 @@ pub(crate) enum DirectoryError {
     Volumes(u32),
     #[error("no directory for kept machines: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
     Machines(u32),
+    #[error("no directory for snapshots: user {0} has no home directory; set XDG_DATA_HOME or HOME")]
+    Snapshots(u32),
 }
 
 impl Directories {
@@ -96,6 +98,14 @@ impl Directories {
     /// There is no home directory, and the user is not root.
     pub(crate) fn volumes(&self) -> Result<PathBuf, DirectoryError> {
         self.lasting().map(|base| base.join("volumes")).ok_or(DirectoryError::Volumes(self.user))
+    }
+
+    /// The snapshots that have a name.
+    ///
+    /// # Errors
+    /// There is no home directory, and the user is not root.
+    pub(crate) fn snapshots(&self) -> Result<PathBuf, DirectoryError> {
+        self.lasting().map(|base| base.join("snapshots")).ok_or(DirectoryError::Snapshots(self.user))
     }
 
     /// What is kept of the machines whose run directories are below `base`: with the user's data, or, for a base that the user

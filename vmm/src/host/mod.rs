@@ -25,6 +25,7 @@ pub(crate) mod message_file;
 pub(crate) mod netlink;
 pub(crate) mod packet_socket;
 pub(crate) mod panics;
+pub(crate) mod partial_directory;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod resident;
@@ -38,5 +39,5 @@ pub(crate) mod terminal;
 #[cfg(test)]
 pub(crate) mod test_namespace;
 pub(crate) mod thread_directory;
-pub(crate) mod watch;
 pub(crate) mod tmpfile;
+pub(crate) mod watch;

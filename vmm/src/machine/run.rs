@@ -181,6 +181,7 @@ mod tests {
     use devices::turn::Turn;
     use devices::virtio::Worker;
     use std::sync::mpsc::{Receiver, channel};
+    use vm_memory::{FileOffset, GuestAddress};
     use vmm_sys_util::epoll::EventSet;
 
     /// Drains once its channel is closed.
@@ -216,7 +217,9 @@ mod tests {
     fn failure_with_a_cut_memory_file_has_this_reason() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
-        let memory = crate::host::memory::map_snapshot(1 << 20, file.try_clone().unwrap()).unwrap();
+        // Not watched, as that of the one machine of a process is.
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+        let memory = GuestMemory::from_ranges_with_files([(GuestAddress(0), 1 << 20, Some(offset))]).unwrap();
         let failed = || End::failed(EndReason::KvmError, "KVM_RUN failed");
         file.set_len(4096).unwrap();
         let reason = |end: End| explain(end, &memory).reason;

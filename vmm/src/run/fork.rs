@@ -4,7 +4,7 @@
 
 use super::failure::{FailsAs as _, Failure};
 use super::kept::require_free;
-use super::restore::{self, RestoreOptions};
+use super::restore;
 use super::{Origin, run_directory_failure, spawn};
 use crate::config::name::{MachineName, NameError};
 use crate::config::network::{Interface, Network, NetworkKind};
@@ -144,12 +144,12 @@ impl Fork {
         let written = UnnamedSnapshot::written(&state, &memory, &scratch);
         let (snapshot, document) = written.fails_as(EndReason::SnapshotError)?;
         let is_own = options.network.is_empty();
-        let options = RestoreOptions {
+        let options = Request {
             detach: true,
             run_dir: run_dir.map(Path::to_owned),
             network: options.network,
             publish: options.publish,
-            ..RestoreOptions::default()
+            ..Request::default()
         };
         let mut request = restore::request(&document, Path::new(&machine), options)?;
         request.hostname = None;

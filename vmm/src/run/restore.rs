@@ -5,22 +5,28 @@
 use super::failure::{FailsAs as _, Failure};
 use crate::config::name::MachineName;
 use crate::config::network::Network;
-use crate::config::publish::Publish;
 use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::host::random::random_bytes;
 use crate::host::scratch;
+use crate::host::system_error::Cannot as _;
 use crate::machine::snapshot::{OpenSnapshot, Restore, SnapshotDocument, SnapshotPlace};
 use crate::machine::supervisor::Restored;
 use crate::state::end::EndReason;
+use crate::state::snapshots::Snapshots;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::identity::{ENTROPY_BYTES, Identity};
 use guest_protocol::run_spec::RunSpec;
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreError {
+    #[error("no snapshot has the name {0}, and there is no such directory")]
+    Missing(PathBuf),
+    #[error("--{0} is that of the machine that was saved")]
+    Option(String),
     #[error("{0}: the memory size is impossible")]
     Memory(PathBuf),
     #[error("{directory}: the root disk of {image} is not the one of the snapshot: {here}, not {saved}")]
@@ -31,25 +37,54 @@ pub(crate) enum RestoreError {
     Scratch(PathBuf),
 }
 
-/// What a user gives in place of what the machine was started with.
-#[derive(Debug, Default)]
-pub(crate) struct RestoreOptions {
-    pub(crate) name: Option<Given<MachineName>>,
-    pub(crate) detach: bool,
-    pub(crate) timings: bool,
-    pub(crate) run_dir: Option<PathBuf>,
-    /// Empty leaves the networks.
-    pub(crate) network: Vec<Given<Network>>,
-    pub(crate) publish: Vec<Publish>,
+/// The options of `run` that a copy can have, in a document.
+const OF_A_COPY: [&str; 17] = [
+    "cidfile",
+    "console",
+    "detach",
+    "events",
+    "hostname",
+    "id",
+    "log-level",
+    "log-size",
+    "name",
+    "network",
+    "publish",
+    "publish-all",
+    "result",
+    "rm",
+    "run-dir",
+    "timeout",
+    "timings",
+];
+
+/// The directory of the snapshot that `name` means: of one in the store, or the path itself.
+pub(crate) fn find(name: &Path) -> Result<PathBuf, Failure> {
+    let as_name = name.to_str().and_then(|name| name.parse::<MachineName>().ok());
+    let stored = |name: &MachineName| Snapshots::of(&Directories::from_environment()).ok()?.path(name);
+    match as_name.as_ref().and_then(stored) {
+        Some(directory) => Ok(directory),
+        None if as_name.is_some() && name.symlink_metadata().is_err() => {
+            Err(Failure::new(EndReason::SnapshotError, RestoreError::Missing(name.to_owned())))
+        }
+        None => std::path::absolute(name).cannot(format!("find {}", name.display())).fails_as(EndReason::HostError),
+    }
+}
+
+/// Checks that `options` has nothing that is the saved machine's.
+pub(crate) fn check_options(options: &Request) -> Result<(), Failure> {
+    let document = options.to_document().fails_as(EndReason::ConfigError)?;
+    let document: Map<String, Value> = serde_json::from_str(&document).fails_as(EndReason::InternalError)?;
+    let is_of_a_copy = |key: &str| key == "version" || OF_A_COPY.contains(&key);
+    match document.keys().find(|key| !is_of_a_copy(key)) {
+        Some(key) => Err(Failure::new(EndReason::ConfigError, RestoreError::Option(key.clone()))),
+        None => Ok(()),
+    }
 }
 
 /// The request of a machine that is restored from the snapshot in `directory`: the one that the machine was started with, without what
-/// belongs to that machine alone.
-pub(crate) fn request(
-    document: &SnapshotDocument,
-    directory: &Path,
-    options: RestoreOptions,
-) -> Result<Request, Failure> {
+/// belongs to that machine alone, and with the `options` of a copy.
+pub(crate) fn request(document: &SnapshotDocument, directory: &Path, options: Request) -> Result<Request, Failure> {
     let text = serde_json::to_vec(&document.request).fails_as(EndReason::SnapshotError)?;
     let request = Request::parse(&text, directory).fails_as(EndReason::SnapshotError)?;
     let memory = document.memory.bytes.to_string().parse();
@@ -61,20 +96,24 @@ pub(crate) fn request(
         network,
         mac_address: None,
         publish: options.publish,
-        publish_all: false,
+        publish_all: options.publish_all,
+        hostname: options.hostname.or(request.hostname),
         name: options.name,
-        id: None,
-        rm: false,
+        id: options.id,
+        rm: options.rm,
         detach: options.detach,
+        log_level: options.log_level.or(request.log_level),
+        log_size: options.log_size.or(request.log_size),
+        timeout: options.timeout.or(request.timeout),
         timings: options.timings,
         run_dir: options.run_dir,
+        cidfile: options.cidfile,
+        result: options.result,
+        events: options.events,
+        console: options.console,
         env_file: Vec::new(),
         context: None,
-        cidfile: None,
-        result: None,
-        events: None,
         profile: None,
-        console: None,
         ..request
     })
 }
@@ -140,5 +179,21 @@ impl Restoring {
         let supervisor = std::mem::take(&mut state.supervisor);
         let restore = Restore { state, memory: self.snapshot.memory, has_other_devices: false };
         Ok((restore, Restored { identity, state: supervisor }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_takes_options_of_its_own_only() {
+        let check =
+            |text: &str| check_options(&serde_json::from_str(text).unwrap()).map_err(|failure| failure.message());
+        check(r#"{"name": "a", "detach": true, "publish": ["80"], "network": ["none"], "hostname": "h", "rm": true}"#)
+            .unwrap();
+        check("{}").unwrap();
+        assert_eq!(check(r#"{"memory": "1g"}"#).unwrap_err(), "--memory is that of the machine that was saved");
+        assert!(check(r#"{"env": ["A=b"]}"#).unwrap_err().starts_with("--env "));
     }
 }

@@ -13,6 +13,7 @@ use super::{ActivationFailure, MmioTransport};
 use crate::virtio::queue_position::{PositionError, QueuePosition};
 use crate::virtio::queue_setup::{QueueSetup, QueueSetupError};
 use crate::virtio::status::{DRIVER, DRIVER_OK, FEATURES_OK, is_reachable};
+use crate::virtio::{DeviceKind, KINDS};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
@@ -47,6 +48,38 @@ struct Active {
     positions: Vec<QueuePosition>,
     /// Of the device itself, in a form of its own.
     device: Vec<u8>,
+}
+
+impl TransportState {
+    /// Of the device, if it is one of [`KINDS`].
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static DeviceKind> {
+        KINDS.into_iter().find(|kind| kind.device_id == self.device_id)
+    }
+
+    /// Number of the device type (virtio 1.3, section 5).
+    #[must_use]
+    pub fn device_id(&self) -> u32 {
+        self.device_id
+    }
+
+    /// Whether the driver had activated the device.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active.is_some()
+    }
+
+    /// Number of queues.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// What the driver has accepted.
+    #[must_use]
+    pub fn driver_features(&self) -> u64 {
+        self.driver_features
+    }
 }
 
 /// A device cannot be saved.

@@ -37,6 +37,9 @@ pub(crate) enum DocumentError {
     Protocol(u32),
 }
 
+/// Version of the format of the state.
+pub(crate) const VERSION: u32 = SNAPSHOT.version;
+
 /// A snapshot: where it comes from, its other files, and the state of the machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,12 +102,20 @@ impl SnapshotDocument {
         SNAPSHOT.seal(self)
     }
 
+    /// Parses the contents of the file, which another version of coracle may have made.
+    ///
+    /// # Errors
+    /// It is not a whole state of this version of the format.
+    pub(crate) fn parse_any(bytes: &[u8]) -> Result<Self, DocumentError> {
+        SNAPSHOT.unseal(bytes)
+    }
+
     /// Parses the contents of the file. What depends on the host, and the other files, are checked later.
     ///
     /// # Errors
     /// It is not a whole state of this version.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let document: Self = SNAPSHOT.unseal(bytes)?;
+        let document = Self::parse_any(bytes)?;
         if document.coracle != env!("CARGO_PKG_VERSION") {
             return Err(DocumentError::Coracle(document.coracle));
         }

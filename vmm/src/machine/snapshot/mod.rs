@@ -10,10 +10,10 @@ mod save;
 pub(crate) mod testing;
 mod unnamed;
 
-pub(crate) use document::{DocumentError, MAX_STATE_BYTES, SavedMachine, SnapshotDocument};
+pub(crate) use document::{DocumentError, MAX_STATE_BYTES, SavedMachine, SnapshotDocument, VERSION};
 pub(super) use document::{Sealed, StreamCounts};
 pub(super) use open::open_file;
-pub(crate) use open::{OpenSnapshot, Restore, SnapshotPlace, finish};
+pub(crate) use open::{InspectedSnapshot, OpenSnapshot, Restore, SnapshotPlace, finish};
 pub(crate) use save::Source;
 pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory};
 pub(crate) use unnamed::UnnamedSnapshot;

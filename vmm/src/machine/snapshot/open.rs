@@ -10,9 +10,10 @@ use crate::host::sparse_file;
 use crate::host::system_error::{Cannot as _, SystemError};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::path::Arg;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,6 +54,15 @@ impl SnapshotPlace {
     }
 }
 
+/// A snapshot as a reader sees it, without its digests checked but that of the state.
+#[derive(Debug)]
+pub(crate) struct InspectedSnapshot {
+    pub(crate) document: SnapshotDocument,
+    /// Space of the files on the host.
+    pub(crate) memory_space: u64,
+    pub(crate) scratch_space: Option<u64>,
+}
+
 /// What a machine is restored from.
 #[derive(Debug)]
 pub(crate) struct Restore {
@@ -68,7 +78,7 @@ impl OpenSnapshot {
     /// # Errors
     /// The state cannot be read, or is invalid.
     pub(crate) fn read(directory: &Path) -> Result<SnapshotDocument, OpenError> {
-        read_state(&open_directory(directory)?, directory)
+        read_state(&open_directory(directory)?, directory, SnapshotDocument::parse)
     }
 
     /// Reads and checks all files of a snapshot.
@@ -82,9 +92,25 @@ impl OpenSnapshot {
         }
     }
 
+    /// Reads the state in `directory`, which another version of coracle may have made, and examines its other files.
+    ///
+    /// # Errors
+    /// The state cannot be read, or is invalid; another file is missing, or has another size.
+    pub(crate) fn inspect(directory: &Path) -> Result<InspectedSnapshot, OpenError> {
+        let opened = open_directory(directory)?;
+        let document = read_state(&opened, directory, SnapshotDocument::parse_any)?;
+        let space = |name: &str, part: &Part| {
+            let (_, metadata) = open_sized(&opened, &directory.join(name), name, part)?;
+            Ok::<_, OpenError>(metadata.blocks() * 512)
+        };
+        let memory_space = space(MEMORY_FILE, &document.memory)?;
+        let scratch_space = document.scratch.as_ref().map(|scratch| space(SCRATCH_FILE, scratch)).transpose()?;
+        Ok(InspectedSnapshot { document, memory_space, scratch_space })
+    }
+
     fn open_directory(directory: &Path) -> Result<Self, OpenError> {
         let opened = open_directory(directory)?;
-        let document = read_state(&opened, directory)?;
+        let document = read_state(&opened, directory, SnapshotDocument::parse)?;
         let part = |name, part: &Part| open_part(&opened, directory, name, part);
         let memory = part(MEMORY_FILE, &document.memory)?;
         let scratch = document.scratch.as_ref().map(|scratch| part(SCRATCH_FILE, scratch)).transpose()?;
@@ -134,22 +160,32 @@ pub(in crate::machine) fn open_file(directory: impl AsFd, path: &Path, name: imp
     openat(directory, name, flags, Mode::empty()).map(File::from).cannot(format!("open {}", path.display()))
 }
 
-fn read_state(opened: &OwnedFd, directory: &Path) -> Result<SnapshotDocument, OpenError> {
+fn read_state(
+    opened: &OwnedFd,
+    directory: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<SnapshotDocument, DocumentError>,
+) -> Result<SnapshotDocument, OpenError> {
     let path = directory.join(STATE_FILE);
     let file = open_file(opened, &path, STATE_FILE)?;
     let bytes = bounded_read::read(&file, MAX_STATE_BYTES).cannot(format!("read {}", path.display()))?;
-    let parsed = bytes.map_or(Err(DocumentError::NoState("snapshot")), |bytes| SnapshotDocument::parse(&bytes));
+    let parsed = bytes.map_or(Err(DocumentError::NoState("snapshot")), |bytes| parse(&bytes));
     parsed.map_err(|source| OpenError::Document { path, source })
+}
+
+/// Opens a file of the size that is in the state.
+fn open_sized(opened: &OwnedFd, path: &Path, name: &str, part: &Part) -> Result<(File, Metadata), OpenError> {
+    let file = open_file(opened, path, name)?;
+    let metadata = file.metadata().cannot(format!("read {}", path.display()))?;
+    match metadata.len() {
+        bytes if bytes == part.bytes => Ok((file, metadata)),
+        bytes => Err(OpenError::Size { path: path.to_owned(), bytes, expected: part.bytes }),
+    }
 }
 
 fn open_part(opened: &OwnedFd, directory: &Path, name: &str, part: &Part) -> Result<File, OpenError> {
     let path = directory.join(name);
-    let file = open_file(opened, &path, name)?;
-    let bytes = file.metadata().cannot(format!("read {}", path.display()))?.len();
-    if bytes != part.bytes {
-        return Err(OpenError::Size { path, bytes, expected: part.bytes });
-    }
-    let digest = sparse_file::digest(&file, bytes).cannot(format!("read {}", path.display()))?;
+    let (file, _) = open_sized(opened, &path, name, part)?;
+    let digest = sparse_file::digest(&file, part.bytes).cannot(format!("read {}", path.display()))?;
     if digest == part.sha256 { Ok(file) } else { Err(OpenError::Digest(path)) }
 }
 
