@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Faults that a test plants, one at a time in the whole process, to see that the table of the hostile
-//! guest finds them. Without the feature `planted-faults` no fault can be planted, and each check is a
-//! constant.
+//! guest finds them: by [`plant`], or by the name of one in the environment variable
+//! `CORACLE_PLANTED_FAULT`. Without the feature `planted-faults` no fault can be planted, and each check
+//! is a constant.
 
 #[cfg(feature = "planted-faults")]
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -59,7 +60,10 @@ impl PlantedFault {
 }
 
 #[cfg(feature = "planted-faults")]
-static PLANTED: AtomicU8 = AtomicU8::new(0);
+static PLANTED: AtomicU8 = AtomicU8::new(UNKNOWN);
+/// The environment has not been read.
+#[cfg(feature = "planted-faults")]
+const UNKNOWN: u8 = u8::MAX;
 
 /// Plants `fault` in place of the one before, or none.
 #[cfg(feature = "planted-faults")]
@@ -69,7 +73,18 @@ pub fn plant(fault: Option<PlantedFault>) {
 
 #[cfg(feature = "planted-faults")]
 pub(crate) fn is_planted(fault: PlantedFault) -> bool {
+    if PLANTED.load(Ordering::SeqCst) == UNKNOWN {
+        plant(of_environment());
+    }
     PLANTED.load(Ordering::SeqCst) == fault as u8
+}
+
+/// A name that is not one of a fault is a mistake of the test.
+#[cfg(feature = "planted-faults")]
+fn of_environment() -> Option<PlantedFault> {
+    let name = std::env::var("CORACLE_PLANTED_FAULT").ok()?;
+    let fault = PlantedFault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    Some(fault.expect("CORACLE_PLANTED_FAULT names a fault"))
 }
 
 #[cfg(not(feature = "planted-faults"))]
