@@ -4,6 +4,7 @@
 
 use crate::{ARENA_SIZE, BLOCK, CONSOLE, MAX_DEVICES, MAX_QUEUES, Machine, NET, RNG, VSOCK};
 
+const DEVICE_ID: u64 = 0x8;
 pub(crate) const DEVICE_FEATURES: u64 = 0x10;
 pub(crate) const DEVICE_FEATURES_SELECT: u64 = 0x14;
 pub(crate) const DRIVER_FEATURES: u64 = 0x20;
@@ -71,11 +72,40 @@ pub struct Driver<'m> {
     pub(crate) machine: &'m mut dyn Machine,
     device: usize,
     rings: [[Ring; MAX_QUEUES]; MAX_DEVICES],
+    identities: [Identity; MAX_DEVICES],
+}
+
+/// What never changes of a device, read once: each access of a register may cost an exit of a vCPU.
+#[derive(Clone, Copy, Debug, Default)]
+struct Identity {
+    id: u32,
+    features: u64,
+    sizes: [u32; MAX_QUEUES],
 }
 
 impl<'m> Driver<'m> {
     pub(crate) fn new(machine: &'m mut dyn Machine) -> Self {
-        Self { machine, device: 0, rings: [[Ring::default(); MAX_QUEUES]; MAX_DEVICES] }
+        let rings = [[Ring::default(); MAX_QUEUES]; MAX_DEVICES];
+        let mut driver = Self { machine, device: 0, rings, identities: [Identity::default(); MAX_DEVICES] };
+        for device in 0..driver.devices() {
+            driver.select(device);
+            driver.identities[device] = driver.identify();
+        }
+        driver
+    }
+
+    fn identify(&mut self) -> Identity {
+        let mut half = |select: u32| {
+            self.write(DEVICE_FEATURES_SELECT, select);
+            u64::from(self.read(DEVICE_FEATURES))
+        };
+        let features = half(0) | half(1) << 32;
+        let mut sizes = [0; MAX_QUEUES];
+        for (queue, size) in (0..).zip(&mut sizes) {
+            self.write(QUEUE_SELECT, queue);
+            *size = self.read(QUEUE_SIZE_MAX);
+        }
+        Identity { id: self.read(DEVICE_ID), features, sizes }
     }
 
     pub(crate) fn devices(&self) -> usize {
@@ -102,31 +132,23 @@ impl<'m> Driver<'m> {
         self.machine.write(self.device, offset, width, value);
     }
 
-    pub(crate) fn id(&mut self) -> u32 {
-        self.read(8)
+    pub(crate) fn id(&self) -> u32 {
+        self.identities[self.device].id
     }
 
     /// Number of queues that are driven.
-    pub(crate) fn queues(&mut self) -> u16 {
-        (0..MAX_QUEUES as u16).find(|&queue| self.max_size(queue) == 0).unwrap_or(MAX_QUEUES as u16)
-    }
-
-    pub(crate) fn max_size(&mut self, queue: u16) -> u32 {
-        self.write(QUEUE_SELECT, u32::from(queue));
-        self.read(QUEUE_SIZE_MAX)
+    pub(crate) fn queues(&self) -> u16 {
+        let sizes = &self.identities[self.device].sizes;
+        sizes.iter().position(|&size| size == 0).unwrap_or(MAX_QUEUES) as u16
     }
 
     /// The queue whose chains are answered at once.
-    pub(crate) fn served_queue(&mut self) -> u16 {
+    pub(crate) fn served_queue(&self) -> u16 {
         if matches!(self.id(), BLOCK | RNG) { 0 } else { 1 }
     }
 
-    pub(crate) fn features(&mut self) -> u64 {
-        let mut half = |select: u32| {
-            self.write(DEVICE_FEATURES_SELECT, select);
-            u64::from(self.read(DEVICE_FEATURES))
-        };
-        half(0) | half(1) << 32
+    pub(crate) fn features(&self) -> u64 {
+        self.identities[self.device].features
     }
 
     pub(crate) fn reset(&mut self) {
@@ -189,7 +211,7 @@ impl<'m> Driver<'m> {
 
     /// Describes a queue as it should be, with empty rings.
     pub(crate) fn describe_well(&mut self, queue: u16) {
-        let size = self.max_size(queue).min(u32::from(MAX_QUEUE_SIZE));
+        let size = self.identities[self.device].sizes[usize::from(queue)].min(u32::from(MAX_QUEUE_SIZE));
         let addresses = self.addresses(queue);
         self.machine.store(addresses[0], &[0; USED as usize + 0x100]);
         self.rings[self.device][usize::from(queue)] = Ring { size: size as u16, offered: 0, returned: 0 };

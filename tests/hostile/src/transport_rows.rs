@@ -123,14 +123,14 @@ pub(crate) const ROWS: &[Row] = &[
         clause: "4.2.2",
         what: "select a queue that does not exist",
         scope: Scope::EachDevice,
-        values: &[8, 64, 0xffff, 0x1_0000, 0xffff_ffff],
+        values: &[16, 64, 0xffff, 0x1_0000, 0xffff_ffff],
         action: no_such_queue,
     },
     Row {
         clause: "4.2.2",
         what: "notify a queue that does not exist",
         scope: Scope::EachDevice,
-        values: &[8, 64, 0xffff, 0x1_0000, 0xffff_ffff],
+        values: &[16, 64, 0xffff, 0x1_0000, 0xffff_ffff],
         action: |d, _, queue| {
             d.write(QUEUE_NOTIFY, queue as u32);
             Ok(())

@@ -150,7 +150,7 @@ impl Machine for InProcess {
 /// Number of cases, and a line for each that did not pass, up to `limit`.
 fn table(max_attempts: u32, limit: usize) -> (usize, Vec<String>) {
     let (mut cases, mut lines) = (0, Vec::new());
-    let outcome = run(&mut InProcess::new(max_attempts), &mut |case, verdict| {
+    let outcome = run(&mut InProcess::new(max_attempts), 1, &mut |case, verdict| {
         cases += 1;
         if !matches!(verdict, Verdict::Passed) && lines.len() < limit {
             lines.push(format!("{case:?}: {verdict:?}"));

@@ -19,7 +19,7 @@ const LAYERS: [&str; 9] = ["cli", "run", "machine", "api", "network", "state", "
 const LAYERED: &str = "vmm/src";
 
 /// What each package may depend on, of the packages of the workspace and of those crates that have one user by design.
-const PACKAGES: [(&str, &[&str]); 11] = [
+const PACKAGES: [(&str, &[&str]); 12] = [
     ("vmm", &["kvm", "devices", "boot", "oci-image", "registry", "guest-protocol"]),
     ("kvm", &["devices", "boot", "kvm-ioctls"]),
     ("devices", &[]),
@@ -30,6 +30,7 @@ const PACKAGES: [(&str, &[&str]); 11] = [
     ("guest-init", &["guest-protocol"]),
     ("coracle-tests", &[]),
     ("hostile-guest", &["devices"]),
+    ("hostile-kernel", &["hostile-guest"]),
     ("xtask", &["coracle-tests", "boot", "guest-protocol"]),
 ];
 
