@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Guests that abuse the control port, and a disk that hangs: the end comes in time, others are served, and what the host keeps
+//! Guests that abuse their devices or the control port, and a disk that hangs: the end comes in time, others are served, and what the host keeps
 //! stays bounded.
 
 use crate::hostile_clients::own_memory;
 use crate::life_cycle::status;
+use coracle_tests::hostile::Table;
 use coracle_tests::{Case, Running, TestDir, case, compile, file_system, hanging_thread, image};
 use rustix::process::Signal;
 use std::io::{BufRead as _, BufReader};
@@ -15,11 +16,19 @@ const SLACK: Duration = Duration::from_secs(10);
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
+        case!(Quick[Kvm], devices_refuse_what_is_wrong_and_serve_the_next_request),
         case!(Full, unrequested_report_ends_the_run_with_guest_fault),
         case!(Full, flood_of_reports_delays_neither_status_nor_stop),
         case!(Full[Root], disk_that_hangs_does_not_delay_the_end),
         case!(Full, kernel_starts_no_program_of_the_workload_beside_pid_1),
     ]
+}
+
+/// `cargo xtask hostile` runs every case, and plants faults. The number shares no factor with those of most rows' values.
+fn devices_refuse_what_is_wrong_and_serve_the_next_request() {
+    let verdicts = Table::default().every(7).run().unwrap_or_else(|error| panic!("{error}"));
+    assert!(verdicts.faults.is_empty(), "of {} cases:\n{}", verdicts.cases, verdicts.faults.join("\n"));
+    assert!(verdicts.cases >= 600, "{} cases", verdicts.cases);
 }
 
 /// A machine whose init floods the control port with health reports.

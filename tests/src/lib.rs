@@ -15,6 +15,7 @@ mod finished;
 pub mod frames;
 mod guest_program;
 mod host;
+pub mod hostile;
 mod idle;
 mod invocation;
 mod iso_image;

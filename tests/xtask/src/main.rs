@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign|drill`.
+//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign|drill|hostile`.
 
 mod bench;
 mod campaign;
 mod check;
 mod drill;
+mod hostile;
 mod nested;
 mod repository;
 mod suite;
@@ -33,7 +34,8 @@ cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]
                              COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason
 cargo xtask campaign durability [COUNT] [--seed N]
                              COUNT (1000) monitors of a guest that writes are killed: no record that was synced is lost
-cargo xtask drill            what each kind of thread can do once it is confined, as root and as an unprivileged user";
+cargo xtask drill            what each kind of thread can do once it is confined, as root and as an unprivileged user
+cargo xtask hostile          a guest that does everything wrong to its devices, and whether it finds faults that are planted in them";
 
 fn main() -> ExitCode {
     match run() {
@@ -54,6 +56,7 @@ fn run() -> Result<ExitCode> {
         Some(("bench", words)) => bench::run(words),
         Some(("campaign", words)) => campaign::run(words),
         Some(("drill", [])) => drill::run(),
+        Some(("hostile", [])) => hostile::run(),
         Some(("help" | "--help" | "-h", _)) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

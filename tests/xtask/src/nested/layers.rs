@@ -61,6 +61,7 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
     }
     fs::copy(&product.tests, to.join("bin/end_to_end")).with_context(|| product.tests.display().to_string())?;
     fs::copy(std::env::current_exe()?, to.join("bin/xtask"))?;
+    fs::copy(coracle_tests::hostile::kernel(), to.join("bin/hostile-kernel"))?;
     fs::copy(root().join("tests/nested/outer.sh"), to.join("outer.sh"))?;
     // What tests compile or start there.
     for name in ["tests/guest", "tests/inject", "vmm/drivers"] {
@@ -87,7 +88,7 @@ fn fill_payload(to: &Path, product: &Product, options: &Options) -> Result<()> {
 fn environment(options: &Options) -> String {
     let mut text = String::from(
         "CORACLE_BIN=/coracle/bin/coracle\nCORACLE_IMAGES=/images\nCORACLE_KERNELS=/kernels\nCORACLE_WORKSPACE=/coracle\n\
-         CARGO_TARGET_DIR=/var/tmp/target\nCORACLE_OUT=/out\n",
+         CORACLE_HOSTILE_KERNEL=/coracle/bin/hostile-kernel\nCARGO_TARGET_DIR=/var/tmp/target\nCORACLE_OUT=/out\n",
     );
     if let Some(backtrace) = std::env::var("RUST_BACKTRACE").ok().filter(|value| value.parse::<u8>().is_ok()) {
         text += &format!("RUST_BACKTRACE={backtrace}\n");
