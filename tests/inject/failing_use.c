@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //
-// failing_use CALL USE ERRNO REPORT PROGRAM [ARG...]: executes PROGRAM in this process. Its use number USE (from 1) of the system
-// call with the number CALL, on whichever thread, fails with ERRNO and is not made; with 0 none fails. The file REPORT gets one
-// line: the uses that there were, and the thread of the one that failed, or `-`.
+// failing_use CALL[,CALL...] USE ERRNO REPORT PROGRAM [ARG...]: executes PROGRAM in this process. Its use number USE (from 1) of
+// the system calls with these numbers, on whichever thread, fails with ERRNO and is not made; with 0 none fails. The file REPORT
+// gets one line: the uses that there were, and the thread of the one that failed, or `-`. If USE is `1/N:THREAD`, one of N uses on
+// the thread THREAD fails, at random, and REPORT gets how many did, and the thread.
 //
 // A filter passes the call to a supervisor (seccomp's user notification), a grandchild: the program remains the child of its
 // parent, and has no child that it does not know of. Other processes that the program starts make the call undisturbed.
@@ -28,6 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define MAX_CALLS 16
+
 // Between program and supervisor, which share memory so that they need no system call.
 struct shared {
     atomic_int is_seized, listener, is_taken;
@@ -49,7 +52,27 @@ static void read_name(pid_t process, pid_t thread, char *name, size_t size) {
     name[strcspn(name, "\n")] = 0;
 }
 
-static void supervise(int listener, pid_t process, long use, int error, int report) {
+// Whether a use is one of those that fail, and how many were examined.
+static int is_failing(const char *use, pid_t process, pid_t thread, char *name, size_t size, long *uses) {
+    static unsigned random = 1;
+    unsigned one_of;
+    char wanted[32];
+    if (sscanf(use, "1/%u:%31s", &one_of, wanted) != 2) {
+        if (++*uses != atol(use))
+            return 0;
+        read_name(process, thread, name, size);
+        return 1;
+    }
+    read_name(process, thread, name, size);
+    // Xorshift.
+    random ^= random << 13, random ^= random >> 17, random ^= random << 5;
+    int fails = strcmp(name, wanted) == 0 && random % one_of == 0;
+    snprintf(name, size, "%s", wanted);
+    *uses += fails;
+    return fails;
+}
+
+static void supervise(int listener, pid_t process, const char *use, int error, int report) {
     char name[32] = "-";
     long uses = 0;
     struct pollfd ready = {.fd = listener, .events = POLLIN};
@@ -61,24 +84,30 @@ static void supervise(int listener, pid_t process, long use, int error, int repo
         // Adding one to an eventfd cannot fail, and a wake-up that is lost would only show that.
         int is_event = call.data.nr == SYS_write && call.data.args[2] == 8;
         // Signal 0 only asks whether the thread is one of the program's.
-        if (!is_event && syscall(SYS_tgkill, process, call.pid, 0) == 0 && ++uses == use) {
+        int is_own = !is_event && syscall(SYS_tgkill, process, call.pid, 0) == 0;
+        if (is_own && is_failing(use, process, call.pid, name, sizeof(name), &uses)) {
             answer.flags = 0;
             answer.error = -error;
-            read_name(process, call.pid, name, sizeof(name));
         }
         ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
     }
     dprintf(report, "%ld %s\n", uses, name);
 }
 
-static int filter(unsigned call) {
-    struct sock_filter instructions[] = {
+static int filter(char *calls) {
+    struct sock_filter instructions[2 * MAX_CALLS + 2] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {sizeof(instructions) / sizeof(*instructions), instructions};
+    int count = 1;
+    for (char *call = strtok(calls, ","); call && count <= 2 * MAX_CALLS; call = strtok(NULL, ",")) {
+        struct sock_filter equal = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, strtoul(call, NULL, 0), 0, 1);
+        struct sock_filter notify = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF);
+        instructions[count++] = equal;
+        instructions[count++] = notify;
+    }
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    instructions[count++] = allow;
+    struct sock_fprog program = {count, instructions};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail("failing_use: no_new_privs");
     // Otherwise a signal makes the kernel repeat the call, and it would be counted twice.
@@ -88,7 +117,7 @@ static int filter(unsigned call) {
 
 int main(int count, char **words) {
     if (count < 6) {
-        fprintf(stderr, "usage: failing_use CALL USE ERRNO REPORT PROGRAM [ARG...]\n");
+        fprintf(stderr, "usage: failing_use CALL[,CALL...] USE ERRNO REPORT PROGRAM [ARG...]\n");
         return 125;
     }
     pid_t process = getpid();
@@ -114,13 +143,13 @@ int main(int count, char **words) {
         syscall(SYS_close_range, 0, 0, CLOSE_RANGE_UNSHARE);
         syscall(SYS_close_range, 0, 999, 0);
         shared->is_taken = 1;
-        supervise(listener, process, atol(words[2]), atoi(words[3]), report);
+        supervise(listener, process, words[2], atoi(words[3]), report);
         _exit(0);
     }
     waitpid(child, NULL, 0);
     while (!shared->is_seized)
         sched_yield();
-    int listener = filter(strtoul(words[1], NULL, 0));
+    int listener = filter(words[1]);
     if (listener < 0)
         fail("failing_use: seccomp");
     shared->listener = listener;

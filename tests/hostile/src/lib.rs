@@ -6,6 +6,7 @@
 //! No allocation and no operating system: a runner implements [`Machine`] and calls [`run`].
 #![no_std]
 
+mod block_errors;
 mod command_line;
 mod command_rows;
 mod driver;
@@ -13,6 +14,7 @@ mod request_rows;
 mod ring_rows;
 mod transport_rows;
 
+pub use block_errors::{BlockErrors, block_errors};
 pub use command_line::{number, windows};
 pub use driver::{Driver, Fault};
 

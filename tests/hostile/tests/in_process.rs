@@ -16,7 +16,7 @@ use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetConfig, Tap};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::{HostSockets, Vsock, VsockConfig};
-use hostile_guest::{ARENA_SIZE, Machine, Verdict, run};
+use hostile_guest::{ARENA_SIZE, Machine, Verdict, block_errors, run};
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -169,6 +169,9 @@ fn devices_pass_every_case_and_planted_faults_are_found() {
     assert!(lines.is_empty(), "{} of {cases}:\n{}", lines.len(), lines.join("\n"));
     assert!(cases >= 800, "{cases} cases");
     println!("{cases} cases");
+    // A disk that does not fail keeps what is written.
+    let outcome = block_errors(&mut InProcess::new(MAX_ATTEMPTS), 1, 2000).unwrap();
+    assert_eq!((outcome.requests, outcome.errors, outcome.wrong_sectors), (2000, 0, 0));
     for fault in PlantedFault::ALL {
         plant(Some(fault));
         let (_, lines) = table(MAX_ATTEMPTS / 10, 1);

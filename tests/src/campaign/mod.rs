@@ -2,13 +2,17 @@
 //! Campaigns: one fault, injected many times at different places into the binary under test. The guest of most is a kernel of seven
 //! bytes that resets the machine, so that a run with all kinds of devices takes 50 ms on every KVM.
 
+mod blocks;
 mod durability;
 mod faults;
 mod kill;
+mod machines;
 
+pub use blocks::blocks;
 pub use durability::{Moments, RecordVolume, durability};
 pub use faults::{FAILING_ERRNOS, Fault, faults};
 pub use kill::kill;
+pub use machines::machines;
 
 use crate::{Elf, Finished, Invocation, TestDir, image};
 use std::fs;

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `cargo xtask campaign`: one fault many times, on this machine's KVM, and a table of what became of it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use coracle_tests::campaign::{self, Fault, Report};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const KILLS: usize = 1000;
 const FAULTS: usize = 2000;
 const DURABILITY: usize = 1000;
+const BLOCKS: usize = 10_000;
+const MACHINES: usize = 50;
+const MINUTES: usize = 30;
 
 #[derive(Debug, Default)]
 struct Options {
     count: Option<usize>,
+    minutes: Option<usize>,
     seed: Option<u64>,
     only: Option<Fault>,
 }
@@ -26,7 +30,11 @@ impl Options {
             match word.as_str() {
                 "--seed" => options.seed = Some(value()?.parse().context("--seed")?),
                 "--only" => options.only = Some(value()?.parse().map_err(anyhow::Error::msg)?),
-                count => options.count = Some(count.parse().with_context(|| format!("invalid count '{count}'"))?),
+                number => {
+                    let place = if options.count.is_none() { &mut options.count } else { &mut options.minutes };
+                    ensure!(place.is_none(), "unexpected `{number}`");
+                    *place = Some(number.parse().with_context(|| format!("invalid count '{number}'"))?);
+                }
             }
         }
         Ok(options)
@@ -34,8 +42,9 @@ impl Options {
 }
 
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
-    let (name, words) = words.split_first().context("which campaign? kill, faults, durability")?;
-    let Options { count, seed, only } = Options::parse(words)?;
+    let (name, words) = words.split_first().context("which campaign? kill, faults, durability, blocks, machines")?;
+    let Options { count, minutes, seed, only } = Options::parse(words)?;
+    ensure!(name == "machines" || minutes.is_none(), "minutes are a number of the campaign machines");
     // The table of the end has all of each failure.
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string();
@@ -45,11 +54,16 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let seed = seed.unwrap_or_else(now);
     println!("campaign {name}, seed {seed}");
     let report = match name.as_str() {
-        "kill" | "durability" if only.is_some() => bail!("--only is an option of faults"),
+        "kill" | "durability" | "blocks" | "machines" if only.is_some() => bail!("--only is an option of faults"),
         "kill" => campaign::kill(count.unwrap_or(KILLS), seed),
         "faults" => campaign::faults(count.unwrap_or(FAULTS), seed, only),
         "durability" => campaign::durability(count.unwrap_or(DURABILITY), seed),
-        _ => bail!("unknown campaign `{name}`; the campaigns are: kill, faults, durability"),
+        "blocks" => campaign::blocks(count.unwrap_or(BLOCKS)),
+        "machines" => {
+            let time = Duration::from_secs(60 * minutes.unwrap_or(MINUTES) as u64);
+            campaign::machines(count.unwrap_or(MACHINES), time)
+        }
+        _ => bail!("unknown campaign `{name}`; the campaigns are: kill, faults, durability, blocks, machines"),
     };
     print(&report);
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -78,7 +92,9 @@ mod tests {
         let options = parse("7 --seed 9 --only read:2:EIO").unwrap();
         assert_eq!((options.count, options.seed), (Some(7), Some(9)));
         assert_eq!(options.only.map(|fault| fault.to_string()).as_deref(), Some("read:2:EIO"));
-        for invalid in ["x", "--seed", "--seed x", "--only read", "--what"] {
+        let options = parse("50 30").unwrap();
+        assert_eq!((options.count, options.minutes), (Some(50), Some(30)));
+        for invalid in ["x", "1 2 3", "--seed", "--seed x", "--only read", "--what"] {
             assert!(parse(invalid).is_err(), "{invalid}");
         }
     }

@@ -34,6 +34,10 @@ cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]
                              COUNT (2000) of the first 20 uses of each system call fail: every run ends in time, with a reason
 cargo xtask campaign durability [COUNT] [--seed N]
                              COUNT (1000) monitors of a guest that writes are killed: no record that was synced is lost
+cargo xtask campaign blocks [COUNT]
+                             COUNT (10000) reads, writes and deallocations of a disk's file fail: the guest sees each
+cargo xtask campaign machines [COUNT [MINUTES]]
+                             COUNT (50) machines with hostile guests run for MINUTES (30): the monitors' memory does not grow
 cargo xtask drill            what each kind of thread can do once it is confined, as root and as an unprivileged user
 cargo xtask hostile          a guest that does everything wrong to its devices, and whether it finds faults that are planted in them";
 
