@@ -7,9 +7,10 @@ use super::failure::{Failure, Step};
 use super::files::make_directories;
 use super::launch::{Channel, ChildPipes, connect_streams, execute_command, find_user, string_array};
 use super::privileges::become_user;
+use super::staged_mounts::{StagedMounts, keep_to_itself};
 use super::volumes::OpenVolume;
 use super::{mounts, root, volumes};
-use crate::freestanding::system_call::{StringArray, execute_descriptor, unshare_cgroup_namespace};
+use crate::freestanding::system_call::{StringArray, execute_descriptor};
 use crate::tini;
 use alloc::ffi::CString;
 use alloc::format;
@@ -23,15 +24,20 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{chdir, setsid};
 
-/// Becomes the workload of `spec`. Returns only if a step fails.
-pub(crate) fn enter(spec: &RunSpec, channel: &Channel, pipes: &ChildPipes) -> Result<Infallible, Failure> {
+/// Becomes the workload of `spec`, whose root PID 1 has mounted. Returns only if a step fails.
+pub(crate) fn enter(
+    spec: &RunSpec,
+    staged: StagedMounts,
+    channel: &Channel,
+    pipes: &ChildPipes,
+) -> Result<Infallible, Failure> {
+    keep_to_itself()?;
     let etc = EtcFiles::prepare(spec)?;
     let own_program = if spec.init { Some(open_own_program()?) } else { None };
     root::allow_execution(&spec.root)?;
     let volumes = volumes::open_all(&spec.volumes)?;
     mounts::move_root(root::PATH)?;
-    unshare_cgroup_namespace();
-    mounts::mount_for_workload(spec)?;
+    staged.place(spec)?;
     if spec.system.is_some() {
         mounts::mount_for_system()?;
     }

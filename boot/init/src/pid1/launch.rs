@@ -10,7 +10,8 @@
 //! A Unix socket carries the outcome from the child to PID 1: a failure, or, once the program is
 //! executed, the end of the stream, because `execve` closes the child's end. The master of a
 //! terminal, which can only be opened inside the workload's `/dev/pts`, is passed over it as a
-//! descriptor.
+//! descriptor. A child that is forked before it is known what it executes reports over it that it is prepared, and gets the
+//! rest.
 
 use super::failure::{Failure, Step};
 use super::files::read_image_file;
@@ -21,14 +22,15 @@ use crate::freestanding::system_call::{
 use alloc::ffi::CString;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::convert::Infallible;
 use core::mem::MaybeUninit;
 use guest_init::executable;
 use guest_init::user::{self, Identity};
 use guest_protocol::exec::ExecReport;
-use guest_protocol::protocol::{FailureKind, FrameReader, MAX_TO_HOST, encode};
-use guest_protocol::run_spec::WindowSize;
+use guest_protocol::protocol::{FailureKind, FrameReader, MAX_TO_GUEST, MAX_TO_HOST, encode};
+use guest_protocol::run_spec::{RunSpec, WindowSize};
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -36,7 +38,7 @@ use rustix::fs::{Mode, OFlags, fchown, fcntl_setfl, open};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Uid};
@@ -50,6 +52,12 @@ const STEP: &str = "start process";
 const MESSAGE_BUF_SIZE: usize = 8 << 10;
 /// The message that carries the terminal. An encoded failure is longer.
 const TERMINAL: &[u8] = b"T";
+/// The message of a child that waits for what it executes.
+const PREPARED: &[u8] = b"P";
+/// Bytes of a message to such a child.
+const PART_BUF_SIZE: usize = 16 << 10;
+/// What DHCP adds to a run specification.
+const MAX_ADDED: u32 = 64 << 10;
 const SIGKILL: u8 = 9;
 
 /// PID 1's ends of a process's pipes. The one that is written to does not block.
@@ -102,6 +110,26 @@ impl Channel {
         sendmsg(&self.0, &[IoSlice::new(TERMINAL)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
     }
 
+    /// Reports that this process waits for what it executes.
+    pub(crate) fn send_prepared(&self) -> Result<(), Errno> {
+        send(&self.0, PREPARED, SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// Waits for what this process becomes.
+    pub(crate) fn receive_spec(&self) -> Result<RunSpec, Failure> {
+        let mut reader = FrameReader::new(MAX_TO_GUEST + MAX_ADDED);
+        let mut bytes = vec![0; PART_BUF_SIZE];
+        loop {
+            if let Some(spec) = reader.next().map_err(|_| Failure::setup(STEP, "socket", Errno::PROTO))? {
+                return Ok(spec);
+            }
+            match recv(&self.0, &mut bytes[..], RecvFlags::empty()).step(STEP, "socket")? {
+                (0, _) => return Err(Failure::setup(STEP, "socket", Errno::PIPE)),
+                (length, _) => reader.push(&bytes[..length]),
+            }
+        }
+    }
+
     fn send_failure(&self, failure: Failure) {
         let frame = encode(&ExecReport::from(failure));
         // It fails only if PID 1 has given up on this child.
@@ -114,6 +142,8 @@ pub(crate) struct Launch {
     socket: OwnedFd,
     pipes: Option<Pipes>,
     master: Option<OwnedFd>,
+    /// The child waits for what it executes.
+    is_prepared: bool,
     timeout_ms: u64,
     deadline: u64,
 }
@@ -128,23 +158,23 @@ pub(crate) fn launch(
     pipes: Option<(Pipes, ChildPipes)>,
     kept: &[BorrowedFd<'_>],
     timeout_ms: u64,
-    body: impl FnOnce(&Channel, &ChildPipes) -> Result<Infallible, Failure>,
+    body: impl FnOnce(&Channel, ChildPipes) -> Result<Infallible, Failure>,
 ) -> Result<(Pid, OwnedFd, Launch), Failure> {
     let (socket, channel) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).step(STEP, "socket")?;
     let (channel, deadline) = (Channel(channel), milliseconds_since_boot() + timeout_ms);
     let (pipes, child_pipes) = pipes.map_or((None, ChildPipes::default()), |(ours, child)| (Some(ours), child));
-    let (pid, pidfd) = fork(flags, cgroup, || {
+    let (pid, pidfd) = fork(flags, cgroup, move || {
         let ChildPipes { stdin, stdout, stderr } = &child_pipes;
         let pipes = [stdin, stdout, stderr].into_iter().flatten().map(AsFd::as_fd);
         let open = pipes.chain(kept.iter().copied()).chain([channel.0.as_fd()]);
         let mut open: Vec<i32> = open.map(|descriptor| descriptor.as_raw_fd()).collect();
         let closed = close_all_but(&mut open).step(STEP, "descriptors of PID 1");
-        let Err(failure) = closed.and_then(|()| body(&channel, &child_pipes));
+        let Err(failure) = closed.and_then(|()| body(&channel, child_pipes));
         channel.send_failure(failure);
     })
     .step(STEP, "new process")?;
-    Ok((pid, pidfd, Launch { socket, pipes, master: None, timeout_ms, deadline }))
+    Ok((pid, pidfd, Launch { socket, pipes, master: None, is_prepared: false, timeout_ms, deadline }))
 }
 
 impl Launch {
@@ -178,25 +208,61 @@ impl Launch {
             match &bytes[..length] {
                 [] => return Some(Ok(())),
                 TERMINAL => {}
+                PREPARED => self.is_prepared = true,
                 frame => return Some(Err(decode(frame))),
             }
         }
     }
 
+    /// Blocks until the child has sent that it is prepared, or has ended, or kills the child of `pidfd` at the deadline.
+    pub(crate) fn wait_until_prepared(&mut self, pidfd: &OwnedFd) -> Result<(), Failure> {
+        loop {
+            match self.outcome() {
+                Some(outcome) => return outcome,
+                None if self.is_prepared => return Ok(()),
+                None => self.wait_for_socket(pidfd)?,
+            }
+        }
+    }
+
+    /// Keeps PID 1's ends of the pipes only as far as the process has them.
+    pub(crate) fn keep_pipes(&mut self, all: bool, stdin: bool) {
+        self.pipes =
+            self.pipes.take().filter(|_| all).map(|pipes| Pipes { stdin: pipes.stdin.filter(|_| stdin), ..pipes });
+    }
+
+    /// Sends a child that is prepared what it becomes. Its time starts now.
+    pub(crate) fn send_spec(&mut self, spec: &RunSpec) -> Result<(), Failure> {
+        self.deadline = milliseconds_since_boot() + self.timeout_ms;
+        for part in encode(spec).chunks(PART_BUF_SIZE) {
+            match send(&self.socket, part, SendFlags::NOSIGNAL) {
+                Ok(_) => {}
+                // The child has ended, or ends with a failure: both are an outcome.
+                Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
+                Err(errno) => return Err(Failure::setup(STEP, "socket", errno)),
+            }
+        }
+        Ok(())
+    }
+
     /// Blocks until there is an outcome, or kills the child of `pidfd` at the deadline.
     pub(crate) fn wait(mut self, pidfd: &OwnedFd) -> Result<Streams, Failure> {
         loop {
-            if let Some(outcome) = self.outcome() {
-                return outcome.map(|()| self.into_streams());
+            match self.outcome() {
+                Some(outcome) => return outcome.map(|()| self.into_streams()),
+                None => self.wait_for_socket(pidfd)?,
             }
-            let left = self.deadline.saturating_sub(milliseconds_since_boot());
-            if left == 0 {
-                let _ = send_signal(pidfd.as_fd(), SIGKILL);
-                return Err(self.timed_out());
-            }
-            let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
-            poll(&mut socket, Some(&timespec(left))).step(STEP, "socket")?;
         }
+    }
+
+    fn wait_for_socket(&self, pidfd: &OwnedFd) -> Result<(), Failure> {
+        let left = self.deadline.saturating_sub(milliseconds_since_boot());
+        if left == 0 {
+            let _ = send_signal(pidfd.as_fd(), SIGKILL);
+            return Err(self.timed_out());
+        }
+        let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut socket, Some(&timespec(left))).step(STEP, "socket").map(drop)
     }
 
     /// PID 1's side of the streams, once the program was executed.

@@ -20,6 +20,7 @@ mod probes;
 mod relay;
 mod root;
 mod snapshot;
+mod staged_mounts;
 mod streams;
 mod template;
 mod uevents;
@@ -34,6 +35,7 @@ use guest_protocol::protocol::{ToHost, VERSION};
 use guest_protocol::run_spec::RunSpec;
 use relay::Control;
 use rustix::fd::OwnedFd;
+use workload::WaitingProcess;
 
 /// Serves the host until it cuts the power, or resets the machine if there is no host.
 pub(crate) fn run() -> ! {
@@ -46,12 +48,14 @@ pub(crate) fn run() -> ! {
 fn serve_host() -> Result<Infallible, Failure> {
     mounts::prepare_pid1()?;
     modules::load()?;
+    // A failure is reported in place of the workload's start.
+    let waiting = prepare();
     let ConsolePorts { control, stdio, stderr } = ConsolePorts::open()?;
     let mut control = Control::new(control);
     control.send(&ToHost::Hello { version: VERSION })?;
     let spec = control.receive_spec();
-    let end =
-        spec.and_then(|mut spec| run_workload(&mut spec, &mut control, stdio, stderr)).unwrap_or_else(ToHost::from);
+    let end = spec.and_then(|mut spec| run_workload(waiting?, &mut spec, &mut control, stdio, stderr));
+    let end = end.unwrap_or_else(ToHost::from);
     control.send(&end)?;
     loop {
         // The host cuts the power during this.
@@ -59,9 +63,21 @@ fn serve_host() -> Result<Infallible, Failure> {
     }
 }
 
-/// Runs the workload of `spec`, from its root file system to the last byte of its streams.
-fn run_workload(spec: &mut RunSpec, control: &mut Control, stdio: OwnedFd, stderr: OwnedFd) -> Result<ToHost, Failure> {
+/// Does what every workload needs. A machine from a template has done it.
+fn prepare() -> Result<WaitingProcess, Failure> {
     root::forbid_execution()?;
+    network::bring_up_loopback()?;
+    workload::prepare()
+}
+
+/// Runs the workload of `spec`, from its root file system to the last byte of its streams.
+fn run_workload(
+    waiting: WaitingProcess,
+    spec: &mut RunSpec,
+    control: &mut Control,
+    stdio: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<ToHost, Failure> {
     let mut disks = root::Disks::default();
     root::mount(&spec.root, &mut disks)?;
     volumes::mount_disks(&spec.volumes, &mut disks)?;
@@ -70,7 +86,7 @@ fn run_workload(spec: &mut RunSpec, control: &mut Control, stdio: OwnedFd, stder
         control.send(&ToHost::Addresses(dhcp.addresses()))?;
     }
     let notify = probes::open_notify_socket(spec)?;
-    let workload = workload::start(spec)?;
+    let workload = waiting.start(spec)?;
     control.send(&ToHost::Running)?;
     let root = root::detach()?;
     let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify, dhcp })?;

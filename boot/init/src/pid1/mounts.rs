@@ -2,17 +2,16 @@
 //! The kernel's file systems: the two that PID 1 needs itself, and those that a workload expects.
 
 use super::failure::{Failure, Step};
-use super::files::{make_directories, make_directory, write_file};
+use super::files::{make_directories, make_directory, write_all, write_file};
 use crate::freestanding::open_missing_descriptors;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
-use guest_init::defaults::{MASKED_PATHS, READ_ONLY_MOUNTS, READ_ONLY_PATHS, SYSCTLS};
+use guest_init::defaults::{READ_ONLY_MOUNTS, SYSCTLS};
 use guest_init::tmpfs_options::TmpfsOptions;
-use guest_protocol::run_spec::{RunSpec, ShareMount, TmpfsMount};
+use guest_protocol::run_spec::{ShareMount, TmpfsMount};
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags, open, stat, symlink};
+use rustix::fs::{Mode, OFlags, open, openat, stat, symlink};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
@@ -34,7 +33,7 @@ struct Mount {
 }
 
 /// The mounts of every workload, in this order. `/proc` shows the PID namespace of the process that
-/// mounts it.
+/// mounts it, and cgroup2 its control group namespace.
 const WORKLOAD_MOUNTS: [Mount; 7] = [
     Mount { file_system: "proc", path: "/proc", flags: RESTRICTED, data: c"", optional: false },
     Mount { file_system: "sysfs", path: "/sys", flags: RESTRICTED, data: c"", optional: false },
@@ -91,40 +90,36 @@ pub(crate) fn move_root(root: &str) -> Result<(), Failure> {
     chdir("/").step(STEP, root)
 }
 
-/// Mounts what every workload expects. Called in its namespaces, in its root.
-///
-pub(crate) fn mount_for_workload(spec: &RunSpec) -> Result<(), Failure> {
+/// Mounts what every workload expects. Called in its namespaces.
+pub(crate) fn mount_kernel_file_systems() -> Result<(), Failure> {
     for Mount { file_system, path, mut flags, data, optional } in WORKLOAD_MOUNTS {
-        flags.set(MountFlags::RDONLY, READ_ONLY_MOUNTS.contains(&path) && !spec.privileged);
+        flags.set(MountFlags::RDONLY, READ_ONLY_MOUNTS.contains(&path));
         match mount_on_directory(file_system, path, flags, data) {
             Ok(()) => {}
             Err(Errno::NODEV | Errno::NOENT | Errno::PERM) if optional => {}
             Err(errno) => return Err(Failure::setup("mount", path, errno)),
         }
-        match path {
-            "/proc" => set_sysctls(&spec.sysctls)?,
-            "/dev" => complete_dev()?,
-            _ => {}
+        if path == "/dev" {
+            complete_dev()?;
         }
     }
-    match &spec.restricted_paths {
-        _ if spec.privileged => Ok(()),
-        None => restrict_kernel_files(&MASKED_PATHS, &READ_ONLY_PATHS),
-        Some(given) => restrict_kernel_files(&given.masked, &given.read_only),
-    }
+    Ok(())
 }
 
-/// Sets the kernel parameters that docker sets, where the kernel has them, and the user's.
-fn set_sysctls(sysctls: &[(String, String)]) -> Result<(), Failure> {
+/// Sets the kernel parameters that docker sets, where the kernel has them.
+pub(crate) fn set_default_sysctls() {
     for (name, value) in SYSCTLS {
         let _ = write_file(&format!("/proc/sys/{name}"), value.as_bytes());
     }
-    for (name, value) in sysctls {
-        let written = write_file(&format!("/proc/sys/{}", name.replace('.', "/")), value.as_bytes());
-        let rejected = || Failure::configuration("set kernel parameter", format!("{name}={value}"));
-        written.map_err(|errno| rejected().with_errno(errno))?;
-    }
-    Ok(())
+}
+
+/// Sets a kernel parameter of the user's. `directory` is `/proc/sys`.
+pub(crate) fn write_sysctl(directory: &OwnedFd, name: &str, value: &str) -> Result<(), Failure> {
+    // Relative, whatever the name begins with.
+    let file =
+        openat(directory, format!("./{}", name.replace('.', "/")), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let rejected = || Failure::configuration("set kernel parameter", format!("{name}={value}"));
+    file.and_then(|file| write_all(&file, value.as_bytes())).map_err(|errno| rejected().with_errno(errno))
 }
 
 /// Adds the links and mount points that programs expect in `/dev`. The machine has one devtmpfs,
@@ -145,28 +140,34 @@ fn complete_dev() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Hides or write-protects the files of `/proc` and `/sys` that docker does, as far as the kernel
-/// has them.
-fn restrict_kernel_files(masked: &[impl AsRef<str>], read_only: &[impl AsRef<str>]) -> Result<(), Failure> {
+/// Hides or write-protects files of `/proc` and `/sys`, as far as the kernel has them. Returns their paths, in the order of the
+/// mounts.
+pub(crate) fn restrict_kernel_files<'a, P: AsRef<str>>(
+    masked: &'a [P],
+    read_only: &'a [P],
+) -> Result<Vec<&'a str>, Failure> {
     const STEP: &str = "restrict /proc and /sys";
+    let mut restricted = Vec::with_capacity(masked.len() + read_only.len());
     for path in read_only.iter().map(AsRef::as_ref) {
         match mount_bind(path, path) {
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT) => continue,
             outcome => outcome
                 .and_then(|()| mount_remount(path, MountFlags::BIND | MountFlags::RDONLY | RESTRICTED, c""))
                 .step(STEP, path)?,
         }
+        restricted.push(path);
     }
     for path in masked.iter().map(AsRef::as_ref) {
         match mount_bind("/dev/null", path) {
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT) => continue,
             Err(Errno::NOTDIR) => {
                 mount("tmpfs", path, "tmpfs", MountFlags::RDONLY | RESTRICTED, c"").step(STEP, path)?;
             }
             outcome => outcome.step(STEP, path)?,
         }
+        restricted.push(path);
     }
-    Ok(())
+    Ok(restricted)
 }
 
 /// Mounts an empty `/run`, which an init expects in a container.

@@ -24,20 +24,23 @@ const LOOPBACK_INDEX: u32 = 1;
 /// first one's is used.
 const FURTHER_METRIC: u32 = 2048;
 
-/// Brings up the loopback interface, which configures its own addresses, and the interfaces of `spec`, to which it adds what DHCP
-/// gives. Returns the clients, if there are any.
+/// Brings up the loopback interface, which configures its own addresses.
+pub(crate) fn bring_up_loopback() -> Result<(), Failure> {
+    match Kernel::open() {
+        Ok(kernel) => kernel.ask(&rtnetlink::bring_up(LOOPBACK_INDEX, "", None)).step(STEP, "lo"),
+        // A machine without interfaces needs no network.
+        Err(Errno::AFNOSUPPORT) => Ok(()),
+        Err(errno) => Err(Failure::setup(STEP, "netlink", errno)),
+    }
+}
+
+/// Brings up the interfaces of `spec`, to which it adds what DHCP gives. Returns the clients, if there are any.
 pub(crate) fn configure(spec: &mut RunSpec) -> Result<Option<Dhcp>, Failure> {
     let interfaces = &spec.interfaces[..];
-    let kernel = match Kernel::open() {
-        Ok(kernel) => kernel,
-        // A machine without interfaces needs no network.
-        Err(Errno::AFNOSUPPORT) if interfaces.is_empty() => return Ok(None),
-        Err(errno) => return Err(Failure::setup(STEP, "netlink", errno)),
-    };
-    kernel.ask(&rtnetlink::bring_up(LOOPBACK_INDEX, "", None)).step(STEP, "lo")?;
     if interfaces.is_empty() {
         return Ok(None);
     }
+    let kernel = Kernel::open().step(STEP, "netlink")?;
     let links = kernel.links().step(STEP, "list interfaces")?;
     let mut dhcp: Option<Dhcp> = None;
     for (position, interface) in interfaces.iter().enumerate() {

@@ -11,7 +11,7 @@ use guest_protocol::identity::TemplateStart;
 
 const STEP: &str = "start from a template";
 
-/// Makes this machine the one of `own`. No process but PID 1 runs.
+/// Makes this machine the one of `own`. The only other process waits for its run specification.
 pub(crate) fn take_on(own: TemplateStart) -> Result<(), Failure> {
     let TemplateStart { entropy, realtime_ns, disk_sectors, macs } = own;
     snapshot::renew(&entropy, realtime_ns, STEP)?;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starting the workload: its control group, its pipes, and the process that becomes it (see
-//! `enter.rs`).
+//! `enter.rs`). The process is forked before the run specification is known, prepares what does not depend on it, and gets
+//! it over its channel.
 
 use super::enter::enter;
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file, write_file};
-use super::launch::{Streams, launch, make_pipes};
+use super::launch::{Launch, Streams, launch, make_pipes};
 use super::mounts::RESTRICTED;
+use super::staged_mounts::{StagedMounts, share_new_mounts};
 use crate::freestanding::system_call::clone_flags;
 use alloc::string::String;
 use guest_init::flat_keyed;
@@ -29,18 +31,43 @@ pub(crate) struct Workload {
     pub(crate) streams: Streams,
 }
 
-/// Starts the workload of `spec`, and returns once it has been executed.
-pub(crate) fn start(spec: &RunSpec) -> Result<Workload, Failure> {
+/// The process that becomes the workload, and waits for what that is.
+pub(crate) struct WaitingProcess {
+    pid: Pid,
+    pidfd: OwnedFd,
+    launch: Launch,
+}
+
+/// Forks the process, and returns once it waits. Later mounts of PID 1 reach it until it has its specification.
+pub(crate) fn prepare() -> Result<WaitingProcess, Failure> {
     let cgroup = make_cgroup().step("make control group", CGROUP)?;
-    let has_pipes = spec.terminal.is_none() && spec.system.is_none();
-    let pipes = if has_pipes { Some(make_pipes(spec.stdin)?) } else { None };
+    share_new_mounts()?;
     let namespaces = clone_flags::NEW_PID | clone_flags::NEW_MOUNT | clone_flags::NEW_UTS | clone_flags::NEW_IPC;
-    let cgroup = cgroup.as_ref().map(AsFd::as_fd);
-    let (pid, pidfd, launch) =
-        launch(namespaces, cgroup, pipes, &[], START_TIMEOUT_MS, |channel, pipes| enter(spec, channel, pipes))?;
-    match launch.wait(&pidfd)? {
-        Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
-        streams => Ok(Workload { pid, pidfd, streams }),
+    let (cgroup, pipes) = (cgroup.as_ref().map(AsFd::as_fd), Some(make_pipes(true)?));
+    let (pid, pidfd, mut launch) = launch(namespaces, cgroup, pipes, &[], START_TIMEOUT_MS, |channel, mut pipes| {
+        let mounts = StagedMounts::prepare()?;
+        channel.send_prepared().step(STEP, "socket")?;
+        let spec = channel.receive_spec()?;
+        if !spec.stdin {
+            pipes.stdin = None;
+        }
+        enter(&spec, mounts, channel, &pipes)
+    })?;
+    launch.wait_until_prepared(&pidfd)?;
+    Ok(WaitingProcess { pid, pidfd, launch })
+}
+
+impl WaitingProcess {
+    /// Starts the workload of `spec`, and returns once it has been executed.
+    pub(crate) fn start(self, spec: &RunSpec) -> Result<Workload, Failure> {
+        let Self { pid, pidfd, mut launch } = self;
+        let has_pipes = spec.terminal.is_none() && spec.system.is_none();
+        launch.keep_pipes(has_pipes, spec.stdin);
+        launch.send_spec(spec)?;
+        match launch.wait(&pidfd)? {
+            Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
+            streams => Ok(Workload { pid, pidfd, streams }),
+        }
     }
 }
 

@@ -361,7 +361,7 @@ fn fork(
     // The first process of a namespace that is ending lets no other in.
     fork_into(workload).map_err(|errno| Failure::configuration(STEP, "the workload has ended").with_errno(errno))?;
     let child = launch(0, cgroup, pipes, &[workload], START_TIMEOUT_MS, |channel, pipes| {
-        enter(spec, defaults, workload, channel, pipes)
+        enter(spec, defaults, workload, channel, &pipes)
     });
     fork_into(own.as_fd()).step(STEP, "PID 1")?;
     child
