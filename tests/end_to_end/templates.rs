@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `coracle run --template` and `coracle template`.
 
-use coracle_tests::{Case, Finished, Invocation, TestDir, case, image};
-use std::fs::{self, OpenOptions};
-use std::path::PathBuf;
+use coracle_tests::{Case, Finished, Invocation, TestDir, case, image, sha256};
+use rustix::fs::FlockOperation;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -39,6 +40,64 @@ fn wait_for_a_template(dir: &TestDir) -> PathBuf {
         }
         assert!(Instant::now() < deadline, "no template is made");
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A template that the test damages, and its files as they were.
+struct WholeTemplate {
+    directory: PathBuf,
+    state: String,
+    /// Another name of the file.
+    memory: PathBuf,
+}
+
+impl WholeTemplate {
+    fn of(directory: &Path, memory: PathBuf) -> Self {
+        fs::hard_link(directory.join("memory"), &memory).expect("both are in the test's directory");
+        let state = fs::read_to_string(directory.join("state")).expect("the template has it");
+        Self { directory: directory.to_owned(), state, memory }
+    }
+
+    fn restore(&self) {
+        let _ = fs::remove_dir_all(&self.directory);
+        fs::create_dir(&self.directory).expect("the test may write");
+        fs::hard_link(&self.memory, self.directory.join("memory")).expect("both are in the test's directory");
+        self.write_state(&self.state);
+    }
+
+    fn write_state(&self, state: &str) {
+        fs::write(self.directory.join("state"), state).expect("the test may write");
+    }
+
+    fn damage_memory(&self) {
+        let memory = self.directory.join("memory");
+        fs::remove_file(&memory).expect("the test may write");
+        fs::write(&memory, [0; 4096]).expect("the test may write");
+    }
+
+    fn damage_state(&self) {
+        self.write_state(&self.state.replacen("\"created\":\"2", "\"created\":\"3", 1));
+    }
+
+    /// Gives a vCPU a state that does not exist, under the right digest.
+    fn make_impossible_for_kvm(&self) {
+        const MEMBER: &str = "\"mp_state\":[";
+        let (header, body) = self.state.split_once('\n').expect("the first line is the header");
+        let (before, after) = body.split_once(MEMBER).expect("a vCPU has it");
+        let (_, rest) = after.split_once(',').expect("it has four bytes");
+        let body = format!("{before}{MEMBER}99,{rest}");
+        let name: Vec<_> = header.split(' ').take(2).collect();
+        let digest = sha256(body.as_bytes());
+        self.write_state(&format!("{} {} sha256:{digest}\n{body}", name.join(" "), body.len()));
+    }
+
+    /// Until the returned lock is dropped, no process makes this template.
+    fn keep_makers_away(&self) -> File {
+        let partial = self.directory.with_extension("partial");
+        fs::create_dir(&partial).expect("no maker is at work");
+        let lock = File::open(&partial).expect("the test may read");
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("no maker is at work");
+        lock
     }
 }
 
@@ -81,13 +140,36 @@ fn machines_from_a_template_have_nothing_in_common() {
         assert!(distinct[0] != distinct[1] && distinct[1] != distinct[2], "{distinct:?}");
     }
 
-    let memory = OpenOptions::new().write(true).open(template.join("memory")).expect("the template has it");
-    memory.set_len(4096).expect("the test may write");
+    let whole = WholeTemplate::of(&template, dir.file("whole"));
+    whole.damage_memory();
     let refused = coracle(&dir, &words(&metadata, "require", "true")).finish();
     refused
         .assert_status(125)
         .assert_reason("snapshot-error")
         .assert_one_line_naming(&["--template require", "memory"]);
+
+    // With `auto` the kernel starts in its place. The first two need no workload; no other template is made.
+    let makers = whole.keep_makers_away();
+    let damages: [(fn(&WholeTemplate), &str, &[&str]); 3] = [
+        (WholeTemplate::damage_memory, "memory was altered", &["--timeout", "1"]),
+        (WholeTemplate::damage_state, "its digest differs", &["--timeout", "1"]),
+        (WholeTemplate::make_impossible_for_kvm, "KVM_SET_MP_STATE", &[]),
+    ];
+    for (damage, object, options) in damages {
+        whole.restore();
+        damage(&whole);
+        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        let run = coracle(&dir, &[options, words(&metadata, "auto", "echo booted")].concat()).finish();
+        let warned = run.stderr.lines().any(|line| line.contains("the template is removed") && line.contains(object));
+        assert!(warned && !is_warm(&run) && !template.exists(), "{object}: {}", run.report());
+        if object.starts_with("KVM") {
+            run.assert_status(0).assert_stdout("booted\n");
+        } else {
+            run.assert_reason("timeout");
+        }
+    }
+    drop(makers);
+    whole.restore();
     let key = template.file_name().expect("it has a name").to_string_lossy().into_owned();
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(125).assert_one_line_naming(&[&key]);

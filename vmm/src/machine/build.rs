@@ -2,15 +2,16 @@
 //! Builds a machine: the list of steps. Runs on `main`; no guest code runs before [`Machine::run`].
 
 use super::attach::{AttachContext, AttachError, Slots};
+use super::base::{self, Base, Restored, Size, same_shape};
 use super::command_line;
 use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
 use super::ports::{self, PortEnds};
 use super::rates::Rates;
-use super::snapshot::{Restore, Savable};
+use super::snapshot::Savable;
 use super::threads::Buses;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
-use crate::host::memory::{self, MemoryError};
+use crate::host::memory::MemoryError;
 use crate::host::thread_directory;
 use crate::state::counters::{Counters, DeviceLists};
 use crate::state::end::EndReason;
@@ -26,17 +27,10 @@ use devices::virtio::mmio::{MmioTransport, TransportState};
 use devices::virtio::net::{Net, NetHandle};
 use devices::virtio::rng::Rng;
 use devices::virtio::vsock::Vsock;
-use kvm::{KvmHost, KvmKind, KvmVm, Profile, ReservedPages, Segment, StateError, Vcpu, VmError};
+use kvm::{KvmHost, KvmVm, Profile, Segment, StateError, Vcpu, VmError};
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
-
-const RESERVED_PAGES: ReservedPages = ReservedPages {
-    identity_map: layout::KVM_IDENTITY_MAP,
-    tss: layout::KVM_TSS,
-    syscall_gate: layout::SYSCALL_GATE,
-    syscall_gate_mmio: layout::SYSCALL_GATE_MMIO,
-};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
@@ -133,6 +127,12 @@ impl Machine {
         self.nets.iter().map(|net| if net.is_connected() { Link::Up } else { Link::Down }).collect()
     }
 
+    /// It has the state of a snapshot or of a template.
+    #[must_use]
+    pub(crate) fn is_restored(&self) -> bool {
+        !self.restored.is_empty()
+    }
+
     /// What the machine has used so far; `vcpu` is the CPU time of its vCPUs.
     pub(super) fn counters(&self, vcpu: Duration) -> Counters {
         let mut devices = DeviceLists::default();
@@ -150,15 +150,11 @@ impl Machine {
 /// # Errors
 /// Kernel, memory and vCPUs do not fit together, or the host lacks a resource.
 pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, BuildError> {
-    // Where kernel mode is emulated a huge page is cleared for a guest that touches little of it.
-    let has_other_devices = config.restore.as_ref().is_some_and(|restore| restore.has_other_devices);
-    let (memory, saved) = match config.restore {
-        None => (memory::allocate(config.memory_bytes, host.kind() == KvmKind::Native)?, None),
-        Some(Restore { state, memory, .. }) => (memory::map_snapshot(config.memory_bytes, memory)?, Some(state)),
-    };
-    let vm = KvmVm::create(host, memory, RESERVED_PAGES)?;
+    let size = Size { memory_bytes: config.memory_bytes, cpus: config.cpus };
+    let Base { vm, restored: base } = base::create(host, size, config.restore, config.starts_without_state)?;
+    let has_other_devices = base.as_ref().is_some_and(|base| base.has_other_devices);
     let (mut ports, mut mmio, mut slots) = (BusBuilder::default(), BusBuilder::default(), Slots::default());
-    let serial = legacy(&vm, &mut ports, &config.console_log, saved.as_ref().map(|saved| &saved.serial))?;
+    let serial = legacy(&vm, &mut ports, &config.console_log, base.as_ref().map(|base| &base.state.serial))?;
 
     let io = EventLoop::spawn("io")?;
     let mut attach = AttachContext { vm: &vm, mmio: &mut mmio, slots: &mut slots, transports: Vec::new() };
@@ -221,17 +217,15 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         cpus: config.cpus,
         memory_bytes: config.memory_bytes,
     };
-    let (mut vcpus, restored) = match saved {
+    let (mut vcpus, restored) = match base {
         None => {
             let entry = boot::load(vm.memory(), &boot_config)?;
             (kvm::create_vcpus(host, &vm, config.cpus, &kvm_entry_state(&entry))?, Vec::new())
         }
-        Some(saved) => {
-            same_shape("vCPUs", saved.vcpus.len(), config.cpus.into())?;
-            same_shape("devices", saved.transports.len(), transports.len())?;
-            port_ends.set_counts(saved.streams);
-            vm.restore(&saved.vm)?;
-            (kvm::restore_vcpus(host, &vm, &saved.vcpus)?, saved.transports)
+        Some(Restored { vcpus, state, .. }) => {
+            same_shape("devices", state.transports.len(), transports.len())?;
+            port_ends.set_counts(state.streams);
+            (vcpus, state.transports)
         }
     };
     if let Some(profile) = &config.profile {
@@ -253,10 +247,6 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         has_other_devices,
         vm,
     })
-}
-
-fn same_shape(what: &'static str, saved: usize, here: usize) -> Result<(), BuildError> {
-    if saved == here { Ok(()) } else { Err(BuildError::Shape { what, saved, here }) }
 }
 
 /// The loader's registers as the kvm package takes them.

@@ -40,6 +40,8 @@ pub(crate) struct MachineConfig {
     pub(crate) profile: Option<Arc<Profile>>,
     /// In place of the kernel, which is in the memory.
     pub(crate) restore: Option<Restore>,
+    /// The kernel starts if what is restored, a template, is rejected by KVM.
+    pub(crate) starts_without_state: bool,
 }
 
 /// The host's ends of the workload's streams. A terminal is both input and output.

@@ -2,6 +2,7 @@
 //! The microVM: assembled in [`build`], run in [`run`].
 
 mod attach;
+mod base;
 mod build;
 mod command_line;
 mod config;

@@ -226,7 +226,7 @@ impl Run {
         let Ready { prepared, notifier, input, samples, sandbox } = ready;
         let Prepared {
             machine,
-            supervisor,
+            mut supervisor,
             exposed_ports,
             published,
             // These end when this function returns.
@@ -238,6 +238,7 @@ impl Run {
             digests,
             kernel_digest,
             stages,
+            template,
             maker,
         } = prepared;
         self.stages = stages;
@@ -272,6 +273,11 @@ impl Run {
             Ok(built) => built,
             Err(end) => return known(end),
         };
+        if let Some(template) = template.filter(|_| !machine.is_restored()) {
+            template.remove();
+            supervisor.template = None;
+            self.stages.unmark(Stage::TemplateOpened);
+        }
         if let Some(kept) = &mut kept
             && let Err(end) = caught(|| Ok(self.publish(kept, recorder)?))
         {

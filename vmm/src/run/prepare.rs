@@ -12,7 +12,7 @@ use super::restore::Restoring;
 use super::run_spec::run_spec;
 use super::shares;
 use super::stored_image::{self, Located};
-use super::template::{self, Start};
+use super::template::{self, RemovableTemplate, Start};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
@@ -99,6 +99,8 @@ pub(super) struct Prepared {
     pub(super) digests: Digests,
     pub(super) kernel_digest: FileDigest,
     pub(super) stages: Stages,
+    /// Removed if KVM rejects it.
+    pub(super) template: Option<RemovableTemplate>,
     /// A process that makes a template for later machines, once this is dropped.
     pub(super) maker: Option<PipeWriter>,
 }
@@ -233,11 +235,13 @@ impl Preparation {
             console_log: Arc::new(ConsoleLog::new(Some(self.console))),
             profile: self.profile,
             restore,
+            starts_without_state: false,
         };
         let is_new = machine.restore.is_none() && !self.is_check;
         let start = is_new.then(|| template::start(request, &self.directories, &host, &machine, !modules.is_empty()));
-        let Start { template, maker } = start.transpose()?.unwrap_or_default();
+        let Start { template, removable, maker } = start.transpose()?.unwrap_or_default();
         let (template, own) = template.unzip();
+        machine.starts_without_state = removable.is_some();
         if template.is_some() {
             self.stages.mark(Stage::TemplateOpened);
             machine.restore = template;
@@ -267,6 +271,7 @@ impl Preparation {
             digests,
             kernel_digest,
             stages,
+            template: removable,
             maker,
         })
     }

@@ -37,8 +37,24 @@ const SECTOR_BYTES: u64 = 512;
 pub(super) struct Start {
     /// The template, and what the machine has of its own.
     pub(super) template: Option<(Restore, TemplateStart)>,
+    /// The template, if the machine may start without it.
+    pub(super) removable: Option<RemovableTemplate>,
     /// A process that makes the template once this is dropped.
     pub(super) maker: Option<PipeWriter>,
+}
+
+/// A template that is given up if it turns out to be unusable.
+#[derive(Debug)]
+pub(super) struct RemovableTemplate {
+    templates: Templates,
+    key: String,
+}
+
+impl RemovableTemplate {
+    pub(super) fn remove(&self) {
+        // Another process may have done so.
+        let _ = self.templates.remove(&self.key);
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -149,11 +165,12 @@ fn try_start(
             let document = serde_json::to_string(&order()).fails_as(EndReason::InternalError)?;
             let maker = background_process::spawn(&MAKER.map(OsStr::new), &document);
             let maker = maker.cannot("start a process that makes one").fails_as(EndReason::HostError)?;
-            return Ok(Start { template: None, maker: Some(maker) });
+            return Ok(Start { maker: Some(maker), ..Start::default() });
         }
     };
     templates.mark_used(&key);
-    Ok(Start { template: Some((restore, own(machine)?)), maker: None })
+    let removable = (!is_required).then_some(RemovableTemplate { templates, key });
+    Ok(Start { template: Some((restore, own(machine)?)), removable, maker: None })
 }
 
 /// What `machine` has of its own.

@@ -73,6 +73,11 @@ impl Stages {
         self.reached[stage as usize].get_or_insert(after);
     }
 
+    /// The stage turned out not to be one of this boot.
+    pub(crate) fn unmark(&mut self, stage: Stage) {
+        self.reached[stage as usize] = None;
+    }
+
     /// Time since the start.
     #[must_use]
     pub(crate) fn elapsed(&self) -> Duration {
@@ -144,6 +149,15 @@ mod tests {
         stages.mark_at(Stage::InitStarted, Duration::from_millis(1));
         stages.mark(Stage::InitStarted);
         assert_eq!(stages.reached().collect::<Vec<_>>(), [(Stage::InitStarted, Duration::from_millis(1))]);
+    }
+
+    #[test]
+    fn unmarked_stage_is_not_one_of_the_boot() {
+        let mut stages = Stages::start();
+        stages.mark(Stage::TemplateOpened);
+        stages.unmark(Stage::TemplateOpened);
+        assert!(!stages.has_reached(Stage::TemplateOpened));
+        assert_eq!(serde_json::to_string(&stages).unwrap(), "{}");
     }
 
     #[test]

@@ -154,6 +154,7 @@ impl Shape {
             console_log: Arc::new(ConsoleLog::new(None)),
             profile: None,
             restore: None,
+            starts_without_state: false,
         };
         Ok((config, writer))
     }
