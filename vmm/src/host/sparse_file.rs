@@ -25,11 +25,49 @@ pub(crate) fn is_zero(block: &[u8]) -> bool {
 /// # Errors
 /// A file cannot be read or written, or the disk is full.
 pub(crate) fn copy(from: &File, to: &File, size: u64) -> io::Result<()> {
-    if ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+    let mut copy = SparseCopy::begin(from, to, size)?;
+    while !copy.step(from, to, usize::MAX)? {}
+    Ok(())
+}
+
+/// A copy that is made in parts. No process changes the files meanwhile.
+#[derive(Debug)]
+pub(crate) struct SparseCopy {
+    offset: u64,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+impl SparseCopy {
+    /// Begins to copy `size` bytes of `from` to the empty file `to`, which shares them where the file system can.
+    ///
+    /// # Errors
+    /// `to` cannot have this size.
+    pub(crate) fn begin(from: &File, to: &File, size: u64) -> io::Result<Self> {
+        if ioctl_ficlone(to, from).is_ok() {
+            return Ok(Self { offset: size, size, buffer: Vec::new() });
+        }
+        to.set_len(size)?;
+        Ok(Self { offset: 0, size, buffer: vec![0; BLOCK_SIZE] })
     }
-    to.set_len(size)?;
-    for_each_block(from, size, |offset, block| to.write_all_at(block, offset))
+
+    /// Copies at most `blocks` of [`BLOCK_SIZE`]. Returns whether all is copied.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or the disk is full.
+    pub(crate) fn step(&mut self, from: &File, to: &File, blocks: usize) -> io::Result<bool> {
+        for _ in 0..blocks {
+            let Some((offset, block)) = next_block(from, self.offset, self.size, &mut self.buffer)? else {
+                self.offset = self.size;
+                return Ok(true);
+            };
+            self.offset = offset + block.len() as u64;
+            if !is_zero(block) {
+                to.write_all_at(block, offset)?;
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// SHA-256 of a file of `size` bytes: of each [`BLOCK_SIZE`] that are not all zero their offset, as 64 bits with the lowest byte
@@ -54,25 +92,35 @@ pub(crate) fn digest(file: &File, size: u64) -> io::Result<String> {
 fn for_each_block(file: &File, size: u64, mut act: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![0; BLOCK_SIZE];
     let mut offset = 0;
-    while offset < size {
-        let block = &mut buffer[..BLOCK_SIZE.min((size - offset).try_into().unwrap_or(usize::MAX))];
-        match seek(file, SeekFrom::Data(offset)) {
-            // A hole up to the end.
-            Err(Errno::NXIO) => break,
-            Ok(data) if data / BLOCK_SIZE as u64 > offset / BLOCK_SIZE as u64 => {
-                offset = data - data % BLOCK_SIZE as u64;
-                continue;
-            }
-            // A file system without holes reports none.
-            Ok(_) | Err(_) => {}
-        }
-        file.read_exact_at(block, offset)?;
+    while let Some((at, block)) = next_block(file, offset, size, &mut buffer)? {
         if !is_zero(block) {
-            act(offset, block)?;
+            act(at, block)?;
         }
-        offset += block.len() as u64;
+        offset = at + block.len() as u64;
     }
     Ok(())
+}
+
+/// Reads the first block from `offset` on that is no hole, into `buffer`. None if there is none.
+fn next_block<'a>(
+    file: &File,
+    mut offset: u64,
+    size: u64,
+    buffer: &'a mut [u8],
+) -> io::Result<Option<(u64, &'a [u8])>> {
+    match seek(file, SeekFrom::Data(offset)) {
+        // A hole up to the end.
+        Err(Errno::NXIO) => return Ok(None),
+        Ok(data) => offset = offset.max(data - data % BLOCK_SIZE as u64),
+        // A file system without holes reports none.
+        Err(_) => {}
+    }
+    if offset >= size {
+        return Ok(None);
+    }
+    let block = &mut buffer[..BLOCK_SIZE.min((size - offset).try_into().unwrap_or(usize::MAX))];
+    file.read_exact_at(block, offset)?;
+    Ok(Some((offset, block)))
 }
 
 #[cfg(test)]
@@ -99,6 +147,20 @@ mod tests {
         to.read_exact_at(&mut copied, 0).unwrap();
         assert!(expected == copied);
         assert!(to.metadata().unwrap().blocks() * 512 < SIZE);
+    }
+
+    #[test]
+    fn copy_in_parts_ends_once() {
+        let from = file(&[(5, b"x"), (BLOCK_SIZE as u64, b"z"), (SIZE - 1, b"y")]);
+        let to = tempfile::tempfile().unwrap();
+        let mut copying = SparseCopy::begin(&from, &to, SIZE).unwrap();
+        let mut steps = 0;
+        while !copying.step(&from, &to, 1).unwrap() {
+            steps += 1;
+            assert!(steps <= SIZE.div_ceil(BLOCK_SIZE as u64));
+        }
+        assert!(copying.step(&from, &to, 1).unwrap());
+        assert_eq!(digest(&to, SIZE).unwrap(), digest(&from, SIZE).unwrap());
     }
 
     #[test]
