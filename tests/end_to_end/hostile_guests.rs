@@ -72,6 +72,9 @@ fn disk_that_hangs_does_not_delay_the_end() {
     let script = "trap 'exit 3' TERM; echo up; while :; do sleep 1000 & wait $!; done";
     let mut run = dir.start(&["--id", "m", "--stop-timeout", "2", &image("busybox"), "sh", "-c", script]);
     run.wait_for_stdout("up\n");
+    // It is not kept, and its files can be read nevertheless.
+    dir.verb("exec", &["m", "sh", "-c", "echo hi > /new"]).finish().assert_status(0);
+    dir.verb("diff", &["m"]).finish().assert_status(0).assert_stdout("A /new\n");
     // The scratch disk is not synced at the end, so the workload's own end is reported.
     let mut hanging = Command::new(hanging_thread());
     hanging.args([&run.pid().to_string(), "disk-1"]).stdout(Stdio::piped());
@@ -80,9 +83,12 @@ fn disk_that_hangs_does_not_delay_the_end() {
     let output = hanging.stdout.take().expect("it is a pipe");
     BufReader::new(output).read_line(&mut line).expect("a pipe can be read");
     assert_eq!(line, "stopped\n");
+    // The guest cannot write its files, so this ends with the machine.
+    let diff = dir.verb("diff", &["m"]).start();
     let start = Instant::now();
     run.signal(Signal::TERM);
     let run = run.finish();
+    diff.finish().assert_status(125).assert_one_line_naming(&["m"]);
     run.assert_status(3).assert_reason("stopped");
     assert!(start.elapsed() < Duration::from_secs(7) + SLACK, "the end took {:?}", start.elapsed());
     let detail = run.result_at("/end/detail").as_str().unwrap_or_default();

@@ -64,10 +64,7 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
-    for (read, words) in [("diff", &["w"][..]), ("commit", &["w"]), ("export", &["w"])] {
-        verb(&dir, read, words).assert_status(125).assert_one_line_naming(&["w is running", "stop it first"]);
-    }
-    verb(&dir, "cp", &["w:/new", "."]).assert_status(125).assert_one_line_naming(&["coracle exec w tar -c /new"]);
+    running_machine_is_read(&dir, changes);
     let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
     kill_process(pid, Signal::KILL).expect("the machine runs");
@@ -90,6 +87,35 @@ fn kept_machine_starts_again_on_its_layer() {
     verb(&dir, "rm", &["w"]).assert_status(0).assert_stdout("w\n");
     assert!(!dir.run_directory().join(".machines/w").exists() && !dir.run_directory().join("w").exists());
     verb(&dir, "start", &["w"]).assert_status(125).assert_one_line_naming(&["no machine", "w"]);
+}
+
+/// The machine `w` runs, with `changes`.
+fn running_machine_is_read(dir: &TestDir, changes: &str) {
+    let exec = |script: &str| verb(dir, "exec", &["w", "sh", "-c", script]);
+    verb(dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
+    // Nothing has written it to the disk.
+    exec("echo live > /live").assert_status(0);
+    let live = changes.replace("A /n\n", "A /live\nA /n\n");
+    verb(dir, "diff", &["w"]).assert_status(0).assert_stdout(&live);
+    for options in [&["w", "busybox:live"][..], &["--pause=false", "w", "busybox:unheld"]] {
+        let committed = verb(dir, "commit", options);
+        assert!(committed.assert_status(0).stdout_text().starts_with("sha256:"), "{}", committed.report());
+    }
+    // It writes again, and is read while it is paused.
+    exec("echo more >> /live").assert_status(0);
+    verb(dir, "pause", &["w"]).assert_status(0);
+    let path = dir.file("live").display().to_string();
+    verb(dir, "cp", &["w:/live", &path]).assert_status(0).assert_stdout("");
+    assert_eq!(fs::read_to_string(&path).expect("it was copied"), "live\nmore\n");
+    let listed = verb(dir, "ps", &[]).stdout_text();
+    assert!(listed.contains("Paused"), "{listed}");
+    verb(dir, "resume", &["w"]).assert_status(0);
+    let archived = verb(dir, "export", &["w"]);
+    archived.assert_status(0);
+    let mut archive = tar::Archive::new(&archived.stdout[..]);
+    let mut entries = archive.entries().expect("it is an archive").map(|entry| entry.expect("it is whole"));
+    assert!(entries.any(|entry| &*entry.path_bytes() == b"live"));
+    exec("rm /live; sync").assert_status(0);
 }
 
 /// Of the machine `w`, which has ended.

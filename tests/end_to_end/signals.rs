@@ -142,6 +142,8 @@ fn every_signal_but_kill_and_stop_reaches_the_workload() {
     for signal in by_name {
         dir.verb("kill", &["-s", &signal.to_string(), "m"]).finish().assert_status(0);
     }
+    let diff = dir.verb("diff", &["m"]).finish();
+    diff.assert_status(125).assert_one_line_naming(&["m", "without an image", "--rootfs"]);
     let mut exec = dir.verb("exec", &["m", "/signal_recorder"]).start();
     exec.wait_for_stdout("up\n");
     let to_exec = [2, 17, 18, 20, 21, 32, 34, 64];

@@ -56,7 +56,9 @@ pub use limits::MAX_INDEX_DEPTH;
 pub use machine_tree::{ChangeKind, FileSink, Location, MachineTree, TreeError};
 pub use name::{ImageName, NameError};
 pub use platform::{Platform, PlatformError};
-pub use prepare::{Error, ImageDescription, Prepare, PreparedImage, describe, prepare};
+pub use prepare::{
+    Error, FindRootDiskError, ImageDescription, Prepare, PreparedImage, describe, find_root_disk, prepare,
+};
 pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
 pub use root_disk::{RootDiskError, RootFormat};

@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::cache::{Cache, CacheError, Claim, Entry, Stored};
 use crate::config::ImageConfig;
 use crate::convert::{ConvertError, convert};
+use crate::digest::{Digest, DigestError};
 use crate::image::{Image, ImageError};
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -54,6 +55,15 @@ pub enum Error {
     /// The host cannot store the data of the layers.
     #[error("image {reference}, converted in {}", cache.display())]
     Host { reference: String, cache: PathBuf, source: Box<ConvertError> },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// A root disk cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum FindRootDiskError {
+    #[error(transparent)]
+    Digest(#[from] DigestError),
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -133,6 +143,15 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         layer_bytes: converted.layer_bytes,
     };
     Ok(prepared(directory.publish(stored)?, image.config, false))
+}
+
+/// Opens the root disk of the image with the digest `image`, if the directory `cache` has it.
+///
+/// # Errors
+/// `image` is no digest, or the cache cannot be read.
+pub fn find_root_disk(cache: &Path, format: RootFormat, image: &str) -> Result<Option<File>, FindRootDiskError> {
+    let found = Cache::new(cache, format).find(&Digest::parse(image)?)?;
+    Ok(found.map(|entry| entry.root_disk_file))
 }
 
 fn prepared(entry: Entry, config: ImageConfig, cached: bool) -> PreparedImage {

@@ -16,11 +16,17 @@
 //!  Frozen                             ->
 //!                                     <-  Thaw, or Restored in a copy
 //!  Resumed                            ->      after Restored
+//!                                     <-  FreezeScratch
+//!  ScratchFrozen                      ->
+//!                                     <-  ThawScratch
 //!  Ended                              ->
 //! ```
 //!
 //! Between `Frozen` and the next message of the host PID 1 sends nothing, so that a snapshot has no
 //! part of a frame. `NotFrozen` replaces `Frozen`, and needs no answer.
+//!
+//! Between `FreezeScratch` and `ThawScratch` all other messages go on. The end of the workload thaws
+//! the file system, too.
 //!
 //! PID 1 sends `Ended` once everything that must last is on the disks. The host answers by cutting
 //! the power, once it has all bytes of the streams. `Failed` may replace any message of PID 1 and
@@ -38,7 +44,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 /// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
 /// are at most 2 MiB by default.
 pub const MAX_TO_GUEST: u32 = 4 << 20;
@@ -93,6 +99,11 @@ pub enum ToGuest {
     Restored(Identity),
     /// This machine starts from a template, whose `Hello` was answered by no host. `Spec` follows.
     TemplateStart(TemplateStart),
+    /// Write the file system of the scratch disk to the disk, and let no process change it: the host
+    /// copies the disk.
+    FreezeScratch,
+    /// The host has copied the scratch disk, or has given up: processes may change its files.
+    ThawScratch,
 }
 
 /// From PID 1 to the host.
@@ -150,6 +161,9 @@ pub enum ToHost {
     },
     /// The copy has its identity, and its processes run.
     Resumed,
+    /// The answer to `FreezeScratch`. After an error nothing is frozen; the text is the reason, with
+    /// the object that it concerns.
+    ScratchFrozen(Result<(), String>),
 }
 
 /// Exit status or signal of a process, or what `reboot(2)` ended.

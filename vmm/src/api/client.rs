@@ -115,16 +115,17 @@ impl Client {
     pub(crate) fn request_with_files<T: DeserializeOwned>(
         &mut self,
         path: &str,
+        body: &impl Serialize,
         files: &[BorrowedFd<'_>],
     ) -> Result<T, ClientError> {
         self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Response)?;
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(files)), "the server takes no more files");
-        let head = format!("POST {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: 0\r\n\r\n");
+        let request = request("POST", path, body, "")?;
         // Far less than a socket's buffer: it is sent at once.
         let sent =
-            sendmsg(self.stream.get_ref(), &[IoSlice::new(head.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL);
+            sendmsg(self.stream.get_ref(), &[IoSlice::new(request.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL);
         let length = self.receive(sent.map(drop).map_err(Into::into))?;
         let bytes = self.body(length).map_err(ClientError::Response)?;
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Response(error.into()))
@@ -188,11 +189,7 @@ impl Client {
         body: &impl Serialize,
         fields: &str,
     ) -> Result<io::Result<()>, ClientError> {
-        let body = serde_json::to_string(body).map_err(|error| ClientError::Response(error.into()))?;
-        let body = if body == "null" { "" } else { &body };
-        let length = body.len();
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: {length}\r\n{fields}\r\n{body}");
+        let request = request(method, path, body, fields)?;
         Ok(self.stream.get_mut().write_all(request.as_bytes()))
     }
 
@@ -263,6 +260,14 @@ impl Client {
         bytes.truncate(bytes.len() - 2);
         Ok((!bytes.is_empty()).then_some(bytes))
     }
+}
+
+/// The text of a request, with header `fields` besides those of every request.
+fn request(method: &str, path: &str, body: &impl Serialize, fields: &str) -> Result<String, ClientError> {
+    let body = serde_json::to_string(body).map_err(|error| ClientError::Response(error.into()))?;
+    let body = if body == "null" { "" } else { &body };
+    let length = body.len();
+    Ok(format!("{method} {path} HTTP/1.1\r\nHost: coracle\r\nContent-Length: {length}\r\n{fields}\r\n{body}"))
 }
 
 #[cfg(test)]

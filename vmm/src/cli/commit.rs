@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `commit`: makes an image of a kept machine.
+//! The verb `commit`: makes an image of a machine.
 
 use super::images::parse_new_name;
 use super::machines::{RunDirArgument, print};
 use crate::config::image_change::ImageChange;
 use crate::run::commit::{self, CommitOptions};
 use crate::run::failure::{self, Failure};
-use clap::Args;
+use clap::{ArgAction, Args};
 
-/// Make an image of a kept machine, with what it has changed as one more layer
+/// Make an image of a machine, with what it has changed as one more layer
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -17,9 +17,10 @@ Examples:
 
 Volumes, and all that is mounted, are not in the image. The command, \
 environment, user and working directory of the machine become the image's. \
-Its digest is printed.")]
+Its digest is printed. A machine that has ended has to be kept (`coracle run \
+--name`).")]
 pub(super) struct CommitArguments {
-    /// Name or container ID of a machine that has ended, or an unambiguous beginning
+    /// Name or container ID of a machine, or an unambiguous beginning
     #[arg(value_name = "MACHINE")]
     machine: String,
     /// Name of the image; an image that has this name loses it
@@ -35,6 +36,18 @@ pub(super) struct CommitArguments {
     /// Author of the image
     #[arg(short, long, value_name = "TEXT")]
     author: Option<String>,
+    /// Hold a machine that runs while its files are copied
+    #[arg(
+        short,
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pause: bool,
     #[command(flatten)]
     run_dir: RunDirArgument,
 }
@@ -52,11 +65,11 @@ pub(super) fn commit(arguments: &CommitArguments) -> u8 {
 }
 
 fn try_commit(arguments: &CommitArguments) -> Result<String, Failure> {
-    let CommitArguments { machine, name, change, message, author, run_dir } = arguments;
+    let CommitArguments { machine, name, change, message, author, pause, run_dir } = arguments;
     let name = name.as_deref().map(parse_new_name).transpose()?;
     let base = run_dir.absolute_path()?;
     let machine = run_dir.find(machine)?;
     let (message, author) = (message.as_deref(), author.as_deref());
-    let options = CommitOptions { name, changes: change, message, author };
+    let options = CommitOptions { name, changes: change, message, author, pauses: *pause };
     Ok(commit::commit(&base, &machine, options)?.to_string())
 }

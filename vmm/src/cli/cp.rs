@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `cp`: copies files out of a kept machine.
+//! The verb `cp`: copies files out of a machine.
 
 use super::machines::{self, RunDirArgument};
 use crate::host::terminal::is_terminal;
@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Copy files out of a kept machine that has ended
+/// Copy files out of a machine
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,7 +23,8 @@ Examples:
 As with `docker cp`, the source is copied into a directory that is there, and \
 else gets the name of the destination. The files are the caller's; set-id bits, \
 extended attributes, devices and FIFOs are not copied to the host, and an \
-archive has them.")]
+archive has them. What is mounted, volumes included, is not copied. A machine \
+that has ended has to be kept (`coracle run --name`).")]
 pub(super) struct CpArguments {
     /// MACHINE:PATH; PATH may end in `/.` for what is in a directory
     #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
@@ -59,12 +60,6 @@ fn try_cp(arguments: &CpArguments) -> Result<(), Failure> {
         return Err(refused("cp: standard output is a terminal; give a directory or a redirection"));
     }
     let machine = run_dir.find(&machine)?;
-    let name = machine.name.clone();
-    if !machine.has_ended() {
-        let (state, path) = (machine.state(), path.display());
-        let error = format!("{name} is {state}: `coracle exec {name} tar -c {path} | tar -x` copies out of it");
-        return Err(refused(&error));
-    }
     let copied = Copied::find(&run_dir.absolute_path()?, machine, path.as_bytes(), *follow_link)?;
     match to_archive {
         true => copied.to_archive(io::stdout().lock()),

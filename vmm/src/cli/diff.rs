@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `diff`: how the files of a kept machine differ from its image.
+//! The verb `diff`: how the files of a machine differ from its image.
 
 use super::machines::{self, RunDirArgument};
-use crate::run::ended;
 use crate::run::failure::Failure;
+use crate::run::machine_files;
 use clap::Args;
 use oci_image::ChangeKind;
 use std::io::{self, BufWriter, ErrorKind, Write as _};
 
-/// List the files that a kept machine has added, changed and deleted
+/// List the files that a machine has added, changed and deleted
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   coracle run --name job alpine rm /etc/motd; coracle diff job
 
 The lines are those of `docker diff`: A for what was added, C for what was \
-changed, or has a change in it, D for what was deleted.")]
+changed, or has a change in it, D for what was deleted. Of a machine that runs \
+they are of one moment. One that has ended has to be kept (`coracle run --name`).")]
 pub(super) struct DiffArguments {
-    /// Name or container ID of a machine that has ended, or an unambiguous beginning
+    /// Name or container ID of a machine, or an unambiguous beginning
     #[arg(value_name = "MACHINE")]
     machine: String,
     #[command(flatten)]
@@ -31,7 +32,7 @@ pub(super) fn diff(arguments: &DiffArguments) -> u8 {
 
 fn print_changes(arguments: &DiffArguments) -> Result<(), Failure> {
     let machine = arguments.run_dir.find(&arguments.machine)?;
-    let tree = ended::open(&arguments.run_dir.absolute_path()?, &machine)?.tree;
+    let tree = machine_files::open(&arguments.run_dir.absolute_path()?, &machine, false)?.tree;
     let mut output = BufWriter::new(io::stdout().lock());
     let mut print = |kind, path: &[u8]| {
         let letter = match kind {
@@ -45,6 +46,6 @@ fn print_changes(arguments: &DiffArguments) -> Result<(), Failure> {
     match listed.and_then(|()| Ok(output.flush()?)) {
         // It is no error if the reader has closed the pipe.
         Err(error) if error.write_kind() == Some(ErrorKind::BrokenPipe) => Ok(()),
-        listed => listed.map_err(|error| ended::failed(&machine, error)),
+        listed => listed.map_err(|error| machine_files::failed(&machine, error)),
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `export`: writes the files of a kept machine as a tar archive.
+//! The verb `export`: writes the files of a machine as a tar archive.
 
 use super::machines::{self, RunDirArgument};
 use super::save::OutputError;
 use crate::host::atomic_write::AtomicFile;
 use crate::host::terminal::is_terminal;
-use crate::run::ended;
 use crate::run::failure::{FailsAs as _, Failure};
+use crate::run::machine_files;
 use crate::state::end::EndReason;
 use clap::{Args, ValueHint};
 use std::io::{self, BufWriter, Write};
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 const WRITE_BUF_SIZE: usize = 256 << 10;
 
-/// Write the files of a kept machine to a tar archive
+/// Write the files of a machine to a tar archive
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,9 +22,10 @@ Examples:
   coracle export -o job.tar job; coracle import job.tar job:flat
 
 The archive has the files of the image and what the machine has changed, \
-without volumes and sockets.")]
+without volumes and sockets. Of a machine that runs it has the files of one \
+moment. One that has ended has to be kept (`coracle run --name`).")]
 pub(super) struct ExportArguments {
-    /// Name or container ID of a machine that has ended, or an unambiguous beginning
+    /// Name or container ID of a machine, or an unambiguous beginning
     #[arg(value_name = "MACHINE")]
     machine: String,
     /// Where the archive is written [default: standard output]
@@ -45,10 +46,10 @@ fn try_export(arguments: &ExportArguments) -> Result<(), Failure> {
         return Err(Failure::new(EndReason::ConfigError, error));
     }
     let machine = arguments.run_dir.find(&arguments.machine)?;
-    let tree = ended::open(&arguments.run_dir.absolute_path()?, &machine)?.tree;
+    let tree = machine_files::open(&arguments.run_dir.absolute_path()?, &machine, false)?.tree;
     let write = |output: &mut dyn Write| {
         let written = tree.write_archive(BufWriter::with_capacity(WRITE_BUF_SIZE, output));
-        written.map_err(|error| ended::failed(&machine, error))
+        written.map_err(|error| machine_files::failed(&machine, error))
     };
     let Some(path) = &arguments.output else {
         let mut output = io::stdout().lock();

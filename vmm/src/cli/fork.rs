@@ -60,7 +60,7 @@ fn try_fork(arguments: &ForkArguments) -> Result<u8, Failure> {
     let base = arguments.machine.base()?;
     let (machine, mut client) = arguments.machine.connect_to_starting()?;
     let fork = Fork::begin(&machine, &base, options)?;
-    let report = client.request_with_files::<SnapshotReport>("/v1/snapshot", &fork.files());
+    let report = client.request_with_files::<SnapshotReport>("/v1/snapshot", &(), &fork.files());
     report.map_err(|error| machine_failure(&machine, error))?;
     let mut status = 0;
     let usual = Directories::from_environment().run();

@@ -112,7 +112,7 @@ fn take(arguments: &SnapshotArguments) -> Result<String, Failure> {
     let file = |name| partial.file(name).fails_as(EndReason::HostError);
     let (state, memory, scratch) = (file(STATE_FILE)?, file(MEMORY_FILE)?, file(SCRATCH_FILE)?);
     let files = [state.as_fd(), memory.as_fd(), scratch.as_fd()];
-    let report = client.request_with_files::<SnapshotReport>("/v1/snapshot", &files);
+    let report = client.request_with_files::<SnapshotReport>("/v1/snapshot", &(), &files);
     let report = report.map_err(|error| machine_failure(&machine, error))?;
     log::info!("{}: the machine was paused for {} ms", machine.name, report.paused_us / 1000);
     let has_scratch = finish(partial.path(), state, &memory, &scratch).fails_as(EndReason::SnapshotError)?;

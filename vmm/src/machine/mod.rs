@@ -19,5 +19,5 @@ mod threads;
 pub(crate) use build::{Machine, build};
 pub(crate) use config::{MachineConfig, StreamOutput, Streams};
 pub(crate) use console_log::ConsoleLog;
-pub(crate) use monitor::{ServiceNotifier, SnapshotReport};
+pub(crate) use monitor::{LayerReport, ServiceNotifier, SnapshotReport};
 pub(crate) use run::{Outcome, RunContext};

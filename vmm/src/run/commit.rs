@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Makes an image of a kept machine that has ended: its image, one more layer, and the options that it was made with as the image's
+//! Makes an image of a machine: its image, one more layer, and the options that it was made with as the image's
 //! defaults, as docker does.
 
-use super::ended::{self, Ended};
 use super::failure::{FailsAs as _, Failure};
+use super::machine_files::{self, MachineFiles};
 use super::progress::ProgressLine;
 use super::stored_image;
 use crate::config::environment::{self, EnvVar, HostValueError};
@@ -29,6 +29,8 @@ pub(crate) struct CommitOptions<'a> {
     pub(crate) changes: &'a [ImageChange],
     pub(crate) message: Option<&'a str>,
     pub(crate) author: Option<&'a str>,
+    /// A machine that runs is held while its files are copied.
+    pub(crate) pauses: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +45,13 @@ pub(crate) fn commit(base: &Path, machine: &MachineInfo, options: CommitOptions<
     let failed = |reason, source: Box<dyn Error + Send + Sync>| {
         Failure::new(reason, MachineCommitError { machine: machine.name.clone(), source })
     };
-    let Ended { tree, document } = ended::open(base, machine)?;
-    let (request, image) = (&document.request, &document.image);
+    let MachineFiles { tree, request, directory, image } = machine_files::open(base, machine, options.pauses)?;
     // Where relative paths of the request begin.
-    let entered = std::env::set_current_dir(&document.directory);
-    entered.cannot(format!("enter {}", document.directory.display())).fails_as(EndReason::ConfigError)?;
+    let entered = std::env::set_current_dir(&directory);
+    entered.cannot(format!("enter {}", directory.display())).fails_as(EndReason::ConfigError)?;
     let env_files = environment::read_files(&request.env_file).fails_as(EndReason::ConfigError)?;
     let defaults =
-        defaults(request, &image.config, &env_files, environment::host_value).fails_as(EndReason::ConfigError)?;
+        defaults(&request, &image.config, &env_files, environment::host_value).fails_as(EndReason::ConfigError)?;
     let edit = |config: &mut Map<String, Value>| {
         config.extend(defaults.clone());
         options.changes.iter().for_each(|change| change.apply(config));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Copies files out of a kept machine that has ended, by docker's rules: the source is copied into a directory that is there, and else
+//! Copies files out of a machine, by docker's rules: the source is copied into a directory that is there, and else
 //! gets the name of the destination. `DIR/.` is what is in the directory.
 
-use super::ended;
 use super::failure::{FailsAs as _, Failure, print_error};
 use super::host_directory::{HostDirectory, LeftOut};
+use super::machine_files;
 use crate::host::system_error::Cannot as _;
 use crate::state::end::EndReason;
 use crate::state::machines::MachineInfo;
@@ -50,9 +50,9 @@ struct Target {
 impl Copied {
     /// Finds `path` of `machine`; a symbolic link at its end is copied as one unless `follows_link`.
     pub(crate) fn find(base: &Path, machine: MachineInfo, path: &[u8], follows_link: bool) -> Result<Self, Failure> {
-        let tree = ended::open(base, &machine)?.tree;
+        let tree = machine_files::open(base, &machine, false)?.tree;
         let is_content = path == b"." || path.ends_with(b"/.");
-        let location = tree.find_path(path, follows_link).map_err(|error| ended::failed(&machine, error))?;
+        let location = tree.find_path(path, follows_link).map_err(|error| machine_files::failed(&machine, error))?;
         let source = format!("{}:{}", machine.name, String::from_utf8_lossy(path));
         Ok(Self { tree, location, is_content, machine, source })
     }
@@ -70,7 +70,7 @@ impl Copied {
         let name = if self.is_content { b"." } else { self.location.name().unwrap_or(b".") };
         let copied = self.tree.copy(&self.location, name, &mut tar);
         let written = copied.and_then(|()| Ok(tar.finish()?));
-        written.map(drop).map_err(|error| ended::failed(&self.machine, error))
+        written.map(drop).map_err(|error| machine_files::failed(&self.machine, error))
     }
 
     /// Writes it to `destination` on the host.
@@ -86,7 +86,7 @@ impl Copied {
         let mut files = opened.cannot(format!("open {}", directory.display())).fails_as(EndReason::HostError)?;
         let copied = self.tree.copy(&self.location, &name, &mut files);
         let left_out =
-            copied.and_then(|()| Ok(files.finish()?)).map_err(|error| ended::failed(&self.machine, error))?;
+            copied.and_then(|()| Ok(files.finish()?)).map_err(|error| machine_files::failed(&self.machine, error))?;
         if let Some(LeftOut { first, count }) = left_out {
             let first = directory.join(first);
             print_error(&format!("{}: devices and FIFOs are not copied ({count})", first.display()));

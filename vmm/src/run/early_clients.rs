@@ -60,6 +60,7 @@ fn on_command(socket: &mut ControlSocket, lifecycle: &Lifecycle, client: ClientI
         | Command::Pause
         | Command::Limits(_)
         | Command::Snapshot(_)
+        | Command::Layer { .. }
         | Command::Attach => {
             socket.hold(client, command);
             return None;

@@ -7,13 +7,13 @@ mod confinement;
 mod context;
 pub(crate) mod copy;
 mod early_clients;
-pub(crate) mod ended;
 pub(crate) mod export;
 pub(crate) mod failure;
 pub(crate) mod fork;
 mod health;
 mod host_directory;
 pub(crate) mod kept;
+pub(crate) mod machine_files;
 mod modules;
 pub(crate) mod prepare;
 pub(crate) mod progress;
@@ -47,6 +47,7 @@ use crate::machine::{self, Machine, MachineConfig, RunContext, ServiceNotifier};
 use crate::sandbox::{self, Confinement, Sandbox};
 use crate::state::end::{End, EndReason, STATUS_FAILED};
 use crate::state::event_outlet::EventOutlet;
+use crate::state::kept::KeptImage;
 use crate::state::run_dir::{self, RunDirectory, RunDirectoryError};
 use crate::state::stages::{Stage, Stages};
 use context::Inputs;
@@ -233,6 +234,7 @@ impl Run {
             mut attachments,
             image_in_use: _image_in_use,
             mut kept,
+            image,
             socket_file: _socket_file,
             host,
             digests,
@@ -250,7 +252,7 @@ impl Run {
             sandbox: sandbox.report(),
             ..end.into()
         };
-        let source = match caught(|| Ok(self.source(digests.root_disk.clone())?)) {
+        let source = match caught(|| Ok(self.source(digests.root_disk.clone(), image)?)) {
             Ok(source) => source,
             Err(end) => return known(end),
         };
@@ -318,13 +320,13 @@ impl Run {
         ran.unwrap_or_else(known)
     }
 
-    /// What a snapshot of the machine has besides its state.
-    fn source(&self, root_disk: Option<String>) -> Result<Source, Failure> {
+    /// What a snapshot, and a copy of the writable layer, have besides the state of the machine.
+    fn source(&self, root_disk: Option<String>, image: Option<KeptImage>) -> Result<Source, Failure> {
         let document = self.request.to_document().fails_as(EndReason::ConfigError)?;
         let request = serde_json::from_str(&document).fails_as(EndReason::InternalError)?;
         // It may have been removed; then no relative path leads anywhere.
         let directory = std::env::current_dir().unwrap_or_default();
-        Ok(Source { machine: self.id.to_string(), request, directory, root_disk })
+        Ok(Source { machine: self.id.to_string(), request, directory, root_disk, image })
     }
 
     /// Takes the name for a new machine that is kept. It loses it again if the workload is never executed.

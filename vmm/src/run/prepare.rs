@@ -93,6 +93,8 @@ pub(super) struct Prepared {
     pub(super) image_in_use: Option<InUse>,
     /// What outlives the machine.
     pub(super) kept: Option<Kept>,
+    /// What the root disk is made from.
+    pub(super) image: Option<KeptImage>,
     /// Of `--vsock`; removed when this is dropped.
     pub(super) socket_file: Option<SocketFile>,
     pub(super) host: KvmHost,
@@ -133,7 +135,7 @@ struct Root {
     volumes: Vec<String>,
     digests: Digests,
     image_in_use: Option<InUse>,
-    /// For the next start of a kept machine.
+    /// For the next start of a kept machine, and for those who read its files.
     image: Option<KeptImage>,
 }
 
@@ -193,7 +195,7 @@ impl Preparation {
             RootDevice::Disk(disk) => Some(&disk.file),
             RootDevice::Share(_) => None,
         };
-        let kept = self.keeping.take(&self.id, request, root_disk, image)?;
+        let kept = self.keeping.take(&self.id, request, root_disk, image.clone())?;
         match device {
             RootDevice::Disk(disk) => disks.push(disk),
             RootDevice::Share(share) => {
@@ -266,6 +268,7 @@ impl Preparation {
             attachments,
             image_in_use,
             kept,
+            image,
             socket_file: socket_file.flatten(),
             host,
             digests,

@@ -305,6 +305,20 @@ pub(crate) fn add_entropy(random: BorrowedFd<'_>, entropy: [u8; ENTROPY_BYTES]) 
     unsafe { call(IOCTL, [random, RNDRESEEDCRNG, 0, 0, 0]) }.map(drop)
 }
 
+/// Writes the file system of `file`, and lets no process change it until [`thaw_file_system`].
+pub(crate) fn freeze_file_system(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    const FIFREEZE: usize = 0xc004_5877;
+    // SAFETY: the kernel does not read the argument.
+    unsafe { call(IOCTL, [file.as_raw_fd() as usize, FIFREEZE, 0, 0, 0]) }.map(drop)
+}
+
+/// Lets processes change the file system of `file` again.
+pub(crate) fn thaw_file_system(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    const FITHAW: usize = 0xc004_5878;
+    // SAFETY: the kernel does not read the argument.
+    unsafe { call(IOCTL, [file.as_raw_fd() as usize, FITHAW, 0, 0, 0]) }.map(drop)
+}
+
 /// Makes the control group of this process the root of a new control group namespace, which
 /// therefore cannot be created by [`fork`]. A kernel without control groups has no such namespace.
 pub(crate) fn unshare_cgroup_namespace() {

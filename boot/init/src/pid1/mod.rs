@@ -19,6 +19,7 @@ mod privileges;
 mod probes;
 mod relay;
 mod root;
+mod scratch;
 mod snapshot;
 mod staged_mounts;
 mod streams;

@@ -13,6 +13,7 @@ use super::exec::{ExecContext, Execs, Owner};
 use super::failure::{Failure, Step};
 use super::launch::{Pipes, Streams, timespec, winsize};
 use super::probes::Probes;
+use super::scratch::Scratch;
 use super::snapshot;
 use super::streams::{Input, Output, PolledFd, Turn};
 use super::template;
@@ -44,6 +45,7 @@ const STDOUT: u64 = 5;
 const STDERR: u64 = 6;
 const NOTIFY: u64 = 7;
 const DHCP: u64 = 8;
+const SCRATCH: u64 = 9;
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -76,6 +78,7 @@ struct Relay<'a> {
     execs: Execs,
     probes: Probes,
     dhcp: Option<Dhcp>,
+    scratch: Scratch,
 }
 
 /// Returns how the workload ended, once all of its output is written to the ports.
@@ -89,6 +92,7 @@ pub(crate) fn run(workload: Workload, spec: &RunSpec, control: &mut Control, por
         relay.serve_dhcp()?;
         if let Some(end) = relay.finished() {
             relay.execs.finish(&relay.epoll, relay.control)?;
+            relay.scratch.finish(&relay.spec.root);
             relay.dhcp.iter_mut().for_each(Dhcp::release);
             let stderr_bytes = relay.error.as_ref().map_or(0, |error| error.bytes);
             return Ok(ToHost::Ended { end, stdout_bytes: relay.output.bytes, stderr_bytes });
@@ -137,6 +141,7 @@ impl<'a> Relay<'a> {
             execs: Execs::default(),
             probes: Probes::new(spec, notify, NOTIFY, &epoll)?,
             dhcp,
+            scratch: Scratch::default(),
             spec: spec.clone(),
             control,
             epoll,
@@ -217,6 +222,11 @@ impl<'a> Relay<'a> {
                 NOTIFY => self.probes.read_notifications(),
                 // Each turn serves it.
                 DHCP => {}
+                SCRATCH => {
+                    if let Some(outcome) = self.scratch.on_event(&self.epoll) {
+                        self.control.send(&ToHost::ScratchFrozen(outcome))?;
+                    }
+                }
                 Execs::FIRST_TOKEN.. => self.execs.on_event(token, flags, &self.epoll)?,
                 _ => on_event(self.error.as_mut().and_then(|error| error.source.as_mut())),
             }
@@ -276,6 +286,12 @@ impl<'a> Relay<'a> {
                 }
                 ToGuest::Exec { id, request } => self.handle_exec_request(id, request)?,
                 ToGuest::Freeze => self.pause_for_snapshot()?,
+                ToGuest::FreezeScratch => {
+                    if let Err(detail) = self.scratch.freeze(&self.spec.root, &self.epoll, SCRATCH) {
+                        self.control.send(&ToHost::ScratchFrozen(Err(detail)))?;
+                    }
+                }
+                ToGuest::ThawScratch => self.scratch.thaw(),
                 // Invalid at this time or for this workload.
                 ToGuest::Signal(_)
                 | ToGuest::Resize(_)

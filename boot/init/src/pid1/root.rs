@@ -26,7 +26,8 @@ use rustix::process::{Gid, Uid};
 pub(crate) const PATH: &str = "/root";
 /// The image's file system beneath an overlay.
 const LOWER: &str = "/lower";
-const SCRATCH: &str = "/scratch";
+/// Where PID 1 sees the file system that takes the writes.
+pub(crate) const SCRATCH: &str = "/scratch";
 /// No background thread that zeroes inode tables or reads the bitmaps of all groups: the disk is
 /// new and sparse.
 const LAYER_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps";

@@ -48,6 +48,12 @@ pub(crate) enum Command {
     Limits(Limits),
     /// Write a snapshot to the files that came with the request.
     Snapshot(Descriptors),
+    /// Copy the writable layer to the file that came with the request.
+    Layer {
+        /// The vCPUs are held meanwhile.
+        pauses: bool,
+        descriptors: Descriptors,
+    },
     /// Start a process beside the workload; the connection becomes its streams.
     Exec(ExecSpec),
     /// The connection becomes streams of a detached workload.
@@ -59,10 +65,16 @@ impl Command {
     #[must_use]
     pub(crate) fn needs_workload(&self) -> bool {
         match self {
-            Self::Exec(_) | Self::Pause | Self::Limits(_) | Self::Snapshot(_) => true,
+            Self::Exec(_) | Self::Pause | Self::Limits(_) | Self::Snapshot(_) | Self::Layer { .. } => true,
             Self::Kill(kill) => !kill.cuts_power(),
             Self::Stop(_) | Self::Resume | Self::Attach => false,
         }
+    }
+
+    /// Whether it waits until no copy of the machine is being made.
+    #[must_use]
+    pub(crate) fn needs_whole_machine(&self) -> bool {
+        matches!(self, Self::Pause | Self::Snapshot(_) | Self::Layer { .. })
     }
 }
 
@@ -139,6 +151,14 @@ impl Exec {
     }
 }
 
+/// Body of `POST /v1/layer`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Layer {
+    /// Hold the vCPUs while the layer is copied.
+    pub(crate) pause: bool,
+}
+
 /// Body of `POST /v1/attach` and `POST /v1/snapshot`, which have no parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,7 +172,7 @@ struct Route {
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-const ROUTES: [Route; 13] = [
+const ROUTES: [Route; 14] = [
     Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
     Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
     Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
@@ -172,6 +192,14 @@ const ROUTES: [Route; 13] = [
         path: "/v1/snapshot",
         operation: |request| {
             body::<Empty>(request).and_then(|_| command(Command::Snapshot(request.descriptors.clone())))
+        },
+    },
+    Route {
+        method: "POST",
+        path: "/v1/layer",
+        operation: |request| {
+            let Layer { pause } = body(request)?;
+            command(Command::Layer { pauses: pause, descriptors: request.descriptors.clone() })
         },
     },
     Route {
@@ -279,6 +307,8 @@ mod tests {
             ("/v1/resume", "", Command::Resume),
             ("/v1/limits", "", Command::Limits(Limits::default())),
             ("/v1/snapshot", "", Command::Snapshot(Descriptors::default())),
+            ("/v1/layer", "", Command::Layer { pauses: false, descriptors: Descriptors::default() }),
+            ("/v1/layer", r#"{"pause":true}"#, Command::Layer { pauses: true, descriptors: Descriptors::default() }),
         ] {
             assert_eq!(routed("POST", path, body), Ok(Operation::Command(command)), "{path} {body}");
         }
@@ -300,6 +330,7 @@ mod tests {
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read-bps":1}}}"#, 400),
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read_bps":-1}}}"#, 400),
             ("POST", "/v1/snapshot", r#"{"directory":"/"}"#, 400),
+            ("POST", "/v1/layer", r#"{"pause":"yes"}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
             ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),

@@ -72,6 +72,7 @@ impl Monitor<'_> {
                 ClientEvent::Gone => {
                     self.clients.attached.remove(&client);
                     self.on_exec_client_gone(client);
+                    self.on_layer_client_gone(client);
                 }
             }
         }
@@ -79,26 +80,35 @@ impl Monitor<'_> {
 
     /// Handles the commands that waited for this state of the machine.
     fn serve_held(&mut self) {
-        let waits = self.context.lifecycle.status().state == State::Starting || self.snapshot.is_some();
+        let waits = self.waits();
         let Some(socket) = &mut self.context.socket else { return };
-        for (client, command) in socket.release(|command| !(waits && command.needs_workload())) {
+        for (client, command) in socket.release(|command| !waits(command)) {
             self.on_command(client, command);
         }
     }
 
+    /// Which commands wait for another state of the machine.
+    fn waits(&self) -> impl Fn(&Command) -> bool + use<> {
+        let is_starting = self.context.lifecycle.status().state == State::Starting;
+        let all = is_starting || self.snapshot.is_some() || self.is_held_by_copy();
+        let is_copied = self.layer.is_some();
+        move |command| command.needs_workload() && (all || is_copied && command.needs_whole_machine())
+    }
+
     fn on_command(&mut self, client: ClientId, command: Command) {
         let state = self.context.lifecycle.status().state;
-        if (state == State::Starting || self.snapshot.is_some()) && command.needs_workload() {
+        if self.waits()(&command) {
             if let Some(socket) = &mut self.context.socket {
                 socket.hold(client, command);
             }
             return;
         }
         let done = match command {
-            // These two respond with a channel, the third when it is written, the fourth with the limits.
+            // These two respond with a channel, the next two when they are written, the fifth with the limits.
             Command::Exec(spec) => return self.on_exec(client, spec),
             Command::Attach => return self.on_attach(client),
             Command::Snapshot(descriptors) => return self.on_snapshot(client, &descriptors),
+            Command::Layer { pauses, descriptors } => return self.on_layer(client, pauses, &descriptors),
             Command::Limits(limits) => {
                 let changed = self.machine.rates.change(&limits);
                 let response = match changed {
@@ -326,6 +336,7 @@ impl Monitor<'_> {
     /// The workload was asked to end. A paused one must be able to.
     pub(super) fn on_stopping(&mut self) {
         self.context.notifier.stopping();
+        self.abandon_layer("the machine is being stopped");
         self.resume();
         self.enter(State::Stopping);
     }

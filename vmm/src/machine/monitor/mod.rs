@@ -8,16 +8,19 @@
 
 mod clients;
 mod control_port;
+mod layer;
 mod service_notifier;
 mod snapshot;
 mod timers;
 mod workload_input;
 
+pub(crate) use layer::LayerReport;
 pub(crate) use service_notifier::ServiceNotifier;
 pub(crate) use snapshot::SnapshotReport;
 
 use self::clients::Clients;
 use self::control_port::{ControlPort, Received};
+use self::layer::PendingLayer;
 use self::snapshot::PendingSnapshot;
 use self::timers::Timers;
 use self::workload_input::WorkloadInput;
@@ -66,6 +69,7 @@ pub(super) struct Monitor<'a> {
     control_port: ControlPort,
     known: KnownStreams,
     snapshot: Option<PendingSnapshot>,
+    layer: Option<PendingLayer>,
     end: Option<End>,
 }
 
@@ -123,6 +127,7 @@ impl<'a> Monitor<'a> {
             control_port,
             known: KnownStreams::default(),
             snapshot: None,
+            layer: None,
             end: None,
         })
     }
@@ -155,11 +160,12 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Waits for at least one source or timer.
+    /// Waits for at least one source or timer, unless there is something to copy.
     fn wait(&self) -> Ready {
         let now = Instant::now();
         let clients = self.context.socket.as_ref().and_then(|socket| socket.until_next(now));
-        let timeout = self.timers.until_next(now).into_iter().chain(clients).min().map_or(-1, milliseconds);
+        let copy = self.is_copying().then_some(Duration::ZERO);
+        let timeout = self.timers.until_next(now).into_iter().chain(clients).chain(copy).min().map_or(-1, milliseconds);
         let mut events = [EpollEvent::default(); SOURCES];
         // EINTR is a turn without a ready source.
         let count = self.epoll.wait(timeout, &mut events).unwrap_or_default();
@@ -192,6 +198,7 @@ impl<'a> Monitor<'a> {
         if ready.has(Source::Input) {
             self.feed_input();
         }
+        self.copy_layer();
         self.control_port.flush(&self.epoll);
         if self.control_port.is_stalled() {
             self.feed(Event::ControlStalled);
@@ -218,6 +225,7 @@ impl<'a> Monitor<'a> {
                 Action::StageReached(stage) => self.on_stage(stage),
                 Action::Stopping => self.on_stopping(),
                 Action::Frozen(outcome) => self.on_frozen(outcome),
+                Action::ScratchFrozen(outcome) => self.on_scratch_frozen(outcome),
                 Action::End(end) => self.end = Some(end),
             }
         }

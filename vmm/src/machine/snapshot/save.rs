@@ -9,6 +9,7 @@ use crate::host::system_error::{Cannot as _, SystemError};
 use crate::machine::build::Machine;
 use crate::machine::supervisor::SupervisorState;
 use crate::machine::threads::VcpuThreads;
+use crate::state::kept::KeptImage;
 use devices::virtio::mmio::{self, TransportState};
 use guest_protocol::protocol;
 use kvm::{GuestMemory, StateError};
@@ -30,6 +31,8 @@ pub(crate) struct Source {
     pub(crate) directory: PathBuf,
     /// Digest of the root disk; `None` without an image.
     pub(crate) root_disk: Option<String>,
+    /// As it was when the machine was started.
+    pub(crate) image: Option<KeptImage>,
 }
 
 /// The disks of a machine, as far as a snapshot needs them.

@@ -20,6 +20,7 @@
 pub(crate) mod exec;
 mod output;
 mod report;
+mod scratch;
 mod snapshot;
 mod stop;
 
@@ -27,7 +28,8 @@ pub(crate) use snapshot::{Restored, SupervisorState};
 
 use self::exec::{ExecCommand, ExecEnd, ExecError, ExecEvent, ExecId, Execs};
 use self::output::Outputs;
-use self::report::{Throttle, clean, merge, name};
+use self::report::{Throttle, clean, name};
+use self::scratch::ScratchFreeze;
 use self::snapshot::{Freeze, nanoseconds};
 use self::stop::StopRequest;
 use crate::config::size::MemorySize;
@@ -45,14 +47,6 @@ use std::time::{Duration, SystemTime};
 
 /// From the end of file on the control port to the power cut, if the machine does not stop before.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
-/// Between two health reports that change the status: each rewrites `status.json`.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two messages to the service manager. PID 1 keeps it, too.
-const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two reports of the interfaces' addresses that are passed on.
-const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
-/// Of all interfaces together; further ones are not shown.
-const MAX_ADDRESSES: usize = 64;
 
 /// What the supervisor receives; made by `main`'s event loop.
 #[derive(Clone, Debug)]
@@ -123,6 +117,8 @@ pub(crate) enum Action {
     Exec(ExecId, ExecEvent),
     /// The processes have stopped for a snapshot, or why they have not.
     Frozen(Result<(), String>),
+    /// The file system of the scratch disk is frozen, or why it is not, or no more.
+    ScratchFrozen(Result<(), String>),
     /// The workload was asked to end.
     Stopping,
     /// No other event follows this one.
@@ -145,6 +141,8 @@ pub(crate) enum TimerKind {
     Addresses,
     /// PID 1 has stopped the processes, or let them run on.
     Freeze,
+    /// PID 1 has frozen the file system of the scratch disk.
+    FreezeScratch,
 }
 
 /// What is fixed for the whole run.
@@ -180,6 +178,7 @@ pub(crate) struct Supervisor {
     execs: Execs,
     ready: bool,
     freeze: Freeze,
+    scratch: ScratchFreeze,
     health: Throttle<HealthReport>,
     notification: Throttle<Notification>,
     addresses: Throttle<Vec<IpAddr>>,
@@ -218,6 +217,7 @@ impl Supervisor {
             execs: Execs::default(),
             ready: false,
             freeze: Freeze::None,
+            scratch: ScratchFreeze::None,
             health: Throttle::default(),
             notification: Throttle::default(),
             addresses: Throttle::default(),
@@ -330,7 +330,9 @@ impl Supervisor {
             }
             (State::Running, ToHost::Frozen) => self.on_frozen(Ok(())),
             (State::Running, ToHost::NotFrozen { detail }) => self.on_frozen(Err(clean(&detail))),
+            (State::Running, ToHost::ScratchFrozen(outcome)) => self.on_scratch_frozen(outcome),
             (State::Running, ToHost::Ended { end, stdout_bytes, stderr_bytes }) => {
+                self.lose_scratch();
                 let end = End::of_workload(end, self.stop.requested).with_memory(self.settings.memory);
                 self.state = State::Draining { end, stdout: stdout_bytes, stderr: stderr_bytes };
                 self.end_if_drained();
@@ -372,32 +374,6 @@ impl Supervisor {
         }
     }
 
-    fn on_health(&mut self, report: HealthReport) {
-        let report = HealthReport { output: clean(&report.output), ..report };
-        if let Some(report) = self.health.pass(report, |pending, new| *pending = new) {
-            self.actions.extend([Action::Health(report), Action::SetTimer(TimerKind::Health, HEALTH_INTERVAL)]);
-        }
-    }
-
-    fn has_dhcp(&self) -> bool {
-        self.settings.spec.interfaces.iter().any(|interface| interface.dhcp.is_some())
-    }
-
-    fn on_addresses(&mut self, mut addresses: Vec<IpAddr>) {
-        addresses.truncate(MAX_ADDRESSES);
-        if let Some(addresses) = self.addresses.pass(addresses, |pending, new| *pending = new) {
-            let timer = Action::SetTimer(TimerKind::Addresses, ADDRESSES_INTERVAL);
-            self.actions.extend([Action::Addresses(addresses), timer]);
-        }
-    }
-
-    fn on_notification(&mut self, notification: Notification) {
-        if let Some(notification) = self.notification.pass(notification, merge) {
-            let timer = Action::SetTimer(TimerKind::Notification, NOTIFICATION_INTERVAL);
-            self.actions.extend([Action::Notify(notification), timer]);
-        }
-    }
-
     /// Only the first time has an effect.
     fn set_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
@@ -424,6 +400,7 @@ impl Supervisor {
                 self.on_fault("it does not take on the identity of a restored machine");
             }
             TimerKind::Freeze => self.on_freeze_timeout(),
+            TimerKind::FreezeScratch => self.on_scratch_timeout(),
             TimerKind::Health => {
                 if let Some(report) = self.health.expire() {
                     self.on_health(report);
@@ -464,6 +441,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, end: End) {
+        self.lose_scratch();
         for id in self.execs.abandon() {
             self.actions.push(Action::Exec(id, ExecEvent::Ended(ExecEnd::MachineEnded)));
         }

@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Bounds on what the guest reports for others to see: how often, and which text. Pure.
 
-use guest_protocol::health::MAX_OUTPUT_BYTES;
+use super::{Action, Supervisor, TimerKind};
+use guest_protocol::health::{HealthReport, MAX_OUTPUT_BYTES};
 use guest_protocol::notification::{Notification, Reload};
 use guest_protocol::protocol::ToHost;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Between two health reports that change the status: each rewrites `status.json`.
+pub(super) const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two messages to the service manager. PID 1 keeps it, too.
+pub(super) const NOTIFICATION_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two reports of the interfaces' addresses that are passed on.
+pub(super) const ADDRESSES_INTERVAL: Duration = Duration::from_secs(1);
+/// Of all interfaces together; further ones are not shown.
+const MAX_ADDRESSES: usize = 64;
 
 /// Passes the first value on at once. Values that follow before the timer expires are merged and
 /// wait for it.
@@ -62,6 +74,34 @@ pub(super) fn clean(output: &str) -> String {
     output[..end].chars().map(|character| if is_shown(character) { character } else { ' ' }).collect()
 }
 
+impl Supervisor {
+    pub(super) fn on_health(&mut self, report: HealthReport) {
+        let report = HealthReport { output: clean(&report.output), ..report };
+        if let Some(report) = self.health.pass(report, |pending, new| *pending = new) {
+            self.actions.extend([Action::Health(report), Action::SetTimer(TimerKind::Health, HEALTH_INTERVAL)]);
+        }
+    }
+
+    pub(super) fn has_dhcp(&self) -> bool {
+        self.settings.spec.interfaces.iter().any(|interface| interface.dhcp.is_some())
+    }
+
+    pub(super) fn on_addresses(&mut self, mut addresses: Vec<IpAddr>) {
+        addresses.truncate(MAX_ADDRESSES);
+        if let Some(addresses) = self.addresses.pass(addresses, |pending, new| *pending = new) {
+            let timer = Action::SetTimer(TimerKind::Addresses, ADDRESSES_INTERVAL);
+            self.actions.extend([Action::Addresses(addresses), timer]);
+        }
+    }
+
+    pub(super) fn on_notification(&mut self, notification: Notification) {
+        if let Some(notification) = self.notification.pass(notification, merge) {
+            let timer = Action::SetTimer(TimerKind::Notification, NOTIFICATION_INTERVAL);
+            self.actions.extend([Action::Notify(notification), timer]);
+        }
+    }
+}
+
 /// The name of a message in an error.
 pub(super) fn name(message: &ToHost) -> &'static str {
     match message {
@@ -77,6 +117,7 @@ pub(super) fn name(message: &ToHost) -> &'static str {
         ToHost::Frozen => "Frozen",
         ToHost::NotFrozen { .. } => "NotFrozen",
         ToHost::Resumed => "Resumed",
+        ToHost::ScratchFrozen(_) => "ScratchFrozen",
     }
 }
 

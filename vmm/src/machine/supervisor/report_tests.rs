@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the guest reports about its network reaches the status, bounded.
 
+use super::report::ADDRESSES_INTERVAL;
 use super::tests::{end_of, receive, running, settings, started};
 use super::*;
 use guest_protocol::run_spec::{Dhcp, Interface};

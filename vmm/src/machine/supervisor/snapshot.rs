@@ -141,4 +141,4 @@ pub(super) fn nanoseconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 #[path = "snapshot_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -7,7 +7,8 @@ use guest_protocol::identity::TemplateStart;
 use guest_protocol::protocol::ToHost;
 use guest_protocol::run_spec::RunSpec;
 
-fn sent(actions: &[Action]) -> Vec<ToGuest> {
+/// What the actions send to PID 1.
+pub(in crate::machine::supervisor) fn messages(actions: &[Action]) -> Vec<ToGuest> {
     let mut reader = guest_protocol::protocol::FrameReader::new(guest_protocol::protocol::MAX_TO_GUEST);
     actions.iter().for_each(|action| {
         if let Action::Send(frame) = action {
@@ -27,7 +28,7 @@ fn restoring(state: SupervisorState) -> (Supervisor, Vec<Action>) {
 #[test]
 fn frozen_is_reported_once_and_only_when_asked() {
     let mut supervisor = running();
-    assert_eq!(sent(&supervisor.freeze().unwrap()), [ToGuest::Freeze]);
+    assert_eq!(messages(&supervisor.freeze().unwrap()), [ToGuest::Freeze]);
     assert_eq!(supervisor.freeze(), None);
     assert_eq!(receive(&mut supervisor, &ToHost::Frozen), [Action::Frozen(Ok(()))]);
     let unasked = receive(&mut supervisor, &ToHost::Frozen);
@@ -41,7 +42,7 @@ fn late_answer_lets_the_processes_run_on() {
     let expired = supervisor.on(Event::Timer(TimerKind::Freeze));
     assert!(matches!(&expired[..], [Action::Frozen(Err(_))]), "{expired:?}");
     assert_eq!(supervisor.freeze(), None);
-    assert_eq!(sent(&receive(&mut supervisor, &ToHost::Frozen)), [ToGuest::Thaw]);
+    assert_eq!(messages(&receive(&mut supervisor, &ToHost::Frozen)), [ToGuest::Thaw]);
     assert!(supervisor.freeze().is_some());
 }
 
@@ -49,11 +50,11 @@ fn late_answer_lets_the_processes_run_on() {
 fn copy_gets_its_identity_and_the_time_before_anything_else() {
     let (mut supervisor, actions) = restoring(SupervisorState { ready: true, ..SupervisorState::default() });
     let identity = Identity { hostname: "copy".into(), realtime_ns: 5_000_000_000, ..Identity::default() };
-    assert_eq!(sent(&actions), [ToGuest::Restored(identity)]);
+    assert_eq!(messages(&actions), [ToGuest::Restored(identity)]);
     assert_eq!(supervisor.on(Event::StdinEnded { bytes: 7 }), []);
     let resumed = receive(&mut supervisor, &ToHost::Resumed);
     assert!(resumed.contains(&Action::Ready) && resumed.contains(&Action::StageReached(Stage::WorkloadExecuted)));
-    assert_eq!(sent(&resumed), [ToGuest::StdinEnd { bytes: 7 }]);
+    assert_eq!(messages(&resumed), [ToGuest::StdinEnd { bytes: 7 }]);
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn copy_hangs_up_processes_whose_clients_are_elsewhere() {
     receive(&mut original, &ToHost::Exec { id, report: ExecReport::Started });
     let (mut copy, _) = restoring(original.save());
     let resumed = receive(&mut copy, &ToHost::Resumed);
-    assert_eq!(sent(&resumed), [ToGuest::Exec { id, request: ExecRequest::HangUp }]);
+    assert_eq!(messages(&resumed), [ToGuest::Exec { id, request: ExecRequest::HangUp }]);
     let (next, _) = copy.exec(ExecSpec::default()).unwrap();
     assert!(next > id);
 }
@@ -93,7 +94,7 @@ fn machine_from_a_template_gets_its_own_before_its_specification() {
     let mut supervisor = Supervisor::new(settings);
     let actions = supervisor.start(SystemTime::UNIX_EPOCH + Duration::from_secs(5));
     let own = TemplateStart { realtime_ns: 5_000_000_000, ..own };
-    assert_eq!(sent(&actions), [ToGuest::TemplateStart(own), ToGuest::Spec(spec)]);
+    assert_eq!(messages(&actions), [ToGuest::TemplateStart(own), ToGuest::Spec(spec)]);
     assert!(actions.contains(&Action::StageReached(Stage::InitStarted)));
     // The template's machine has sent it.
     let again = receive(&mut supervisor, &ToHost::Hello { version: guest_protocol::protocol::VERSION });

@@ -3,6 +3,7 @@
 //! protocol faults.
 
 use super::exec::ExecCommand;
+use super::report::{HEALTH_INTERVAL, NOTIFICATION_INTERVAL};
 use super::stop::{MAX_KEPT_SIGNALS, SIGINT, SIGTERM};
 use super::*;
 use guest_protocol::exec::{ExecReport, ExecRequest};
