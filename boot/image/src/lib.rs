@@ -9,6 +9,7 @@
 //! hashing.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod budget;
 mod cache;
 mod config;
@@ -38,6 +39,7 @@ mod tar;
 mod testing;
 mod tree;
 
+pub use archive::{ArchiveError, ArchivePart, read_archive};
 pub use budget::OverBudget;
 pub use cache::{CacheError, abandon_conversions};
 pub use config::{ConfigError, ImageConfig};
