@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod copy_target;
 pub mod defaults;
 pub mod dhcp;
 pub mod environment;

@@ -41,7 +41,7 @@ pub const fn output_cost(length: usize) -> u32 {
 /// A process to run beside the workload, in its namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {
-    /// `argv`; never empty. A command without a slash is looked up in the `PATH` of the
+    /// `argv`; empty only if it writes files. A command without a slash is looked up in the `PATH` of the
     /// environment.
     pub arguments: Vec<String>,
     /// `NAME=value` strings that override the workload's.
@@ -59,6 +59,9 @@ pub struct ExecSpec {
     pub detached: bool,
     /// Absent means the workload's.
     pub attributes: Option<ProcessAttributes>,
+    /// It is PID 1's own, and writes the files that its standard input has in the form of
+    /// [`files`](crate::files), as root.
+    pub writes_files: bool,
 }
 
 /// From the host, for one process.

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod attributes;
 pub mod exec;
+pub mod files;
 pub mod health;
 pub mod identity;
 pub mod module_list;

@@ -108,6 +108,7 @@ fn exec_request() -> impl Strategy<Value = ExecRequest> {
             stdin: spec.stdin,
             detached: spec.init,
             attributes: spec.init.then_some(spec.attributes),
+            writes_files: spec.init,
         })),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(ExecRequest::Input),
         Just(ExecRequest::InputEnd),

@@ -152,6 +152,22 @@ impl Client {
         Ok(Upgrade::Channel(self.stream))
     }
 
+    /// Sends a request that makes the connection a duplex channel, once the workload runs.
+    ///
+    /// # Errors
+    /// As of [`request`](Self::request).
+    pub(crate) fn upgrade_of_workload(
+        mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<BufReader<UnixStream>, ClientError> {
+        self.stream.get_ref().set_read_timeout(Some(START_TIMEOUT)).map_err(ClientError::Response)?;
+        self.begin("POST", path, body, "Connection: Upgrade\r\nUpgrade: tcp\r\n")?;
+        let stream = self.stream.get_ref();
+        stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).map_err(ClientError::Response)?;
+        Ok(self.stream)
+    }
+
     /// Waits until the response can be read. Returns a signal that comes before.
     fn wait_for_response(&self, signals: &Signals) -> io::Result<Option<u8>> {
         let ending = signals.ending().map_err(io::Error::other)?;

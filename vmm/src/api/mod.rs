@@ -4,6 +4,7 @@
 pub(crate) mod client;
 pub(crate) mod control_socket;
 pub(crate) mod detach_keys;
+pub(crate) mod file_stream;
 pub(crate) mod frame;
 mod log_frames;
 mod log_streams;

@@ -8,8 +8,8 @@ use crate::api::server::Layer;
 use crate::config::request::Request;
 use crate::config::root_format::RootFormatChoice;
 use crate::host::directories::Directories;
-use crate::host::scratch::tmpfile;
 use crate::host::system_error::Cannot as _;
+use crate::host::tmpfile::tmpfile;
 use crate::machine::LayerReport;
 use crate::state::end::EndReason;
 use crate::state::kept::{KeptDocument, KeptImage, KeptMachines};
@@ -126,6 +126,11 @@ pub(crate) fn failed(machine: &MachineInfo, source: TreeError) -> Failure {
     of_machine(machine, reason, source)
 }
 
-fn of_machine(machine: &MachineInfo, reason: EndReason, source: impl Error + Send + Sync + 'static) -> Failure {
+/// A failure that names the machine.
+pub(super) fn of_machine(
+    machine: &MachineInfo,
+    reason: EndReason,
+    source: impl Error + Send + Sync + 'static,
+) -> Failure {
     Failure::new(reason, FilesError { name: machine.name.clone(), source: Box::new(source) })
 }

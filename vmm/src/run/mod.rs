@@ -6,6 +6,7 @@ pub(crate) mod commit;
 mod confinement;
 mod context;
 pub(crate) mod copy;
+pub(crate) mod copy_into;
 mod early_clients;
 pub(crate) mod export;
 pub(crate) mod failure;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The files of a machine that has ended: its image's root disk, and the writable layer that overlayfs put above it (Linux
+//! The files of a machine, whose disks do not change meanwhile: its image's root disk, and the writable layer that overlayfs put above it (Linux
 //! `Documentation/filesystems/overlayfs.rst`; neither redirects nor an index, nor files of metadata alone). Both are read here, and
 //! nothing is mounted. Runs on the caller's thread.
 

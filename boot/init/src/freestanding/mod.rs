@@ -12,4 +12,4 @@ pub(crate) mod system_call;
 
 pub(crate) use entry::environment;
 pub(crate) use panic::reset;
-pub(crate) use standard::{Line, open_missing_descriptors, replace_standard_descriptors, stderr, stdin};
+pub(crate) use standard::{Line, open_missing_descriptors, replace_standard_descriptors, stderr, stdin, stdout};

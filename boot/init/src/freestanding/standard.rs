@@ -23,6 +23,11 @@ pub(crate) fn stdin() -> BorrowedFd<'static> {
     unsafe { stdio::stdin() }
 }
 
+pub(crate) fn stdout() -> BorrowedFd<'static> {
+    // SAFETY: as for descriptor 0.
+    unsafe { stdio::stdout() }
+}
+
 pub(crate) fn stderr() -> BorrowedFd<'static> {
     // SAFETY: as for descriptor 0.
     unsafe { stdio::stderr() }

@@ -38,7 +38,7 @@ use rustix::fs::{Mode, OFlags, fchown, fcntl_setfl, open};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+    SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, shutdown, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Uid};
@@ -128,6 +128,11 @@ impl Channel {
                 (length, _) => reader.push(&bytes[..length]),
             }
         }
+    }
+
+    /// Reports that the child is what it was started for, and executes nothing.
+    pub(crate) fn report_started(&self) -> Result<(), Errno> {
+        shutdown(&self.0, Shutdown::Both)
     }
 
     fn send_failure(&self, failure: Failure) {

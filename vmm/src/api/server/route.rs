@@ -10,6 +10,7 @@ use crate::config::limits::Limits;
 use crate::config::signal::SignalNumber;
 use guest_protocol::attributes::ProcessAttributes;
 use guest_protocol::exec::ExecSpec;
+use guest_protocol::files;
 use guest_protocol::run_spec::WindowSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -147,7 +148,28 @@ impl Exec {
             stdin: interactive && !detach,
             detached: detach,
             attributes,
+            writes_files: false,
         })
+    }
+}
+
+/// Body of `POST /v1/files`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Files {
+    /// Of the messages that the client sends: [`files::VERSION`].
+    pub(crate) version: u32,
+}
+
+impl Files {
+    fn spec(self) -> Result<ExecSpec, Response> {
+        match self.version {
+            files::VERSION => Ok(ExecSpec { stdin: true, writes_files: true, ..ExecSpec::default() }),
+            version => {
+                let error = format!("version {version} of the messages is not supported; this is {}", files::VERSION);
+                Err(Response::error(400, &error))
+            }
+        }
     }
 }
 
@@ -172,7 +194,7 @@ struct Route {
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-const ROUTES: [Route; 14] = [
+const ROUTES: [Route; 15] = [
     Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
     Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
     Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
@@ -206,6 +228,11 @@ const ROUTES: [Route; 14] = [
         method: "POST",
         path: "/v1/exec",
         operation: |request| command(Command::Exec(upgrade_body::<Exec>(request)?.spec()?)),
+    },
+    Route {
+        method: "POST",
+        path: "/v1/files",
+        operation: |request| command(Command::Exec(upgrade_body::<Files>(request)?.spec()?)),
     },
     Route {
         method: "POST",
@@ -332,11 +359,20 @@ mod tests {
             ("POST", "/v1/snapshot", r#"{"directory":"/"}"#, 400),
             ("POST", "/v1/layer", r#"{"pause":"yes"}"#, 400),
             ("POST", "/v1/exec", r#"{"command":["true"]}"#, 426),
+            ("POST", "/v1/files", r#"{"version":1}"#, 426),
             ("POST", "/v1/attach", "", 426),
             ("GET", "/v1/logs?follow=perhaps", "", 400),
         ] {
             assert_eq!(routed(method, target, body), Err(status), "{method} {target} {body}");
         }
+    }
+
+    #[test]
+    fn files_are_written_by_a_process_of_their_version_only() {
+        let routed = |body: &str| route(&request("POST", "/v1/files", body, true)).map_err(|response| response.status);
+        let spec = ExecSpec { stdin: true, writes_files: true, ..ExecSpec::default() };
+        assert_eq!(routed(r#"{"version":1}"#), Ok(Operation::Command(Command::Exec(spec))));
+        assert_eq!((routed(""), routed(r#"{"version":2}"#)), (Err(400), Err(400)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! 1's event loop (`relay.rs`), which passes requests and events to them.
 
 mod process;
+mod write_files;
 
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file};

@@ -381,6 +381,12 @@ fn enter(
     move_into_thread_name_spaces(workload, namespaces).step(STEP, "namespaces of the workload")?;
     // A kernel without control groups has no such namespace.
     let _ = move_into_thread_name_spaces(workload, ThreadNameSpaceType::CONTROL_GROUP);
+    if spec.writes_files {
+        setsid().step("start session", "new session")?;
+        connect_streams(None, true, 0, channel, pipes)?;
+        channel.report_started().step(STEP, "socket")?;
+        super::write_files::run();
+    }
     let attributes = spec.attributes.as_ref().unwrap_or(&defaults.attributes);
     let user = if spec.user.is_empty() { &defaults.user } else { &spec.user };
     let identity = find_user(user, &attributes.groups)?;
