@@ -8,6 +8,7 @@ use kvm_bindings::kvm_run;
 use std::cell::Cell;
 use std::os::unix::thread::JoinHandleExt as _;
 use std::ptr::{addr_of_mut, null_mut};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ thread_local! {
     /// The `kvm_run` of this thread's vCPU; null on other threads.
     static RUN: Cell<*mut kvm_run> = const { Cell::new(null_mut()) };
 }
+
+/// The ID of this process, for the handler: confined vCPU threads do not ask for it.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
 
 /// The signal of a kick: the first real-time signal that the C library does not use.
 #[must_use]
@@ -28,7 +32,7 @@ fn signal() -> libc::c_int {
 
 extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid `info`; its sender is set for this code.
-    let is_kick = unsafe { (*info).si_code == libc::SI_TKILL && (*info).si_pid() == libc::getpid() };
+    let is_kick = unsafe { (*info).si_code == libc::SI_TKILL && (*info).si_pid() == PROCESS.load(Ordering::Relaxed) };
     if !is_kick {
         pass_on(signal);
         return;
@@ -49,7 +53,7 @@ fn pass_on(signal: libc::c_int) {
     // code's afterwards.
     unsafe {
         let errno = *libc::__errno_location();
-        let process = libc::getpid();
+        let process = PROCESS.load(Ordering::Relaxed);
         libc::syscall(libc::SYS_tgkill, process, process, signal);
         *libc::__errno_location() = errno;
     }
@@ -61,6 +65,7 @@ fn pass_on(signal: libc::c_int) {
 /// # Errors
 /// `sigaction` failed.
 pub fn install_kick_handler() -> Result<(), std::io::Error> {
+    PROCESS.store(std::process::id().cast_signed(), Ordering::Relaxed);
     // SAFETY: all-zero bytes are a valid `sigaction`: an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handle as *const () as usize;

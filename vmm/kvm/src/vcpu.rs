@@ -239,7 +239,7 @@ impl Vcpu {
             ))),
             Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => None,
             Ok(VcpuExit::Unsupported(KVM_EXIT_X86_BUS_LOCK)) => {
-                std::thread::sleep(THROTTLE);
+                throttle();
                 None
             }
             Ok(VcpuExit::Unsupported(KVM_EXIT_NOTIFY)) => self.notify_exit(),
@@ -293,7 +293,7 @@ impl Vcpu {
         if flags & KVM_NOTIFY_CONTEXT_INVALID != 0 {
             return Some(ExitReason::KvmError(format!("the processor lost the state of vCPU {}", self.index)));
         }
-        std::thread::sleep(THROTTLE);
+        throttle();
         None
     }
 
@@ -330,6 +330,11 @@ fn set_msrs(fd: &VcpuFd) -> Result<(), VmError> {
     let entry = kvm_msr_entry { index: MSR_MISC_ENABLE, data: MISC_ENABLE_FAST_STRING, ..Default::default() };
     let msrs = Msrs::from_entries(&[entry]).expect("one entry fits");
     fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS")).map(drop)
+}
+
+/// Waits on a futex, a call that the thread has anyway. A kick may end it early.
+fn throttle() {
+    std::thread::park_timeout(THROTTLE);
 }
 
 /// Connects LINT0 to the PIC, if the kernel sets one up, and LINT1 to the NMI, as firmware does.

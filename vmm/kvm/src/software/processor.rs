@@ -2,9 +2,10 @@
 //! What differs between CPUs by vendor and model, as far as completions depend on it. On a host
 //! that emulates guest kernel mode, guest user mode runs on the host's CPU, so the guest's CPU has
 //! the host's values. Read once, shared by the vCPUs.
-#![allow(unsafe_code)] // FXSAVE.
+#![allow(unsafe_code)] // FXSAVE, RDRAND.
 
 use super::xsave_layout::{MXCSR_MASK, XstateLayout};
+use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _fxsave};
 
 const LEAF_XSTATE: u32 = 0xd;
@@ -44,6 +45,20 @@ impl Processor {
         };
         Self { xstate, mxcsr_mask: host_mxcsr_mask(), physical_address_bits: physical_address_bits.clamp(32, 52) }
     }
+}
+
+/// A random number of the CPU that this process runs on. `None` if it has none ready, or lacks RDRAND.
+pub(super) fn random() -> Option<u64> {
+    if !std::arch::is_x86_feature_detected!("rdrand") {
+        return None;
+    }
+    let (number, is_ready): (u64, u8);
+    // SAFETY: the CPU has the instruction, which changes the register and the flags.
+    unsafe {
+        asm!("rdrand {number}", "setc {is_ready}", number = out(reg) number, is_ready = out(reg_byte) is_ready,
+            options(nomem, nostack));
+    }
+    (is_ready == 1).then_some(number)
 }
 
 fn host_mxcsr_mask() -> u32 {

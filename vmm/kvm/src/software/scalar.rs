@@ -3,10 +3,11 @@
 //! MOVBE, random numbers. Each function takes one or two operands. Flags that the manual leaves
 //! undefined are cleared.
 
+use super::processor;
 use super::registers::{
     FLAG_ADJUST, FLAG_CARRY, FLAG_OVERFLOW, FLAG_PARITY, FLAG_SIGN, FLAG_ZERO, FLAGS_ARITHMETIC, truncate,
 };
-use super::step::{Step, StepError, StepResult};
+use super::step::{Step, StepResult};
 
 /// The flags that the BMI instructions define. AF and PF are undefined.
 const FLAGS_BMI: u64 = FLAGS_ARITHMETIC & !(FLAG_ADJUST | FLAG_PARITY);
@@ -172,15 +173,11 @@ pub(super) fn store(step: &mut Step<'_>) -> StepResult {
     step.write_operand(0, value)
 }
 
-/// Returns a random number from the host's kernel.
+/// Returns a random number of the host's CPU, or none.
 pub(super) fn random(step: &mut Step<'_>) -> StepResult {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
-    if filled.map_err(std::io::Error::from)? != bytes.len() {
-        return Err(StepError::Unsupported("the host returned fewer random bytes than requested".into()));
-    }
-    step.set_flags(FLAGS_ARITHMETIC, FLAG_CARRY);
-    step.write_operand(0, u64::from_le_bytes(bytes))
+    let number = processor::random();
+    step.set_flags(FLAGS_ARITHMETIC, flag(FLAG_CARRY, number.is_some()));
+    step.write_operand(0, number.unwrap_or(0))
 }
 
 /// Writes a result with the flags of the BMI instructions.
