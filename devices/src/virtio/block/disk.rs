@@ -7,9 +7,8 @@ use super::super::guest_io;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::Result;
+use std::io::{ErrorKind, IoSlice, Result};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -138,8 +137,13 @@ impl Disk {
         let mut done = 0;
         while done < length {
             let count = (length - done).min(ZEROES.len() as u64);
-            self.file.write_all_at(&ZEROES[..count as usize], offset + done)?;
-            done += count;
+            let written = rustix::io::retry_on_intr(|| {
+                rustix::io::pwritev(&self.file, &[IoSlice::new(&ZEROES[..count as usize])], offset + done)
+            })?;
+            if written == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            done += written as u64;
         }
         Ok(())
     }
@@ -149,6 +153,7 @@ impl Disk {
 mod tests {
     use super::super::SECTOR_SIZE;
     use super::*;
+    use std::os::unix::fs::FileExt;
 
     fn disk(scratch: bool) -> Disk {
         let file = tempfile::tempfile().unwrap();
