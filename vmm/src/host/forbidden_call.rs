@@ -4,7 +4,6 @@
 #![allow(unsafe_code, reason = "reads and changes what the kernel passes to a signal handler")]
 
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 /// `si_code` of a SIGSYS that a filter caused.
@@ -22,9 +21,6 @@ thread_local! {
 static FIRST: AtomicI64 = AtomicI64::new(NONE);
 /// Its thread. Stored after the call: an interrupted reader sees an empty name at worst.
 static THREAD: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
-/// glibc's allocator reads the first before it gives memory back for the first time, and the others in the ninth thread that allocates,
-/// to count processors. It does without them.
-const OF_ALLOCATOR: [&CStr; 3] = [c"/proc/sys/vm/overcommit_memory", c"/sys/devices/system/cpu/online", c"/proc/stat"];
 /// Threads that pass on what other processes send.
 const WITH_OTHER_SIGNALS: [&[u8]; 3] = [b"", b"main", b"io"];
 
@@ -91,13 +87,9 @@ pub(super) unsafe fn on_signal(info: *mut libc::siginfo_t, context: *mut libc::c
     }
     // SAFETY: the context is a `ucontext_t`. The kernel has put the number of the call back into RAX, which becomes its result.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let path = registers[libc::REG_RSI as usize] as *const libc::c_char;
     let result = &mut registers[libc::REG_RAX as usize];
-    // SAFETY: the second argument of this call is a path, which the C library passes.
-    let is = |of_allocator: &CStr| unsafe { libc::strcmp(path, of_allocator.as_ptr()) } == 0;
-    let is_of_allocator = *result == libc::SYS_openat && OF_ALLOCATOR.into_iter().any(is);
     let half = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| name[at + byte]));
-    if is_of_allocator || IS_EXPECTED.get() {
+    if IS_EXPECTED.get() {
         *result = REFUSED;
         return true;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Facilities of the operating system besides KVM, one each file: memory, disk space, terminal, signals, processes, installed files.
 
+pub(crate) mod allocator;
 pub(crate) mod atomic_write;
 pub(crate) mod background_process;
 pub(crate) mod bounded_read;

@@ -8,8 +8,9 @@ use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::machine::MachineConfig;
 use crate::network::Attachment;
-use crate::sandbox::{Grant, Needs, Right};
+use crate::sandbox::{Grant, Needs, Right, Thread};
 use crate::state::run_dir::RunDirectory;
+use devices::virtio::net::Backend;
 use std::path::Path;
 
 /// The needs of a machine that is about to be built.
@@ -60,9 +61,18 @@ pub(super) fn needs(
         needs.read_only.extend(share.read_only.then(|| name.clone()));
         needs.of_event_loops.insert(name, grant.into_iter().collect());
     }
-    let connecting = machine.nets.iter().enumerate().filter(|(_, net)| net.backend.connects_again());
-    needs.connecting = connecting.map(|(index, _)| format!("net-{index}")).collect();
+    let networks = machine.nets.iter().enumerate();
+    needs.networks = networks.map(|(index, net)| (format!("net-{index}"), thread_of(&net.backend))).collect();
     needs
+}
+
+fn thread_of(backend: &Backend) -> Thread {
+    match backend {
+        _ if backend.connects_again() => Thread::NetSocket,
+        Backend::Tap(_) => Thread::Tap,
+        Backend::Packet(_) => Thread::PacketSocket,
+        Backend::Stream(_) | Backend::None | Backend::Absent { .. } => Thread::Stream,
+    }
 }
 
 fn directory_of(path: &Path) -> &Path {

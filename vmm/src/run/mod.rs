@@ -30,6 +30,7 @@ mod workload;
 
 use crate::config::name::MachineName;
 use crate::config::request::Request;
+use crate::host::allocator;
 use crate::host::daemonize::{self, Daemon, Spawned};
 use crate::host::directories::Directories;
 use crate::host::file_size_limit;
@@ -102,6 +103,7 @@ pub(crate) fn run(request: Request, caller: Caller, origin: Origin, mut stages: 
     if request.detach && caller == Caller::User {
         return detach(&request, &origin, socket);
     }
+    allocator::use_one_heap();
     // Before anything else: a signal to the caller's process group is not for this process.
     let daemon = match caller {
         Caller::Detach => Some(Daemon::detach().fails_as(EndReason::HostError)?),

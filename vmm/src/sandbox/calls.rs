@@ -46,17 +46,15 @@ const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const FIONBIO: u64 = libc::FIONBIO;
 
-/// Of every thread: memory without code, locks, the clock where the vDSO has none, its end, and what the handler of a violation
+/// Of every thread: memory without code (`madvise`: the stack of a thread that ends), locks, the clock where the vDSO has none, its end, and what the handler of a violation
 /// itself calls (`write`, `rt_sigreturn`).
 const COMMON: &[Call] = &[
     call!(SYS_write),
     call!(SYS_futex),
     call!(SYS_sched_yield),
     call!(SYS_mmap, Rule::Without(2, PROT_EXEC)),
-    call!(SYS_mprotect, Rule::Without(2, PROT_EXEC)),
     call!(SYS_munmap),
-    call!(SYS_mremap),
-    call!(SYS_madvise),
+    call!(SYS_madvise, Rule::OneOf(2, &[libc::MADV_DONTNEED as u64])),
     call!(SYS_brk),
     call!(SYS_clock_gettime),
     call!(SYS_restart_syscall),
@@ -70,26 +68,23 @@ const COMMON: &[Call] = &[
     call!(SYS_fcntl, Rule::OneOf(1, &[libc::F_GETFD as u64])),
 ];
 
-/// Kicks (`getpid`, `tgkill`), the throttle of a guest that locks the bus, the seeds of hash maps, the offloads of a tap that the
-/// driver has chosen.
+/// What other processes send instead of a kick goes on to `main` (`tgkill`); the offloads of a tap that the driver has chosen.
 const VCPU: &[Call] = &[
     call!(SYS_ioctl, Rule::OneOf(1, &kvm::VCPU_IOCTLS)),
     call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD])),
-    call!(SYS_getpid),
     call!(SYS_tgkill, Rule::Own(0)),
-    call!(SYS_clock_nanosleep),
-    call!(SYS_getrandom),
 ];
 
 const TUNSETOFFLOAD: u64 = 0x4004_54d0;
 
 /// Of every event loop.
-const EVENT_LOOP: &[Call] =
-    &[call!(SYS_read), call!(SYS_epoll_wait), call!(SYS_epoll_ctl), call!(SYS_getrandom), call!(SYS_timerfd_settime)];
+const EVENT_LOOP: &[Call] = &[call!(SYS_read), call!(SYS_epoll_wait), call!(SYS_epoll_ctl), call!(SYS_timerfd_settime)];
 
 /// The console and the random numbers: the workload's streams, whatever they are, and the logs with their rotation. Reading a
 /// terminal from the background stops the process (`kill`), signals of a terminal are queued for `main`.
 const IO: &[Call] = &[
+    call!(SYS_getrandom),
+    call!(SYS_mremap),
     call!(SYS_readv),
     call!(SYS_writev),
     call!(SYS_recvmsg),
@@ -105,22 +100,20 @@ const IO: &[Call] = &[
     call!(SYS_rt_sigqueueinfo, Rule::Own(0)),
 ];
 
-/// Taps, packet sockets, and the stream to passt; the offloads of a tap that the driver changes by a command.
-const NET: &[Call] = &[
-    call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD])),
-    call!(SYS_writev),
-    call!(SYS_recvfrom),
-    call!(SYS_sendto),
-    call!(SYS_recvmsg),
-    call!(SYS_sendmsg),
-    call!(SYS_getsockopt),
-    call!(SYS_shutdown),
-];
+/// Of every interface: frames of a stream or the state of the link, and documents of the metadata service, which may be large.
+const INTERFACE: &[Call] = &[call!(SYS_recvfrom), call!(SYS_sendto), call!(SYS_mremap)];
+
+/// Frames of the guest, partly in its memory, and the offloads that the driver changes by a command.
+const TAP: &[Call] = &[call!(SYS_writev), call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD]))];
+
+/// Frames with their headers and VLAN tags.
+const PACKET_SOCKET: &[Call] = &[call!(SYS_recvmsg), call!(SYS_sendmsg), call!(SYS_getsockopt)];
+
+/// The connection to passt, and the end of it.
+const STREAM: &[Call] = &[call!(SYS_shutdown)];
 
 /// The stream to a switch, which is connected again.
 const NET_SOCKET: &[Call] = &[
-    call!(SYS_recvfrom),
-    call!(SYS_sendto),
     call!(SYS_shutdown),
     call!(SYS_timerfd_gettime),
     call!(SYS_socket, Rule::OneOf(0, &[AF_UNIX])),
@@ -129,6 +122,7 @@ const NET_SOCKET: &[Call] = &[
 
 /// Programs of the host on both ends of the socket device.
 const VSOCK: &[Call] = &[
+    call!(SYS_mremap),
     call!(SYS_recvfrom),
     call!(SYS_sendto),
     call!(SYS_recvmsg),
@@ -140,11 +134,11 @@ const VSOCK: &[Call] = &[
 ];
 
 /// Sectors of an open file.
-const DISK: &[Call] =
-    &[call!(SYS_preadv), call!(SYS_pwritev), call!(SYS_pwrite64), call!(SYS_fdatasync), call!(SYS_fallocate)];
+const DISK: &[Call] = &[call!(SYS_preadv), call!(SYS_pwritev), call!(SYS_fdatasync), call!(SYS_fallocate)];
 
 /// Directories of the host. Landlock limits which.
 const ANY_SHARE: &[Call] = &[
+    call!(SYS_mremap),
     call!(SYS_preadv),
     call!(SYS_openat2),
     call!(SYS_statx),
@@ -190,6 +184,7 @@ const SHARE: &[Call] = &[
 /// Reads the kernel once, and stores its digest in the cache. Where statx fails, as under some filters of container engines, the
 /// standard library makes the older calls.
 const DIGEST: &[Call] = &[
+    call!(SYS_mremap),
     call!(SYS_pread64),
     call!(SYS_openat),
     call!(SYS_statx),
@@ -201,13 +196,14 @@ const DIGEST: &[Call] = &[
     call!(SYS_getpid),
 ];
 
-/// New threads of this process, which inherit every layer. The flags of clone3 are in memory, where a filter does not see them.
+/// New threads of this process, which inherit every layer; the standard library asks for the attributes of each. The flags of clone3 are in memory, where a filter does not see them.
 const THREADS: &[Call] = &[
     call!(SYS_clone3, Rule::Missing),
     call!(SYS_clone, Rule::OneOf(0, &[THREAD_OF_GLIBC, THREAD_OF_MUSL])),
     call!(SYS_set_robust_list),
     call!(SYS_rseq),
     call!(SYS_sched_getaffinity),
+    call!(SYS_mprotect, Rule::Without(2, PROT_EXEC)),
     call!(SYS_prctl, Rule::OneOf(0, &[libc::PR_SET_NAME as u64])),
     call!(SYS_gettid),
 ];
@@ -224,6 +220,7 @@ const THREAD_OF_MUSL: u64 = THREAD_OF_GLIBC | libc::CLONE_DETACHED as u64;
 
 /// Of every thread of a bridge: sockets of the internet, and their end.
 const INTERNET: &[Call] = &[
+    call!(SYS_mremap),
     call!(SYS_read),
     call!(SYS_poll),
     call!(SYS_ppoll),
@@ -258,6 +255,8 @@ const PORTS: &[Call] = &[
 
 /// The event loop of the machine: signals, clients of the control socket, documents and logs in the run directory, the end.
 const MAIN: &[Call] = &[
+    call!(SYS_mremap),
+    call!(SYS_getrandom),
     call!(SYS_lseek),
     call!(SYS_recvfrom),
     call!(SYS_recvmsg),
@@ -308,13 +307,16 @@ pub(super) fn of(thread: Thread) -> impl Iterator<Item = Call> {
         Thread::Names | Thread::Ports => &[INTERNET, THREADS],
         Thread::Datagrams => &[INTERNET],
         Thread::Share | Thread::ReadOnlyShare => &[EVENT_LOOP, ANY_SHARE],
+        Thread::Tap | Thread::PacketSocket | Thread::Stream | Thread::NetSocket => &[EVENT_LOOP, INTERFACE],
         _ => &[EVENT_LOOP],
     };
     let own = match thread {
         Thread::Main => MAIN,
         Thread::Vcpu => VCPU,
         Thread::Io => IO,
-        Thread::Net => NET,
+        Thread::Tap => TAP,
+        Thread::PacketSocket => PACKET_SOCKET,
+        Thread::Stream => STREAM,
         Thread::NetSocket => NET_SOCKET,
         Thread::Vsock => VSOCK,
         Thread::Share => SHARE,

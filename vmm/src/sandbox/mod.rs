@@ -17,6 +17,7 @@ use crate::host::signals;
 use rustix::thread::CapabilitySet;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::hash::RandomState;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -94,8 +95,8 @@ pub(crate) struct Needs {
     pub(crate) executes_programs: bool,
     /// Of an event loop, by its name.
     pub(crate) of_event_loops: HashMap<String, Vec<Grant>>,
-    /// Names of event loops that connect to a socket of the host again.
-    pub(crate) connecting: Vec<String>,
+    /// Event loops of interfaces, by their names.
+    pub(crate) networks: HashMap<String, Thread>,
     /// Names of event loops whose share the guest cannot change.
     pub(crate) read_only: Vec<String>,
     /// TCP ports that a thread of the network connects to.
@@ -247,7 +248,7 @@ impl Confinement {
     /// As of [`confine`](Self::confine).
     pub(crate) fn confine_event_loop(&self, name: &str) -> Result<(), SandboxError> {
         let thread = match Thread::of_event_loop(name) {
-            Thread::Net if self.needs.connecting.iter().any(|connecting| connecting == name) => Thread::NetSocket,
+            thread @ Thread::Stream => self.needs.networks.get(name).copied().unwrap_or(thread),
             Thread::Share if self.needs.read_only.iter().any(|read_only| read_only == name) => Thread::ReadOnlyShare,
             thread => thread,
         };
@@ -263,6 +264,8 @@ fn filter_calls(thread: Thread, name: &str, helpers: &[u32]) -> Result<(), Box<d
         Thread::Vcpu => signals::block_all_but(&[kvm::kick_signal()]),
         _ => signals::block_all_but(&[]),
     }
+    // Seeds the hash maps of this thread.
+    let _ = RandomState::new();
     forbidden_call::name_thread(name);
     if let Some(missing) = filter::missing(thread)? {
         seccompiler::apply_filter(&missing)?;

@@ -42,9 +42,10 @@ pub(super) fn drop_capabilities(
             set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..before })?;
             if files_are_usable() { CapabilitySet::empty() } else { OF_FOREIGN_FILES }
         }
-        Thread::Vcpu | Thread::Io | Thread::Net | Thread::Disk | Thread::Names | Thread::Ports | Thread::Datagrams => {
+        Thread::Vcpu | Thread::Io | Thread::Tap | Thread::PacketSocket | Thread::Stream | Thread::Disk => {
             CapabilitySet::empty()
         }
+        Thread::Names | Thread::Ports | Thread::Datagrams => CapabilitySet::empty(),
     };
     let kept = (kept | extra) & before.permitted;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;

@@ -7,7 +7,12 @@ pub(crate) enum Thread {
     Vcpu,
     /// The event loop of the console and the random numbers.
     Io,
-    Net,
+    /// The event loop of an interface that is a tap.
+    Tap,
+    /// The event loop of an interface that is a packet socket.
+    PacketSocket,
+    /// The event loop of an interface that is a connection which was made before, or of one that has no other end.
+    Stream,
     /// The event loop of an interface that is a socket of the host, to which it connects again.
     NetSocket,
     Vsock,
@@ -28,11 +33,13 @@ pub(crate) enum Thread {
 
 impl Thread {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Main,
         Self::Vcpu,
         Self::Io,
-        Self::Net,
+        Self::Tap,
+        Self::PacketSocket,
+        Self::Stream,
         Self::NetSocket,
         Self::Vsock,
         Self::Share,
@@ -48,7 +55,7 @@ impl Thread {
     pub(super) fn of_event_loop(name: &str) -> Self {
         match name.split('-').next() {
             Some("io") => Self::Io,
-            Some("net") => Self::Net,
+            Some("net") => Self::Stream,
             Some("vsock") => Self::Vsock,
             Some("fs") => Self::Share,
             _ => Self::Disk,
