@@ -73,10 +73,10 @@ fn main(start_info: &StartInfo) -> ! {
         });
         if let Err((device, fault)) = outcome {
             print(format_args!(
-                "device {device} before the first case: expected {}, found {:#x}",
+                "failed: device {device} before the first case: expected {}, found {:#x}",
                 fault.what, fault.found
             ));
-            end(NOT_RUN)
+            close(cases, failed + 1, wedged)
         }
     }
     close(cases, failed, wedged)
