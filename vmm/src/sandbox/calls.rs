@@ -100,8 +100,9 @@ const IO: &[Call] = &[
     call!(SYS_rt_sigqueueinfo, Rule::Own(0)),
 ];
 
-/// Of every interface: frames of a stream or the state of the link, and documents of the metadata service, which may be large.
-const INTERFACE: &[Call] = &[call!(SYS_recvfrom), call!(SYS_sendto), call!(SYS_mremap)];
+/// Of every interface: frames of a stream or the state of the link, and the metadata service: documents, which may be large, and
+/// tokens.
+const INTERFACE: &[Call] = &[call!(SYS_recvfrom), call!(SYS_sendto), call!(SYS_mremap), call!(SYS_getrandom)];
 
 /// Frames of the guest, partly in its memory, and the offloads that the driver changes by a command.
 const TAP: &[Call] = &[call!(SYS_writev), call!(SYS_ioctl, Rule::OneOf(1, &[TUNSETOFFLOAD]))];
