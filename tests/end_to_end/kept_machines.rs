@@ -55,7 +55,7 @@ fn kept_machine_starts_again_on_its_layer() {
     files_are_copied_and_exported(&dir);
     // What the image's name means now does not matter.
     assert!(dir.run_directory().join("w/result.json").exists());
-    fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
+    fs::rename(dir.file("layout"), dir.file("away")).expect("the test's directory is writable");
 
     verb(&dir, "start", &["w"]).assert_status(0).assert_stdout("w\n");
     dir.verb("logs", &["-f", "w"]).start().wait_for_stdout("synced\n");
@@ -64,7 +64,10 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
+    // The new image is made above the old one.
+    fs::rename(dir.file("away"), dir.file("layout")).expect("the test's directory is writable");
     running_machine_is_read(&dir, changes);
+    fs::remove_dir_all(dir.file("layout")).expect("the test's directory is writable");
     files_are_copied_into_the_machine(&dir);
     let lock = fs::read_to_string(dir.run_directory().join("w/lock")).expect("the machine runs");
     let pid = lock.trim().parse().ok().and_then(Pid::from_raw).expect("a process ID");
