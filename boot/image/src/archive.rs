@@ -4,7 +4,7 @@
 use crate::limits;
 use crate::tar::{BLOCK, Entry, Kind, Reader, TarError, TarInput, is_tar_start, printable};
 use flate2::bufread::MultiGzDecoder;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 const READ_BUF_SIZE: usize = 64 << 10;
 /// Bytes of a file that an archive of this size begins with.
@@ -33,26 +33,6 @@ pub enum ArchiveError {
     Path(String),
 }
 
-struct Stream<R>(R);
-
-impl<R: Read> Read for Stream<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(into)
-    }
-}
-
-impl<R: BufRead> BufRead for Stream<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.0.fill_buf()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.0.consume(count);
-    }
-}
-
-impl<R: BufRead> TarInput for Stream<R> {}
-
 /// Passes the files of the archive `input` to `take`, one part after the other.
 ///
 /// # Errors
@@ -68,8 +48,8 @@ pub fn read_archive<E: From<ArchiveError>>(
     let is_plain = start.is_empty() || is_tar_start(&start);
     let input = BufReader::with_capacity(READ_BUF_SIZE, start.chain(input));
     match (is_gzip, is_plain) {
-        (true, _) => read(Stream(BufReader::with_capacity(READ_BUF_SIZE, MultiGzDecoder::new(input))), &mut take),
-        (false, true) => read(Stream(input), &mut take),
+        (true, _) => read(BufReader::with_capacity(READ_BUF_SIZE, MultiGzDecoder::new(input)), &mut take),
+        (false, true) => read(input, &mut take),
         (false, false) => Err(ArchiveError::Format(known).into()),
     }
 }

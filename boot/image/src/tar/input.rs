@@ -2,7 +2,7 @@
 //! Input of a tar reader: a stream, or a part of a file, which skips data without reading it.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub(crate) trait TarInput: BufRead {
 }
 
 impl TarInput for &[u8] {}
+
+impl<R: Read> TarInput for BufReader<R> {}
 
 /// `Read::read` for types with a buffer of their own.
 pub(crate) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Result<usize> {
