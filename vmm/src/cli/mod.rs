@@ -53,7 +53,7 @@ mod volume;
 mod wait;
 mod words;
 
-use crate::host::{panics, signals, stack_limit};
+use crate::host::{allocator, panics, signals, stack_limit};
 use crate::run::failure::{self, Failure};
 use crate::state::end::{EndReason, STATUS_FAILED};
 use crate::state::stages::Stages;
@@ -69,6 +69,7 @@ use std::path::Path;
 /// the process. A panic is one line, too.
 pub fn main(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
     signals::reset_inherited();
+    allocator::use_one_heap();
     panics::install_hook();
     if let Err(error) = stack_limit::raise() {
         return failure::fail(&Failure::new(EndReason::HostError, error));

@@ -30,7 +30,6 @@ mod workload;
 
 use crate::config::name::MachineName;
 use crate::config::request::Request;
-use crate::host::allocator;
 use crate::host::daemonize::{self, Daemon, Spawned};
 use crate::host::directories::Directories;
 use crate::host::file_size_limit;
@@ -103,7 +102,6 @@ pub(crate) fn run(request: Request, caller: Caller, origin: Origin, mut stages: 
     if request.detach && caller == Caller::User {
         return detach(&request, &origin, socket);
     }
-    allocator::use_one_heap();
     // Before anything else: a signal to the caller's process group is not for this process.
     let daemon = match caller {
         Caller::Detach => Some(Daemon::detach().fails_as(EndReason::HostError)?),
@@ -311,7 +309,7 @@ impl Run {
             let mut outcome = known(written.map_or_else(End::from, |()| ran.end));
             outcome.counters = Some(ran.counters);
             outcome.completions = ran.completions.by_name();
-            outcome.digests.kernel = kernel_digest.wait().ok();
+            outcome.digests.kernel = kernel_digest.and_then(|digest| digest.wait().ok());
             Ok(outcome)
         });
         if let Some(kept) = &mut kept {

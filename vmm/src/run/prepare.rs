@@ -99,7 +99,8 @@ pub(super) struct Prepared {
     pub(super) socket_file: Option<SocketFile>,
     pub(super) host: KvmHost,
     pub(super) digests: Digests,
-    pub(super) kernel_digest: FileDigest,
+    /// `None` in a check, which shows no digest.
+    pub(super) kernel_digest: Option<FileDigest>,
     pub(super) stages: Stages,
     /// Removed if KVM rejects it.
     pub(super) template: Option<RemovableTemplate>,
@@ -166,7 +167,7 @@ impl Preparation {
         let cache = self.directories.cache().ok();
         let sandbox = Arc::clone(&self.sandbox);
         let confine = move |directory: Option<&Path>| sandbox.confine_digest(directory);
-        let kernel_digest = FileDigest::begin(kernel.path(), cache.as_deref(), confine);
+        let kernel_digest = (!self.is_check).then(|| FileDigest::begin(kernel.path(), cache.as_deref(), confine));
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (mut shares, share_mounts): (Vec<_>, _) =
             shares.into_iter().map(|share| (share.device, share.mount)).unzip();

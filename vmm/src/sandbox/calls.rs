@@ -46,8 +46,8 @@ const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const FIONBIO: u64 = libc::FIONBIO;
 
-/// Of every thread: memory without code (`madvise`: the stack of a thread that ends), locks, the clock where the vDSO has none, its end, and what the handler of a violation
-/// itself calls (`write`, `rt_sigreturn`).
+/// Of every thread: memory without code (`madvise`: the stack of a thread that ends), locks, the clock where the vDSO has none, its
+/// end, and what the handler of a violation itself calls (`write`, `rt_sigreturn`).
 const COMMON: &[Call] = &[
     call!(SYS_write),
     call!(SYS_futex),
@@ -197,7 +197,8 @@ const DIGEST: &[Call] = &[
     call!(SYS_getpid),
 ];
 
-/// New threads of this process, which inherit every layer; the standard library asks for the attributes of each. The flags of clone3 are in memory, where a filter does not see them.
+/// New threads of this process, which inherit every layer; the standard library asks for the attributes of each. The flags of clone3
+/// are in memory, where a filter does not see them.
 const THREADS: &[Call] = &[
     call!(SYS_clone3, Rule::Missing),
     call!(SYS_clone, Rule::OneOf(0, &[THREAD_OF_GLIBC, THREAD_OF_MUSL])),
