@@ -12,7 +12,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tally::Tally;
 
-/// Failed tests that are run again; more failures than these are not by chance.
+/// Failed tests of machines that are run again, alone; more failures than these are not by chance.
 const MAX_RETRIES: usize = 4;
 /// Further boots of the outer Linux when it dies among the tests.
 const MAX_CONTINUATIONS: usize = 4;
@@ -58,7 +58,7 @@ impl World {
                 "unit and documentation",
                 &["test", "--workspace", "--exclude", "coracle-tests", "--no-fail-fast"],
             ),
-            World::Here => tally("end to end", &["test", "--package", "coracle-tests", "--no-fail-fast"]),
+            World::Here => tally_here(),
             World::Nested => tally_nested(selection),
         }
     }
@@ -105,19 +105,39 @@ fn minutes(time: Duration) -> String {
 /// Runs a cargo command, prints its output as it comes, and counts.
 fn tally(world: &str, arguments: &[&str]) -> Result<Tally> {
     println!("== {world}");
+    let mut tally = Tally::of(world);
+    add(&mut tally, arguments)?;
+    Ok(tally)
+}
+
+fn add(tally: &mut Tally, arguments: &[&str]) -> Result<()> {
     let mut child = cargo().args(arguments).stdout(Stdio::piped()).spawn().context("cargo")?;
     let output = child.stdout.take().context("cargo's output")?;
-    let mut tally = Tally::of(world);
     for line in BufReader::new(output).split(b'\n') {
         tally.show(&line.context("cargo's output")?);
     }
     let status = child.wait().context("cargo")?;
     tally.ended(status.success(), &format!("cargo {}: {status}", arguments.join(" ")));
+    Ok(())
+}
+
+/// The end-to-end tests with this machine's `/dev/kvm`. A few failed tests run again, alone; the table names those that pass then.
+fn tally_here() -> Result<Tally> {
+    const TESTS: [&str; 3] = ["test", "--package", "coracle-tests"];
+    let mut tally = tally("end to end", &[&TESTS[..], &["--no-fail-fast"]].concat())?;
+    if tally.may_run_again(MAX_RETRIES) {
+        println!("== end to end: the failed tests alone");
+        let mut second = Tally::default();
+        for name in &tally.failed {
+            add(&mut second, &[&TESTS[..], &["--", "--exact", name]].concat())?;
+        }
+        tally.replace_failures_by(second);
+    }
     Ok(tally)
 }
 
 /// The same in the nested runner. A fault of QEMU may kill the outer Linux or a guest (`tests/README.md`). Tests without a verdict
-/// then run in another outer Linux. A few failed tests run again, alone; the table names those that pass then.
+/// then run in another outer Linux.
 fn tally_nested(selection: Nested) -> Result<Tally> {
     println!("== end to end, nested");
     let mut tally = Tally::of("end to end, nested");
@@ -130,7 +150,7 @@ fn tally_nested(selection: Nested) -> Result<Tally> {
         println!("== end to end, nested: the remaining tests in another outer Linux");
         run_nested(&nested::Options::tests_without(selection, &tally.verdicts), &mut tally);
     }
-    if tally.failed.is_empty() || tally.failed.len() > MAX_RETRIES || tally.died {
+    if !tally.may_run_again(MAX_RETRIES) {
         return Ok(tally);
     }
     println!("== end to end, nested: the failed tests alone");

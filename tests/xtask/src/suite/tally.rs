@@ -63,6 +63,11 @@ impl Tally {
         self.passed += std::mem::take(&mut self.open);
     }
 
+    /// Whether there are failed tests, at most `count`, and nothing else went wrong.
+    pub(super) fn may_run_again(&self, count: usize) -> bool {
+        (1..=count).contains(&self.failed.len()) && !self.died
+    }
+
     /// `second` is another run of the failed tests.
     pub(super) fn replace_failures_by(&mut self, second: Tally) {
         if second.died || second.passed + second.failed.len() != self.failed.len() {
