@@ -5,7 +5,7 @@ use coracle_tests::{Case, TestDir, case, image};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, image_config_sets_user_directory_and_environment),
+        case!(Full, image_config_sets_user_directory_and_environment),
         case!(Full, crashed_workload_ends_with_128_and_its_signal),
         case!(Full, image_command_runs_under_its_entrypoint),
         case!(Full, entrypoint_option_drops_the_images_command),

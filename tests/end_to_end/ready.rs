@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke, service_manager_gets_ready_when_redis_answers),
+        case!(Full, service_manager_gets_ready_when_redis_answers),
         case!(Full, ready_is_sent_once_the_workload_is_executed),
         case!(Full, ready_command_that_exits_with_0_sends_ready),
         case!(Full, ready_notify_waits_for_the_workloads_own_message),

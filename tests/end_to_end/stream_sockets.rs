@@ -21,7 +21,7 @@ const BYTES_VARIABLE: &str = "CORACLE_VSOCK_BYTES";
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Smoke[Socat], vsock_connects_both_sides_and_ends_with_the_machine),
+        case!(Full[Socat], vsock_connects_both_sides_and_ends_with_the_machine),
         case!(Quick[Kvm], vsock_socket_in_use_or_another_file_is_one_line),
     ]
 }
