@@ -25,7 +25,7 @@ use std::process::ExitCode;
 /// Rounds of a measurement by default.
 const ROUNDS: usize = 10;
 
-/// `[here | side-by-side | network | verbs | stages] [ROUNDS] [--old PATH]`
+/// `[here | side-by-side | network[-tap | -user | -adopt] | verbs | stages] [ROUNDS] [--old PATH]`
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (words, old) = match words {
         [words @ .., option, path] if option == "--old" => (words, Some(PathBuf::from(path))),
@@ -43,10 +43,15 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
         _ if old.is_some() => bail!("--old needs `here`"),
         "side-by-side" => side_by_side::run(rounds),
         "network" => side_by_side::network::run(rounds),
+        "network-tap" => side_by_side::network::on_a_tap(rounds),
+        "network-user" => side_by_side::network::on_passt(rounds),
+        "network-adopt" => side_by_side::network::on_an_interface(rounds),
         "verbs" => verbs::run(rounds),
         "stages" => boot_stages::run(rounds),
         "nested" => in_the_nested_runner(rounds),
-        _ => bail!("bench has no `{what}`: here, side-by-side, network, verbs, stages, nested"),
+        _ => bail!(
+            "bench has no `{what}`: here, side-by-side, network, network-tap, network-user, network-adopt, verbs, stages, nested"
+        ),
     }
 }
 

@@ -41,7 +41,7 @@ struct Subject<'a> {
 }
 
 /// All monitors on the same tap device.
-fn on_a_tap(rounds: usize) -> Result<ExitCode> {
+pub(in crate::bench) fn on_a_tap(rounds: usize) -> Result<ExitCode> {
     let device = TapDevice::create("bench0")?;
     let _server = Server::start(Command::new("iperf3"), Tap::HOST)?;
     echo(TcpListener::bind(SocketAddr::from((Tap::HOST, ECHO_PORT))).context("the echo server")?);
@@ -53,7 +53,7 @@ fn on_a_tap(rounds: usize) -> Result<ExitCode> {
 }
 
 /// Coracle and QEMU with passt.
-fn on_passt(rounds: usize) -> Result<ExitCode> {
+pub(in crate::bench) fn on_passt(rounds: usize) -> Result<ExitCode> {
     let lan = Lan::create()?;
     compare_on(rounds, "bench-network-user.json", ["coracle, user", "QEMU microvm, passt"], &|monitors| {
         let subject = |monitor| Subject {
@@ -65,7 +65,7 @@ fn on_passt(rounds: usize) -> Result<ExitCode> {
 }
 
 /// Coracle on the interface of a namespace, and on a tap in front of it.
-fn on_an_interface(rounds: usize) -> Result<ExitCode> {
+pub(in crate::bench) fn on_an_interface(rounds: usize) -> Result<ExitCode> {
     let (adopted, mirrored) = (Lan::create()?, Lan::create()?);
     let options = mirrored.mirror("tap0");
     compare_on(rounds, "bench-network-adopt.json", ["adopt", "tap and tc mirred"], &|monitors| {
