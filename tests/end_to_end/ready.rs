@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full, service_manager_gets_ready_when_redis_answers),
+        case!(Full, redis_is_ready_when_it_answers_and_saves_at_term),
         case!(Full, ready_is_sent_once_the_workload_is_executed),
         case!(Full, ready_command_that_exits_with_0_sends_ready),
         case!(Full, ready_notify_waits_for_the_workloads_own_message),
@@ -61,16 +61,22 @@ impl ServiceManager {
     }
 }
 
-fn service_manager_gets_ready_when_redis_answers() {
+fn redis_is_ready_when_it_answers_and_saves_at_term() {
     let dir = TestDir::new();
     let mut manager = ServiceManager::new(&dir);
-    let arguments = ["--ready-port", "6379", &image("redis")];
+    // Where the guest's kernel is emulated it saves for longer than docker's ten seconds.
+    let arguments = ["--ready-port", "6379", "--stop-timeout", "120", &image("redis")];
     let mut run = dir.invocation(&arguments).env("NOTIFY_SOCKET", &manager.path).start();
     manager.wait_for("READY=1");
     run.wait_for_stdout("Ready to accept connections");
     run.signal(Signal::TERM);
     manager.wait_for("STOPPING=1");
-    run.finish().assert_status(0).assert_reason("stopped");
+    let run = run.finish();
+    run.assert_status(0).assert_reason("stopped");
+    let output = run.stdout_text();
+    for sentence in ["Received SIGTERM", "Saving the final RDB snapshot", "DB saved on disk"] {
+        assert!(output.contains(sentence), "`{sentence}` is missing\n{}", run.report());
+    }
     assert_eq!(manager.received, ["READY=1", "STOPPING=1"]);
 }
 
