@@ -73,6 +73,13 @@ pub fn foreign_kernels() -> Option<PathBuf> {
     env::var_os("CORACLE_KERNELS").map(PathBuf::from)
 }
 
+/// The kernel with Firecracker's options, in the directory of the foreign kernels.
+pub const FIRECRACKER_KERNEL: &str = "firecracker-options/vmlinux";
+
+pub(crate) fn has_firecracker_kernel() -> bool {
+    foreign_kernels().is_some_and(|kernels| kernels.join(FIRECRACKER_KERNEL).is_file())
+}
+
 /// A foreign kernel as an argument of `--kernel`.
 #[must_use]
 pub fn foreign_kernel(path: &str) -> String {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! One test: its name, its level, what it needs, and its body.
 
-use crate::artifacts::{coracle, foreign_kernels};
+use crate::artifacts::{coracle, foreign_kernels, has_firecracker_kernel};
 use crate::host::{Host, Kvm, Selection, are_installed, is_static};
 use libtest_mimic::{Completion, Trial};
 use std::sync::{Mutex, PoisonError};
@@ -28,8 +28,10 @@ pub enum Need {
     Kvm,
     /// Root, to change users or to make a mount namespace.
     Root,
-    /// Kernels of other origin (`CORACLE_KERNELS`).
+    /// Debian's cloud kernel, in `CORACLE_KERNELS`.
     Kernels,
+    /// The kernel with Firecracker's options, beside it.
+    FirecrackerKernel,
     /// Debian's docker-registry and skopeo, and openssl.
     Registry,
     /// passt, for `--network user`.
@@ -80,6 +82,9 @@ impl Case {
         }
         if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
             return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
+        }
+        if self.needs.contains(&Need::FirecrackerKernel) && !has_firecracker_kernel() {
+            return Some("needs the kernel with Firecracker's options (cargo xtask nested --all-kernels)");
         }
         if self.needs.contains(&Need::Registry) && !are_installed(&["docker-registry", "skopeo", "openssl"]) {
             return Some("needs docker-registry, skopeo and openssl");

@@ -27,7 +27,8 @@ mod test_dir;
 mod unprivileged;
 
 pub use artifacts::{
-    coracle, foreign_kernel, foreign_kernels, image, images, kernel, root_disk, scratch_directory, workspace,
+    FIRECRACKER_KERNEL, coracle, foreign_kernel, foreign_kernels, image, images, kernel, root_disk, scratch_directory,
+    workspace,
 };
 pub use case::{Case, Level, Need, slowest};
 pub use elf::Elf;

@@ -28,7 +28,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
 /// Runs the command of `options` in the outer Linux and returns its exit status. Its output goes to `stdout`, its errors to this
 /// process's standard error.
 pub(crate) fn start(options: &Options, stdout: &mut outer::Sink<'_>) -> Result<u8> {
-    let product = product::Product::find(options.wants_foreign_kernels())?;
+    let product = product::Product::find(options.foreign_kernels())?;
     let layers = layers::Layers::make(&product, options)?;
     outer::run(options, &layers, stdout)
 }

@@ -8,6 +8,16 @@ use std::time::Duration;
 /// The test binary in the outer Linux.
 pub(super) const TEST_BINARY: &str = "/coracle/bin/end_to_end";
 
+/// Kernels that are not Coracle's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ForeignKernels {
+    None,
+    /// Debian's cloud kernel, from its package.
+    Packaged,
+    /// Also those that take minutes to build.
+    All,
+}
+
 /// This program in the outer Linux.
 pub(crate) const XTASK: &str = "/coracle/bin/xtask";
 
@@ -23,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) memory_mib: u32,
     /// The command is ended after this time.
     pub(crate) timeout: Duration,
+    /// Kernels that take minutes to build are brought along, too.
+    pub(crate) all_kernels: bool,
     /// Files of this machine to bring along, each with the variable that names it in the outer Linux.
     pub(crate) files: Vec<(&'static str, PathBuf)>,
     /// Program and arguments; never empty.
@@ -32,7 +44,8 @@ pub(crate) struct Options {
 impl Options {
     /// A command with the defaults.
     pub(crate) fn new(command: Vec<String>) -> Options {
-        Options { memory_mib: 4096, timeout: Duration::from_secs(1800), files: Vec::new(), command }
+        let timeout = Duration::from_secs(1800);
+        Options { memory_mib: 4096, timeout, all_kernels: false, files: Vec::new(), command }
     }
 
     /// The end-to-end tests, or those with `filter` in their names.
@@ -45,9 +58,13 @@ impl Options {
         Options { timeout: Duration::from_secs(3600), ..Options::new(command) }
     }
 
-    /// Whether the command can use a kernel that is not Coracle's own: building those takes minutes.
-    pub(crate) fn wants_foreign_kernels(&self) -> bool {
-        self.command.iter().any(|word| word.contains(TEST_BINARY) || word.contains("/kernels"))
+    /// The foreign kernels that the command can use.
+    pub(super) fn foreign_kernels(&self) -> ForeignKernels {
+        match self.command.iter().any(|word| word.contains(TEST_BINARY) || word.contains("/kernels")) {
+            _ if self.all_kernels => ForeignKernels::All,
+            true => ForeignKernels::Packaged,
+            false => ForeignKernels::None,
+        }
     }
 
     /// All tests except these.
@@ -65,14 +82,16 @@ impl Options {
         Options::new(words.into_iter().chain(names.iter().cloned()).collect())
     }
 
-    /// `[--filter NAME] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]`
+    /// `[--filter NAME] [--all-kernels] [--memory MIB] [--timeout SECONDS] [-- COMMAND...]`
     pub(super) fn parse(words: &[String]) -> Result<Options> {
         let mut words = words.iter();
         let (mut filter, mut command, mut memory_mib, mut timeout) = (None, Vec::new(), None, None);
+        let mut all_kernels = false;
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--filter" => filter = Some(value()?.clone()),
+                "--all-kernels" => all_kernels = true,
                 "--memory" => memory_mib = Some(number(word, value()?)?),
                 "--timeout" => timeout = Some(Duration::from_secs(u64::from(number(word, value()?)?))),
                 "--" => command.extend(words.by_ref().cloned()),
@@ -86,6 +105,7 @@ impl Options {
         Ok(Options {
             memory_mib: memory_mib.unwrap_or(usual.memory_mib),
             timeout: timeout.unwrap_or(usual.timeout),
+            all_kernels,
             ..usual
         })
     }
@@ -100,7 +120,7 @@ fn number(option: &str, value: &str) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Selection, TEST_BINARY};
+    use super::{ForeignKernels, Options, Selection, TEST_BINARY};
     use std::time::Duration;
 
     fn parse(line: &str) -> anyhow::Result<Options> {
@@ -113,7 +133,7 @@ mod tests {
         assert_eq!(parse("--filter redis").unwrap().command, [TEST_BINARY, "redis"]);
         let machines = Options::tests(Selection::Machines, None);
         assert_eq!(machines.command, ["env", "CORACLE_TESTS=machines", TEST_BINARY]);
-        assert!(machines.wants_foreign_kernels());
+        assert_eq!(machines.foreign_kernels(), ForeignKernels::Packaged);
     }
 
     #[test]
@@ -125,9 +145,15 @@ mod tests {
 
     #[test]
     fn foreign_kernels_are_for_tests_and_commands_that_name_them() {
-        assert!(parse("").unwrap().wants_foreign_kernels());
-        assert!(parse("-- coracle run --kernel /kernels/debian-cloud/vmlinuz x").unwrap().wants_foreign_kernels());
-        assert!(!parse("-- coracle run oci:/images/python").unwrap().wants_foreign_kernels());
+        for (line, expected) in [
+            ("", ForeignKernels::Packaged),
+            ("--all-kernels", ForeignKernels::All),
+            ("-- coracle run --kernel /kernels/debian-cloud/vmlinuz x", ForeignKernels::Packaged),
+            ("-- coracle run oci:/images/python", ForeignKernels::None),
+            ("--all-kernels -- sh", ForeignKernels::All),
+        ] {
+            assert_eq!(parse(line).unwrap().foreign_kernels(), expected, "{line}");
+        }
     }
 
     #[test]

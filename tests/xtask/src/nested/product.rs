@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the outer Linux gets: the release build, the tests, images and kernels, from the scripts that build them.
 
+use super::options::ForeignKernels;
 use crate::repository::{cargo, root};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -25,16 +26,18 @@ pub(super) struct Product {
 
 impl Product {
     /// Finds everything, and builds what is missing, except the release build.
-    pub(super) fn find(foreign_kernels: bool) -> Result<Product> {
+    pub(super) fn find(foreign_kernels: ForeignKernels) -> Result<Product> {
         let release = directory_of(coracle_tests::coracle().to_owned())?;
         for name in ["vmlinux", "coracle-init"] {
             let path = release.join(name);
             ensure!(path.is_file(), "{} does not exist: run `make build` first", path.display());
         }
         let mut kernels = Vec::new();
-        if foreign_kernels {
-            let script = "guest-kernel-config/firecracker-options/build.sh";
+        if foreign_kernels >= ForeignKernels::Packaged {
             kernels.push(("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?));
+        }
+        if foreign_kernels == ForeignKernels::All {
+            let script = "guest-kernel-config/firecracker-options/build.sh";
             kernels.push(("firecracker-options", directory_of(built_by(script)?)?));
         }
         Ok(Product {
