@@ -20,6 +20,7 @@ mod image_export;
 mod image_inspect;
 mod images;
 mod import;
+mod list;
 mod load;
 mod logging;
 mod logs;

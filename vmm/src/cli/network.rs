@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `network`: docker's group of the verbs for networks, for those of `--network bridge`.
 
+use super::list::{ListArguments, Listed};
 use super::machines::{json_text, print};
 use super::prune::confirm;
-use super::table;
 use crate::network::{self, BridgeNetwork, NetworkError};
 use crate::run::failure::{self, Failure};
 use crate::state::end::EndReason;
@@ -19,23 +19,13 @@ pub(super) struct NetworkArguments {
 
 #[derive(Debug, Subcommand)]
 enum NetworkVerb {
+    /// List networks
     #[command(visible_alias = "list")]
-    Ls(LsArguments),
+    Ls(ListArguments),
     Inspect(InspectArguments),
     #[command(visible_alias = "remove")]
     Rm(RmArguments),
     Prune(PruneArguments),
-}
-
-/// List networks
-#[derive(Debug, Args)]
-struct LsArguments {
-    /// Print names only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print one JSON array
-    #[arg(long, conflicts_with = "quiet")]
-    json: bool,
 }
 
 /// Print what networks are, as JSON
@@ -76,21 +66,45 @@ pub(super) fn network(arguments: &NetworkArguments) -> u8 {
     outcome.unwrap_or_else(|failure| failure::fail(&failure))
 }
 
-fn ls(arguments: &LsArguments) -> Result<u8, Failure> {
-    let networks = network::networks().map_err(fails)?;
-    if arguments.json {
-        print(&json_text(&networks.iter().map(describe).collect::<Vec<_>>()));
-    } else if arguments.quiet {
-        networks.iter().for_each(|network| print(&format!("{}\n", network.name)));
-    } else {
-        let row = |network: &BridgeNetwork| {
-            let [ipv4, ipv6] = network.subnets.clone();
-            [network.name.clone(), "bridge".to_owned(), ipv4, ipv6, network.machines.len().to_string()]
-        };
-        let rows: Vec<_> = networks.iter().map(row).collect();
-        print(&table::render(["NAME", "DRIVER", "IPV4", "IPV6", "MACHINES"], &rows));
-    }
+fn ls(arguments: &ListArguments) -> Result<u8, Failure> {
+    arguments.print(&network::networks().map_err(fails)?);
     Ok(0)
+}
+
+impl Listed<5> for BridgeNetwork {
+    const TITLES: [&'static str; 5] = ["NAME", "DRIVER", "IPV4", "IPV6", "MACHINES"];
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn row(&self) -> [String; 5] {
+        let [ipv4, ipv6] = self.subnets.clone();
+        [self.name.clone(), "bridge".to_owned(), ipv4, ipv6, self.machines.len().to_string()]
+    }
+
+    /// Has docker's keys where docker has the same thing.
+    fn describe(&self) -> Value {
+        let pools = self.subnets.iter().zip(self.gateways);
+        let pools: Vec<_> = pools.map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway })).collect();
+        let machines = self.machines.iter().map(|machine| {
+            let [ipv4, ipv6] = machine.addresses;
+            let described = json!({
+                "Name": machine.machine,
+                "MacAddress": machine.mac,
+                "IPv4Address": ipv4,
+                "IPv6Address": ipv6,
+            });
+            (machine.machine.clone(), described)
+        });
+        json!({
+            "Name": self.name,
+            "Driver": "bridge",
+            "EnableIPv6": true,
+            "IPAM": { "Config": pools },
+            "Containers": machines.collect::<Map<_, _>>(),
+        })
+    }
 }
 
 fn inspect(names: &[String]) -> Result<u8, Failure> {
@@ -98,35 +112,12 @@ fn inspect(names: &[String]) -> Result<u8, Failure> {
     let (mut found, mut status) = (Vec::new(), 0);
     for name in names {
         match networks.iter().find(|network| network.name == *name) {
-            Some(network) => found.push(describe(network)),
+            Some(network) => found.push(network.describe()),
             None => status = failure::fail(&fails(NetworkError::Missing(name.clone()))),
         }
     }
     print(&json_text(&found));
     Ok(status)
-}
-
-/// Has docker's keys where docker has the same thing.
-fn describe(network: &BridgeNetwork) -> Value {
-    let pools = network.subnets.iter().zip(network.gateways);
-    let pools: Vec<_> = pools.map(|(subnet, gateway)| json!({ "Subnet": subnet, "Gateway": gateway })).collect();
-    let machines = network.machines.iter().map(|machine| {
-        let [ipv4, ipv6] = machine.addresses;
-        let described = json!({
-            "Name": machine.machine,
-            "MacAddress": machine.mac,
-            "IPv4Address": ipv4,
-            "IPv6Address": ipv6,
-        });
-        (machine.machine.clone(), described)
-    });
-    json!({
-        "Name": network.name,
-        "Driver": "bridge",
-        "EnableIPv6": true,
-        "IPAM": { "Config": pools },
-        "Containers": machines.collect::<Map<_, _>>(),
-    })
 }
 
 fn rm(arguments: &RmArguments) -> u8 {

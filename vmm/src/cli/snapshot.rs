@@ -2,9 +2,10 @@
 //! The verb `snapshot`: opens the files of a snapshot, has the machine write them, and gives the directory its name once it is
 //! complete. And its group of verbs for snapshots.
 
+use super::list::ListArguments;
 use super::machines::{self, RunDirArgument, machine_failure, print};
 use super::snapshot_inspect::{self, InspectArguments};
-use super::snapshot_store::{self, LsArguments, RmArguments};
+use super::snapshot_store::{self, RmArguments};
 use crate::config::name::MachineName;
 use crate::config::text_form::Given;
 use crate::host::partial_directory::PartialDirectory;
@@ -56,8 +57,9 @@ pub(super) struct SnapshotArguments {
 
 #[derive(Debug, Subcommand)]
 enum SnapshotVerb {
+    /// List the snapshots in the store
     #[command(visible_alias = "list")]
-    Ls(LsArguments),
+    Ls(ListArguments),
     Inspect(InspectArguments),
     #[command(visible_alias = "remove")]
     Rm(RmArguments),

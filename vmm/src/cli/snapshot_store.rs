@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verbs `snapshot ls` and `snapshot rm`: the snapshots that have a name.
 
-use super::machines::{json_text, print, print_each};
+use super::list::{ListArguments, Listed};
+use super::machines::{self, print_each};
 use super::snapshot_inspect::image;
 use super::{table, words};
 use crate::config::name::MachineName;
@@ -15,17 +16,6 @@ use clap::Args;
 use serde_json::{Value, json};
 
 const MAX_IMAGE_CHARACTERS: usize = 40;
-
-/// List the snapshots in the store
-#[derive(Debug, Args)]
-pub(super) struct LsArguments {
-    /// Print names only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
-}
 
 /// Remove snapshots from the store; machines that started from them run on
 #[derive(Debug, Args)]
@@ -51,50 +41,49 @@ pub(super) fn fails(error: SnapshotStoreError) -> Failure {
 }
 
 /// Prints the snapshots and returns the exit status.
-pub(super) fn ls(arguments: &LsArguments) -> u8 {
-    let listed = open().and_then(|snapshots| snapshots.list().map_err(fails));
-    let snapshots = match listed {
-        Ok(snapshots) => snapshots,
-        Err(failure) => return failure::fail(&failure),
-    };
-    if arguments.quiet {
-        snapshots.iter().for_each(|snapshot| print(&format!("{}\n", snapshot.name)));
-        return 0;
-    }
+pub(super) fn ls(arguments: &ListArguments) -> u8 {
     let described = |snapshot: StoredSnapshot| {
         let inspected = OpenSnapshot::inspect(&snapshot.path).ok();
         (snapshot, inspected.map(|inspected| inspected.document))
     };
-    let snapshots: Vec<Described> = snapshots.into_iter().map(described).collect();
-    if arguments.json {
-        print(&json_text(&snapshots.iter().map(describe).collect::<Vec<_>>()));
-    } else {
-        let rows: Vec<_> = snapshots.iter().map(row).collect();
-        print(&table::render(["NAME", "MACHINE", "IMAGE", "CREATED", "SIZE"], &rows));
+    let listed = open().and_then(|snapshots| snapshots.list().map_err(fails));
+    machines::status(listed.map(|snapshots| {
+        let snapshots: Vec<Described> = snapshots.into_iter().map(described).collect();
+        arguments.print(&snapshots);
+    }))
+}
+
+impl Listed<5> for Described {
+    const TITLES: [&'static str; 5] = ["NAME", "MACHINE", "IMAGE", "CREATED", "SIZE"];
+
+    fn name(&self) -> String {
+        self.0.name.to_string()
     }
-    0
-}
 
-fn row((snapshot, document): &Described) -> [String; 5] {
-    let shown = |text: fn(&SnapshotDocument) -> String| document.as_ref().map_or_else(|| "damaged".to_owned(), text);
-    [
-        snapshot.name.to_string(),
-        shown(|document| table::cell(&document.machine, None)),
-        shown(|document| table::cell(image(document), Some(MAX_IMAGE_CHARACTERS))),
-        shown(|document| rfc3339::format(document.created)),
-        words::decimal_size(snapshot.bytes),
-    ]
-}
+    fn row(&self) -> [String; 5] {
+        let (snapshot, document) = self;
+        let shown =
+            |text: fn(&SnapshotDocument) -> String| document.as_ref().map_or_else(|| "damaged".to_owned(), text);
+        [
+            snapshot.name.to_string(),
+            shown(|document| table::cell(&document.machine, None)),
+            shown(|document| table::cell(image(document), Some(MAX_IMAGE_CHARACTERS))),
+            shown(|document| rfc3339::format(document.created)),
+            words::decimal_size(snapshot.bytes),
+        ]
+    }
 
-fn describe((snapshot, document): &Described) -> Value {
-    json!({
-        "name": snapshot.name,
-        "path": snapshot.path.display().to_string(),
-        "bytes": snapshot.bytes,
-        "machine": document.as_ref().map(|document| &document.machine),
-        "image": document.as_ref().map(image),
-        "created": document.as_ref().map(|document| rfc3339::format(document.created)),
-    })
+    fn describe(&self) -> Value {
+        let (snapshot, document) = self;
+        json!({
+            "name": snapshot.name,
+            "path": snapshot.path.display().to_string(),
+            "bytes": snapshot.bytes,
+            "machine": document.as_ref().map(|document| &document.machine),
+            "image": document.as_ref().map(image),
+            "created": document.as_ref().map(|document| rfc3339::format(document.created)),
+        })
+    }
 }
 
 /// Removes the snapshots and returns the exit status.

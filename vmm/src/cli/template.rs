@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `template`: the saved starts from which machines of `run --template` begin.
 
-use super::machines::{json_text, print};
+use super::list::{ListArguments, Listed};
+use super::machines::print;
 use super::prune::confirm;
-use super::{table, words};
+use super::words;
 use crate::config::rfc3339;
 use crate::host::bounded_read;
 use crate::host::directories::Directories;
@@ -27,25 +28,15 @@ pub(super) struct TemplateArguments {
 
 #[derive(Debug, Subcommand)]
 enum TemplateVerb {
+    /// List templates, those that were used last first
     #[command(visible_alias = "list")]
-    Ls(LsArguments),
+    Ls(ListArguments),
     #[command(visible_alias = "remove")]
     Rm(RmArguments),
     Prune(PruneArguments),
     /// Internal: make the template that standard input describes
     #[command(hide = true)]
     Make,
-}
-
-/// List templates, those that were used last first
-#[derive(Debug, Args)]
-struct LsArguments {
-    /// Print keys only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
 }
 
 /// Remove templates; machines that started from them run on
@@ -97,41 +88,43 @@ fn described(templates: &Templates) -> Result<Vec<Described>, Failure> {
     Ok(templates.list().map_err(fails)?.into_iter().map(described).collect())
 }
 
-fn ls(templates: &Templates, arguments: &LsArguments) -> Result<u8, Failure> {
-    let templates = described(templates)?;
-    if arguments.json {
-        print(&json_text(&templates.iter().map(describe).collect::<Vec<_>>()));
-    } else if arguments.quiet {
-        templates.iter().for_each(|(template, _)| print(&format!("{}\n", template.key)));
-    } else {
-        let rows: Vec<_> = templates.iter().map(row).collect();
-        print(&table::render(["TEMPLATE KEY", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"], &rows));
-    }
+fn ls(templates: &Templates, arguments: &ListArguments) -> Result<u8, Failure> {
+    arguments.print(&described(templates)?);
     Ok(0)
 }
 
-fn row((template, document): &Described) -> [String; 6] {
-    let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
-    let shape = document.as_ref().map(|document| &document.shape);
-    [
-        template.key.clone(),
-        or_damaged(shape.map(|shape| shape.cpus.to_string())),
-        or_damaged(shape.map(|shape| format!("{} MiB", shape.memory_bytes >> 20))),
-        or_damaged(shape.map(|shape| format!("{} disks, {} networks", shape.disks.len(), shape.nets.len()))),
-        rfc3339::format(template.used),
-        words::decimal_size(template.bytes),
-    ]
-}
+impl Listed<6> for Described {
+    const TITLES: [&'static str; 6] = ["TEMPLATE KEY", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"];
 
-fn describe((template, document): &Described) -> Value {
-    json!({
-        "key": template.key,
-        "path": template.path.display().to_string(),
-        "bytes": template.bytes,
-        "used": rfc3339::format(template.used),
-        "created": document.as_ref().map(|document| rfc3339::format(document.created)),
-        "shape": document.as_ref().map(|document| &document.shape),
-    })
+    fn name(&self) -> String {
+        self.0.key.clone()
+    }
+
+    fn row(&self) -> [String; 6] {
+        let (template, document) = self;
+        let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
+        let shape = document.as_ref().map(|document| &document.shape);
+        [
+            template.key.clone(),
+            or_damaged(shape.map(|shape| shape.cpus.to_string())),
+            or_damaged(shape.map(|shape| format!("{} MiB", shape.memory_bytes >> 20))),
+            or_damaged(shape.map(|shape| format!("{} disks, {} networks", shape.disks.len(), shape.nets.len()))),
+            rfc3339::format(template.used),
+            words::decimal_size(template.bytes),
+        ]
+    }
+
+    fn describe(&self) -> Value {
+        let (template, document) = self;
+        json!({
+            "key": template.key,
+            "path": template.path.display().to_string(),
+            "bytes": template.bytes,
+            "used": rfc3339::format(template.used),
+            "created": document.as_ref().map(|document| rfc3339::format(document.created)),
+            "shape": document.as_ref().map(|document| &document.shape),
+        })
+    }
 }
 
 fn rm(templates: &Templates, keys: &[String]) -> u8 {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `volume`: docker's group of the verbs for volumes.
 
+use super::list::{ListArguments, Listed};
 use super::machines::{json_text, print};
 use super::prune::confirm;
-use super::{table, words};
+use super::words;
 use crate::config::name::VolumeName;
 use crate::config::rfc3339;
 use crate::config::size::DiskSize;
@@ -26,8 +27,9 @@ pub(super) struct VolumeArguments {
 #[derive(Debug, Subcommand)]
 enum VolumeVerb {
     Create(CreateArguments),
+    /// List volumes
     #[command(visible_alias = "list")]
-    Ls(LsArguments),
+    Ls(ListArguments),
     Inspect(InspectArguments),
     #[command(visible_alias = "remove")]
     Rm(RmArguments),
@@ -43,17 +45,6 @@ struct CreateArguments {
     /// Size of its file system, which takes space as files are written [default: 8g]
     #[arg(short, long, value_name = "SIZE")]
     size: Option<DiskSize>,
-}
-
-/// List volumes
-#[derive(Debug, Args)]
-struct LsArguments {
-    /// Print names only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
 }
 
 /// Print what volumes are, as JSON
@@ -116,45 +107,43 @@ fn create(volumes: &Volumes, arguments: &CreateArguments) -> Result<u8, Failure>
     Ok(0)
 }
 
-fn ls(volumes: &Volumes, arguments: &LsArguments) -> Result<u8, Failure> {
-    let volumes = volumes.list().map_err(fails)?;
-    if arguments.json {
-        print(&json_text(&volumes.iter().map(describe).collect::<Vec<_>>()));
-        return Ok(0);
-    }
-    if arguments.quiet {
-        volumes.iter().for_each(|volume| print(&format!("{}\n", volume.name)));
-        return Ok(0);
-    }
-    let row = |volume: &StoredVolume| {
-        [volume.name.to_string(), words::decimal_size(volume.size), words::decimal_size(volume.used)]
-    };
-    let rows: Vec<_> = volumes.iter().map(row).collect();
-    print(&table::render(["VOLUME NAME", "SIZE", "USED"], &rows));
+fn ls(volumes: &Volumes, arguments: &ListArguments) -> Result<u8, Failure> {
+    arguments.print(&volumes.list().map_err(fails)?);
     Ok(0)
+}
+
+impl Listed<3> for StoredVolume {
+    const TITLES: [&'static str; 3] = ["VOLUME NAME", "SIZE", "USED"];
+
+    fn name(&self) -> String {
+        self.name.to_string()
+    }
+
+    fn row(&self) -> [String; 3] {
+        [self.name.to_string(), words::decimal_size(self.size), words::decimal_size(self.used)]
+    }
+
+    fn describe(&self) -> Value {
+        json!({
+            "Name": self.name.as_str(),
+            "CreatedAt": self.created.map(rfc3339::format),
+            "File": self.path.display().to_string(),
+            "Size": self.size,
+            "Used": self.used,
+        })
+    }
 }
 
 fn inspect(volumes: &Volumes, names: &[VolumeName]) -> u8 {
     let (mut found, mut status) = (Vec::new(), 0);
     for name in names {
         match volumes.find(name).map_err(fails) {
-            Ok(volume) => found.push(describe(&volume)),
+            Ok(volume) => found.push(volume.describe()),
             Err(failure) => status = failure::fail(&failure),
         }
     }
     print(&json_text(&found));
     status
-}
-
-fn describe(volume: &StoredVolume) -> Value {
-    let created = volume.created.map(rfc3339::format);
-    json!({
-        "Name": volume.name.as_str(),
-        "CreatedAt": created,
-        "File": volume.path.display().to_string(),
-        "Size": volume.size,
-        "Used": volume.used,
-    })
 }
 
 /// The volumes of machines that are kept, with the machine's name.
