@@ -53,7 +53,11 @@ impl MachineInfo {
     /// vanishes meanwhile.
     #[must_use]
     pub(crate) fn read(base: &Path, name: &str) -> Option<Self> {
-        Self::read_run_directory(base, name).or_else(|| Self::read_kept(base, name))
+        match Self::read_run_directory(base, name) {
+            Some(machine) if machine.status.is_some() || machine.is_alive => Some(machine),
+            // One with nothing but a lock is of a process that was killed before it started the machine.
+            left => Self::read_kept(base, name).or(left),
+        }
     }
 
     fn read_kept(base: &Path, name: &str) -> Option<Self> {

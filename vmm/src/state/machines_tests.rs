@@ -57,6 +57,20 @@ fn a_machine_without_a_status_is_judged_by_its_lock() {
 }
 
 #[test]
+fn a_kept_machine_is_found_beside_what_a_killed_process_left() {
+    let base = tempfile::tempdir().unwrap();
+    let kept = KeptMachines::of(base.path(), &Directories::from_environment()).unwrap().path("a");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join("machine.json"), "{}").unwrap();
+    drop(RunDirectory::claim(base.path(), "a", true).unwrap());
+    assert_eq!(MachineInfo::read(base.path(), "a").unwrap().state(), MachineState::Created);
+    let (directory, mut lifecycle) = begin(base.path(), "a");
+    lifecycle.end(&End::killed("power was cut"), Counters::default());
+    drop(directory);
+    assert_eq!(MachineInfo::read(base.path(), "a").unwrap().state(), MachineState::Reported(State::Exited));
+}
+
+#[test]
 fn find_takes_an_unambiguous_beginning_of_a_name() {
     let base = tempfile::tempdir().unwrap();
     let _directories = ["web", "web-2", "data"].map(|id| RunDirectory::claim(base.path(), id, true).unwrap());
