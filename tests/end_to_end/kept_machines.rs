@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Machines that are kept: `create`, `run --name`, `start`, `rm`.
 
+use crate::saved_layers::layer;
 use coracle_tests::{Case, Finished, Stdin, TestDir, case, image, images};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -16,8 +17,8 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Prints its number and which of two files are there. The first one changes the root and ends with 3, the second one waits.
-const SCRIPT: &str = "n=$(cat /n 2>/dev/null || echo 0); echo run $n $(ls /etc/passwd /new 2>/dev/null); echo $((n + 1)) > /n; \
+/// Prints its number and which of three files are there. The first one changes the root and ends with 3, the second one waits.
+const SCRIPT: &str = "n=$(cat /n 2>/dev/null || echo 0); echo run $n $(ls /etc/passwd /live /new 2>/dev/null); echo $((n + 1)) > /n; \
     case $n in 0) rm /etc/passwd; echo hi > /new; mkdir -p /a/b; mv /a /c; exit 3;; \
     1) ls -d /c/b; sync; echo synced; sleep 1000;; *) ls -d /c/b; cat /new;; esac";
 
@@ -53,6 +54,7 @@ fn kept_machine_starts_again_on_its_layer() {
     let committed = verb(&dir, "commit", &["-c", command, "-m", "changed", "w", "busybox:changed"]);
     assert!(committed.assert_status(0).stdout_text().starts_with("sha256:"), "{}", committed.report());
     files_are_copied_and_exported(&dir);
+    layer(&dir, "save", &["w", "ended"]).finish().assert_status(0).assert_stdout("ended\n");
     // What the image's name means now does not matter.
     assert!(dir.run_directory().join("w/result.json").exists());
     fs::rename(dir.file("layout"), dir.file("away")).expect("the test's directory is writable");
@@ -64,6 +66,7 @@ fn kept_machine_starts_again_on_its_layer() {
         refused.assert_status(125).assert_one_line_naming(&["w", "in use by process"]);
     }
     verb(&dir, "rm", &["w"]).assert_status(125).assert_one_line_naming(&["w is running"]);
+    layer(&dir, "restore", &["w", "ended"]).finish().assert_status(125).assert_one_line_naming(&["w is running"]);
     // The new image is made above the old one.
     fs::rename(dir.file("away"), dir.file("layout")).expect("the test's directory is writable");
     running_machine_is_read(&dir, changes);
@@ -75,22 +78,32 @@ fn kept_machine_starts_again_on_its_layer() {
     verb(&dir, "wait", &["w"]).assert_status(125).assert_one_line_naming(&["w", "killed"]);
     // Its journal was not replayed.
     verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
+    layer(&dir, "restore", &["w", "1"]).finish().assert_status(0).assert_stdout("1\n");
+    verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(&with_live(changes));
 
     // As after a reboot: nothing is left but what is kept.
     fs::remove_dir_all(dir.run_directory().join("w")).expect("the machine was killed");
     let listed = verb(&dir, "ps", &["-a"]).stdout_text();
     assert!(listed.contains("Dead") && listed.contains(" w\n"), "{listed}");
     let third = verb(&dir, "start", &["-a", "w"]);
-    third.assert_status(0).assert_stdout("run 2 /new\n/c/b\nhi\n");
+    third.assert_status(0).assert_stdout("run 2 /live /new\n/c/b\nhi\n");
     assert_clean(&dir, "w");
+    layer(&dir, "restore", &["w", "ended"]).finish().assert_status(0);
+    verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout(changes);
     verb(&dir, "wait", &["w"]).assert_status(0).assert_stdout("0\n");
     // The next run with the name takes its place, here of the image that was made after the first start.
     let committed = dir.run(&["--name", "w", "--pull", "never", "busybox:changed"]);
     committed.assert_status(1).assert_stdout("1\nhi\n/c/b\n");
     verb(&dir, "diff", &["w"]).assert_status(0).assert_stdout("");
+    layer(&dir, "ls", &["-q", "w"]).finish().assert_status(0).assert_stdout("");
     verb(&dir, "rm", &["w"]).assert_status(0).assert_stdout("w\n");
     assert!(!dir.run_directory().join(".machines/w").exists() && !dir.run_directory().join("w").exists());
     verb(&dir, "start", &["w"]).assert_status(125).assert_one_line_naming(&["no machine", "w"]);
+}
+
+/// The changes with `/live`.
+fn with_live(changes: &str) -> String {
+    changes.replace("A /n\n", "A /live\nA /n\n")
 }
 
 /// The machine `w` runs, with `changes`.
@@ -98,8 +111,8 @@ fn running_machine_is_read(dir: &TestDir, changes: &str) {
     let exec = |script: &str| verb(dir, "exec", &["w", "sh", "-c", script]);
     // Nothing has written it to the disk.
     exec("echo live > /live").assert_status(0);
-    let live = changes.replace("A /n\n", "A /live\nA /n\n");
-    verb(dir, "diff", &["w"]).assert_status(0).assert_stdout(&live);
+    verb(dir, "diff", &["w"]).assert_status(0).assert_stdout(&with_live(changes));
+    layer(dir, "save", &["w"]).finish().assert_status(0).assert_stdout("1\n");
     let committed = verb(dir, "commit", &["w", "busybox:live"]);
     assert!(committed.assert_status(0).stdout_text().starts_with("sha256:"), "{}", committed.report());
     // It writes again, and is read while it is paused.
@@ -108,6 +121,7 @@ fn running_machine_is_read(dir: &TestDir, changes: &str) {
     let path = dir.file("live").display().to_string();
     verb(dir, "cp", &["w:/live", &path]).assert_status(0).assert_stdout("");
     assert_eq!(fs::read_to_string(&path).expect("it was copied"), "live\nmore\n");
+    layer(dir, "save", &["w"]).finish().assert_status(0).assert_stdout("2\n");
     let listed = verb(dir, "ps", &[]).stdout_text();
     assert!(listed.contains("Paused"), "{listed}");
     verb(dir, "resume", &["w"]).assert_status(0);

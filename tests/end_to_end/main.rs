@@ -47,6 +47,7 @@ mod result_document;
 mod root_directory;
 mod root_formats;
 mod sandbox;
+mod saved_layers;
 mod shares;
 mod signals;
 mod snapshots;
@@ -137,6 +138,7 @@ fn all() -> Vec<Case> {
         root_directory::cases(),
         root_formats::cases(),
         sandbox::cases(),
+        saved_layers::cases(),
         faults::cases(),
         foreign_kernels::cases(),
         matrix::cases(),

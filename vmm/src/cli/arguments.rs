@@ -14,6 +14,7 @@ use super::history::HistoryArguments;
 use super::image::ImageArguments;
 use super::images::ImagesArguments;
 use super::import::ImportArguments;
+use super::layer::LayerArguments;
 use super::load::LoadArguments;
 use super::logs::LogsArguments;
 use super::man::ManArguments;
@@ -104,6 +105,7 @@ pub(super) enum Verb {
     Snapshot(SnapshotArguments),
     Restore(RestoreArguments),
     Fork(ForkArguments),
+    Layer(LayerArguments),
     Rm(RmArguments),
     Diff(DiffArguments),
     Commit(CommitArguments),

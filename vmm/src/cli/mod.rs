@@ -20,6 +20,7 @@ mod image_export;
 mod image_inspect;
 mod images;
 mod import;
+mod layer;
 mod list;
 mod load;
 mod logging;
@@ -127,6 +128,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Snapshot(arguments) => snapshot::snapshot(&arguments),
         Verb::Restore(arguments) => restore::restore(arguments, stages),
         Verb::Fork(arguments) => fork::fork(&arguments),
+        Verb::Layer(arguments) => layer::layer(&arguments),
         Verb::Rm(arguments) => rm::rm(&arguments),
         Verb::Completion(arguments) => completion::completion(&arguments),
         Verb::Man(arguments) => man::man(&arguments),

@@ -12,7 +12,7 @@ use crate::host::system_error::Cannot as _;
 use crate::host::tmpfile::tmpfile;
 use crate::machine::LayerReport;
 use crate::state::end::EndReason;
-use crate::state::kept::{KeptDocument, KeptImage, KeptMachines};
+use crate::state::kept::{KeptDocument, KeptImage, KeptMachine, KeptMachines};
 use crate::state::machines::MachineInfo;
 use oci_image::{MachineTree, RootFormat, TreeError};
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -60,13 +60,26 @@ fn open_ended(base: &Path, machine: &MachineInfo, directories: &Directories) -> 
     let kept = KeptMachines::of(base, directories).fails_as(EndReason::HostError)?;
     let KeptDocument { request, directory, image, .. } = kept.read(name).fails_as(EndReason::ConfigError)?;
     let files = kept.open(name);
-    let (root, layer) = (open_file(&files.root())?, open_file(&files.layer())?);
+    let (root, layer) = (open_file(&files.root())?, open_layer(name, &files)?);
+    Ok(MachineFiles { tree: tree(machine, root, layer, &request, &image)?, request, directory, image })
+}
+
+/// Opens the layer of the machine `name`, which has ended. No start uses it as long as this process has it open.
+pub(super) fn open_layer(name: &str, files: &KeptMachine) -> Result<File, Failure> {
+    let layer = open_file(&files.layer())?;
     // A machine locks its disks.
     if fcntl_lock(&layer, FlockOperation::NonBlockingLockShared).is_err() {
         let error = format!("{name}: its layer is in use by another process");
         return Err(Failure::new(EndReason::ConfigError, error));
     }
-    Ok(MachineFiles { tree: tree(machine, root, layer, &request, &image)?, request, directory, image })
+    Ok(layer)
+}
+
+/// Copies the layer of a machine that runs, at one moment, to the empty file `layer`.
+pub(super) fn copy_layer(machine: &MachineInfo, layer: &File, pauses: bool) -> Result<LayerReport, Failure> {
+    let error = |error| of_machine(machine, EndReason::HostError, error);
+    let mut client = Client::connect(&machine.path).map_err(error)?;
+    client.request_with_files("/v1/layer", &Layer { pause: pauses }, &[layer.as_fd()]).map_err(error)
 }
 
 fn open_running(
@@ -75,16 +88,13 @@ fn open_running(
     directories: &Directories,
     pauses: bool,
 ) -> Result<MachineFiles, Failure> {
-    let error = |error| of_machine(machine, EndReason::HostError, error);
     let name = &machine.name;
     let kept = KeptMachines::of(base, directories).ok().filter(|kept| kept.contains(name));
     // Beside the layer, so that the copy can share its blocks.
     let place = kept.as_ref().map_or_else(|| directories.large_temporary(), |kept| kept.path(name));
     let made = tmpfile(&place).cannot(format!("make a copy of the layer in {}", place.display()));
     let layer = made.fails_as(EndReason::HostError)?;
-    let mut client = Client::connect(&machine.path).map_err(error)?;
-    let report = client.request_with_files("/v1/layer", &Layer { pause: pauses }, &[layer.as_fd()]);
-    let LayerReport { request, directory, image } = report.map_err(error)?;
+    let LayerReport { request, directory, image } = copy_layer(machine, &layer, pauses)?;
     let document = serde_json::to_vec(&request).fails_as(EndReason::InternalError)?;
     let request = Request::parse(&document, &machine.path).fails_as(EndReason::InternalError)?;
     let root = match kept {

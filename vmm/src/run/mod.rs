@@ -14,6 +14,7 @@ pub(crate) mod fork;
 mod health;
 mod host_directory;
 pub(crate) mod kept;
+pub(crate) mod layers;
 pub(crate) mod machine_files;
 mod modules;
 pub(crate) mod prepare;

@@ -7,8 +7,9 @@
 //! | `layer.ext4` | the writable layer, sparse |
 //! | `root.img` | the root disk beneath it: a link to the cache's file, or a copy on another file system |
 //! | `status.json` | the last status; missing if the machine has never run |
+//! | `layers` | [saved layers](super::saved_layers) |
 //!
-//! The process that holds the lock of the machine's run directory may change these files.
+//! The process that holds the lock of the machine's run directory may change these files, but for `layers`.
 
 use super::lifecycle::STATUS_FILE;
 use crate::config::name::{MachineName, VolumeName};
@@ -34,6 +35,7 @@ const VERSION: u32 = 1;
 const DOCUMENT: &str = "machine.json";
 const LAYER: &str = "layer.ext4";
 const ROOT: &str = "root.img";
+const LAYERS: &str = "layers";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeptError {
@@ -210,6 +212,11 @@ impl KeptMachine {
         self.path.join(ROOT)
     }
 
+    /// The directory of the saved layers; it need not exist.
+    pub(crate) fn saved_layers(&self) -> PathBuf {
+        self.path.join(LAYERS)
+    }
+
     /// Writes the document, from which on the name is taken.
     pub(crate) fn publish(&self, request: Request, image: KeptImage) -> Result<(), KeptError> {
         let directory = std::env::current_dir().map_err(failed("find", Path::new(".")))?;
@@ -262,7 +269,7 @@ impl Drop for KeptMachine {
 }
 
 /// The document first: what is left without it belongs to no machine. A confined thread may not look for other files; there are
-/// some only if a process was killed while it wrote one.
+/// some only if layers are saved, which are those of a machine that ran, or a process was killed while it wrote one.
 fn remove_directory(path: &Path) -> Result<(), KeptError> {
     for name in [DOCUMENT, LAYER, ROOT, STATUS_FILE] {
         let file = path.join(name);

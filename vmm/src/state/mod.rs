@@ -14,6 +14,7 @@ pub(crate) mod result;
 pub(crate) mod rotated_file;
 pub(crate) mod rotated_reader;
 pub(crate) mod run_dir;
+pub(crate) mod saved_layers;
 pub(crate) mod snapshots;
 pub(crate) mod stages;
 pub(crate) mod status;

@@ -43,6 +43,20 @@ impl RunDirectory {
     /// # Errors
     /// A live process has the name, `base` is not trusted, or a system call failed.
     pub(crate) fn claim(base: &Path, id: &str, keep: bool) -> Result<Self, RunDirectoryError> {
+        let mut claimed = Self::take(base, id, clear)?;
+        claimed.keep = keep;
+        Ok(claimed)
+    }
+
+    /// Keeps every start of `id` away and leaves what is in the directory. One that is new is removed by `drop`.
+    ///
+    /// # Errors
+    /// As of [`claim`](Self::claim).
+    pub(crate) fn hold(base: &Path, id: &str) -> Result<Self, RunDirectoryError> {
+        Self::take(base, id, |_| Ok(()))
+    }
+
+    fn take(base: &Path, id: &str, empty: fn(&Path) -> io::Result<()>) -> Result<Self, RunDirectoryError> {
         let host = |action, path: &Path| {
             let path = path.to_owned();
             move |source: io::Error| RunDirectoryError::Host { action, path, source }
@@ -88,7 +102,7 @@ impl RunDirectory {
             if !is_at(&lock, &lock_path) {
                 continue;
             }
-            let cleared = clear(&path).map_err(host("clear", &path)).and_then(|()| {
+            let cleared = empty(&path).map_err(host("clear", &path)).and_then(|()| {
                 let pid_written = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
                 pid_written.map_err(host("write", &lock_path))
             });
@@ -99,7 +113,7 @@ impl RunDirectory {
                 }
                 return Err(error);
             }
-            return Ok(Self { path, keep, _lock: lock });
+            return Ok(Self { path, keep: !is_new, _lock: lock });
         }
     }
 

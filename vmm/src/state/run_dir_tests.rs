@@ -40,6 +40,21 @@ fn claim_empties_a_stale_directory() {
 }
 
 #[test]
+fn hold_keeps_starts_away_and_leaves_what_is_there() {
+    let base = tempfile::tempdir().unwrap();
+    let held = RunDirectory::hold(base.path(), "a").unwrap();
+    assert!(matches!(RunDirectory::claim(base.path(), "a", true), Err(RunDirectoryError::InUse { .. })));
+    drop(held);
+    assert!(!base.path().join("a").exists());
+    let ended = RunDirectory::claim(base.path(), "a", true).unwrap();
+    assert!(matches!(RunDirectory::hold(base.path(), "a"), Err(RunDirectoryError::InUse { .. })));
+    fs::write(ended.path().join("result.json"), "old").unwrap();
+    drop(ended);
+    drop(RunDirectory::hold(base.path(), "a").unwrap());
+    assert_eq!(fs::read(base.path().join("a/result.json")).unwrap(), b"old");
+}
+
+#[test]
 fn claim_gives_a_name_to_one_process_at_a_time() {
     let base = tempfile::tempdir().unwrap();
     let held = std::sync::atomic::AtomicU32::new(0);
