@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Debian's docker-registry behind TLS with a CA of the test's own and with a password: certificates, credentials from files and
-//! from a helper program, a proxy.
+//! from a helper program, a proxy, and one that breaks a connection.
 
 use crate::registries::{Options, Registry};
 use coracle_tests::{Case, Finished, TestDir, case, images};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _, copy};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _, copy};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Quick[Registry], registry_with_a_private_ca_and_a_password_is_used),
         case!(Quick[Registry], registry_behind_a_proxy_is_reached),
+        case!(Quick[Registry], push_is_completed_after_a_broken_connection),
     ]
 }
 
@@ -158,20 +160,26 @@ fn registry_with_a_private_ca_and_a_password_is_used() {
         .assert_one_line_naming(&[&conf, "malformed"]);
 }
 
-/// A proxy that connects every host to `target`, and records what it is asked for.
-fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+/// Serves each connection with `relay`, until the test process ends.
+fn listen(relay: impl Fn(&TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    let requests = Arc::new(Mutex::new(Vec::new()));
-    let log = requests.clone();
+    let relay = Arc::new(relay);
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let log = log.clone();
+            let relay = relay.clone();
             // Either side closes connections as it likes.
-            std::thread::spawn(move || drop(relay(&client, target, &log)));
+            std::thread::spawn(move || drop(relay(&client)));
         }
     });
-    (address, requests)
+    address
+}
+
+/// A proxy that connects every host to `target`, and records what it is asked for.
+fn proxy(target: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = requests.clone();
+    (listen(move |client| relay(client, target, &log)), requests)
 }
 
 fn relay(mut client: &TcpStream, target: SocketAddr, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
@@ -186,12 +194,29 @@ fn relay(mut client: &TcpStream, target: SocketAddr, log: &Mutex<Vec<String>>) -
     }
     let server = TcpStream::connect(target)?;
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    pass_on(client, &server, u64::MAX, || false)
+}
+
+/// Passes bytes on in both directions. Once the client has sent `limit` bytes, the connection ends if `breaks`.
+fn pass_on(
+    mut client: &TcpStream,
+    mut server: &TcpStream,
+    limit: u64,
+    breaks: impl FnOnce() -> bool + Send,
+) -> std::io::Result<()> {
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let _ = copy(&mut &*client, &mut &server);
-            let _ = server.shutdown(Shutdown::Write);
+        scope.spawn(move || {
+            let passed = copy(&mut client.take(limit), &mut &*server);
+            if passed.is_ok_and(|bytes| bytes == limit) {
+                if breaks() {
+                    let _ = client.shutdown(Shutdown::Both);
+                    return server.shutdown(Shutdown::Both);
+                }
+                copy(&mut &*client, &mut &*server)?;
+            }
+            server.shutdown(Shutdown::Write)
         });
-        copy(&mut &server, &mut &*client)?;
+        copy(&mut server, &mut client)?;
         client.shutdown(Shutdown::Write)
     })
 }
@@ -219,4 +244,26 @@ fn registry_behind_a_proxy_is_reached() {
     client.environment.push(("NO_PROXY", "other.test,.test".into()));
     client.verb("third", "pull", &[name]).assert_status(125).assert_one_line_naming(&[name]);
     assert_eq!(requests.lock().expect("no thread panics with it").len(), seen.len(), "no request goes to the proxy");
+}
+
+/// The registry keeps nothing of a request that breaks off (docker's before version 3). One that does is in
+/// `boot/registry/tests/uploads`.
+fn push_is_completed_after_a_broken_connection() {
+    /// Less than the image's layer has.
+    const LIMIT: u64 = 100_000;
+    let dir = TestDir::new();
+    let registry = Registry::start(&dir);
+    let (target, breaks) = (registry.address(), Arc::new(AtomicU32::new(0)));
+    let broken = breaks.clone();
+    let address = listen(move |client| {
+        let is_first = || broken.fetch_add(1, Ordering::SeqCst) == 0;
+        pass_on(client, &TcpStream::connect(target)?, LIMIT, is_first)
+    });
+    let name = format!("localhost:{}/team/one:1", address.port());
+    let client = Client { dir: &dir, environment: Vec::new() };
+    client.load(&name);
+    client.verb("data", "push", &[&name]).assert_status(0);
+    assert!(breaks.load(Ordering::SeqCst) > 1, "a connection was broken, and its bytes were sent again");
+    client.verb("other", "pull", &[&name]).assert_status(0);
+    client.verb("other", "image", &["check"]).assert_status(0);
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 /// Blobs at the same time, as docker does it.
 const MAX_AT_ONCE: usize = 3;
+/// Of one blob, each of which brings a part of it.
+const MAX_ATTEMPTS: u32 = 64;
 /// Attempts in a row that bring nothing.
-pub(crate) const MAX_FUTILE_ATTEMPTS: u32 = 4;
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(300);
+const MAX_FUTILE_ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
 
 /// Calls `work` for each of `items`, on a few threads named `name`. The first failure ends it: `stop` is
 /// set, so that the others can end early.
@@ -48,16 +50,45 @@ pub(crate) fn for_each<T: Sync, E: Send + From<StartError>>(
 #[error("cannot start a thread")]
 pub(crate) struct StartError(#[source] io::Error);
 
+/// Attempts at the same thing, with longer and longer pauses after those that bring nothing.
+pub(crate) struct Attempts {
+    made: u32,
+    futile: u32,
+    pause: Duration,
+}
+
+impl Attempts {
+    pub(crate) fn new() -> Self {
+        Self { made: 0, futile: 0, pause: FIRST_PAUSE }
+    }
+
+    /// How many attempts have failed so far.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
+    /// Called after one that failed, which `progressed` or brought nothing. Returns whether there is another one, after a pause.
+    pub(crate) fn again(&mut self, progressed: bool) -> bool {
+        self.made += 1;
+        self.futile = if progressed { 0 } else { self.futile + 1 };
+        if self.made == MAX_ATTEMPTS || self.futile == MAX_FUTILE_ATTEMPTS {
+            return false;
+        }
+        if !progressed {
+            std::thread::sleep(self.pause);
+            self.pause *= 2;
+        }
+        true
+    }
+}
+
 /// Repeats a request whose failure may be temporary.
 pub(crate) fn with_retries<T>(request: impl Fn() -> Result<T, ClientError>) -> Result<T, ClientError> {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..MAX_FUTILE_ATTEMPTS {
+    let mut attempts = Attempts::new();
+    loop {
         match request() {
-            Err(error) if error.is_temporary() => log::debug!("{error}; trying again"),
+            Err(error) if error.is_temporary() && attempts.again(false) => log::debug!("{error}; trying again"),
             other => return other,
         }
-        std::thread::sleep(pause);
-        pause *= 2;
     }
-    request()
 }

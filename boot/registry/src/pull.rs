@@ -3,7 +3,7 @@
 //! store already is not fetched; what an earlier attempt left is continued.
 
 use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repository};
-use crate::parallel::{FIRST_PAUSE, MAX_FUTILE_ATTEMPTS, StartError, for_each, with_retries};
+use crate::parallel::{Attempts, StartError, for_each, with_retries};
 use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{Claim, Partial, Store, StoreError};
 use oci_image::{ImageError, ImageName, MAX_INDEX_DEPTH, Platform, Reference, References, check_platform, references};
@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const READ_BUF_SIZE: usize = 128 << 10;
-/// Requests for one blob.
-const MAX_ATTEMPTS: u32 = 64;
 /// Of a server that sends less in that time, no more is expected.
 const MIN_BYTES_PER_PERIOD: u64 = 64 << 10;
 const RATE_PERIOD: Duration = Duration::from_secs(60);
@@ -198,34 +196,26 @@ impl Download<'_> {
 
     /// Requests the rest of a blob until all of it is here.
     fn receive(&self, blob: &Reference, partial: &mut Partial) -> Result<(), Cause> {
-        let (mut futile, mut pause) = (0, FIRST_PAUSE);
-        for attempts in 1.. {
+        let mut attempts = Attempts::new();
+        loop {
             let before = partial.length();
-            let outcome = self.receive_once(blob, partial);
-            if partial.length() == blob.size && outcome.is_ok() {
-                return Ok(());
-            }
-            let progressed = partial.length() > before;
-            futile = if progressed { 0 } else { futile + 1 };
-            match outcome {
-                Err(Cause::Client(error)) if !error.is_temporary() => return Err(error.into()),
-                Err(Cause::Client(error)) if futile == MAX_FUTILE_ATTEMPTS => return Err(error.into()),
-                Err(Cause::Client(error)) => log::debug!("{}: {error}; trying again", blob.digest),
-                Err(error) => return Err(error),
+            let failure = match self.receive_once(blob, partial) {
+                Ok(()) if partial.length() == blob.size => return Ok(()),
                 // The connection ended in time, or the process is about to.
                 Ok(()) if self.stop.load(Ordering::Relaxed) => return Ok(()),
-                Ok(()) => {}
+                Ok(()) => None,
+                Err(Cause::Client(error)) if error.is_temporary() => Some(error),
+                Err(error) => return Err(error),
+            };
+            if !attempts.again(partial.length() > before) {
+                let (attempts, length, size) = (attempts.made(), partial.length(), blob.size);
+                let broken = || Cause::Broken { digest: blob.digest.to_string(), attempts, length, size };
+                return Err(failure.map_or_else(broken, Cause::Client));
             }
-            if attempts == MAX_ATTEMPTS || futile == MAX_FUTILE_ATTEMPTS {
-                let (length, size) = (partial.length(), blob.size);
-                return Err(Cause::Broken { digest: blob.digest.to_string(), attempts, length, size });
-            }
-            if !progressed {
-                std::thread::sleep(pause);
-                pause *= 2;
+            if let Some(error) = failure {
+                log::debug!("{}: {error}; trying again", blob.digest);
             }
         }
-        unreachable!("the number of attempts is bounded")
     }
 
     /// One request. An end of the connection is no error: the caller looks at the length.

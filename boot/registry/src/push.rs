@@ -2,13 +2,14 @@
 //! Brings an image of the store to a registry: blobs that it lacks, several at a time, then the
 //! documents, those that others refer to first.
 
-use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Repository};
-use crate::parallel::{StartError, for_each, with_retries};
+use crate::client::{BegunUpload, ClientError, Credentials, MAX_DOCUMENT_SIZE, Repository, Upload};
+use crate::parallel::{Attempts, StartError, for_each, with_retries};
 use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{DescribeError, Store, StoreError, StoredImage};
 use oci_image::{Digest, ImageError, ImageName, MAX_INDEX_DEPTH, Platform, Reference, References, references};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub struct Push<'a> {
@@ -108,7 +109,7 @@ fn try_push(request: &Push<'_>) -> Result<Pushed, Cause> {
     let (done, counts) = (AtomicU64::new(0), [const { AtomicUsize::new(0) }; 3]);
     for_each(&blobs, "push", &AtomicBool::new(false), |blob| {
         let path = store.blob_path(&blob.digest);
-        let outcome = with_retries(|| repository.upload(blob, &path, from.as_deref()))?;
+        let outcome = upload(&repository, blob, &path, from.as_deref())?;
         log::debug!("{}: {outcome:?}", blob.digest);
         counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         progress(done.fetch_add(blob.size, Ordering::Relaxed) + blob.size, total);
@@ -123,6 +124,20 @@ fn try_push(request: &Push<'_>) -> Result<Pushed, Cause> {
     with_retries(|| repository.put_manifest(tag, &root.media_type, &root.bytes))?;
     let [present, mounted, sent] = counts.map(AtomicUsize::into_inner);
     Ok(Pushed { digest: root.digest.clone(), size: root.bytes.len() as u64, sent, mounted, present })
+}
+
+/// Attempts to bring a blob to the registry until it is there, or too many brought nothing.
+fn upload(repository: &Repository, blob: &Reference, path: &Path, from: Option<&str>) -> Result<Upload, ClientError> {
+    let (mut begun, mut attempts) = (BegunUpload::default(), Attempts::new());
+    loop {
+        let before = begun.received();
+        match repository.upload(blob, path, from, &mut begun) {
+            Err(error) if error.is_temporary() && attempts.again(begun.received() > before) => {
+                log::debug!("{}: {error}; trying again", blob.digest);
+            }
+            other => return other,
+        }
+    }
 }
 
 impl Plan {

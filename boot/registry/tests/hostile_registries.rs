@@ -3,6 +3,7 @@
 //! credentials.
 
 mod server;
+mod uploads;
 
 use oci_image::{Digest, ImageName, Platform};
 use registry::{Credentials, Pull, PullError, Pulled, Registries, Store, pull};

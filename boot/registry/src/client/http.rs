@@ -8,9 +8,9 @@ use super::proxy::proxy_for;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek as _, SeekFrom};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use ureq::http::Uri;
@@ -25,6 +25,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a whole document.
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(120);
 const READ_BUF_SIZE: usize = 16 << 10;
+pub(super) const OCTET_STREAM: &str = "application/octet-stream";
 
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -173,6 +174,12 @@ pub(crate) enum Method {
         path: PathBuf,
         length: u64,
     },
+    /// With the rest of such a file, from the byte `start` on.
+    PatchFile {
+        path: PathBuf,
+        start: u64,
+        length: u64,
+    },
     /// With this form as its body.
     PostForm(String),
 }
@@ -218,6 +225,12 @@ impl Response {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Bytes of an upload that the server has (`Range: 0-LAST`). Servers write `0-0` for none, too.
+    pub(crate) fn uploaded(&self) -> u64 {
+        let last = || self.header("range")?.trim().trim_start_matches("bytes=").strip_prefix("0-")?.parse().ok();
+        last().filter(|last| *last > 0).map_or(0, |last: u64| last.saturating_add(1))
     }
 
     /// First byte of the part in the answer (`Content-Range: bytes FIRST-LAST/SIZE`).
@@ -334,11 +347,16 @@ impl Http {
                 agent.run(builder.body(body.clone()).map_err(invalid)?)
             }
             Method::PutFile { path, length } => {
-                let read = |source| HttpError::Upload { path: path.clone(), source };
-                let file = File::open(path).map_err(read)?;
-                let builder = builder.method("PUT").header("content-type", "application/octet-stream");
-                let builder = builder.header("content-length", length.to_string());
-                agent.run(builder.body(SendBody::from_owned_reader(file)).map_err(invalid)?)
+                let builder = builder.method("PUT").header("content-length", length.to_string());
+                let builder = builder.header("content-type", OCTET_STREAM);
+                agent.run(builder.body(file_body(path, 0)?).map_err(invalid)?)
+            }
+            Method::PatchFile { path, start, length } => {
+                let builder = builder.method("PATCH").header("content-length", (length - start).to_string());
+                let builder = builder.header("content-type", OCTET_STREAM);
+                // The specification of the protocol has no unit here.
+                let builder = builder.header("content-range", format!("{start}-{}", length - 1));
+                agent.run(builder.body(file_body(path, *start)?).map_err(invalid)?)
             }
             Method::PostForm(form) => {
                 let builder = builder.method("POST").header("content-type", "application/x-www-form-urlencoded");
@@ -389,6 +407,13 @@ impl Http {
         agents.insert(key, agent.clone());
         Ok(agent)
     }
+}
+
+/// A file from the byte `start` on, which is read while it is sent.
+fn file_body(path: &Path, start: u64) -> Result<SendBody<'static>, HttpError> {
+    let opened = File::open(path).and_then(|mut file| file.seek(SeekFrom::Start(start)).map(|_| file));
+    let file = opened.map_err(|source| HttpError::Upload { path: path.to_owned(), source })?;
+    Ok(SendBody::from_owned_reader(file))
 }
 
 /// A proxy's URL for a message.

@@ -12,6 +12,7 @@ mod upload;
 
 pub use credentials::Credentials;
 pub use http::HttpError;
+pub(crate) use upload::{BegunUpload, Upload};
 
 use crate::registries_conf::Endpoint;
 use challenge::Challenge;

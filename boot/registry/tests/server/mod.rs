@@ -2,15 +2,18 @@
 //! A registry in this process that answers as a test wants it to, right or wrong. One thread for each
 //! connection; every answer closes it.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// A request: method, path with query, and headers with their names in lower case.
+/// A request: method, path with query, headers with their names in lower case, and the body.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
+    pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
+    /// As much of it as the server reads.
+    pub body: Vec<u8>,
 }
 
 impl Received {
@@ -34,6 +37,8 @@ pub(crate) struct Answer {
     pub declared: Option<u64>,
     /// Repeats the body until the client closes the connection.
     pub endless: bool,
+    /// Closes the connection in place of an answer.
+    pub silent: bool,
 }
 
 impl Answer {
@@ -69,15 +74,23 @@ pub(crate) struct Server {
 impl Server {
     /// Answers each request with `answer`, until the test process ends.
     pub(crate) fn start(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_reading(|_| u64::MAX, answer)
+    }
+
+    /// Reads at most `limit` bytes of a request's body, which `limit` does not see.
+    pub(crate) fn start_reading(
+        limit: impl Fn(&Received) -> u64 + Send + Sync + 'static,
+        answer: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
         let address = listener.local_addr().expect("it is bound");
         let received = Arc::new(Mutex::new(Vec::new()));
-        let (answer, log) = (Arc::new(answer), received.clone());
+        let (limit, answer, log) = (Arc::new(limit), Arc::new(answer), received.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (answer, log) = (answer.clone(), log.clone());
+                let (limit, answer, log) = (limit.clone(), answer.clone(), log.clone());
                 // The client closes connections as it likes.
-                std::thread::spawn(move || drop(serve(&connection, &*answer, &log)));
+                std::thread::spawn(move || drop(serve(&connection, &*limit, &*answer, &log)));
             }
         });
         Self { address, received }
@@ -94,24 +107,32 @@ impl Server {
 
 fn serve(
     mut connection: &TcpStream,
+    limit: &(dyn Fn(&Received) -> u64 + Send + Sync),
     answer: &(dyn Fn(&Received) -> Answer + Send + Sync),
     log: &Mutex<Vec<Received>>,
 ) -> std::io::Result<()> {
-    let mut lines = BufReader::new(connection).lines();
+    let mut input = BufReader::new(connection);
+    let mut lines = input.by_ref().lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let Some(path) = first.split(' ').nth(1).filter(|path| path.starts_with('/')) else {
+    let mut words = first.split(' ').map(str::to_owned);
+    let (Some(method), Some(path)) = (words.next(), words.next().filter(|path| path.starts_with('/'))) else {
         // A client that tries TLS.
         return connection.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     };
     let mut headers = Vec::new();
-    for line in lines.by_ref() {
+    for line in lines {
         let line = line?;
         let Some((name, value)) = line.split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let request = Received { path: path.to_owned(), headers };
+    let mut request = Received { method, path, headers, body: Vec::new() };
+    let length = request.header("content-length").map_or(0, |length| length.parse().expect("a length is a number"));
+    input.take(limit(&request).min(length)).read_to_end(&mut request.body)?;
     log.lock().expect("no thread panics with it").push(request.clone());
-    let Answer { status, headers, body, declared, endless } = answer(&request);
+    let Answer { status, headers, body, declared, endless, silent } = answer(&request);
+    if silent {
+        return Ok(());
+    }
     let mut head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\n");
     if !endless {
         head += &format!("Content-Length: {}\r\n", declared.unwrap_or(body.len() as u64));
