@@ -2,11 +2,12 @@
 //! The verb `commit`: makes an image of a machine.
 
 use super::images::parse_new_name;
-use super::machines::{RunDirArgument, print};
+use super::machines::{RunDirArgument, print_outcome};
 use crate::config::image_change::ImageChange;
 use crate::run::commit::{self, CommitOptions};
-use crate::run::failure::{self, Failure};
+use crate::run::failure::Failure;
 use clap::{ArgAction, Args};
+use oci_image::Digest;
 
 /// Make an image of a machine, with what it has changed as one more layer
 #[derive(Debug, Args)]
@@ -55,21 +56,15 @@ pub(super) struct CommitArguments {
 /// Makes the image, prints its digest and returns the exit status.
 pub(super) fn commit(arguments: &CommitArguments) -> u8 {
     super::logging::start(Default::default());
-    match try_commit(arguments) {
-        Ok(digest) => {
-            print(&format!("{digest}\n"));
-            0
-        }
-        Err(failure) => failure::fail(&failure),
-    }
+    print_outcome(try_commit(arguments))
 }
 
-fn try_commit(arguments: &CommitArguments) -> Result<String, Failure> {
+fn try_commit(arguments: &CommitArguments) -> Result<Digest, Failure> {
     let CommitArguments { machine, name, change, message, author, pause, run_dir } = arguments;
     let name = name.as_deref().map(parse_new_name).transpose()?;
     let base = run_dir.absolute_path()?;
     let machine = run_dir.find(machine)?;
     let (message, author) = (message.as_deref(), author.as_deref());
     let options = CommitOptions { name, changes: change, message, author, pauses: *pause };
-    Ok(commit::commit(&base, &machine, options)?.to_string())
+    commit::commit(&base, &machine, options)
 }

@@ -2,18 +2,19 @@
 //! The verb `create`: a machine that is kept, and not started.
 
 use super::arguments::CreateArguments;
-use super::machines::print_each;
+use super::machines::print_outcome;
+use crate::config::name::MachineName;
 use crate::run::failure::Failure;
 use crate::run::kept;
 use crate::state::stages::Stages;
 
 /// Makes the machine, prints its name and returns the exit status.
 pub(super) fn create(arguments: CreateArguments, stages: Stages) -> u8 {
-    print_each(std::iter::once(try_create(arguments, stages).map(Some)))
+    print_outcome(try_create(arguments, stages))
 }
 
-fn try_create(arguments: CreateArguments, stages: Stages) -> Result<String, Failure> {
+fn try_create(arguments: CreateArguments, stages: Stages) -> Result<MachineName, Failure> {
     let request = arguments.request()?;
     super::logging::start(request.log_level.unwrap_or_default());
-    kept::create(&request, stages).map(|name| name.to_string())
+    kept::create(&request, stages)
 }

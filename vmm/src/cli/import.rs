@@ -2,12 +2,12 @@
 //! The verb `import`, also `image import`: makes an image of a root file system in a tar archive.
 
 use super::images::parse_new_name;
-use super::machines::print;
+use super::machines::print_outcome;
 use crate::config::image_change::ImageChange;
 use crate::config::rfc3339;
 use crate::host::directories::Directories;
 use crate::host::terminal::is_terminal;
-use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::failure::{FailsAs as _, Failure};
 use crate::run::progress::ProgressLine;
 use crate::run::stored_image;
 use crate::state::end::EndReason;
@@ -62,13 +62,7 @@ struct OpenError {
 /// Imports the archive, prints the image's digest and returns the exit status.
 pub(super) fn import(arguments: &ImportArguments) -> u8 {
     super::logging::start(Default::default());
-    match try_import(arguments) {
-        Ok(digest) => {
-            print(&format!("{digest}\n"));
-            0
-        }
-        Err(failure) => failure::fail(&failure),
-    }
+    print_outcome(try_import(arguments))
 }
 
 fn try_import(arguments: &ImportArguments) -> Result<String, Failure> {

@@ -2,7 +2,7 @@
 //! The verb `layer`: saved layers of a machine that is kept.
 
 use super::list::{ListArguments, Listed};
-use super::machines::{self, MachineArgument, print, print_each};
+use super::machines::{self, MachineArgument, print_each, print_outcome};
 use super::words;
 use crate::config::name::MachineName;
 use crate::config::rfc3339;
@@ -84,16 +84,14 @@ struct RmArguments {
 pub(super) fn layer(arguments: &LayerArguments) -> u8 {
     match &arguments.verb {
         LayerVerb::Save(SaveArguments { machine, name }) => {
-            let saved = with_layers(machine, |layers| layers.save(name.as_ref()));
-            machines::status(saved.map(|name| print(&format!("{name}\n"))))
+            print_outcome(with_layers(machine, |layers| layers.save(name.as_ref())))
         }
         LayerVerb::Ls(LsArguments { machine, list }) => {
             let layers = with_layers(machine, |layers| layers.saved().list().map_err(fails));
             machines::status(layers.map(|layers| list.print(&layers)))
         }
         LayerVerb::Restore(RestoreArguments { machine, name }) => {
-            let restored = with_layers(machine, |layers| layers.restore(name));
-            machines::status(restored.map(|()| print(&format!("{name}\n"))))
+            print_outcome(with_layers(machine, |layers| layers.restore(name)).map(|()| name))
         }
         LayerVerb::Rm(RmArguments { machine, names }) => {
             let removed = with_layers(machine, |layers| {

@@ -10,6 +10,7 @@ use crate::state::status::State;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::error::Error;
+use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -128,6 +129,11 @@ pub(super) fn print_each(outcomes: impl Iterator<Item = Result<Option<String>, F
         }
     }
     status
+}
+
+/// Prints an outcome as a line. Returns the exit status.
+pub(super) fn print_outcome(outcome: Result<impl Display, Failure>) -> u8 {
+    status(outcome.map(|line| print(&format!("{line}\n"))))
 }
 
 /// The exit status of an outcome. A failure is printed.

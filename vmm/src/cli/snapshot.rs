@@ -3,7 +3,7 @@
 //! complete. And its group of verbs for snapshots.
 
 use super::list::ListArguments;
-use super::machines::{self, RunDirArgument, machine_failure, print};
+use super::machines::{self, RunDirArgument, machine_failure, print_outcome};
 use super::snapshot_inspect::{self, InspectArguments};
 use super::snapshot_store::{self, RmArguments};
 use crate::config::name::MachineName;
@@ -92,7 +92,7 @@ pub(super) fn snapshot(arguments: &SnapshotArguments) -> u8 {
         Some(SnapshotVerb::Ls(arguments)) => snapshot_store::ls(arguments),
         Some(SnapshotVerb::Inspect(arguments)) => snapshot_inspect::inspect(arguments),
         Some(SnapshotVerb::Rm(arguments)) => snapshot_store::rm(arguments),
-        None => machines::status(take(arguments).map(|shown| print(&format!("{shown}\n")))),
+        None => print_outcome(take(arguments)),
     }
 }
 
