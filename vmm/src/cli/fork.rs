@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `fork`: starts copies of a running machine beside it.
 
-use super::machines::{MachineArgument, machine_failure, print};
+use super::machines::{CopyNetworkArguments, MachineArgument, machine_failure, print};
 use crate::config::name::MachineName;
-use crate::config::network::Network;
-use crate::config::publish::Publish;
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::machine::SnapshotReport;
@@ -36,12 +34,8 @@ pub(super) struct ForkArguments {
     /// The copies are NAME-1, NAME-2 and so on [default: the name of the machine]
     #[arg(long, value_name = "NAME")]
     name: Option<Given<MachineName>>,
-    /// Networks in place of those of the machine; as many
-    #[arg(long, value_name = "NETWORK")]
-    network: Vec<Given<Network>>,
-    /// Publish a port of each copy; of several copies on a free port of the host
-    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/udp]")]
-    publish: Vec<Publish>,
+    #[command(flatten)]
+    network: CopyNetworkArguments,
 }
 
 /// Starts the copies and returns the exit status.
@@ -53,8 +47,8 @@ fn try_fork(arguments: &ForkArguments) -> Result<u8, Failure> {
     let options = ForkOptions {
         copies: arguments.copies,
         prefix: arguments.name.as_ref().and_then(Given::get).cloned(),
-        network: arguments.network.clone(),
-        publish: arguments.publish.clone(),
+        network: arguments.network.network.clone(),
+        publish: arguments.network.publish.clone(),
     };
     options.check()?;
     let base = arguments.machine.base()?;

@@ -2,6 +2,9 @@
 //! What the verbs for machines share: their arguments, the connection to a machine, one outcome for each of several machines.
 
 use crate::api::client::Client;
+use crate::config::network::Network;
+use crate::config::publish::Publish;
+use crate::config::text_form::Given;
 use crate::host::directories::Directories;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::state::end::EndReason;
@@ -34,6 +37,16 @@ pub(super) struct MachineArgument {
     machine: String,
     #[command(flatten)]
     run_dir: RunDirArgument,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CopyNetworkArguments {
+    /// Networks in place of those of the machine; as many
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) network: Vec<Given<Network>>,
+    /// Publish a port of the copy; of several copies on a free port of the host
+    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/udp]")]
+    pub(super) publish: Vec<Publish>,
 }
 
 #[derive(Debug, Args)]

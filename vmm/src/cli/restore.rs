@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The verb `restore`: starts a machine from a snapshot.
 
+use super::machines::CopyNetworkArguments;
 use crate::config::destination::Destination;
 use crate::config::name::MachineName;
-use crate::config::network::Network;
-use crate::config::publish::Publish;
 use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::system_error::Cannot as _;
@@ -38,12 +37,8 @@ pub(super) struct RestoreArguments {
     /// Name of the machine [default: a random one]
     #[arg(long, value_name = "NAME")]
     name: Option<Given<MachineName>>,
-    /// Networks in place of those of the machine that was saved; as many
-    #[arg(long, value_name = "NETWORK")]
-    network: Vec<Given<Network>>,
-    /// Publish a port of the machine
-    #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/udp]")]
-    publish: Vec<Publish>,
+    #[command(flatten)]
+    network: CopyNetworkArguments,
     /// Print when each stage was reached
     #[arg(long)]
     timings: bool,
@@ -58,7 +53,8 @@ pub(super) fn restore(arguments: RestoreArguments, stages: Stages) -> u8 {
 }
 
 fn try_restore(arguments: RestoreArguments, stages: Stages) -> Result<u8, Failure> {
-    let RestoreArguments { snapshot, detach, name, network, publish, timings, run_dir } = arguments;
+    let RestoreArguments { snapshot, detach, name, network, timings, run_dir } = arguments;
+    let CopyNetworkArguments { network, publish } = network;
     start(&snapshot, Request { name, detach, timings, run_dir, network, publish, ..Request::default() }, stages)
 }
 
