@@ -16,6 +16,7 @@ pub mod flat_keyed;
 pub mod health;
 pub mod line_ends;
 pub mod listening;
+pub mod program_file;
 pub mod rtnetlink;
 pub mod sd_notify;
 pub mod tmpfs_options;

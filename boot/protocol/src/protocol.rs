@@ -7,6 +7,8 @@
 //!  PID 1                                  host
 //!  Hello                              ->
 //!                                     <-  TemplateStart in a machine from a template
+//!                                     <-  PrepareRoot in a machine that becomes a template of its image
+//!  RootPrepared                       ->
 //!                                     <-  Spec
 //!  Addresses, Running                 ->
 //!                                     <-  Signal, Resize, StdinEnd, OutputClosed, Exec
@@ -22,6 +24,8 @@
 //!  Ended                              ->
 //! ```
 //!
+//! Between `Hello` and `Spec` the host may send `TemplateStart` more than once: a template may be made from another one.
+//!
 //! Between `Frozen` and the next message of the host PID 1 sends nothing, so that a snapshot has no
 //! part of a frame. `NotFrozen` replaces `Frozen`, and needs no answer.
 //!
@@ -36,7 +40,7 @@ use crate::exec::{ExecReport, ExecRequest};
 use crate::health::HealthReport;
 use crate::identity::{Identity, TemplateStart};
 use crate::notification::Notification;
-use crate::run_spec::{RunSpec, WindowSize};
+use crate::run_spec::{RootPreparation, RunSpec, WindowSize};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -44,7 +48,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes with every change of a message. Host and init are built together, so a mismatch is an
 /// installation error.
-pub const VERSION: u32 = 16;
+pub const VERSION: u32 = 17;
 /// Maximum payload of a frame to the guest, in bytes. Environment and arguments of a Linux process
 /// are at most 2 MiB by default.
 pub const MAX_TO_GUEST: u32 = 4 << 20;
@@ -104,6 +108,8 @@ pub enum ToGuest {
     FreezeScratch,
     /// The host has copied the scratch disk, or has given up: processes may change its files.
     ThawScratch,
+    /// Mount this root, before the run specification is known. The `Spec` that follows has the same root.
+    PrepareRoot(RootPreparation),
 }
 
 /// From PID 1 to the host.
@@ -164,6 +170,8 @@ pub enum ToHost {
     /// The answer to `FreezeScratch`. After an error nothing is frozen; the text is the reason, with
     /// the object that it concerns.
     ScratchFrozen(Result<(), String>),
+    /// The answer to `PrepareRoot`: the process that becomes the workload is in the root, and waits for its run specification.
+    RootPrepared,
 }
 
 /// Exit status or signal of a process, or what `reboot(2)` ended.

@@ -4,7 +4,9 @@
 use super::*;
 use crate::attributes::{Capabilities, ProcessAttributes, ResourceLimit};
 use crate::exec::ExecSpec;
-use crate::run_spec::{Address, Dhcp, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper};
+use crate::run_spec::{
+    Address, Dhcp, ExpectedProgram, Host, Interface, Resolver, Root, Route, ShareMount, System, TmpfsMount, Upper,
+};
 use alloc::format;
 use alloc::vec;
 use core::net::{IpAddr, Ipv6Addr};
@@ -94,6 +96,10 @@ fn to_guest() -> impl Strategy<Value = ToGuest> {
         any::<u64>().prop_map(|bytes| ToGuest::StdinEnd { bytes }),
         any::<bool>().prop_map(|stderr| ToGuest::OutputClosed { stderr }),
         (any::<u32>(), exec_request()).prop_map(|(id, request)| ToGuest::Exec { id, request }),
+        spec().prop_map(|spec| ToGuest::PrepareRoot(RootPreparation {
+            expected: spec.init.then(|| ExpectedProgram { command: spec.user, path: spec.arguments.first().cloned() }),
+            root: spec.root,
+        })),
     ]
 }
 

@@ -108,6 +108,26 @@ pub struct System {
     pub explicit_hostname: bool,
 }
 
+/// What is done for a workload before its run specification is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootPreparation {
+    /// Mounted, and entered by the process that becomes the workload.
+    pub root: Root,
+    /// The program that is probably executed, of which the kernel's page cache gets a copy, and of what it loads.
+    pub expected: Option<ExpectedProgram>,
+}
+
+/// A program, as in a run specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedProgram {
+    /// A path, or a name that is looked up.
+    pub command: String,
+    /// The directories in which a name is looked up; absent is the default.
+    pub path: Option<String>,
+}
+
 /// The root file system and the layer that takes the writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The workload's process from fork to `execve`: its root, its mounts, its user. It runs in the
+//! The workload's process from its run specification to `execve`: its files, its mounts, its user. It runs in the
 //! workload's namespaces.
 
 use super::etc::{EtcFiles, add_authorized_keys};
@@ -7,9 +7,9 @@ use super::failure::{Failure, Step};
 use super::files::make_directories;
 use super::launch::{Channel, ChildPipes, connect_streams, execute_command, find_user, string_array};
 use super::privileges::become_user;
-use super::staged_mounts::{StagedMounts, keep_to_itself};
+use super::staged_mounts::PlacedMounts;
 use super::volumes::OpenVolume;
-use super::{mounts, root, volumes};
+use super::{mounts, volumes};
 use crate::freestanding::system_call::{StringArray, execute_descriptor};
 use crate::tini;
 use alloc::ffi::CString;
@@ -24,20 +24,19 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 use rustix::process::{chdir, setsid};
 
-/// Becomes the workload of `spec`, whose root PID 1 has mounted. Returns only if a step fails.
+/// Becomes the workload of `spec`, in whose root it is. Returns only if a step fails.
 pub(crate) fn enter(
     spec: &RunSpec,
-    staged: StagedMounts,
+    placed: PlacedMounts,
     channel: &Channel,
     pipes: &ChildPipes,
 ) -> Result<Infallible, Failure> {
-    keep_to_itself()?;
-    let etc = EtcFiles::prepare(spec)?;
-    let own_program = if spec.init { Some(open_own_program()?) } else { None };
-    root::allow_execution(&spec.root)?;
-    let volumes = volumes::open_all(&spec.volumes)?;
-    mounts::move_root(root::PATH)?;
-    staged.place(spec)?;
+    let (etc, own_program, volumes) = placed.leave_pid1(|| {
+        let etc = EtcFiles::prepare(spec)?;
+        let own_program = if spec.init { Some(open_own_program()?) } else { None };
+        Ok((etc, own_program, volumes::open_all(&spec.volumes)?))
+    })?;
+    placed.adapt(spec)?;
     if spec.system.is_some() {
         mounts::mount_for_system()?;
     }
@@ -137,7 +136,7 @@ fn execute_tini(
 }
 
 /// Returns `file` unless `execve` is certain to reject it.
-fn check_executable(file: &str) -> Result<CString, Errno> {
+pub(super) fn check_executable(file: &str) -> Result<CString, Errno> {
     accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS)?;
     if !FileType::from_raw_mode(stat(file)?.st_mode).is_file() {
         return Err(Errno::ACCESS);

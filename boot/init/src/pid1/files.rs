@@ -19,15 +19,16 @@ pub(crate) fn read_file(path: &str) -> Result<Vec<u8>, Errno> {
     read_all(&file, MAX_OWN_FILE_SIZE)
 }
 
-/// Reads a file of the image, which may be anything: opening never blocks, only a regular file is
-/// read (else `EINVAL`), and at most `max` bytes (else `EFBIG`).
+/// Reads a regular file of the image, at most `max` bytes (else `EFBIG`).
 pub(crate) fn read_image_file(path: &str, max: usize) -> Result<Vec<u8>, Errno> {
+    read_all(&open_image_file(path)?, max)
+}
+
+/// Opens a file of the image, which may be anything: opening never blocks, and only a regular file is opened (else `EINVAL`).
+pub(crate) fn open_image_file(path: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(CWD, path, flags, Mode::empty())?;
-    if !is_regular(&file)? {
-        return Err(Errno::INVAL);
-    }
-    read_all(&file, max)
+    if is_regular(&file)? { Ok(file) } else { Err(Errno::INVAL) }
 }
 
 /// Reads the first `max` bytes of a listing of the kernel's, which gives a page at most in a call.

@@ -11,7 +11,7 @@
 //! executed, the end of the stream, because `execve` closes the child's end. The master of a
 //! terminal, which can only be opened inside the workload's `/dev/pts`, is passed over it as a
 //! descriptor. A child that is forked before it is known what it executes reports over it that it is prepared, and gets the
-//! rest.
+//! rest. Each message of that begins a packet.
 
 use super::failure::{Failure, Step};
 use super::files::read_image_file;
@@ -30,7 +30,7 @@ use guest_init::executable;
 use guest_init::user::{self, Identity};
 use guest_protocol::exec::ExecReport;
 use guest_protocol::protocol::{FailureKind, FrameReader, MAX_TO_GUEST, MAX_TO_HOST, encode};
-use guest_protocol::run_spec::{RunSpec, WindowSize};
+use guest_protocol::run_spec::WindowSize;
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,6 +44,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Uid};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Bound for `/etc/passwd` and `/etc/group`: some 50,000 lines.
 const MAX_USER_FILE_SIZE: usize = 4 << 20;
@@ -52,7 +54,7 @@ const STEP: &str = "start process";
 const MESSAGE_BUF_SIZE: usize = 8 << 10;
 /// The message that carries the terminal. An encoded failure is longer.
 const TERMINAL: &[u8] = b"T";
-/// The message of a child that waits for what it executes.
+/// The message of a child that waits for the next one of PID 1.
 const PREPARED: &[u8] = b"P";
 /// Bytes of a message to such a child.
 const PART_BUF_SIZE: usize = 16 << 10;
@@ -110,18 +112,18 @@ impl Channel {
         sendmsg(&self.0, &[IoSlice::new(TERMINAL)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// Reports that this process waits for what it executes.
+    /// Reports that this process waits for the next message.
     pub(crate) fn send_prepared(&self) -> Result<(), Errno> {
         send(&self.0, PREPARED, SendFlags::NOSIGNAL).map(drop)
     }
 
-    /// Waits for what this process becomes.
-    pub(crate) fn receive_spec(&self) -> Result<RunSpec, Failure> {
+    /// Waits for the next message of [`Launch::send`].
+    pub(crate) fn receive<M: DeserializeOwned>(&self) -> Result<M, Failure> {
         let mut reader = FrameReader::new(MAX_TO_GUEST + MAX_ADDED);
         let mut bytes = vec![0; PART_BUF_SIZE];
         loop {
-            if let Some(spec) = reader.next().map_err(|_| Failure::setup(STEP, "socket", Errno::PROTO))? {
-                return Ok(spec);
+            if let Some(message) = reader.next().map_err(|_| Failure::setup(STEP, "socket", Errno::PROTO))? {
+                return Ok(message);
             }
             match recv(&self.0, &mut bytes[..], RecvFlags::empty()).step(STEP, "socket")? {
                 (0, _) => return Err(Failure::setup(STEP, "socket", Errno::PIPE)),
@@ -147,7 +149,7 @@ pub(crate) struct Launch {
     socket: OwnedFd,
     pipes: Option<Pipes>,
     master: Option<OwnedFd>,
-    /// The child waits for what it executes.
+    /// The child waits for the next message.
     is_prepared: bool,
     timeout_ms: u64,
     deadline: u64,
@@ -236,10 +238,11 @@ impl Launch {
             self.pipes.take().filter(|_| all).map(|pipes| Pipes { stdin: pipes.stdin.filter(|_| stdin), ..pipes });
     }
 
-    /// Sends a child that is prepared what it becomes. Its time starts now.
-    pub(crate) fn send_spec(&mut self, spec: &RunSpec) -> Result<(), Failure> {
+    /// Sends a child that is prepared what comes next. Its time starts now.
+    pub(crate) fn send(&mut self, message: &impl Serialize) -> Result<(), Failure> {
         self.deadline = milliseconds_since_boot() + self.timeout_ms;
-        for part in encode(spec).chunks(PART_BUF_SIZE) {
+        self.is_prepared = false;
+        for part in encode(message).chunks(PART_BUF_SIZE) {
             match send(&self.socket, part, SendFlags::NOSIGNAL) {
                 Ok(_) => {}
                 // The child has ended, or ends with a failure: both are an outcome.

@@ -17,6 +17,7 @@ mod mounts;
 mod network;
 mod privileges;
 mod probes;
+mod read_ahead;
 mod relay;
 mod root;
 mod scratch;
@@ -32,9 +33,10 @@ use crate::freestanding::{Line, reset};
 use console_ports::ConsolePorts;
 use core::convert::Infallible;
 use failure::Failure;
-use guest_protocol::protocol::{ToHost, VERSION};
-use guest_protocol::run_spec::RunSpec;
+use guest_protocol::protocol::{ToGuest, ToHost, VERSION};
+use guest_protocol::run_spec::{Root, RootPreparation, RunSpec};
 use relay::Control;
+use root::Disks;
 use rustix::fd::OwnedFd;
 use workload::WaitingProcess;
 
@@ -54,8 +56,12 @@ fn serve_host() -> Result<Infallible, Failure> {
     let ConsolePorts { control, stdio, stderr } = ConsolePorts::open()?;
     let mut control = Control::new(control);
     control.send(&ToHost::Hello { version: VERSION })?;
-    let spec = control.receive_spec();
-    let end = spec.and_then(|mut spec| run_workload(waiting?, &mut spec, &mut control, stdio, stderr));
+    let end = control.receive().and_then(|first| {
+        let mut disks = Disks::default();
+        let (waiting, mut spec) = receive_spec(first, waiting?, &mut control, &mut disks)?;
+        volumes::mount_disks(&spec.volumes, &mut disks)?;
+        run_workload(waiting, &mut spec, &mut control, stdio, stderr)
+    });
     let end = end.unwrap_or_else(ToHost::from);
     control.send(&end)?;
     loop {
@@ -71,7 +77,44 @@ fn prepare() -> Result<WaitingProcess, Failure> {
     workload::prepare()
 }
 
-/// Runs the workload of `spec`, from its root file system to the last byte of its streams.
+/// Does what the host asks for until it sends the run specification. Mounts the root of that, unless it was asked to before.
+fn receive_spec(
+    mut message: ToGuest,
+    mut waiting: WaitingProcess,
+    control: &mut Control,
+    disks: &mut Disks,
+) -> Result<(WaitingProcess, RunSpec), Failure> {
+    let mut prepared: Option<Root> = None;
+    loop {
+        match message {
+            ToGuest::TemplateStart(own) => template::take_on(own)?,
+            ToGuest::PrepareRoot(preparation) if prepared.is_none() => {
+                // Other disks may differ in the machines from the template.
+                root::mount(&preparation.root, &mut Disks::default())?;
+                root::copy_up_etc(&preparation.root)?;
+                waiting.enter_root(&preparation)?;
+                waiting.wait_until_prepared()?;
+                control.send(&ToHost::RootPrepared)?;
+                prepared = Some(preparation.root);
+            }
+            ToGuest::Spec(spec) => {
+                match prepared {
+                    None => {
+                        root::mount(&spec.root, disks)?;
+                        waiting.enter_root(&RootPreparation { root: spec.root.clone(), expected: None })?;
+                    }
+                    Some(root) if root == spec.root => {}
+                    Some(_) => return Err(Failure::protocol("the root is not the one that was prepared")),
+                }
+                return Ok((waiting, spec));
+            }
+            _ => return Err(Failure::protocol("unexpected message before the RunSpec")),
+        }
+        message = control.receive()?;
+    }
+}
+
+/// Runs the workload of `spec`, whose root and volumes are mounted, to the last byte of its streams.
 fn run_workload(
     waiting: WaitingProcess,
     spec: &mut RunSpec,
@@ -79,9 +122,7 @@ fn run_workload(
     stdio: OwnedFd,
     stderr: OwnedFd,
 ) -> Result<ToHost, Failure> {
-    let mut disks = root::Disks::default();
-    root::mount(&spec.root, &mut disks)?;
-    volumes::mount_disks(&spec.volumes, &mut disks)?;
+    control.set_nonblocking()?;
     let dhcp = network::configure(spec)?;
     if let Some(dhcp) = &dhcp {
         control.send(&ToHost::Addresses(dhcp.addresses()))?;

@@ -16,7 +16,6 @@ use super::probes::Probes;
 use super::scratch::Scratch;
 use super::snapshot;
 use super::streams::{Input, Output, PolledFd, Turn};
-use super::template;
 use super::workload::{Workload, ran_out_of_memory};
 use crate::freestanding::system_call::{milliseconds_since_boot, send_signal};
 use core::mem::MaybeUninit;
@@ -298,7 +297,8 @@ impl<'a> Relay<'a> {
                 | ToGuest::Spec(_)
                 | ToGuest::Thaw
                 | ToGuest::Restored(_)
-                | ToGuest::TemplateStart(_) => {}
+                | ToGuest::TemplateStart(_)
+                | ToGuest::PrepareRoot(_) => {}
             }
         }
         Ok(())
@@ -370,20 +370,9 @@ impl Control {
         Ok(())
     }
 
-    /// Receives the answer to `Hello`, and makes the port non-blocking.
-    pub(crate) fn receive_spec(&mut self) -> Result<RunSpec, Failure> {
-        let mut message = self.receive()?;
-        if let ToGuest::TemplateStart(own) = message {
-            template::take_on(own)?;
-            message = self.receive()?;
-        }
-        match message {
-            ToGuest::Spec(spec) => {
-                fcntl_setfl(&self.port, OFlags::NONBLOCK).step(CONTROL_STEP, "control port")?;
-                Ok(spec)
-            }
-            _ => Err(Failure::protocol("the first message of the host is not a RunSpec")),
-        }
+    /// For the event loop.
+    pub(crate) fn set_nonblocking(&self) -> Result<(), Failure> {
+        fcntl_setfl(&self.port, OFlags::NONBLOCK).step(CONTROL_STEP, "control port")
     }
 
     /// Waits for the next message.

@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use guest_protocol::run_spec::{Root, Upper};
 use rustix::fd::{AsFd, IntoRawFd as _, OwnedFd};
-use rustix::fs::{Mode, OFlags, chmod, chown, mkdir, open, stat};
+use rustix::fs::{FileType, Mode, OFlags, chmod, chown, lstat, mkdir, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount as mount_file_system,
@@ -142,6 +142,20 @@ fn make_upper() -> Result<(), Failure> {
         chown(UPPER, Some(owner), Some(group)).step(STEP, UPPER)?;
     }
     Ok(())
+}
+
+/// Copies the directory `/etc` to the upper layer, without what is in it: every start writes files there.
+pub(crate) fn copy_up_etc(root: &Root) -> Result<(), Failure> {
+    let has_overlay = matches!(root.upper, Upper::Tmpfs | Upper::Disk(_) | Upper::Kept(_));
+    let path = format!("{PATH}/etc");
+    match lstat(&*path) {
+        Ok(found) if has_overlay && FileType::from_raw_mode(found.st_mode).is_dir() => {
+            // Any change copies it.
+            chmod(&*path, Mode::from_raw_mode(found.st_mode & 0o7777)).step("prepare /etc", &path)
+        }
+        // The start makes it, or leaves it alone.
+        _ => Ok(()),
+    }
 }
 
 /// Forbids the execution of files of the initramfs in this mount namespace. `/init` is one: by

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Starting the workload: its control group, its pipes, and the process that becomes it (see
-//! `enter.rs`). The process is forked before the run specification is known, prepares what does not depend on it, and gets
-//! it over its channel.
+//! `enter.rs`). The process is forked before the run specification is known, prepares what does not depend on it, enters its root
+//! once PID 1 has mounted that, and gets the specification over its channel.
 
 use super::enter::enter;
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file, write_file};
 use super::launch::{Launch, Streams, launch, make_pipes};
 use super::mounts::RESTRICTED;
+use super::read_ahead::read_program;
 use super::staged_mounts::{StagedMounts, share_new_mounts};
 use crate::freestanding::system_call::clone_flags;
 use alloc::string::String;
 use guest_init::flat_keyed;
-use guest_protocol::run_spec::RunSpec;
+use guest_protocol::run_spec::{RootPreparation, RunSpec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -38,32 +39,48 @@ pub(crate) struct WaitingProcess {
     launch: Launch,
 }
 
-/// Forks the process, and returns once it waits. Later mounts of PID 1 reach it until it has its specification.
+/// Forks the process, and returns once it waits for its root. Mounts of PID 1 reach it until it has its specification.
 pub(crate) fn prepare() -> Result<WaitingProcess, Failure> {
     let cgroup = make_cgroup().step("make control group", CGROUP)?;
     share_new_mounts()?;
     let namespaces = clone_flags::NEW_PID | clone_flags::NEW_MOUNT | clone_flags::NEW_UTS | clone_flags::NEW_IPC;
     let (cgroup, pipes) = (cgroup.as_ref().map(AsFd::as_fd), Some(make_pipes(true)?));
     let (pid, pidfd, mut launch) = launch(namespaces, cgroup, pipes, &[], START_TIMEOUT_MS, |channel, mut pipes| {
-        let mounts = StagedMounts::prepare()?;
+        let staged = StagedMounts::prepare()?;
         channel.send_prepared().step(STEP, "socket")?;
-        let spec = channel.receive_spec()?;
+        let RootPreparation { root, expected } = channel.receive()?;
+        let placed = staged.enter_root(&root)?;
+        if let Some(program) = expected {
+            read_program(&program);
+        }
+        channel.send_prepared().step(STEP, "socket")?;
+        let spec: RunSpec = channel.receive()?;
         if !spec.stdin {
             pipes.stdin = None;
         }
-        enter(&spec, mounts, channel, &pipes)
+        enter(&spec, placed, channel, &pipes)
     })?;
     launch.wait_until_prepared(&pidfd)?;
     Ok(WaitingProcess { pid, pidfd, launch })
 }
 
 impl WaitingProcess {
+    /// Lets the process enter the root that PID 1 has mounted.
+    pub(crate) fn enter_root(&mut self, preparation: &RootPreparation) -> Result<(), Failure> {
+        self.launch.send(preparation)
+    }
+
+    /// Returns once the process waits for its run specification.
+    pub(crate) fn wait_until_prepared(&mut self) -> Result<(), Failure> {
+        self.launch.wait_until_prepared(&self.pidfd)
+    }
+
     /// Starts the workload of `spec`, and returns once it has been executed.
     pub(crate) fn start(self, spec: &RunSpec) -> Result<Workload, Failure> {
         let Self { pid, pidfd, mut launch } = self;
         let has_pipes = spec.terminal.is_none() && spec.system.is_none();
         launch.keep_pipes(has_pipes, spec.stdin);
-        launch.send_spec(spec)?;
+        launch.send(spec)?;
         match launch.wait(&pidfd)? {
             Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
             streams => Ok(Workload { pid, pidfd, streams }),

@@ -118,6 +118,7 @@ pub(super) fn name(message: &ToHost) -> &'static str {
         ToHost::NotFrozen { .. } => "NotFrozen",
         ToHost::Resumed => "Resumed",
         ToHost::ScratchFrozen(_) => "ScratchFrozen",
+        ToHost::RootPrepared => "RootPrepared",
     }
 }
 
