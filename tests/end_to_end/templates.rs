@@ -3,6 +3,7 @@
 
 use coracle_tests::{Case, Finished, Invocation, TestDir, case, image, sha256};
 use rustix::fs::FlockOperation;
+use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full, machines_from_a_template_have_nothing_in_common),
+        case!(Full, template_of_an_image_holds_nothing_of_a_run),
         case!(Quick, template_require_names_what_it_cannot_have),
     ]
 }
@@ -25,17 +27,30 @@ fn words(metadata: &str, template: &'static str, command: &str) -> Vec<String> {
     words.map(str::to_owned).into()
 }
 
-/// Keys of the templates.
-fn keys(dir: &TestDir) -> Vec<String> {
-    let list = coracle(dir, &["ls", "-q"]).verb("template").finish();
+/// What `template ls` prints of each, those that were used last first.
+fn list(dir: &TestDir) -> Vec<Value> {
+    let list = coracle(dir, &["ls", "--json"]).verb("template").finish();
     list.assert_status(0);
-    list.stdout_text().lines().map(str::to_owned).collect()
+    serde_json::from_slice(&list.stdout).expect("it is one JSON array")
 }
 
-fn wait_for_a_template(dir: &TestDir) -> PathBuf {
+/// Levels and images of the templates, those that were used last first.
+fn levels(dir: &TestDir) -> Vec<(String, String)> {
+    let text = |template: &Value, member: &str| template[member].as_str().unwrap_or_default().to_owned();
+    list(dir).iter().map(|template| (text(template, "level"), text(template, "image"))).collect()
+}
+
+fn key(dir: &TestDir, level: &str) -> Option<String> {
+    let templates = list(dir);
+    let found = templates.iter().find(|template| template["level"] == level)?;
+    found["key"].as_str().map(str::to_owned)
+}
+
+/// The template that is made last.
+fn wait_for_the_template_of_the_image(dir: &TestDir) -> PathBuf {
     let deadline = Instant::now() + Duration::from_secs(600);
     loop {
-        if let [key] = &*keys(dir) {
+        if let Some(key) = key(dir, "image") {
             return dir.file("cache").join("coracle/templates").join(key);
         }
         assert!(Instant::now() < deadline, "no template is made");
@@ -47,21 +62,25 @@ fn wait_for_a_template(dir: &TestDir) -> PathBuf {
 struct WholeTemplate {
     directory: PathBuf,
     state: String,
-    /// Another name of the file.
-    memory: PathBuf,
+    /// A directory with other names of the files.
+    links: PathBuf,
 }
 
+/// Files of a template besides its state.
+const FILES: [&str; 2] = ["memory", "scratch"];
+
 impl WholeTemplate {
-    fn of(directory: &Path, memory: PathBuf) -> Self {
-        fs::hard_link(directory.join("memory"), &memory).expect("both are in the test's directory");
+    fn of(directory: &Path, links: PathBuf) -> Self {
+        fs::create_dir(&links).expect("the test may write");
+        link_files(directory, &links);
         let state = fs::read_to_string(directory.join("state")).expect("the template has it");
-        Self { directory: directory.to_owned(), state, memory }
+        Self { directory: directory.to_owned(), state, links }
     }
 
     fn restore(&self) {
         let _ = fs::remove_dir_all(&self.directory);
         fs::create_dir(&self.directory).expect("the test may write");
-        fs::hard_link(&self.memory, self.directory.join("memory")).expect("both are in the test's directory");
+        link_files(&self.links, &self.directory);
         self.write_state(&self.state);
     }
 
@@ -101,6 +120,12 @@ impl WholeTemplate {
     }
 }
 
+fn link_files(from: &Path, to: &Path) {
+    for name in FILES {
+        fs::hard_link(from.join(name), to.join(name)).expect("both are in the test's directory");
+    }
+}
+
 fn is_warm(run: &Finished) -> bool {
     !run.result_at("/boot/template_opened").is_null()
 }
@@ -131,10 +156,11 @@ fn machines_from_a_template_have_nothing_in_common() {
     };
     let (first, cold) = run("auto");
     assert!(!is_warm(&first));
-    let template = wait_for_a_template(&dir);
+    let template = wait_for_the_template_of_the_image(&dir);
     let (second, one) = run("auto");
     let (third, other) = run("require");
     assert!(is_warm(&second) && is_warm(&third));
+    assert_eq!(levels(&dir), [("image".to_owned(), image("busybox")), ("shape".to_owned(), String::new())]);
     for index in 0..5 {
         let distinct = [&cold, &one, &other].map(|lines| &lines[index]);
         assert!(distinct[0] != distinct[1] && distinct[1] != distinct[2], "{distinct:?}");
@@ -148,7 +174,10 @@ fn machines_from_a_template_have_nothing_in_common() {
         .assert_reason("snapshot-error")
         .assert_one_line_naming(&["--template require", "memory"]);
 
-    // With `auto` the kernel starts in its place. The first two need no workload; no other template is made.
+    // With `auto` the kernel starts in its place, if the shape has no template either. The first two need no workload; no other
+    // template is made.
+    let shape = key(&dir, "shape").expect("it was made first");
+    coracle(&dir, &["rm", &shape]).verb("template").finish().assert_status(0);
     let makers = whole.keep_makers_away();
     for object in ["memory was altered", "its digest differs", "KVM_SET_MP_STATE"] {
         whole.restore();
@@ -170,10 +199,39 @@ fn machines_from_a_template_have_nothing_in_common() {
     }
     drop(makers);
     whole.restore();
-    let key = template.file_name().expect("it has a name").to_string_lossy().into_owned();
+    let key = key(&dir, "image").expect("it is whole again");
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(125).assert_one_line_naming(&[&key]);
-    assert!(keys(&dir).is_empty());
+    assert!(list(&dir).is_empty());
+}
+
+fn template_of_an_image_holds_nothing_of_a_run() {
+    let dir = TestDir::new().keeping_machines();
+    let (busybox, python) = (image("busybox"), image("python"));
+    let run = |options: &[&str], image: &str, command: &[&str]| {
+        let options = [&["--network", "none", "--template", "require"][..], options, &[image], command].concat();
+        let run = coracle(&dir, &options).finish();
+        run.assert_status(0);
+        assert!(is_warm(&run), "{}", run.report());
+        run
+    };
+    let script = "echo $A $(id -u) $(hostname) $(pwd) $(cat /sys/block/vdb/size) $0; [ ! -e /tmp/f ] && echo $A > /tmp/f && \
+                  cat /tmp/f; ls /v; df -T / /v /proc | awk '{print $1}'";
+    let first = ["-e", "A=1", "--user", "1000", "--hostname", "one", "--workdir", "/tmp", "-v", "/v"];
+    run(&first, &busybox, &["sh", "-c", script, "x"])
+        .assert_stdout("1 1000 one /tmp 16777216 x\n1\nFilesystem\noverlay\n/dev/vdb\nproc\n");
+    let second = ["-e", "A=2", "--hostname", "two", "--workdir", "/etc", "--init", "--tmpfs", "/v"];
+    run(&second, &busybox, &["sh", "-c", script, "y"])
+        .assert_stdout("2 0 two /etc 16777216 y\n2\nFilesystem\noverlay\ntmpfs\nproc\n");
+    let of_busybox = [("image".to_owned(), busybox.clone()), ("shape".to_owned(), String::new())];
+    assert_eq!(levels(&dir), of_busybox);
+
+    run(&[], &python, &["-c", "print(6 * 7)"]).assert_stdout("42\n");
+    assert_eq!((levels(&dir).len(), &*levels(&dir)[0].1), (3, &*python));
+
+    // A kept layer is no disk of a template.
+    run(&["--name", "kept"], &busybox, &["true"]);
+    assert_eq!((levels(&dir).len(), &*levels(&dir)[0].0), (3, "shape"));
 }
 
 fn template_require_names_what_it_cannot_have() {
@@ -192,7 +250,7 @@ fn template_require_names_what_it_cannot_have() {
     }
     let unknown = dir.run(&["--template", "sometimes", &image("busybox"), "true"]);
     unknown.assert_status(125).assert_one_line_naming(&["--template", "sometimes"]);
-    assert!(keys(&dir).is_empty());
+    assert!(list(&dir).is_empty());
     coracle(&dir, &["prune"]).verb("template").finish().assert_status(125).assert_one_line_naming(&["--force"]);
     coracle(&dir, &["prune", "-f"]).verb("template").finish().assert_status(0);
 }

@@ -8,9 +8,9 @@ use super::words;
 use crate::config::rfc3339;
 use crate::host::bounded_read;
 use crate::host::directories::Directories;
-use crate::machine::template::TemplateDocument;
+use crate::machine::template::{Shape, TemplateDocument};
 use crate::run::failure::{self, FailsAs as _, Failure};
-use crate::run::template as maker;
+use crate::run::template_maker;
 use crate::state::end::EndReason;
 use crate::state::templates::{StoredTemplate, TemplateError, Templates};
 use clap::{Args, Subcommand};
@@ -73,7 +73,7 @@ pub(super) fn template(arguments: &TemplateArguments) -> u8 {
 fn make() -> Result<u8, Failure> {
     // The end of the input comes when the making may begin.
     let order = bounded_read::read(std::io::stdin(), MAX_ORDER_BYTES).fails_as(EndReason::HostError)?;
-    maker::make(&order.unwrap_or_default())?;
+    template_maker::make(&order.unwrap_or_default())?;
     Ok(0)
 }
 
@@ -93,19 +93,23 @@ fn ls(templates: &Templates, arguments: &ListArguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
-impl Listed<6> for Described {
-    const TITLES: [&'static str; 6] = ["TEMPLATE KEY", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"];
+impl Listed<8> for Described {
+    const TITLES: [&'static str; 8] =
+        ["TEMPLATE KEY", "LEVEL", "IMAGE", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"];
 
     fn name(&self) -> String {
         self.0.key.clone()
     }
 
-    fn row(&self) -> [String; 6] {
+    fn row(&self) -> [String; 8] {
         let (template, document) = self;
         let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
         let shape = document.as_ref().map(|document| &document.shape);
+        let image = document.as_ref().map(|document| document.image_name.clone().unwrap_or_else(|| "-".to_owned()));
         [
             template.key.clone(),
+            or_damaged(shape.map(|shape| level(shape).to_owned())),
+            or_damaged(image),
             or_damaged(shape.map(|shape| shape.cpus.to_string())),
             or_damaged(shape.map(|shape| format!("{} MiB", shape.memory_bytes >> 20))),
             or_damaged(shape.map(|shape| format!("{} disks, {} networks", shape.disks.len(), shape.nets.len()))),
@@ -122,9 +126,15 @@ impl Listed<6> for Described {
             "bytes": template.bytes,
             "used": rfc3339::format(template.used),
             "created": document.as_ref().map(|document| rfc3339::format(document.created)),
+            "level": document.as_ref().map(|document| level(&document.shape)),
+            "image": document.as_ref().and_then(|document| document.image_name.as_ref()),
             "shape": document.as_ref().map(|document| &document.shape),
         })
     }
+}
+
+fn level(shape: &Shape) -> &'static str {
+    if shape.image.is_some() { "image" } else { "shape" }
 }
 
 fn rm(templates: &Templates, keys: &[String]) -> u8 {

@@ -58,20 +58,47 @@ impl From<FormatError> for ScratchError {
 /// # Errors
 /// The temporary directory has no space, or `mke2fs` is missing or fails.
 pub(crate) fn create(size: u64, directories: &Directories, serial: &str) -> Result<BlockConfig, ScratchError> {
+    let disk = create_empty(size, directories, serial)?;
+    fill(&disk.file, directories)?;
+    Ok(disk)
+}
+
+/// Creates a disk of `size` bytes without a file system.
+///
+/// # Errors
+/// The temporary directory has no space.
+pub(crate) fn create_empty(size: u64, directories: &Directories, serial: &str) -> Result<BlockConfig, ScratchError> {
     let directory = directories.large_temporary();
     let file = tmpfile(&directory).map_err(|source| ScratchError::Create { directory: directory.clone(), source })?;
-    let failed = |source| ScratchError::Write { directory: directory.clone(), size, source };
-    file.set_len(size).map_err(failed)?;
+    file.set_len(size).map_err(|source| ScratchError::Write { directory: directory.clone(), size, source })?;
+    Ok(config(file, &directory, serial))
+}
+
+/// Formats the disk `file`, whatever it holds.
+///
+/// # Errors
+/// The temporary directory has no space, or `mke2fs` is missing or fails.
+pub(crate) fn fill(file: &File, directories: &Directories) -> Result<(), ScratchError> {
+    let emptied = file.metadata().and_then(|metadata| {
+        file.set_len(0)?;
+        file.set_len(metadata.len())?;
+        Ok(metadata.len())
+    });
+    let size = emptied.map_err(write_error(directories, 0))?;
     let template = match directories.cache() {
         Ok(cache) => open_template(size, &cache)?,
         Err(_) => None,
     };
     let data = template.and_then(|template| Some((extents(&template, size).ok()?, template)));
     match data {
-        Some((extents, template)) => copy(&template, &extents, &file).map_err(failed)?,
-        None => format(&file, size, &OPTIONS)?,
+        Some((extents, template)) => copy(&template, &extents, file).map_err(write_error(directories, size)),
+        None => Ok(format(file, size, &OPTIONS)?),
     }
-    Ok(config(file, &directory, serial))
+}
+
+fn write_error(directories: &Directories, size: u64) -> impl Fn(io::Error) -> ScratchError {
+    let directory = directories.large_temporary();
+    move |source| ScratchError::Write { directory: directory.clone(), size, source }
 }
 
 fn config(file: File, directory: &Path, serial: &str) -> BlockConfig {
@@ -90,12 +117,19 @@ fn config(file: File, directory: &Path, serial: &str) -> BlockConfig {
 /// # Errors
 /// The temporary directory has no space, or `source` cannot be read.
 pub(crate) fn copy_of(source: &File, directories: &Directories, serial: &str) -> Result<BlockConfig, ScratchError> {
-    let directory = directories.large_temporary();
-    let file = tmpfile(&directory).map_err(|source| ScratchError::Create { directory: directory.clone(), source })?;
     let size = source.metadata().map_or(0, |metadata| metadata.len());
-    let copied = sparse_file::copy(source, &file, size);
-    copied.map_err(|source| ScratchError::Write { directory: directory.clone(), size, source })?;
-    Ok(config(file, &directory, serial))
+    let disk = create_empty(size, directories, serial)?;
+    copy_from(source, &disk.file, directories)?;
+    Ok(disk)
+}
+
+/// Gives the empty disk `file` the contents of `source`, which has its size.
+///
+/// # Errors
+/// The temporary directory has no space, or `source` cannot be read.
+pub(crate) fn copy_from(source: &File, file: &File, directories: &Directories) -> Result<(), ScratchError> {
+    let size = source.metadata().map_or(0, |metadata| metadata.len());
+    sparse_file::copy(source, file, size).map_err(write_error(directories, size))
 }
 
 /// The template for disks of `size` bytes, which is created if it is missing. None if the cache cannot hold one.

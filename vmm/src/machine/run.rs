@@ -79,7 +79,7 @@ pub(super) fn confine_loops(loops: &[EventLoop], confinement: &Arc<Confinement>)
 }
 
 /// The devices of a snapshot run from here on. With `are_others` the drivers read what is different about disks and interfaces.
-fn restore_devices(
+pub(super) fn restore_devices(
     transports: &[Arc<MmioTransport>],
     states: &[TransportState],
     are_others: bool,

@@ -25,7 +25,8 @@ pub(crate) mod restore;
 mod run_spec;
 mod shares;
 pub(crate) mod stored_image;
-pub(crate) mod template;
+mod template;
+pub(crate) mod template_maker;
 mod volumes;
 mod workload;
 
@@ -278,7 +279,9 @@ impl Run {
             Err(end) => return known(end),
         };
         if let Some(template) = template.filter(|_| !machine.is_restored()) {
-            template.remove();
+            if let Err(end) = caught(|| Ok(template.remove(&Directories::from_environment())?)) {
+                return known(end);
+            }
             supervisor.template = None;
             self.stages.unmark(Stage::TemplateOpened);
         }

@@ -12,7 +12,7 @@ use super::restore::Restoring;
 use super::run_spec::run_spec;
 use super::shares;
 use super::stored_image::{self, Located};
-use super::template::{self, RemovableTemplate, Start};
+use super::template::{NewMachine, RemovableTemplate, Start, scratch_disk};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
 use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
@@ -218,7 +218,7 @@ impl Preparation {
         } else if let (Scratch::Disk(_), Some(restoring)) = (request.scratch(), &restoring) {
             disks.push(restoring.scratch(&self.directories, SCRATCH_SERIAL)?);
         } else if let Scratch::Disk(size) = request.scratch() {
-            disks.push(scratch::create(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
+            disks.push(scratch::create_empty(size, &self.directories, SCRATCH_SERIAL).fails_as(EndReason::HostError)?);
         }
         disks.extend(volume_disks);
         disks.extend(own_disks);
@@ -240,9 +240,22 @@ impl Preparation {
             restore,
             starts_without_state: false,
         };
+        let has_new_scratch = kept.is_none() && machine.restore.is_none();
         let is_new = machine.restore.is_none() && !self.is_check;
-        let start = is_new.then(|| template::start(request, &self.directories, &host, &machine, !modules.is_empty()));
-        let Start { template, removable, maker } = start.transpose()?.unwrap_or_default();
+        let new = NewMachine {
+            request,
+            directories: &self.directories,
+            host: &host,
+            config: &machine,
+            has_modules: !modules.is_empty(),
+            image: image.as_ref(),
+            root: &spec.root,
+        };
+        let mut start = is_new.then(|| Start::of(new)).transpose()?.unwrap_or_default();
+        if let Some(disk) = scratch_disk(&machine).filter(|_| has_new_scratch) {
+            start.fill_scratch(&disk.file, &self.directories)?;
+        }
+        let Start { template, removable, maker, .. } = start;
         let (template, own) = template.unzip();
         machine.starts_without_state = removable.is_some();
         if template.is_some() {

@@ -1,46 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Whether a run starts from a template, and the process that makes one. The first part runs on the thread `prepare`, the second on
-//! `main` of the maker.
+//! Which template a run starts from, if from any: the one of its image, else the one of its shape. `template_maker.rs` makes them. Runs
+//! on the thread `prepare`.
 
 use super::failure::{FailsAs as _, Failure};
-use super::modules;
-use super::prepare::read_init;
-use super::progress::ProgressLine;
-use crate::config::request::{Request, SandboxMode};
+use super::template_maker::{ImageFiles, Order, own};
+use super::workload::expected_program;
+use crate::config::disk::SCRATCH_SERIAL;
+use crate::config::request::Request;
+use crate::config::size::Scratch;
 use crate::config::template_use::TemplateUse;
-use crate::host::background_process;
 use crate::host::directories::Directories;
-use crate::host::random::random_bytes;
 use crate::host::system_error::{Cannot as _, chain};
+use crate::host::{background_process, scratch};
+use crate::machine::MachineConfig;
 use crate::machine::snapshot::Restore;
-use crate::machine::template::{self, MEMORY_FILE, OpenError, STATE_FILE, Shape, TemplateDocument};
-use crate::machine::{self, MachineConfig};
-use crate::sandbox::{Confinement, Needs, Sandbox};
+use crate::machine::template::{self, ImageShape, OpenError, OpenTemplate, Shape};
 use crate::state::end::EndReason;
-use crate::state::templates::{Begun, MAX_BYTES, TemplateError, Templates};
-use boot::{Kernel, KernelCache};
-use guest_protocol::identity::{ENTROPY_BYTES, TemplateStart};
+use crate::state::kept::KeptImage;
+use crate::state::templates::Templates;
+use boot::file_identity;
+use devices::virtio::block::BlockConfig;
+use guest_protocol::identity::TemplateStart;
+use guest_protocol::run_spec::{Root, Upper};
 use kvm::KvmHost;
-use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{PipeWriter, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 /// The words that make this program a maker.
 const MAKER: [&str; 2] = ["template", "make"];
-const SECTOR_BYTES: u64 = 512;
 
 /// What a machine starts from.
 #[derive(Debug, Default)]
 pub(super) struct Start {
     /// The template, and what the machine has of its own.
     pub(super) template: Option<(Restore, TemplateStart)>,
+    /// What the scratch disk has, if the template has mounted it.
+    pub(super) scratch: Option<File>,
     /// The template, if the machine may start without it.
     pub(super) removable: Option<RemovableTemplate>,
-    /// A process that makes the template once this is dropped.
+    /// A process that makes a template once this is dropped.
     pub(super) maker: Option<PipeWriter>,
+}
+
+/// The machine of a run, complete but for its start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewMachine<'a> {
+    pub(super) request: &'a Request,
+    pub(super) directories: &'a Directories,
+    pub(super) host: &'a KvmHost,
+    pub(super) config: &'a MachineConfig,
+    pub(super) has_modules: bool,
+    /// What the root disk is made from.
+    pub(super) image: Option<&'a KeptImage>,
+    /// Of the run specification.
+    pub(super) root: &'a Root,
 }
 
 /// A template that is given up if it turns out to be unusable.
@@ -48,12 +63,16 @@ pub(super) struct Start {
 pub(super) struct RemovableTemplate {
     templates: Templates,
     key: String,
+    /// A scratch disk that has the contents of the template's.
+    pub(super) scratch: Option<File>,
 }
 
 impl RemovableTemplate {
-    pub(super) fn remove(&self) {
+    /// The scratch disk becomes a new one.
+    pub(super) fn remove(&self, directories: &Directories) -> Result<(), Failure> {
         // Another process may have done so.
         let _ = self.templates.remove(&self.key);
+        self.scratch.iter().try_for_each(|disk| scratch::fill(disk, directories)).fails_as(EndReason::HostError)
     }
 }
 
@@ -67,124 +86,139 @@ enum RequireError {
     Open(#[source] OpenError),
 }
 
-/// What a maker makes.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Order {
-    shape: Shape,
-    kernel: PathBuf,
-    sandbox: SandboxMode,
-    /// For another process that makes the same.
-    waits: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MakeError {
-    #[error("not the order of a template")]
-    Order(#[source] serde_json::Error),
-    #[error("the files of the template's machine have changed")]
-    Changed,
-}
-
-/// Decides about the machine of `request` that is complete but for this.
-pub(super) fn start(
-    request: &Request,
-    directories: &Directories,
-    host: &KvmHost,
-    machine: &MachineConfig,
-    has_modules: bool,
-) -> Result<Start, Failure> {
-    let wanted = request.template.unwrap_or_default();
-    let is_required = wanted == TemplateUse::Require;
-    if wanted == TemplateUse::Never {
-        return Ok(Start::default());
-    }
-    if let Some(obstacle) = obstacle(request, machine, has_modules) {
-        let error = RequireError::Obstacle(obstacle);
-        return if is_required { Err(Failure::new(EndReason::ConfigError, error)) } else { Ok(Start::default()) };
-    }
-    match try_start(request, directories, host, machine, is_required) {
-        Err(failure) if !is_required => {
-            log::warn!("no template: {}", failure.message());
-            Ok(Start::default())
+impl Start {
+    /// Decides about `machine`.
+    pub(super) fn of(machine: NewMachine<'_>) -> Result<Self, Failure> {
+        let wanted = machine.request.template.unwrap_or_default();
+        let is_required = wanted == TemplateUse::Require;
+        if wanted == TemplateUse::Never {
+            return Ok(Self::default());
         }
-        outcome => outcome,
-    }
-}
-
-/// What a template does not have.
-fn obstacle(request: &Request, machine: &MachineConfig, has_modules: bool) -> Option<&'static str> {
-    let obstacles = [
-        (request.system, "--system"),
-        (request.rootfs.is_some(), "--rootfs"),
-        (!machine.shares.is_empty(), "a directory of the host"),
-        (machine.vsock.is_some(), "--vsock"),
-        // The kernel looks for partitions when it finds a disk.
-        (!request.disk.is_empty(), "--disk"),
-        (request.kernel.is_some(), "--kernel"),
-        (request.modules.is_some() || has_modules, "kernel modules"),
-        (request.init_binary.is_some(), "--init-binary"),
-        (request.profile.is_some(), "--profile"),
-    ];
-    obstacles.into_iter().find_map(|(applies, what)| applies.then_some(what))
-}
-
-fn try_start(
-    request: &Request,
-    directories: &Directories,
-    host: &KvmHost,
-    machine: &MachineConfig,
-    is_required: bool,
-) -> Result<Start, Failure> {
-    let templates = Templates::of(directories).fails_as(EndReason::HostError)?;
-    let shape = Shape::of(machine, host).fails_as(EndReason::HostError)?;
-    let key = shape.key();
-    let path = templates.path(&key);
-    let order = || Order {
-        shape: shape.clone(),
-        kernel: machine.kernel.path().to_owned(),
-        sandbox: request.sandbox.unwrap_or_default(),
-        waits: is_required,
-    };
-    let is_missing = path.symlink_metadata().is_err();
-    let restore = match template::open(&path, &shape) {
-        Ok(restore) => restore,
-        Err(_) if is_missing && is_required => {
-            make_now(&order())?;
-            template::open(&path, &shape).map_err(RequireError::Open).fails_as(EndReason::SnapshotError)?
+        if let Some(obstacle) = machine.obstacle() {
+            let error = RequireError::Obstacle(obstacle);
+            return if is_required { Err(Failure::new(EndReason::ConfigError, error)) } else { Ok(Self::default()) };
         }
-        Err(error) if is_required => {
-            return Err(Failure::new(EndReason::SnapshotError, RequireError::Open(error)));
-        }
-        Err(error) => {
-            if !is_missing {
-                log::warn!("the template is removed: {}", chain(&error));
-                // Another process may have done so.
-                let _ = templates.remove(&key);
+        match machine.try_start(is_required) {
+            Err(failure) if !is_required => {
+                log::warn!("no template: {}", failure.message());
+                Ok(Self::default())
             }
-            let document = serde_json::to_string(&order()).fails_as(EndReason::InternalError)?;
-            let maker = background_process::spawn(&MAKER.map(OsStr::new), &document);
-            let maker = maker.cannot("start a process that makes one").fails_as(EndReason::HostError)?;
-            return Ok(Start { maker: Some(maker), ..Start::default() });
+            outcome => outcome,
         }
-    };
-    templates.mark_used(&key);
-    let removable = (!is_required).then_some(RemovableTemplate { templates, key });
-    Ok(Start { template: Some((restore, own(machine)?)), removable, maker: None })
+    }
+
+    /// Gives the new scratch disk its contents.
+    pub(super) fn fill_scratch(&mut self, disk: &File, directories: &Directories) -> Result<(), Failure> {
+        let filled = match self.scratch.take() {
+            None => scratch::fill(disk, directories),
+            Some(saved) => scratch::copy_from(&saved, disk, directories),
+        };
+        filled.fails_as(EndReason::HostError)
+    }
 }
 
-/// What `machine` has of its own.
-fn own(machine: &MachineConfig) -> Result<TemplateStart, Failure> {
-    let sectors = machine.disks.iter().map(|disk| {
-        let metadata = disk.file.metadata().cannot(format!("examine {}", disk.path.display()))?;
-        Ok::<_, crate::host::system_error::SystemError>(metadata.len() / SECTOR_BYTES)
-    });
-    Ok(TemplateStart {
-        entropy: random_bytes::<ENTROPY_BYTES>().fails_as(EndReason::HostError)?.to_vec(),
-        realtime_ns: 0,
-        disk_sectors: sectors.collect::<Result<_, _>>().fails_as(EndReason::HostError)?,
-        macs: machine.nets.iter().map(|net| net.mac).collect(),
-    })
+impl NewMachine<'_> {
+    /// What a template does not have.
+    fn obstacle(&self) -> Option<&'static str> {
+        let Self { request, config, has_modules, .. } = *self;
+        let obstacles = [
+            (request.system, "--system"),
+            (request.rootfs.is_some(), "--rootfs"),
+            (!config.shares.is_empty(), "a directory of the host"),
+            (config.vsock.is_some(), "--vsock"),
+            // The kernel looks for partitions when it finds a disk.
+            (!request.disk.is_empty(), "--disk"),
+            (request.kernel.is_some(), "--kernel"),
+            (request.modules.is_some() || has_modules, "kernel modules"),
+            (request.init_binary.is_some(), "--init-binary"),
+            (request.profile.is_some(), "--profile"),
+        ];
+        obstacles.into_iter().find_map(|(applies, what)| applies.then_some(what))
+    }
+
+    fn try_start(&self, is_required: bool) -> Result<Start, Failure> {
+        let templates = Templates::of(self.directories).fails_as(EndReason::HostError)?;
+        let shape = Shape::of(self.config, self.host).fails_as(EndReason::HostError)?;
+        let (image, files) = self.image()?.unzip();
+        let best = Shape { image, ..shape.clone() };
+        let order = Order {
+            shape: best.clone(),
+            kernel: self.config.kernel.path().to_owned(),
+            sandbox: self.request.sandbox.unwrap_or_default(),
+            waits: is_required,
+            image: files,
+        };
+        if is_required {
+            let key = best.key();
+            if templates.path(&key).symlink_metadata().is_err() {
+                make_now(&order)?;
+            }
+            let opened = template::open(&templates.path(&key), &best).map_err(RequireError::Open);
+            let opened = opened.fails_as(EndReason::SnapshotError)?;
+            templates.mark_used(&key);
+            return self.start(opened, None);
+        }
+        let maker = |order| {
+            let document = serde_json::to_string(order).fails_as(EndReason::InternalError)?;
+            let maker = background_process::spawn(&MAKER.map(OsStr::new), &document);
+            maker.cannot("start a process that makes one").fails_as(EndReason::HostError)
+        };
+        let is_best = |level: &Shape| *level == best;
+        let mut levels = vec![best.clone()];
+        levels.extend(Some(shape).filter(|shape| !is_best(shape)));
+        for level in &levels {
+            let key = level.key();
+            match template::open(&templates.path(&key), level) {
+                Ok(opened) => {
+                    templates.mark_used(&key);
+                    let maker = if is_best(level) { None } else { Some(maker(&order)?) };
+                    let removable = RemovableTemplate { templates, key, scratch: None };
+                    return Ok(Start { maker, ..self.start(opened, Some(removable))? });
+                }
+                Err(error) if templates.path(&key).symlink_metadata().is_ok() => {
+                    log::warn!("the template is removed: {}", chain(&error));
+                    // Another process may have done so.
+                    let _ = templates.remove(&key);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Start { maker: Some(maker(&order)?), ..Start::default() })
+    }
+
+    /// The image, unless the root is one that only this machine has.
+    fn image(&self) -> Result<Option<(ImageShape, ImageFiles)>, Failure> {
+        let (Some(image), Some(disk)) = (self.image, self.config.disks.first()) else { return Ok(None) };
+        let scratch_bytes = match (&self.root.upper, self.request.scratch()) {
+            (Upper::Disk(_), Scratch::Disk(bytes)) => Some(bytes),
+            (Upper::None | Upper::Tmpfs, _) => None,
+            _ => return Ok(None),
+        };
+        let metadata = disk.file.metadata().cannot(format!("examine {}", disk.path.display()));
+        let files = ImageFiles {
+            root_disk: disk.path.clone(),
+            identity: file_identity(&metadata.fails_as(EndReason::HostError)?),
+            expected: expected_program(&image.config),
+            name: self.request.image.clone(),
+        };
+        let root_disk = image.root_disk_digest.clone();
+        Ok(Some((ImageShape { root_disk, root: self.root.clone(), scratch_bytes }, files)))
+    }
+
+    fn start(&self, opened: OpenTemplate, removable: Option<RemovableTemplate>) -> Result<Start, Failure> {
+        let OpenTemplate { restore, scratch } = opened;
+        let own = own(self.config, self.config.nets.iter().map(|net| net.mac).collect())?;
+        let disk = scratch.as_ref().and_then(|_| scratch_disk(self.config));
+        let disk = disk.map(|disk| disk.file.try_clone()).transpose();
+        let disk = disk.cannot("open the scratch disk again").fails_as(EndReason::HostError)?;
+        let removable = removable.map(|removable| RemovableTemplate { scratch: disk, ..removable });
+        Ok(Start { template: Some((restore, own)), scratch, removable, maker: None })
+    }
+}
+
+/// The disk that takes the writes.
+pub(super) fn scratch_disk(config: &MachineConfig) -> Option<&BlockConfig> {
+    config.disks.iter().find(|disk| disk.serial == SCRATCH_SERIAL)
 }
 
 /// Makes a template in a process of its own, and waits for it.
@@ -208,55 +242,4 @@ fn make_now(order: &Order) -> Result<(), Failure> {
     let line = text.lines().last().map(|line| line.trim_start_matches("coracle: ").to_owned());
     let error = RequireError::Make(line.unwrap_or_else(|| output.status.to_string()));
     Err(Failure::new(EndReason::SnapshotError, error))
-}
-
-/// Makes the template that `order`, a document, describes, unless it is there.
-///
-/// # Errors
-/// It cannot be made.
-pub(crate) fn make(order: &[u8]) -> Result<(), Failure> {
-    let order: Order = serde_json::from_slice(order).map_err(MakeError::Order).fails_as(EndReason::ConfigError)?;
-    let directories = Directories::from_environment();
-    let templates = Templates::of(&directories).fails_as(EndReason::HostError)?;
-    let key = order.shape.key();
-    let Begun::New(partial) = templates.begin(&key, order.waits).fails_as(EndReason::HostError)? else {
-        return Ok(());
-    };
-    let host = KvmHost::open().fails_as(EndReason::HostError)?;
-    let kernel = open_kernel(&order.kernel, &directories)?;
-    kernel.check_fits(order.shape.memory_bytes).fails_as(EndReason::KernelError)?;
-    let init = read_init(&Request::default(), &directories)?;
-    let initramfs = modules::initramfs(&init, &[]).fails_as(EndReason::HostError)?;
-    let blank = order.shape.blank(kernel, initramfs).cannot("make empty disks").fails_as(EndReason::HostError)?;
-    let (config, _input) = blank;
-    if Shape::of(&config, &host).fails_as(EndReason::HostError)? != order.shape {
-        return Err(Failure::new(EndReason::HostError, MakeError::Changed));
-    }
-    let sandbox = Arc::new(Sandbox::new(order.sandbox).fails_as(EndReason::SandboxError)?);
-    let confinement = Arc::new(Confinement { sandbox, needs: Needs::default() });
-    let file = |name| partial.file(name).fails_as(EndReason::HostError);
-    let (state, memory) = (file(STATE_FILE)?, file(MEMORY_FILE)?);
-    let machine = machine::build(&host, config).map_err(|error| Failure::new(error.reason(), error))?;
-    let saved = machine.make_template(&confinement, &memory).fails_as(EndReason::SnapshotError)?;
-    let document = TemplateDocument::new(order.shape, &memory, saved);
-    let written = document.and_then(|document| document.write(&state));
-    written.cannot("write the state of the template").fails_as(EndReason::HostError)?;
-    publish(&templates, partial, &key).fails_as(EndReason::HostError)
-}
-
-fn publish(
-    templates: &Templates,
-    partial: crate::state::templates::PartialTemplate,
-    key: &str,
-) -> Result<(), TemplateError> {
-    partial.publish()?;
-    templates.remove_left()?;
-    templates.bound(MAX_BYTES, key)
-}
-
-fn open_kernel(path: &Path, directories: &Directories) -> Result<Kernel, Failure> {
-    let cache = KernelCache::new(directories.cache().ok().as_deref());
-    let progress = ProgressLine::new();
-    let show = |read, total| progress.show("unpacking the kernel", Some((read, total)));
-    Kernel::open(path, &cache, &show).fails_as(EndReason::KernelError)
 }

@@ -8,10 +8,13 @@ use crate::config::request::Request;
 use crate::config::signal::SignalNumber;
 use crate::config::text_form::Given;
 use guest_protocol::health::HealthCheck;
+use guest_protocol::run_spec::ExpectedProgram;
 use oci_image::ImageConfig;
 
 /// Bytes of arguments and environment together that a Linux process with a default stack can have.
 const MAX_BYTES: usize = 2 << 20;
+/// Of an expected program's path, and of its directories.
+const MAX_EXPECTED_BYTES: usize = 4096;
 const SYSTEM_INIT: &str = "/sbin/init";
 /// Tells an init that there is no machine to set up (systemd's container interface).
 const CONTAINER: &str = "container=coracle";
@@ -144,6 +147,14 @@ fn command(image: &ImageConfig, request: &Request) -> Vec<String> {
     };
     let entrypoint = if is_empty(entrypoint) { &[] } else { entrypoint };
     [entrypoint, command].concat()
+}
+
+/// What a run of the image executes, unless its options change that.
+pub(super) fn expected_program(image: &ImageConfig) -> Option<ExpectedProgram> {
+    let command = command(image, &Request::default()).into_iter().next()?;
+    let path = image.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).map(str::to_owned);
+    let is_bounded = command.len().max(path.as_ref().map_or(0, String::len)) <= MAX_EXPECTED_BYTES;
+    is_bounded.then_some(ExpectedProgram { command, path })
 }
 
 /// The root's own init, or the command in its place.

@@ -15,7 +15,7 @@ pub(super) use document::{Sealed, StreamCounts};
 pub(super) use open::open_file;
 pub(crate) use open::{InspectedSnapshot, OpenSnapshot, Restore, SnapshotPlace, finish};
 pub(crate) use save::Source;
-pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory};
+pub(super) use save::{Savable, SaveError, SnapshotFiles, write_memory, write_scratch};
 pub(crate) use unnamed::UnnamedSnapshot;
 
 /// Files of the directory.

@@ -132,15 +132,7 @@ impl Machine {
         let memory = write_memory(self.vm.memory(), &files.memory).cannot("write the memory of the machine")?;
         let scratch = match &self.savable.scratch {
             None => None,
-            Some(disk) => {
-                let copy = || {
-                    disk.metadata().and_then(|disk_data| {
-                        sparse_file::copy(disk, &files.scratch, disk_data.len())?;
-                        Ok(disk_data.len())
-                    })
-                };
-                Some(copy().cannot("copy the scratch disk")?)
-            }
+            Some(disk) => Some(write_scratch(disk, &files.scratch).cannot("copy the scratch disk")?),
         };
         let part = |bytes| Part { bytes, sha256: String::new() };
         let document = SnapshotDocument {
@@ -157,6 +149,13 @@ impl Machine {
         };
         Ok(files.state.write_all(&document.to_bytes()).cannot("write the state of the machine")?)
     }
+}
+
+/// Copies the scratch disk to an empty file. Returns the size.
+pub(in crate::machine) fn write_scratch(disk: &File, file: &File) -> io::Result<u64> {
+    let bytes = disk.metadata()?.len();
+    sparse_file::copy(disk, file, bytes)?;
+    Ok(bytes)
 }
 
 /// Writes what is not zero, one range after the other. Returns the size.

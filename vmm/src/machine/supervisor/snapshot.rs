@@ -134,7 +134,7 @@ impl Supervisor {
 }
 
 /// Since 1970.
-pub(super) fn nanoseconds(time: SystemTime) -> u64 {
+pub(in crate::machine) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-use super::super::shape::tests::shape;
+use super::super::shape::tests::{image_shape, shape};
 use super::*;
 use crate::machine::snapshot::testing;
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
 fn template() -> tempfile::TempDir {
+    template_of(&shape())
+}
+
+fn template_of(shape: &Shape) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let create = |name: &str| {
         let path = directory.path().join(name);
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path).unwrap()
     };
     let (state, memory) = (create(STATE_FILE), create(MEMORY_FILE));
-    memory.set_len(shape().memory_bytes).unwrap();
-    TemplateDocument::new(shape(), &memory, testing::document().state).unwrap().write(&state).unwrap();
+    memory.set_len(shape.memory_bytes).unwrap();
+    let scratch = shape.image.as_ref().and_then(|image| image.scratch_bytes).map(|bytes| {
+        let file = create(SCRATCH_FILE);
+        file.set_len(bytes).unwrap();
+        file
+    });
+    let files = TemplateFiles { memory, scratch };
+    let document = TemplateDocument::new(shape.clone(), None, &files, testing::document().state);
+    document.unwrap().write(&state).unwrap();
     directory
 }
 
@@ -24,11 +35,24 @@ fn error(directory: &Path) -> String {
 #[test]
 fn template_opens_for_its_shape_only() {
     let directory = template();
-    let restore = open(directory.path(), &shape()).unwrap();
-    assert!(restore.has_other_devices);
+    let OpenTemplate { restore, scratch } = open(directory.path(), &shape()).unwrap();
+    assert!(restore.has_other_devices && scratch.is_none());
     assert_eq!(restore.memory.metadata().unwrap().len(), shape().memory_bytes);
     let other = Shape { cpus: 2, ..shape() };
     assert!(matches!(open(directory.path(), &other), Err(OpenError::Shape(_))));
+    assert!(matches!(open(directory.path(), &image_shape()), Err(OpenError::Shape(_))));
+}
+
+#[test]
+fn template_of_an_image_opens_with_its_scratch_disk() {
+    let open = |directory: &tempfile::TempDir| open(directory.path(), &image_shape());
+    let directory = template_of(&image_shape());
+    assert_eq!(open(&directory).unwrap().scratch.unwrap().metadata().unwrap().len(), 1 << 24);
+    let scratch = directory.path().join(SCRATCH_FILE);
+    OpenOptions::new().write(true).open(&scratch).unwrap().set_len(4096).unwrap();
+    assert!(matches!(open(&directory), Err(OpenError::Altered(path)) if path == scratch));
+    fs::remove_file(&scratch).unwrap();
+    assert!(matches!(open(&directory), Err(OpenError::System(_))));
 }
 
 #[test]

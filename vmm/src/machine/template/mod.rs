@@ -7,9 +7,11 @@ mod document;
 mod make;
 mod shape;
 
-pub(crate) use document::{OpenError, TemplateDocument, open};
-pub(crate) use shape::Shape;
+pub(crate) use document::{OpenError, OpenTemplate, TemplateDocument, TemplateFiles, open};
+pub(crate) use make::Preparation;
+pub(crate) use shape::{ImageShape, Shape};
 
 /// Files of the directory.
 pub(crate) const STATE_FILE: &str = "state";
 pub(crate) const MEMORY_FILE: &str = "memory";
+pub(crate) const SCRATCH_FILE: &str = "scratch";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What decides about the state in which PID 1 waits for its run specification: two machines of the same shape differ in nothing before
-//! it. Runs on the thread `prepare`.
+//! it. With an image the root is mounted, too. Runs on the thread `prepare`.
 
 use super::super::config::{MachineConfig, Streams};
 use super::super::console_log::ConsoleLog;
@@ -12,6 +12,7 @@ use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::net::{Backend, NetConfig};
 use guest_protocol::identity::template_mac;
+use guest_protocol::run_spec::Root;
 use kvm::{HostError, KvmHost, VmError};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,20 @@ pub(crate) struct Shape {
     pub(crate) input: bool,
     pub(crate) nets: Vec<NetShape>,
     pub(crate) disks: Vec<DiskShape>,
+    /// The root that is mounted; `None` if none is.
+    pub(crate) image: Option<ImageShape>,
+}
+
+/// A root that is mounted, and the disks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageShape {
+    /// Digest of the root disk.
+    pub(crate) root_disk: String,
+    /// As in the run specification.
+    pub(crate) root: Root,
+    /// Size of the scratch disk, if there is one.
+    pub(crate) scratch_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +117,14 @@ impl Shape {
             input: config.streams.input.is_some(),
             nets: config.nets.iter().map(net).collect(),
             disks: config.disks.iter().map(|disk| DiskShape { read_only: disk.read_only }).collect(),
+            image: None,
         })
+    }
+
+    /// The same before a root is mounted.
+    #[must_use]
+    pub(crate) fn without_image(&self) -> Self {
+        Self { image: None, ..self.clone() }
     }
 
     /// Name of its template.
@@ -195,6 +217,15 @@ pub(super) mod tests {
             input: false,
             nets: vec![NetShape { features: 0, queues: 1, mtu: None }],
             disks: vec![DiskShape { read_only: true }, DiskShape { read_only: false }],
+            image: None,
+        }
+    }
+
+    pub(in super::super) fn image_shape() -> Shape {
+        let root = Root { disk_serial: "root".into(), ..Root::default() };
+        Shape {
+            image: Some(ImageShape { root_disk: "sha256:00".into(), root, scratch_bytes: Some(1 << 24) }),
+            ..shape()
         }
     }
 
@@ -206,8 +237,17 @@ pub(super) mod tests {
             change(&mut shape);
             shape.key()
         };
+        let changed_image = |change: &dyn Fn(&mut ImageShape)| {
+            let mut shape = image_shape();
+            shape.image.as_mut().map(change);
+            shape.key()
+        };
         let text = |text: &str| text.to_owned();
         let keys = [
+            image_shape().key(),
+            changed_image(&|image| image.root_disk = text("sha256:01")),
+            changed_image(&|image| image.root.read_only = true),
+            changed_image(&|image| image.scratch_bytes = None),
             base.key(),
             changed(&|shape| shape.coracle = text("2")),
             changed(&|shape| shape.host = text("software 6.1 00")),
@@ -228,5 +268,6 @@ pub(super) mod tests {
         assert_eq!(distinct.len(), keys.len());
         assert!(keys.iter().all(|key| key.len() == KEY_DIGITS));
         assert_eq!(base.key(), shape().key());
+        assert_eq!(image_shape().without_image(), base);
     }
 }

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The process that makes a template: what it is asked for, and the steps. The template of an image is made from the one of its shape,
+//! which is made before if it is missing. Runs on `main` of the maker.
+
+use super::failure::{FailsAs as _, Failure};
+use super::modules;
+use super::prepare::read_init;
+use super::progress::ProgressLine;
+use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use crate::config::request::{Request, SandboxMode};
+use crate::host::directories::Directories;
+use crate::host::random::random_bytes;
+use crate::host::scratch;
+use crate::host::system_error::{Cannot as _, SystemError};
+use crate::machine::snapshot::SavedMachine;
+use crate::machine::template::{
+    self, ImageShape, MEMORY_FILE, Preparation, SCRATCH_FILE, STATE_FILE, Shape, TemplateDocument, TemplateFiles,
+};
+use crate::machine::{self, MachineConfig};
+use crate::sandbox::{Confinement, Needs, Sandbox};
+use crate::state::end::EndReason;
+use crate::state::templates::{Begun, MAX_BYTES, PartialTemplate, Templates};
+use boot::{Kernel, KernelCache, file_identity};
+use devices::rate_limit::RateLimits;
+use devices::virtio::block::BlockConfig;
+use guest_protocol::identity::{ENTROPY_BYTES, TemplateStart, template_mac};
+use guest_protocol::run_spec::{ExpectedProgram, RootPreparation};
+use kvm::KvmHost;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::PipeWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SECTOR_BYTES: u64 = 512;
+
+/// What a maker makes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    pub(super) shape: Shape,
+    pub(super) kernel: PathBuf,
+    pub(super) sandbox: SandboxMode,
+    /// For another process that makes the same.
+    pub(super) waits: bool,
+    /// What the image of the shape is, if it has one.
+    pub(super) image: Option<ImageFiles>,
+}
+
+/// An image, besides what decides about its template.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImageFiles {
+    pub(super) root_disk: PathBuf,
+    /// Of the file, which has the digest of the shape.
+    pub(super) identity: String,
+    pub(super) expected: Option<ExpectedProgram>,
+    /// The user's name of the image.
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeError {
+    #[error("not the order of a template")]
+    Order(#[source] serde_json::Error),
+    #[error("the files of the template's machine have changed")]
+    Changed,
+}
+
+/// Makes the template that `order`, a document, describes, unless it is there.
+///
+/// # Errors
+/// It cannot be made.
+pub(crate) fn make(order: &[u8]) -> Result<(), Failure> {
+    let order: Order = serde_json::from_slice(order).map_err(MakeError::Order).fails_as(EndReason::ConfigError)?;
+    let directories = Directories::from_environment();
+    let templates = Templates::of(&directories).fails_as(EndReason::HostError)?;
+    let host = KvmHost::open().fails_as(EndReason::HostError)?;
+    let sandbox = Arc::new(Sandbox::new(order.sandbox).fails_as(EndReason::SandboxError)?);
+    let confinement = Arc::new(Confinement { sandbox, needs: Needs::default() });
+    Maker { order, directories, templates, host, confinement }.make()
+}
+
+struct Maker {
+    order: Order,
+    directories: Directories,
+    templates: Templates,
+    host: KvmHost,
+    confinement: Arc<Confinement>,
+}
+
+impl Maker {
+    fn make(&self) -> Result<(), Failure> {
+        let Order { shape, waits, .. } = &self.order;
+        let Begun::New(partial) = self.templates.begin(&shape.key(), *waits).fails_as(EndReason::HostError)? else {
+            return Ok(());
+        };
+        let (Some(image), Some(files)) = (&shape.image, &self.order.image) else {
+            return self.make_shape(shape, partial);
+        };
+        let base = shape.without_image();
+        // Another process may be making it.
+        if let Begun::New(partial) = self.templates.begin(&base.key(), true).fails_as(EndReason::HostError)? {
+            self.make_shape(&base, partial)?;
+        }
+        self.make_image(image, files, &base, partial)
+    }
+
+    /// Starts the guest's kernel.
+    fn make_shape(&self, shape: &Shape, partial: PartialTemplate) -> Result<(), Failure> {
+        let files = TemplateFiles { memory: self.file(&partial, MEMORY_FILE)?, scratch: None };
+        let (config, _input) = self.blank(shape)?;
+        let saved = self.run(config, None, &files)?;
+        self.publish(shape, &files, saved, partial)
+    }
+
+    /// Starts from the template `base`.
+    fn make_image(
+        &self,
+        image: &ImageShape,
+        ImageFiles { root_disk, identity, expected, .. }: &ImageFiles,
+        base: &Shape,
+        partial: PartialTemplate,
+    ) -> Result<(), Failure> {
+        let scratch = image.scratch_bytes.map(|_| self.file(&partial, SCRATCH_FILE)).transpose()?;
+        let files = TemplateFiles { memory: self.file(&partial, MEMORY_FILE)?, scratch };
+        let opened = template::open(&self.templates.path(&base.key()), base).fails_as(EndReason::SnapshotError)?;
+        let (mut config, _input) = self.blank(base)?;
+        config.restore = Some(opened.restore);
+        let file =
+            File::open(root_disk).cannot(format!("open {}", root_disk.display())).fails_as(EndReason::HostError)?;
+        let metadata =
+            file.metadata().cannot(format!("read {}", root_disk.display())).fails_as(EndReason::HostError)?;
+        if file_identity(&metadata) != *identity {
+            return Err(Failure::new(EndReason::HostError, MakeError::Changed));
+        }
+        let (path, limits) = (root_disk.clone(), RateLimits::default());
+        let root = BlockConfig { file, path, read_only: true, scratch: false, serial: ROOT_SERIAL.to_owned(), limits };
+        let scratch = image.scratch_bytes.map(|bytes| scratch::create(bytes, &self.directories, SCRATCH_SERIAL));
+        let disks = [Some(root), scratch.transpose().fails_as(EndReason::HostError)?];
+        for (blank, disk) in config.disks.iter_mut().zip(disks.into_iter().flatten()) {
+            *blank = disk;
+        }
+        let macs = (0..).zip(&config.nets).map(|(position, _)| template_mac(position)).collect();
+        let own = own(&config, macs)?;
+        let root = RootPreparation { root: image.root.clone(), expected: expected.clone() };
+        let saved = self.run(config, Some(Preparation { own, root }), &files)?;
+        self.publish(&self.order.shape, &files, saved, partial)
+    }
+
+    /// A machine of the shape that has nothing of its own. Its standard input ends with the returned value.
+    fn blank(&self, shape: &Shape) -> Result<(MachineConfig, Option<PipeWriter>), Failure> {
+        let kernel = open_kernel(&self.order.kernel, &self.directories)?;
+        kernel.check_fits(shape.memory_bytes).fails_as(EndReason::KernelError)?;
+        let init = read_init(&Request::default(), &self.directories)?;
+        let initramfs = modules::initramfs(&init, &[]).fails_as(EndReason::HostError)?;
+        let (config, input) =
+            shape.blank(kernel, initramfs).cannot("make empty disks").fails_as(EndReason::HostError)?;
+        if Shape::of(&config, &self.host).fails_as(EndReason::HostError)? != *shape {
+            return Err(Failure::new(EndReason::HostError, MakeError::Changed));
+        }
+        Ok((config, input))
+    }
+
+    fn run(
+        &self,
+        config: MachineConfig,
+        preparation: Option<Preparation>,
+        files: &TemplateFiles,
+    ) -> Result<SavedMachine, Failure> {
+        let machine = machine::build(&self.host, config).map_err(|error| Failure::new(error.reason(), error))?;
+        machine.make_template(&self.confinement, preparation, files).fails_as(EndReason::SnapshotError)
+    }
+
+    fn file(&self, partial: &PartialTemplate, name: &str) -> Result<File, Failure> {
+        partial.file(name).fails_as(EndReason::HostError)
+    }
+
+    fn publish(
+        &self,
+        shape: &Shape,
+        files: &TemplateFiles,
+        saved: SavedMachine,
+        partial: PartialTemplate,
+    ) -> Result<(), Failure> {
+        let state = self.file(&partial, STATE_FILE)?;
+        let name = self.order.image.as_ref().filter(|_| shape.image.is_some()).and_then(|image| image.name.clone());
+        let document = TemplateDocument::new(shape.clone(), name, files, saved);
+        let written = document.and_then(|document| document.write(&state));
+        written.cannot("write the state of the template").fails_as(EndReason::HostError)?;
+        let publish = || {
+            partial.publish()?;
+            self.templates.remove_left()?;
+            self.templates.bound(MAX_BYTES, &shape.key())
+        };
+        publish().fails_as(EndReason::HostError)
+    }
+}
+
+/// What a machine has of its own that starts from a template, but for the time.
+pub(super) fn own(machine: &MachineConfig, macs: Vec<[u8; 6]>) -> Result<TemplateStart, Failure> {
+    let sectors = machine.disks.iter().map(|disk| {
+        let metadata = disk.file.metadata().cannot(format!("examine {}", disk.path.display()))?;
+        Ok::<_, SystemError>(metadata.len() / SECTOR_BYTES)
+    });
+    Ok(TemplateStart {
+        entropy: random_bytes::<ENTROPY_BYTES>().fails_as(EndReason::HostError)?.to_vec(),
+        realtime_ns: 0,
+        disk_sectors: sectors.collect::<Result<_, _>>().fails_as(EndReason::HostError)?,
+        macs,
+    })
+}
+
+fn open_kernel(path: &Path, directories: &Directories) -> Result<Kernel, Failure> {
+    let cache = KernelCache::new(directories.cache().ok().as_deref());
+    let progress = ProgressLine::new();
+    let show = |read, total| progress.show("unpacking the kernel", Some((read, total)));
+    Kernel::open(path, &cache, &show).fails_as(EndReason::KernelError)
+}
