@@ -11,7 +11,7 @@
 //! executed, the end of the stream, because `execve` closes the child's end. The master of a
 //! terminal, which can only be opened inside the workload's `/dev/pts`, is passed over it as a
 //! descriptor. A child that is forked before it is known what it executes reports over it that it is prepared, and gets the
-//! rest. Each message of that begins a packet.
+//! rest. Each message to it starts a new packet.
 
 use super::failure::{Failure, Step};
 use super::files::read_image_file;
@@ -221,11 +221,14 @@ impl Launch {
         }
     }
 
-    /// Blocks until the child has sent that it is prepared, or has ended, or kills the child of `pidfd` at the deadline.
+    /// Blocks until the child has sent that it is prepared, or kills the child of `pidfd` at the deadline.
     pub(crate) fn wait_until_prepared(&mut self, pidfd: &OwnedFd) -> Result<(), Failure> {
         loop {
             match self.outcome() {
-                Some(outcome) => return outcome,
+                Some(Ok(())) => {
+                    return Err(Failure::setup(STEP, "the process ended before it was prepared", Errno::SRCH));
+                }
+                Some(failed) => return failed,
                 None if self.is_prepared => return Ok(()),
                 None => self.wait_for_socket(pidfd)?,
             }
@@ -238,9 +241,10 @@ impl Launch {
             self.pipes.take().filter(|_| all).map(|pipes| Pipes { stdin: pipes.stdin.filter(|_| stdin), ..pipes });
     }
 
-    /// Sends a child that is prepared what comes next. Its time starts now.
-    pub(crate) fn send(&mut self, message: &impl Serialize) -> Result<(), Failure> {
-        self.deadline = milliseconds_since_boot() + self.timeout_ms;
+    /// Sends a child that is prepared what comes next. It has `timeout_ms` from now on.
+    pub(crate) fn send(&mut self, message: &impl Serialize, timeout_ms: u64) -> Result<(), Failure> {
+        self.timeout_ms = timeout_ms;
+        self.deadline = milliseconds_since_boot() + timeout_ms;
         self.is_prepared = false;
         for part in encode(message).chunks(PART_BUF_SIZE) {
             match send(&self.socket, part, SendFlags::NOSIGNAL) {

@@ -97,7 +97,7 @@ impl StagedMounts {
 }
 
 impl PlacedMounts {
-    /// Does `step` where the root and the mounts are those of PID 1. That ends with it: mounts of PID 1 do not arrive any more.
+    /// Runs `step` in PID 1's root directory, then returns to the workload's root. From then on mounts of PID 1 do not propagate here.
     pub(crate) fn leave_pid1<T>(&self, step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         change_root(&self.rest.initramfs)?;
         keep_to_itself()?;

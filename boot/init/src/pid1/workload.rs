@@ -25,6 +25,8 @@ const STEP: &str = "start workload";
 const CGROUP: &str = "/sys/fs/cgroup/workload";
 /// Bound for a start on a slow disk, where the host emulates guest kernel mode.
 const START_TIMEOUT_MS: u64 = 120_000;
+/// The same for the root, which the maker of a template reads at the lowest priority.
+const ROOT_TIMEOUT_MS: u64 = 600_000;
 
 pub(crate) struct Workload {
     pub(crate) pid: Pid,
@@ -67,7 +69,7 @@ pub(crate) fn prepare() -> Result<WaitingProcess, Failure> {
 impl WaitingProcess {
     /// Lets the process enter the root that PID 1 has mounted.
     pub(crate) fn enter_root(&mut self, preparation: &RootPreparation) -> Result<(), Failure> {
-        self.launch.send(preparation)
+        self.launch.send(preparation, ROOT_TIMEOUT_MS)
     }
 
     /// Returns once the process waits for its run specification.
@@ -78,9 +80,11 @@ impl WaitingProcess {
     /// Starts the workload of `spec`, and returns once it has been executed.
     pub(crate) fn start(self, spec: &RunSpec) -> Result<Workload, Failure> {
         let Self { pid, pidfd, mut launch } = self;
+        // A process that fails with a message unread loses its failure, and one that reads nothing would block this one.
+        launch.wait_until_prepared(&pidfd)?;
         let has_pipes = spec.terminal.is_none() && spec.system.is_none();
         launch.keep_pipes(has_pipes, spec.stdin);
-        launch.send(spec)?;
+        launch.send(spec, START_TIMEOUT_MS)?;
         match launch.wait(&pidfd)? {
             Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
             streams => Ok(Workload { pid, pidfd, streams }),
