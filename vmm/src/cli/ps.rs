@@ -14,7 +14,6 @@ use std::time::SystemTime;
 
 /// Without `--no-trunc`, as in docker.
 const MAX_COMMAND_CHARACTERS: usize = 20;
-const MAX_IMAGE_CHARACTERS: usize = 40;
 
 /// List machines
 #[derive(Debug, Args)]
@@ -144,7 +143,7 @@ fn row(machine: &MachineInfo, no_trunc: bool, now: SystemTime) -> [String; 7] {
     let id = if no_trunc { &status.container_id } else { machine.short_id() };
     [
         table::cell(id, None),
-        table::cell(status.image.as_deref().unwrap_or_default(), limit(MAX_IMAGE_CHARACTERS)),
+        table::cell(status.image.as_deref().unwrap_or_default(), limit(table::MAX_IMAGE_CHARACTERS)),
         format!("\"{}\"", table::cell(&status.command.join(" "), limit(MAX_COMMAND_CHARACTERS))),
         format!("{} ago", since(status.created, now)),
         state,

@@ -15,8 +15,6 @@ use crate::state::snapshots::{SnapshotStoreError, Snapshots, StoredSnapshot};
 use clap::Args;
 use serde_json::{Value, json};
 
-const MAX_IMAGE_CHARACTERS: usize = 40;
-
 /// Remove snapshots from the store; machines that started from them run on
 #[derive(Debug, Args)]
 pub(super) struct RmArguments {
@@ -67,7 +65,7 @@ impl Listed<5> for Described {
         [
             snapshot.name.to_string(),
             shown(|document| table::cell(&document.machine, None)),
-            shown(|document| table::cell(image(document), Some(MAX_IMAGE_CHARACTERS))),
+            shown(|document| table::cell(image(document), Some(table::MAX_IMAGE_CHARACTERS))),
             shown(|document| rfc3339::format(document.created)),
             words::decimal_size(snapshot.bytes),
         ]

@@ -2,6 +2,8 @@
 //! A table in docker's style: columns as wide as their widest cell and three spaces between them. Pure.
 
 const GAP: usize = 3;
+/// Of a cell with the name of an image.
+pub(super) const MAX_IMAGE_CHARACTERS: usize = 40;
 
 /// Renders `rows` under `titles`.
 pub(super) fn render<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> String {

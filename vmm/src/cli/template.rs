@@ -4,7 +4,7 @@
 use super::list::{ListArguments, Listed};
 use super::machines::print;
 use super::prune::confirm;
-use super::words;
+use super::{table, words};
 use crate::config::rfc3339;
 use crate::host::bounded_read;
 use crate::host::directories::Directories;
@@ -105,7 +105,10 @@ impl Listed<8> for Described {
         let (template, document) = self;
         let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
         let shape = document.as_ref().map(|document| &document.shape);
-        let image = document.as_ref().map(|document| document.image_name.clone().unwrap_or_else(|| "-".to_owned()));
+        let image = document.as_ref().map(|document| {
+            let name = document.image_name.as_deref().unwrap_or("-");
+            table::cell(name, Some(table::MAX_IMAGE_CHARACTERS))
+        });
         [
             template.key.clone(),
             or_damaged(shape.map(|shape| level(shape).to_owned())),

@@ -158,9 +158,8 @@ impl NewMachine<'_> {
             templates.mark_used(&key);
             return self.start(opened, None);
         }
-        let maker = |order| {
-            let document = serde_json::to_string(order).fails_as(EndReason::InternalError)?;
-            let maker = background_process::spawn(&MAKER.map(OsStr::new), &document);
+        let maker = |order: &Order| {
+            let maker = background_process::spawn(&MAKER.map(OsStr::new), &order.document()?);
             maker.cannot("start a process that makes one").fails_as(EndReason::HostError)
         };
         let is_best = |level: &Shape| *level == best;
@@ -223,7 +222,7 @@ pub(super) fn scratch_disk(config: &MachineConfig) -> Option<&BlockConfig> {
 
 /// Makes a template in a process of its own, and waits for it.
 fn make_now(order: &Order) -> Result<(), Failure> {
-    let document = serde_json::to_string(order).fails_as(EndReason::InternalError)?;
+    let document = order.document()?;
     let run = || {
         let mut command = Command::new("/proc/self/exe");
         command.args(MAKER).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());

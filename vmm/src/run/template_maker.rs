@@ -14,7 +14,8 @@ use crate::host::scratch;
 use crate::host::system_error::{Cannot as _, SystemError};
 use crate::machine::snapshot::SavedMachine;
 use crate::machine::template::{
-    self, ImageShape, MEMORY_FILE, Preparation, SCRATCH_FILE, STATE_FILE, Shape, TemplateDocument, TemplateFiles,
+    self, ImageShape, MEMORY_FILE, OpenTemplate, Preparation, SCRATCH_FILE, STATE_FILE, Shape, TemplateDocument,
+    TemplateFiles,
 };
 use crate::machine::{self, MachineConfig};
 use crate::sandbox::{Confinement, Needs, Sandbox};
@@ -59,6 +60,13 @@ pub(super) struct ImageFiles {
     pub(super) name: Option<String>,
 }
 
+impl Order {
+    /// As the maker reads it.
+    pub(super) fn document(&self) -> Result<String, Failure> {
+        serde_json::to_string(self).fails_as(EndReason::InternalError)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MakeError {
     #[error("not the order of a template")]
@@ -99,11 +107,23 @@ impl Maker {
             return self.make_shape(shape, partial);
         };
         let base = shape.without_image();
-        // Another process may be making it.
-        if let Begun::New(partial) = self.templates.begin(&base.key(), true).fails_as(EndReason::HostError)? {
-            self.make_shape(&base, partial)?;
+        self.make_missing(&base)?;
+        let mut opened = template::open(&self.templates.path(&base.key()), &base);
+        if opened.is_err() {
+            // A damaged one is made again.
+            self.templates.remove(&base.key()).fails_as(EndReason::HostError)?;
+            self.make_missing(&base)?;
+            opened = template::open(&self.templates.path(&base.key()), &base);
         }
-        self.make_image(image, files, &base, partial)
+        self.make_image(image, files, &base, opened.fails_as(EndReason::SnapshotError)?, partial)
+    }
+
+    /// Makes the template of `shape` unless it is there; waits where another process makes it.
+    fn make_missing(&self, shape: &Shape) -> Result<(), Failure> {
+        match self.templates.begin(&shape.key(), true).fails_as(EndReason::HostError)? {
+            Begun::New(partial) => self.make_shape(shape, partial),
+            _ => Ok(()),
+        }
     }
 
     /// Starts the guest's kernel.
@@ -114,17 +134,17 @@ impl Maker {
         self.publish(shape, &files, saved, partial)
     }
 
-    /// Starts from the template `base`.
+    /// Starts from the template `opened`, of the shape `base`.
     fn make_image(
         &self,
         image: &ImageShape,
         ImageFiles { root_disk, identity, expected, .. }: &ImageFiles,
         base: &Shape,
+        opened: OpenTemplate,
         partial: PartialTemplate,
     ) -> Result<(), Failure> {
         let scratch = image.scratch_bytes.map(|_| self.file(&partial, SCRATCH_FILE)).transpose()?;
         let files = TemplateFiles { memory: self.file(&partial, MEMORY_FILE)?, scratch };
-        let opened = template::open(&self.templates.path(&base.key()), base).fails_as(EndReason::SnapshotError)?;
         let (mut config, _input) = self.blank(base)?;
         config.restore = Some(opened.restore);
         let file =

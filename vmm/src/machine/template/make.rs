@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Makes a template: runs a machine until PID 1 waits for its run specification, and saves it. The machine is a new one, or one from a
-//! template without an image, in which PID 1 is told to mount the root. On `main` of a process of its own.
+//! template without an image, in which PID 1 gets the message to mount the root. On `main` of a process of its own.
 
 use super::super::build::Machine;
 use super::super::run::{StartError, confine_loops, restore_devices, stop_loops};
@@ -81,7 +81,7 @@ impl Machine {
         saved
     }
 
-    /// Tells PID 1, which waits. The messages are much smaller than the buffer of the socket.
+    /// Sends the preparation to PID 1, which waits. The messages are much smaller than the buffer of the socket.
     fn send(&self, Preparation { own, root }: Preparation) -> Result<(), MakeError> {
         let own = TemplateStart { realtime_ns: nanoseconds(SystemTime::now()), ..own };
         let messages = [ToGuest::TemplateStart(own), ToGuest::PrepareRoot(root)];
