@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick[Kvm], kernel_reset_ends_with_guest_reset),
-        case!(Quick[Kvm], triple_fault_ends_with_triple_fault),
-        case!(Quick[Kvm], instruction_that_kvm_cannot_execute_ends_with_kvm_error),
-        case!(Quick[Kvm], kernel_that_hangs_is_ended_by_the_timeout),
+        case!(Quick[EachKvm], kernel_reset_ends_with_guest_reset),
+        case!(Quick[EachKvm], triple_fault_ends_with_triple_fault),
+        case!(Quick[EachKvm], instruction_that_kvm_cannot_execute_ends_with_kvm_error),
+        case!(Quick[EachKvm], kernel_that_hangs_is_ended_by_the_timeout),
         case!(Quick[Kvm], missing_tap_ends_with_network_error),
         case!(Quick[Kvm], panic_of_any_thread_ends_with_internal_error),
         case!(Quick[Kvm], panic_restores_the_terminal_and_leaves_a_failed_machine),

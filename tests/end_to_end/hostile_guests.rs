@@ -16,7 +16,7 @@ const SLACK: Duration = Duration::from_secs(10);
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick[Kvm], devices_refuse_what_is_wrong_and_serve_the_next_request),
+        case!(Quick[EachKvm], devices_refuse_what_is_wrong_and_serve_the_next_request),
         case!(Full, unrequested_report_ends_the_run_with_guest_fault),
         case!(Full, flood_of_reports_delays_neither_status_nor_stop),
         case!(Full[Root], disk_that_hangs_does_not_delay_the_end),

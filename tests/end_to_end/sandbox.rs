@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Quick[Kvm], every_thread_is_confined_while_the_guest_runs),
+        case!(Quick[EachKvm], every_thread_is_confined_while_the_guest_runs),
         case!(Quick[Kvm, Root], forbidden_call_of_any_thread_ends_with_sandbox_error),
         case!(Quick[Kvm], panic_with_a_backtrace_is_not_a_forbidden_call),
         case!(Quick[Kvm], result_and_check_have_each_layer),
         case!(Quick[Kvm], missing_layer_is_named_if_it_is_required),
-        case!(Quick[Kvm], machine_without_sandbox_has_no_filter),
+        case!(Quick[EachKvm], machine_without_sandbox_has_no_filter),
         case!(Quick[Kvm, Root, Nftables], threads_of_a_bridge_are_confined),
         case!(Quick[Kvm, Root, Passt], threads_that_were_taken_over_reach_nothing),
     ]

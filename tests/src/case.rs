@@ -24,8 +24,10 @@ pub enum Level {
 /// What a test needs besides what its level implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A `/dev/kvm` that opens, for a test that does not boot.
+    /// A `/dev/kvm` that opens, of any kind, for a test that does not boot.
     Kvm,
+    /// The same for what each kind of KVM has to show for itself.
+    EachKvm,
     /// Root, to change users or to make a mount namespace.
     Root,
     /// Debian's cloud kernel, in `CORACLE_KERNELS`.
@@ -70,57 +72,58 @@ impl Case {
 
     /// Why this host cannot run it, or `None`.
     fn reason_to_skip(&self, host: Host) -> Option<&'static str> {
-        let boots = self.level != Level::Quick || self.needs.contains(&Need::Kvm);
-        if boots && host.kvm == Kvm::None {
+        let needs = |need| self.needs.contains(&need);
+        let boots = self.level != Level::Quick;
+        if (boots || needs(Need::Kvm) || needs(Need::EachKvm)) && host.kvm == Kvm::None {
             return Some("needs a /dev/kvm that opens");
         }
-        if !boots && host.selection == Selection::Machines {
-            return Some("builds no machine; the tests on this machine's KVM have it");
+        if !(boots || needs(Need::EachKvm) || needs(Need::Kernels)) && host.selection == Selection::Machines {
+            return Some("boots no guest; the tests on this machine's KVM have it");
         }
         if self.level == Level::Full && host.kvm != Kvm::Native && host.selection != Selection::All {
             return Some("too slow where guest kernel mode is emulated; the nested runner has it");
         }
-        if self.needs.contains(&Need::Kernels) && foreign_kernels().is_none() {
+        if needs(Need::Kernels) && foreign_kernels().is_none() {
             return Some("needs foreign kernels (CORACLE_KERNELS); the nested runner has them");
         }
-        if self.needs.contains(&Need::FirecrackerKernel) && !has_firecracker_kernel() {
+        if needs(Need::FirecrackerKernel) && !has_firecracker_kernel() {
             return Some("needs the kernel with Firecracker's options (cargo xtask nested --all-kernels)");
         }
-        if self.needs.contains(&Need::Registry) && !are_installed(&["docker-registry", "skopeo", "openssl"]) {
+        if needs(Need::Registry) && !are_installed(&["docker-registry", "skopeo", "openssl"]) {
             return Some("needs docker-registry, skopeo and openssl");
         }
-        if self.needs.contains(&Need::Passt) && !are_installed(&["passt"]) {
+        if needs(Need::Passt) && !are_installed(&["passt"]) {
             return Some("needs passt");
         }
-        if self.needs.contains(&Need::Dpkg) && !are_installed(&["dpkg", "dpkg-deb", "make", "gzip", "xz"]) {
+        if needs(Need::Dpkg) && !are_installed(&["dpkg", "dpkg-deb", "make", "gzip", "xz"]) {
             return Some("needs dpkg and make");
         }
-        if self.needs.contains(&Need::Xmllint) && !are_installed(&["xmllint", "make"]) {
+        if needs(Need::Xmllint) && !are_installed(&["xmllint", "make"]) {
             return Some("needs xmllint and make");
         }
-        if self.needs.contains(&Need::Nftables) && !are_installed(&["nft"]) {
+        if needs(Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");
         }
-        if self.needs.contains(&Need::Socat) && !are_installed(&["socat"]) {
+        if needs(Need::Socat) && !are_installed(&["socat"]) {
             return Some("needs socat");
         }
-        if self.needs.contains(&Need::Busybox) && !are_installed(&["busybox"]) {
+        if needs(Need::Busybox) && !are_installed(&["busybox"]) {
             return Some("needs busybox");
         }
         let needs_engine = [Need::Podman, Need::Containerd, Need::Docker].iter().any(|need| self.needs.contains(need));
         if needs_engine && !is_static(coracle()) {
             return Some("needs a static binary, as `make build` makes it");
         }
-        if self.needs.contains(&Need::Podman) && !are_installed(&["podman", "conmon", "runc"]) {
+        if needs(Need::Podman) && !are_installed(&["podman", "conmon", "runc"]) {
             return Some("needs podman, conmon and runc (guest-kernel-config/packages.sh engines)");
         }
-        if self.needs.contains(&Need::Containerd) && !are_installed(&["containerd", "ctr", "runc"]) {
+        if needs(Need::Containerd) && !are_installed(&["containerd", "ctr", "runc"]) {
             return Some("needs containerd and runc (Debian's containerd)");
         }
-        if self.needs.contains(&Need::Docker) && !are_installed(&["dockerd", "docker", "containerd", "runc"]) {
+        if needs(Need::Docker) && !are_installed(&["dockerd", "docker", "containerd", "runc"]) {
             return Some("needs dockerd, docker, containerd and runc (Debian's docker.io)");
         }
-        (self.needs.contains(&Need::Root) && !host.root).then_some("needs root")
+        (needs(Need::Root) && !host.root).then_some("needs root")
     }
 
     /// The same test for libtest-mimic.

@@ -31,7 +31,7 @@ pub enum Selection {
     Usual,
     /// `all`: also those that this host is too slow for.
     All,
-    /// `machines`: only those that need a KVM. The others gave their verdict on another host.
+    /// `machines`: only those that boot a guest or that each kind of KVM has to pass. The others gave their verdict on another host.
     Machines,
 }
 

@@ -24,7 +24,7 @@ pub(crate) const XTASK: &str = "/coracle/bin/xtask";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Selection {
     All,
-    /// Without those that build no machine, which ran outside: an emulated processor adds nothing to them but time.
+    /// Without those that boot no guest, which ran outside: an emulated processor adds nothing to them but time.
     Machines,
 }
 

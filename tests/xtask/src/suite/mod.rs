@@ -6,7 +6,7 @@ mod tally;
 use crate::nested::{self, Selection as Nested};
 use crate::repository::cargo;
 use anyhow::{Context, Result, bail};
-use coracle_tests::Kvm;
+use coracle_tests::{Host, Kvm};
 use std::io::{BufRead, BufReader};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl World {
         if !names.is_empty() {
             return names.iter().map(world).collect();
         }
-        let nested = if coracle_tests::Host::detect().kvm == Kvm::Native { &[][..] } else { &[World::Nested] };
+        let nested = if Host::detect().kvm == Kvm::Native { &[][..] } else { &[World::Nested] };
         Ok([&[World::Unit, World::Here], nested].concat())
     }
 
@@ -66,7 +66,8 @@ impl World {
 
 /// Runs all of `worlds`, even after a failure. The last line is `N passed, N failed, N skipped`.
 pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
-    let selection = if worlds.contains(&World::Here) { Nested::Machines } else { Nested::All };
+    let ran_here = worlds.contains(&World::Here) && Host::detect().kvm != Kvm::None;
+    let selection = if ran_here { Nested::Machines } else { Nested::All };
     let tallies = worlds.iter().map(|world| world.run(selection)).collect::<Result<Vec<_>>>()?;
 
     println!("\n{:56} {:>7} {:>7} {:>7} {:>7}", "world", "passed", "failed", "skipped", "time");
