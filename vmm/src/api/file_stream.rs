@@ -108,8 +108,11 @@ impl FileStream {
             if self.exit.is_none() {
                 self.read()?;
             }
-            if self.exit.is_some() {
-                return Err(self.outcome().err().unwrap_or(FileStreamError::Closed));
+            match &self.exit {
+                // It ends once it has the last message, which may be before it has the last frame.
+                Some(Exit { status: 0, .. }) => return Ok(()),
+                Some(_) => return self.outcome(),
+                None => {}
             }
         }
         Ok(())
@@ -204,6 +207,16 @@ mod tests {
         sent.iter().for_each(|message| stream.send(message).unwrap());
         stream.finish().unwrap();
         assert!(server.join().unwrap().into_iter().eq(sent.into_iter().chain([FileMessage::End])));
+    }
+
+    #[test]
+    fn process_may_end_before_it_has_the_last_frame() {
+        for is_closed in [false, true] {
+            let (stream, mut far) = stream();
+            far.write_all(&exit(0, None)).unwrap();
+            let _open = Some(far).filter(|_| !is_closed);
+            stream.finish().unwrap();
+        }
     }
 
     #[test]
