@@ -131,7 +131,7 @@ impl MachineArguments {
     }
 }
 
-/// Prints each outcome, one line a machine. A failure does not affect the other machines, only the exit status.
+/// Prints each outcome, one line for each object. A failure does not affect the other objects, only the exit status.
 pub(super) fn print_each(outcomes: impl Iterator<Item = Result<Option<String>, Failure>>) -> u8 {
     let mut status = 0;
     for outcome in outcomes {

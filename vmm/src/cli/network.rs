@@ -2,7 +2,7 @@
 //! The verb `network`: docker's group of the verbs for networks, for those of `--network bridge`.
 
 use super::list::{ListArguments, Listed};
-use super::machines::{json_text, print};
+use super::machines::{json_text, print, print_each};
 use super::prune::confirm;
 use crate::network::{self, BridgeNetwork, NetworkError};
 use crate::run::failure::{self, Failure};
@@ -121,15 +121,11 @@ fn inspect(names: &[String]) -> Result<u8, Failure> {
 }
 
 fn rm(arguments: &RmArguments) -> u8 {
-    let mut status = 0;
-    for name in &arguments.names {
-        match network::remove_network(name) {
-            Ok(()) => print(&format!("{name}\n")),
-            Err(NetworkError::Missing(_)) if arguments.force => {}
-            Err(error) => status = failure::fail(&fails(error)),
-        }
-    }
-    status
+    print_each(arguments.names.iter().map(|name| match network::remove_network(name) {
+        Ok(()) => Ok(Some(name.to_string())),
+        Err(NetworkError::Missing(_)) if arguments.force => Ok(None),
+        Err(error) => Err(fails(error)),
+    }))
 }
 
 fn prune(arguments: &PruneArguments) -> Result<u8, Failure> {

@@ -2,7 +2,7 @@
 //! The verb `template`: the saved starts from which machines of `run --template` begin.
 
 use super::list::{ListArguments, Listed};
-use super::machines::print;
+use super::machines::{print, print_each};
 use super::prune::confirm;
 use super::{table, words};
 use crate::config::rfc3339;
@@ -141,14 +141,7 @@ fn level(shape: &Shape) -> &'static str {
 }
 
 fn rm(templates: &Templates, keys: &[String]) -> u8 {
-    let mut status = 0;
-    for key in keys {
-        match templates.remove(key) {
-            Ok(_) => print(&format!("{key}\n")),
-            Err(error) => status = failure::fail(&fails(error)),
-        }
-    }
-    status
+    print_each(keys.iter().map(|key| templates.remove(key).map(|_| Some(key.clone())).map_err(fails)))
 }
 
 fn prune(templates: &Templates, arguments: &PruneArguments) -> Result<u8, Failure> {

@@ -2,7 +2,7 @@
 //! The verb `volume`: docker's group of the verbs for volumes.
 
 use super::list::{ListArguments, Listed};
-use super::machines::{json_text, print};
+use super::machines::{json_text, print, print_each};
 use super::prune::confirm;
 use super::words;
 use crate::config::name::VolumeName;
@@ -153,15 +153,11 @@ fn of_kept_machines(directories: &Directories) -> Result<BTreeMap<VolumeName, St
 }
 
 fn rm(volumes: &Volumes, of_machines: &BTreeMap<VolumeName, String>, arguments: &RmArguments) -> u8 {
-    let mut status = 0;
-    for name in &arguments.names {
-        match volumes.remove(name, of_machines) {
-            Ok(_) => print(&format!("{name}\n")),
-            Err(VolumeError::Missing(_)) if arguments.force => {}
-            Err(error) => status = failure::fail(&fails(error)),
-        }
-    }
-    status
+    print_each(arguments.names.iter().map(|name| match volumes.remove(name, of_machines) {
+        Ok(_) => Ok(Some(name.to_string())),
+        Err(VolumeError::Missing(_)) if arguments.force => Ok(None),
+        Err(error) => Err(fails(error)),
+    }))
 }
 
 fn prune(

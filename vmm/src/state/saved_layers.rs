@@ -77,10 +77,10 @@ impl SavedLayers {
         SavedLayerError::Taken { machine: self.machine.clone(), layer: layer.clone() }
     }
 
-    /// Fails if a layer has the name.
+    /// Checks that no layer has the name, before one is copied.
     ///
     /// # Errors
-    /// See above.
+    /// One has it.
     pub(crate) fn require_free(&self, layer: &MachineName) -> Result<(), SavedLayerError> {
         if self.path(layer).symlink_metadata().is_ok() { Err(self.taken(layer)) } else { Ok(()) }
     }
@@ -132,7 +132,7 @@ impl SavedLayers {
     }
 
     /// # Errors
-    /// There is none with this name.
+    /// No layer has this name.
     pub(crate) fn open(&self, layer: &MachineName) -> Result<File, SavedLayerError> {
         let path = self.path(layer);
         match File::open(&path) {
@@ -160,7 +160,7 @@ impl SavedLayers {
     }
 
     /// # Errors
-    /// There is none with this name, or the directory cannot be written.
+    /// No layer has this name, or the directory cannot be written.
     pub(crate) fn remove(&self, layer: &MachineName) -> Result<(), SavedLayerError> {
         let path = self.path(layer);
         match fs::remove_file(&path) {
