@@ -32,6 +32,7 @@ pub(super) fn devices() -> Vec<Box<dyn VirtioDevice>> {
     let block = BlockConfig {
         file,
         path,
+        more: Vec::new(),
         read_only: false,
         scratch: true,
         serial: "hostile".to_owned(),

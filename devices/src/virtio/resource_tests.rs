@@ -6,7 +6,7 @@
     reason = "an allocator that counts, and a descriptor table of a test's own, have no safe wrapper"
 )]
 
-use super::block::{Block, BlockConfig};
+use super::block::{Block, BlockConfig, DiskFile};
 use super::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use super::hostile_tests::devices;
 use super::mmio::MmioTransport;
@@ -90,12 +90,19 @@ fn allocations(mut device: impl VirtioDevice, features: u64, queue: u32, mut off
 #[test]
 fn block_requests_allocate_nothing() {
     for (kind, length) in [(0u32, 0), (1, 8192), (4, 0), (8, 0), (11, 16), (13, 16), (99, 0)] {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(1 << 20).unwrap();
+        let file = |size| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(size).unwrap();
+            file
+        };
+        // A read passes from one file to the next.
+        let more = DiskFile { file: file(1 << 20), path: "test".into() };
+        let (size, more) = if kind == 0 { (512, vec![more]) } else { (1 << 20, Vec::new()) };
         let config = BlockConfig {
-            file,
+            file: file(size),
             path: "test".into(),
-            read_only: false,
+            more,
+            read_only: kind == 0,
             scratch: true,
             serial: "test".to_owned(),
             limits: RateLimits::default(),

@@ -10,7 +10,7 @@ use devices::planted::{PlantedFault, plant};
 use devices::rate_limit::RateLimits;
 use devices::testing::event;
 use devices::virtio::VirtioDevice;
-use devices::virtio::block::{Block, BlockConfig};
+use devices::virtio::block::{Block, BlockConfig, DiskFile};
 use devices::virtio::console::{Console, PortConfig, PortMonitor, PortOutput};
 use devices::virtio::mmio::MmioTransport;
 use devices::virtio::net::{Net, NetConfig, Tap};
@@ -45,12 +45,17 @@ struct InProcess {
 }
 
 fn devices() -> Vec<Box<dyn VirtioDevice>> {
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(1 << 20).unwrap();
-    let block = BlockConfig {
-        file,
+    let file = |size| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(size).unwrap();
+        file
+    };
+    // A disk of files of these sizes; it is written if there is one.
+    let block = |sizes: &[u64]| BlockConfig {
+        file: file(sizes[0]),
         path: "hostile".into(),
-        read_only: false,
+        more: sizes[1..].iter().map(|size| DiskFile { file: file(*size), path: "hostile".into() }).collect(),
+        read_only: sizes.len() > 1,
         scratch: true,
         serial: "hostile".to_owned(),
         limits: RateLimits::default(),
@@ -82,7 +87,8 @@ fn devices() -> Vec<Box<dyn VirtioDevice>> {
     };
     vec![
         Box::new(Rng::new()),
-        Box::new(Block::open(block).unwrap()),
+        Box::new(Block::open(block(&[512, 0, 1 << 20, 512])).unwrap()),
+        Box::new(Block::open(block(&[1 << 20])).unwrap()),
         Box::new(Console::new(vec![port])),
         Box::new(Net::open(net(1)).unwrap()),
         Box::new(Net::open(net(3)).unwrap()),

@@ -103,6 +103,7 @@ fn write_error(directories: &Directories, size: u64) -> impl Fn(io::Error) -> Sc
 
 fn config(file: File, directory: &Path, serial: &str) -> BlockConfig {
     BlockConfig {
+        more: Vec::new(),
         file,
         path: directory.join("scratch disk"),
         read_only: false,

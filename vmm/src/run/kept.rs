@@ -141,7 +141,7 @@ impl Kept {
         let opened = File::options().read(true).write(true).open(&path);
         let file = opened.cannot(format!("open {}", path.display())).fails_as(EndReason::HostError)?;
         let (serial, limits) = (SCRATCH_SERIAL.to_owned(), RateLimits::default());
-        Ok(BlockConfig { file, path, read_only: false, scratch: false, serial, limits })
+        Ok(BlockConfig { file, path, more: Vec::new(), read_only: false, scratch: false, serial, limits })
     }
 
     /// Takes the name, if the machine is new.

@@ -354,7 +354,7 @@ impl Preparation {
             .fails_as(EndReason::ConfigError)?;
         workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let (serial, limits) = (ROOT_SERIAL.to_owned(), RateLimits::default());
-        let disk = BlockConfig { file, path, read_only: true, scratch: false, serial, limits };
+        let disk = BlockConfig { file, path, more: Vec::new(), read_only: true, scratch: false, serial, limits };
         let digests = Digests {
             image: Some(image.digest.clone()),
             root_disk: Some(image.root_disk_digest.clone()),

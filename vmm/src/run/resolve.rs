@@ -272,7 +272,15 @@ fn open_disk(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig
         source: error.into(),
     })?;
     let path = path.to_owned();
-    Ok(BlockConfig { file: file.into(), path, read_only, scratch: false, serial, limits: RateLimits::default() })
+    Ok(BlockConfig {
+        file: file.into(),
+        path,
+        more: Vec::new(),
+        read_only,
+        scratch: false,
+        serial,
+        limits: RateLimits::default(),
+    })
 }
 
 /// Whether both are the same file, or nodes of the same block device.

@@ -155,7 +155,15 @@ impl Maker {
             return Err(Failure::new(EndReason::HostError, MakeError::Changed));
         }
         let (path, limits) = (root_disk.clone(), RateLimits::default());
-        let root = BlockConfig { file, path, read_only: true, scratch: false, serial: ROOT_SERIAL.to_owned(), limits };
+        let root = BlockConfig {
+            file,
+            path,
+            more: Vec::new(),
+            read_only: true,
+            scratch: false,
+            serial: ROOT_SERIAL.to_owned(),
+            limits,
+        };
         let scratch = image.scratch_bytes.map(|bytes| scratch::create(bytes, &self.directories, SCRATCH_SERIAL));
         let disks = [Some(root), scratch.transpose().fails_as(EndReason::HostError)?];
         for (blank, disk) in config.disks.iter_mut().zip(disks.into_iter().flatten()) {

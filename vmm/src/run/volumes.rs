@@ -112,7 +112,15 @@ fn open(
         },
     };
     let limits = RateLimits::default();
-    Ok(BlockConfig { file, path: volumes.path(name), read_only, scratch: false, serial: serial.to_owned(), limits })
+    Ok(BlockConfig {
+        file,
+        path: volumes.path(name),
+        more: Vec::new(),
+        read_only,
+        scratch: false,
+        serial: serial.to_owned(),
+        limits,
+    })
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ fn config(image: &NamedTempFile, read_only: bool) -> BlockConfig {
     BlockConfig {
         file,
         path: image.path().to_owned(),
+        more: Vec::new(),
         read_only,
         scratch: false,
         serial: "root".to_owned(),
@@ -443,6 +444,100 @@ fn file_that_shrinks_is_ioerr_past_its_new_end_only() {
     bench.image.as_file().set_len(512).unwrap();
     assert_eq!(bench.status(READ, 1, &[], 512), IO_ERROR);
     assert_eq!(bench.status(READ, 0, &[], 512), OK);
+}
+
+/// A disk of these files, whose sectors have consecutive numbers in all of them.
+fn files(sectors: &[u8]) -> Vec<NamedTempFile> {
+    let mut number = 0..;
+    let file = |count: &u8| {
+        let file = NamedTempFile::new().unwrap();
+        for (sector, number) in (0..u64::from(*count)).zip(&mut number) {
+            file.as_file().write_all_at(&[number; 512], sector * 512).unwrap();
+        }
+        file
+    };
+    sectors.iter().map(file).collect()
+}
+
+fn config_of(files: &[NamedTempFile]) -> BlockConfig {
+    let file = |file: &NamedTempFile| DiskFile { file: file.reopen().unwrap(), path: file.path().to_owned() };
+    BlockConfig { more: files[1..].iter().map(file).collect(), ..config(&files[0], true) }
+}
+
+fn bench_of(files: &[NamedTempFile]) -> Bench {
+    let mut block = Block::open(config_of(files)).unwrap();
+    let driver = Driver::new(&[256]);
+    let worker = block.activate(driver.activation(0)).unwrap().remove(0);
+    Bench { image: NamedTempFile::new().unwrap(), block, driver, worker }
+}
+
+#[test]
+fn files_are_one_disk_at_every_border() {
+    for sectors in [&[1, 2, 0, 3, 1, 0][..], &[0, 0, 7], &[7], &[1; 7]] {
+        let files = files(sectors);
+        let mut bench = bench_of(&files);
+        assert_eq!((bench.block.size(), bench.config(0)), (7 * 512, 7u32.to_le_bytes()), "{sectors:?}");
+        for start in 0..7 {
+            for end in start + 1..=7u8 {
+                let expected: Vec<u8> = (start..end).flat_map(|number| [number; 512]).collect();
+                let (status, length, read) = bench.request(READ, start.into(), &[], expected.len() as u32);
+                assert_eq!((status, length), (OK, expected.len() as u32 + 1), "{sectors:?} {start} {end}");
+                assert!(read == expected, "{sectors:?} {start} {end}");
+            }
+        }
+        assert_eq!(bench.request(READ, 6, &[], 1024).0, IO_ERROR);
+        let counters = bench.block.counters();
+        assert_eq!([&counters.read_requests, &counters.errors].map(|c| c.load(Ordering::Relaxed)), [28, 1]);
+    }
+}
+
+#[test]
+fn read_over_files_in_unequal_buffers_is_one_run_of_bytes() {
+    let files = files(&[1, 1, 1]);
+    let mut bench = bench_of(&files);
+    let header = header(READ, 0);
+    let sizes = [1, 510, 2, 1000, 23];
+    let mut buffers = vec![Buffer::Readable(&header)];
+    buffers.extend(sizes.map(Buffer::Writable));
+    buffers.push(Buffer::Writable(1));
+    let offered = bench.driver.offer(0, &buffers);
+    bench.worker.start(&mut Turn::unlimited());
+    assert_eq!(bench.driver.returned(0).unwrap().1, 1537);
+    let read: Vec<u8> = (1..=sizes.len()).flat_map(|index| bench.driver.contents(&offered, index)).collect();
+    assert_eq!(read, [[0; 512], [1; 512], [2; 512]].concat());
+}
+
+#[test]
+fn file_of_several_that_shrinks_is_ioerr_in_its_sectors_only() {
+    let files = files(&[2, 2, 2]);
+    let mut bench = bench_of(&files);
+    files[1].as_file().set_len(512).unwrap();
+    for (sector, count, expected) in [(0, 3, OK), (3, 1, IO_ERROR), (2, 3, IO_ERROR), (4, 2, OK), (0, 6, IO_ERROR)] {
+        assert_eq!(bench.status(READ, sector, &[], count * 512), expected, "{sector} {count}");
+    }
+}
+
+#[test]
+fn each_of_several_files_is_checked_and_locked() {
+    let several = files(&[1, 1, 1]);
+    let third = || config(&several[2], false);
+    let path = |error| match error {
+        Err(BlockError::Locked { path } | BlockError::Size { path, .. } | BlockError::SeveralFiles { path }) => path,
+        other => panic!("{other:?}"),
+    };
+    let disk = Block::open(config_of(&several)).unwrap();
+    let same = Block::open(config_of(&several)).unwrap();
+    assert_eq!(path(Block::open(third())), several[2].path());
+    drop((disk, same));
+    let _writer = Block::open(third()).unwrap();
+    assert_eq!(path(Block::open(config_of(&several))), several[2].path());
+    Block::open(config_of(&several[..2])).unwrap();
+    several[1].as_file().set_len(511).unwrap();
+    assert_eq!(path(Block::open(config_of(&several))), several[1].path());
+    let writable = BlockConfig { read_only: false, ..config_of(&several) };
+    assert_eq!(path(Block::open(writable)), several[0].path());
+    let empty = files(&[0, 0]);
+    assert_eq!(path(Block::open(config_of(&empty))), empty[0].path());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::config::{ConfigSpace, QUEUE_SIZE};
-use super::disk::{Disk, DiskCounters};
+use super::disk::{Disk, DiskCounters, Segment};
 use super::worker::BlockWorker;
 use super::{ID_SIZE, SECTOR_SIZE, lock};
 use crate::rate_limit::{Limiter, RateControl, RateLimits};
@@ -40,6 +40,8 @@ pub struct BlockConfig {
     pub file: File,
     /// Its path, for messages only: the file may have been unlinked.
     pub path: PathBuf,
+    /// Files whose bytes come after those of `file`, if the disk is `read_only`: the guest sees one disk. They may be empty.
+    pub more: Vec<DiskFile>,
     /// The guest cannot write it, and other processes may read it at the same time.
     pub read_only: bool,
     /// Its contents need not outlive the machine, so that flushes have nothing to do.
@@ -48,6 +50,23 @@ pub struct BlockConfig {
     pub serial: String,
     /// What may pass; can be changed later.
     pub limits: RateLimits,
+}
+
+/// A file of a disk that has several.
+#[derive(Debug)]
+pub struct DiskFile {
+    /// Open for reading.
+    pub file: File,
+    /// Its path, for messages only.
+    pub path: PathBuf,
+}
+
+impl BlockConfig {
+    /// All files in the order of the disk, and their paths.
+    pub fn files(&self) -> impl Iterator<Item = (&File, &Path)> {
+        let more = self.more.iter().map(|more| (&more.file, &*more.path));
+        std::iter::once((&self.file, &*self.path)).chain(more)
+    }
 }
 
 /// A file cannot serve as a disk.
@@ -74,6 +93,18 @@ pub enum BlockError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
+    },
+    /// It has several files, and their sizes have no sum of 64 bits.
+    #[error("disk {path} and the files after it have 16 EiB or more")]
+    TooLarge {
+        /// The first file.
+        path: PathBuf,
+    },
+    /// It has several files, and the guest may write it.
+    #[error("disk {path} has several files and is not read-only")]
+    SeveralFiles {
+        /// The first file.
+        path: PathBuf,
     },
     /// The descriptor does not allow what the machine needs.
     #[error("disk {path} is not open for {needed}")]
@@ -121,21 +152,30 @@ pub struct Block {
 }
 
 impl Block {
-    /// Checks and locks the file. The lock is held as long as the device or its worker lives.
+    /// Checks and locks the files. The locks are held as long as the device or its worker lives.
     ///
     /// # Errors
-    /// It cannot serve as a disk, or another process uses it.
+    /// One of them cannot serve as a disk, or another process uses it.
     pub fn open(config: BlockConfig) -> Result<Self, BlockError> {
-        let BlockConfig { mut file, path, read_only, scratch, serial, limits } = config;
+        let BlockConfig { file, path, more, read_only, scratch, serial, limits } = config;
         if serial.len() > ID_SIZE {
             return Err(BlockError::Serial(serial));
         }
-        check_access(&file, &path, read_only)?;
-        let (size, alignment) = size_and_alignment(&mut file, &path)?;
-        match lock::lock(&file, read_only) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(BlockError::Locked { path }),
-            Err(source) => return Err(BlockError::Lock { path, source }),
+        if !more.is_empty() && !read_only {
+            return Err(BlockError::SeveralFiles { path });
+        }
+        let (mut size, mut alignment) = (0u64, SECTOR_SIZE);
+        let mut open = |DiskFile { mut file, path }| {
+            let (bytes, unit) = check(&mut file, &path, read_only)?;
+            let start = size;
+            size = size.checked_add(bytes).ok_or_else(|| BlockError::TooLarge { path: path.clone() })?;
+            alignment = alignment.max(unit);
+            Ok(Segment { start, file, path })
+        };
+        let first = open(DiskFile { file, path: path.clone() })?;
+        let more = more.into_iter().map(open).collect::<Result<_, _>>()?;
+        if size == 0 {
+            return Err(BlockError::Size { path, size });
         }
         let limiter = Limiter::new(limits).map_err(|source| BlockError::Limit { path: path.clone(), source })?;
         let rates = limiter.control();
@@ -155,7 +195,8 @@ impl Block {
             counters: Some(Arc::clone(&counters) as _),
         };
         let disk = Disk {
-            file,
+            first,
+            more,
             size,
             alignment,
             read_only,
@@ -188,6 +229,17 @@ impl Block {
     }
 }
 
+/// Checks and locks a file. Returns its size and the unit in which the host allocates.
+fn check(file: &mut File, path: &Path, read_only: bool) -> Result<(u64, u64), BlockError> {
+    check_access(file, path, read_only)?;
+    let checked = size_and_alignment(file, path)?;
+    match lock::lock(file, read_only) {
+        Ok(()) => Ok(checked),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BlockError::Locked { path: path.to_owned() }),
+        Err(source) => Err(BlockError::Lock { path: path.to_owned(), source }),
+    }
+}
+
 fn check_access(file: &File, path: &Path, read_only: bool) -> Result<(), BlockError> {
     let examine = |source: rustix::io::Errno| BlockError::Examine { path: path.to_owned(), source: source.into() };
     let flags = rustix::fs::fcntl_getfl(file).map_err(examine)?;
@@ -213,7 +265,7 @@ fn size_and_alignment(file: &mut File, path: &Path) -> Result<(u64, u64), BlockE
         }
         _ => return Err(BlockError::Type { path: path.to_owned() }),
     };
-    if size == 0 || !size.is_multiple_of(SECTOR_SIZE) {
+    if !size.is_multiple_of(SECTOR_SIZE) {
         return Err(BlockError::Size { path: path.to_owned(), size });
     }
     Ok((size, alignment))

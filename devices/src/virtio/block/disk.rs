@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The disk behind the device: a file or block device and what can be done to it, in bytes. Runs on
-//! the device's event loop; shared with the device, which keeps it over a reset.
+//! The disk behind the device: files or block devices, one after the other, and what can be done to
+//! them, in bytes. Runs on the device's event loop; shared with the device, which keeps it over a
+//! reset.
 
 use super::super::chain::{Reader, Writer};
 use super::super::guest_io;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{ErrorKind, IoSlice, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,10 +35,23 @@ device_counters! {
     }
 }
 
+/// A file as a part of a disk. It ends where the next one starts.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Its place on the disk; a multiple of the sector size.
+    pub(super) start: u64,
+    pub(super) file: File,
+    /// For messages.
+    pub(super) path: PathBuf,
+}
+
 /// An open, locked disk.
 #[derive(Debug)]
 pub(super) struct Disk {
-    pub(super) file: File,
+    /// The only file, if the disk can be written.
+    pub(super) first: Segment,
+    /// What comes after it, in order.
+    pub(super) more: Box<[Segment]>,
     /// Multiple of the sector size; never changes.
     pub(super) size: u64,
     /// Unit in bytes in which the host allocates and deallocates. More than a sector on a block
@@ -54,17 +69,32 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn read(&self, offset: u64, data: &mut Writer<'_>) -> Result<()> {
+    pub(super) fn read(&self, mut offset: u64, data: &mut Writer<'_>) -> Result<()> {
         let length = data.remaining() as u64;
-        guest_io::read_exact_at(self.file.as_fd(), offset, data)?;
+        while data.remaining() > 0 {
+            let (segment, end) = self.segment_at(offset);
+            let here = (end - offset).min(data.remaining() as u64);
+            let rest = data.split_off(here as usize);
+            guest_io::read_exact_at(segment.file.as_fd(), offset - segment.start, data)
+                .map_err(|error| Error::new(error.kind(), format!("{}: {error}", segment.path.display())))?;
+            (offset, *data) = (offset + here, rest);
+        }
         self.counters.read_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The segment that holds the byte at `offset`, and where the next one starts.
+    fn segment_at(&self, offset: u64) -> (&Segment, u64) {
+        // An empty segment starts where the next one does, which is the one that counts.
+        let after = self.more.partition_point(|segment| segment.start <= offset);
+        let segment = after.checked_sub(1).map_or(&self.first, |index| &self.more[index]);
+        (segment, self.more.get(after).map_or(u64::MAX, |next| next.start))
     }
 
     pub(super) fn write(&self, offset: u64, data: &mut Reader<'_>) -> Result<()> {
         let length = data.remaining() as u64;
         self.dirty.store(true, Ordering::Relaxed);
-        guest_io::write_all_at(self.file.as_fd(), offset, data)?;
+        guest_io::write_all_at(self.first.file.as_fd(), offset, data)?;
         self.counters.write_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
     }
@@ -79,7 +109,7 @@ impl Disk {
     /// Everything that was written before is on the medium when this returns, unless the disk is
     /// scratch.
     pub(super) fn sync(&self) -> Result<()> {
-        if self.scratch || self.read_only { Ok(()) } else { self.sync_with(|| self.file.sync_data()) }
+        if self.scratch || self.read_only { Ok(()) } else { self.sync_with(|| self.first.file.sync_data()) }
     }
 
     fn sync_with(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -128,7 +158,7 @@ impl Disk {
 
     fn allocate(&self, flag: FallocateFlags, offset: u64, length: u64) -> rustix::io::Result<()> {
         self.dirty.store(true, Ordering::Relaxed);
-        rustix::io::retry_on_intr(|| fallocate(&self.file, flag | FallocateFlags::KEEP_SIZE, offset, length))
+        rustix::io::retry_on_intr(|| fallocate(&self.first.file, flag | FallocateFlags::KEEP_SIZE, offset, length))
     }
 
     fn write_zero_bytes(&self, offset: u64, length: u64) -> Result<()> {
@@ -138,7 +168,7 @@ impl Disk {
         while done < length {
             let count = (length - done).min(ZEROES.len() as u64);
             let written = rustix::io::retry_on_intr(|| {
-                rustix::io::pwritev(&self.file, &[IoSlice::new(&ZEROES[..count as usize])], offset + done)
+                rustix::io::pwritev(&self.first.file, &[IoSlice::new(&ZEROES[..count as usize])], offset + done)
             })?;
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
@@ -159,7 +189,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[0xaa; 8192], 0).unwrap();
         Disk {
-            file,
+            first: Segment { start: 0, file, path: "test".into() },
+            more: [].into(),
             size: 8192,
             alignment: SECTOR_SIZE,
             read_only: false,
@@ -173,7 +204,7 @@ mod tests {
 
     fn contents(disk: &Disk) -> Vec<u8> {
         let mut bytes = vec![0; 8192];
-        disk.file.read_exact_at(&mut bytes, 0).unwrap();
+        disk.first.file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     }
 
@@ -211,7 +242,7 @@ mod tests {
                 _ => disk.write_zero_bytes(512, 4096).unwrap(),
             }
             assert_eq!(contents(&disk), expected, "way {way}");
-            assert_eq!(disk.file.metadata().unwrap().len(), 8192);
+            assert_eq!(disk.first.file.metadata().unwrap().len(), 8192);
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The block device over a raw file or a host block device. Its worker runs on an event loop of its
+//! The block device over a raw file or a host block device, or several of them as one read-only disk. Its worker runs on an event loop of its
 //! own (`disk-N`), because file I/O blocks. Virtio 1.3, 5.2.
 //!
 //! | queue | direction | carries |
@@ -20,7 +20,7 @@ mod lock;
 mod request;
 mod worker;
 
-pub use device::{Block, BlockConfig, BlockError, KIND};
+pub use device::{Block, BlockConfig, BlockError, DiskFile, KIND};
 pub use disk::DiskCounters;
 
 /// Unit of addresses and capacities, independent of the host's block size.

@@ -58,6 +58,7 @@ fn disk_answers_every_request_in_a_flood_of_frames() {
     let config = BlockConfig {
         file: image.reopen().unwrap(),
         path: image.path().to_owned(),
+        more: Vec::new(),
         read_only: true,
         scratch: false,
         serial: "root".to_owned(),

@@ -6,7 +6,7 @@ use devices::event_loop::Source;
 use devices::log_sink::LogSink;
 use devices::rate_limit::RateLimits;
 use devices::turn::Turn;
-use devices::virtio::block::{Block, BlockConfig};
+use devices::virtio::block::{Block, BlockConfig, DiskFile};
 use devices::virtio::console::{Console, PortConfig, PortInput, PortMonitor, PortOutput};
 use devices::virtio::fs::{Fs, FsConfig};
 use devices::virtio::net::{Backend, Net, NetConfig, StreamSocket, Tap};
@@ -115,8 +115,15 @@ fn net(variant: u8, host: &mut Host) -> Net {
     host.output = network.try_clone().ok();
     host.input = Some(network);
     let mtu = (variant & 2 != 0).then_some(1500);
-    Net::open(NetConfig { name: "net-0".to_owned(), backend, internal_host: None, mac: [2; 6], mtu, limits: RateLimits::default() })
-        .expect("descriptors")
+    Net::open(NetConfig {
+        name: "net-0".to_owned(),
+        backend,
+        internal_host: None,
+        mac: [2; 6],
+        mtu,
+        limits: RateLimits::default(),
+    })
+    .expect("descriptors")
 }
 
 /// With a program of the host that writes what the fuzzer sends.
@@ -153,12 +160,19 @@ fn share(variant: u8) -> Fs {
 }
 
 fn disk(variant: u8) -> Block {
-    let file = File::from(memfd_create("disk", MemfdFlags::CLOEXEC).expect("memory for a disk"));
-    file.set_len(DISK_SIZE).expect("memory for a disk");
+    let file = |size| {
+        let file = File::from(memfd_create("disk", MemfdFlags::CLOEXEC).expect("memory for a disk"));
+        file.set_len(size).expect("memory for a disk");
+        file
+    };
     let (read_only, scratch) = (variant & 1 != 0, variant & 2 != 0);
+    // A disk that is only read has three files, one of them empty.
+    let parts = if read_only { [0, DISK_SIZE / 4, DISK_SIZE / 4].as_slice() } else { &[] };
+    let more = parts.iter().map(|size| DiskFile { file: file(*size), path: "fuzz".into() });
     Block::open(BlockConfig {
-        file,
+        file: file(DISK_SIZE - parts.iter().sum::<u64>()),
         path: "fuzz".into(),
+        more: more.collect(),
         read_only,
         scratch,
         serial: "fuzz".to_owned(),

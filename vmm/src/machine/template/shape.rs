@@ -152,7 +152,7 @@ impl Shape {
                 index => format!("disk-{index}"),
             };
             let (path, limits) = ("blank disk".into(), RateLimits::default());
-            Ok(BlockConfig { file, path, read_only: shape.read_only, scratch: true, serial, limits })
+            Ok(BlockConfig { file, path, more: Vec::new(), read_only: shape.read_only, scratch: true, serial, limits })
         };
         let net = |(position, shape): (u8, &NetShape)| NetConfig {
             name: format!("eth{position}"),
