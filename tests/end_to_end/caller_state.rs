@@ -32,9 +32,11 @@ fn own_cache(dir: &TestDir) -> std::path::PathBuf {
     let cache = dir.file("cache");
     let coracle = cache.join("coracle");
     fs::create_dir_all(&coracle).expect("the test's directory is writable");
-    let images = dir.cache().join("coracle/images");
-    fs::create_dir_all(&images).expect("the shared cache is writable");
-    std::os::unix::fs::symlink(images, coracle.join("images")).expect("the test's directory is writable");
+    for name in ["images", "layers"] {
+        let shared = dir.cache().join("coracle").join(name);
+        fs::create_dir_all(&shared).expect("the shared cache is writable");
+        std::os::unix::fs::symlink(shared, coracle.join(name)).expect("the test's directory is writable");
+    }
     cache
 }
 

@@ -137,8 +137,19 @@ fn image_of_a_docker_archive_is_loaded_and_kept_while_it_runs() {
     loaded.assert_status(0).assert_stdout("Loaded image: a:latest\nLoaded image: b:latest\n");
 
     let command = ["-i", "--pull", "never", "b:latest", "sh", "-c", "cat /which; read line"];
-    let mut machine = dir.invocation(&command).env("XDG_DATA_HOME", dir.file("data")).stdin(Stdin::Pipe).start();
+    let cache = dir.file("cache");
+    let with_cache = |invocation: Invocation| invocation.env("XDG_CACHE_HOME", &cache);
+    let invocation = dir.invocation(&command).env("XDG_DATA_HOME", dir.file("data"));
+    let mut machine = with_cache(invocation).stdin(Stdin::Pipe).start();
     machine.wait_for_stdout("b\n");
+    with_cache(verb(&dir, "data", "check", &["a"])).finish().assert_status(0);
+    let entries = |kind: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(cache.join("coracle").join(kind)).expect("images were converted");
+        entries.map(|entry| entry.expect("it can be read").path()).collect()
+    };
+    let disks: Vec<Value> = entries("images/v3").iter().map(|disk| document(&disk.join("disk.json"))).collect();
+    assert_eq!((entries("layers/v1").len(), disks.len()), (3, 2), "the base is converted once");
+    assert_eq!(disks[0]["data"][0], disks[1]["data"][0], "and both disks have its data");
     let refused = verb(&dir, "data", "rmi", &["b"]).finish();
     refused.assert_status(125).assert_one_line_naming(&["b", "a running machine uses"]);
     let pruned = json(&verb(&dir, "data", "image", &["prune", "--all", "--force", "--json"]).finish());

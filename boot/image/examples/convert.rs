@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{time} start: {:.2} ms, cached: {}", elapsed.as_secs_f64() * 1e3, image.cached);
         if !image.cached {
             println!("  {megabytes:.1} MB of layers at {:.0} MB/s", megabytes / elapsed.as_secs_f64());
-            println!("  root disk {} {} bytes", image.root_disk_digest, image.root_disk_file.metadata()?.len());
+            println!("  root disk {} {} bytes", image.root_disk_digest, image.root_disk.bytes());
         }
         Ok(())
     });

@@ -33,6 +33,11 @@ impl Budget {
         self.left.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// A budget of its own for one of `count` that run at the same time, of what is left now.
+    pub(crate) fn share(&self, count: usize) -> Self {
+        Self::new(self.left.load(Ordering::Relaxed) / count as u64)
+    }
+
     /// Charges an allocation of `length` bytes of its own.
     pub(crate) fn charge_allocation(&self, length: usize) -> Result<(), OverBudget> {
         self.charge(length as u64 + ALLOCATION)

@@ -6,6 +6,7 @@ use crate::digest::Digest;
 use crate::erofs::Erofs;
 use crate::ext4_writer::{self, Ext4Error};
 use crate::machine_tree::{MachineTree, TreeError};
+use crate::root_disk::RootDisk;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// # Errors
 /// The root disk is damaged, a file does not fit into ext4, or `output` fails.
 pub fn export_ext4(
-    root_disk: File,
+    root_disk: RootDisk,
     image_digest: &str,
     output: &File,
     progress: &dyn Fn(u64, u64),
@@ -31,6 +32,6 @@ pub fn export_ext4(
 ///
 /// # Errors
 /// The root disk is damaged, or `output` fails.
-pub fn export_tar(root_disk: File, output: impl Write) -> Result<(), TreeError> {
+pub fn export_tar(root_disk: RootDisk, output: impl Write) -> Result<(), TreeError> {
     MachineTree::of_image(root_disk)?.write_archive(output).map(drop)
 }

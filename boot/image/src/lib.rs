@@ -23,6 +23,7 @@ mod ext4_writer;
 mod file_system;
 mod image;
 mod layer;
+mod layer_files;
 mod limits;
 mod machine_tree;
 mod name;
@@ -54,6 +55,7 @@ pub use image::{
     references,
 };
 pub use layer::LayerError;
+pub use layer_files::WriteLayerError;
 pub use limits::MAX_INDEX_DEPTH;
 pub use machine_tree::{ChangeKind, FileSink, Location, MachineTree, TreeError};
 pub use name::{ImageName, NameError};
@@ -63,7 +65,7 @@ pub use prepare::{
 };
 pub use progress::Progress;
 pub use reference::{ImageReference, ReferenceError};
-pub use root_disk::{RootDiskError, RootFormat};
+pub use root_disk::{RootDisk, RootDiskError, RootDiskPart, RootFormat};
 pub use source::SourceError;
 pub use tar::{Entry, Kind as EntryKind, TarError, TarWriter, Time};
 pub use tree::{Fault, MergeError};

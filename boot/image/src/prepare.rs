@@ -2,16 +2,15 @@
 //! From an image reference to a root disk, step by step.
 
 use crate::budget::Budget;
-use crate::cache::{Cache, CacheError, Claim, Entry, Stored};
+use crate::cache::{CacheError, Claim, DataOf, FoundDisk, LayerCache, RootDiskCache, Stored};
 use crate::config::ImageConfig;
-use crate::convert::{ConvertError, convert};
+use crate::convert::{ConvertError, Converted, convert};
 use crate::digest::{Digest, DigestError};
 use crate::image::{Image, ImageError};
 use crate::platform::Platform;
 use crate::progress::Progress;
 use crate::reference::ImageReference;
-use crate::root_disk::RootFormat;
-use std::fs::File;
+use crate::root_disk::{RootDisk, RootFormat};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,12 +30,13 @@ pub struct Prepare<'a> {
 /// An image, ready to start from.
 #[derive(Debug)]
 pub struct PreparedImage {
-    pub root_disk: PathBuf,
-    /// The same file, open for reading: it stays valid when the cache is cleared.
-    pub root_disk_file: File,
+    pub root_disk: RootDisk,
     /// `sha256:...` of the image manifest, or for docker archives of the configuration (docker's
     /// image id).
     pub image_digest: String,
+    /// `sha256:...` of the diff ids of all layers (OCI image specification, "Layer ChainID"): images of equal content have equal
+    /// ones, whatever the compression of their layers.
+    pub chain_id: String,
     /// `sha256:...` of the root disk.
     pub root_disk_digest: String,
     pub config: ImageConfig,
@@ -116,53 +116,53 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     let budget = Arc::new(Budget::default());
     let image = Image::open(request.reference, &request.platform, request.cache, &budget)
         .map_err(|source| Error::Image { reference: reference(), source })?;
-    let cache = Cache::new(request.cache, request.format);
+    let cache = RootDiskCache::new(request.cache, request.format);
 
-    if let Some(found) = cache.find(&image.digest)? {
-        return Ok(prepared(found, image.config, true));
-    }
-    let directory = match cache.claim(&image.digest, || report(Progress::Waiting))? {
-        Claim::Found(found) => return Ok(prepared(*found, image.config, true)),
-        Claim::Held(directory) => directory,
-    };
-    let mut disk = directory.create_root_disk()?;
-    let converted =
-        convert(&image, request.format, directory.path(), &budget, &mut disk, &report).map_err(|source| {
-            let reference = reference();
-            if source.is_host() {
-                Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
-            } else {
-                Error::Convert { reference, source }
-            }
-        })?;
-    drop(disk);
-    let stored = Stored {
+    let chain_id = image.chain_id();
+    let prepared = |found: FoundDisk, cached| PreparedImage {
+        root_disk: found.root_disk,
         image_digest: image.digest.to_string(),
-        root_disk_digest: converted.root_disk_digest.to_string(),
-        root_disk_bytes: converted.root_disk_bytes,
-        layer_bytes: converted.layer_bytes,
+        chain_id: chain_id.to_string(),
+        root_disk_digest: found.stored.root_disk_digest,
+        config: image.config.clone(),
+        cached,
+        layer_bytes: found.stored.layer_bytes,
     };
-    Ok(prepared(directory.publish(stored)?, image.config, false))
+    if let Some(found) = cache.find(&chain_id)? {
+        return Ok(prepared(found, true));
+    }
+    let workspace = match cache.claim(&chain_id, || report(Progress::Waiting))? {
+        Claim::Found(found) => return Ok(prepared(found, true)),
+        Claim::Held(workspace) => workspace,
+    };
+    let disk = cache.create(&workspace)?;
+    let layers = LayerCache::new(request.cache);
+    let converted = convert(&image, &chain_id, request.format, &layers, &budget, &disk, &report).map_err(|source| {
+        let reference = reference();
+        if source.is_host() {
+            Error::Host { reference, cache: request.cache.to_owned(), source: Box::new(source) }
+        } else {
+            Error::Convert { reference, source }
+        }
+    })?;
+    let Converted { written, layers } = converted;
+    let needed = || written.layers.iter().map(|number| &layers.files[*number]);
+    let data = needed().map(|files| DataOf { diff_id: files.diff_id.to_string(), bytes: files.data_bytes() });
+    let stored = Stored {
+        chain_id: chain_id.to_string(),
+        root_disk_digest: written.digest.to_string(),
+        bytes: written.bytes,
+        layer_bytes: layers.uncompressed,
+        data: data.collect(),
+    };
+    Ok(prepared(cache.publish(workspace, &chain_id, stored, needed())?, false))
 }
 
-/// Opens the root disk of the image with the digest `image`, if the directory `cache` has it.
+/// Opens the root disk of the image with this [chain id](PreparedImage::chain_id), if the directory `cache` has it.
 ///
 /// # Errors
-/// `image` is no digest, or the cache cannot be read.
-pub fn find_root_disk(cache: &Path, format: RootFormat, image: &str) -> Result<Option<File>, FindRootDiskError> {
-    let found = Cache::new(cache, format).find(&Digest::parse(image)?)?;
-    Ok(found.map(|entry| entry.root_disk_file))
-}
-
-fn prepared(entry: Entry, config: ImageConfig, cached: bool) -> PreparedImage {
-    let Entry { root_disk, root_disk_file, stored } = entry;
-    PreparedImage {
-        root_disk,
-        root_disk_file,
-        image_digest: stored.image_digest,
-        root_disk_digest: stored.root_disk_digest,
-        config,
-        cached,
-        layer_bytes: stored.layer_bytes,
-    }
+/// `chain_id` is no digest, or the cache cannot be read.
+pub fn find_root_disk(cache: &Path, format: RootFormat, chain_id: &str) -> Result<Option<RootDisk>, FindRootDiskError> {
+    let found = RootDiskCache::new(cache, format).find(&Digest::parse(chain_id)?)?;
+    Ok(found.map(|found| found.root_disk))
 }

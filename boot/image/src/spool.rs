@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! An O_TMPFILE file for the data of all files while layers are merged. Data that later layers
-//! replace stays in it, and is not copied into the root disk.
+//! An O_TMPFILE file for what is unpacked or packed on the way.
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// Small files are collected into writes of this size.
@@ -55,9 +53,9 @@ impl Spool {
         Ok(())
     }
 
-    pub(crate) fn into_file(mut self) -> io::Result<SpoolFile> {
+    pub(crate) fn into_file(mut self) -> io::Result<File> {
         self.flush()?;
-        Ok(SpoolFile(self.file))
+        Ok(self.file)
     }
 }
 
@@ -71,18 +69,5 @@ impl Write for Spool {
         self.file.write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())
-    }
-}
-
-pub(crate) struct SpoolFile(File);
-
-impl SpoolFile {
-    pub(crate) fn into_inner(self) -> File {
-        self.0
-    }
-
-    /// Fills `into` from `offset`.
-    pub(crate) fn read(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(into, offset)
     }
 }

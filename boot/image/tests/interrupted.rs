@@ -81,8 +81,11 @@ fn one_conversion() {
 
 /// Number of unfinished directories in the cache.
 fn leftovers(cache: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(cache.join("images/v2")) else { return 0 };
-    entries.filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b".")).count()
+    let unfinished = |directory: &str| {
+        let Ok(entries) = fs::read_dir(cache.join(directory)) else { return 0 };
+        entries.filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b".")).count()
+    };
+    unfinished("images/v3") + unfinished("layers/v1")
 }
 
 #[test]
@@ -104,6 +107,7 @@ fn kill_at_any_byte_leaves_nothing_in_the_way() {
         assert_eq!((image.cached, image.root_disk_digest.as_str()), (status.success(), expected.as_str()));
         assert_eq!(leftovers(cache.path()), 0);
         fs::remove_dir_all(cache.path().join("images")).unwrap();
+        fs::remove_dir_all(cache.path().join("layers")).unwrap();
     }
     assert!(killed > POINTS / 2 && finished > 0, "{killed} killed, {finished} finished");
 }

@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 /// An order has some hundred bytes, and a path.
-const MAX_ORDER_BYTES: u64 = 64 << 10;
+const MAX_ORDER_BYTES: u64 = 1 << 20;
 
 /// Manage templates, the saved starts of `run --template`
 #[derive(Debug, Args)]

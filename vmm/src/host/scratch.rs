@@ -103,9 +103,9 @@ fn write_error(directories: &Directories, size: u64) -> impl Fn(io::Error) -> Sc
 
 fn config(file: File, directory: &Path, serial: &str) -> BlockConfig {
     BlockConfig {
-        more: Vec::new(),
         file,
         path: directory.join("scratch disk"),
+        more: Vec::new(),
         read_only: false,
         scratch: true,
         serial: serial.to_owned(),

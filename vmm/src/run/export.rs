@@ -3,6 +3,7 @@
 
 use super::failure::{FailsAs as _, Failure};
 use super::progress::ProgressLine;
+use super::root_disk;
 use super::stored_image::{self, Located};
 use crate::config::request::Request;
 use crate::host::atomic_write::AtomicFile;
@@ -49,6 +50,7 @@ impl Exported {
         let cache = directories.cache().fails_as(EndReason::HostError)?;
         let Located { reference, store: _in_use, .. } =
             stored_image::locate(reference, request, &directories, &progress)?;
+        root_disk::raise_descriptor_limit();
         let show = |step| progress.show_image(step);
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
@@ -71,13 +73,12 @@ impl Exported {
         match self.format {
             ExportFormat::Tar => self.write_archive(&mut output)?,
             ExportFormat::Erofs | ExportFormat::Squashfs => {
-                // By the file system where it can share or copy blocks.
-                io::copy(&mut &self.prepared.root_disk_file, &mut output.file()).map(drop).map_err(io_failed)?;
+                self.prepared.root_disk.copy_to(output.file()).map_err(io_failed)?;
             }
             ExportFormat::Ext4 => {
-                let PreparedImage { root_disk_file, image_digest, .. } = self.prepared;
+                let PreparedImage { root_disk, image_digest, .. } = self.prepared;
                 let show = |done, total| self.progress.show("writing blocks", Some((done, total)));
-                oci_image::export_ext4(root_disk_file, &image_digest, output.file(), &show)
+                oci_image::export_ext4(root_disk, &image_digest, output.file(), &show)
                     .map_err(|error| failed(EndReason::of_image(error.is_host()), error.into()))?;
             }
         }
@@ -87,7 +88,7 @@ impl Exported {
     /// Writes a tar archive, whatever the format is.
     pub(crate) fn write_archive(self, output: impl Write) -> Result<(), Failure> {
         let output = BufWriter::with_capacity(WRITE_BUF_SIZE, output);
-        oci_image::export_tar(self.prepared.root_disk_file, output)
+        oci_image::export_tar(self.prepared.root_disk, output)
             .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))
     }
 }

@@ -117,7 +117,7 @@ impl Keeping {
         &self,
         name: &MachineName,
         request: &Request,
-        root_disk: Option<&File>,
+        root_disk: Option<&BlockConfig>,
         image: Option<KeptImage>,
     ) -> Result<Option<Kept>, Failure> {
         match (self, root_disk.zip(image), request.scratch()) {
@@ -126,7 +126,7 @@ impl Keeping {
                 Ok(None)
             }
             (Self::New(machines), Some((root_disk, image)), Scratch::Disk(size)) => {
-                let machine = machines.make(name, root_disk, size).map_err(failure)?;
+                let machine = machines.make(name, root_disk.files().map(|(file, _)| file), size).map_err(failure)?;
                 Ok(Some(Kept { machine, new: Some(image) }))
             }
             (Self::Kept(machines, _), ..) => Ok(Some(Kept { machine: machines.open(name.as_str()), new: None })),

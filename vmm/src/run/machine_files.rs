@@ -3,6 +3,7 @@
 //! runs the writable layer is copied first, at one moment, to a file without a name.
 
 use super::failure::{FailsAs as _, Failure};
+use super::root_disk;
 use crate::api::client::Client;
 use crate::api::server::Layer;
 use crate::config::request::Request;
@@ -14,7 +15,7 @@ use crate::machine::LayerReport;
 use crate::state::end::EndReason;
 use crate::state::kept::{KeptDocument, KeptImage, KeptMachine, KeptMachines};
 use crate::state::machines::MachineInfo;
-use oci_image::{MachineTree, RootFormat, TreeError};
+use oci_image::{MachineTree, RootDisk, RootFormat, TreeError};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::error::Error;
 use std::fs::File;
@@ -60,7 +61,7 @@ fn open_ended(base: &Path, machine: &MachineInfo, directories: &Directories) -> 
     let kept = KeptMachines::of(base, directories).fails_as(EndReason::HostError)?;
     let KeptDocument { request, directory, image, .. } = kept.read(name).fails_as(EndReason::ConfigError)?;
     let files = kept.open(name);
-    let (root, layer) = (open_file(&files.root())?, open_layer(name, &files)?);
+    let (root, layer) = (root_disk::open_kept(&files)?, open_layer(name, &files)?);
     Ok(MachineFiles { tree: tree(machine, root, layer, &request, &image)?, request, directory, image })
 }
 
@@ -98,10 +99,13 @@ fn open_running(
     let document = serde_json::to_vec(&request).fails_as(EndReason::InternalError)?;
     let request = Request::parse(&document, &machine.path).fails_as(EndReason::InternalError)?;
     let root = match kept {
-        Some(kept) => open_file(&kept.open(name).root())?,
+        Some(kept) => root_disk::open_kept(&kept.open(name))?,
+        // An earlier coracle runs it, whose cache this one does not read.
+        None if image.chain_id.is_empty() => return Err(of_machine(machine, EndReason::HostError, NoRootDiskError)),
         None => {
             let cache = directories.cache().fails_as(EndReason::HostError)?;
-            let found = oci_image::find_root_disk(&cache, format(&image), &image.digest);
+            root_disk::raise_descriptor_limit();
+            let found = oci_image::find_root_disk(&cache, format(&image), &image.chain_id);
             let found = found.map_err(|source| of_machine(machine, EndReason::HostError, source))?;
             found.ok_or_else(|| of_machine(machine, EndReason::HostError, NoRootDiskError))?
         }
@@ -122,7 +126,7 @@ fn format(image: &KeptImage) -> RootFormat {
 
 fn tree(
     machine: &MachineInfo,
-    root: File,
+    root: RootDisk,
     layer: File,
     request: &Request,
     image: &KeptImage,

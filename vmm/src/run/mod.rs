@@ -22,6 +22,7 @@ pub(crate) mod progress;
 mod report;
 pub(crate) mod resolve;
 pub(crate) mod restore;
+mod root_disk;
 mod run_spec;
 mod shares;
 pub(crate) mod stored_image;

@@ -9,13 +9,14 @@ use super::modules;
 use super::progress::ProgressLine;
 use super::resolve::{ResolvedRequest, RootSource};
 use super::restore::Restoring;
+use super::root_disk;
 use super::run_spec::run_spec;
 use super::shares;
 use super::stored_image::{self, Located};
 use super::template::{NewMachine, RemovableTemplate, Start, scratch_disk};
 use super::volumes::{self, AttachedVolumes};
 use super::workload::Workload;
-use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::environment;
 use crate::config::name::MachineName;
 use crate::config::request::Request;
@@ -25,7 +26,6 @@ use crate::host::bounded_read;
 use crate::host::directories::Directories;
 use crate::host::file_digest::FileDigest;
 use crate::host::listening_socket::{ListenError, ListeningSocket, SocketFile, check_listen_at, listen_at};
-use crate::host::system_error::Cannot as _;
 use crate::host::{installed, scratch};
 use crate::machine::snapshot::SnapshotPlace;
 use crate::machine::supervisor::Settings;
@@ -39,13 +39,12 @@ use crate::state::published_port::PublishedPort;
 use crate::state::result::Digests;
 use crate::state::stages::{Stage, Stages};
 use boot::{Kernel, KernelCache};
-use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use devices::virtio::fs::FsConfig;
 use devices::virtio::vsock::{HostSockets, VsockConfig};
 use guest_protocol::run_spec::{RunSpec, Upper};
 use kvm::{KvmHost, Profile};
-use oci_image::{ImageConfig, Prepare, RootFormat};
+use oci_image::{ImageConfig, Prepare, RootDisk, RootFormat};
 use registry::InUse;
 use std::fs::File;
 use std::io::{Error, PipeWriter};
@@ -193,7 +192,7 @@ impl Preparation {
         let mut spec = RunSpec { volumes: mounts, shares: share_mounts, authorized_keys, ..spec };
         let mut disks = Vec::new();
         let root_disk = match &device {
-            RootDevice::Disk(disk) => Some(&disk.file),
+            RootDevice::Disk(disk) => Some(disk),
             RootDevice::Share(_) => None,
         };
         let kept = self.keeping.take(&self.id, request, root_disk, image.clone())?;
@@ -308,6 +307,7 @@ impl Preparation {
             stored_image::locate(reference, &self.request, &self.directories, progress)?;
         let choice = self.request.root_format.unwrap_or_default();
         let format = choice.for_kernel(|name| kernel.has_file_system(name));
+        root_disk::raise_descriptor_limit();
         let show = |step| progress.show_image(step);
         let prepared = oci_image::prepare(&Prepare {
             reference: &reference,
@@ -319,11 +319,12 @@ impl Preparation {
         .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))?;
         let image = KeptImage {
             digest: prepared.image_digest,
+            chain_id: prepared.chain_id,
             root_disk_digest: prepared.root_disk_digest,
             format: format.into(),
             config: prepared.config,
         };
-        let root = self.image_root(prepared.root_disk_file, prepared.root_disk, format, image)?;
+        let root = self.image_root(prepared.root_disk, format, image)?;
         Ok(Root { image_in_use, ..root })
     }
 
@@ -334,34 +335,30 @@ impl Preparation {
         source: RootSource,
         kernel: &Kernel,
         progress: &ProgressLine,
-    ) -> Result<Option<(File, KeptImage)>, Failure> {
+    ) -> Result<Option<(BlockConfig, KeptImage)>, Failure> {
         let root = self.root(source, kernel, progress)?;
         Ok(match root.device {
-            RootDevice::Disk(disk) => root.image.map(|image| (disk.file, image)),
+            RootDevice::Disk(disk) => root.image.map(|image| (disk, image)),
             RootDevice::Share(_) => None,
         })
     }
 
     /// The root disk that a kept machine was made from; its image's name may mean another one by now.
     fn kept_root(&self, machine: &KeptMachine, image: &KeptImage) -> Result<Root, Failure> {
-        let path = machine.root();
-        let file = File::open(&path).cannot(format!("open {}", path.display())).fails_as(EndReason::HostError)?;
-        self.image_root(file, path, image.format.for_kernel(|_| true), image.clone())
+        self.image_root(root_disk::open_kept(machine)?, image.format.for_kernel(|_| true), image.clone())
     }
 
-    fn image_root(&self, file: File, path: PathBuf, format: RootFormat, image: KeptImage) -> Result<Root, Failure> {
+    fn image_root(&self, disk: RootDisk, format: RootFormat, image: KeptImage) -> Result<Root, Failure> {
         let workload = Workload::decide(&image.config, &self.request, &self.inputs.variables, environment::host_value)
             .fails_as(EndReason::ConfigError)?;
         workload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        let (serial, limits) = (ROOT_SERIAL.to_owned(), RateLimits::default());
-        let disk = BlockConfig { file, path, more: Vec::new(), read_only: true, scratch: false, serial, limits };
         let digests = Digests {
             image: Some(image.digest.clone()),
             root_disk: Some(image.root_disk_digest.clone()),
             kernel: None,
         };
         let ImageConfig { exposed_ports, volumes, .. } = image.config.clone();
-        let (device, format, image) = (RootDevice::Disk(disk), Some(format), Some(image));
+        let (device, format, image) = (RootDevice::Disk(root_disk::device(disk)), Some(format), Some(image));
         Ok(Root { device, workload, format, exposed_ports, volumes, digests, image_in_use: None, image })
     }
 }

@@ -271,16 +271,8 @@ fn open_disk(path: &Path, read_only: bool, serial: String) -> Result<BlockConfig
         read_only,
         source: error.into(),
     })?;
-    let path = path.to_owned();
-    Ok(BlockConfig {
-        file: file.into(),
-        path,
-        more: Vec::new(),
-        read_only,
-        scratch: false,
-        serial,
-        limits: RateLimits::default(),
-    })
+    let (file, path, limits) = (file.into(), path.to_owned(), RateLimits::default());
+    Ok(BlockConfig { file, path, more: Vec::new(), read_only, scratch: false, serial, limits })
 }
 
 /// Whether both are the same file, or nodes of the same block device.

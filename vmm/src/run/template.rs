@@ -3,6 +3,7 @@
 //! on the thread `prepare`.
 
 use super::failure::{FailsAs as _, Failure};
+use super::root_disk;
 use super::template_maker::{ImageFiles, Order, own};
 use super::workload::expected_program;
 use crate::config::disk::SCRATCH_SERIAL;
@@ -18,7 +19,6 @@ use crate::machine::template::{self, ImageShape, OpenError, OpenTemplate, Shape}
 use crate::state::end::EndReason;
 use crate::state::kept::KeptImage;
 use crate::state::templates::Templates;
-use boot::file_identity;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::identity::TemplateStart;
 use guest_protocol::run_spec::{Root, Upper};
@@ -193,10 +193,8 @@ impl NewMachine<'_> {
             (Upper::None | Upper::Tmpfs, _) => None,
             _ => return Ok(None),
         };
-        let metadata = disk.file.metadata().cannot(format!("examine {}", disk.path.display()));
         let files = ImageFiles {
-            root_disk: disk.path.clone(),
-            identity: file_identity(&metadata.fails_as(EndReason::HostError)?),
+            root_disk: root_disk::identify(disk)?,
             expected: expected_program(&image.config),
             name: self.request.image.clone(),
         };

@@ -6,7 +6,8 @@ use super::failure::{FailsAs as _, Failure};
 use super::modules;
 use super::prepare::read_init;
 use super::progress::ProgressLine;
-use crate::config::disk::{ROOT_SERIAL, SCRATCH_SERIAL};
+use super::root_disk::{self, IdentifiedFiles};
+use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::request::{Request, SandboxMode};
 use crate::host::directories::Directories;
 use crate::host::random::random_bytes;
@@ -21,9 +22,7 @@ use crate::machine::{self, MachineConfig};
 use crate::sandbox::{Confinement, Needs, Sandbox};
 use crate::state::end::EndReason;
 use crate::state::templates::{Begun, MAX_BYTES, PartialTemplate, Templates};
-use boot::{Kernel, KernelCache, file_identity};
-use devices::rate_limit::RateLimits;
-use devices::virtio::block::BlockConfig;
+use boot::{Kernel, KernelCache};
 use guest_protocol::identity::{ENTROPY_BYTES, TemplateStart, template_mac};
 use guest_protocol::run_spec::{ExpectedProgram, RootPreparation};
 use kvm::KvmHost;
@@ -52,9 +51,8 @@ pub(super) struct Order {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageFiles {
-    pub(super) root_disk: PathBuf,
-    /// Of the file, which has the digest of the shape.
-    pub(super) identity: String,
+    /// It has the digest of the shape.
+    pub(super) root_disk: IdentifiedFiles,
     pub(super) expected: Option<ExpectedProgram>,
     /// The user's name of the image.
     pub(super) name: Option<String>,
@@ -138,7 +136,7 @@ impl Maker {
     fn make_image(
         &self,
         image: &ImageShape,
-        ImageFiles { root_disk, identity, expected, .. }: &ImageFiles,
+        ImageFiles { root_disk, expected, .. }: &ImageFiles,
         base: &Shape,
         opened: OpenTemplate,
         partial: PartialTemplate,
@@ -147,23 +145,8 @@ impl Maker {
         let files = TemplateFiles { memory: self.file(&partial, MEMORY_FILE)?, scratch };
         let (mut config, _input) = self.blank(base)?;
         config.restore = Some(opened.restore);
-        let file =
-            File::open(root_disk).cannot(format!("open {}", root_disk.display())).fails_as(EndReason::HostError)?;
-        let metadata =
-            file.metadata().cannot(format!("read {}", root_disk.display())).fails_as(EndReason::HostError)?;
-        if file_identity(&metadata) != *identity {
-            return Err(Failure::new(EndReason::HostError, MakeError::Changed));
-        }
-        let (path, limits) = (root_disk.clone(), RateLimits::default());
-        let root = BlockConfig {
-            file,
-            path,
-            more: Vec::new(),
-            read_only: true,
-            scratch: false,
-            serial: ROOT_SERIAL.to_owned(),
-            limits,
-        };
+        let changed = || Failure::new(EndReason::HostError, MakeError::Changed);
+        let root = root_disk::open_identified(root_disk)?.ok_or_else(changed)?;
         let scratch = image.scratch_bytes.map(|bytes| scratch::create(bytes, &self.directories, SCRATCH_SERIAL));
         let disks = [Some(root), scratch.transpose().fails_as(EndReason::HostError)?];
         for (blank, disk) in config.disks.iter_mut().zip(disks.into_iter().flatten()) {
@@ -228,8 +211,11 @@ impl Maker {
 /// What a machine has of its own that starts from a template, but for the time.
 pub(super) fn own(machine: &MachineConfig, macs: Vec<[u8; 6]>) -> Result<TemplateStart, Failure> {
     let sectors = machine.disks.iter().map(|disk| {
-        let metadata = disk.file.metadata().cannot(format!("examine {}", disk.path.display()))?;
-        Ok::<_, SystemError>(metadata.len() / SECTOR_BYTES)
+        let sectors = disk.files().map(|(file, path)| {
+            let metadata = file.metadata().cannot(format!("examine {}", path.display()))?;
+            Ok::<_, SystemError>(metadata.len() / SECTOR_BYTES)
+        });
+        sectors.sum::<Result<u64, _>>()
     });
     Ok(TemplateStart {
         entropy: random_bytes::<ENTROPY_BYTES>().fails_as(EndReason::HostError)?.to_vec(),

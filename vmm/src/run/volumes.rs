@@ -111,16 +111,8 @@ fn open(
             None => return Ok(scratch::create(DiskSize::default().bytes(), directories, serial)?),
         },
     };
-    let limits = RateLimits::default();
-    Ok(BlockConfig {
-        file,
-        path: volumes.path(name),
-        more: Vec::new(),
-        read_only,
-        scratch: false,
-        serial: serial.to_owned(),
-        limits,
-    })
+    let (path, serial, limits) = (volumes.path(name), serial.to_owned(), RateLimits::default());
+    Ok(BlockConfig { file, path, more: Vec::new(), read_only, scratch: false, serial, limits })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `machine.json` | [`KeptDocument`]; written last and removed first, so a directory without it is what a killed process left |
 //! | `layer.ext4` | the writable layer, sparse |
-//! | `root.img` | the root disk beneath it: a link to the cache's file, or a copy on another file system |
+//! | `root.img`, `root-1.img`... | the files of the root disk beneath it: links to the cache's, or copies on another file system |
 //! | `status.json` | the last status; missing if the machine has never run |
 //! | `layers` | [saved layers](super::saved_layers) |
 //!
@@ -34,7 +34,6 @@ use std::path::{Path, PathBuf};
 const VERSION: u32 = 1;
 const DOCUMENT: &str = "machine.json";
 const LAYER: &str = "layer.ext4";
-const ROOT: &str = "root.img";
 const LAYERS: &str = "layers";
 
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +74,9 @@ pub(crate) struct KeptDocument {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct KeptImage {
     pub(crate) digest: String,
+    /// Of its layers' contents. Empty in a document of an earlier version.
+    #[serde(default)]
+    pub(crate) chain_id: String,
     pub(crate) root_disk_digest: String,
     pub(crate) format: RootFormatChoice,
     pub(crate) config: ImageConfig,
@@ -179,12 +181,19 @@ impl KeptMachines {
     ///
     /// # Errors
     /// A file cannot be made, or `mke2fs` is missing or fails.
-    pub(crate) fn make(&self, name: &MachineName, root_disk: &File, size: u64) -> Result<KeptMachine, KeptError> {
+    pub(crate) fn make<'f>(
+        &self,
+        name: &MachineName,
+        root_disk: impl IntoIterator<Item = &'f File>,
+        size: u64,
+    ) -> Result<KeptMachine, KeptError> {
         let path = self.path(name.as_str());
         remove_directory(&path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("make", &path))?;
         let machine = KeptMachine { path, is_confirmed: false };
-        link_or_copy(root_disk, &machine.root())?;
+        for (index, file) in root_disk.into_iter().enumerate() {
+            link_or_copy(file, &machine.root_file(index))?;
+        }
         let layer = machine.layer();
         let file = AtomicFile::create(&layer).map_err(failed("make", &layer))?;
         file.file().set_len(size).map_err(failed("make", &layer))?;
@@ -208,8 +217,18 @@ impl KeptMachine {
         self.path.join(LAYER)
     }
 
+    /// The first file of the root disk.
     pub(crate) fn root(&self) -> PathBuf {
-        self.path.join(ROOT)
+        self.root_file(0)
+    }
+
+    /// The other files of the root disk.
+    pub(crate) fn more_root_files(&self) -> Vec<PathBuf> {
+        (1..).map(|index| self.root_file(index)).take_while(|path| path.symlink_metadata().is_ok()).collect()
+    }
+
+    fn root_file(&self, index: usize) -> PathBuf {
+        self.path.join(root_name(index))
     }
 
     /// The directory of the saved layers; it need not exist.
@@ -271,12 +290,19 @@ impl Drop for KeptMachine {
 /// The document first: what is left without it belongs to no machine. A confined thread may not look for other files; there are
 /// some only if layers are saved, which are those of a machine that ran, or a process was killed while it wrote one.
 fn remove_directory(path: &Path) -> Result<(), KeptError> {
-    for name in [DOCUMENT, LAYER, ROOT, STATUS_FILE] {
+    let remove = |name: &str| {
         let file = path.join(name);
         match fs::remove_file(&file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => removed.map_err(failed("remove", &file))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true).map_err(failed("remove", &file)),
         }
+    };
+    for name in [DOCUMENT, LAYER, STATUS_FILE] {
+        remove(name)?;
+    }
+    let mut index = 0;
+    while remove(&root_name(index))? {
+        index += 1;
     }
     let removed = match fs::remove_dir(path) {
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(path),
@@ -286,6 +312,11 @@ fn remove_directory(path: &Path) -> Result<(), KeptError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(failed("remove", path)),
     }
+}
+
+/// Name of a file of the root disk.
+fn root_name(index: usize) -> String {
+    if index == 0 { "root.img".to_owned() } else { format!("root-{index}.img") }
 }
 
 fn link_or_copy(file: &File, path: &Path) -> Result<(), KeptError> {
@@ -313,6 +344,7 @@ mod tests {
         let config = ImageConfig { cmd: vec!["sh".into()], ..ImageConfig::default() };
         KeptImage {
             digest: "sha256:1".into(),
+            chain_id: "sha256:3".into(),
             root_disk_digest: "sha256:2".into(),
             format: RootFormatChoice::Erofs,
             config,
@@ -323,7 +355,7 @@ mod tests {
         let machines = KeptMachines::of(base, &Directories::default()).unwrap();
         let root = base.join("root");
         fs::write(&root, "root disk").unwrap();
-        let machine = machines.make(&"web".parse().unwrap(), &File::open(&root).unwrap(), 16 << 20).unwrap();
+        let machine = machines.make(&"web".parse().unwrap(), [&File::open(&root).unwrap()], 16 << 20).unwrap();
         (machines, machine)
     }
 
@@ -365,6 +397,62 @@ mod tests {
         fs::write(machines.path("web").join("layer.ext4.tmp"), "").unwrap();
         let (_, again) = made(base.path());
         assert!(again.layer().exists());
+    }
+
+    fn make(machines: &KeptMachines, files: &[File]) -> Result<KeptMachine, KeptError> {
+        machines.make(&"web".parse().unwrap(), files, 16 << 20)
+    }
+
+    #[test]
+    fn each_file_of_a_root_disk_is_linked_and_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let machines = KeptMachines::of(base.path(), &Directories::default()).unwrap();
+        let cached = |index: usize| base.path().join(format!("cached {index}"));
+        let files: Vec<File> = (0..12)
+            .map(|index| {
+                fs::write(cached(index), index.to_string()).unwrap();
+                File::open(cached(index)).unwrap()
+            })
+            .collect();
+        let machine = make(&machines, &files).unwrap();
+        (0..12).for_each(|index| fs::remove_file(cached(index)).unwrap());
+        let contents = |path: PathBuf| fs::read_to_string(path).unwrap();
+        assert_eq!(contents(machine.root()), "0");
+        let expected: Vec<String> = (1..12).map(|index| index.to_string()).collect();
+        assert_eq!(machine.more_root_files().into_iter().map(contents).collect::<Vec<_>>(), expected);
+        // The cache has lost the files: they are copied.
+        std::mem::forget(machine);
+        let machine = make(&machines, &files[..2]).unwrap();
+        assert_eq!(machine.more_root_files().into_iter().map(contents).collect::<Vec<_>>(), ["1"]);
+        drop(machine);
+        assert!(!machines.path("web").exists());
+    }
+
+    #[test]
+    fn root_disk_with_a_file_that_cannot_be_copied_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let machines = KeptMachines::of(base.path(), &Directories::default()).unwrap();
+        fs::write(base.path().join("file"), "root disk").unwrap();
+        let files = ["file", "."].map(|name| File::open(base.path().join(name)).unwrap());
+        let error = make(&machines, &files).unwrap_err().to_string();
+        assert!(error.contains("root-1.img"), "{error}");
+        assert!(!machines.path("web").exists());
+    }
+
+    #[test]
+    fn machine_of_an_earlier_version_has_one_root_file_and_no_chain_id() {
+        let base = tempfile::tempdir().unwrap();
+        let (machines, mut machine) = made(base.path());
+        machine.publish(Request::default(), image()).unwrap();
+        machine.confirm();
+        let path = machines.path("web").join(DOCUMENT);
+        let text = fs::read_to_string(&path).unwrap().replace("\"chain_id\":\"sha256:3\",", "");
+        fs::write(&path, text).unwrap();
+        assert_eq!(machines.read("web").unwrap().image.chain_id, "");
+        let kept = machines.open("web");
+        assert_eq!((kept.root(), kept.more_root_files()), (machines.path("web").join("root.img"), vec![]));
+        machines.remove("web").unwrap();
+        assert!(!machines.path("web").exists());
     }
 
     #[test]

@@ -51,5 +51,5 @@ pub(crate) fn unpack(section: FileSection, directory: &Path) -> Result<File, Unp
             return Err(UnpackError::Ratio);
         }
     }
-    Ok(spool.into_file().map_err(UnpackError::Write)?.into_inner())
+    spool.into_file().map_err(UnpackError::Write)
 }

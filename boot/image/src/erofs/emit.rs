@@ -4,33 +4,35 @@
 use super::format::*;
 use super::plan::{Place, Plan};
 use super::{BLOCK, crc32c, directory, xattr};
+use crate::layer_files::{Extent, FilePlace, LayerFiles};
 use crate::root_disk::{Chunks, Output, RootDiskError, Volume, Written, write_output};
-use crate::spool::SpoolFile;
-use crate::tree::{Content, Data, Extent, Node, Tree};
+use crate::tree::{Content, Node, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`, at most `max_bytes`. `progress` gets
-/// the bytes written and the size.
+/// Writes the metadata of `tree`, whose data is in `layers`, to the empty `file`; the disk may have at most `max_bytes`. `progress`
+/// gets the bytes written and the size.
 pub(crate) fn write(
     tree: &Tree,
-    spool: &SpoolFile,
+    layers: &[LayerFiles],
     volume: &Volume,
     file: &File,
     max_bytes: u64,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Written, RootDiskError> {
-    let plan = Plan::new(tree, max_bytes)?;
-    let bytes = plan.blocks * BLOCK;
-    let emitter = Emitter { tree, spool, plan: &plan };
+    let plan = Plan::new(tree, layers, max_bytes)?;
+    let bytes = plan.metadata_blocks * BLOCK;
+    let emitter = Emitter { tree, layers, plan: &plan };
     let digest = write_output(file, seal, &|written| progress(written, bytes), |output| {
         emitter.superblock(volume, output)?;
         plan.places.iter().try_for_each(|place| emitter.inode(place, output))?;
         plan.places.iter().try_for_each(|place| emitter.directory_blocks(place, output))?;
-        plan.places.iter().try_for_each(|place| emitter.data_blocks(place, output))?;
+        plan.places.iter().try_for_each(|place| emitter.symlink_blocks(place, output))?;
+        output.zeros_to((plan.metadata_blocks - (plan.list.len() as u64).div_ceil(BLOCK)) * BLOCK)?;
+        output.bytes(&plan.list)?;
         output.zeros_to(bytes).map_err(RootDiskError::Write)
     })?;
-    Ok(Written { digest, bytes })
+    Ok(Written { digest, bytes, layers: plan.layers })
 }
 
 /// Stores the checksum in the first block.
@@ -42,7 +44,7 @@ fn seal(start: &mut [u8]) {
 
 struct Emitter<'a> {
     tree: &'a Tree,
-    spool: &'a SpoolFile,
+    layers: &'a [LayerFiles],
     plan: &'a Plan,
 }
 
@@ -90,8 +92,8 @@ impl Emitter<'_> {
         xattr::encode(&metadata.xattrs, &mut xattrs);
         output.bytes(&xattrs)?;
         match &node.content {
-            Content::Regular { data: Data::Sparse(extents), .. } if place.layout == DataLayout::ChunkBased => {
-                self.chunk_map(place, extents, output)
+            Content::Regular { size: 1.., layer, place: FilePlace::Sparse { bits, extents } } => {
+                chunk_map(Chunks::new(place.size, *bits), extents, self.plan.data(*layer), output)
             }
             _ if place.tail() == 0 => Ok(()),
             Content::Directory(_) => {
@@ -99,8 +101,11 @@ impl Emitter<'_> {
                 Ok(output.bytes(&bytes[(place.blocks * BLOCK) as usize..])?)
             }
             Content::Symlink(target) => Ok(output.bytes(target)?),
-            Content::Regular { data: Data::Contiguous(start), .. } => {
-                self.spool.copy(start + place.blocks * BLOCK, place.tail(), output)
+            Content::Regular { layer, place: FilePlace::Contiguous { tail, .. }, .. } => {
+                let layer = &self.layers[*layer as usize];
+                output.take_from(place.tail(), |into, offset| {
+                    layer.read_tail(tail + offset, into).map_err(RootDiskError::Layer)
+                })
             }
             _ => Ok(()),
         }
@@ -112,9 +117,7 @@ impl Emitter<'_> {
             &Content::CharacterDevice { major, minor } | &Content::BlockDevice { major, minor } => {
                 (minor & 0xff) | major << 8 | (minor & !0xff) << 12
             }
-            Content::Regular { data: Data::Sparse(extents), .. } if place.layout == DataLayout::ChunkBased => {
-                Chunks::of(place.size, extents).bits
-            }
+            Content::Regular { size: 1.., place: FilePlace::Sparse { bits, .. }, .. } => *bits,
             _ if place.blocks > 0 => place.block as u32,
             _ => 0,
         }
@@ -143,45 +146,34 @@ impl Emitter<'_> {
         Ok(output.bytes(&bytes[..bytes.len().min((place.blocks * BLOCK) as usize)])?)
     }
 
-    fn data_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
-        if place.blocks == 0 {
-            return Ok(());
-        }
+    fn symlink_blocks(&self, place: &Place, output: &mut Output<'_>) -> Result<(), RootDiskError> {
         match &self.tree.node(place.node).content {
-            Content::Symlink(target) => {
+            Content::Symlink(target) if place.blocks > 0 => {
                 output.zeros_to(place.block * BLOCK)?;
                 Ok(output.bytes(target)?)
-            }
-            Content::Regular { data: Data::Contiguous(start), .. } => {
-                output.zeros_to(place.block * BLOCK)?;
-                self.spool.copy(*start, place.size.min(place.blocks * BLOCK), output)
-            }
-            Content::Regular { data: Data::Sparse(extents), .. } => {
-                let chunks = Chunks::of(place.size, extents);
-                output.zeros_to(place.block * BLOCK)?;
-                chunks.copy(extents, self.spool, output, |chunk| chunks.blocks(chunk) * BLOCK)
             }
             _ => Ok(()),
         }
     }
+}
 
-    /// Writes the block addresses of the chunks.
-    fn chunk_map(&self, place: &Place, extents: &[Extent], output: &mut Output<'_>) -> Result<(), RootDiskError> {
-        let chunks = Chunks::of(place.size, extents);
-        let mut stored = chunks.stored(extents).peekable();
-        let mut block = place.block;
-        for chunk in 0..chunks.count() {
-            let address = if stored.next_if_eq(&chunk).is_some() {
-                let here = block;
-                block += chunks.blocks(chunk);
-                here as u32
-            } else {
-                NULL_ADDR
-            };
-            output.bytes(&address.to_le_bytes())?;
+/// Writes the block addresses of the chunks, whose data begins behind the block `data`.
+fn chunk_map(chunks: Chunks, extents: &[Extent], data: u64, output: &mut Output<'_>) -> Result<(), RootDiskError> {
+    let mut next = 0;
+    for extent in extents {
+        let (first, count) = (extent.offset / chunks.bytes(), extent.length.div_ceil(chunks.bytes()));
+        holes(first - next, output)?;
+        for chunk in 0..count {
+            let address = data + (extent.position + chunk * chunks.bytes()) / BLOCK;
+            output.bytes(&(address as u32).to_le_bytes())?;
         }
-        Ok(())
+        next = first + count;
     }
+    holes(chunks.count() - next, output)
+}
+
+fn holes(count: u64, output: &mut Output<'_>) -> Result<(), RootDiskError> {
+    (0..count).try_for_each(|_| Ok(output.bytes(&NULL_ADDR.to_le_bytes())?))
 }
 
 /// Bits of the inode's mode (`S_IFMT`), and the type number in directories.

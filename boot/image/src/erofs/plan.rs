@@ -5,13 +5,9 @@
 use super::directory::{self, with_dots};
 use super::format::{DataLayout, INODE_SLOT, Inode, SUPER_OFFSET, SuperBlock};
 use super::{BLOCK, xattr};
+use crate::layer_files::{FilePlace, LayerFiles, tail_bytes};
 use crate::root_disk::{Chunks, RootDiskError};
-use crate::tree::{Content, Data, NodeId, Tree};
-
-/// A longer tail of a file is not stored with its inode. An inline tail saves a block and, for a
-/// short file, a request of the guest; but it spreads the inodes, which are read one block at a
-/// time.
-const MAX_FILE_TAIL: u64 = 1024;
+use crate::tree::{Content, NodeId, Tree};
 
 /// The place of one inode and its data.
 #[derive(Clone, Debug)]
@@ -25,7 +21,7 @@ pub(super) struct Place {
     pub xattr_size: u64,
     /// First block, if there are any.
     pub block: u64,
-    /// Blocks outside of the inode.
+    /// Blocks outside of the inode. They are not counted for sparse files.
     pub blocks: u64,
     pub nlink: u32,
     /// For directories, the inode of the parent.
@@ -50,16 +46,33 @@ pub(super) struct Plan {
     pub places: Vec<Place>,
     /// Position in `places` by node.
     positions: Vec<u32>,
-    /// Size of the image in blocks.
+    /// Blocks of the metadata, which are written.
+    pub metadata_blocks: u64,
+    /// Blocks of the whole disk.
     pub blocks: u64,
     pub chunked: bool,
+    /// The layers with data that is part of the disk, by number.
+    pub layers: Vec<usize>,
+    /// What the disk says of them.
+    pub list: Vec<u8>,
+    /// First block of each layer's data, by number.
+    data: Vec<u64>,
 }
 
 const UNPLACED: u32 = u32::MAX;
 
 impl Plan {
-    pub(super) fn new(tree: &Tree, max_bytes: u64) -> Result<Self, RootDiskError> {
-        let mut plan = Self { places: Vec::new(), positions: vec![UNPLACED; tree.len()], blocks: 0, chunked: false };
+    pub(super) fn new(tree: &Tree, layers: &[LayerFiles], max_bytes: u64) -> Result<Self, RootDiskError> {
+        let mut plan = Self {
+            places: Vec::new(),
+            positions: vec![UNPLACED; tree.len()],
+            metadata_blocks: 0,
+            blocks: 0,
+            chunked: false,
+            layers: Vec::new(),
+            list: Vec::new(),
+            data: vec![0; layers.len()],
+        };
         let mut next = SUPER_OFFSET + size_of::<SuperBlock>() as u64;
         let mut directories = vec![(Tree::ROOT, Tree::ROOT)];
         while let Some((id, parent)) = directories.pop() {
@@ -82,78 +95,109 @@ impl Plan {
             directories.extend(below.rev().map(|child| (child.node, id)));
         }
         plan.blocks = next.div_ceil(BLOCK);
+        plan.place_blocks(tree, |content| matches!(content, Content::Directory(_)));
+        plan.place_blocks(tree, |content| matches!(content, Content::Symlink(_)));
+        plan.place_data(tree, layers);
         // Maps of sparse files can be large even without data.
-        if next > max_bytes {
-            return Err(RootDiskError::TooLarge { limit: max_bytes });
-        }
-        plan.place_blocks(tree, max_bytes, |content| matches!(content, Content::Directory(_)))?;
-        plan.place_blocks(tree, max_bytes, |content| !matches!(content, Content::Directory(_)))?;
-        Ok(plan)
+        if plan.blocks > max_bytes / BLOCK { Err(RootDiskError::TooLarge { limit: max_bytes }) } else { Ok(plan) }
     }
 
     pub(super) fn of(&self, node: NodeId) -> &Place {
         &self.places[self.positions[node.index()] as usize]
     }
 
-    /// Assigns the next place to an inode. An inode, and an inode with its tail, must not cross a
-    /// block.
+    /// First block of the data of the layer with this number.
+    pub(super) fn data(&self, layer: u32) -> u64 {
+        self.data[layer as usize]
+    }
+
+    /// Assigns the next place to an inode. An inode must not cross a block, nor may its tail.
     fn place(&mut self, tree: &Tree, id: NodeId, parent: NodeId, next: &mut u64) {
         let node = tree.node(id);
         let xattr_size = xattr::size(&node.metadata.xattrs);
         let inode_size = size_of::<Inode>() as u64;
-        let (size, max_tail) = match &node.content {
+        let size = match &node.content {
             Content::Directory(children) => {
-                (directory::size(with_dots(children.keys().map(|name| &**name)).map(<[u8]>::len)), BLOCK)
+                directory::size(with_dots(children.keys().map(|name| &**name)).map(<[u8]>::len))
             }
-            Content::Symlink(target) => (target.len() as u64, BLOCK),
-            Content::Regular { size, .. } => (*size, MAX_FILE_TAIL),
-            _ => (0, 0),
+            Content::Symlink(target) => target.len() as u64,
+            Content::Regular { size, .. } => *size,
+            _ => 0,
         };
-        let tail = size % BLOCK;
-        let inline = (1..=max_tail).contains(&tail) && inode_size + xattr_size + tail <= BLOCK;
+        let tail = match &node.content {
+            Content::Regular { .. } => tail_bytes(size),
+            _ if inode_size + xattr_size + size % BLOCK <= BLOCK => size % BLOCK,
+            _ => 0,
+        };
         let mut place = Place {
             node: id,
             offset: *next,
-            layout: if inline { DataLayout::FlatInline } else { DataLayout::FlatPlain },
+            layout: if tail > 0 { DataLayout::FlatInline } else { DataLayout::FlatPlain },
             size,
             xattr_size,
             block: 0,
-            blocks: if inline { size / BLOCK } else { size.div_ceil(BLOCK) },
+            blocks: if tail > 0 { size / BLOCK } else { size.div_ceil(BLOCK) },
             nlink: 0,
             parent,
         };
-        let mut behind = if inline { tail } else { 0 };
-        if let Content::Regular { size: 1.., data: Data::Sparse(extents) } = &node.content {
-            let chunks = Chunks::of(size, extents);
+        let mut behind = tail;
+        if let Content::Regular { size: 1.., place: FilePlace::Sparse { bits, .. }, .. } = &node.content {
             place.layout = DataLayout::ChunkBased;
-            place.blocks = chunks.stored(extents).map(|chunk| chunks.blocks(chunk)).sum();
-            behind = 4 * chunks.count();
+            behind = 4 * Chunks::new(size, *bits).count();
             self.chunked = true;
         }
-        let whole = if place.layout == DataLayout::FlatInline { inode_size + xattr_size + behind } else { inode_size };
-        if place.offset % BLOCK + whole > BLOCK {
+        let crosses = |start: u64, length: u64| start % BLOCK + length > BLOCK;
+        let is_inline = place.layout == DataLayout::FlatInline;
+        let whole = if is_inline { inode_size + xattr_size + behind } else { inode_size };
+        if whole <= BLOCK && crosses(place.offset, whole) {
             place.offset = place.offset.next_multiple_of(BLOCK);
+        }
+        // Attributes may take several blocks.
+        while whole > BLOCK
+            && (crosses(place.offset, inode_size) || crosses(place.offset + inode_size + xattr_size, behind))
+        {
+            place.offset += INODE_SLOT;
         }
         *next = (place.offset + inode_size + xattr_size + behind).next_multiple_of(INODE_SLOT);
         self.positions[id.index()] = self.places.len() as u32;
         self.places.push(place);
     }
 
-    /// Assigns blocks to the inodes whose content is `wanted`.
-    fn place_blocks(
-        &mut self,
-        tree: &Tree,
-        max_bytes: u64,
-        wanted: impl Fn(&Content) -> bool,
-    ) -> Result<(), RootDiskError> {
+    /// Assigns blocks of the metadata to the inodes whose content is `wanted`.
+    fn place_blocks(&mut self, tree: &Tree, wanted: impl Fn(&Content) -> bool) {
         for place in self.places.iter_mut().filter(|place| wanted(&tree.node(place.node).content)) {
             place.block = self.blocks;
             self.blocks += place.blocks;
-            // Checked here: the sizes of sparse files come from the archive.
-            if self.blocks > max_bytes / BLOCK {
-                return Err(RootDiskError::TooLarge { limit: max_bytes });
+        }
+    }
+
+    /// Puts the data of the layers that some file needs behind the metadata.
+    fn place_data(&mut self, tree: &Tree, layers: &[LayerFiles]) {
+        let mut is_used = vec![false; layers.len()];
+        for place in &self.places {
+            if let Content::Regular { layer, place: data, .. } = &tree.node(place.node).content {
+                is_used[*layer as usize] |= match data {
+                    FilePlace::Contiguous { .. } => place.blocks > 0,
+                    FilePlace::Sparse { extents, .. } => !extents.is_empty(),
+                };
             }
         }
-        Ok(())
+        self.layers = (0..layers.len()).filter(|number| is_used[*number]).collect();
+        let line = |number: &usize| format!("{} {}\n", layers[*number].diff_id, layers[*number].data_bytes());
+        self.list = self.layers.iter().map(line).collect::<String>().into_bytes();
+        self.metadata_blocks = self.blocks + (self.list.len() as u64).div_ceil(BLOCK);
+        self.blocks = self.metadata_blocks;
+        for number in &self.layers {
+            self.data[*number] = self.blocks;
+            self.blocks += layers[*number].data_bytes() / BLOCK;
+        }
+        for place in &mut self.places {
+            if let Content::Regular { layer, place: FilePlace::Contiguous { position, .. }, .. } =
+                &tree.node(place.node).content
+                && place.blocks > 0
+            {
+                place.block = self.data[*layer as usize] + position / BLOCK;
+            }
+        }
     }
 }

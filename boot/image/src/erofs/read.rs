@@ -12,9 +12,8 @@ use crate::file_system::{
     extents_cost, sorted,
 };
 use crate::limits;
-use std::fs::File;
+use crate::root_disk::RootDisk;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -24,10 +23,10 @@ const BLOCK_SIZE: u64 = 1 << BLOCK_BITS;
 /// Block addresses of a chunk map that are read together.
 const MAP_READ_SIZE: usize = 4096;
 
-/// An EROFS image in a file.
+/// An EROFS image.
 #[derive(Debug)]
 pub(crate) struct Erofs {
-    file: File,
+    disk: RootDisk,
     size: u64,
     root: u64,
     budget: Arc<Budget>,
@@ -38,9 +37,9 @@ fn damaged(what: &'static str) -> FileSystemError {
 }
 
 impl Erofs {
-    pub(crate) fn open(file: File, budget: Arc<Budget>) -> Result<Self, FileSystemError> {
-        let size = file.metadata()?.len();
-        let this = Self { file, size, root: 0, budget };
+    pub(crate) fn open(disk: RootDisk, budget: Arc<Budget>) -> Result<Self, FileSystemError> {
+        let size = disk.bytes();
+        let this = Self { disk, size, root: 0, budget };
         let superblock: SuperBlock = this.read(SUPER_OFFSET)?;
         if superblock.magic.get() != SUPER_MAGIC {
             return Err(FileSystemError::Magic("an EROFS image"));
@@ -265,6 +264,6 @@ impl FileSystem for Erofs {
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, position)
+        self.disk.read_exact_at(buffer, position)
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::erofs::Erofs;
 use crate::ext4::Ext4;
 use crate::file_system::Xattr;
+use crate::root_disk::RootDisk;
 use crate::testing::{Archive, Member, image_of};
 use std::fs;
 use std::path::Path;
@@ -14,9 +15,9 @@ use std::sync::Arc;
 const UUID: [u8; 16] = *b"0123456789abcdef";
 
 fn erofs(archive: &Archive) -> Erofs {
-    let file = tempfile::tempfile().unwrap();
-    file.write_all_at(&image_of(&[archive.bytes()]).unwrap(), 0).unwrap();
-    Erofs::open(file, Arc::default()).unwrap()
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, image_of(&[archive.bytes()]).unwrap()).unwrap();
+    Erofs::open(RootDisk::open(file.path().to_owned(), []).unwrap(), Arc::default()).unwrap()
 }
 
 /// Writes the files of `archive`, and checks the file system.

@@ -264,7 +264,7 @@ impl Layer {
             return Ok(None);
         }
         let length = spool.length();
-        let file = Arc::new(spool.into_file().map_err(CommitError::Write)?.into_inner());
+        let file = Arc::new(spool.into_file().map_err(CommitError::Write)?);
         let reference = Reference { digest: compressed.finish(), size: length };
         Ok(Some(Self { reference, diff_id: hasher.finish(), file: Blob { file, offset: 0, length } }))
     }

@@ -117,7 +117,7 @@ pub(super) fn spooled(mut input: impl Read, name: &Path, scratch: &Path) -> Resu
             return Err(unpack(UnpackError::TooLarge));
         }
     }
-    Ok(spool.into_file().map_err(|error| unpack(UnpackError::Write(error)))?.into_inner())
+    spool.into_file().map_err(|error| unpack(UnpackError::Write(error)))
 }
 
 /// Documents that may still be read.

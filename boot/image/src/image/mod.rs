@@ -149,6 +149,18 @@ impl Image {
         self.layers.iter().map(|layer| Some(self.open_layer(layer).ok()?.length)).sum()
     }
 
+    /// Size of a layer's file, or 0 if it cannot be opened.
+    pub(crate) fn layer_bytes(&self, layer: &Layer) -> u64 {
+        self.open_layer(layer).map_or(0, |blob| blob.length)
+    }
+
+    /// Digest of the chain of diff ids (OCI image specification, "Layer ChainID").
+    pub(crate) fn chain_id(&self) -> Digest {
+        let mut diff_ids = self.layers.iter().map(|layer| &layer.diff_id);
+        let Some(lowest) = diff_ids.next() else { return Digest::of(b"") };
+        diff_ids.fold(lowest.clone(), |chain, diff_id| Digest::of(format!("{chain} {diff_id}").as_bytes()))
+    }
+
     pub(crate) fn open_layer(&self, layer: &Layer) -> Result<Blob, SourceError> {
         match &layer.location {
             Location::Blob { digest, size } => self.source.open_blob(digest, *size),

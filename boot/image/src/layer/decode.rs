@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The thread that reads and decompresses. It sends the uncompressed bytes and, after each layer,
+//! The thread that reads and decompresses. It sends the uncompressed bytes and, at the end,
 //! whether the file matches the manifest. A wrong digest is reported instead of the broken stream
 //! that it causes.
 
@@ -19,41 +19,36 @@ pub(super) const CHUNK_SIZE: usize = 256 << 10;
 pub(super) enum Message {
     Chunk {
         bytes: Vec<u8>,
-        /// Bytes of the layer's file up to here.
-        consumed: u64,
+        /// The layer up to here.
+        totals: Totals,
     },
-    /// A layer's file has been read to its end, or is invalid.
+    /// The layer's file has been read to its end, or is invalid.
     End(Result<Compression, LayerError>),
 }
 
-/// Runs until every layer is sent, one fails, or the receiver is gone. The receiver sets `abandon`
-/// when it does not need the rest of the current layer: the file is then only hashed. `spare`
-/// returns buffers.
+/// Runs until the layer is sent, it fails, or the receiver is gone. The receiver sets `abandon` when it
+/// does not need the rest: the file is then only hashed. `spare` returns buffers.
 pub(super) fn run(
     image: &Image,
+    layer: &Layer,
     budget: &Budget,
     messages: &SyncSender<Message>,
     spare: &Receiver<Vec<u8>>,
     abandon: &AtomicBool,
 ) {
-    let mut totals = Totals::default();
-    for layer in &image.layers {
-        let result = decode(image, layer, budget, messages, spare, abandon, &mut totals);
-        let failed = result.is_err();
-        if messages.send(Message::End(result)).is_err() || failed || abandon.load(Ordering::Relaxed) {
-            return;
-        }
-    }
+    let result = decode(image, layer, budget, messages, spare, abandon);
+    // The receiver may have given up.
+    let _ = messages.send(Message::End(result));
 }
 
-/// Bytes of all layers so far.
-#[derive(Default)]
-struct Totals {
-    uncompressed: u64,
+/// What has been read, of one layer or of several.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub uncompressed: u64,
     /// Without long runs of zeros, which are not stored.
-    stored: u64,
-    /// Number of bytes that were read from the layers' files.
-    consumed: u64,
+    pub stored: u64,
+    /// Bytes that were read from the layers' files.
+    pub consumed: u64,
 }
 
 impl Totals {
@@ -64,10 +59,9 @@ impl Totals {
         self.stored += stored.map(|part| part.len() as u64).sum::<u64>();
     }
 
-    /// `consumed` are the bytes of the current layer's file.
-    fn check(&self, name: &str, consumed: u64) -> Result<(), LayerError> {
-        let consumed = self.consumed + consumed;
-        let exceeds = |bytes: u64, free: u64| bytes > free && bytes / limits::MAX_RATIO > consumed;
+    /// Checks what has been read so far; `name` is that of the last layer.
+    pub(crate) fn check(&self, name: &str) -> Result<(), LayerError> {
+        let exceeds = |bytes: u64, free: u64| bytes > free && bytes / limits::MAX_RATIO > self.consumed;
         if self.uncompressed > limits::MAX_UNCOMPRESSED_BYTES {
             return Err(LayerError::TooLarge { name: name.to_owned() });
         }
@@ -79,7 +73,6 @@ impl Totals {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "called once; the arguments are what the thread needs")]
 fn decode(
     image: &Image,
     layer: &Layer,
@@ -87,8 +80,8 @@ fn decode(
     messages: &SyncSender<Message>,
     spare: &Receiver<Vec<u8>>,
     abandon: &AtomicBool,
-    totals: &mut Totals,
 ) -> Result<Compression, LayerError> {
+    let mut totals = Totals::default();
     let name = layer.name();
     let read = |source: io::Error| LayerError::Read { name: name.clone(), source };
     let mut file = HashedFile::new(image.open_layer(layer)?.section(READ_BUF_SIZE), layer.digest());
@@ -114,11 +107,11 @@ fn decode(
         };
         chunk.truncate(filled);
         totals.add(&chunk);
-        let consumed = decoder.consumed();
-        if let Err(error) = totals.check(&name, consumed).and_then(|()| Ok(decoder.charge(budget)?)) {
+        totals.consumed = decoder.consumed();
+        if let Err(error) = totals.check(&name).and_then(|()| Ok(decoder.charge(budget)?)) {
             break Err(error);
         }
-        if filled > 0 && messages.send(Message::Chunk { bytes: chunk, consumed }).is_err() {
+        if filled > 0 && messages.send(Message::Chunk { bytes: chunk, totals }).is_err() {
             return Ok(compression);
         }
         if abandon.load(Ordering::Relaxed) {
@@ -141,7 +134,6 @@ fn decode(
         // Skip the digest: the layer is already rejected.
         Err(error @ (LayerError::TooLarge { .. } | LayerError::Ratio { .. } | LayerError::Memory(_))) => Err(error),
         outcome => {
-            totals.consumed += decoder.consumed();
             check_digest(decoder.into_file(), layer, &name)?;
             outcome.map(|()| compression)
         }

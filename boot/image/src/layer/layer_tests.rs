@@ -31,7 +31,7 @@ fn read_with(packed: &[u8], diff_id: &Digest, damage: impl FnOnce(&std::path::Pa
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
     let mut bytes = Vec::new();
-    with_layers(&image, &Budget::default(), |_, stream| {
+    with_layer(&image, &image.layers[0], &Budget::default(), &|| false, |stream| {
         stream.read_to_end(&mut bytes).expect("errors of the file are returned at its end");
         Ok::<(), LayerError>(())
     })?;
@@ -135,31 +135,27 @@ fn bomb_is_an_error() {
 }
 
 #[test]
-fn ratio_counts_all_layers() {
-    let layer = Archive::of([Member::file("a", vec![7; 600 << 10])]).bytes();
-    let layout = |count: usize| Layout::of(&vec![layer.clone(); count], gzip_best);
-    let open = |layout: &Layout| {
-        let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-        let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
-        with_layers(&image, &Budget::default(), |_, stream| {
-            stream.drain();
-            Ok::<(), LayerError>(())
-        })
-    };
-    assert!(open(&layout(1)).is_ok());
-    assert!(matches!(open(&layout(4)), Err(LayerError::Ratio { .. })));
+fn layer_that_is_unwanted_ends_early() {
+    let layout = Layout::of(&[layer()], gzip);
+    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
+    let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
+    let result = with_layer(&image, &image.layers[0], &Budget::default(), &|| true, |stream| {
+        let source = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        Err(LayerError::Read { name: "the end".into(), source })
+    });
+    assert!(matches!(result, Err(LayerError::Read { name, .. }) if name == "the end"));
 }
 
 #[test]
-fn wrong_digest_takes_precedence_over_a_merge_error() {
+fn wrong_digest_takes_precedence_over_an_error_of_the_content() {
     let layout = Layout::of(&[layer(), layer()], gzip);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
     let fail = || {
-        with_layers(&image, &Budget::default(), |_, _| Err(LayerError::TooLarge { name: "the merge".into() }))
-            .unwrap_err()
+        let error = || Err(LayerError::TooLarge { name: "the conversion".into() });
+        with_layer(&image, &image.layers[0], &Budget::default(), &|| false, |_| error()).unwrap_err()
     };
-    assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, so the error of the merge is returned");
+    assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, so the other error is returned");
     let path = layout.blob_path(&image.layers[0].name());
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Layers as streams: one thread reads, hashes and decompresses the files of all layers in order.
-//! The thread that merges them receives the uncompressed bytes over a short channel, and hashes
-//! those.
+//! A layer as a stream: one thread reads, hashes and decompresses its file. The thread that converts it
+//! receives the uncompressed bytes over a short channel, and hashes those.
 //!
 //! | thread | does |
 //! |---|---|
-//! | `layers` | `decode::run`: file, digest of the file, decompression, limits |
+//! | `layer` | `decode::run`: file, digest of the file, decompression, limits |
 //! | the caller's | `stream::LayerStream`: diff id, then the reader of the stream |
 
 mod decode;
 mod stream;
 
-pub(crate) use stream::with_layers;
+pub(crate) use decode::Totals;
+pub(crate) use stream::{LayerStream, with_layer};
 
 use crate::budget::OverBudget;
 use crate::source::SourceError;

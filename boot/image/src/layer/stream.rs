@@ -2,7 +2,7 @@
 //! The receiving side: one layer's uncompressed bytes as input of a tar reader.
 
 use super::LayerError;
-use super::decode::{self, Message};
+use super::decode::{self, Message, Totals};
 use crate::budget::Budget;
 use crate::decompress::Compression;
 use crate::digest::Hasher;
@@ -15,13 +15,14 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 /// Chunks in flight between the threads.
 const MAX_CHUNKS: usize = 8;
 
-/// Calls `merge` for every layer, lowest first, with its uncompressed bytes, and checks digest and
-/// diff id of each before the next one. An error of the file takes precedence over the error that
-/// `merge` found in its bytes.
-pub(crate) fn with_layers<E: From<LayerError>>(
+/// Calls `convert` with the uncompressed bytes of a layer, and checks digest and diff id. An error of the file takes precedence over
+/// the error that `convert` found in its bytes, unless the caller does not want the layer any more.
+pub(crate) fn with_layer<E: From<LayerError>>(
     image: &Image,
+    layer: &Layer,
     budget: &Budget,
-    mut merge: impl FnMut(usize, &mut LayerStream<'_>) -> Result<(), E>,
+    is_unwanted: &dyn Fn() -> bool,
+    convert: impl FnOnce(&mut LayerStream<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let abandon = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -29,26 +30,26 @@ pub(crate) fn with_layers<E: From<LayerError>>(
         // thread.
         let (messages, received) = sync_channel(MAX_CHUNKS);
         let (used, spare) = channel();
-        let thread = std::thread::Builder::new().name("layers".into());
+        let thread = std::thread::Builder::new().name("layer".into());
         let spawned = thread.spawn_scoped(scope, || {
             let (messages, spare) = (messages, spare);
-            decode::run(image, budget, &messages, &spare, &abandon);
+            decode::run(image, layer, budget, &messages, &spare, &abandon);
         });
         if let Err(source) = spawned {
             return Err(LayerError::Read { name: "layers (cannot start a thread)".into(), source }.into());
         }
         let received = received;
-        for (index, layer) in image.layers.iter().enumerate() {
-            let mut stream = LayerStream::new(layer, &received, &used);
-            let merged = merge(index, &mut stream);
-            if merged.is_err() {
-                abandon.store(true, Ordering::Relaxed);
-                stream.hasher = None;
+        let mut stream = LayerStream::new(layer, &received, &used, is_unwanted);
+        let converted = convert(&mut stream);
+        if converted.is_err() {
+            abandon.store(true, Ordering::Relaxed);
+            if is_unwanted() {
+                return converted;
             }
-            stream.finish()?;
-            merged?;
+            stream.hasher = None;
         }
-        Ok(())
+        stream.finish()?;
+        converted
     })
 }
 
@@ -62,31 +63,31 @@ pub(crate) struct LayerStream<'a> {
     /// `None` if the diff id equals the file's own digest.
     hasher: Option<Hasher>,
     end: Option<Result<Compression, LayerError>>,
-    bytes: u64,
-    file_bytes: u64,
+    totals: Totals,
+    is_unwanted: &'a dyn Fn() -> bool,
 }
 
 impl<'a> LayerStream<'a> {
-    fn new(layer: &'a Layer, received: &'a Receiver<Message>, used: &'a Sender<Vec<u8>>) -> Self {
+    fn new(
+        layer: &'a Layer,
+        received: &'a Receiver<Message>,
+        used: &'a Sender<Vec<u8>>,
+        is_unwanted: &'a dyn Fn() -> bool,
+    ) -> Self {
         let hasher = (layer.digest() != Some(&layer.diff_id)).then(|| layer.diff_id.hasher());
-        Self { layer, received, used, chunk: Vec::new(), position: 0, hasher, end: None, bytes: 0, file_bytes: 0 }
+        let (chunk, totals) = (Vec::new(), Totals::default());
+        Self { layer, received, used, chunk, position: 0, hasher, end: None, totals, is_unwanted }
     }
 
-    /// Uncompressed bytes received so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+    /// What has been received so far.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
     }
 
-    /// Bytes of the layer's file read for them.
-    pub(crate) fn file_bytes(&self) -> u64 {
-        self.file_bytes
-    }
-
-    /// Receives the bytes after the archive's end, to hash them, and returns the number of all
-    /// bytes.
-    pub(crate) fn drain(&mut self) -> u64 {
+    /// Receives the bytes after the archive's end, to hash them, and returns what the whole layer amounts to.
+    pub(crate) fn drain(&mut self) -> Totals {
         while self.next_chunk() {}
-        self.bytes
+        self.totals
     }
 
     /// Receives the rest and checks the layer.
@@ -118,13 +119,12 @@ impl<'a> LayerStream<'a> {
             let _ = self.used.send(used);
         }
         self.position = 0;
-        match self.received.recv().expect("the other thread ends every layer with a message") {
-            Message::Chunk { bytes, consumed } => {
+        match self.received.recv().expect("the other thread ends the layer with a message") {
+            Message::Chunk { bytes, totals } => {
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(&bytes);
                 }
-                self.bytes += bytes.len() as u64;
-                self.file_bytes = consumed;
+                self.totals = totals;
                 self.chunk = bytes;
                 true
             }
@@ -138,6 +138,9 @@ impl<'a> LayerStream<'a> {
 
 impl BufRead for LayerStream<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if (self.is_unwanted)() {
+            return Err(io::Error::other("not wanted any more"));
+        }
         while self.position == self.chunk.len() && self.next_chunk() {}
         Ok(&self.chunk[self.position..])
     }

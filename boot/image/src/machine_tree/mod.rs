@@ -16,7 +16,7 @@ use crate::erofs::Erofs;
 use crate::ext4::Ext4;
 use crate::file_system::{FileKind, FileSystem, FileSystemError, Metadata, Name, Xattr};
 use crate::limits;
-use crate::root_disk::RootFormat;
+use crate::root_disk::{RootDisk, RootFormat};
 use crate::tar::printable;
 use content::Content;
 use std::fs;
@@ -122,7 +122,7 @@ impl MachineTree {
     ///
     /// # Errors
     /// One of them is not such a file system, or is damaged.
-    pub fn open(root: fs::File, format: RootFormat, layer: fs::File, is_system: bool) -> Result<Self, TreeError> {
+    pub fn open(root: RootDisk, format: RootFormat, layer: fs::File, is_system: bool) -> Result<Self, TreeError> {
         let budget = Arc::new(Budget::default());
         let lower: Box<dyn FileSystem> = match format {
             RootFormat::Erofs => Box::new(Erofs::open(root, budget.clone()).map_err(TreeError::Root)?),
@@ -137,7 +137,7 @@ impl MachineTree {
     ///
     /// # Errors
     /// It is not such a file system, or is damaged.
-    pub(crate) fn of_image(root: fs::File) -> Result<Self, TreeError> {
+    pub(crate) fn of_image(root: RootDisk) -> Result<Self, TreeError> {
         let budget = Arc::new(Budget::default());
         let lower = Box::new(Erofs::open(root, budget.clone()).map_err(TreeError::Root)?);
         Ok(Self { lower, upper: None, budget, hides_own_files: false })

@@ -2,14 +2,15 @@
 //! The root disk: its formats, and the code that their writers share.
 
 mod chunks;
+mod files;
 mod output;
 
 pub(crate) use chunks::Chunks;
+pub use files::{RootDisk, RootDiskPart};
 pub(crate) use output::{Output, write as write_output};
 
 use crate::digest::Digest;
 use crate::limits;
-use crate::spool::SpoolFile;
 use std::io;
 
 /// The file system of a root disk. Coracle's own kernel has EROFS; squashfs is for other kernels
@@ -40,16 +41,20 @@ pub(crate) struct Volume {
 }
 
 pub(crate) struct Written {
+    /// Of the file that was written.
     pub digest: Digest,
+    /// Size of the file.
     pub bytes: u64,
+    /// The layers whose data follows the file, by number.
+    pub layers: Vec<usize>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum RootDiskError {
     #[error("cannot write the root disk")]
     Write(#[source] io::Error),
-    #[error("cannot read the temporary file for the image's data")]
-    Spool(#[source] io::Error),
+    #[error("cannot read a layer in the image cache")]
+    Layer(#[source] io::Error),
     /// 128 GiB, or a ratio to the size of the layers.
     #[error("the root disk would be larger than {} MiB, with its maps of sparse files", .limit >> 20)]
     TooLarge { limit: u64 },
@@ -65,22 +70,15 @@ impl RootDiskError {
     /// Whether the cause is the host rather than the image.
     pub(crate) fn is_host(&self) -> bool {
         match self {
-            Self::Write(_) | Self::Spool(_) => true,
+            Self::Write(_) | Self::Layer(_) => true,
             Self::TooLarge { .. } | Self::Owners | Self::Sparse => false,
         }
     }
 }
 
-/// An I/O error of the output. Those of the spool are converted where they occur.
+/// An I/O error of the output. Those of layers are converted where they occur.
 impl From<io::Error> for RootDiskError {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
-    }
-}
-
-impl SpoolFile {
-    /// Appends `length` bytes of the spool from `start` to `output`.
-    pub(crate) fn copy(&self, start: u64, length: u64, output: &mut Output<'_>) -> Result<(), RootDiskError> {
-        output.take_from(length, |into, offset| self.read(into, start + offset).map_err(RootDiskError::Spool))
     }
 }

@@ -4,20 +4,20 @@
 use super::format::*;
 use super::inodes::Tables;
 use super::plan::Plan;
+use crate::layer_files::{FilePlace, LayerFiles};
 use crate::root_disk::{Chunks, Output, RootDiskError, Written, write_output};
-use crate::spool::SpoolFile;
-use crate::tree::{Content, Data, Tree};
+use crate::tree::{Content, Tree};
 use std::fs::File;
 use zerocopy::IntoBytes as _;
 
 /// The size of the file is a multiple of this, like that of a disk.
 const PADDING: u64 = 4096;
 
-/// Writes `tree`, whose data is in `spool`, to the empty `file`. `progress` gets the bytes written
+/// Writes `tree`, whose data is in `layers`, to the empty `file`. `progress` gets the bytes written
 /// and the size.
 pub(crate) fn write(
     tree: &Tree,
-    spool: &SpoolFile,
+    layers: &[LayerFiles],
     file: &File,
     max_bytes: u64,
     progress: &dyn Fn(u64, u64),
@@ -31,12 +31,12 @@ pub(crate) fn write(
         &|written| progress(written, bytes),
         |output| {
             output.bytes(superblock.as_bytes())?;
-            write_data(tree, &plan, spool, output)?;
+            write_data(tree, &plan, layers, output)?;
             tail.iter().try_for_each(|part| output.bytes(part))?;
             output.zeros_to(bytes).map_err(RootDiskError::Write)
         },
     )?;
-    Ok(Written { digest, bytes })
+    Ok(Written { digest, bytes, layers: Vec::new() })
 }
 
 /// Returns the superblock and the parts after the data. The kernel checks their order and adjacency
@@ -93,15 +93,21 @@ fn lay_out(plan: &Plan, tables: Tables) -> (SuperBlock, Vec<Vec<u8>>) {
     (superblock, tail)
 }
 
-fn write_data(tree: &Tree, plan: &Plan, spool: &SpoolFile, output: &mut Output<'_>) -> Result<(), RootDiskError> {
+fn write_data(tree: &Tree, plan: &Plan, layers: &[LayerFiles], output: &mut Output<'_>) -> Result<(), RootDiskError> {
     for file in &plan.files {
-        let Content::Regular { size, data } = &tree.node(*file).content else { continue };
+        let Content::Regular { size, layer, place } = &tree.node(*file).content else { continue };
         debug_assert_eq!(output.position(), plan.of(*file).start, "the data is where the plan says");
-        match data {
-            Data::Contiguous(start) => spool.copy(*start, *size, output)?,
-            Data::Sparse(extents) => {
+        let layer = &layers[*layer as usize];
+        let mut copy = |start: u64, length: u64| {
+            output.take_from(length, |into, offset| {
+                layer.read_file(place, *size, into, start + offset).map_err(RootDiskError::Layer)
+            })
+        };
+        match place {
+            FilePlace::Contiguous { .. } => copy(0, *size)?,
+            FilePlace::Sparse { extents, .. } => {
                 let chunks = Chunks::of_bytes(*size, BLOCK);
-                chunks.copy(extents, spool, output, |chunk| chunks.length(chunk))?;
+                chunks.stored(extents).try_for_each(|chunk| copy(chunk * BLOCK, chunks.length(chunk)))?;
             }
         }
     }

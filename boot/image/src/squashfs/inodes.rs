@@ -8,8 +8,9 @@ use super::owners::Owners;
 use super::plan::{Inode, Plan};
 use super::table::Table;
 use super::xattr::XattrSets;
+use crate::layer_files::FilePlace;
 use crate::root_disk::{Chunks, RootDiskError};
-use crate::tree::{Content, Data, Node, NodeId, Tree};
+use crate::tree::{Content, Node, NodeId, Tree};
 use zerocopy::IntoBytes as _;
 
 /// All tables of an image.
@@ -85,9 +86,9 @@ impl Tables {
         let xattr = self.xattrs.index(&node.metadata.xattrs);
         match &node.content {
             Content::Directory(_) => unreachable!("directories are written when their children are"),
-            Content::Regular { size, data } => {
+            Content::Regular { size, place, .. } => {
                 let chunks = Chunks::of_bytes(*size, BLOCK);
-                let (list, stored) = block_list(chunks, data);
+                let (list, stored) = block_list(chunks, place);
                 let regular = RegInode {
                     start_block: inode.start.into(),
                     file_size: (*size).into(),
@@ -133,10 +134,10 @@ impl Tables {
 }
 
 /// Returns the lengths of a file's blocks, 0 for a hole, and the total size of the stored ones.
-fn block_list(chunks: Chunks, data: &Data) -> (Vec<u8>, u64) {
-    let extents = match data {
-        Data::Contiguous(_) => None,
-        Data::Sparse(extents) => Some(extents),
+fn block_list(chunks: Chunks, place: &FilePlace) -> (Vec<u8>, u64) {
+    let extents = match place {
+        FilePlace::Contiguous { .. } => None,
+        FilePlace::Sparse { extents, .. } => Some(extents),
     };
     let mut stored = extents.map(|extents| chunks.stored(extents).peekable());
     let (mut list, mut bytes) = (Vec::with_capacity(4 * chunks.count() as usize), 0);

@@ -2,9 +2,10 @@
 //! Numbers and names of inodes and places of the data, computed before anything is written.
 
 use super::format::{BLOCK, SuperBlock};
+use crate::layer_files::FilePlace;
 use crate::limits;
 use crate::root_disk::{Chunks, RootDiskError};
-use crate::tree::{Content, Data, NodeId, Tree};
+use crate::tree::{Content, NodeId, Tree};
 
 /// Properties of an inode before the tables are built.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,9 +52,9 @@ impl Plan {
                 }
                 plan.inodes[child.index()].nlink += 1;
                 if plan.number(child)
-                    && let Content::Regular { size, data } = &tree.node(child).content
+                    && let Content::Regular { size, place, .. } = &tree.node(child).content
                 {
-                    plan.place(child, *size, data, &mut sparse_bytes)?;
+                    plan.place(child, *size, place, &mut sparse_bytes)?;
                 }
             }
             let directories = children().filter(|child| tree.children(child.node).is_some());
@@ -78,12 +79,18 @@ impl Plan {
         true
     }
 
-    fn place(&mut self, file: NodeId, size: u64, data: &Data, sparse_bytes: &mut u64) -> Result<(), RootDiskError> {
+    fn place(
+        &mut self,
+        file: NodeId,
+        size: u64,
+        place: &FilePlace,
+        sparse_bytes: &mut u64,
+    ) -> Result<(), RootDiskError> {
         self.inodes[file.index()].start = self.data_end;
         self.files.push(file);
-        let stored = match data {
-            Data::Contiguous(_) => size,
-            Data::Sparse(extents) => {
+        let stored = match place {
+            FilePlace::Contiguous { .. } => size,
+            FilePlace::Sparse { extents, .. } => {
                 *sparse_bytes = size.saturating_add(*sparse_bytes);
                 if *sparse_bytes > limits::MAX_SQUASHFS_SPARSE_BYTES {
                     return Err(RootDiskError::Sparse);

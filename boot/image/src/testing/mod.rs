@@ -15,10 +15,12 @@ pub(crate) use model::{Model, step};
 pub(crate) use read_back::{Found, read_back};
 pub(crate) use read_squashfs::read_squashfs;
 
+use crate::budget::Budget;
 use crate::convert::write_root_disk;
+use crate::digest::Digest;
+use crate::layer_files::{Extent, FilePlace, LayerFiles, LayerSizes, WriteLayerError, write_layer};
 use crate::root_disk::{RootDiskError, RootFormat, Volume};
-use crate::spool::Spool;
-use crate::tree::{Merge, MergeError};
+use crate::tree::{Merge, MergeError, Tree};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,24 +29,46 @@ pub(crate) fn image_of(layers: &[Vec<u8>]) -> Result<Vec<u8>, MergeError> {
     Ok(image_as(RootFormat::Erofs, layers)?.unwrap())
 }
 
-/// Merges `layers` and returns the bytes of the image in `format`.
+/// Merges `layers` and returns the bytes of the whole disk in `format`.
 pub(crate) fn image_as(format: RootFormat, layers: &[Vec<u8>]) -> Result<Result<Vec<u8>, RootDiskError>, MergeError> {
+    let layers: Vec<LayerFiles> = layers.iter().map(|layer| layer_files(layer).unwrap()).collect();
+    let tree = merged(&layers)?;
     let directory = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(directory.path()).unwrap(), Arc::default());
-    for layer in layers {
-        merge.layer(layer.as_slice(), |_| {})?;
-    }
-    let (tree, spool) = merge.finish();
     let path = directory.path().join("root");
     let file = std::fs::File::create(&path).unwrap();
     let volume = Volume { uuid: [7; 16], name: *b"test\0\0\0\0\0\0\0\0\0\0\0\0" };
-    let written = write_root_disk(format, &tree, &spool.into_file().unwrap(), &volume, &file, u64::MAX, &|_, _| {});
+    let written = write_root_disk(format, &tree, &layers, &volume, &file, u64::MAX, &|_, _| {});
     Ok(written.map(|written| {
-        let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(written.digest, crate::digest::Digest::of(&bytes));
+        let mut bytes = std::fs::read(&path).unwrap();
+        assert_eq!(written.digest, Digest::of(&bytes));
         assert_eq!(written.bytes, bytes.len() as u64);
+        for number in written.layers {
+            let (layer, start) = (&layers[number], bytes.len());
+            bytes.resize(start + layer.data_bytes() as usize, 0);
+            let whole = FilePlace::Sparse {
+                bits: 0,
+                extents: [Extent { offset: 0, length: layer.data_bytes(), position: 0 }].into(),
+            };
+            layer.read_file(&whole, layer.data_bytes(), &mut bytes[start..], 0).unwrap();
+        }
         bytes
     }))
+}
+
+/// Converts a layer into files without a name.
+pub(crate) fn layer_files(archive: &[u8]) -> Result<LayerFiles, WriteLayerError> {
+    let [data, entries] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    let sizes = |_: &mut &[u8]| LayerSizes { uncompressed: archive.len() as u64, stored: archive.len() as u64 };
+    write_layer(archive, &data, &entries, &Budget::default(), |_| {}, sizes)?;
+    Ok(LayerFiles::open(Digest::of(archive), data, entries).unwrap().expect("what was written is complete"))
+}
+
+pub(crate) fn merged(layers: &[LayerFiles]) -> Result<Tree, MergeError> {
+    let mut merge = Merge::new(Arc::default());
+    for (number, layer) in layers.iter().enumerate() {
+        merge.layer(number as u32, layer.entries())?;
+    }
+    Ok(merge.finish())
 }
 
 /// Merges `layers` and returns the files that are read back from the image, by path.

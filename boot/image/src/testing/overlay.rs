@@ -4,7 +4,7 @@
 
 use super::{Archive, image_of};
 use crate::machine_tree::{MachineTree, TreeError};
-use crate::root_disk::RootFormat;
+use crate::root_disk::{RootDisk, RootFormat};
 use std::fs::{self, File};
 use std::process::Command;
 use tempfile::TempDir;
@@ -66,7 +66,8 @@ impl Layer {
     }
 
     fn open(&self, layer: &str, is_system: bool) -> Result<MachineTree, TreeError> {
-        let [lower, layer] = ["lower.erofs", layer].map(|name| File::open(self.path(name)).unwrap());
+        let lower = RootDisk::open(self.path("lower.erofs"), []).unwrap();
+        let layer = File::open(self.path(layer)).unwrap();
         MachineTree::open(lower, RootFormat::Erofs, layer, is_system)
     }
 }

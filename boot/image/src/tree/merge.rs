@@ -6,11 +6,11 @@
 
 use super::fault::Fault;
 use super::path::names;
-use super::{Content, Data, Extent, Metadata, Node, NodeId, Tree, Xattrs, holes, xattr};
+use super::{Content, Metadata, Node, NodeId, Tree, Xattrs, xattr};
 use crate::budget::Budget;
+use crate::layer_files::{EntryReader, FilePlace};
 use crate::limits;
-use crate::spool::Spool;
-use crate::tar::{Entry, Kind, Reader, TarError, TarInput, printable};
+use crate::tar::{Entry, Kind, printable};
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,6 @@ const AUFS: &[u8] = b".wh..wh.";
 /// Merges layers into one tree.
 pub(crate) struct Merge {
     tree: Tree,
-    spool: Spool,
     /// Number of the current layer, from 1.
     layer: u32,
     entries: u64,
@@ -34,45 +33,40 @@ pub(crate) struct Merge {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    #[error(transparent)]
-    Tar(#[from] TarError),
+    #[error("cannot read the entries of a layer in the image cache")]
+    List(#[from] io::Error),
     #[error("entry `{entry}`: {fault}")]
     Entry { entry: String, fault: Fault },
-    #[error("cannot write the temporary file for the image's data")]
-    Spool(#[source] io::Error),
 }
 
 /// A directory and a name in it, or no name for the root itself.
 type Place = (NodeId, Option<Box<[u8]>>);
 
 impl Merge {
-    /// Starts with an empty tree; file data goes to `spool`.
-    pub(crate) fn new(spool: Spool, budget: Arc<Budget>) -> Self {
-        Self { tree: Tree::new(budget.clone()), spool, layer: 0, entries: 0, xattrs: HashSet::new(), budget }
+    /// Starts with an empty tree.
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Self { tree: Tree::new(budget.clone()), layer: 0, entries: 0, xattrs: HashSet::new(), budget }
     }
 
-    /// Applies the layer in `input`. `each` is called after every entry.
-    pub(crate) fn layer<I: TarInput>(&mut self, input: I, mut each: impl FnMut(&mut I)) -> Result<(), MergeError> {
+    /// Applies the entries of a layer, whose files have the number `files`.
+    pub(crate) fn layer(&mut self, files: u32, mut entries: EntryReader) -> Result<(), MergeError> {
         self.layer += 1;
-        let mut reader = Reader::new(input);
-        while let Some(entry) = reader.next_entry()? {
+        while let Some((entry, data)) = entries.next_entry()? {
             let shown = printable(&entry.path);
             let of_entry = |fault| MergeError::Entry { entry: shown.clone(), fault };
-            let place = self.count().and_then(|()| self.place(&entry)).map_err(of_entry)?;
-            if let Some((parent, name)) = place {
-                let node = self.node(entry, &mut reader)?;
+            if let Some((parent, name)) = self.count().and_then(|()| self.place(&entry)).map_err(of_entry)? {
+                let node = self.node(entry, files, data).map_err(of_entry)?;
                 match name {
                     Some(name) => self.tree.put(parent, &name, node, self.layer).map_err(of_entry)?,
                     None => self.tree.nodes[parent.index()].metadata = node.metadata,
                 }
             }
-            each(reader.input());
         }
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> (Tree, Spool) {
-        (self.tree, self.spool)
+    pub(crate) fn finish(self) -> Tree {
+        self.tree
     }
 
     fn count(&mut self) -> Result<(), Fault> {
@@ -138,12 +132,10 @@ impl Merge {
         if self.tree.children(target).is_some() { Err(directory()) } else { Ok(target) }
     }
 
-    /// Creates the node of an entry, with its data in the spool.
-    fn node<I: TarInput>(&mut self, entry: Entry, reader: &mut Reader<I>) -> Result<Node, MergeError> {
-        let shown = printable(&entry.path);
-        let fault = |fault| MergeError::Entry { entry: shown.clone(), fault };
+    /// Creates the node of an entry, whose data is at `place`.
+    fn node(&mut self, entry: Entry, layer: u32, place: Option<FilePlace>) -> Result<Node, Fault> {
         let (major, minor) = entry.device;
-        let device = || if major < 1 << 12 && minor < 1 << 20 { Ok(()) } else { Err(fault(Fault::Device)) };
+        let device = || if major < 1 << 12 && minor < 1 << 20 { Ok(()) } else { Err(Fault::Device) };
         // Linux gives every symbolic link this mode, whatever the archive says.
         let mode = if entry.kind == Kind::Symlink { 0o777 } else { entry.mode };
         let content = match entry.kind {
@@ -152,25 +144,19 @@ impl Merge {
             Kind::CharacterDevice => device().map(|()| Content::CharacterDevice { major, minor })?,
             Kind::BlockDevice => device().map(|()| Content::BlockDevice { major, minor })?,
             Kind::Symlink => {
-                self.budget.charge_allocation(entry.link.len()).map_err(|error| fault(error.into()))?;
-                Content::Symlink(symlink_target(entry.link).map_err(fault)?)
+                self.budget.charge_allocation(entry.link.len())?;
+                Content::Symlink(symlink_target(entry.link)?)
             }
             Kind::Regular => {
-                let start = self.spool.length();
-                let data = match entry.extents {
-                    None => holes::spool(&mut self.spool, &self.budget, entry.size, reader, fault)?,
-                    Some(extents) => {
-                        let bytes = extents.len() * size_of::<Extent>();
-                        self.budget.charge_allocation(bytes).map_err(|error| fault(error.into()))?;
-                        spool_data(&mut self.spool, reader)?;
-                        Data::Sparse(spooled(extents, start))
-                    }
-                };
-                Content::Regular { size: entry.size, data }
+                let place = place.expect("every regular file has a place");
+                if let FilePlace::Sparse { extents, .. } = &place {
+                    self.budget.charge_allocation(size_of_val(&**extents))?;
+                }
+                Content::Regular { size: entry.size, layer, place }
             }
             Kind::HardLink => unreachable!("hard links are applied when they are placed"),
         };
-        let xattrs = self.shared_xattrs(entry.xattrs).map_err(fault)?;
+        let xattrs = self.shared_xattrs(entry.xattrs)?;
         let metadata = Metadata { mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs };
         Ok(Node { metadata, content })
     }
@@ -200,28 +186,6 @@ fn symlink_target(link: Vec<u8>) -> Result<Box<[u8]>, Fault> {
         _ if link.contains(&0) => Err(Fault::Nul),
         _ => Ok(link.into()),
     }
-}
-
-fn spool_data<I: TarInput>(spool: &mut Spool, reader: &mut Reader<I>) -> Result<(), MergeError> {
-    loop {
-        let data = reader.data()?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        spool.append(data).map_err(MergeError::Spool)?;
-        let count = data.len();
-        reader.consume(count);
-    }
-}
-
-/// Converts extents whose bytes are contiguous in the spool.
-fn spooled(extents: Vec<(u64, u64)>, mut spooled: u64) -> Box<[Extent]> {
-    let extents = extents.into_iter().map(|(offset, length)| {
-        let extent = Extent { offset, length, spooled };
-        spooled += length;
-        extent
-    });
-    extents.collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! Merging: semantics of layers, and hostile names and links.
 
 use super::*;
-use crate::testing::{Archive, Member, files_of, names};
+use crate::layer_files::WriteLayerError;
+use crate::testing::{Archive, Member, files_of, layer_files, merged, names};
 
 fn fault(layers: &[Archive]) -> Fault {
     match files_of(layers) {
@@ -241,9 +242,10 @@ fn number_of_entries_is_bounded() {
     let member = Archive::of([Member::file("a", "")]);
     let one = member.bytes()[..512].to_vec();
     let bytes = one.repeat(limits::MAX_ENTRIES as usize + 1);
-    let directory = tempfile::tempdir().unwrap();
-    let mut merge = Merge::new(Spool::create(directory.path()).unwrap(), Arc::default());
-    let result = merge.layer(bytes.as_slice(), |_| {});
+    assert!(matches!(layer_files(&bytes), Err(WriteLayerError::Entries)));
+    let half = one.repeat(limits::MAX_ENTRIES as usize / 2 + 1);
+    let layers = [half.clone(), half].map(|layer| layer_files(&layer).unwrap());
+    let result = merged(&layers).map(drop);
     assert!(matches!(result, Err(MergeError::Entry { fault: Fault::TooManyEntries, .. })), "{result:?}");
 }
 
@@ -301,7 +303,7 @@ fn zeros_read_back_and_take_no_space() {
     content[1 << 20] = 7;
     let layers = [Archive::of([Member::file("a", &content), Member::file("z", vec![0; 2 << 20])]).bytes()];
     let image = crate::testing::image_of(&layers).unwrap();
-    assert!(image.len() < 100_000, "{}", image.len());
+    assert!(image.len() < 150_000, "{}", image.len());
     let files = crate::testing::read_back(&image);
     assert_eq!((files["/a"].content == content, files["/z"].content == vec![0; 2 << 20]), (true, true));
 }

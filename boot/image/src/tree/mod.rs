@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The merged file tree, in memory; the data of files is in the spool. Directories refer to nodes
+//! The merged file tree, in memory; the data of files is in the files of their layers. Directories refer to nodes
 //! by number, so that hard links are names of one node and a deep tree is dropped without
 //! recursion.
 
 mod fault;
-mod holes;
 mod merge;
 mod path;
 mod xattr;
@@ -16,6 +15,7 @@ pub use merge::MergeError;
 pub(crate) use merge::{Merge, OPAQUE, WHITEOUT};
 
 use crate::budget::Budget;
+use crate::layer_files::FilePlace;
 use crate::limits;
 use crate::tar::Time;
 use std::collections::BTreeMap;
@@ -73,29 +73,22 @@ pub(crate) type Xattrs = Arc<[(Box<[u8]>, Box<[u8]>)]>;
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
     Directory(BTreeMap<Box<[u8]>, Child>),
-    Regular { size: u64, data: Data },
+    Regular {
+        size: u64,
+        /// Number of the [layer's files](crate::layer_files), from 0.
+        layer: u32,
+        place: FilePlace,
+    },
     Symlink(Box<[u8]>),
-    CharacterDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    CharacterDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
     Fifo,
-}
-
-/// Place of a file's bytes in the spool.
-#[derive(Clone, Debug)]
-pub(crate) enum Data {
-    /// All of them, contiguous from this offset.
-    Contiguous(u64),
-    /// Some of them; the rest is zero.
-    Sparse(Box<[Extent]>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Counted from the start of the file.
-    pub offset: u64,
-    pub length: u64,
-    /// Counted from the start of the spool.
-    pub spooled: u64,
 }
 
 /// A name in a directory.
