@@ -7,8 +7,8 @@ use super::process::Process;
 use super::tap::Tap;
 use crate::bench::product::Product;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub(super) struct Coracle {
     product: Product,
@@ -24,14 +24,15 @@ impl Coracle {
         self.product.binary().with_file_name(name)
     }
 
-    /// The root disk of `image`, converted by a run if the cache does not have it.
-    pub(super) fn root_disk(&self, image: &str) -> Result<PathBuf> {
-        let run = self.product.start(&["--scratch", "tmpfs"], image, &["true"])?;
-        let result: Value = run.finish()?;
-        let digest = result["digests"]["image"].as_str().context("the result has no image digest")?.replace(':', "-");
-        let path = self.product.cache().join("coracle/images/v2").join(digest).join("root.erofs");
-        ensure!(path.is_file(), "{} does not exist", path.display());
-        Ok(path)
+    /// Writes the root disk of `image` to `path`, and leaves it in the cache for later runs.
+    pub(super) fn export_root_disk(&self, image: &str, path: &Path) -> Result<()> {
+        let layout = format!("oci:{}", self.product.image(image).display());
+        let mut command = Command::new(self.product.binary());
+        command.args(["image", "export", "--format", "erofs", &layout]).arg(path);
+        let status = command.env("XDG_CACHE_HOME", self.product.cache()).status();
+        let status = status.with_context(|| self.product.binary().display().to_string())?;
+        ensure!(status.success(), "the export of {image} ended with {status}");
+        Ok(())
     }
 }
 
