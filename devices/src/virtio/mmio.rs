@@ -2,6 +2,7 @@
 //! The MMIO transport, version 2: one register window, the device behind it, its driver status and
 //! its queue configuration. Called by vCPU threads. The registers are locked, except the two that
 //! are used while a device runs (interrupt status, queue notification). Virtio 1.3, 4.2.2.
+//! The host changes the configuration space from another thread (`change_config`).
 //!
 //! Registers are four bytes wide and aligned; any other access to them reads all ones and writes
 //! nothing, and so does an access in the wrong direction. The configuration space takes accesses of
@@ -21,7 +22,7 @@ use crate::interrupt::Interrupt;
 use crate::planted::{PlantedFault, is_planted};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::eventfd::EventFd;
@@ -76,6 +77,9 @@ pub struct MmioTransport {
     memory: GuestMemory,
     event_loops: Vec<EventLoopHandle>,
     registers: Mutex<Registers>,
+    /// Held for a moment while the configuration space is read or changed. `registers` may be held as
+    /// long as a worker waits for the host.
+    config: Mutex<()>,
     claimed: AtomicBool,
 }
 
@@ -147,6 +151,7 @@ impl MmioTransport {
             memory,
             event_loops,
             registers: Mutex::new(registers),
+            config: Mutex::new(()),
             claimed: AtomicBool::new(false),
         }
     }
@@ -171,13 +176,25 @@ impl MmioTransport {
         }
     }
 
+    /// Calls `change`, which changes what the configuration space reads and does nothing else, and
+    /// announces it. A driver that reads the space in parts sees another generation if the change came
+    /// between two of them. Called by any thread, while vCPUs run.
+    pub fn change_config(&self, change: impl FnOnce()) {
+        let _read_by_none = lock(&self.config);
+        change();
+        if self.is_claimed() {
+            self.interrupt.signal_config();
+        } else {
+            self.interrupt.change_config();
+        }
+    }
+
     fn offered_features(&self) -> u64 {
         self.identity.features | TRANSPORT_FEATURES
     }
 
     fn lock(&self) -> MutexGuard<'_, Registers> {
-        // A panic on a vCPU thread ends the machine in any case.
-        self.registers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.registers)
     }
 
     fn read_register(&self, offset: u64) -> Option<u32> {
@@ -334,6 +351,11 @@ impl MmioTransport {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic on a vCPU thread ends the machine in any case.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn driver_failure(queue: usize, error: impl fmt::Display) -> ActivationFailure {
     ActivationFailure::Driver(format!("queue {queue}: {error}"))
 }
@@ -405,7 +427,9 @@ impl Registers {
 impl BusDevice for MmioTransport {
     fn read(&self, offset: u64, data: &mut [u8]) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
-            self.lock().device.read_config(offset, data);
+            let registers = self.lock();
+            let _unchanged = lock(&self.config);
+            registers.device.read_config(offset, data);
         } else if data.len() == 4
             && offset.is_multiple_of(4)
             && let Some(value) = self.read_register(offset)

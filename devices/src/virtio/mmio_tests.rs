@@ -9,6 +9,7 @@ use crate::turn::Turn;
 use crate::virtio::queue::{Served, Virtqueue};
 use crate::virtio::{ActivateError, DeviceIdentity, DeviceKind, Worker};
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use vmm_sys_util::epoll::EventSet;
 
@@ -215,6 +216,57 @@ fn config_writes_of_any_width_reach_the_device() {
     assert_eq!(bench.read(CONFIG), u32::from_le_bytes(*b"aBcD"));
     bench.write(CONFIG + 0xefc, 0);
     assert_eq!(bench.read(CONFIG), u32::from_le_bytes(*b"aBcD"));
+}
+
+/// Its configuration is one number, which the host changes.
+struct Number(DeviceIdentity, Arc<AtomicU64>);
+
+impl VirtioDevice for Number {
+    fn identity(&self) -> &DeviceIdentity {
+        &self.0
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        super::super::read_config_bytes(&self.1.load(Ordering::Relaxed).to_le_bytes(), offset, data);
+    }
+
+    fn activate(&mut self, _: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn config_change_between_two_reads_shows_in_the_generation() {
+    const VALUES: [u64; 2] = [0xffff_ffff, 0x1_0000_0000];
+    let (driver, events, number) = (Driver::new(&[]), EventLoop::spawn("io").unwrap(), Arc::new(VALUES[0].into()));
+    let identity =
+        DeviceIdentity { kind: &KIND, name: "number".into(), features: 0, queue_sizes: Vec::new(), counters: None };
+    let device = Box::new(Number(identity, Arc::clone(&number)));
+    let (memory, interrupt) = (driver.memory.clone(), driver.interrupt.clone());
+    let transport = MmioTransport::new(device, memory, interrupt, Vec::new(), vec![events.handle()]);
+    driver.start(&transport, 0);
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for change in 1..20_000 {
+                transport.change_config(|| number.store(VALUES[change % 2], Ordering::Relaxed));
+            }
+            ended.store(true, Ordering::Relaxed);
+        });
+        let read = |register: u64| {
+            let mut value = [0; 4];
+            transport.read(register, &mut value);
+            u32::from_le_bytes(value)
+        };
+        while !ended.load(Ordering::Relaxed) {
+            let before = read(CONFIG_GENERATION);
+            let value = u64::from(read(CONFIG)) | u64::from(read(CONFIG + 4)) << 32;
+            if read(CONFIG_GENERATION) == before {
+                assert!(VALUES.contains(&value), "{value:#x}");
+            }
+        }
+    });
+    assert!(driver.interrupts() > 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use super::super::{ActivateError, Activation, DeviceIdentity, DeviceKind, VirtioDevice, Worker, read_config_bytes};
 use super::config::{ConfigSpace, QUEUE_SIZE};
 use super::disk::{Disk, DiskCounters, Segment};
+use super::resize::BlockHandle;
 use super::worker::BlockWorker;
 use super::{ID_SIZE, SECTOR_SIZE, lock};
 use crate::rate_limit::{Limiter, RateControl, RateLimits};
@@ -145,7 +146,6 @@ pub enum BlockError {
 #[derive(Debug)]
 pub struct Block {
     identity: DeviceIdentity,
-    config: ConfigSpace,
     pub(super) disk: Arc<Disk>,
     limiter: Slot<Limiter>,
     rates: RateControl,
@@ -197,7 +197,7 @@ impl Block {
         let disk = Disk {
             first,
             more,
-            size,
+            size: size.into(),
             alignment,
             read_only,
             scratch,
@@ -206,8 +206,7 @@ impl Block {
             dirty: AtomicBool::new(false),
             flush_failed: AtomicBool::new(false),
         };
-        let config = ConfigSpace::new(size, alignment);
-        Ok(Self { identity, config, disk: Arc::new(disk), limiter: Slot::new(limiter), rates })
+        Ok(Self { identity, disk: Arc::new(disk), limiter: Slot::new(limiter), rates })
     }
 
     /// Counters that stay up to date.
@@ -225,7 +224,13 @@ impl Block {
     /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.disk.size
+        self.disk.size()
+    }
+
+    /// Changes the size while the device is in use.
+    #[must_use]
+    pub fn handle(&self) -> BlockHandle {
+        BlockHandle::new(Arc::clone(&self.disk))
     }
 }
 
@@ -277,7 +282,7 @@ impl VirtioDevice for Block {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(self.config.as_bytes(), offset, data);
+        read_config_bytes(ConfigSpace::new(self.disk.size(), self.disk.alignment).as_bytes(), offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<Vec<Box<dyn Worker>>, ActivateError> {

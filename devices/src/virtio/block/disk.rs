@@ -12,7 +12,7 @@ use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of zeroes that are written at once.
 const ZEROES_BUF_SIZE: usize = 64 << 10;
@@ -52,8 +52,9 @@ pub(super) struct Disk {
     pub(super) first: Segment,
     /// What comes after it, in order.
     pub(super) more: Box<[Segment]>,
-    /// Multiple of the sector size; never changes.
-    pub(super) size: u64,
+    /// Multiple of the sector size; only grows. What the configuration space shows and what requests
+    /// are checked against, so that no request passes that is beyond what the driver was shown.
+    pub(super) size: AtomicU64,
     /// Unit in bytes in which the host allocates and deallocates. More than a sector on a block
     /// device with larger logical blocks (4Kn); a file system takes any range.
     pub(super) alignment: u64,
@@ -69,6 +70,11 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// In bytes, at this moment.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
     pub(super) fn read(&self, mut offset: u64, data: &mut Writer<'_>) -> Result<()> {
         let length = data.remaining() as u64;
         while data.remaining() > 0 {
@@ -191,7 +197,7 @@ mod tests {
         Disk {
             first: Segment { start: 0, file, path: "test".into() },
             more: [].into(),
-            size: 8192,
+            size: 8192.into(),
             alignment: SECTOR_SIZE,
             read_only: false,
             scratch,

@@ -11,17 +11,19 @@
 //! kernel forgets which pages it could not write.
 //!
 //! Not supported: several queues, geometry, secure erase, zones, a cache mode that the driver can
-//! switch, disk formats other than raw (they are never probed), and resizing.
+//! switch, disk formats other than raw (they are never probed), and a disk that becomes smaller.
 
 mod config;
 mod device;
 mod disk;
 mod lock;
 mod request;
+mod resize;
 mod worker;
 
 pub use device::{Block, BlockConfig, BlockError, DiskFile, KIND};
 pub use disk::DiskCounters;
+pub use resize::{BlockHandle, ResizeError};
 
 /// Unit of addresses and capacities, independent of the host's block size.
 pub(crate) const SECTOR_SIZE: u64 = 512;

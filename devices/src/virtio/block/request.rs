@@ -29,7 +29,7 @@ pub(super) enum Status {
 /// What a request is checked against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Size of the disk in bytes.
+    /// Size of the disk in bytes when the request was read.
     pub(super) size: u64,
     pub(super) read_only: bool,
     /// The driver accepted discards.

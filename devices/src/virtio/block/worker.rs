@@ -43,7 +43,7 @@ struct Request {
 impl BlockWorker {
     pub(super) fn new(mut activation: Activation, disk: Arc<Disk>, limiter: Borrowed<Limiter>) -> Self {
         let limits = Limits {
-            size: disk.size,
+            size: disk.size(),
             read_only: disk.read_only,
             discard: activation.has_feature(VIRTIO_BLK_F_DISCARD),
             write_zeroes: activation.has_feature(VIRTIO_BLK_F_WRITE_ZEROES),
@@ -59,6 +59,7 @@ impl BlockWorker {
             // No space for a status.
             return self.requests.finish(taken, 0);
         }
+        self.limits.size = self.disk.size();
         match Operation::parse(chain, self.limits) {
             Ok(operation) => self.current = Some(Request { taken, operation, done: 0 }),
             Err(status) => self.answer(taken, status, 0),
