@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Disks of the user: `--disk` and `--rootfs`.
 
-use coracle_tests::{Case, TestDir, case, image};
+use coracle_tests::{Case, Finished, TestDir, case, image};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(Quick[Kvm], disk_locked_by_another_process_is_rejected),
         case!(Quick, file_given_as_two_disks_is_rejected_if_one_writes),
         case!(Quick, missing_disk_is_rejected),
-        case!(Full, limits_change_while_the_machine_runs),
+        case!(Full, limits_and_sizes_change_while_the_machine_runs),
         case!(Quick[Kvm], root_disk_of_odd_size_is_rejected),
         case!(Quick[Kvm], empty_root_disk_is_rejected),
     ]
@@ -110,13 +110,16 @@ fn empty_root_disk_is_rejected() {
     run.assert_status(125).assert_one_line_naming(&["root.img"]);
 }
 
-fn limits_change_while_the_machine_runs() {
+fn limits_and_sizes_change_while_the_machine_runs() {
     let dir = TestDir::new().keeping_machines();
     let path = dir.write("data.img", vec![7; 4 << 20]);
-    let script = "n=$(grep -l data /sys/block/vd*/serial | cut -d/ -f4); mknod /tmp/d b $(cat /sys/block/$n/dev | tr : ' '); \
-                  echo up; exec sleep 1000";
-    let option = disk(&path, ",ro,serial=data,read-bps=64m");
-    let mut run = dir.start(&["--name", "limited", "--disk", &option, &image("busybox"), "sh", "-c", script]);
+    let grows = dir.write("grows.img", vec![7; 1 << 20]);
+    let script = "for d in data grows; do \
+                  n=$(grep -l $d /sys/block/vd*/serial | cut -d/ -f4); mknod /tmp/$d b $(cat /sys/block/$n/dev | tr : ' '); \
+                  ln -s /sys/block/$n/size /tmp/$d.size; done; echo up; exec sleep 1000";
+    let (option, second) = (disk(&path, ",ro,serial=data,read-bps=64m"), disk(&grows, ",serial=grows"));
+    let options = ["--name", "limited", "--disk", &option, "--disk", &second];
+    let mut run = dir.start(&[&options[..], &[image("busybox").as_str(), "sh", "-c", script]].concat());
     run.wait_for_stdout("up\n");
     let limits = || {
         let mut socket = UnixStream::connect(dir.run_directory().join("limited/control.sock")).expect("it listens");
@@ -136,7 +139,7 @@ fn limits_change_while_the_machine_runs() {
     update("data,read-bps=256k,write-iops=7").assert_status(0).assert_stdout("limited\n");
     assert_eq!(data(), limit((256 << 10).into(), 7.into()));
     let begun = Instant::now();
-    let read = dir.verb("exec", &["limited", "dd", "if=/tmp/d", "of=/dev/null", "bs=64k", "count=16"]).finish();
+    let read = dir.verb("exec", &["limited", "dd", "if=/tmp/data", "of=/dev/null", "bs=64k", "count=16"]).finish();
     read.assert_status(0);
     // A MiB at a quarter of one for each second, less what passes at once.
     assert!(begun.elapsed() > Duration::from_secs(3), "1 MiB took {:?}", begun.elapsed());
@@ -144,6 +147,53 @@ fn limits_change_while_the_machine_runs() {
     update("nosuch,read-bps=1").assert_status(125).assert_one_line_naming(&["nosuch", "root", "data"]);
     update("data,read-bps=0").assert_status(0);
     assert_eq!(data(), limit(null.clone(), 7.into()));
+    disk_grows(&dir, &grows);
     dir.verb("kill", &["limited"]).finish().assert_status(0);
     run.finish().assert_status(137);
+    resize(&dir, &["grows"]).assert_status(125).assert_one_line_naming(&["limited", "not running"]);
+}
+
+/// `coracle disk resize limited`.
+fn resize(dir: &TestDir, words: &[&str]) -> Finished {
+    let run_directory = dir.run_directory().display().to_string();
+    dir.invocation(&[&["resize", "--run-dir", &run_directory, "limited"], words].concat()).verb("disk").finish()
+}
+
+fn disk_grows(dir: &TestDir, path: &Path) {
+    let guest = |script: &str| dir.verb("exec", &["limited", "timeout", "60", "sh", "-c", script]).finish();
+    // The driver reads the capacity on a thread of its own, after the interrupt.
+    let has_size = |sectors: u64| {
+        guest(&format!("until [ $(cat /tmp/grows.size) = {sectors} ]; do :; done; cat /tmp/grows.size"))
+            .assert_status(0)
+            .assert_stdout(&format!("{sectors}\n"));
+    };
+    has_size(2048);
+    resize(dir, &["grows", "4m"]).assert_status(0).assert_stdout("4194304\n");
+    has_size(8192);
+    let write = "echo beyond | dd of=/tmp/grows bs=512 seek=8191 conv=notrunc,fsync";
+    guest(write).assert_status(0);
+    let contents = fs::read(path).expect("the file is still there");
+    assert_eq!((contents.len(), &contents[8191 * 512..][..7]), (4 << 20, &b"beyond\n"[..]));
+
+    // Space that is added to the file is there after a word to the machine.
+    let file = OpenOptions::new().write(true).open(path).expect("the file is still there");
+    file.set_len(6 << 20).expect("the disk has space");
+    has_size(8192);
+    resize(dir, &["grows"]).assert_status(0).assert_stdout("6291456\n");
+    has_size(12288);
+
+    for (words, why) in [
+        (&["grows", "5m"][..], &["limited", "disk grows", "5242880", "smaller"][..]),
+        (&["grows", "6291457"], &["6291457", "512"]),
+        (&["data"], &["disk data", "read-only"]),
+        (&["root", "8g"], &["disk root", "--disk"]),
+        (&["scratch", "16g"], &["disk scratch", "--disk"]),
+        (&["nosuch"], &["nosuch", "root, scratch, data, grows"]),
+        (&["grows", "much"], &["much"]),
+    ] {
+        resize(dir, words).assert_status(125).assert_one_line_naming(why);
+    }
+    file.set_len(5 << 20).expect("a file can be cut");
+    resize(dir, &["grows"]).assert_status(125).assert_one_line_naming(&["disk grows", "5242880", "6291456"]);
+    has_size(12288);
 }

@@ -6,6 +6,7 @@ use super::commit::CommitArguments;
 use super::completion::CompletionArguments;
 use super::cp::CpArguments;
 use super::diff::DiffArguments;
+use super::disk::DiskArguments;
 use super::events::EventsArguments;
 use super::exec::ExecArguments;
 use super::export::ExportArguments;
@@ -102,6 +103,7 @@ pub(super) enum Verb {
     Pause(PauseArguments),
     Resume(ResumeArguments),
     Update(UpdateArguments),
+    Disk(DiskArguments),
     Snapshot(SnapshotArguments),
     Restore(RestoreArguments),
     Fork(ForkArguments),

@@ -9,6 +9,7 @@ mod completion;
 mod cp;
 mod create;
 mod diff;
+mod disk;
 mod events;
 mod exec;
 mod export;
@@ -124,6 +125,7 @@ fn dispatch(words: impl Iterator<Item = OsString>, stages: Stages) -> u8 {
         Verb::Kill(arguments) => stop::kill(&arguments),
         Verb::Pause(arguments) => pause::pause(&arguments),
         Verb::Resume(arguments) => pause::resume(&arguments),
+        Verb::Disk(arguments) => disk::disk(&arguments),
         Verb::Update(arguments) => update::update(&arguments),
         Verb::Snapshot(arguments) => snapshot::snapshot(&arguments),
         Verb::Restore(arguments) => restore::restore(arguments, stages),

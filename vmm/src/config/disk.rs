@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 pub(crate) const ROOT_SERIAL: &str = "root";
 pub(crate) const SCRATCH_SERIAL: &str = "scratch";
+/// Serials of volumes begin with it. The user gives none with a colon.
+pub(crate) const VOLUME_SERIAL: &str = "volume:";
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DiskError {

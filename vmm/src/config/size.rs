@@ -160,6 +160,25 @@ impl fmt::Display for DiskSize {
     }
 }
 
+/// A size of a file, which exists or is to be made larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileSize(u64);
+
+impl FileSize {
+    #[must_use]
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for FileSize {
+    type Err = SizeError;
+
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        parse_bytes(text).map(Self)
+    }
+}
+
 /// Where writes to the root file system go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scratch {

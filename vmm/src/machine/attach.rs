@@ -44,7 +44,7 @@ impl AttachContext<'_> {
         &mut self,
         device: Box<dyn VirtioDevice>,
         event_loops: Vec<EventLoopHandle>,
-    ) -> Result<(), AttachError> {
+    ) -> Result<Arc<MmioTransport>, AttachError> {
         let slot = self.slots.next_slot().ok_or_else(|| AttachError::NoSlot(device.identity().name.clone()))?;
         let line = event()?;
         self.vm.connect_interrupt(&line, slot.line)?;
@@ -56,8 +56,8 @@ impl AttachContext<'_> {
         let (memory, interrupt) = (self.vm.memory().clone(), Interrupt::new(line));
         let transport = Arc::new(MmioTransport::new(device, memory, interrupt, queue_events, event_loops));
         self.mmio.insert(slot.window.0, layout::VIRTIO_MMIO_WINDOW, Arc::clone(&transport) as _)?;
-        self.transports.push(transport);
-        Ok(())
+        self.transports.push(Arc::clone(&transport));
+        Ok(transport)
     }
 }
 

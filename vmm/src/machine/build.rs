@@ -6,6 +6,7 @@ use super::base::{self, Base, Restored, Size, same_shape};
 use super::command_line;
 use super::config::MachineConfig;
 use super::console_log::ConsoleLog;
+use super::disks::Disks;
 use super::ports::{self, PortEnds};
 use super::rates::Rates;
 use super::snapshot::Savable;
@@ -108,6 +109,7 @@ pub(crate) struct Machine {
     /// In the order in which the guest sees the interfaces.
     pub(super) nets: Vec<NetHandle>,
     pub(super) rates: Rates,
+    pub(super) disks: Disks,
     pub(super) ports: PortEnds,
     pub(super) serial: Arc<Serial>,
     pub(super) console_log: Arc<ConsoleLog>,
@@ -190,6 +192,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         attach.attach(Box::new(share), vec![share_loop.handle()])?;
         loops.push(share_loop);
     }
+    let mut disks = Disks::default();
     for (index, disk) in config.disks.into_iter().enumerate() {
         // A loop for each disk, because file I/O blocks.
         let disk_loop = EventLoop::spawn(&format!("disk-{index}"))?;
@@ -200,8 +203,10 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
             other => savable.other_disk = Some(other.to_owned()),
         }
         let block = Block::open(disk)?;
-        rates.add_disk(serial, block.rates());
-        attach.attach(Box::new(block), vec![disk_loop.handle()])?;
+        rates.add_disk(serial.clone(), block.rates());
+        let handle = block.handle();
+        let transport = attach.attach(Box::new(block), vec![disk_loop.handle()])?;
+        disks.add(serial, handle, transport);
         loops.push(disk_loop);
     }
     let transports = attach.transports;
@@ -238,6 +243,7 @@ pub(crate) fn build(host: &KvmHost, config: MachineConfig) -> Result<Machine, Bu
         transports,
         nets,
         rates,
+        disks,
         ports: port_ends,
         serial,
         console_log: config.console_log,

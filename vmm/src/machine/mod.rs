@@ -7,6 +7,7 @@ mod build;
 mod command_line;
 mod config;
 mod console_log;
+mod disks;
 mod monitor;
 mod ports;
 mod rates;

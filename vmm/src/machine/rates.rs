@@ -20,6 +20,15 @@ pub(super) struct Rates {
     networks: Devices,
 }
 
+impl UnknownDeviceError {
+    /// `known` are the names of the machine's devices of this kind.
+    pub(super) fn new<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self { kind, name: name.to_owned(), known }
+    }
+}
+
 impl Rates {
     pub(super) fn add_disk(&mut self, serial: String, control: RateControl) {
         self.disks.0.push((serial, control));
@@ -61,18 +70,10 @@ impl Devices {
     ) -> Result<Vec<(&RateControl, L)>, UnknownDeviceError> {
         let find = |(name, change): (&String, &L)| {
             let found = self.0.iter().find(|(other, _)| other == name);
-            found.map(|(_, control)| (control, *change)).ok_or_else(|| UnknownDeviceError {
-                kind,
-                name: name.clone(),
-                known: self.names(),
-            })
+            let known = || self.0.iter().map(|(name, _)| &**name);
+            found.map(|(_, control)| (control, *change)).ok_or_else(|| UnknownDeviceError::new(kind, name, known()))
         };
         changes.iter().map(find).collect()
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 }
 

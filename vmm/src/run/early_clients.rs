@@ -59,6 +59,7 @@ fn on_command(socket: &mut ControlSocket, lifecycle: &Lifecycle, client: ClientI
         | Command::Exec(_)
         | Command::Pause
         | Command::Limits(_)
+        | Command::Resize(_)
         | Command::Snapshot(_)
         | Command::Layer { .. }
         | Command::Attach => {

@@ -3,6 +3,7 @@
 //! the scratch layer.
 
 use crate::config::bind_mount::BindMount;
+use crate::config::disk::VOLUME_SERIAL;
 use crate::config::guest_path;
 use crate::config::name::VolumeName;
 use crate::config::request::Request;
@@ -16,9 +17,6 @@ use devices::rate_limit::RateLimits;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::run_spec::{VolumeMount, VolumeSource};
 use std::collections::BTreeSet;
-
-/// Serials of volumes begin with it. The user gives none with a colon.
-const SERIAL: &str = "volume:";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumesError {
@@ -74,7 +72,7 @@ pub(super) fn attach(
         let source = match &volume.name {
             None => VolumeSource::Scratch,
             Some(name) => {
-                let serial = format!("{SERIAL}{}", attached.disks.len());
+                let serial = format!("{VOLUME_SERIAL}{}", attached.disks.len());
                 attached.disks.push(open(name, volume.read_only, directories, create, &serial)?);
                 VolumeSource::Disk(serial)
             }

@@ -21,7 +21,7 @@ mod route;
 pub(crate) use connection::{Channel, Response};
 pub(crate) use descriptors::{Descriptors, MAX_DESCRIPTORS};
 pub(crate) use logs_query::LogsQuery;
-pub(crate) use route::{Command, Exec, Files, Kill, Layer, Query, Stop};
+pub(crate) use route::{Command, Exec, Files, Kill, Layer, Query, Resize, Stop};
 
 use super::frame::ClientFrame;
 use super::outbox::OutboxFull;

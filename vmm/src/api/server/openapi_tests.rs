@@ -46,6 +46,7 @@ fn openapi_has_the_parameters_of_bodies() {
     assert_eq!(keys(&serde_json::to_value(Kill::default()).unwrap()), schema("Kill").0);
     assert_eq!(keys(&serde_json::to_value(Files::default()).unwrap()), schema("Files").0);
     assert_eq!(keys(&serde_json::to_value(Layer::default()).unwrap()), schema("Layer").0);
+    assert_eq!(keys(&serde_json::to_value(Resize::default()).unwrap()), schema("Resize").0);
     assert_eq!(keys(&serde_json::to_value(Exec::default()).unwrap()), schema("Exec").0);
     assert_eq!(keys(&serde_json::to_value(Limits::default()).unwrap()), schema("Limits").0);
     assert_eq!(keys(&serde_json::to_value(DiskLimits::default()).unwrap()), schema("DiskLimits").0);

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Resume,
     /// Change rate limits, and answer with all of them.
     Limits(Limits),
+    /// Make a disk larger, and answer with its size.
+    Resize(Resize),
     /// Write a snapshot to the files that came with the request.
     Snapshot(Descriptors),
     /// Copy the writable layer to the file that came with the request.
@@ -66,7 +68,12 @@ impl Command {
     #[must_use]
     pub(crate) fn needs_workload(&self) -> bool {
         match self {
-            Self::Exec(_) | Self::Pause | Self::Limits(_) | Self::Snapshot(_) | Self::Layer { .. } => true,
+            Self::Exec(_)
+            | Self::Pause
+            | Self::Limits(_)
+            | Self::Resize(_)
+            | Self::Snapshot(_)
+            | Self::Layer { .. } => true,
             Self::Kill(kill) => !kill.cuts_power(),
             Self::Stop(_) | Self::Resume | Self::Attach => false,
         }
@@ -173,6 +180,16 @@ impl Files {
     }
 }
 
+/// Body and answer of `POST /v1/resize`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Resize {
+    /// Serial of the disk.
+    pub(crate) disk: String,
+    /// Bytes; by default those of its file at this moment.
+    pub(crate) size: Option<u64>,
+}
+
 /// Body of `POST /v1/layer`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -194,7 +211,7 @@ struct Route {
     operation: fn(&Request) -> Result<Operation, Response>,
 }
 
-const ROUTES: [Route; 15] = [
+const ROUTES: [Route; 16] = [
     Route { method: "GET", path: "/v1/status", operation: |_| query(Query::Status) },
     Route { method: "GET", path: "/v1/stats", operation: |request| query(Query::Stats { stream: stream(request)? }) },
     Route { method: "GET", path: "/v1/events", operation: |_| query(Query::Events) },
@@ -209,6 +226,7 @@ const ROUTES: [Route; 15] = [
     Route { method: "POST", path: "/v1/pause", operation: |_| command(Command::Pause) },
     Route { method: "POST", path: "/v1/resume", operation: |_| command(Command::Resume) },
     Route { method: "POST", path: "/v1/limits", operation: |request| command(Command::Limits(body(request)?)) },
+    Route { method: "POST", path: "/v1/resize", operation: |request| command(Command::Resize(body(request)?)) },
     Route {
         method: "POST",
         path: "/v1/snapshot",
@@ -333,6 +351,7 @@ mod tests {
             ("/v1/pause", "", Command::Pause),
             ("/v1/resume", "", Command::Resume),
             ("/v1/limits", "", Command::Limits(Limits::default())),
+            ("/v1/resize", r#"{"disk":"data"}"#, Command::Resize(Resize { disk: "data".into(), size: None })),
             ("/v1/snapshot", "", Command::Snapshot(Descriptors::default())),
             ("/v1/layer", "", Command::Layer { pauses: false, descriptors: Descriptors::default() }),
             ("/v1/layer", r#"{"pause":true}"#, Command::Layer { pauses: true, descriptors: Descriptors::default() }),
@@ -355,6 +374,7 @@ mod tests {
             ("POST", "/v1/stop", r#"{"grace":3}"#, 400),
             ("POST", "/v1/kill", r#"{"signal":"NOSUCH"}"#, 400),
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read-bps":1}}}"#, 400),
+            ("POST", "/v1/resize", r#"{"disk":"data","size":-1}"#, 400),
             ("POST", "/v1/limits", r#"{"disks":{"root":{"read_bps":-1}}}"#, 400),
             ("POST", "/v1/snapshot", r#"{"directory":"/"}"#, 400),
             ("POST", "/v1/layer", r#"{"pause":"yes"}"#, 400),

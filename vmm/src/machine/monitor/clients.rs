@@ -6,9 +6,11 @@
 use super::Monitor;
 use crate::api::frame::{self, ClientFrame, Exit};
 use crate::api::outbox::MAX_OUTBOX_BYTES;
-use crate::api::server::{Channel, ClientEvent, ClientId, Command, Kill, Response, Stop};
+use crate::api::server::{Channel, ClientEvent, ClientId, Command, Kill, Resize, Response, Stop};
 use crate::config::signal::SignalNumber;
 use crate::host::resident;
+use crate::host::system_error::chain;
+use crate::machine::disks::DiskError;
 use crate::machine::supervisor::Event;
 use crate::machine::supervisor::exec::{ExecCommand, ExecEnd, ExecEvent, ExecId};
 use crate::state::lifecycle::Lifecycle;
@@ -104,7 +106,7 @@ impl Monitor<'_> {
             return;
         }
         let done = match command {
-            // These two respond with a channel, the next two when they are written, the fifth with the limits.
+            // These two respond with a channel, the next two when they are written, the last two with what has changed.
             Command::Exec(spec) => return self.on_exec(client, spec),
             Command::Attach => return self.on_attach(client),
             Command::Snapshot(descriptors) => return self.on_snapshot(client, &descriptors),
@@ -114,6 +116,13 @@ impl Monitor<'_> {
                 let response = match changed {
                     Ok(()) => Response::json(&self.machine.rates.all()),
                     Err(error) => Response::error(400, &error.to_string()),
+                };
+                return self.respond(client, &response);
+            }
+            Command::Resize(resize) => {
+                let response = match state {
+                    State::Running | State::Paused => self.resize(resize),
+                    _ => conflict(state, "have a disk resized"),
                 };
                 return self.respond(client, &response);
             }
@@ -136,6 +145,21 @@ impl Monitor<'_> {
         };
         let response = done.map_or_else(|error| error, |()| Response::json(self.context.lifecycle.status()));
         self.respond(client, &response);
+    }
+
+    fn resize(&self, Resize { disk, size }: Resize) -> Response {
+        match self.machine.disks.resize(&disk, size) {
+            Ok(bytes) => Response::json(&Resize { disk, size: Some(bytes) }),
+            Err(error) => {
+                let status = match &error {
+                    DiskError::Unknown(_) => 400,
+                    DiskError::Fixed(_) => 409,
+                    DiskError::Resize { source, .. } if source.is_host() => 500,
+                    DiskError::Resize { .. } => 409,
+                };
+                Response::error(status, &chain(&error))
+            }
+        }
     }
 
     pub(super) fn respond(&mut self, client: ClientId, response: &Response) {
