@@ -6,6 +6,8 @@
 //! No allocation and no operating system: a runner implements [`Machine`] and calls [`run`].
 #![no_std]
 
+use core::ops::ControlFlow;
+
 mod block_errors;
 mod command_line;
 mod command_rows;
@@ -116,15 +118,15 @@ pub enum Verdict {
     Wedged(Fault),
 }
 
-/// Runs one of `every` cases, from the first on, and passes its verdict on. A device that does not serve
-/// a good request before the first case is an error.
+/// Runs one of `every` cases, from the first on, and passes its verdict on, until `report` breaks off. A
+/// device that does not serve a good request before the first case is an error.
 ///
 /// # Errors
 /// The number of the device, and what it did.
 pub fn run(
     machine: &mut dyn Machine,
     every: usize,
-    report: &mut dyn FnMut(&Case, Verdict),
+    report: &mut dyn FnMut(&Case, Verdict) -> ControlFlow<()>,
 ) -> Result<(), (usize, Fault)> {
     let mut driver = Driver::new(machine);
     let mut number = 0;
@@ -151,7 +153,9 @@ pub fn run(
                         continue;
                     }
                     let case = Case { clause: row.clause, what: row.what, device, queue, value };
-                    report(&case, judge(&mut driver, row, &case));
+                    if report(&case, judge(&mut driver, row, &case)).is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }

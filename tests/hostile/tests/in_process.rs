@@ -18,6 +18,7 @@ use devices::virtio::rng::Rng;
 use devices::virtio::vsock::{HostSockets, Vsock, VsockConfig};
 use hostile_guest::{ARENA_SIZE, Machine, Verdict, block_errors, run};
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,14 +154,15 @@ impl Machine for InProcess {
     }
 }
 
-/// Number of cases, and a line for each that did not pass, up to `limit`.
+/// Number of cases, and a line for each that did not pass. The first `limit` of these end it.
 fn table(max_attempts: u32, limit: usize) -> (usize, Vec<String>) {
     let (mut cases, mut lines) = (0, Vec::new());
     let outcome = run(&mut InProcess::new(max_attempts), 1, &mut |case, verdict| {
         cases += 1;
-        if !matches!(verdict, Verdict::Passed) && lines.len() < limit {
+        if !matches!(verdict, Verdict::Passed) {
             lines.push(format!("{case:?}: {verdict:?}"));
         }
+        if lines.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if let Err(error) = outcome {
         lines.push(format!("before the first case: {error:?}"));

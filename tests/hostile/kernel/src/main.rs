@@ -17,6 +17,7 @@ mod runtime;
 mod serial;
 mod start_info;
 
+use core::ops::ControlFlow;
 use devices::Devices;
 use hostile_guest::{Verdict, block_errors, device_name, number, run};
 use serial::{end, print};
@@ -52,7 +53,7 @@ fn main(start_info: &StartInfo) -> ! {
             }
             cases += 1;
             let (kind, fault) = match verdict {
-                Verdict::Passed => return,
+                Verdict::Passed => return ControlFlow::Continue(()),
                 Verdict::Failed(fault) => {
                     failed += 1;
                     ("failed", fault)
@@ -70,6 +71,7 @@ fn main(start_info: &StartInfo) -> ! {
                 print(format_args!("ended after {max_faults} that did not pass"));
                 close(cases, failed, wedged)
             }
+            ControlFlow::Continue(())
         });
         if let Err((device, fault)) = outcome {
             print(format_args!(
