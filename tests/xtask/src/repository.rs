@@ -2,6 +2,7 @@
 //! The working tree: its root and its files.
 
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,9 +29,17 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The cargo that runs this program.
+/// The cargo that runs this program, without the variables that it sets for it: a build script that depends on one of them
+/// (ring's) would run again, and all that depends on it would be compiled again.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    let is_of_package = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
+    };
+    for name in std::env::vars_os().map(|(name, _)| name).filter(is_of_package) {
+        cargo.env_remove(name);
+    }
     cargo
 }
