@@ -25,6 +25,11 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
+/// Builds the parts of the outer Linux that are not built from this workspace. What fails here fails in [`start`] again.
+pub(crate) fn prepare() {
+    let _ = product::outer_parts();
+}
+
 /// Runs the command of `options` in the outer Linux and returns its exit status. Its output goes to `stdout`, its errors to this
 /// process's standard error.
 pub(crate) fn start(options: &Options, stdout: &mut outer::Sink<'_>) -> Result<u8> {

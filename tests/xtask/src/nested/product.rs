@@ -8,6 +8,10 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+const DEBIAN_CLOUD: &str = "guest-kernel-config/debian-cloud.sh";
+const OUTER: &str = "tests/nested/build.sh";
+const EMULATOR: &str = "tests/nested/qemu.sh";
+
 #[derive(Debug)]
 pub(super) struct Product {
     /// Directory of `coracle`, `vmlinux`, `coracle-init`, `System.map`.
@@ -34,7 +38,7 @@ impl Product {
         }
         let mut kernels = Vec::new();
         if foreign_kernels >= ForeignKernels::Packaged {
-            kernels.push(("debian-cloud", built_by("guest-kernel-config/debian-cloud.sh")?));
+            kernels.push(("debian-cloud", built_by(DEBIAN_CLOUD)?));
         }
         if foreign_kernels == ForeignKernels::All {
             let script = "guest-kernel-config/firecracker-options/build.sh";
@@ -43,12 +47,17 @@ impl Product {
         Ok(Product {
             release,
             tests: test_binary()?,
-            outer: built_by("tests/nested/build.sh")?,
+            outer: built_by(OUTER)?,
             images: coracle_tests::images().to_owned(),
-            emulator: built_by("tests/nested/qemu.sh")?,
+            emulator: built_by(EMULATOR)?,
             kernels,
         })
     }
+}
+
+/// Builds what is not built from this workspace; first what may be installed as a package.
+pub(super) fn outer_parts() -> Result<()> {
+    [EMULATOR, DEBIAN_CLOUD, OUTER].into_iter().try_for_each(|script| built_by(script).map(drop))
 }
 
 fn directory_of(file: PathBuf) -> Result<PathBuf> {

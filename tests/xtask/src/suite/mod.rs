@@ -68,7 +68,13 @@ impl World {
 pub(crate) fn run(worlds: &[World]) -> Result<ExitCode> {
     let ran_here = worlds.contains(&World::Here) && Host::detect().kvm != Kvm::None;
     let selection = if ran_here { Nested::Machines } else { Nested::All };
-    let tallies = worlds.iter().map(|world| world.run(selection)).collect::<Result<Vec<_>>>()?;
+    let tallies = std::thread::scope(|scope| {
+        // Mostly downloads, while the worlds before the nested one run.
+        if worlds.contains(&World::Nested) {
+            scope.spawn(nested::prepare);
+        }
+        worlds.iter().map(|world| world.run(selection)).collect::<Result<Vec<_>>>()
+    })?;
 
     println!("\n{:56} {:>7} {:>7} {:>7} {:>7}", "world", "passed", "failed", "skipped", "time");
     for Tally { world, passed, failed, skipped, reasons, again, deaths, time, .. } in &tallies {
