@@ -60,8 +60,8 @@ run: build ## a Python image in a microVM, and how long each stage of its start 
 	status=$$?; echo "exit status $$status"; exit $$status
 
 test: cargo ## unit tests, then the real binary with real images, on this machine's KVM and on a nested one
-	@$(packages) kernel tests nested
-	@$(MAKE) -j3 kernel binary test-programs
+	@$(packages) kernel tests nested images
+	@$(MAKE) -j4 kernel binary test-programs images
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
 bench: build ## side by side with QEMU's microvm machine, in the nested world: medians and ratios
