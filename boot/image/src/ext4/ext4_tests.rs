@@ -5,7 +5,7 @@ use super::*;
 use crate::file_system::{FileKind, FileSystem as _};
 use crate::testing::overlay::Layer;
 use crate::testing::{Archive, Member};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -44,14 +44,18 @@ fn opened(file: &File) -> Result<Ext4, FileSystemError> {
     Ext4::open(file.try_clone().unwrap(), Arc::default())
 }
 
-/// Numbers of all files below the root directory, by path.
+/// Numbers of all files below the root directory, by path. A directory that is met twice ends it, as in `machine_tree`: below a
+/// name of a directory above, paths would grow up to the budget.
 fn walk(ext4: &Ext4) -> Result<BTreeMap<String, u64>, FileSystemError> {
-    let mut files = BTreeMap::new();
+    let (mut files, mut met) = (BTreeMap::new(), BTreeSet::from([ROOT]));
     let mut directories = vec![(String::new(), ROOT)];
     while let Some((path, number)) = directories.pop() {
         for (name, number) in ext4.entries(number)? {
             let path = format!("{path}/{}", String::from_utf8_lossy(&name));
             if ext4.metadata(number)?.kind == FileKind::Directory {
+                if !met.insert(number) {
+                    return Err(damaged("a directory has two names"));
+                }
                 directories.push((path.clone(), number));
             }
             ext4.xattrs(number)?;
