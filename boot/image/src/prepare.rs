@@ -158,11 +158,17 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
     Ok(prepared(cache.publish(workspace, &chain_id, stored, needed())?, false))
 }
 
-/// Opens the root disk of the image with this [chain id](PreparedImage::chain_id), if the directory `cache` has it.
+/// Opens the root disk of the image with this [chain id](PreparedImage::chain_id), if the directory `cache` has it with the digest
+/// `root_disk`.
 ///
 /// # Errors
 /// `chain_id` is no digest, or the cache cannot be read.
-pub fn find_root_disk(cache: &Path, format: RootFormat, chain_id: &str) -> Result<Option<RootDisk>, FindRootDiskError> {
+pub fn find_root_disk(
+    cache: &Path,
+    format: RootFormat,
+    chain_id: &str,
+    root_disk: &str,
+) -> Result<Option<RootDisk>, FindRootDiskError> {
     let found = RootDiskCache::new(cache, format).find(&Digest::parse(chain_id)?)?;
-    Ok(found.map(|found| found.root_disk))
+    Ok(found.filter(|found| found.stored.root_disk_digest == root_disk).map(|found| found.root_disk))
 }

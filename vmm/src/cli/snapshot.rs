@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
     after_help = "\
 The machine runs on. Without DIR the snapshot is in the store, with a name.
 `coracle run --from SNAPSHOT` and `coracle restore SNAPSHOT` start copies of it,
-as long as the image is in the local store. A snapshot holds all that the
-machine knows, secrets included.
+which need the root disk in the cache, or the image. A snapshot holds all that
+the machine knows, secrets included.
 
 Examples:
   coracle snapshot web ./web.snapshot && coracle restore -d ./web.snapshot

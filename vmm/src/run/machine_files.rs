@@ -105,7 +105,7 @@ fn open_running(
         None => {
             let cache = directories.cache().fails_as(EndReason::HostError)?;
             root_disk::raise_descriptor_limit();
-            let found = oci_image::find_root_disk(&cache, format(&image), &image.chain_id);
+            let found = oci_image::find_root_disk(&cache, format(&image), &image.chain_id, &image.root_disk_digest);
             let found = found.map_err(|source| of_machine(machine, EndReason::HostError, source))?;
             found.ok_or_else(|| of_machine(machine, EndReason::HostError, NoRootDiskError))?
         }

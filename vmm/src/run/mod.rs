@@ -256,7 +256,7 @@ impl Run {
             sandbox: sandbox.report(),
             ..end.into()
         };
-        let source = match caught(|| Ok(self.source(digests.root_disk.clone(), image)?)) {
+        let source = match caught(|| Ok(self.source(image)?)) {
             Ok(source) => source,
             Err(end) => return known(end),
         };
@@ -327,12 +327,12 @@ impl Run {
     }
 
     /// What a snapshot, and a copy of the writable layer, have besides the state of the machine.
-    fn source(&self, root_disk: Option<String>, image: Option<KeptImage>) -> Result<Source, Failure> {
+    fn source(&self, image: Option<KeptImage>) -> Result<Source, Failure> {
         let document = self.request.to_document().fails_as(EndReason::ConfigError)?;
         let request = serde_json::from_str(&document).fails_as(EndReason::InternalError)?;
         // It may have been removed; then no relative path leads anywhere.
         let directory = std::env::current_dir().unwrap_or_default();
-        Ok(Source { machine: self.id.to_string(), request, directory, root_disk, image })
+        Ok(Source { machine: self.id.to_string(), request, directory, image })
     }
 
     /// Takes the name for a new machine that is kept. It loses it again if the workload is never executed.

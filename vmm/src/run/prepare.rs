@@ -170,11 +170,12 @@ impl Preparation {
         let ResolvedRequest { root, disks: own_disks, shares, interfaces, terminal } = resolved;
         let (mut shares, share_mounts): (Vec<_>, _) =
             shares.into_iter().map(|share| (share.device, share.mount)).unzip();
+        let restoring = self.restored.as_ref().map(Restoring::open).transpose()?;
+        let saved = restoring.as_ref().map(|restoring| self.saved_root(restoring.image())).transpose()?.flatten();
         let Root { device, mut workload, format, exposed_ports, volumes, digests, image_in_use, image } =
-            self.root(root, &kernel, progress)?;
+            saved.map_or_else(|| self.root(root, &kernel, progress), Ok)?;
         workload.arguments = self.inputs.command(workload.arguments);
         self.stages.mark(Stage::ImageReady);
-        let restoring = self.restored.as_ref().map(Restoring::open).transpose()?;
         if let Some(restoring) = &restoring {
             restoring.check_root_disk(&self.request, digests.root_disk.as_deref())?;
         }
@@ -346,6 +347,16 @@ impl Preparation {
     /// The root disk that a kept machine was made from; its image's name may mean another one by now.
     fn kept_root(&self, machine: &KeptMachine, image: &KeptImage) -> Result<Root, Failure> {
         self.image_root(root_disk::open_kept(machine)?, image.format.for_kernel(|_| true), image.clone())
+    }
+
+    /// The root disk of a machine that was saved, if the cache still has it. Then the image may have been removed, and its name may mean
+    /// another one.
+    fn saved_root(&self, image: &KeptImage) -> Result<Option<Root>, Failure> {
+        root_disk::raise_descriptor_limit();
+        let cache = self.directories.cache().fails_as(EndReason::HostError)?;
+        let format = image.format.for_kernel(|_| true);
+        let found = oci_image::find_root_disk(&cache, format, &image.chain_id, &image.root_disk_digest);
+        found.fails_as(EndReason::HostError)?.map(|disk| self.image_root(disk, format, image.clone())).transpose()
     }
 
     fn image_root(&self, disk: RootDisk, format: RootFormat, image: KeptImage) -> Result<Root, Failure> {

@@ -14,6 +14,7 @@ use crate::host::system_error::Cannot as _;
 use crate::machine::snapshot::{OpenSnapshot, Restore, SnapshotDocument, SnapshotPlace};
 use crate::machine::supervisor::Restored;
 use crate::state::end::EndReason;
+use crate::state::kept::KeptImage;
 use crate::state::snapshots::Snapshots;
 use devices::virtio::block::BlockConfig;
 use guest_protocol::identity::{ENTROPY_BYTES, Identity};
@@ -139,9 +140,14 @@ impl Restoring {
         Ok(Self { place: place.clone(), snapshot })
     }
 
+    /// The image of the machine that was saved.
+    pub(super) fn image(&self) -> &KeptImage {
+        &self.snapshot.document.image
+    }
+
     /// Whether `here`, the digest of the root disk, is that of the machine that was saved.
     pub(super) fn check_root_disk(&self, request: &Request, here: Option<&str>) -> Result<(), Failure> {
-        let saved = &self.snapshot.document.root_disk;
+        let saved = &self.image().root_disk_digest;
         if here == Some(saved) {
             return Ok(());
         }

@@ -5,6 +5,7 @@
 use crate::config::rfc3339;
 use crate::host::hex::hex;
 use crate::machine::supervisor::SupervisorState;
+use crate::state::kept::KeptImage;
 use devices::legacy::SerialState;
 use devices::virtio::mmio::TransportState;
 use guest_protocol::protocol;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// The version is increased with every change of the document.
-const SNAPSHOT: Sealed = Sealed { what: "snapshot", version: 1 };
+const SNAPSHOT: Sealed = Sealed { what: "snapshot", version: 2 };
 /// A machine with the most vCPUs and devices has less than a quarter.
 pub(crate) const MAX_STATE_BYTES: u64 = 16 << 20;
 
@@ -56,8 +57,8 @@ pub(crate) struct SnapshotDocument {
     pub(crate) request: Map<String, Value>,
     /// Where relative paths of the request begin.
     pub(crate) directory: PathBuf,
-    /// Digest of the root disk, which is not part of the snapshot.
-    pub(crate) root_disk: String,
+    /// What the root disk was made from, which is not part of the snapshot.
+    pub(crate) image: KeptImage,
     pub(crate) memory: Part,
     /// The scratch disk, if the machine has one.
     pub(crate) scratch: Option<Part>,

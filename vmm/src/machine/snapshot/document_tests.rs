@@ -7,7 +7,7 @@ fn state_survives_its_bytes() {
     let bytes = document().to_bytes();
     let parsed = SnapshotDocument::parse(&bytes).unwrap();
     assert_eq!(parsed.to_bytes(), bytes);
-    assert!(bytes.starts_with(b"coracle-snapshot 1 "));
+    assert!(bytes.starts_with(b"coracle-snapshot 2 "));
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn state_with_any_changed_byte_is_rejected() {
 #[test]
 fn state_of_another_version_is_named() {
     let message = |bytes: &[u8]| SnapshotDocument::parse(bytes).unwrap_err().to_string();
-    assert!(message(b"coracle-snapshot 2 5 sha256:00\n{}").starts_with("version 2 of the format"));
+    assert!(message(b"coracle-snapshot 1 5 sha256:00\n{}").starts_with("version 1 of the format"));
     assert_eq!(message(b"something else\n"), "not the state of a snapshot");
     let other = SnapshotDocument { coracle: "0.0.1".into(), ..document() };
     assert!(message(&other.to_bytes()).starts_with("made by coracle 0.0.1"));

@@ -29,9 +29,7 @@ pub(crate) struct Source {
     pub(crate) request: Map<String, Value>,
     /// Where relative paths of the request begin.
     pub(crate) directory: PathBuf,
-    /// Digest of the root disk; `None` without an image.
-    pub(crate) root_disk: Option<String>,
-    /// As it was when the machine was started.
+    /// As it was when the machine was started; `None` without one.
     pub(crate) image: Option<KeptImage>,
 }
 
@@ -75,7 +73,7 @@ pub(in crate::machine) struct SnapshotFiles {
 impl Machine {
     /// Whether all that the machine has can be saved.
     pub(in crate::machine) fn check_savable(&self, source: &Source) -> Result<(), SaveError> {
-        if source.root_disk.is_none() {
+        if source.image.is_none() {
             return Err(SaveError::NoImage);
         }
         if let Some(serial) = &self.savable.other_disk {
@@ -129,6 +127,7 @@ impl Machine {
     }
 
     fn write(&self, state: SavedMachine, source: &Source, files: &mut SnapshotFiles) -> Result<(), SaveError> {
+        let image = source.image.clone().ok_or(SaveError::NoImage)?;
         let memory = write_memory(self.vm.memory(), &files.memory).cannot("write the memory of the machine")?;
         let scratch = match &self.savable.scratch {
             None => None,
@@ -142,7 +141,7 @@ impl Machine {
             machine: source.machine.clone(),
             request: source.request.clone(),
             directory: source.directory.clone(),
-            root_disk: source.root_disk.clone().unwrap_or_default(),
+            image,
             memory: part(memory),
             scratch: scratch.map(part),
             state,

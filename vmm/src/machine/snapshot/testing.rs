@@ -2,12 +2,15 @@
 //! A snapshot document for tests, of a VM without vCPUs and devices.
 
 use super::document::{Part, SavedMachine, SnapshotDocument, StreamCounts};
+use crate::config::root_format::RootFormatChoice;
 use crate::machine::ConsoleLog;
 use crate::machine::supervisor::SupervisorState;
+use crate::state::kept::KeptImage;
 use boot::layout;
 use devices::legacy::Serial;
 use guest_protocol::protocol;
 use kvm::{GuestMemory, KvmHost, KvmVm, ReservedPages};
+use oci_image::ImageConfig;
 use std::sync::Arc;
 use std::time::SystemTime;
 use vmm_sys_util::eventfd::EventFd;
@@ -29,7 +32,13 @@ pub(crate) fn document() -> SnapshotDocument {
         machine: "web".to_owned(),
         request: serde_json::Map::new(),
         directory: "/".into(),
-        root_disk: "sha256:0".to_owned(),
+        image: KeptImage {
+            digest: "sha256:1".to_owned(),
+            chain_id: "sha256:2".to_owned(),
+            root_disk_digest: "sha256:0".to_owned(),
+            format: RootFormatChoice::Auto,
+            config: ImageConfig::default(),
+        },
         memory: Part { bytes: 1 << 20, sha256: String::new() },
         scratch: None,
         state: SavedMachine {
