@@ -203,6 +203,35 @@ fn machines_from_a_template_have_nothing_in_common() {
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
     coracle(&dir, &["rm", &key]).verb("template").finish().assert_status(125).assert_one_line_naming(&[&key]);
     assert!(list(&dir).is_empty());
+    maker_that_fails_is_not_started_again(&dir, &template, &words(&metadata, "auto", "true"));
+}
+
+/// The machine of `words` needs the missing template in the directory `template`, and does not get as far as its workload.
+fn maker_that_fails_is_not_started_again(dir: &TestDir, template: &Path, words: &[String]) {
+    let partial = template.with_extension("partial");
+    fs::remove_dir(&partial).expect("it kept the makers away");
+    fs::write(&partial, "not a directory").expect("the test may write");
+    let options = ["--timeout", "1", "--log-level", "info"].map(str::to_owned);
+    let run = || {
+        let run = coracle(dir, &[&options[..], words].concat()).finish();
+        run.assert_reason("timeout");
+        run.stderr.lines().filter(|line| line.contains("no template is made")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), [""; 0]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while list(dir).is_empty() {
+        assert!(Instant::now() < deadline, "no failure is listed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let failed = list(dir).remove(0);
+    let reason = failed["reason"].as_str().unwrap_or_default();
+    assert!(failed["level"] == "image" && reason.contains("partial"), "{failed}");
+    let known = run();
+    assert!(known.len() == 1 && known[0].contains(reason), "{known:?}");
+    fs::remove_file(&partial).expect("no maker has touched it");
+    let key = failed["key"].as_str().expect("it has a key");
+    coracle(dir, &["rm", key]).verb("template").finish().assert_status(0).assert_stdout(&format!("{key}\n"));
+    assert!(list(dir).is_empty());
 }
 
 fn template_of_an_image_holds_nothing_of_a_run() {

@@ -8,10 +8,11 @@ use super::{table, words};
 use crate::config::rfc3339;
 use crate::host::bounded_read;
 use crate::host::directories::Directories;
-use crate::machine::template::{Shape, TemplateDocument};
+use crate::machine::template::TemplateDocument;
 use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::template_maker;
 use crate::state::end::EndReason;
+use crate::state::template_failures::TemplateFailure;
 use crate::state::templates::{StoredTemplate, TemplateError, Templates};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ pub(super) struct TemplateArguments {
 
 #[derive(Debug, Subcommand)]
 enum TemplateVerb {
-    /// List templates, those that were used last first
+    /// List templates, those that were used last first, and those that could not be made
     #[command(visible_alias = "list")]
     Ls(ListArguments),
     #[command(visible_alias = "remove")]
@@ -80,6 +81,12 @@ fn make() -> Result<u8, Failure> {
 /// A template, and its document if that can be read.
 type Described = (StoredTemplate, Option<TemplateDocument>);
 
+/// What `template ls` lists.
+enum Listable {
+    Stored(Box<Described>),
+    Failed(TemplateFailure),
+}
+
 fn described(templates: &Templates) -> Result<Vec<Described>, Failure> {
     let described = |template: StoredTemplate| {
         let document = TemplateDocument::read(&template.path).ok();
@@ -89,30 +96,41 @@ fn described(templates: &Templates) -> Result<Vec<Described>, Failure> {
 }
 
 fn ls(templates: &Templates, arguments: &ListArguments) -> Result<u8, Failure> {
-    arguments.print(&described(templates)?);
+    let stored = described(templates)?.into_iter().map(|described| Listable::Stored(Box::new(described)));
+    let failed = templates.failures().map_err(fails)?.into_iter().map(Listable::Failed);
+    arguments.print(&stored.chain(failed).collect::<Vec<_>>());
     Ok(0)
 }
 
-impl Listed<8> for Described {
+impl Listed<8> for Listable {
     const TITLES: [&'static str; 8] =
         ["TEMPLATE KEY", "LEVEL", "IMAGE", "CPUS", "MEMORY", "DEVICES", "LAST USED", "SIZE"];
 
     fn name(&self) -> String {
-        self.0.key.clone()
+        match self {
+            Self::Stored(described) => described.0.key.clone(),
+            Self::Failed(failure) => failure.key.clone(),
+        }
     }
 
     fn row(&self) -> [String; 8] {
-        let (template, document) = self;
+        let image = |name: Option<&str>| table::cell(name.unwrap_or("-"), Some(table::MAX_IMAGE_CHARACTERS));
+        let (template, document) = match self {
+            Self::Stored(described) => &**described,
+            Self::Failed(failure) => {
+                let none = || "-".to_owned();
+                let reason = table::cell(&format!("failed: {}", failure.reason), None);
+                let (level, image) = (level(failure.is_of_image).to_owned(), image(failure.image.as_deref()));
+                let time = rfc3339::format(failure.time);
+                return [failure.key.clone(), level, image, none(), none(), none(), time, reason];
+            }
+        };
         let or_damaged = |text: Option<String>| text.unwrap_or_else(|| "damaged".to_owned());
         let shape = document.as_ref().map(|document| &document.shape);
-        let image = document.as_ref().map(|document| {
-            let name = document.image_name.as_deref().unwrap_or("-");
-            table::cell(name, Some(table::MAX_IMAGE_CHARACTERS))
-        });
         [
             template.key.clone(),
-            or_damaged(shape.map(|shape| level(shape).to_owned())),
-            or_damaged(image),
+            or_damaged(shape.map(|shape| level(shape.image.is_some()).to_owned())),
+            or_damaged(document.as_ref().map(|document| image(document.image_name.as_deref()))),
             or_damaged(shape.map(|shape| shape.cpus.to_string())),
             or_damaged(shape.map(|shape| format!("{} MiB", shape.memory_bytes >> 20))),
             or_damaged(shape.map(|shape| format!("{} disks, {} networks", shape.disks.len(), shape.nets.len()))),
@@ -122,26 +140,41 @@ impl Listed<8> for Described {
     }
 
     fn describe(&self) -> Value {
-        let (template, document) = self;
+        let (template, document) = match self {
+            Self::Stored(described) => &**described,
+            Self::Failed(failure) => {
+                return json!({
+                    "key": failure.key,
+                    "level": level(failure.is_of_image),
+                    "image": failure.image,
+                    "failed": rfc3339::format(failure.time),
+                    "reason": failure.reason,
+                });
+            }
+        };
         json!({
             "key": template.key,
             "path": template.path.display().to_string(),
             "bytes": template.bytes,
             "used": rfc3339::format(template.used),
             "created": document.as_ref().map(|document| rfc3339::format(document.created)),
-            "level": document.as_ref().map(|document| level(&document.shape)),
+            "level": document.as_ref().map(|document| level(document.shape.image.is_some())),
             "image": document.as_ref().and_then(|document| document.image_name.as_ref()),
             "shape": document.as_ref().map(|document| &document.shape),
         })
     }
 }
 
-fn level(shape: &Shape) -> &'static str {
-    if shape.image.is_some() { "image" } else { "shape" }
+fn level(is_of_image: bool) -> &'static str {
+    if is_of_image { "image" } else { "shape" }
 }
 
 fn rm(templates: &Templates, keys: &[String]) -> u8 {
-    print_each(keys.iter().map(|key| templates.remove(key).map(|_| Some(key.clone())).map_err(fails)))
+    let remove = |key: &String| match templates.remove(key) {
+        Err(TemplateError::Missing(_)) if templates.forget_failure(key)? => Ok(()),
+        removed => removed.map(drop),
+    };
+    print_each(keys.iter().map(|key| remove(key).map(|()| Some(key.clone())).map_err(fails)))
 }
 
 fn prune(templates: &Templates, arguments: &PruneArguments) -> Result<u8, Failure> {
@@ -150,6 +183,7 @@ fn prune(templates: &Templates, arguments: &PruneArguments) -> Result<u8, Failur
         return Ok(0);
     }
     let mut space = templates.remove_left().map_err(fails)?;
+    templates.forget_failures(arguments.all).map_err(fails)?;
     for (template, document) in described(templates)? {
         if !arguments.all && document.is_some_and(|document| document.shape.is_current()) {
             continue;

@@ -8,10 +8,11 @@ use crate::host::descriptor_limit;
 use crate::host::system_error::Cannot as _;
 use crate::state::end::EndReason;
 use crate::state::kept::KeptMachine;
-use boot::file_identity;
 use devices::rate_limit::RateLimits;
 use devices::virtio::block::{BlockConfig, DiskFile};
 use oci_image::{RootDisk, RootDiskPart};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 /// An image has at most 1000 layers, each of which is a file of its root disk, and has two more open while the disk is made.
@@ -41,9 +42,16 @@ pub(super) type IdentifiedFiles = Vec<(PathBuf, String)>;
 pub(super) fn identify(disk: &BlockConfig) -> Result<IdentifiedFiles, Failure> {
     let identified = disk.files().map(|(file, path)| {
         let metadata = file.metadata().cannot(format!("examine {}", path.display())).fails_as(EndReason::HostError)?;
-        Ok((path.to_owned(), file_identity(&metadata)))
+        Ok((path.to_owned(), identity(&metadata)))
     });
     identified.collect()
+}
+
+/// Tells whether a root disk of the cache is still the same file. No process writes to it, so that ctime is not needed; a new link to
+/// it, as a kept machine makes, changes that.
+fn identity(metadata: &Metadata) -> String {
+    let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
+    format!("{device:x}-{inode:x}-{length:x}-{}.{:09}", metadata.mtime(), metadata.mtime_nsec())
 }
 
 /// Opens a disk again. `None` if one of its files has changed.
@@ -82,5 +90,20 @@ mod tests {
         assert!(error.contains(&*paths[2].to_string_lossy()), "{error}");
         fs::write(&paths[2], [0; 1024]).unwrap();
         assert!(open_identified(&files).unwrap().is_none());
+    }
+
+    #[test]
+    fn root_disk_is_the_same_with_another_link_and_not_after_a_write_or_in_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let [disk, link, copy] = ["disk", "link", "copy"].map(|name| directory.path().join(name));
+        let now = || identity(&fs::metadata(&disk).unwrap());
+        fs::write(&disk, "root").unwrap();
+        let before = now();
+        fs::hard_link(&disk, &link).unwrap();
+        assert_eq!(now(), before);
+        fs::copy(&disk, &copy).unwrap();
+        assert_ne!(identity(&fs::metadata(&copy).unwrap()), before);
+        fs::write(&disk, "other").unwrap();
+        assert_ne!(now(), before);
     }
 }

@@ -8,6 +8,7 @@ use super::template_maker::{ImageFiles, Order, own};
 use super::workload::expected_program;
 use crate::config::disk::SCRATCH_SERIAL;
 use crate::config::request::Request;
+use crate::config::rfc3339;
 use crate::config::size::Scratch;
 use crate::config::template_use::TemplateUse;
 use crate::host::directories::Directories;
@@ -131,7 +132,6 @@ impl NewMachine<'_> {
             (request.kernel.is_some(), "--kernel"),
             (request.modules.is_some() || has_modules, "kernel modules"),
             (request.init_binary.is_some(), "--init-binary"),
-            (request.profile.is_some(), "--profile"),
         ];
         obstacles.into_iter().find_map(|(applies, what)| applies.then_some(what))
     }
@@ -158,19 +158,24 @@ impl NewMachine<'_> {
             templates.mark_used(&key);
             return self.start(opened, None);
         }
-        let maker = |order: &Order| {
+        let maker = || {
+            if let Some(failure) = [&best, &shape].into_iter().find_map(|level| templates.failure(&level.key())) {
+                let time = rfc3339::format(failure.time);
+                log::info!("no template is made: it failed at {time}: {}", failure.reason);
+                return Ok(None);
+            }
             let maker = background_process::spawn(&MAKER.map(OsStr::new), &order.document()?);
-            maker.cannot("start a process that makes one").fails_as(EndReason::HostError)
+            maker.cannot("start a process that makes one").fails_as(EndReason::HostError).map(Some)
         };
         let is_best = |level: &Shape| *level == best;
         let mut levels = vec![best.clone()];
-        levels.extend(Some(shape).filter(|shape| !is_best(shape)));
+        levels.extend(Some(shape.clone()).filter(|shape| !is_best(shape)));
         for level in &levels {
             let key = level.key();
             match template::open(&templates.path(&key), level) {
                 Ok(opened) => {
                     templates.mark_used(&key);
-                    let maker = if is_best(level) { None } else { Some(maker(&order)?) };
+                    let maker = if is_best(level) { None } else { maker()? };
                     let removable = RemovableTemplate { templates, key, scratch: None };
                     return Ok(Start { maker, ..self.start(opened, Some(removable))? });
                 }
@@ -182,12 +187,14 @@ impl NewMachine<'_> {
                 Err(_) => {}
             }
         }
-        Ok(Start { maker: Some(maker(&order)?), ..Start::default() })
+        Ok(Start { maker: maker()?, ..Start::default() })
     }
 
     /// The image, unless the root is one that only this machine has.
     fn image(&self) -> Result<Option<(ImageShape, ImageFiles)>, Failure> {
-        let (Some(image), Some(disk)) = (self.image, self.config.disks.first()) else { return Ok(None) };
+        let (Some(image), Some(disk), false) = (self.image, self.config.disks.first(), self.request.keep_etc) else {
+            return Ok(None);
+        };
         let scratch_bytes = match (&self.root.upper, self.request.scratch()) {
             (Upper::Disk(_), Scratch::Disk(bytes)) => Some(bytes),
             (Upper::None | Upper::Tmpfs, _) => None,

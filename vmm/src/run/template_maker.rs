@@ -21,6 +21,7 @@ use crate::machine::template::{
 use crate::machine::{self, MachineConfig};
 use crate::sandbox::{Confinement, Needs, Sandbox};
 use crate::state::end::EndReason;
+use crate::state::template_failures::TemplateFailure;
 use crate::state::templates::{Begun, MAX_BYTES, PartialTemplate, Templates};
 use boot::{Kernel, KernelCache};
 use guest_protocol::identity::{ENTROPY_BYTES, TemplateStart, template_mac};
@@ -31,6 +32,7 @@ use std::fs::File;
 use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 const SECTOR_BYTES: u64 = 512;
 
@@ -63,6 +65,31 @@ impl Order {
     pub(super) fn document(&self) -> Result<String, Failure> {
         serde_json::to_string(self).fails_as(EndReason::InternalError)
     }
+
+    /// What the user calls the image of the template of `shape`.
+    fn image_name(&self, shape: &Shape) -> Option<String> {
+        self.image.as_ref().filter(|_| shape.image.is_some()).and_then(|image| image.name.clone())
+    }
+
+    /// Does `make`. How it fails is kept for the template of `shape`.
+    fn remembering<T>(
+        &self,
+        templates: &Templates,
+        shape: &Shape,
+        make: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        make().inspect_err(|failure| {
+            let known = TemplateFailure {
+                key: shape.key(),
+                time: SystemTime::now(),
+                image: self.image_name(shape),
+                is_of_image: shape.image.is_some(),
+                reason: failure.message(),
+            };
+            // Without it the next start tries again.
+            let _ = templates.set_failure(&known);
+        })
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,23 +108,25 @@ pub(crate) fn make(order: &[u8]) -> Result<(), Failure> {
     let order: Order = serde_json::from_slice(order).map_err(MakeError::Order).fails_as(EndReason::ConfigError)?;
     let directories = Directories::from_environment();
     let templates = Templates::of(&directories).fails_as(EndReason::HostError)?;
-    let host = KvmHost::open().fails_as(EndReason::HostError)?;
-    let sandbox = Arc::new(Sandbox::new(order.sandbox).fails_as(EndReason::SandboxError)?);
-    let confinement = Arc::new(Confinement { sandbox, needs: Needs::default() });
-    Maker { order, directories, templates, host, confinement }.make()
+    order.remembering(&templates, &order.shape, || {
+        let host = KvmHost::open().fails_as(EndReason::HostError)?;
+        let sandbox = Arc::new(Sandbox::new(order.sandbox).fails_as(EndReason::SandboxError)?);
+        let confinement = Arc::new(Confinement { sandbox, needs: Needs::default() });
+        Maker { order: &order, directories, templates: &templates, host, confinement }.make()
+    })
 }
 
-struct Maker {
-    order: Order,
+struct Maker<'a> {
+    order: &'a Order,
     directories: Directories,
-    templates: Templates,
+    templates: &'a Templates,
     host: KvmHost,
     confinement: Arc<Confinement>,
 }
 
-impl Maker {
+impl Maker<'_> {
     fn make(&self) -> Result<(), Failure> {
-        let Order { shape, waits, .. } = &self.order;
+        let Order { shape, waits, .. } = self.order;
         let Begun::New(partial) = self.templates.begin(&shape.key(), *waits).fails_as(EndReason::HostError)? else {
             return Ok(());
         };
@@ -105,22 +134,29 @@ impl Maker {
             return self.make_shape(shape, partial);
         };
         let base = shape.without_image();
-        self.make_missing(&base)?;
-        let mut opened = template::open(&self.templates.path(&base.key()), &base);
-        if opened.is_err() {
-            // A damaged one is made again.
-            self.templates.remove(&base.key()).fails_as(EndReason::HostError)?;
-            self.make_missing(&base)?;
-            opened = template::open(&self.templates.path(&base.key()), &base);
-        }
-        self.make_image(image, files, &base, opened.fails_as(EndReason::SnapshotError)?, partial)
+        let opened = self.order.remembering(self.templates, &base, || self.open_shape(&base))?;
+        self.make_image(image, files, &base, opened, partial)
     }
 
-    /// Makes the template of `shape` unless it is there; waits where another process makes it.
-    fn make_missing(&self, shape: &Shape) -> Result<(), Failure> {
+    /// Opens the template of `shape`. It is made if it is missing, and again if it is damaged.
+    fn open_shape(&self, shape: &Shape) -> Result<OpenTemplate, Failure> {
+        let mut is_new = self.make_missing(shape)?;
+        loop {
+            match template::open(&self.templates.path(&shape.key()), shape) {
+                Err(_) if !is_new => {
+                    self.templates.remove(&shape.key()).fails_as(EndReason::HostError)?;
+                    is_new = self.make_missing(shape)?;
+                }
+                opened => return opened.fails_as(EndReason::SnapshotError),
+            }
+        }
+    }
+
+    /// Makes the template of `shape` unless it is there; waits where another process makes it. Returns whether this one made it.
+    fn make_missing(&self, shape: &Shape) -> Result<bool, Failure> {
         match self.templates.begin(&shape.key(), true).fails_as(EndReason::HostError)? {
-            Begun::New(partial) => self.make_shape(shape, partial),
-            _ => Ok(()),
+            Begun::New(partial) => self.make_shape(shape, partial).map(|()| true),
+            _ => Ok(false),
         }
     }
 
@@ -195,12 +231,12 @@ impl Maker {
         partial: PartialTemplate,
     ) -> Result<(), Failure> {
         let state = self.file(&partial, STATE_FILE)?;
-        let name = self.order.image.as_ref().filter(|_| shape.image.is_some()).and_then(|image| image.name.clone());
-        let document = TemplateDocument::new(shape.clone(), name, files, saved);
+        let document = TemplateDocument::new(shape.clone(), self.order.image_name(shape), files, saved);
         let written = document.and_then(|document| document.write(&state));
         written.cannot("write the state of the template").fails_as(EndReason::HostError)?;
         let publish = || {
             partial.publish()?;
+            self.templates.forget_failure(&shape.key())?;
             self.templates.remove_left()?;
             self.templates.bound(MAX_BYTES, &shape.key())
         };

@@ -149,10 +149,19 @@ fn command(image: &ImageConfig, request: &Request) -> Vec<String> {
     [entrypoint, command].concat()
 }
 
-/// What a run of the image executes, unless its options change that.
+/// What a run of the image executes, unless its options change that. Relative paths of the image begin at its working directory; those
+/// of the program begin at the root.
 pub(super) fn expected_program(image: &ImageConfig) -> Option<ExpectedProgram> {
     let command = command(image, &Request::default()).into_iter().next()?;
-    let path = image.env.iter().find_map(|variable| variable.strip_prefix("PATH=")).map(str::to_owned);
+    let directory = working_directory(image, &Request::default()).ok()?;
+    let absolute = |path: &str| match path {
+        "" => directory.clone(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("{}/{path}", directory.trim_end_matches('/')),
+    };
+    let command = if command.contains('/') { absolute(&command) } else { command };
+    let path = image.env.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    let path = path.map(|path| path.split(':').map(absolute).collect::<Vec<_>>().join(":"));
     let is_bounded = command.len().max(path.as_ref().map_or(0, String::len)) <= MAX_EXPECTED_BYTES;
     is_bounded.then_some(ExpectedProgram { command, path })
 }

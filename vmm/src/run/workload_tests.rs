@@ -234,3 +234,23 @@ fn environment_is_merged_by_name() {
         assert_eq!(workload.environment, strings(expected), "{of_image:?} {file:?} {option:?}");
     }
 }
+
+#[test]
+fn expected_program_begins_relative_paths_at_the_working_directory() {
+    let expected = |directory: &str, entrypoint: &str, path: &str| {
+        let env = vec![format!("PATH={path}")];
+        let image = ImageConfig { working_dir: directory.into(), entrypoint: strings(entrypoint), env, ..image() };
+        let program = expected_program(&image).unwrap();
+        (program.command, program.path.unwrap())
+    };
+    let table = [
+        ("/srv", "./app", "/bin", "/srv/./app", "/bin"),
+        ("srv/", "bin/app", "/bin::lib", "/srv/bin/app", "/bin:/srv/:/srv/lib"),
+        ("", "./app", "", "/./app", "/"),
+        ("/srv", "app", "/bin", "app", "/bin"),
+        ("/srv", "/app", "/bin", "/app", "/bin"),
+    ];
+    for (directory, entrypoint, path, command, directories) in table {
+        assert_eq!(expected(directory, entrypoint, path), (command.to_owned(), directories.to_owned()));
+    }
+}

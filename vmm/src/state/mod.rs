@@ -18,5 +18,6 @@ pub(crate) mod saved_layers;
 pub(crate) mod snapshots;
 pub(crate) mod stages;
 pub(crate) mod status;
+pub(crate) mod template_failures;
 pub(crate) mod templates;
 pub(crate) mod volumes;

@@ -68,6 +68,15 @@ impl Templates {
         Ok(Self { directory: directories.cache()?.join("templates") })
     }
 
+    #[cfg(test)]
+    pub(super) fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(crate) fn path(&self, key: &str) -> PathBuf {
         self.directory.join(key)
     }
@@ -180,7 +189,7 @@ impl Templates {
         Ok(())
     }
 
-    fn entries(&self) -> Result<Vec<PathBuf>, TemplateError> {
+    pub(super) fn entries(&self) -> Result<Vec<PathBuf>, TemplateError> {
         let failed = |source| TemplateError::File { verb: "read", path: self.directory.clone(), source };
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -241,13 +250,16 @@ fn is_at(directory: &File, path: &Path) -> bool {
 fn describe(path: PathBuf) -> Option<StoredTemplate> {
     let key = path.file_name()?.to_str()?.to_owned();
     let metadata = fs::symlink_metadata(&path).ok()?;
-    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (is_key && metadata.is_dir()).then(|| StoredTemplate {
+    (is_key(&key) && metadata.is_dir()).then(|| StoredTemplate {
         key,
         bytes: size(&path),
         used: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
         path,
     })
+}
+
+pub(super) fn is_key(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Space of the files in `directory`.
@@ -265,7 +277,7 @@ mod tests {
 
     fn templates() -> (tempfile::TempDir, Templates) {
         let directory = tempfile::tempdir().unwrap();
-        let templates = Templates { directory: directory.path().join("coracle/templates") };
+        let templates = Templates::at(directory.path().join("coracle/templates"));
         (directory, templates)
     }
 
