@@ -281,6 +281,15 @@ pub(crate) fn set_wall_clock(nanoseconds: u64) -> Result<(), Errno> {
     unsafe { call(CLOCK_SETTIME, [CLOCK_REALTIME, (&raw const time) as usize, 0, 0, 0]) }.map(drop)
 }
 
+/// The mount namespace of the process of `pidfd`. Kernels before 6.11 do not have this call.
+pub(crate) fn mount_namespace(pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const PIDFD_GET_MNT_NAMESPACE: usize = 0xff03;
+    // SAFETY: takes no pointer.
+    let descriptor = unsafe { call(IOCTL, [pidfd.as_raw_fd() as usize, PIDFD_GET_MNT_NAMESPACE, 0, 0, 0]) }?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
+
 /// Bytes that [`add_entropy`] takes.
 pub(crate) const ENTROPY_BYTES: usize = guest_protocol::identity::ENTROPY_BYTES;
 

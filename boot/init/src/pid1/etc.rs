@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use guest_init::etc_files;
 use guest_protocol::run_spec::{RunSpec, Upper};
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, mkdir, symlink};
+use rustix::fs::{CWD, Mode, OFlags, mkdir, open, symlink};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -87,6 +87,19 @@ pub(crate) fn add_authorized_keys(keys: &[String]) -> Result<(), Failure> {
         }
     }
     append_lines(FILE, keys).step(STEP, FILE)
+}
+
+/// Does in advance what costs most in [`EtcFiles::place`], in the directory `etc` of an overlay: the files are in its upper layer. Those
+/// that every workload gets are empty, others are as they were.
+pub(crate) fn prepare_files(etc: &str) -> Result<(), Failure> {
+    let _ = symlink("/proc/mounts", format!("{etc}/mtab"));
+    for path in ["hosts", "hostname"].map(|name| format!("{etc}/{name}")) {
+        replace_file(&path, b"").step(STEP, &path)?;
+    }
+    // The image need not have it, and without a name server it stays.
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let _ = open(format!("{etc}/resolv.conf"), flags, Mode::empty());
+    Ok(())
 }
 
 /// The root takes writes that stay in the machine.

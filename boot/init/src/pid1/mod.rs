@@ -36,7 +36,7 @@ use failure::Failure;
 use guest_protocol::protocol::{ToGuest, ToHost, VERSION};
 use guest_protocol::run_spec::{Root, RootPreparation, RunSpec};
 use relay::Control;
-use root::Disks;
+use root::{DetachedRoot, Disks};
 use rustix::fd::OwnedFd;
 use workload::WaitingProcess;
 
@@ -58,9 +58,9 @@ fn serve_host() -> Result<Infallible, Failure> {
     control.send(&ToHost::Hello { version: VERSION })?;
     let end = control.receive().and_then(|first| {
         let mut disks = Disks::default();
-        let (waiting, mut spec) = receive_spec(first, waiting?, &mut control, &mut disks)?;
+        let (waiting, root, mut spec) = receive_spec(first, waiting?, &mut control, &mut disks)?;
         volumes::mount_disks(&spec.volumes, &mut disks)?;
-        run_workload(waiting, &mut spec, &mut control, stdio, stderr)
+        run_workload(waiting, root, &mut spec, &mut control, stdio, stderr)
     });
     let end = end.unwrap_or_else(ToHost::from);
     control.send(&end)?;
@@ -77,36 +77,38 @@ fn prepare() -> Result<WaitingProcess, Failure> {
     workload::prepare()
 }
 
-/// Does what the host asks for until it sends the run specification. Mounts the root of that, unless it was asked to before.
+/// Does what the host asks for until it sends the run specification. Mounts the root of that, unless it was asked to before: then it is
+/// detached already.
 fn receive_spec(
     mut message: ToGuest,
     mut waiting: WaitingProcess,
     control: &mut Control,
     disks: &mut Disks,
-) -> Result<(WaitingProcess, RunSpec), Failure> {
-    let mut prepared: Option<Root> = None;
+) -> Result<(WaitingProcess, Option<DetachedRoot>, RunSpec), Failure> {
+    let mut prepared: Option<(Root, DetachedRoot)> = None;
     loop {
         match message {
             ToGuest::TemplateStart(own) => template::take_on(own)?,
             ToGuest::PrepareRoot(preparation) if prepared.is_none() => {
                 // Other disks may differ in the machines from the template.
                 root::mount(&preparation.root, &mut Disks::default())?;
-                root::copy_up_etc(&preparation.root)?;
+                root::prepare_etc(&preparation.root)?;
                 waiting.enter_root(&preparation)?;
                 waiting.wait_until_prepared()?;
+                prepared = Some((preparation.root, root::detach()?));
                 control.send(&ToHost::RootPrepared)?;
-                prepared = Some(preparation.root);
             }
             ToGuest::Spec(spec) => {
-                match prepared {
+                let detached = match prepared {
                     None => {
                         root::mount(&spec.root, disks)?;
                         waiting.enter_root(&RootPreparation { root: spec.root.clone(), expected: None })?;
+                        None
                     }
-                    Some(root) if root == spec.root => {}
+                    Some((root, detached)) if root == spec.root => Some(detached),
                     Some(_) => return Err(Failure::protocol("the root is not the one that was prepared")),
-                }
-                return Ok((waiting, spec));
+                };
+                return Ok((waiting, detached, spec));
             }
             _ => return Err(Failure::protocol("unexpected message before the RunSpec")),
         }
@@ -117,6 +119,7 @@ fn receive_spec(
 /// Runs the workload of `spec`, whose root and volumes are mounted, to the last byte of its streams.
 fn run_workload(
     waiting: WaitingProcess,
+    root: Option<DetachedRoot>,
     spec: &mut RunSpec,
     control: &mut Control,
     stdio: OwnedFd,
@@ -128,9 +131,9 @@ fn run_workload(
         control.send(&ToHost::Addresses(dhcp.addresses()))?;
     }
     let notify = probes::open_notify_socket(spec)?;
-    let workload = waiting.start(spec)?;
+    let mut workload = waiting.start(spec)?;
     control.send(&ToHost::Running)?;
-    let root = root::detach()?;
+    let root = root.map_or_else(root::detach, Ok)?.keeping(spec, workload.mounts.take());
     let ended = relay::run(workload, spec, control, relay::Ports { stdio, stderr, notify, dhcp })?;
     root.finish(&spec.root)?;
     volumes::finish(&spec.volumes)?;

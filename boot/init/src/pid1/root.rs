@@ -6,13 +6,14 @@
 //! 1's mount namespace. So nothing in it can be executed: every mount is `noexec`, the initramfs
 //! and the root included, and the root is detached once the workload has its own mount of it.
 
+use super::etc;
 use super::failure::{Failure, Step};
 use super::files::{make_directory, read_file, write_file};
 use super::mounts::RESTRICTED;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use guest_protocol::run_spec::{Root, Upper};
+use guest_protocol::run_spec::{Root, RunSpec, Upper, VolumeMount, VolumeSource};
 use rustix::fd::{AsFd, IntoRawFd as _, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, chmod, chown, lstat, mkdir, open, stat};
 use rustix::io::Errno;
@@ -144,15 +145,12 @@ fn make_upper() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Copies the directory `/etc` to the upper layer, without what is in it: every start writes files there.
-pub(crate) fn copy_up_etc(root: &Root) -> Result<(), Failure> {
+/// Prepares the directory `/etc` in an upper layer: every start writes files there.
+pub(crate) fn prepare_etc(root: &Root) -> Result<(), Failure> {
     let has_overlay = matches!(root.upper, Upper::Tmpfs | Upper::Disk(_) | Upper::Kept(_));
     let path = format!("{PATH}/etc");
     match lstat(&*path) {
-        Ok(found) if has_overlay && FileType::from_raw_mode(found.st_mode).is_dir() => {
-            // Any change copies it.
-            chmod(&*path, Mode::from_raw_mode(found.st_mode & 0o7777)).step("prepare /etc", &path)
-        }
+        Ok(found) if has_overlay && FileType::from_raw_mode(found.st_mode).is_dir() => etc::prepare_files(&path),
         // The start makes it, or leaves it alone.
         _ => Ok(()),
     }
@@ -172,7 +170,11 @@ pub(crate) fn allow_execution(root: &Root) -> Result<(), Failure> {
 }
 
 /// PID 1's reference to the root after the workload has its own mount of it.
-pub(crate) struct DetachedRoot(OwnedFd);
+pub(crate) struct DetachedRoot {
+    root: OwnedFd,
+    /// The workload's mount namespace, if its mounts need not be unmounted.
+    mounts: Option<OwnedFd>,
+}
 
 /// Removes the root from PID 1's mount namespace. The reference keeps the file systems mounted, so
 /// that the end of the workload does not wait for their unmounting.
@@ -181,18 +183,42 @@ pub(crate) fn detach() -> Result<DetachedRoot, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(PATH, flags, Mode::empty()).step(STEP, PATH)?;
     unmount(PATH, UnmountFlags::DETACH).step(STEP, PATH)?;
-    Ok(DetachedRoot(root))
+    Ok(DetachedRoot { root, mounts: None })
+}
+
+/// Whether no mount of the workload can write to what outlives the machine: there is no disk but the root's, and no directory of the
+/// host.
+fn mounts_end_with_machine(spec: &RunSpec) -> bool {
+    let is_of_machine = |volume: &VolumeMount| volume.source == VolumeSource::Scratch;
+    let is_scratch = match spec.root.upper {
+        Upper::None | Upper::Tmpfs => 0,
+        Upper::Disk(_) => 1,
+        Upper::Kept(_) | Upper::InPlace => return false,
+    };
+    let next_disk = format!("/dev/vd{}", char::from(b'b' + is_scratch));
+    spec.system.is_none()
+        && spec.root.share.is_none()
+        && spec.shares.is_empty()
+        && spec.volumes.iter().all(is_of_machine)
+        && matches!(stat(&*next_disk), Err(Errno::NOENT))
 }
 
 impl DetachedRoot {
+    /// Keeps the workload's mount namespace, `mounts`, if its mounts need not be unmounted: the end of the workload's first process
+    /// would wait for that.
+    pub(crate) fn keeping(self, spec: &RunSpec, mounts: Option<OwnedFd>) -> Self {
+        Self { mounts: mounts.filter(|_| mounts_end_with_machine(spec)), ..self }
+    }
+
     /// Writes to the disk what outlives the machine, after the workload and all its mounts are
     /// gone. That is a root written in place or a kept layer: a scratch layer ends with the machine, volumes
     /// have their own `finish`, and other disks were unmounted or closed, and thereby written, when
     /// the last process of the workload ended. The root stays mounted: the machine ends with it.
     pub(crate) fn finish(self, root: &Root) -> Result<(), Failure> {
         let finished = self.settle(root);
-        // Closing it would unmount an overlay.
-        let _ = self.0.into_raw_fd();
+        // Closing them would unmount an overlay, and the workload's mounts.
+        let _ = self.root.into_raw_fd();
+        self.mounts.map(OwnedFd::into_raw_fd);
         finished
     }
 
@@ -200,7 +226,7 @@ impl DetachedRoot {
         match root.upper {
             // A file is at the host when its last descriptor is closed.
             Upper::InPlace if root.share.is_some() => Ok(()),
-            Upper::InPlace => settle(&self.0).step("make root disk read-only", PATH),
+            Upper::InPlace => settle(&self.root).step("make root disk read-only", PATH),
             Upper::Kept(_) => {
                 const STEP: &str = "make kept layer read-only";
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

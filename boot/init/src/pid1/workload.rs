@@ -10,7 +10,7 @@ use super::launch::{Launch, Streams, launch, make_pipes};
 use super::mounts::RESTRICTED;
 use super::read_ahead::read_program;
 use super::staged_mounts::{StagedMounts, share_new_mounts};
-use crate::freestanding::system_call::clone_flags;
+use crate::freestanding::system_call::{clone_flags, mount_namespace};
 use alloc::string::String;
 use guest_init::flat_keyed;
 use guest_protocol::run_spec::{RootPreparation, RunSpec};
@@ -32,6 +32,8 @@ pub(crate) struct Workload {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) streams: Streams,
+    /// The workload's mount namespace, if the kernel can open it.
+    pub(crate) mounts: Option<OwnedFd>,
 }
 
 /// The process that becomes the workload, and waits for what that is.
@@ -39,6 +41,7 @@ pub(crate) struct WaitingProcess {
     pid: Pid,
     pidfd: OwnedFd,
     launch: Launch,
+    mounts: Option<OwnedFd>,
 }
 
 /// Forks the process, and returns once it waits for its root. Mounts of PID 1 reach it until it has its specification.
@@ -63,7 +66,8 @@ pub(crate) fn prepare() -> Result<WaitingProcess, Failure> {
         enter(&spec, placed, channel, &pipes)
     })?;
     launch.wait_until_prepared(&pidfd)?;
-    Ok(WaitingProcess { pid, pidfd, launch })
+    let mounts = mount_namespace(pidfd.as_fd()).ok();
+    Ok(WaitingProcess { pid, pidfd, launch, mounts })
 }
 
 impl WaitingProcess {
@@ -79,7 +83,7 @@ impl WaitingProcess {
 
     /// Starts the workload of `spec`, and returns once it has been executed.
     pub(crate) fn start(self, spec: &RunSpec) -> Result<Workload, Failure> {
-        let Self { pid, pidfd, mut launch } = self;
+        let Self { pid, pidfd, mut launch, mounts } = self;
         // A process that fails with a message unread loses its failure, and one that reads nothing would block this one.
         launch.wait_until_prepared(&pidfd)?;
         let has_pipes = spec.terminal.is_none() && spec.system.is_none();
@@ -87,7 +91,7 @@ impl WaitingProcess {
         launch.send(spec, START_TIMEOUT_MS)?;
         match launch.wait(&pidfd)? {
             Streams::None => Err(Failure::setup(STEP, "the process was killed before it was executed", Errno::SRCH)),
-            streams => Ok(Workload { pid, pidfd, streams }),
+            streams => Ok(Workload { pid, pidfd, streams, mounts }),
         }
     }
 }
