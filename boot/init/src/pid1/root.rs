@@ -33,8 +33,9 @@ pub(crate) const SCRATCH: &str = "/scratch";
 /// new and sparse.
 const LAYER_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps";
 /// For a disk that ends with the machine. `noblock_validity`: without the list of all metadata, which is made at the mount and finds
-/// damage that such a disk cannot have.
-const SCRATCH_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps,noblock_validity";
+/// damage that such a disk cannot have. `noauto_da_alloc`: a file that was emptied and written again is not written to the disk when it
+/// is closed, which is for crashes.
+const SCRATCH_OPTIONS: &core::ffi::CStr = c"noinit_itable,no_prefetch_block_bitmaps,noblock_validity,noauto_da_alloc";
 /// Parent of the overlay's two directories. ext4 puts each directory of the file system's root into
 /// a block group of its own, and setting up a group costs 0.3 s where the host emulates guest
 /// kernel mode; directories further down share one.
