@@ -44,7 +44,7 @@ pub use archive::{ArchiveError, ArchivePart, read_archive};
 pub use budget::OverBudget;
 pub use cache::{CacheError, abandon_conversions};
 pub use config::{ConfigError, ImageConfig};
-pub use convert::ConvertError;
+pub use convert::{ConvertError, LayersAhead};
 pub use decompress::UnpackError;
 pub use digest::{Digest, DigestError, Hasher};
 pub use export::{export_ext4, export_tar};

@@ -352,4 +352,6 @@ fn interrupted_conversion_leaves_nothing() {
     abandon_below(cache.path());
     assert_eq!(listing(cache.path()), [""; 0]);
     assert!(disks.create(&workspace).is_err());
+    assert!(disks.claim(&Digest::of(b"another"), || {}).is_err(), "the process is about to end");
+    assert_eq!(listing(cache.path()), [""; 0]);
 }

@@ -52,7 +52,8 @@ pub(super) fn claim<T>(
         }
         // Otherwise it was published or removed while we waited for the lock.
         if ours {
-            in_progress().push(path.clone());
+            let begun = in_progress().begin(&path);
+            begun?;
             held.clear().map_err(|source| CacheError::new("clear", &path, source))?;
             return Ok(Claim::Held(held));
         }
@@ -60,7 +61,7 @@ pub(super) fn claim<T>(
 }
 
 /// Removes the directories of killed conversions. Failures leave them for the next time.
-fn remove_leftovers(directory: &Path) {
+pub(super) fn remove_leftovers(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -76,10 +77,31 @@ fn remove_leftovers(directory: &Path) {
     }
 }
 
-/// Directories of the conversions in progress in this process.
-static IN_PROGRESS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// The conversions of this process.
+static IN_PROGRESS: Mutex<InProgress> = Mutex::new(InProgress { paths: Vec::new(), abandoned: Vec::new() });
 
-fn in_progress() -> MutexGuard<'static, Vec<PathBuf>> {
+struct InProgress {
+    /// Their directories.
+    paths: Vec<PathBuf>,
+    /// No conversion begins below these.
+    abandoned: Vec<PathBuf>,
+}
+
+impl InProgress {
+    fn begin(&mut self, path: &Path) -> Result<(), CacheError> {
+        if self.abandoned.iter().any(|directory| path.starts_with(directory)) {
+            return Err(CacheError::new("create", path, io::ErrorKind::Interrupted));
+        }
+        self.paths.push(path.to_owned());
+        Ok(())
+    }
+
+    fn end(&mut self, path: &Path) {
+        self.paths.retain(|other| other != path);
+    }
+}
+
+fn in_progress() -> MutexGuard<'static, InProgress> {
     IN_PROGRESS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -90,7 +112,9 @@ pub fn abandon_conversions() {
 }
 
 pub(super) fn abandon_below(directory: &Path) {
-    in_progress().retain(|path| {
+    let mut in_progress = in_progress();
+    in_progress.abandoned.push(directory.to_owned());
+    in_progress.paths.retain(|path| {
         let below = path.starts_with(directory);
         if below {
             let _ = fs::remove_dir_all(path);
@@ -133,7 +157,7 @@ impl Workspace {
         remove(&self.destination).map_err(|source| CacheError::new("replace", &self.destination, source))?;
         fs::rename(&self.path, &self.destination)
             .map_err(|source| CacheError::new("create", &self.destination, source))?;
-        in_progress.retain(|path| *path != self.path);
+        in_progress.end(&self.path);
         self.ours = false;
         Ok(())
     }
@@ -153,7 +177,7 @@ impl Workspace {
 impl Drop for Workspace {
     fn drop(&mut self) {
         if self.ours {
-            in_progress().retain(|path| *path != self.path);
+            in_progress().end(&self.path);
             let _ = fs::remove_dir_all(&self.path);
         }
     }
@@ -181,12 +205,12 @@ pub(super) fn open_file(entry: &OwnedFd, name: &str) -> Option<File> {
     rustix::fs::openat(entry, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok().map(File::from)
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-fn try_lock(directory: &OwnedFd) -> Result<bool, Errno> {
+pub(super) fn try_lock(directory: &OwnedFd) -> Result<bool, Errno> {
     match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
@@ -204,7 +228,7 @@ fn wait_for_lock(directory: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Whether `path` still names the open directory.
-fn is_at(directory: &OwnedFd, path: &Path) -> bool {
+pub(super) fn is_at(directory: &OwnedFd, path: &Path) -> bool {
     match (rustix::fs::fstat(directory), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => open.st_ino == there.ino() && open.st_dev == there.dev(),
         _ => false,

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-const DIRECTORY: &str = "layers/v1";
+pub(super) const DIRECTORY: &str = "layers/v1";
 
 /// The directory of all layers.
 pub(crate) struct LayerCache(PathBuf);
@@ -73,6 +73,6 @@ impl LayerCache {
     }
 }
 
-fn name(diff_id: &Digest) -> String {
+pub(super) fn name(diff_id: &Digest) -> String {
     format!("{}-{}", diff_id.algorithm(), diff_id.hex())
 }

@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::cache::{Claim, LayerCache, Workspace};
 use crate::digest::Digest;
 use crate::image::Image;
-use crate::layer::{Totals, with_layer};
+use crate::layer::{LayerStream, Totals, with_layer};
 use crate::layer_files::{DATA, ENTRIES, LayerFiles, LayerSizes, write_layer};
 use crate::progress::Progress;
 use std::collections::HashMap;
@@ -214,42 +214,47 @@ impl Work<'_> {
                 Ok(Made { files, is_new: false })
             }
             Claim::Held(workspace) => {
-                self.convert(index, &workspace, budget, &|bytes| send(Message::Bytes(bytes)))?;
+                let is_unwanted = |_| self.failed.load(Ordering::Relaxed) < index;
+                let read = |bytes| send(Message::Bytes(bytes));
+                convert_layer(self.image, index, &workspace, budget, &is_unwanted, &read)?;
                 Ok(Made { files: self.cache.publish(workspace, &layer.diff_id)?, is_new: true })
             }
         }
     }
+}
 
-    fn convert(
-        &self,
-        index: usize,
-        workspace: &Workspace,
-        budget: &Budget,
-        read: &dyn Fn(u64),
-    ) -> Result<(), ConvertError> {
-        let layer = &self.image.layers[index];
-        let (data, entries) = (workspace.create(DATA)?, workspace.create(ENTRIES)?);
-        let is_unwanted = || self.failed.load(Ordering::Relaxed) < index;
-        with_layer(self.image, layer, budget, &is_unwanted, |stream| {
-            let mut reported = Totals::default();
-            let each = |stream: &mut &mut crate::layer::LayerStream<'_>| {
-                let totals = stream.totals();
-                if totals.uncompressed - reported.uncompressed >= REPORT_INTERVAL {
-                    read(totals.consumed - reported.consumed);
-                    reported = totals;
-                }
-            };
-            let mut last = Totals::default();
-            let sizes = |stream: &mut &mut crate::layer::LayerStream<'_>| {
-                last = stream.drain();
-                LayerSizes { uncompressed: last.uncompressed, stored: last.stored }
-            };
-            let written = write_layer(stream, &data, &entries, budget, each, sizes);
-            read(last.consumed.saturating_sub(reported.consumed));
-            written.map_err(|source| {
-                let (number, count, name) = (index + 1, self.image.layers.len(), layer.name());
-                ConvertError::Content { number, count, name, source }
-            })
+/// Converts the layer `index` of an image into an entry of the cache, and returns what it amounts to. `read` is called with the bytes of
+/// its file that were read since the last call.
+pub(super) fn convert_layer(
+    image: &Image,
+    index: usize,
+    workspace: &Workspace,
+    budget: &Budget,
+    is_unwanted: &dyn Fn(Totals) -> bool,
+    read: &dyn Fn(u64),
+) -> Result<Totals, ConvertError> {
+    let layer = &image.layers[index];
+    let (data, entries) = (workspace.create(DATA)?, workspace.create(ENTRIES)?);
+    let mut last = Totals::default();
+    with_layer(image, layer, budget, is_unwanted, |stream| {
+        let mut reported = Totals::default();
+        let each = |stream: &mut &mut LayerStream<'_>| {
+            let totals = stream.totals();
+            if totals.uncompressed - reported.uncompressed >= REPORT_INTERVAL {
+                read(totals.consumed - reported.consumed);
+                reported = totals;
+            }
+        };
+        let sizes = |stream: &mut &mut LayerStream<'_>| {
+            last = stream.drain();
+            LayerSizes { uncompressed: last.uncompressed, stored: last.stored }
+        };
+        let written = write_layer(stream, &data, &entries, budget, each, sizes);
+        read(last.consumed.saturating_sub(reported.consumed));
+        written.map_err(|source| {
+            let (number, count, name) = (index + 1, image.layers.len(), layer.name());
+            ConvertError::Content { number, count, name, source }
         })
-    }
+    })?;
+    Ok(last)
 }

@@ -2,6 +2,7 @@
 //! Layers in, root disk out: the layers that the cache lacks are converted, several at a time; then the entries of all layers are
 //! merged into a tree in memory, and that is written as an image of the requested format.
 
+mod ahead;
 mod layers;
 
 use crate::budget::Budget;
@@ -15,6 +16,7 @@ use crate::progress::Progress;
 use crate::root_disk::{RootDiskError, RootFormat, Volume, Written};
 use crate::tree::{Merge, MergeError, Tree};
 use crate::{erofs, squashfs};
+pub use ahead::LayersAhead;
 use layers::Layers;
 use std::fs::File;
 use std::io;

@@ -144,6 +144,13 @@ impl Image {
         Ok(image)
     }
 
+    /// The image with this manifest in an OCI layout; `index.json` need not list it.
+    pub(crate) fn of_manifest(layout: &Path, manifest: &Reference, budget: &Budget) -> Result<Self, ImageError> {
+        let image = oci::open_manifest(Source::directory(layout)?, manifest)?;
+        budget.charge(image.document_bytes.saturating_mul(limits::MEMORY_PER_DOCUMENT_BYTE))?;
+        Ok(image)
+    }
+
     /// Size of the files of all layers, or `None` if one cannot be opened: reading it fails later.
     pub(crate) fn file_bytes(&self) -> Option<u64> {
         self.layers.iter().map(|layer| Some(self.open_layer(layer).ok()?.length)).sum()
@@ -154,11 +161,9 @@ impl Image {
         self.open_layer(layer).map_or(0, |blob| blob.length)
     }
 
-    /// Digest of the chain of diff ids (OCI image specification, "Layer ChainID").
+    /// Digest of the chain of its layers' diff ids.
     pub(crate) fn chain_id(&self) -> Digest {
-        let mut diff_ids = self.layers.iter().map(|layer| &layer.diff_id);
-        let Some(lowest) = diff_ids.next() else { return Digest::of(b"") };
-        diff_ids.fold(lowest.clone(), |chain, diff_id| Digest::of(format!("{chain} {diff_id}").as_bytes()))
+        chain_id(self.layers.iter().map(|layer| &layer.diff_id))
     }
 
     pub(crate) fn open_layer(&self, layer: &Layer) -> Result<Blob, SourceError> {
@@ -184,6 +189,13 @@ impl Layer {
             Location::Member(name) => name.clone(),
         }
     }
+}
+
+/// Digest of the chain of `diff_ids` (OCI image specification, "Layer ChainID").
+pub(crate) fn chain_id<'a>(diff_ids: impl IntoIterator<Item = &'a Digest>) -> Digest {
+    let mut diff_ids = diff_ids.into_iter();
+    let Some(lowest) = diff_ids.next() else { return Digest::of(b"") };
+    diff_ids.fold(lowest.clone(), |chain, diff_id| Digest::of(format!("{chain} {diff_id}").as_bytes()))
 }
 
 /// Combines the configuration with the layers of a manifest.

@@ -3,7 +3,7 @@
 //! index.
 
 use super::documents::{self, Descriptor, Document, ImageDocument, Manifest};
-use super::{Image, ImageError, Location, assemble, listing, platform_name, rank};
+use super::{Image, ImageError, Location, Reference, assemble, listing, platform_name, rank};
 use crate::digest::Digest;
 use crate::limits;
 use crate::platform::Platform;
@@ -43,13 +43,34 @@ pub(super) fn open(source: Source, tag: Option<&str>, platform: &Platform) -> Re
             },
         });
     };
-    let locations = found
-        .manifest
-        .layers
-        .iter()
-        .map(|layer| Ok(Location::Blob { digest: Digest::parse(&layer.digest)?, size: layer.size }));
+    let Found { digest, manifest, config, .. } = found;
+    with_layers(source, digest, &manifest, config)
+}
+
+/// Opens the image with this manifest, whatever its platform is.
+pub(super) fn open_manifest(source: Source, manifest: &Reference) -> Result<Image, ImageError> {
+    let name = manifest.digest.to_string();
+    match Document::parse(&source.read_blob(&manifest.digest, manifest.size)?, &name)? {
+        Document::Index(_) => Err(ImageError::NotAManifest(name)),
+        Document::Manifest(document) => {
+            let Descriptor { digest, size, .. } = &document.config;
+            let bytes = source.read_blob(&Digest::parse(digest)?, *size)?;
+            let config = (documents::parse(&bytes, digest)?, bytes.len() as u64);
+            with_layers(source, manifest.digest.clone(), &document, config)
+        }
+    }
+}
+
+fn with_layers(
+    source: Source,
+    digest: Digest,
+    manifest: &Manifest,
+    config: (ImageDocument, u64),
+) -> Result<Image, ImageError> {
+    let layers = manifest.layers.iter();
+    let locations = layers.map(|layer| Ok(Location::Blob { digest: Digest::parse(&layer.digest)?, size: layer.size }));
     let locations = locations.collect::<Result<_, ImageError>>()?;
-    assemble(source, found.digest, found.config, &found.manifest.config.digest, locations)
+    assemble(source, digest, config, &manifest.config.digest, locations)
 }
 
 /// Reads `index.json`.

@@ -31,7 +31,7 @@ fn read_with(packed: &[u8], diff_id: &Digest, damage: impl FnOnce(&std::path::Pa
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
     let mut bytes = Vec::new();
-    with_layer(&image, &image.layers[0], &Budget::default(), &|| false, |stream| {
+    with_layer(&image, &image.layers[0], &Budget::default(), &|_| false, |stream| {
         stream.read_to_end(&mut bytes).expect("errors of the file are returned at its end");
         Ok::<(), LayerError>(())
     })?;
@@ -139,7 +139,7 @@ fn layer_that_is_unwanted_ends_early() {
     let layout = Layout::of(&[layer()], gzip);
     let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
     let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
-    let result = with_layer(&image, &image.layers[0], &Budget::default(), &|| true, |stream| {
+    let result = with_layer(&image, &image.layers[0], &Budget::default(), &|_| true, |stream| {
         let source = stream.read_to_end(&mut Vec::new()).unwrap_err();
         Err(LayerError::Read { name: "the end".into(), source })
     });
@@ -153,7 +153,7 @@ fn wrong_digest_takes_precedence_over_an_error_of_the_content() {
     let image = Image::open(&reference, &Platform::default(), &std::env::temp_dir(), &Budget::default()).unwrap();
     let fail = || {
         let error = || Err(LayerError::TooLarge { name: "the conversion".into() });
-        with_layer(&image, &image.layers[0], &Budget::default(), &|| false, |_| error()).unwrap_err()
+        with_layer(&image, &image.layers[0], &Budget::default(), &|_| false, |_| error()).unwrap_err()
     };
     assert!(matches!(fail(), LayerError::TooLarge { .. }), "the file is right, so the other error is returned");
     let path = layout.blob_path(&image.layers[0].name());

@@ -16,12 +16,13 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 const MAX_CHUNKS: usize = 8;
 
 /// Calls `convert` with the uncompressed bytes of a layer, and checks digest and diff id. An error of the file takes precedence over
-/// the error that `convert` found in its bytes, unless the caller does not want the layer any more.
+/// the error that `convert` found in its bytes, unless the caller does not want the layer any more: `is_unwanted` is called with what
+/// has been received, again and again.
 pub(crate) fn with_layer<E: From<LayerError>>(
     image: &Image,
     layer: &Layer,
     budget: &Budget,
-    is_unwanted: &dyn Fn() -> bool,
+    is_unwanted: &dyn Fn(Totals) -> bool,
     convert: impl FnOnce(&mut LayerStream<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let abandon = AtomicBool::new(false);
@@ -43,7 +44,7 @@ pub(crate) fn with_layer<E: From<LayerError>>(
         let converted = convert(&mut stream);
         if converted.is_err() {
             abandon.store(true, Ordering::Relaxed);
-            if is_unwanted() {
+            if is_unwanted(stream.totals) {
                 return converted;
             }
             stream.hasher = None;
@@ -64,7 +65,7 @@ pub(crate) struct LayerStream<'a> {
     hasher: Option<Hasher>,
     end: Option<Result<Compression, LayerError>>,
     totals: Totals,
-    is_unwanted: &'a dyn Fn() -> bool,
+    is_unwanted: &'a dyn Fn(Totals) -> bool,
 }
 
 impl<'a> LayerStream<'a> {
@@ -72,7 +73,7 @@ impl<'a> LayerStream<'a> {
         layer: &'a Layer,
         received: &'a Receiver<Message>,
         used: &'a Sender<Vec<u8>>,
-        is_unwanted: &'a dyn Fn() -> bool,
+        is_unwanted: &'a dyn Fn(Totals) -> bool,
     ) -> Self {
         let hasher = (layer.digest() != Some(&layer.diff_id)).then(|| layer.diff_id.hasher());
         let (chunk, totals) = (Vec::new(), Totals::default());
@@ -138,7 +139,7 @@ impl<'a> LayerStream<'a> {
 
 impl BufRead for LayerStream<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if (self.is_unwanted)() {
+        if (self.is_unwanted)(self.totals) {
             return Err(io::Error::other("not wanted any more"));
         }
         while self.position == self.chunk.len() && self.next_chunk() {}
