@@ -42,7 +42,7 @@ mod tree;
 
 pub use archive::{ArchiveError, ArchivePart, read_archive};
 pub use budget::OverBudget;
-pub use cache::{CacheError, abandon_conversions};
+pub use cache::{CacheError, Pruned, abandon_conversions, prune_cache};
 pub use config::{ConfigError, ImageConfig};
 pub use convert::{ConvertError, LayersAhead};
 pub use decompress::UnpackError;
@@ -52,7 +52,7 @@ pub use ext4_writer::Ext4Error;
 pub use file_system::{FileKind, FileSystemError};
 pub use image::{
     Commit, CommitError, ContainedImage, Contents, ImageError, ImportedConfig, Reference, References, check_platform,
-    references,
+    diff_ids, references,
 };
 pub use layer::LayerError;
 pub use layer_files::WriteLayerError;

@@ -118,6 +118,8 @@ pub fn prepare(request: &Prepare<'_>) -> Result<PreparedImage, Error> {
         .map_err(|source| Error::Image { reference: reference(), source })?;
     let cache = RootDiskCache::new(request.cache, request.format);
 
+    // Until all files of the root disk are open.
+    let _in_use = cache.in_use();
     let chain_id = image.chain_id();
     let prepared = |found: FoundDisk, cached| PreparedImage {
         root_disk: found.root_disk,

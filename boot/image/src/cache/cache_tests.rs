@@ -10,6 +10,7 @@ use crate::{ConvertError, Error, ImageReference, Platform, Prepare, PreparedImag
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn layout() -> Layout {
     Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("b", "b")]).bytes()], gzip)
@@ -354,4 +355,58 @@ fn interrupted_conversion_leaves_nothing() {
     assert!(disks.create(&workspace).is_err());
     assert!(disks.claim(&Digest::of(b"another"), || {}).is_err(), "the process is about to end");
     assert_eq!(listing(cache.path()), [""; 0]);
+}
+
+#[test]
+fn prune_leaves_what_images_need_machines_use_and_starts_used_lately() {
+    let archive = |name: &str, byte: u8| Archive::of([Member::file(name, vec![byte; 100_000])]).bytes();
+    let (base, one, two) = (archive("base", 1), archive("one", 2), archive("two", 3));
+    let cache = tempfile::tempdir().unwrap();
+    let cache = cache.path();
+    let needed = vec![Digest::of(&base), Digest::of(&one)];
+    let counts = |images: &[Vec<Digest>], unused_for| {
+        let Pruned { root_disks, layers, bytes } = prune_cache(cache, images, unused_for).unwrap().unwrap();
+        assert_eq!(bytes > 0, root_disks + layers > 0);
+        (root_disks, layers)
+    };
+    assert_eq!(counts(&[], Duration::ZERO), (0, 0), "there is no cache");
+
+    drop(convert(&Layout::of(&[base.clone(), one.clone()], gzip), cache));
+    let running = convert(&Layout::of(&[base.clone(), two.clone()], gzip), cache);
+    assert_eq!(counts(&[], Duration::from_secs(3600)), (0, 0), "all of it is new");
+    assert_eq!(counts(std::slice::from_ref(&needed), Duration::ZERO), (0, 0), "a machine uses the other one");
+    assert_eq!(counts(&[], Duration::ZERO), (1, 1), "the base stays with the machine's disk");
+    assert!(convert(&Layout::of(&[base.clone(), two.clone()], gzip), cache).cached);
+    drop(running);
+    // A kept machine has the data by another name; its bytes are not free.
+    let link = cache.join("link");
+    fs::hard_link(cache.join("layers/v1").join(&layers(cache)[0]).join("data"), link).unwrap();
+    assert_eq!(counts(&[needed], Duration::ZERO), (1, 1), "the base stays with the image");
+    assert_eq!(counts(&[], Duration::ZERO), (0, 1));
+    assert_eq!((listing(cache), layers(cache)), (vec![], vec![]));
+    assert!(!convert(&Layout::of(&[base, two], gzip), cache).cached);
+}
+
+#[test]
+fn prune_waits_for_no_conversion_and_mends_a_killed_prune() {
+    let (layout, cache) = (layout(), tempfile::tempdir().unwrap());
+    let name = convert(&layout, cache.path()).chain_id.replace(':', "-");
+    let disks = RootDiskCache::new(cache.path(), RootFormat::Erofs);
+    let in_use = disks.in_use();
+    assert_eq!(prune_cache(cache.path(), &[], Duration::ZERO).unwrap(), None);
+    drop(in_use);
+    let directory = cache.path().join(DIRECTORY);
+    fs::rename(directory.join(&name), directory.join(format!(".{name}.removed.tmp"))).unwrap();
+    fs::create_dir_all(cache.path().join("images/v0/sha256-00")).unwrap();
+    fs::write(cache.path().join("images/v0/sha256-00/root.erofs"), "old").unwrap();
+    // Another program's.
+    fs::create_dir_all(cache.path().join("images/versions/kept")).unwrap();
+    let again = convert(&layout, cache.path());
+    assert!(!again.cached);
+    assert_eq!(listing(cache.path()), [name]);
+    drop(again);
+    let pruned = prune_cache(cache.path(), &[], Duration::ZERO).unwrap().unwrap();
+    assert_eq!((pruned.root_disks, pruned.layers), (1, 1));
+    assert_eq!(names(&cache.path().join("images/v0")), [""; 0]);
+    assert_eq!(names(&cache.path().join("images/versions")), ["kept"]);
 }

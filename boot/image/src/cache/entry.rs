@@ -81,7 +81,7 @@ pub(super) fn remove_leftovers(directory: &Path) {
 static IN_PROGRESS: Mutex<InProgress> = Mutex::new(InProgress { paths: Vec::new(), abandoned: Vec::new() });
 
 struct InProgress {
-    /// Their directories.
+    /// The directories that they write to.
     paths: Vec<PathBuf>,
     /// No conversion begins below these.
     abandoned: Vec<PathBuf>,

@@ -10,16 +10,19 @@
 //! | `*/.NAME.tmp/` | an entry in progress; its process holds a lock on the directory |
 //!
 //! A version changes whenever the same layer or image would give other bytes. A killed conversion leaves an unlocked directory, which
-//! the next one removes; one that is interrupted by a signal removes its own. Nothing is synced to the disk: after a crash of the host
-//! a file with the wrong size, or entries with the wrong digest, are made again.
+//! the next one removes; one that is interrupted by a signal removes its own. What `prune_cache` removes has such a name first. It locks
+//! `images/v3`, as does a start until its files are open; the own file of a root disk is locked while it is open. Nothing is synced to
+//! the disk: after a crash of the host a file with the wrong size, or entries with the wrong digest, are made again.
 
 mod entry;
 mod layers;
+mod prune;
 mod root_disks;
 
 pub use entry::abandon_conversions;
 pub(crate) use entry::{Claim, Workspace};
 pub(crate) use layers::LayerCache;
+pub use prune::{Pruned, prune_cache};
 pub(crate) use root_disks::{DataOf, FoundDisk, RootDiskCache, Stored};
 
 use std::io;

@@ -8,13 +8,19 @@ use crate::digest::Digest;
 use crate::layer_files::LayerFiles;
 use crate::limits;
 use crate::root_disk::{RootDisk, RootDiskPart, RootFormat};
+use rustix::fs::{FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub(super) const DIRECTORY: &str = "images/v3";
 pub(super) const DESCRIPTION: &str = "disk.json";
+const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
 
 /// The directory of all root disks, as seen for one format.
 pub(crate) struct RootDiskCache {
@@ -67,6 +73,16 @@ impl RootDiskCache {
         Self { directory: below(cache, DIRECTORY), layers: LayerCache::new(cache), format }
     }
 
+    /// Keeps all entries where they are, as far as the cache can be locked.
+    pub(crate) fn in_use(&self) -> Option<OwnedFd> {
+        // What is wrong with the cache, the conversion reports.
+        let _ = std::fs::create_dir_all(&self.directory);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.directory, flags, Mode::empty()).ok()?;
+        let locked = rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockShared));
+        locked.ok().map(|()| directory)
+    }
+
     /// Name of the directory for a chain of layers.
     fn name(&self, chain_id: &Digest) -> String {
         let name = format!("{}-{}", chain_id.algorithm(), chain_id.hex());
@@ -95,8 +111,14 @@ impl RootDiskCache {
         let file_name = self.file_name();
         let [disk, description] = [&file_name, DESCRIPTION].map(|name| entry::open_file(&directory, name));
         let (Some(disk), Some(description)) = (disk, description) else { return Ok(Found::Absent) };
+        keep(&disk);
         let found = self.examine(chain_id, path.join(&file_name), disk, description);
-        found.map_err(|source| CacheError::new("read", &path, source))
+        let found = found.map_err(|source| CacheError::new("read", &path, source))?;
+        if let Found::Complete(_) = &found {
+            // When it was used last; a cache that cannot be written is not pruned either.
+            let _ = rustix::fs::futimens(&directory, &NOW);
+        }
+        Ok(found)
     }
 
     fn examine(&self, chain_id: &Digest, path: PathBuf, disk: File, description: File) -> io::Result<Found> {
@@ -137,10 +159,17 @@ impl RootDiskCache {
         let path = self.directory.join(self.name(chain_id));
         let failed = |source| CacheError::new("read", &path, source);
         // Opened before: another process may remove them at once.
-        let first = RootDiskPart::new(path.join(self.file_name()), workspace.open(&self.file_name())?);
+        let file = workspace.open(&self.file_name())?;
+        keep(&file);
+        let first = RootDiskPart::new(path.join(self.file_name()), file);
         let parts = layers.map(|files| self.layers.part(files)).collect::<io::Result<Vec<_>>>();
         let root_disk = RootDisk::new(first.map_err(failed)?, parts.map_err(failed)?);
         workspace.publish()?;
         Ok(FoundDisk { root_disk, stored })
     }
+}
+
+/// While the file of a root disk is open, `prune_cache` leaves the disk. A file system without locks has no protection.
+fn keep(disk: &File) {
+    let _ = rustix::fs::flock(disk, FlockOperation::NonBlockingLockShared);
 }

@@ -14,7 +14,7 @@ mod references;
 pub use commit::{Commit, CommitError};
 pub use contents::{ContainedImage, Contents};
 pub use import::ImportedConfig;
-pub use references::{Reference, References, check_platform, references};
+pub use references::{Reference, References, check_platform, diff_ids, references};
 
 use crate::budget::{Budget, OverBudget};
 use crate::config::{ConfigError, ImageConfig};

@@ -79,6 +79,14 @@ fn suitable(entries: &[Descriptor], platform: &Platform) -> Result<Vec<Reference
     found.into_iter().map(|(_, entry)| reference(entry)).collect()
 }
 
+/// The diff ids of a configuration; none if it is not one of an image.
+#[must_use]
+pub fn diff_ids(bytes: &[u8]) -> Vec<Digest> {
+    let document: Option<ImageDocument> = serde_json::from_slice(bytes).ok();
+    let diff_ids = document.and_then(|document| document.rootfs?.diff_ids).unwrap_or_default();
+    diff_ids.iter().map(|id| Digest::parse(id)).collect::<Result<_, _>>().unwrap_or_default()
+}
+
 /// Checks that a configuration is one of an image for `platform`.
 pub fn check_platform(bytes: &[u8], name: &str, platform: &Platform) -> Result<(), ImageError> {
     let document: ImageDocument = documents::parse(bytes, name)?;
