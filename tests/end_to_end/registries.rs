@@ -122,7 +122,8 @@ fn image_is_pulled_listed_run_and_removed() {
 fn image_is_pushed_and_pulled_again() {
     let dir = TestDir::new();
     let verb = |data, verb, arguments: &[&str]| {
-        dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", dir.file(data)).finish()
+        let invocation = dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", dir.file(data));
+        invocation.env("XDG_CACHE_HOME", dir.file("cache")).finish()
     };
     let json = |finished: Finished| -> serde_json::Value {
         finished.assert_status(0);
@@ -153,6 +154,9 @@ fn image_is_pushed_and_pulled_again() {
     assert_eq!(inspected["Digest"], digest.as_str());
     verb("other", "pull", &[&two]).assert_status(0);
     assert_eq!(json(verb("other", "images", &["--json"]))[0]["digest"], digest.as_str());
+    // The layer is converted by the pull already.
+    let converted = || fs::read_dir(dir.file("cache/coracle/layers/v1")).expect("the pull has made it").count();
+    assert_eq!(converted(), 1);
     json(verb("other", "image", &["check", "--json"]));
 
     drop(registry);

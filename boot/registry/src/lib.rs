@@ -18,7 +18,7 @@ mod store;
 
 pub use client::{ClientError, Credentials, HttpError};
 pub use load::{LoadError, Loaded, load};
-pub use pull::{Pull, PullError, Pulled, pull};
+pub use pull::{Pull, PullError, PullProgress, Pulled, pull};
 pub use push::{Push, PushError, Pushed, push};
 pub use registries_conf::{Registries, RegistriesError};
 pub use save::{SaveError, save};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Blobs at the same time, as docker does it.
-const MAX_AT_ONCE: usize = 3;
+pub(crate) const MAX_AT_ONCE: usize = 3;
 /// Of one blob, each of which brings a part of it.
 const MAX_ATTEMPTS: u32 = 64;
 /// Attempts in a row that bring nothing.

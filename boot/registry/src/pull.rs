@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Brings an image into the store: its documents, then its layers, several at a time. What is in the
-//! store already is not fetched; what an earlier attempt left is continued.
+//! store already is not fetched; what an earlier attempt left is continued. The thread that brought a layer also converts it, while
+//! others are still downloaded.
 
 use crate::client::{ClientError, Credentials, MAX_DOCUMENT_SIZE, Manifest, Repository};
-use crate::parallel::{Attempts, StartError, for_each, with_retries};
+use crate::parallel::{Attempts, MAX_AT_ONCE, StartError, for_each, with_retries};
 use crate::registries_conf::{Registries, RegistriesError};
 use crate::store::{Claim, Partial, Store, StoreError};
-use oci_image::{ImageError, ImageName, MAX_INDEX_DEPTH, Platform, Reference, References, check_platform, references};
+use oci_image::{
+    ImageError, ImageName, LayersAhead, MAX_INDEX_DEPTH, Platform, Reference, References, check_platform, references,
+};
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -28,8 +32,18 @@ pub struct Pull<'a> {
     pub registries: &'a Registries,
     /// Checks the registry's certificate, and rejects plain HTTP except on this host.
     pub verify: bool,
-    /// Called with the bytes that are here and those of the whole image, by several threads.
-    pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+    /// Directory of the cache in which the layers are converted; without one they are only stored.
+    pub cache: Option<&'a Path>,
+    /// Called by several threads.
+    pub progress: Option<&'a (dyn Fn(PullProgress) + Sync)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullProgress {
+    /// The bytes that are here, and those of the whole image.
+    Downloading { bytes: u64, total: u64 },
+    /// All bytes are here; this many are converted.
+    Unpacking { bytes: u64, total: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +103,7 @@ pub fn pull(request: &Pull<'_>) -> Result<Pulled, PullError> {
 }
 
 fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
-    let &Pull { name, store, platform, credentials, registries, verify, progress } = request;
+    let &Pull { name, store, platform, credentials, registries, verify, cache, progress } = request;
     store.create()?;
     let _in_use = store.in_use()?;
     let endpoints = registries.for_pull(name)?;
@@ -110,7 +124,7 @@ fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
         }
     });
     let (repository, top) = of_mirror.map_or_else(|| reach(last, false), Ok)?;
-    let blobs = image_of(&repository, store, platform, &top)?;
+    let (manifest, blobs) = image_of(&repository, store, platform, &top)?;
 
     let total = blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
     if total > MAX_IMAGE_BYTES {
@@ -125,7 +139,17 @@ fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
     if let Some(bytes) = store.read_document(&config.digest, MAX_DOCUMENT_SIZE) {
         check_platform(&bytes, &config.digest.to_string(), platform)?;
     }
-    for_each(layers, "pull", download.stop, |layer| download.blob(layer))?;
+    let ahead = cache.and_then(|cache| {
+        let opened = LayersAhead::open(store.directory(), &manifest, cache, MAX_AT_ONCE);
+        opened.inspect_err(|error| log::debug!("{}: not converted yet: {error:?}", manifest.digest)).ok().flatten()
+    });
+    for_each(layers, "pull", download.stop, |layer| {
+        download.blob(layer)?;
+        if let Some(ahead) = &ahead {
+            download.convert(ahead, layer);
+        }
+        Ok::<_, Cause>(())
+    })?;
 
     let image = Reference { digest: top.digest, size: top.bytes.len() as u64 };
     let changed = store.find(name)?.is_none_or(|stored| stored.reference != image);
@@ -135,14 +159,14 @@ fn try_pull(request: &Pull<'_>) -> Result<Pulled, Cause> {
     Ok(Pulled { digest: image.digest.to_string(), changed })
 }
 
-/// Follows indexes to the image for `platform`, stores the documents, and returns the blobs without
-/// repetitions, the configuration first.
+/// Follows indexes to the image for `platform`, stores the documents, and returns its manifest, and the
+/// blobs without repetitions, the configuration first.
 fn image_of(
     repository: &Repository,
     store: &Store,
     platform: &Platform,
     top: &Manifest,
-) -> Result<Vec<Reference>, Cause> {
+) -> Result<(Reference, Vec<Reference>), Cause> {
     let mut bytes = top.bytes.clone();
     let mut digest = top.digest.clone();
     for _ in 0..=MAX_INDEX_DEPTH {
@@ -151,7 +175,8 @@ fn image_of(
         match found {
             References::Blobs(blobs) => {
                 let mut seen = BTreeSet::new();
-                return Ok(blobs.into_iter().filter(|blob| seen.insert(blob.digest.clone())).collect());
+                let blobs = blobs.into_iter().filter(|blob| seen.insert(blob.digest.clone())).collect();
+                return Ok((Reference { digest, size: bytes.len() as u64 }, blobs));
             }
             References::Manifests(suitable) => {
                 let best = suitable.into_iter().next().expect("none is an error");
@@ -172,7 +197,7 @@ struct Download<'a> {
     store: &'a Store,
     done: &'a AtomicU64,
     total: u64,
-    progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+    progress: Option<&'a (dyn Fn(PullProgress) + Sync)>,
     /// Set when one blob failed, so that the others end.
     stop: &'a AtomicBool,
 }
@@ -191,6 +216,20 @@ impl Download<'_> {
         match partial.publish()? {
             Ok(()) => Ok(()),
             Err(actual) => Err(Cause::Digest { digest: blob.digest.to_string(), actual: actual.to_string() }),
+        }
+    }
+
+    /// Converts a layer that is here. A pull does not fail by that: the conversion of the image tries it again.
+    fn convert(&self, ahead: &LayersAhead, layer: &Reference) {
+        let read = |bytes| {
+            if let Some(progress) = self.progress
+                && self.done.load(Ordering::Relaxed) == self.total
+            {
+                progress(PullProgress::Unpacking { bytes, total: self.total });
+            }
+        };
+        if let Err(error) = ahead.convert(&layer.digest, &|| self.stop.load(Ordering::Relaxed), &read) {
+            log::debug!("{}: not converted yet: {error:?}", layer.digest);
         }
     }
 
@@ -259,7 +298,7 @@ impl Download<'_> {
     fn advance(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(progress) = self.progress {
-            progress(done, self.total);
+            progress(PullProgress::Downloading { bytes: done, total: self.total });
         }
     }
 }

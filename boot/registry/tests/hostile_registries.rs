@@ -62,6 +62,7 @@ fn pull_from(server: &Server, store: &Store, credentials: &Credentials) -> Resul
         credentials,
         registries: &Registries::default(),
         verify: true,
+        cache: None,
         progress: None,
     })
 }

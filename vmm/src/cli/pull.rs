@@ -5,12 +5,15 @@ use super::images::TlsArgument;
 use super::machines::print_each;
 use crate::config::platform::PlatformChoice;
 use crate::host::directories::Directories;
-use crate::run::failure::{self, Failure};
-use crate::run::progress::ProgressLine;
+use crate::host::signals;
+use crate::run::failure::{self, FailsAs as _, Failure};
+use crate::run::progress::{self, ProgressLine};
 use crate::run::stored_image;
+use crate::state::end::EndReason;
 use clap::Args;
 use oci_image::ImageName;
 use registry::Store;
+use std::path::Path;
 
 /// Pull images from registries into the local store
 #[derive(Debug, Args)]
@@ -39,17 +42,29 @@ pub(super) struct PullArguments {
 /// Pulls the images and returns the exit status.
 pub(super) fn pull(arguments: &PullArguments) -> u8 {
     super::logging::start(Default::default());
-    match stored_image::store(&Directories::from_environment()) {
-        Ok(store) => print_each(arguments.names.iter().map(|name| pull_one(name, &store, arguments).map(Some))),
+    let clean_up = || {
+        progress::end();
+        oci_image::abandon_conversions();
+    };
+    let directories = Directories::from_environment();
+    let store =
+        signals::before_end(clean_up).fails_as(EndReason::HostError).and_then(|()| stored_image::store(&directories));
+    // Without a cache the layers are only stored.
+    let cache = directories.cache().ok();
+    match store {
+        Ok(store) => {
+            print_each(arguments.names.iter().map(|name| pull_one(name, &store, cache.as_deref(), arguments).map(Some)))
+        }
         Err(failure) => failure::fail(&failure),
     }
 }
 
 /// Returns what is printed, in docker's words.
-fn pull_one(text: &str, store: &Store, arguments: &PullArguments) -> Result<String, Failure> {
+fn pull_one(text: &str, store: &Store, cache: Option<&Path>, arguments: &PullArguments) -> Result<String, Failure> {
     let name = super::images::parse_name(text)?;
     let platform = arguments.platform.as_ref().map(PlatformChoice::get).unwrap_or_default();
-    let pulled = stored_image::pull(&name, store, &platform, arguments.tls.tls_verify, &ProgressLine::new())?;
+    let verify = arguments.tls.tls_verify;
+    let pulled = stored_image::pull(&name, store, &platform, verify, cache, &ProgressLine::new())?;
     Ok(if arguments.quiet { name.to_string() } else { report(&name, &pulled.digest, pulled.changed) })
 }
 

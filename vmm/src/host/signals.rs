@@ -154,6 +154,42 @@ impl AsRawFd for Signals {
     }
 }
 
+/// Calls `clean_up` when a signal ends this process (HUP, INT, QUIT, TERM), just before. Ignored ones stay ignored. For verbs that
+/// have no event loop; the calling thread must be the only one.
+///
+/// # Errors
+/// The host has no more threads.
+pub(crate) fn before_end(clean_up: impl FnOnce() + Send + 'static) -> Result<(), SystemError> {
+    let mut ending = Vec::new();
+    for signal in ENDING {
+        if !is_ignored(signal).cannot("examine the disposition of a signal")? {
+            ending.push(signal);
+        }
+    }
+    let set = set_of(&ending, false);
+    // SAFETY: `set` is initialised; the old mask is not requested.
+    let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result)).cannot("block signals");
+    }
+    let wait = move || {
+        let mut signal = 0;
+        // SAFETY: both are initialised.
+        if unsafe { libc::sigwait(&raw const set, &raw mut signal) } != 0 {
+            return;
+        }
+        clean_up();
+        let set = set_of(&[signal], false);
+        // SAFETY: `set` is initialised. The signal has its default effect, which is the end of the process.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+            libc::raise(signal);
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(wait);
+    thread.map(drop).cannot("start the thread `signals`")
+}
+
 /// Stops this process until it is continued.
 fn stop() {
     // SAFETY: takes no pointer.

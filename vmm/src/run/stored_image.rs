@@ -9,23 +9,29 @@ use crate::config::request::Request;
 use crate::host::directories::Directories;
 use crate::state::end::EndReason;
 use oci_image::{ImageError, ImageName, ImageReference, Platform};
-use registry::{Credentials, InUse, Pull, Pulled, Registries, Store};
+use registry::{Credentials, InUse, Pull, PullProgress, Pulled, Registries, Store};
+use std::path::Path;
 
 /// Opens the store of this user.
 pub(crate) fn store(directories: &Directories) -> Result<Store, Failure> {
     Ok(Store::open(&directories.images().fails_as(EndReason::HostError)?))
 }
 
-/// Pulls an image, with its progress on the terminal. With `verify` false a registry's certificate is not checked.
+/// Pulls an image and converts its layers into `cache`, with the progress on the terminal. With `verify` false a registry's certificate
+/// is not checked.
 pub(crate) fn pull(
     name: &ImageName,
     store: &Store,
     platform: &Platform,
     verify: bool,
+    cache: Option<&Path>,
     progress: &ProgressLine,
 ) -> Result<Pulled, Failure> {
-    let what = format!("pulling {}", name.short());
-    let show = |done, total| progress.show(&what, Some((done, total)));
+    let [pulling, unpacking] = ["pulling", "unpacking"].map(|step| format!("{step} {}", name.short()));
+    let show = |step| match step {
+        PullProgress::Downloading { bytes, total } => progress.show(&pulling, Some((bytes, total))),
+        PullProgress::Unpacking { bytes, total } => progress.show(&unpacking, Some((bytes, total))),
+    };
     let credentials = Credentials::from_environment();
     let registries = Registries::from_environment().fails_as(EndReason::ConfigError)?;
     registry::pull(&Pull {
@@ -35,6 +41,7 @@ pub(crate) fn pull(
         credentials: &credentials,
         registries: &registries,
         verify,
+        cache,
         progress: Some(&show),
     })
     .map_err(|error| Failure::new(EndReason::of_image(error.is_host()), error))
@@ -76,7 +83,7 @@ pub(crate) fn locate(
     if policy == PullPolicy::Never {
         return Err(Failure::new(EndReason::ImageError, ImageError::NotStored(name.short())));
     }
-    pull(&name, &store, &platform, true, progress)?;
+    pull(&name, &store, &platform, true, directories.cache().ok().as_deref(), progress)?;
     located(store.in_use().fails_as(EndReason::HostError)?)
 }
 
