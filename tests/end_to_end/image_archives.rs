@@ -115,7 +115,8 @@ fn gzip(path: &Path) -> PathBuf {
 
 /// A verb of the store in the directory `data` of the test.
 fn verb(dir: &TestDir, data: &str, verb: &'static str, arguments: &[&str]) -> Invocation {
-    dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", dir.file(data))
+    // A cache of its own, because a verb may remove what other tests use.
+    dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", dir.file(data)).env("XDG_CACHE_HOME", dir.file("cache"))
 }
 
 fn json(finished: &Finished) -> Value {
@@ -138,11 +139,10 @@ fn image_of_a_docker_archive_is_loaded_and_kept_while_it_runs() {
 
     let command = ["-i", "--pull", "never", "b:latest", "sh", "-c", "cat /which; read line"];
     let cache = dir.file("cache");
-    let with_cache = |invocation: Invocation| invocation.env("XDG_CACHE_HOME", &cache);
-    let invocation = dir.invocation(&command).env("XDG_DATA_HOME", dir.file("data"));
-    let mut machine = with_cache(invocation).stdin(Stdin::Pipe).start();
+    let run = dir.invocation(&command).env("XDG_DATA_HOME", dir.file("data")).env("XDG_CACHE_HOME", &cache);
+    let mut machine = run.stdin(Stdin::Pipe).start();
     machine.wait_for_stdout("b\n");
-    with_cache(verb(&dir, "data", "check", &["a"])).finish().assert_status(0);
+    verb(&dir, "data", "check", &["a"]).finish().assert_status(0);
     let entries = |kind: &str| -> Vec<PathBuf> {
         let entries = fs::read_dir(cache.join("coracle").join(kind)).expect("images were converted");
         entries.map(|entry| entry.expect("it can be read").path()).collect()
@@ -155,6 +155,7 @@ fn image_of_a_docker_archive_is_loaded_and_kept_while_it_runs() {
     let pruned = json(&verb(&dir, "data", "image", &["prune", "--all", "--force", "--json"]).finish());
     assert_eq!(pruned["untagged"], json!(["docker.io/library/a:latest"]));
     assert_eq!(pruned["blobs"], 3, "the shared layer stays");
+    assert_eq!((&pruned["root_disks"], &pruned["layers"]), (&json!(1), &json!(1)), "the machine has the others open");
     let listed = json(&verb(&dir, "data", "images", &["--json"]).finish());
     assert_eq!((listed.as_array().map(Vec::len), &listed[0]["in_use"]), (Some(1), &true.into()));
     // Without its name the image stays until its machine ends.
@@ -163,8 +164,11 @@ fn image_of_a_docker_archive_is_loaded_and_kept_while_it_runs() {
     assert_eq!(blobs(), 4);
     machine.send("end\n");
     machine.finish().assert_status(0);
-    verb(&dir, "data", "image", &["prune", "-f"]).finish().assert_status(0);
-    assert_eq!(blobs(), 0);
+    let pruned = json(&verb(&dir, "data", "image", &["prune", "-f", "--json"]).finish());
+    assert_eq!((blobs(), &pruned["root_disks"]), (0, &json!(0)), "what is converted was used lately");
+    let pruned = json(&verb(&dir, "data", "image", &["prune", "--all", "-f", "--json"]).finish());
+    assert_eq!((&pruned["root_disks"], &pruned["layers"]), (&json!(1), &json!(2)));
+    assert!(pruned["bytes"].as_u64() > Some(1 << 20), "{pruned}");
 }
 
 fn saved_archive_is_read_by_skopeo_and_loaded_again() {

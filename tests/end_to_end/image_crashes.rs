@@ -48,7 +48,10 @@ fn layout(directory: &Path) {
 fn killed_verbs_leave_a_sound_store() {
     let dir = TestDir::new();
     let data = dir.file("data");
-    let verb = |verb, arguments: &[&str]| dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", &data);
+    let cache = dir.file("cache");
+    let verb = |verb, arguments: &[&str]| {
+        dir.invocation(arguments).verb(verb).env("XDG_DATA_HOME", &data).env("XDG_CACHE_HOME", &cache)
+    };
     layout(&dir.file("layout"));
     let archive = dir.file("two.tar").display().to_string();
     let mut tar = tar::Builder::new(File::create(&archive).expect("the test's directory is writable"));

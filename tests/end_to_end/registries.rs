@@ -154,8 +154,16 @@ fn image_is_pushed_and_pulled_again() {
     assert_eq!(inspected["Digest"], digest.as_str());
     verb("other", "pull", &[&two]).assert_status(0);
     assert_eq!(json(verb("other", "images", &["--json"]))[0]["digest"], digest.as_str());
-    // The layer is converted by the pull already.
+    // The layer is converted by the pull already, and goes with the image.
     let converted = || fs::read_dir(dir.file("cache/coracle/layers/v1")).expect("the pull has made it").count();
+    assert_eq!(converted(), 1);
+    json(verb("other", "image", &["prune", "--force", "--json"]));
+    assert_eq!(converted(), 1);
+    let pruned = json(verb("other", "image", &["prune", "--all", "--force", "--json"]));
+    assert_eq!((&pruned["untagged"][0], &pruned["layers"]), (&two.as_str().into(), &1.into()));
+    assert_eq!(converted(), 0);
+    json(verb("other", "image", &["check", "--json"]));
+    verb("other", "pull", &[&two]).assert_status(0);
     assert_eq!(converted(), 1);
     json(verb("other", "image", &["check", "--json"]));
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The verb `image prune`: removes what no name leads to, or all images that no machine uses.
+//! The verb `image prune`: removes what no name leads to, or all images that no machine uses; and what is converted of images that the
+//! store does not have.
 
 use super::machines::{json_text, print};
 use super::words;
@@ -9,9 +10,14 @@ use crate::run::failure::{self, FailsAs as _, Failure};
 use crate::run::stored_image;
 use crate::state::end::EndReason;
 use clap::Args;
-use registry::Store;
+use oci_image::Pruned;
+use registry::{Freed, Store};
 use serde::Serialize;
 use std::io::BufRead as _;
+use std::time::Duration;
+
+/// Between the last start from what is converted and its removal, without `--all`.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Remove images without a name, and what interrupted downloads left
 #[derive(Debug, Args)]
@@ -20,9 +26,12 @@ Examples:
   coracle image prune
   coracle image prune --all --force
 
-What a running machine uses stays.")]
+What is converted of images that are not in the store (those of `rmi`, \
+directories and archives) is removed, too, if no start has used it for 7 days, \
+or with --all. What a running machine uses stays.")]
 pub(super) struct PruneArguments {
-    /// Remove images with a name, too, unless a running machine uses them
+    /// Remove images with a name, too, unless a running machine uses them, and everything converted
+    /// that is not needed then
     #[arg(short, long)]
     all: bool,
     /// Do not ask
@@ -37,8 +46,11 @@ pub(super) struct PruneArguments {
 struct Outcome {
     untagged: Vec<String>,
     blobs: usize,
+    /// Converted, in the cache.
+    root_disks: usize,
+    layers: usize,
     bytes: u64,
-    /// Another process used the store: unreferenced blobs stay until the next time.
+    /// Another process used store or cache: what is not needed stays until the next time.
     busy: bool,
 }
 
@@ -54,7 +66,7 @@ pub(super) fn prune(arguments: &PruneArguments) -> u8 {
         Ok(outcome) => {
             if outcome.busy && !arguments.json {
                 failure::print_error(
-                    "another process uses the image store: blobs without a name stay until the next prune",
+                    "another process uses the image store: what is not needed stays until the next prune",
                 );
             }
             print(&render(&outcome, arguments.json));
@@ -80,12 +92,22 @@ pub(super) fn confirm(force: bool, verb: &str, what: &str) -> Result<bool, Failu
 }
 
 fn try_prune(all: bool) -> Result<Outcome, Failure> {
-    let store = stored_image::store(&Directories::from_environment())?;
+    let directories = Directories::from_environment();
+    let store = stored_image::store(&directories)?;
     let untagged = remove_names(&store, all)?;
     let freed = store.collect().fails_as(EndReason::HostError)?;
-    let busy = freed.is_none();
-    let freed = freed.unwrap_or_default();
-    Ok(Outcome { untagged, blobs: freed.blobs, bytes: freed.bytes, busy })
+    // A pull would convert again what is removed now.
+    let pruned = if freed.is_some() { prune_cache(&store, &directories, all)? } else { None };
+    let busy = pruned.is_none();
+    let (Freed { blobs, bytes }, pruned) = (freed.unwrap_or_default(), pruned.unwrap_or_default());
+    let Pruned { root_disks, layers, bytes: of_cache } = pruned;
+    Ok(Outcome { untagged, blobs, root_disks, layers, bytes: bytes + of_cache, busy })
+}
+
+fn prune_cache(store: &Store, directories: &Directories, all: bool) -> Result<Option<Pruned>, Failure> {
+    let Ok(cache) = directories.cache() else { return Ok(Some(Pruned::default())) };
+    let needed = store.diff_ids().fails_as(EndReason::HostError)?;
+    oci_image::prune_cache(&cache, &needed, if all { Duration::ZERO } else { UNUSED }).fails_as(EndReason::HostError)
 }
 
 fn remove_names(store: &Store, all: bool) -> Result<Vec<String>, Failure> {

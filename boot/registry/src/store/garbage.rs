@@ -3,7 +3,7 @@
 
 use super::{LOCK, Store, StoreError, StoredImage, flock, is_locked, lock_file, partial};
 use crate::client::MAX_DOCUMENT_SIZE;
-use oci_image::{Digest, MAX_INDEX_DEPTH, Reference, References, references};
+use oci_image::{Digest, MAX_INDEX_DEPTH, Reference, References, diff_ids, references};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,11 @@ impl Store {
     /// The blobs that are here of a manifest or index, itself included, with their sizes.
     #[must_use]
     pub(crate) fn blobs_of(&self, root: &Reference) -> BTreeMap<Digest, u64> {
+        self.walk(root, &mut |_| {})
+    }
+
+    /// The same; `image` is called with the blobs of each manifest.
+    fn walk(&self, root: &Reference, image: &mut dyn FnMut(&[Reference])) -> BTreeMap<Digest, u64> {
         let mut found = BTreeMap::new();
         let mut documents = vec![(root.clone(), 0)];
         while let Some((document, depth)) = documents.pop() {
@@ -78,12 +83,23 @@ impl Store {
             match references(&bytes, "a document", None) {
                 Ok(References::Manifests(below)) => documents.extend(below.into_iter().map(|one| (one, depth + 1))),
                 Ok(References::Blobs(blobs)) => {
+                    image(&blobs);
                     found.extend(blobs.into_iter().filter(|blob| self.has(blob)).map(|blob| (blob.digest, blob.size)));
                 }
                 Err(_) => {}
             }
         }
         found
+    }
+
+    /// The diff ids of each image that a name leads to: what is converted of these is needed.
+    pub fn diff_ids(&self) -> Result<Vec<Vec<Digest>>, StoreError> {
+        let mut configurations = BTreeSet::new();
+        for image in self.images()? {
+            self.walk(&image.reference, &mut |blobs| configurations.extend(blobs.first().map(|it| it.digest.clone())));
+        }
+        let read = |digest: &Digest| self.read_document(digest, MAX_DOCUMENT_SIZE);
+        Ok(configurations.iter().filter_map(read).map(|bytes| diff_ids(&bytes)).collect())
     }
 
     /// Bytes of the blobs of an image; several images may share them.
