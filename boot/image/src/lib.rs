@@ -21,6 +21,9 @@ mod export;
 mod ext4;
 mod ext4_writer;
 mod file_system;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod layer;
 mod layer_files;

@@ -16,6 +16,9 @@ mod registries_conf;
 mod save;
 mod store;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use client::fuzzing;
 pub use client::{ClientError, Credentials, HttpError};
 pub use load::{LoadError, Loaded, load};
 pub use pull::{Pull, PullError, PullProgress, Pulled, pull};

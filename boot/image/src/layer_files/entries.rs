@@ -144,7 +144,7 @@ pub(crate) struct EntryReader {
 
 impl EntryReader {
     /// Reads up to the byte `end`.
-    pub(super) fn new(file: Arc<File>, end: u64) -> Self {
+    pub(crate) fn new(file: Arc<File>, end: u64) -> Self {
         Self { file: FileSection::new(file, 0, end, BUF_SIZE), end, record: Vec::new() }
     }
 

@@ -5,6 +5,8 @@
 mod certificates;
 mod challenge;
 mod credentials;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod http;
 mod proxy;
 mod token;
