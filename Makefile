@@ -64,9 +64,10 @@ test: cargo ## unit tests, then the real binary with real images, on this machin
 	@$(MAKE) -j4 kernel binary test-programs images
 	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask test
 
-bench: build ## side by side with QEMU's microvm machine, in the nested world: medians and ratios
-	@$(packages) tests nested
-	@images=$$(tests/images/build.sh | tail -n 1) && CORACLE_IMAGES=$$images cargo xtask bench
+bench: build ## images beside other tools; in the nested world, side by side with QEMU's microvm machine: medians and ratios
+	@$(packages) tests nested bench
+	@images=$$(tests/images/build.sh | tail -n 1) && export CORACLE_IMAGES=$$images && \
+	cargo xtask bench images && cargo xtask bench
 
 check: cargo ## format, lints, layers, sizes, licences, unit tests
 	@$(packages) tests

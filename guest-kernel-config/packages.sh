@@ -33,11 +33,13 @@ for purpose in "$@"; do
             names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl busybox-static socat"
             names="$names libxml2-utils"
             ;;
+        # What `cargo xtask bench images` measures beside coracle, or with.
+        bench) names="docker-registry e2fsprogs erofs-utils gzip skopeo squashfs-tools strace umoci zstd" ;;
         # What tests/end_to_end/engines.rs runs; without them its tests are skipped.
         engines) names="podman conmon runc" ;;
         # The package of `make deb`, and its check.
         deb) names="dpkg lintian" ;;
-        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, engines, deb" >&2; exit 2 ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, bench, engines, deb" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done

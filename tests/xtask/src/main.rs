@@ -28,6 +28,9 @@ cargo xtask bench side-by-side|verbs|stages [ROUNDS]
 cargo xtask bench here [ROUNDS] [--old PATH]
                              time and memory of the release build on this machine's KVM, next to the goals; first in turns
                              with the binary PATH (or BENCH_OLD), if there is one
+cargo xtask bench images [ROUNDS]
+                             images of 1 GB to machines that can be started, beside umoci, mkfs.erofs, mksquashfs and skopeo, next
+                             to the goals; starts no guest
 cargo xtask campaign kill [COUNT] [--seed N]
                              kill -9 at COUNT (1000) random moments of a run: nothing is left, and the name starts again
 cargo xtask campaign faults [COUNT] [--seed N] [--only CALL:USE:ERRNO]

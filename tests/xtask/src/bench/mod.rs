@@ -7,6 +7,7 @@ mod boot_stages;
 mod comparison;
 mod conversion;
 mod here;
+mod images;
 mod memory;
 mod peers;
 mod product;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 /// Rounds of a measurement by default.
 const ROUNDS: usize = 10;
 
-/// `[here | side-by-side | network[-tap | -user | -adopt] | verbs | stages] [ROUNDS] [--old PATH]`
+/// `[here | images | side-by-side | network[-tap | -user | -adopt] | verbs | stages] [ROUNDS] [--old PATH]`
 pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (words, old) = match words {
         [words @ .., option, path] if option == "--old" => (words, Some(PathBuf::from(path))),
@@ -34,6 +35,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (what, rounds) = match words {
         [] => ("nested", ROUNDS),
         [word] if word.starts_with(|first: char| first.is_ascii_digit()) => ("nested", number(word)?),
+        [what] if what == "images" => (what.as_str(), images::ROUNDS),
         [what] => (what.as_str(), ROUNDS),
         [what, rounds] => (what.as_str(), number(rounds)?),
         _ => bail!("bench takes what to measure and a number of rounds"),
@@ -41,6 +43,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     match what {
         "here" => here::run(rounds, old.or_else(old_of_the_environment).as_deref()),
         _ if old.is_some() => bail!("--old needs `here`"),
+        "images" => images::run(rounds),
         "side-by-side" => side_by_side::run(rounds),
         "network" => side_by_side::network::run(rounds),
         "network-tap" => side_by_side::network::on_a_tap(rounds),
@@ -50,7 +53,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
         "stages" => boot_stages::run(rounds),
         "nested" => in_the_nested_runner(rounds),
         _ => bail!(
-            "bench has no `{what}`: here, side-by-side, network, network-tap, network-user, network-adopt, verbs, stages, nested"
+            "bench has no `{what}`: here, images, side-by-side, network, network-tap, network-user, network-adopt, verbs, stages, nested"
         ),
     }
 }

@@ -33,7 +33,7 @@ impl Measure {
         Measure::new(name, samples, goal, Unit::BytesPerSecond)
     }
 
-    fn new(name: &str, mut samples: Vec<u64>, goal: Goal, unit: Unit) -> Measure {
+    pub(crate) fn new(name: &str, mut samples: Vec<u64>, goal: Goal, unit: Unit) -> Measure {
         samples.sort_unstable();
         Measure { name: name.into(), samples, goal, unit }
     }

@@ -11,6 +11,8 @@ pub(crate) enum Unit {
     Bytes,
     BytesPerSecond,
     PacketsPerSecond,
+    /// A ratio or a share, as an integer.
+    Thousandths,
 }
 
 impl Unit {
@@ -21,6 +23,7 @@ impl Unit {
             Unit::Bytes => format!("{:.2} MiB", value / f64::from(1 << 20)),
             Unit::BytesPerSecond => format!("{:.1} MB/s", value / 1e6),
             Unit::PacketsPerSecond => format!("{:.1} k/s", value / 1e3),
+            Unit::Thousandths => format!("{:.2}", value / 1e3),
         }
     }
 
@@ -31,6 +34,7 @@ impl Unit {
             Unit::Bytes => "bytes",
             Unit::BytesPerSecond => "bytes per second",
             Unit::PacketsPerSecond => "packets per second",
+            Unit::Thousandths => "thousandths",
         }
     }
 }
