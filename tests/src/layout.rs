@@ -42,9 +42,9 @@ impl Layout {
     /// A small image with a command, not written to `directory` yet.
     #[must_use]
     pub fn new(directory: PathBuf) -> Layout {
-        let layer = tar_with("etc/motd", b"hello\n");
-        // An image of its own: one that was converted before runs from the cache, whatever became of its layers.
-        let config = json!({ "Cmd": ["/nothing-here"], "Labels": { "layout": directory.to_string_lossy() } });
+        // A layer of its own: one that was converted before is in the cache, whatever became of its file.
+        let layer = tar_with("etc/motd", directory.as_os_str().as_encoded_bytes());
+        let config = json!({ "Cmd": ["/nothing-here"] });
         Layout { directory, layer, diff_id: None, config, architecture: "amd64", tag: "latest" }
     }
 
