@@ -304,23 +304,19 @@ fn damaged_entry_is_converted_again() {
 
 #[test]
 fn failed_conversion_leaves_nothing() {
-    let layout =
-        Layout::of(&[Archive::of([Member::file("a", vec![5; 300_000]), Member::file("../b", "")]).bytes()], gzip);
+    let good = |byte: u8| Archive::of([Member::file("a", vec![byte; 300_000])]).bytes();
+    let bad = Archive::of([Member::file("a", vec![5; 300_000]), Member::file("../b", "")]).bytes();
     let cache = tempfile::tempdir().unwrap();
-    let reference = ImageReference::OciLayout { path: layout.path().into(), tag: None };
-    let request = Prepare {
-        reference: &reference,
-        cache: cache.path(),
-        platform: Platform::default(),
-        format: RootFormat::default(),
-        progress: None,
-    };
-    let error = prepare(&request).unwrap_err();
-    let source = std::error::Error::source(&error).unwrap();
-    assert!(source.to_string().starts_with("layer 1 of 1 (sha256:"), "{source}");
-    assert_eq!(source.source().unwrap().to_string(), "entry `../b`: its name contains `..`");
-    assert!(!error.is_host());
-    assert_eq!((listing(cache.path()), layers(cache.path())), (vec![], vec![]));
+    for (number, contents) in [(1, vec![bad.clone()]), (3, vec![good(1), good(2), bad.clone(), good(3)])] {
+        let layout = Layout::of(&contents, gzip);
+        let error = try_convert(&layout, cache.path()).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap();
+        let place = format!("layer {number} of {} (sha256:", contents.len());
+        assert!(source.to_string().starts_with(&place), "{source}");
+        assert_eq!(source.source().unwrap().to_string(), "entry `../b`: its name contains `..`");
+        assert!(!error.is_host());
+        assert_eq!((listing(cache.path()), layers(cache.path())), (vec![], vec![]));
+    }
 }
 
 #[test]

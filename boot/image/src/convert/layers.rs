@@ -27,8 +27,6 @@ pub(crate) struct Layers {
     pub files: Vec<LayerFiles>,
     /// For each layer of the image, its place in `files`.
     pub order: Vec<u32>,
-    /// Those that were not in the cache before.
-    pub converted: Vec<Digest>,
     /// Uncompressed bytes of all layers of the image.
     pub uncompressed: u64,
 }
@@ -48,11 +46,13 @@ struct Made {
     is_new: bool,
 }
 
-/// Finds all layers of an image in the cache, or converts them.
+/// Finds all layers of an image in the cache, or converts them. Those that were not there before are added to `converted`, whether the
+/// others fail or not.
 pub(super) fn find_or_convert(
     image: &Image,
     cache: &LayerCache,
     budget: &Budget,
+    converted: &mut Vec<Digest>,
     report: &dyn Fn(Progress),
 ) -> Result<Layers, ConvertError> {
     let mut numbers = HashMap::new();
@@ -78,22 +78,20 @@ pub(super) fn find_or_convert(
         report,
     };
     let at_once = firsts.len().min(available_parallelism().map_or(1, usize::from)).min(MAX_AT_ONCE);
-    outcome.run(&firsts, at_once, budget)?;
+    let mut result = outcome.run(&firsts, at_once, budget);
     // With all of the memory, one after the other.
     for first in std::mem::take(&mut outcome.starved) {
-        outcome.run(&[first], 1, budget)?;
+        result = result.and_then(|()| outcome.run(&[first], 1, budget));
     }
-    if let Some((_, error)) = outcome.failure {
+    let Outcome { made, failure, totals, .. } = outcome;
+    let new = made.iter().flatten().filter(|made| made.is_new);
+    converted.extend(new.map(|made| made.files.diff_id.clone()));
+    result?;
+    if let Some((_, error)) = failure {
         return Err(error);
     }
-    let made = outcome.made.into_iter().map(|made| made.expect("a layer that is missing has failed"));
-    let uncompressed = outcome.totals.uncompressed;
-    let mut layers = Layers { files: Vec::new(), order: order.clone(), converted: Vec::new(), uncompressed };
-    for Made { files, is_new } in made {
-        layers.converted.extend(is_new.then(|| files.diff_id.clone()));
-        layers.files.push(files);
-    }
-    Ok(layers)
+    let made = made.into_iter().map(|made| made.expect("a layer that is missing has failed"));
+    Ok(Layers { files: made.map(|made| made.files).collect(), order, uncompressed: totals.uncompressed })
 }
 
 /// What the threads share.

@@ -77,13 +77,16 @@ pub(crate) fn convert(
     disk: &File,
     report: &dyn Fn(Progress),
 ) -> Result<Converted, ConvertError> {
-    let layers = layers::find_or_convert(image, cache, budget, report)?;
-    let result = write_disk(image, chain_id, format, &layers, budget, disk, report);
+    let mut converted = Vec::new();
+    let result = layers::find_or_convert(image, cache, budget, &mut converted, report).and_then(|layers| {
+        let written = write_disk(image, chain_id, format, &layers, budget, disk, report)?;
+        Ok(Converted { written, layers })
+    });
     if result.as_ref().is_err_and(|error| !error.is_host()) {
         // An image that cannot be used leaves nothing.
-        layers.converted.iter().for_each(|diff_id| cache.remove(diff_id));
+        converted.iter().for_each(|diff_id| cache.remove(diff_id));
     }
-    Ok(Converted { written: result?, layers })
+    result
 }
 
 fn write_disk(
