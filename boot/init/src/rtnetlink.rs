@@ -25,6 +25,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_PERM_ADDRESS: u16 = 54;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
@@ -70,6 +71,8 @@ pub struct Link {
     pub name: String,
     /// Its hardware address; empty if it has none.
     pub address: Vec<u8>,
+    /// It has one that no process has chosen, as a device has.
+    pub has_permanent_address: bool,
 }
 
 /// One message of the kernel's.
@@ -254,13 +257,28 @@ pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     answers
 }
 
+/// The link of the interface at `position` of `interfaces`, which are in the order in which the kernel has found their devices: the one
+/// with its address, or if the workload has changed that, the device at this position, unless it is another one of them.
+#[must_use]
+pub fn device<'a>(links: &'a [Link], interfaces: &[Interface], position: usize) -> Option<&'a Link> {
+    let by_address = links.iter().find(|link| link.address == interfaces.get(position).map_or([0; 6], |own| own.mac));
+    by_address.or_else(|| {
+        let mut devices: Vec<&Link> = links.iter().filter(|link| link.has_permanent_address).collect();
+        devices.sort_by_key(|link| link.index);
+        let is_another = |link: &&Link| interfaces.iter().any(|other| link.address == other.mac);
+        devices.get(position).copied().filter(|link| !is_another(link))
+    })
+}
+
 fn link(body: &[u8]) -> Option<Link> {
-    let mut link = Link { index: word(body, 4)?, name: String::new(), address: Vec::new() };
+    let index = word(body, 4)?;
+    let mut link = Link { index, name: String::new(), address: Vec::new(), has_permanent_address: false };
     let mut attributes = body.get(LINK_SIZE..)?;
     while let Some((length, kind)) = half(attributes, 0).zip(half(attributes, 2)) {
         let Some(value) = attributes.get(4..usize::from(length)) else { break };
         match kind {
             IFLA_ADDRESS => link.address = value.to_vec(),
+            IFLA_PERM_ADDRESS => link.has_permanent_address = true,
             IFLA_IFNAME => link.name = String::from_utf8_lossy(value).trim_end_matches('\0').into(),
             _ => {}
         }
@@ -385,13 +403,34 @@ mod tests {
         let link = Request::new(RTM_NEWLINK, 0, &body)
             .attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1])
             .attribute(IFLA_IFNAME, b"eth0\0")
+            .attribute(IFLA_PERM_ADDRESS, &[2, 0, 0, 0, 0, 9])
             .finish();
         let failed = Request::new(NLMSG_ERROR, 0, &(-17_i32).to_ne_bytes()).finish();
         let done = Request::new(NLMSG_DONE, 0, &[0; 4]).finish();
-        let expected = Link { index: 2, name: "eth0".into(), address: [2, 0, 0, 0, 0, 1].to_vec() };
+        let address = [2, 0, 0, 0, 0, 1].to_vec();
+        let expected = Link { index: 2, name: "eth0".into(), address, has_permanent_address: true };
         let bytes = [&link[..], &failed, &done].concat();
         assert_eq!(answers(&bytes), [Answer::Link(expected.clone()), Answer::Result(17), Answer::Done]);
         assert_eq!(answers(&bytes[..link.len() + 3]), [Answer::Link(expected)]);
         assert_eq!(answers(&[0; 64]), []);
+    }
+
+    #[test]
+    fn device_is_found_by_its_address_or_its_position() {
+        let link = |index: u32, last: u8, has_permanent_address: bool| Link {
+            index,
+            name: String::new(),
+            address: [2, 0, 0, 0, 0, last].to_vec(),
+            has_permanent_address,
+        };
+        let interfaces = [1, 2].map(|last| Interface { mac: [2, 0, 0, 0, 0, last], ..Interface::default() });
+        let found = |links: &[Link]| [0, 1].map(|at| device(links, &interfaces, at).map(|link| link.index));
+        assert_eq!(found(&[link(3, 2, true), link(2, 1, true)]), [Some(2), Some(3)]);
+        // A bridge of the workload's is no device.
+        assert_eq!(found(&[link(4, 9, false), link(3, 2, true), link(2, 7, true)]), [Some(2), Some(3)]);
+        assert_eq!(found(&[link(2, 7, true), link(3, 8, true)]), [Some(2), Some(3)]);
+        // The first one is in another network namespace.
+        assert_eq!(found(&[link(3, 2, true)]), [None, Some(3)]);
+        assert_eq!(found(&[]), [None, None]);
     }
 }

@@ -78,13 +78,14 @@ fn metric(position: usize) -> Option<u32> {
 }
 
 /// Gives interfaces that are up the hardware addresses, addresses and routes of `new` in place of those of `old`, in the
-/// same order.
+/// same order. There are as many.
 pub(crate) fn replace(old: &[Interface], new: &[Interface]) -> Result<(), Failure> {
     let kernel = Kernel::open().step(STEP, "netlink")?;
     let links = kernel.links().step(STEP, "list interfaces")?;
-    for (position, (old, new)) in old.iter().zip(new).enumerate() {
-        // The workload may have changed its address.
-        let Some(link) = links.iter().find(|link| link.address == old.mac) else { continue };
+    for (position, new) in new.iter().enumerate() {
+        // The workload may have moved it to another network namespace.
+        let Some(link) = rtnetlink::device(&links, old, position) else { continue };
+        let old = &old[position];
         kernel.ask(&rtnetlink::take_down(link.index, new.mac)).step(STEP, &link.name)?;
         for own in old.addresses.iter().filter(|own| own.address.is_ipv4()) {
             match kernel.ask(&rtnetlink::delete_address(link.index, *own)) {
