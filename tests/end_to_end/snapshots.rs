@@ -96,7 +96,10 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     // What the original does from here on is not the copy's.
     verb(&dir, "exec", &["r", "redis-cli", "set", "k", "later"]).assert_status(0).assert_stdout("OK\n");
 
-    verb(&dir, "restore", &["-d", "--name", "c", &path]).assert_status(0).assert_stdout("c\n");
+    networks_of_a_copy_are_as_many_as_the_machine_had(&dir, &path);
+    let network = "user,mac=02:00:00:00:00:07,name=lan";
+    verb(&dir, "restore", &["-d", "--name", "c", "--network", network, &path]).assert_status(0).assert_stdout("c\n");
+    verb(&dir, "exec", &["c", "cat", "/sys/class/net/lan/address"]).assert_stdout("02:00:00:00:00:07\n");
     verb(&dir, "exec", &["c", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
     verb(&dir, "exec", &["c", "cat", "/file"]).assert_status(0).assert_stdout("written\n");
     verb(&dir, "exec", &["r", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("later\n");
@@ -130,6 +133,18 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
         fs::read_dir(dir.file(".")).expect("it is there").map(|entry| entry.expect("it can be read").file_name());
     let left: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".partial")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+fn networks_of_a_copy_are_as_many_as_the_machine_had(dir: &TestDir, snapshot: &str) {
+    for (networks, objects) in [
+        (&["none"][..], &["devices"][..]),
+        (&["tap=t,ip=dhcp"], &["ip=dhcp"]),
+        (&["adopt=eth0,mac=02:00:00:00:00:07"], &["adopt=eth0", "mac="]),
+    ] {
+        let options: Vec<_> = networks.iter().flat_map(|network| ["--network", *network]).collect();
+        let refused = verb(dir, "restore", &[&*options, &["--name", "c", snapshot]].concat());
+        refused.assert_status(125).assert_one_line_naming(objects);
+    }
 }
 
 /// Of the paused machine `c`, which is a copy itself.

@@ -21,11 +21,13 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 The machine has the options of the one that was saved, but for its name, its
 MAC addresses and its published ports. Its processes run on once it has random
-numbers, a host name, addresses and the wall clock of its own.
+numbers, a host name, addresses and the wall clock of its own. `--network`
+gives it other networks, with `mac=` the addresses that they name.
 
 Examples:
   coracle restore -d --name copy ./web.snapshot
   coracle restore -d -p 8081:80 ./web.snapshot
+  coracle restore -d --network tap=tap1,mac=02:00:00:00:00:07 ./web.snapshot
   coracle restore -d warm")]
 pub(super) struct RestoreArguments {
     /// Directory of the snapshot, or its name in the store

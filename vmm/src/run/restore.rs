@@ -4,7 +4,7 @@
 
 use super::failure::{FailsAs as _, Failure};
 use crate::config::name::MachineName;
-use crate::config::network::Network;
+use crate::config::network::{Ipv4Setting, Network};
 use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::directories::Directories;
@@ -39,7 +39,7 @@ pub(crate) enum RestoreError {
 }
 
 /// The options of `run` that a copy can have, in a document.
-const OF_A_COPY: [&str; 17] = [
+const OF_A_COPY: [&str; 18] = [
     "cidfile",
     "console",
     "detach",
@@ -48,6 +48,7 @@ const OF_A_COPY: [&str; 17] = [
     "id",
     "log-level",
     "log-size",
+    "mac-address",
     "name",
     "network",
     "publish",
@@ -87,15 +88,18 @@ pub(crate) fn check_options(options: &Request) -> Result<(), Failure> {
 /// belongs to that machine alone, and with the `options` of a copy.
 pub(crate) fn request(document: &SnapshotDocument, directory: &Path, options: Request) -> Result<Request, Failure> {
     let text = serde_json::to_vec(&document.request).fails_as(EndReason::SnapshotError)?;
-    let request = Request::parse(&text, directory).fails_as(EndReason::SnapshotError)?;
+    let mut request = Request::parse(&text, directory).fails_as(EndReason::SnapshotError)?;
     let memory = document.memory.bytes.to_string().parse();
     let memory = memory.map_err(|_| RestoreError::Memory(directory.to_owned())).fails_as(EndReason::SnapshotError)?;
-    let mut network = if options.network.is_empty() { request.network } else { options.network };
-    network.iter_mut().for_each(without_mac);
+    request.network.iter_mut().for_each(without_mac);
+    let network = if options.network.is_empty() { request.network } else { options.network };
+    if network.iter().any(asks_for_addresses) {
+        return Err(Failure::new(EndReason::ConfigError, RestoreError::Dhcp));
+    }
     Ok(Request {
         memory: Some(memory),
         network,
-        mac_address: None,
+        mac_address: options.mac_address,
         publish: options.publish,
         publish_all: options.publish_all,
         hostname: options.hostname.or(request.hostname),
@@ -119,7 +123,12 @@ pub(crate) fn request(document: &SnapshotDocument, directory: &Path, options: Re
     })
 }
 
-/// A network with a hardware address that was given: each machine has one of its own.
+fn asks_for_addresses(network: &Given<Network>) -> bool {
+    let dhcp = Some(Ipv4Setting::Dhcp);
+    matches!(network.get(), Some(Network::Interface(interface)) if interface.ipv4 == dhcp)
+}
+
+/// A network of the saved machine without its hardware address: each machine has one of its own.
 fn without_mac(network: &mut Given<Network>) {
     if let Some(Network::Interface(interface)) = network.get_mut() {
         interface.mac = None;
@@ -170,9 +179,6 @@ impl Restoring {
 
     /// The parts for the machine and for its supervisor. `spec` is of the new machine.
     pub(super) fn into_parts(self, spec: &RunSpec) -> Result<(Restore, Restored), Failure> {
-        if spec.interfaces.iter().any(|interface| interface.dhcp.is_some()) {
-            return Err(Failure::new(EndReason::ConfigError, RestoreError::Dhcp));
-        }
         let mut state = self.snapshot.document.state;
         let identity = Identity {
             entropy: random_bytes::<ENTROPY_BYTES>().fails_as(EndReason::HostError)?.to_vec(),
@@ -191,6 +197,7 @@ impl Restoring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::snapshot::testing;
 
     #[test]
     fn copy_takes_options_of_its_own_only() {
@@ -201,5 +208,23 @@ mod tests {
         check("{}").unwrap();
         assert_eq!(check(r#"{"memory": "1g"}"#).unwrap_err(), "--memory is that of the machine that was saved");
         assert!(check(r#"{"env": ["A=b"]}"#).unwrap_err().starts_with("--env "));
+    }
+    #[test]
+    fn mac_address_is_that_of_the_options_or_a_new_one() {
+        let saved = r#"{"version": 1, "image": "a", "network": ["tap=a,mac=02:00:00:00:00:01,ip=10.0.0.2/24"]}"#;
+        let mut document = SnapshotDocument { request: serde_json::from_str(saved).unwrap(), ..testing::document() };
+        document.memory.bytes = 64 << 20;
+        let copy = |options: &str| {
+            let request = request(&document, Path::new("s"), serde_json::from_str(options).unwrap()).unwrap();
+            let networks: Vec<_> = request.network.iter().map(ToString::to_string).collect();
+            (networks.join(" "), request.mac_address.map(|mac| mac.to_string()))
+        };
+        assert_eq!(copy("{}"), ("tap=a,ip=10.0.0.2/24".to_owned(), None));
+        let own = "tap=b,mac=02:00:00:00:00:02";
+        assert_eq!(copy(&format!(r#"{{"network": ["{own}"]}}"#)), (own.to_owned(), None));
+        let (network, mac) = copy(r#"{"mac-address": "02:00:00:00:00:03"}"#);
+        assert_eq!((&*network, mac.as_deref()), ("tap=a,ip=10.0.0.2/24", Some("02:00:00:00:00:03")));
+        let dhcp = serde_json::from_str(r#"{"network": ["tap=b,ip=dhcp"]}"#).unwrap();
+        assert!(request(&document, Path::new("s"), dhcp).unwrap_err().message().contains("ip=dhcp"));
     }
 }
