@@ -6,10 +6,15 @@ use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(Full, copy_has_the_data_and_an_identity_of_its_own), case!(Quick, restore_rejects_what_is_no_snapshot)]
+    vec![
+        case!(Full, copy_has_the_data_and_an_identity_of_its_own),
+        case!(Quick, restore_rejects_what_is_no_snapshot),
+        case!(Quick, verbs_of_snapshots_reject_bad_words),
+    ]
 }
 
 fn verb(dir: &TestDir, verb: &'static str, words: &[&str]) -> Finished {
@@ -198,4 +203,58 @@ fn restore_rejects_what_is_no_snapshot() {
     verb(&dir, "snapshot", &["unknown", &dir.file("s").display().to_string()])
         .assert_status(125)
         .assert_one_line_naming(&["unknown"]);
+}
+
+fn verbs_of_snapshots_reject_bad_words() {
+    let dir = TestDir::new();
+    let path = |name: &str| dir.file(name).display().to_string();
+    for name in ["directory/state", "fifo", "link", "large", "text", "cut"] {
+        fs::create_dir_all(dir.file(name)).expect("the directory is writable");
+    }
+    assert!(Command::new("mkfifo").arg(dir.file("fifo/state")).status().expect("a coreutil").success());
+    symlink("/etc/passwd", dir.file("link/state")).expect("the directory is new");
+    let large = fs::File::create(dir.file("large/state")).expect("the directory is new");
+    large.set_len((16 << 20) + 1).expect("the directory is writable");
+    fs::write(dir.file("text/state"), "hello\n").expect("the directory is new");
+    fs::write(dir.file("cut/state"), "coracle-snapshot 2 100 sha256:00\n{").expect("the directory is new");
+    dir.write("file", "");
+    let document = |name: &str, text: &str| dir.write(name, text).display().to_string();
+    let memory = document("memory.json", r#"{"version": 1, "memory": "1g"}"#);
+    let text = document("text.json", "hello");
+    let cut = path("cut");
+    let rows: [(&'static str, &[&str], &[&str]); 28] = [
+        ("restore", &[&path("directory")], &["directory/state"]),
+        ("restore", &[&path("fifo")], &["fifo/state"]),
+        ("restore", &[&path("link")], &["link/state"]),
+        ("restore", &[&path("large")], &["large/state", "not the state of a snapshot"]),
+        ("restore", &[&path("text")], &["text/state", "not the state of a snapshot"]),
+        ("restore", &[&cut], &["cut/state", "digest"]),
+        ("restore", &[&path("file")], &["file"]),
+        ("restore", &["unknown"], &["no snapshot has the name unknown"]),
+        ("restore", &["--name", "a/b", &cut], &["--name", "a/b"]),
+        ("restore", &["--network", "user,mac=x", &cut], &["--network", "`x`"]),
+        ("restore", &["--network", "user,mac=03:00:00:00:00:01", &cut], &["--network", "03:00:00:00:00:01"]),
+        ("restore", &["--network", "user,disk=x", &cut], &["--network", "disk=x"]),
+        ("restore", &["-p", "99999:80", &cut], &["99999"]),
+        ("restore", &["--disk", "path=x", &cut], &["--disk"]),
+        ("run", &["--from", &cut, "--config", &memory], &["--memory", "saved"]),
+        ("run", &["--from", &cut, "--config", &text], &["text.json"]),
+        ("run", &["--from", &cut, "--config", &path("missing")], &["missing"]),
+        ("run", &["--from", &cut, "--disk", "path=x"], &["--disk", "saved"]),
+        ("run", &["--from", &cut, "--mac-address", "x"], &["--mac-address", "'x'"]),
+        ("create", &["--from", &cut], &["--from"]),
+        ("snapshot", &["unknown", &path("new")], &["unknown"]),
+        ("snapshot", &["unknown", &path("text")], &["text", "exists"]),
+        ("snapshot", &["unknown", "/"], &["/"]),
+        ("snapshot", &["--name", "a/b", "unknown"], &["--name", "a/b"]),
+        ("snapshot", &["inspect", &path("text")], &["text/state"]),
+        ("snapshot", &["rm", "../x"], &["../x"]),
+        ("fork", &["-n", "0", "unknown"], &["'0'"]),
+        ("fork", &["-n", "70000", "unknown"], &["'70000'"]),
+    ];
+    for (name, words, objects) in rows {
+        let refused = dir.invocation(words).verb(name).default_memory().finish();
+        refused.assert_status(125).assert_one_line_naming(objects);
+    }
+    assert!(!dir.file("new").exists());
 }

@@ -143,7 +143,7 @@ pub(super) struct RunArguments {
     pub(super) print_config: bool,
     /// Start a copy from a snapshot, by its name in the store or its directory, in place of an image; with options of this run,
     /// --hostname, --network and ports only
-    #[arg(long, value_name = "SNAPSHOT", help_heading = "Machine", conflicts_with_all = ["words", "config", "print_config"],
+    #[arg(long, value_name = "SNAPSHOT", help_heading = "Machine", conflicts_with_all = ["words", "print_config"],
         value_hint = clap::ValueHint::DirPath)]
     pub(super) from: Option<PathBuf>,
     /// Internal: this is the background process of `run -d`
@@ -190,30 +190,30 @@ impl RunArguments {
     /// An option is the saved machine's.
     pub(super) fn copy_options(&self) -> Result<Option<(PathBuf, Request)>, Failure> {
         let Some(snapshot) = &self.from else { return Ok(None) };
-        let options = self.request.clone().without_empty();
+        let options = self.options()?;
         restore::check_options(&options)?;
         Ok(Some((snapshot.clone(), options)))
     }
 
+    /// Merges document and options.
+    fn options(&self) -> Result<Request, Failure> {
+        let Some(path) = &self.config else { return Ok(self.request.clone().without_empty()) };
+        if path.as_os_str() == "-" && self.request.interactive {
+            let error = "--config -: cannot be used with -i, because both read standard input";
+            return Err(Failure::new(EndReason::ConfigError, error));
+        }
+        let document = Request::read(path).fails_as(EndReason::ConfigError)?;
+        document.overridden_by(&self.request).fails_as(EndReason::ConfigError)
+    }
+
     /// Merges document, options and words.
     pub(super) fn request(self) -> Result<Request, Failure> {
-        let Self { words, request: options, config, from, .. } = self;
-        if from.is_some() {
+        if self.from.is_some() {
             let error = "--from: only `run` starts a copy from a snapshot";
             return Err(Failure::new(EndReason::ConfigError, error));
         }
-        let mut request = match &config {
-            None => options.without_empty(),
-            Some(path) => {
-                if path.as_os_str() == "-" && options.interactive {
-                    let error = "--config -: cannot be used with -i, because both read standard input";
-                    return Err(Failure::new(EndReason::ConfigError, error));
-                }
-                let document = Request::read(path).fails_as(EndReason::ConfigError)?;
-                document.overridden_by(&options).fails_as(EndReason::ConfigError)?
-            }
-        };
-        let mut words = words.into_iter();
+        let mut request = self.options()?;
+        let mut words = self.words.into_iter();
         if request.rootfs.is_none()
             && let Some(image) = words.next()
         {
