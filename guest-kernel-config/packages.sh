@@ -28,10 +28,10 @@ for purpose in "$@"; do
         # mke2fs formats the scratch disk of a run; passt is the network without privileges, nft writes the rules of a bridge.
         run) names="e2fsprogs passt nftables" ;;
         # Guest programs in C, limits, mounts and networks around the binary, layers to count, a registry to pull from, a DHCP server,
-        # socat, and xmllint for the OpenNebula driver.
+        # socat, xmllint for the OpenNebula driver, and VFAT disks for --context.
         tests)
             names="gcc libc6-dev e2fsprogs passt nftables util-linux iproute2 gzip docker-registry skopeo openssl busybox-static socat"
-            names="$names libxml2-utils"
+            names="$names libxml2-utils dosfstools mtools"
             ;;
         # What `cargo xtask bench images` measures beside coracle, or with.
         bench) names="docker-registry e2fsprogs erofs-utils gzip skopeo squashfs-tools strace umoci zstd" ;;

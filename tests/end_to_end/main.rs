@@ -8,6 +8,7 @@ mod caller_state;
 mod campaigns;
 mod check;
 mod containerd;
+mod contexts;
 mod detached;
 mod dhcp;
 mod disks;
@@ -162,6 +163,7 @@ fn all() -> Vec<Case> {
         ends::cases(),
         engines::cases(),
         containerd::cases(),
+        contexts::cases(),
         exec::cases(),
         attach::cases(),
         health::cases(),

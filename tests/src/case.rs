@@ -42,6 +42,8 @@ pub enum Need {
     Dpkg,
     /// xmllint and make, for the OpenNebula driver.
     Xmllint,
+    /// dosfstools and mtools, for disks of `--context`.
+    Vfat,
     /// nft, for `--network bridge`.
     Nftables,
     /// socat, for `--vsock`.
@@ -100,6 +102,9 @@ impl Case {
         }
         if needs(Need::Xmllint) && !are_installed(&["xmllint", "make"]) {
             return Some("needs xmllint and make");
+        }
+        if needs(Need::Vfat) && !are_installed(&["/usr/sbin/mkfs.vfat", "mcopy"]) {
+            return Some("needs dosfstools and mtools");
         }
         if needs(Need::Nftables) && !are_installed(&["nft"]) {
             return Some("needs nftables");

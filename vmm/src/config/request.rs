@@ -75,7 +75,7 @@ pub(crate) struct Request {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "What runs")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Read host name, addresses, name servers, SSH keys, environment and a start script from what a cloud gives its machines: an
-    /// ISO 9660 image or a directory in the form of OpenNebula, config-2 or cidata
+    /// ISO 9660 image, a VFAT disk or a directory in the form of OpenNebula, config-2 or cidata
     #[arg(long, value_name = "FILE|DIR", value_parser = path(), value_hint = ValueHint::AnyPath, help_heading = "What runs")]
     pub(crate) context: Option<PathBuf>,
     /// Replace the image's Entrypoint, and clear its Cmd

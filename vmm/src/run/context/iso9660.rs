@@ -13,7 +13,7 @@ const MAX_DIRECTORY_BYTES: u32 = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IsoError {
-    #[error("not an ISO 9660 image")]
+    #[error("neither an ISO 9660 image nor a VFAT file system")]
     NotIso,
     #[error("a directory of the image has {0} bytes; the maximum is {MAX_DIRECTORY_BYTES}")]
     LargeDirectory(u32),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--context`: host name, addresses, name servers, SSH keys, environment and a start script from what a cloud gives to a machine, as an
-//! ISO 9660 image or a directory. Read here, before the start, so that whatever is wrong with it is one line, and PID 1 and the guest's
+//! ISO 9660 image, a VFAT disk or a directory. Read here, before the start, so that whatever is wrong with it is one line, and PID 1 and the guest's
 //! kernel need not know the formats. Nothing of it is executed on the host.
 
+mod fat;
 mod iso9660;
 mod nocloud;
 mod opennebula;
@@ -19,6 +20,7 @@ use crate::config::request::Request;
 use crate::config::text_form::Given;
 use crate::host::bounded_read;
 use crate::state::end::EndReason;
+use fat::{Fat, FatError};
 use iso9660::{Iso, IsoError};
 use rustix::fs::{Mode, OFlags, open};
 use std::fs::File;
@@ -46,6 +48,8 @@ enum ContextError {
     TooLarge(&'static str),
     #[error(transparent)]
     Iso(#[from] IsoError),
+    #[error(transparent)]
+    Fat(#[from] FatError),
     #[error("{0} is not UTF-8 text")]
     NotText(&'static str),
     #[error(
@@ -166,6 +170,7 @@ impl Inputs {
 /// An image or a directory.
 enum Source {
     Iso(Iso),
+    Fat(Fat),
     Directory(PathBuf),
 }
 
@@ -177,13 +182,17 @@ impl Source {
         let file = File::from(file);
         match file.metadata().map_err(ContextError::Open)?.is_dir() {
             true => Ok(Self::Directory(path.to_owned())),
-            false => Ok(Self::Iso(Iso::open(file)?)),
+            false => match Fat::open(file) {
+                Ok(fat) => Ok(Self::Fat(fat)),
+                Err(file) => Ok(Self::Iso(Iso::open(file)?)),
+            },
         }
     }
 
     fn read(&self, name: &'static str) -> Result<Option<Vec<u8>>, ContextError> {
         let path = match self {
             Self::Iso(iso) => return Ok(iso.read(name, MAX_FILE_BYTES)?),
+            Self::Fat(fat) => return Ok(fat.read(name, MAX_FILE_BYTES)?),
             Self::Directory(directory) => directory.join(name),
         };
         match bounded_read::read_file(&path, MAX_FILE_BYTES) {
