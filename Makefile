@@ -95,14 +95,14 @@ install-files:
 opennebula := vmm/drivers/opennebula
 opennebula_probes := $(REMOTES)/im/coracle-probes.d
 unsupported := attach_disk attach_nic backup backup_cancel detach_disk detach_nic driver_context exec exec_cancel migrate migrate_local \
-	postbackup prebackup prereconfigure reconfigure resize resize_disk restore save snapshot_create snapshot_delete \
+	postbackup prebackup prereconfigure reconfigure resize resize_disk snapshot_create snapshot_delete \
 	snapshot_revert update_conf update_nic
 shared_probes := host/beacon/monitord-client-shepherd.sh host/beacon/date.sh host/system/architecture.sh host/system/cpu.sh \
 	host/system/monitor_ds.rb host/system/name.sh host/system/version.sh vm/monitor/monitor_ds_vm.rb
 
 install-opennebula: ## the OpenNebula driver to REMOTES=DIR, as a rule /var/lib/one/remotes
 	@test -f '$(REMOTES)/im/kvm.d/monitord-client.rb' || { echo "make: REMOTES '$(REMOTES)': not OpenNebula's directory of remotes" >&2; exit 1; }
-	install -D -t '$(REMOTES)/vmm/coracle' $(addprefix $(opennebula)/vmm/,deploy shutdown cancel restart unsupported)
+	install -D -t '$(REMOTES)/vmm/coracle' $(addprefix $(opennebula)/vmm/,deploy shutdown cancel restart save restore unsupported)
 	install -m 644 -t '$(REMOTES)/vmm/coracle' $(addprefix $(opennebula)/vmm/,common.sh document.sh)
 	for action in reboot reset; do ln -sf restart '$(REMOTES)/vmm/coracle'/$$action || exit; done
 	for action in $(unsupported); do ln -sf unsupported '$(REMOTES)/vmm/coracle'/$$action || exit; done

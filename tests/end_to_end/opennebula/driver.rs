@@ -8,13 +8,22 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Stands for coracle: keeps its words and the document that it gets, and has a run directory for each machine.
+/// Stands for coracle: keeps its words and the document that it gets, and has a run directory for each machine. `start` fails, and
+/// each verb with a file `fail-VERB`, `run` after it made the run directory.
 const STUB: &str = r#"#!/bin/sh
 echo "$*" >> "$XDG_RUNTIME_DIR/words"
+for last; do :; done
+if [ "$1" = run ]; then
+    cp "$last" "$XDG_RUNTIME_DIR/machine.json"
+    mkdir -p "$XDG_RUNTIME_DIR/coracle/one-41"
+fi
+if [ "$1" = start ] || [ -e "$XDG_RUNTIME_DIR/fail-$1" ]; then
+    echo 'coracle: no' >&2
+    exit 125
+fi
 case $1 in
-    run) cp "$4" "$XDG_RUNTIME_DIR/machine.json"; mkdir -p "$XDG_RUNTIME_DIR/coracle/one-41" ;;
-    rm) for name; do :; done; rm -r "$XDG_RUNTIME_DIR/coracle/$name" ;;
-    start) echo 'coracle: no' >&2; exit 125 ;;
+    rm) rm -r "$XDG_RUNTIME_DIR/coracle/$last" ;;
+    snapshot) mkdir "$last" ;;
 esac
 "#;
 
@@ -75,6 +84,13 @@ impl Driver {
     pub(super) fn action(&self, action: &str, words: &[&str], document: &str) -> Answer {
         let mut command = Command::new(self.remotes.join("vmm/coracle").join(action));
         command.args(words).args(["host", "41", "0"]);
+        self.script(command, document)
+    }
+
+    /// Calls `restore`, whose words have another order.
+    pub(super) fn restore(&self, file: &str, deploy_id: &str, document: &str) -> Answer {
+        let mut command = Command::new(self.remotes.join("vmm/coracle/restore"));
+        command.args([file, "host", deploy_id, "41", "0"]);
         self.script(command, document)
     }
 

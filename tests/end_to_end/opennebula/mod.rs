@@ -2,8 +2,12 @@
 //! The OpenNebula driver, installed among files that stand for OpenNebula's, and called as OpenNebula calls it: with a VM's XML on
 //! standard input. Most tests put a script in the place of coracle, which shows what it would be given.
 
+mod checkpoints;
 mod driver;
 
+use checkpoints::{
+    opennebula_restore_leaves_the_machine_or_its_checkpoint, opennebula_save_leaves_the_machine_or_its_checkpoint,
+};
 use coracle_tests::{Case, NetworkNamespace, case, coracle, image, images, iso_image};
 use driver::Driver;
 use serde_json::{Value, json};
@@ -15,12 +19,14 @@ use std::process::{Command, Stdio};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(Full[Root, Xmllint], opennebula_deploys_monitors_resets_and_shuts_down),
+        case!(Full[Root, Xmllint], opennebula_deploys_resets_saves_restores_and_shuts_down),
         case!(Quick[Xmllint], opennebula_machine_is_what_the_vm_says),
         case!(Quick[Xmllint], opennebula_disks_are_files_of_the_datastore),
         case!(Quick[Xmllint], opennebula_rejects_a_tenants_values),
         case!(Quick[Xmllint], opennebula_actions_name_one_machine_exactly),
         case!(Quick[Xmllint], opennebula_restarts_from_the_document_of_the_action),
+        case!(Quick[Xmllint], opennebula_save_leaves_the_machine_or_its_checkpoint),
+        case!(Quick[Xmllint], opennebula_restore_leaves_the_machine_or_its_checkpoint),
     ]
 }
 
@@ -68,7 +74,7 @@ fn nic(changed: &[(&str, &str)]) -> String {
     vector("NIC", &[&*pairs, changed].concat())
 }
 
-fn opennebula_deploys_monitors_resets_and_shuts_down() {
+fn opennebula_deploys_resets_saves_restores_and_shuts_down() {
     let driver = Driver::install(&coracle().display().to_string());
     let (dir, remotes, state) = (&driver.dir, &driver.remotes, &driver.state);
     // The image is in the store: its registry is not asked.
@@ -125,13 +131,15 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
     let listening = "until redis-cli ping > /dev/null 2>&1; do sleep 0.1; done; redis-cli set k v";
     assert_eq!(exec(&["one-41", "sh", "-c", listening]), "OK\n");
     assert_eq!(exec(&["one-41", "cat", "/data/started"]), "on web\n");
-    let answer = network.enter(|| {
-        let mut stream = TcpStream::connect("10.9.0.5:6379").expect("the bridge reaches the machine");
-        stream.write_all(b"PING\r\n").expect("it is connected");
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer).map(|()| answer).expect("it answers")
-    });
-    assert_eq!(&answer, b"+PONG\r\n");
+    let ping = || {
+        network.enter(|| {
+            let mut stream = TcpStream::connect("10.9.0.5:6379").expect("the bridge reaches the machine");
+            stream.write_all(b"PING\r\n").expect("it is connected");
+            let mut answer = [0; 7];
+            stream.read_exact(&mut answer).map(|()| answer).expect("it answers")
+        })
+    };
+    assert_eq!(&ping(), b"+PONG\r\n");
     assert_eq!(exec(&["one-41", "sh", "-c", "echo kept > /data/kept; sync"]), "");
     let usage = driver.probe("vm/monitor/usage.sh");
     let usage = usage.trim_end().strip_prefix("VM = [ ID=\"41\", DEPLOY_ID=\"one-41\", MONITOR=\"");
@@ -144,6 +152,25 @@ fn opennebula_deploys_monitors_resets_and_shuts_down() {
     let action = format!("<VMM_DRIVER_ACTION_DATA><HOST>host</HOST>{document}</VMM_DRIVER_ACTION_DATA>");
     inside("vmm/coracle/reset", &["one-41"], &action).assert_success("");
     assert_eq!(exec(&["one-41", "sh", "-c", "cat /data/kept; hostname"]), "kept\nweb\n");
+
+    // OpenNebula moves the directory of the VM while it is saved, to another datastore or host.
+    assert_eq!(exec(&["one-41", "sh", "-c", &listening.replace("set k v", "set k saved")]), "OK\n");
+    let checkpoint = dir.file("datastores/0/41/checkpoint");
+    let words = ["one-41", &checkpoint.display().to_string()];
+    inside("vmm/coracle/save", &words, &action).assert_success("");
+    assert_eq!(status(), "SYNC_STATE=yes\nMISSING_STATE=POWEROFF\n");
+    assert!(!network.ip("link").contains("one-41-0"), "the tap is left");
+    fs::create_dir(dir.file("datastores/7")).expect("it is writable");
+    fs::rename(dir.file("datastores/0/41"), dir.file("datastores/7/41")).expect("it is writable");
+    let moved = dir.file("datastores/7/41/checkpoint");
+    let mut restore = network.command(&remotes.join("vmm/coracle/restore").display().to_string());
+    restore.args([&*moved.display().to_string(), "host", "one-41", "41", "7"]);
+    driver.script(restore, &action).assert_success("");
+    assert!(status().ends_with(running) && !moved.exists(), "{}", status());
+    let script = "redis-cli get k; hostname; cat /data/kept /sys/class/net/eth0/address";
+    assert_eq!(exec(&["one-41", "sh", "-c", script]), "saved\nweb\nkept\n02:00:0a:09:00:05\n");
+    assert_eq!(&ping(), b"+PONG\r\n");
+
     inside("vmm/coracle/shutdown", &["one-41"], &action).assert_success("");
     assert_eq!(status(), "SYNC_STATE=yes\nMISSING_STATE=POWEROFF\n");
     assert!(!network.ip("link").contains("one-41-0"), "the tap is left");
@@ -347,7 +374,7 @@ fn opennebula_actions_name_one_machine_exactly() {
     for id in ["", "one-", "41", "../x", "one-4 one-5", "one-041", "--all"] {
         driver.action("cancel", &[id], "").assert_failure(&format!("deploy id '{id}': expected one-NUMBER"));
     }
-    for action in ["migrate", "save", "attach_disk", "snapshot_create", "exec"] {
+    for action in ["migrate", "attach_disk", "snapshot_create", "exec", "exec_cancel"] {
         driver.action(action, &["one-41"], "").assert_failure(&format!("{action}: not supported"));
     }
     for link in ["im/coracle.d/monitord-client.rb", "im/coracle-probes.d/host/beacon/date.sh"] {

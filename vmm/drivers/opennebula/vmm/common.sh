@@ -41,13 +41,31 @@ run() {
     message=$("$CORACLE" "$@" 2>&1 > /dev/null < /dev/null 9>&-) || fail "${message#coracle: }"
 }
 
-# Removes the machine and its taps, which have its name in front (one-VM_ID-NIC_ID).
+# Removes the machine and its taps.
 remove() {
     if exists; then run rm -f "$name"; fi
+    rm -f "$STATE/usage/$name"
+    remove_taps || fail "$tap: the tap cannot be removed"
+}
+
+# remove_taps: they have the machine's name in front (one-VM_ID-NIC_ID). Sets `tap`.
+remove_taps() {
     for path in /sys/class/net/"$name"-*; do
         [ -e "$path/tun_flags" ] || continue
+        tap=${path##*/}
         # shellcheck disable=SC2086 # words
-        $SUDO ip link delete dev "${path##*/}" 2> /dev/null || fail "${path##*/}: the tap cannot be removed"
+        $SUDO ip link delete dev "$tap" 2> /dev/null || return 1
     done
-    rm -f "$STATE/usage/$name"
+}
+
+# checkpoint FILE: sets `checkpoint` to the snapshot of the machine in the directory of its VM, which OpenNebula moves to other hosts
+# and datastores as a whole, and in which it calls this `checkpoint`. Nothing else is written or removed.
+checkpoint() {
+    base=$(realpath -e "$DATASTORES") || fail "$DATASTORES: not there"
+    checkpoint=$(realpath -e "${1%/*}" 2> /dev/null)/${1##*/}
+    rest=${checkpoint#"$base"/}
+    datastore=${rest%%/*}
+    is_number "$datastore" || datastore=
+    [ "$checkpoint" = "$base/$datastore/${name#one-}/checkpoint" ] ||
+        fail "$name: checkpoint '$1': expected $DATASTORES/DATASTORE_ID/${name#one-}/checkpoint"
 }
