@@ -7,6 +7,29 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// What people and engines look for.
+const FILES: [&str; 19] = [
+    "usr/bin/coracle",
+    "usr/bin/coracle-oci",
+    "usr/lib/coracle/coracle-init",
+    "usr/lib/coracle/vmlinux",
+    "usr/share/man/man1/coracle.1.gz",
+    "usr/share/man/man1/coracle-run.1.gz",
+    "usr/share/bash-completion/completions/coracle",
+    "usr/share/zsh/site-functions/_coracle",
+    "usr/share/fish/vendor_completions.d/coracle.fish",
+    "etc/coracle",
+    "etc/containers/containers.conf.d/coracle.conf",
+    "lib/systemd/system/coracle@.service",
+    "usr/share/doc/coracle/copyright",
+    "usr/share/doc/coracle/changelog.gz",
+    "usr/share/doc/coracle/guide.md",
+    "usr/share/doc/coracle/engines.md",
+    "usr/share/doc/coracle/openapi.json",
+    "usr/share/doc/coracle/examples/daemon.json",
+    "usr/share/doc/coracle/examples/containerd.toml",
+];
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![case!(Quick[Kvm, Root, Dpkg], package_is_installed_used_and_removed)]
 }
@@ -58,7 +81,11 @@ fn package_is_installed_used_and_removed() {
     }
     let runtime = root.join("usr/bin/coracle-oci").canonicalize().expect("the package has the runtime of engines");
     assert_eq!(runtime, root.join("usr/bin/coracle").canonicalize().expect("it has the binary"));
-    assert!(root.join("etc/containers/containers.conf.d/coracle.conf").is_file());
+    let missing: Vec<_> = FILES.into_iter().filter(|file| !root.join(file).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let daemon = fs::read(root.join("usr/share/doc/coracle/examples/daemon.json")).expect("it is there");
+    let daemon: serde_json::Value = serde_json::from_slice(&daemon).expect("it is JSON");
+    assert_eq!(daemon["runtimes"]["coracle"]["path"], "/usr/bin/coracle-oci");
     let unit = fs::read_to_string(root.join("lib/systemd/system/coracle@.service")).expect("it has a unit");
     assert!(unit.contains("Type=notify") && unit.contains("/usr/bin/coracle run"), "{unit}");
 
