@@ -37,9 +37,11 @@ for purpose in "$@"; do
         bench) names="docker-registry e2fsprogs erofs-utils gzip skopeo squashfs-tools strace umoci zstd" ;;
         # What tests/end_to_end/engines.rs runs; without them its tests are skipped.
         engines) names="podman conmon runc" ;;
+        # Besides, for podman's own system tests: a network, and buildah for one of them.
+        podman-tests) names="bats buildah dpkg-dev iproute2 iptables jq netavark" ;;
         # The package of `make deb`, and its check.
         deb) names="dpkg lintian" ;;
-        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, bench, engines, deb" >&2; exit 2 ;;
+        *) echo "packages.sh: unknown purpose '$purpose': the purposes are build, kernel, debian-cloud, nested, emulator, images, run, tests, bench, engines, podman-tests, deb" >&2; exit 2 ;;
     esac
     wanted="$wanted $names"
 done

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign|drill|hostile`.
+//! Commands for work on coracle: `cargo xtask check|test|nested|bench|campaign|drill|hostile|engines`.
 
 mod bench;
 mod campaign;
 mod check;
 mod drill;
+mod engines;
 mod hostile;
 mod nested;
 mod repository;
@@ -42,7 +43,9 @@ cargo xtask campaign blocks [COUNT]
 cargo xtask campaign machines [COUNT [MINUTES]]
                              COUNT (50) machines with hostile guests run for MINUTES (30): the monitors' memory does not grow
 cargo xtask drill            what each kind of thread can do once it is confined, as root and as an unprivileged user
-cargo xtask hostile          a guest that does everything wrong to its devices, and whether it finds faults that are planted in them";
+cargo xtask hostile          a guest that does everything wrong to its devices, and whether it finds faults that are planted in them
+cargo xtask engines podman-tests [FILE...]
+                             podman's own system tests with runc and with coracle-oci on this machine's KVM; as root";
 
 fn main() -> ExitCode {
     match run() {
@@ -64,6 +67,7 @@ fn run() -> Result<ExitCode> {
         Some(("campaign", words)) => campaign::run(words),
         Some(("drill", [])) => drill::run(),
         Some(("hostile", [])) => hostile::run(),
+        Some(("engines", words)) => engines::run(words),
         Some(("help" | "--help" | "-h", _)) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
