@@ -296,8 +296,10 @@ const MAIN: &[Call] = &[
     call!(SYS_exit_group),
 ];
 const F_DUPFD_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
-/// Modes and size of a terminal; a client's socket does not block; a scratch disk is copied.
-const MAIN_IOCTLS: &[u64] = &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, FIONBIO, FICLONE];
+/// Modes and size of a terminal; a client's socket does not block; a scratch disk is copied; a tap gets its offloads again where the
+/// machine runs on after it was saved.
+const MAIN_IOCTLS: &[u64] =
+    &[libc::TCGETS, libc::TCSETS, TCGETS2, TCSETS2, libc::TIOCGWINSZ, FIONBIO, FICLONE, TUNSETOFFLOAD];
 const FICLONE: u64 = 0x4004_9409;
 const TCGETS2: u64 = 0x802c_542a;
 const TCSETS2: u64 = 0x402c_542b;
