@@ -63,6 +63,18 @@ pub(super) fn write_all_at(file: BorrowedFd<'_>, offset: u64, reader: &mut Reade
     })
 }
 
+/// Writes all of `reader` at the end of `file`, wherever that is, with as many calls as that takes.
+///
+/// # Errors
+/// The file cannot be written. Some of it may have been.
+pub(super) fn append_all(file: BorrowedFd<'_>, reader: &mut Reader<'_>) -> Result<()> {
+    complete(0, reader.remaining(), ErrorKind::WriteZero, |_| {
+        let moved = transfer(file, Call::Append, &mut Vectors::new(reader.slices(), usize::MAX))?;
+        reader.skip(moved);
+        Ok(moved)
+    })
+}
+
 /// Reads what there is, once. 0 is the end.
 ///
 /// # Errors
@@ -137,6 +149,7 @@ fn retry(mut call: impl FnMut() -> Result<usize>) -> Result<usize> {
 enum Call {
     ReadAt(u64),
     WriteAt(u64),
+    Append,
     Read,
     Write,
     Receive,
@@ -197,6 +210,7 @@ fn transfer(file: BorrowedFd<'_>, call: Call, vectors: &mut Vectors<'_>) -> Resu
         match call {
             Call::ReadAt(offset) => libc::preadv(fd, vectors, count, at(offset)?),
             Call::WriteAt(offset) => libc::pwritev(fd, vectors, count, at(offset)?),
+            Call::Append => libc::pwritev2(fd, vectors, count, 0, libc::RWF_APPEND),
             Call::Read => libc::readv(fd, vectors, count),
             Call::Write => libc::writev(fd, vectors, count),
             Call::Receive => libc::recvmsg(fd, &mut message, dont_wait),

@@ -166,6 +166,7 @@ const SHARE: &[Call] = &[
     call!(SYS_open),
     call!(SYS_openat),
     call!(SYS_pwritev),
+    call!(SYS_pwritev2),
     call!(SYS_mkdirat),
     call!(SYS_mknodat),
     call!(SYS_symlinkat),

@@ -11,6 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Seconds for which the guest may use attributes and names without asking.
 pub(super) const VALID_SECONDS: u64 = 1;
@@ -73,11 +74,15 @@ impl Server {
             if !key.is(libc::S_IFREG) {
                 return Err(Errno::INVAL);
             }
-            if has(setattr::FH) {
-                ftruncate(self.handles.file(request.fh)?, request.size)?;
+            let file = if has(setattr::FH) {
+                self.handles.file(request.fh)?
             } else {
                 let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-                ftruncate(open(own_path(&path), flags, Mode::empty())?, request.size)?;
+                Arc::new(open(own_path(&path), flags, Mode::empty())?)
+            };
+            ftruncate(&file, request.size)?;
+            if has(setattr::KILL_SUIDGID) {
+                host_file::clear_set_id(&file)?;
             }
         }
         if has(setattr::UID | setattr::GID) {

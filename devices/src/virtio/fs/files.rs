@@ -3,12 +3,12 @@
 
 use super::super::chain::Chain;
 use super::super::guest_io;
-use super::host_file::{open_at, own_path};
+use super::host_file::{clear_set_id, open_at, own_path};
 use super::request::Body;
 use super::server::{Answer, MAX_DATA_SIZE, Server};
 use super::wire::{
-    CreateIn, FallocateIn, FsyncIn, InHeader, LseekIn, LseekOut, OpenIn, OpenOut, OutHeader, ReadIn, ReleaseIn,
-    WriteIn, WriteOut,
+    CreateIn, EntryOut, FallocateIn, FsyncIn, InHeader, LseekIn, LseekOut, OpenIn, OpenOut, OutHeader, ReadIn,
+    ReleaseIn, WriteIn, WriteOut,
 };
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, fallocate, fchmod, fdatasync, fsync, open, seek, syncfs};
 use rustix::io::Errno;
@@ -17,8 +17,15 @@ use std::sync::atomic::Ordering;
 use zerocopy::{FromZeros, IntoBytes};
 
 const FSYNC_DATA_ONLY: u32 = 1;
-/// Flags of the guest's `open` that are passed on. The host's open file never blocks.
-const OPEN_FLAGS: OFlags = OFlags::ACCMODE.union(OFlags::TRUNC).union(OFlags::APPEND).union(OFlags::SYNC);
+/// Of a WRITE: pages of the guest's cache, which have a place in the file, whichever open file they are sent through.
+const WRITE_CACHE: u32 = 1;
+/// Of a WRITE: the process has no `CAP_FSETID`.
+const WRITE_KILL_SUIDGID: u32 = 1 << 2;
+/// The same, of an OPEN or CREATE that truncates.
+const OPEN_KILL_SUIDGID: u32 = 1;
+/// Flags of the guest's `open` that are passed on. The host's open file never blocks. Whether it appends is a
+/// matter of each WRITE: the guest can change that of an open file, and sends pages through any.
+const OPEN_FLAGS: OFlags = OFlags::ACCMODE.union(OFlags::TRUNC).union(OFlags::SYNC);
 
 fn host_flags(flags: u32) -> OFlags {
     OFlags::from_bits_retain(flags) & OPEN_FLAGS | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC
@@ -30,8 +37,11 @@ fn host_error(error: &std::io::Error) -> Errno {
 
 impl Server {
     pub(super) fn open_file(&mut self, node: u64, body: &mut Body<'_>) -> Result<Answer, Errno> {
-        let OpenIn { flags, .. } = body.take()?;
+        let OpenIn { flags, open_flags } = body.take()?;
         let file = self.open_regular(node, host_flags(flags))?;
+        if open_flags & OPEN_KILL_SUIDGID != 0 && flags & libc::O_TRUNC as u32 != 0 {
+            clear_set_id(&file)?;
+        }
         let fh = self.handles.insert(node, false, file)?;
         Ok(Answer::of(&OpenOut { fh, ..OpenOut::default() }))
     }
@@ -66,11 +76,31 @@ impl Server {
         };
         let entry = self.entry(header.nodeid, &directory, &name)?;
         let file = made.map_or_else(|| self.open_regular(entry.nodeid, host_flags(flags)), Ok);
+        self.answer_created(&entry, file)
+    }
+
+    fn answer_created(&mut self, entry: &EntryOut, file: Result<OwnedFd, Errno>) -> Result<Answer, Errno> {
         let handle = file.and_then(|file| self.handles.insert(entry.nodeid, false, file));
         // The guest does not learn of the file if it gets no handle.
         let fh = handle.inspect_err(|_| self.inodes.forget(entry.nodeid, 1))?;
         let opened = OpenOut { fh, ..OpenOut::default() };
         Ok(Answer::Bytes([entry.as_bytes(), opened.as_bytes()].concat()))
+    }
+
+    /// `O_TMPFILE`: a file without a name, until LINK gives it one. The name in the request has no meaning.
+    pub(super) fn create_unnamed(&mut self, header: &InHeader, body: &mut Body<'_>) -> Result<Answer, Errno> {
+        let CreateIn { flags, mode, .. } = body.take()?;
+        self.handles.check_space()?;
+        let directory = self.open_to_change(header.nodeid)?;
+        let exclusive = OFlags::from_bits_retain(flags) & OFlags::EXCL;
+        let new = OFlags::TMPFILE | exclusive | host_flags(flags) & !OFlags::TRUNC;
+        let file = open(own_path(&directory), new, Mode::from_raw_mode(mode & 0o777))?;
+        self.give_to_owner(header, &directory, &file)?;
+        fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
+        let path = open(own_path(&file), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        // No lookup finds the empty name: once its descriptor is not kept, the file is reached by what has it open.
+        let entry = self.known(header.nodeid, c"", path)?;
+        self.answer_created(&entry, Ok(file))
     }
 
     pub(super) fn read(&mut self, chain: &mut Chain<'_>) -> Result<Answer, Errno> {
@@ -97,8 +127,15 @@ impl Server {
             return Err(Errno::INVAL);
         }
         let _ = chain.readable.split_off(size);
-        guest_io::write_all_at(file.as_fd(), request.offset, &mut chain.readable)
-            .map_err(|error| host_error(&error))?;
+        let appends = request.flags & libc::O_APPEND as u32 != 0 && request.write_flags & WRITE_CACHE == 0;
+        let written = match appends {
+            true => guest_io::append_all(file.as_fd(), &mut chain.readable),
+            false => guest_io::write_all_at(file.as_fd(), request.offset, &mut chain.readable),
+        };
+        written.map_err(|error| host_error(&error))?;
+        if request.write_flags & WRITE_KILL_SUIDGID != 0 {
+            clear_set_id(&file)?;
+        }
         self.export.counters.write_bytes.fetch_add(size as u64, Ordering::Relaxed);
         Ok(Answer::of(&WriteOut { size: request.size, padding: 0 }))
     }
@@ -127,10 +164,15 @@ impl Server {
         Ok(Answer::EMPTY)
     }
 
-    pub(super) fn allocate(&mut self, body: &mut Body<'_>) -> Result<Answer, Errno> {
+    pub(super) fn allocate(&mut self, header: &InHeader, body: &mut Body<'_>) -> Result<Answer, Errno> {
         let FallocateIn { fh, offset, length, mode, .. } = body.take()?;
         self.export.check_writable()?;
-        fallocate(self.handles.file(fh)?, FallocateFlags::from_bits_retain(mode), offset, length)?;
+        let file = self.handles.file(fh)?;
+        fallocate(&file, FallocateFlags::from_bits_retain(mode), offset, length)?;
+        // The request does not tell who has `CAP_FSETID`.
+        if header.uid != 0 {
+            clear_set_id(&file)?;
+        }
         Ok(Answer::EMPTY)
     }
 

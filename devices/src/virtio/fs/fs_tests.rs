@@ -15,7 +15,7 @@ use std::sync::Arc;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A server of a new directory, below a directory that has a file `secret`, and a directory `closed` that the guest cannot enter.
-struct Share {
+pub(super) struct Share {
     _outside: tempfile::TempDir,
     directory: std::path::PathBuf,
     server: Server,
@@ -23,7 +23,7 @@ struct Share {
 }
 
 impl Share {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::open(false, None)
     }
 
@@ -52,7 +52,7 @@ impl Share {
         Self { _outside: outside, directory, server, driver: Driver::new(&[512]) }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.directory.join(name)
     }
 
@@ -68,7 +68,7 @@ impl Share {
     }
 
     /// Sends any bytes; returns the bytes that were written.
-    fn raw(&mut self, bytes: &[u8], space: u32) -> Vec<u8> {
+    pub(super) fn raw(&mut self, bytes: &[u8], space: u32) -> Vec<u8> {
         self.driver = Driver::new(&[512]);
         let mut queue = self.driver.virtqueue(0, 0);
         let offered = self.driver.offer(0, &[Buffer::Readable(bytes), Buffer::Writable(space)]);
@@ -193,6 +193,93 @@ fn symbolic_link_is_never_followed() {
     }
     let secret = share.directory.parent().unwrap().join("secret");
     assert_eq!(fs::read(secret).unwrap(), b"secret");
+}
+
+#[test]
+fn symbolic_link_gets_a_second_name() {
+    let mut share = Share::new();
+    symlink("../secret", share.path("soft")).unwrap();
+    let node = share.lookup(ROOT, b"soft").unwrap().nodeid;
+    let link = LinkIn { oldnodeid: node };
+    share.send(opcode::LINK, ROOT, &[link.as_bytes(), b"again\0"], 4096).unwrap();
+    assert_eq!(fs::read_link(share.path("again")).unwrap(), Path::new("../secret"));
+    assert_eq!(fs::symlink_metadata(share.path("soft")).unwrap().nlink(), 2);
+}
+
+#[test]
+fn write_appends_only_if_its_own_flags_say_so() {
+    let mut share = Share::new();
+    let (node, _) = share.create(ROOT, b"a").unwrap();
+    let fh = share.open_file(node, libc::O_WRONLY | libc::O_APPEND).unwrap();
+    let mut write = |offset, flags: i32, write_flags, data: &[u8]| {
+        let (size, flags) = (data.len() as u32, flags as u32);
+        let request = WriteIn { fh, offset, size, write_flags, flags, ..WriteIn::default() };
+        share.send(opcode::WRITE, node, &[request.as_bytes(), data], 64).unwrap();
+    };
+    write(0, libc::O_APPEND, 0, b"abc");
+    write(0, libc::O_APPEND, 0, b"def");
+    write(1, 0, 0, b"B");
+    // A page of the cache.
+    write(2, libc::O_APPEND, 1, b"C");
+    assert_eq!(fs::read(share.path("a")).unwrap(), b"aBCdef");
+}
+
+#[test]
+fn write_takes_set_id_bits_where_the_request_says_so() {
+    let mut share = Share::new();
+    let (node, fh) = share.create(ROOT, b"a").unwrap();
+    let path = share.path("a");
+    let mut after = |opcode, request: &[u8], mode| {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        share.send(opcode, node, &[request, b"x"], 4096).unwrap();
+        fs::metadata(&path).unwrap().mode() & 0o7777
+    };
+    let root = rustix::process::geteuid().is_root();
+    let write = |write_flags| WriteIn { fh, size: 1, write_flags, ..WriteIn::default() };
+    assert_eq!(after(opcode::WRITE, write(4).as_bytes(), 0o6755), 0o755);
+    assert_eq!(after(opcode::WRITE, write(4).as_bytes(), 0o4644), 0o644);
+    if root {
+        assert_eq!(after(opcode::WRITE, write(4).as_bytes(), 0o2744), 0o2744, "it is a mark for locks");
+        assert_eq!(after(opcode::WRITE, write(0).as_bytes(), 0o6755), 0o6755);
+    }
+    let truncate = |more| SetattrIn { valid: setattr::SIZE | more, ..SetattrIn::default() };
+    assert_eq!(after(opcode::SETATTR, truncate(setattr::KILL_SUIDGID).as_bytes(), 0o6755), 0o755);
+    if root {
+        assert_eq!(after(opcode::SETATTR, truncate(0).as_bytes(), 0o6755), 0o6755);
+    }
+    let open = OpenIn { flags: (libc::O_WRONLY | libc::O_TRUNC) as u32, open_flags: 1 };
+    assert_eq!(after(opcode::OPEN, open.as_bytes(), 0o6755), 0o755);
+    let allocate = FallocateIn { fh, length: 9, ..FallocateIn::default() };
+    if root {
+        assert_eq!(after(opcode::FALLOCATE, allocate.as_bytes(), 0o6755), 0o6755, "the process is root");
+    }
+}
+
+#[test]
+fn unnamed_file_lives_until_it_is_closed_or_named() {
+    let mut share = Share::new();
+    let request = CreateIn { flags: libc::O_RDWR as u32, mode: 0o604, ..CreateIn::default() };
+    let bytes = share.send(opcode::TMPFILE, ROOT, &[request.as_bytes(), b"/\0"], 4096).unwrap();
+    let (entry, rest) = EntryOut::read_from_prefix(&bytes).unwrap();
+    let fh = OpenOut::read_from_bytes(rest).unwrap().fh;
+    share.write(fh, 3, b"abc").unwrap();
+    // More files than descriptors are kept for.
+    for number in 0..8 {
+        fs::write(share.path(&format!("f{number}")), "").unwrap();
+        share.lookup(ROOT, format!("f{number}").as_bytes()).unwrap();
+    }
+    let attributes = share.send(opcode::GETATTR, entry.nodeid, &[GetattrIn::default().as_bytes()], 4096).unwrap();
+    let attr = AttrOut::read_from_bytes(&attributes).unwrap().attr;
+    assert_eq!((attr.nlink, attr.size, attr.mode & 0o7777), (0, 3, 0o604));
+    assert_eq!(share.lookup(ROOT, b"").unwrap_err(), Errno::INVAL);
+    let link = LinkIn { oldnodeid: entry.nodeid };
+    share.send(opcode::LINK, ROOT, &[link.as_bytes(), b"named\0"], 4096).unwrap();
+    assert_eq!(fs::read(share.path("named")).unwrap(), b"abc");
+    assert_eq!(share.lookup(ROOT, b"named").unwrap().nodeid, entry.nodeid);
+
+    let mut read_only = Share::open(true, None);
+    let refused = read_only.send(opcode::TMPFILE, ROOT, &[request.as_bytes(), b"/\0"], 4096);
+    assert_eq!(refused.unwrap_err(), Errno::ROFS);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! Files of the host: their identity, how a name is resolved, how owners are shown. Pure but for system
 //! calls.
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fstatfs, openat2, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fchmod, fstatfs, openat2, statx};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use std::ffi::CStr;
@@ -92,6 +92,15 @@ pub(super) fn is_kernel_file_system(file: impl AsFd) -> Result<bool, Errno> {
 pub(super) fn open_at(directory: impl AsFd, name: &CStr, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(directory, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, resolve)
+}
+
+/// Takes from `file` what a write of somebody without `CAP_FSETID` takes from it: the rights that executing it would give.
+/// Where this process is not root the host's kernel has done so itself.
+pub(super) fn clear_set_id(file: &OwnedFd) -> Result<(), Errno> {
+    let mode = libc::mode_t::from(status(file)?.stx_mode);
+    let is_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP;
+    let cleared = if is_group { mode & !(libc::S_ISUID | libc::S_ISGID) } else { mode & !libc::S_ISUID };
+    if cleared == mode { Ok(()) } else { fchmod(file, Mode::from_raw_mode(cleared & 0o7777)) }
 }
 
 /// The name of an open file of this process, for calls that take no `O_PATH` descriptor. The file

@@ -20,8 +20,8 @@
 //! it can mount on and not enter.
 //!
 //! Not supported: DAX, several request queues, write-back caching, locks across machines,
-//! notifications from the host (caches are valid for a second), `O_TMPFILE`, extended attributes
-//! outside `user.`, device nodes.
+//! notifications from the host (caches are valid for a second), extended attributes outside `user.`,
+//! device nodes.
 
 mod attributes;
 mod device;
@@ -39,6 +39,8 @@ mod xattr;
 
 pub use device::{Fs, FsConfig, FsCounters, FsError, KIND, MAX_TAG_SIZE};
 
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 #[path = "fs_tests.rs"]
 mod tests;

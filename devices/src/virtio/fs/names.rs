@@ -27,7 +27,11 @@ impl Server {
         if parent == ROOT && !self.export.shows(name) {
             return Err(Errno::NOENT);
         }
-        let path = open_at(directory, name, OFlags::PATH, Mode::empty())?;
+        self.known(parent, name, open_at(directory, name, OFlags::PATH, Mode::empty())?)
+    }
+
+    /// The same for the file that is open as `path`.
+    pub(super) fn known(&mut self, parent: u64, name: &CStr, path: OwnedFd) -> Result<EntryOut, Errno> {
         let status = host_file::status(&path)?;
         let key = Key::of(&status);
         let is_closed = key != self.export.key
@@ -161,10 +165,7 @@ impl Server {
         let LinkIn { oldnodeid } = body.take()?;
         let name = body.name()?;
         let directory = self.open_to_change(parent)?;
-        if self.inodes.key(oldnodeid)?.is(libc::S_IFLNK) {
-            // A link to a symbolic link can be made by its name only, which may have changed.
-            return Err(Errno::OPNOTSUPP);
-        }
+        // The kernel goes on from the name in /proc to the file itself, which it does not follow if that is a symbolic link.
         let path = self.open_path(oldnodeid)?;
         linkat(CWD, own_path(&path), &directory, &*name, AtFlags::SYMLINK_FOLLOW)?;
         Ok(Answer::of(&self.entry(parent, &directory, &name)?))

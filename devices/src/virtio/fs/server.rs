@@ -32,7 +32,8 @@ const FEATURES: u32 = init::ASYNC_READ
     | init::DO_READDIRPLUS
     | init::READDIRPLUS_AUTO
     | init::PARALLEL_DIROPS
-    | init::MAX_PAGES;
+    | init::MAX_PAGES
+    | init::HANDLE_KILLPRIV_V2;
 
 /// What is shared, and how. Fixed for the life of the machine.
 #[derive(Debug)]
@@ -176,12 +177,13 @@ impl Server {
             opcode::LINK => self.link(node, body),
             opcode::OPEN => self.open_file(node, body),
             opcode::CREATE => self.create(header, body),
+            opcode::TMPFILE => self.create_unnamed(header, body),
             opcode::RELEASE | opcode::RELEASEDIR => self.release(body),
             opcode::FSYNC => self.sync(body, false),
             opcode::FSYNCDIR => self.sync(body, true),
             opcode::SYNCFS => self.sync_file_system(),
             opcode::STATFS => self.statistics(),
-            opcode::FALLOCATE => self.allocate(body),
+            opcode::FALLOCATE => self.allocate(header, body),
             opcode::LSEEK => self.seek(body),
             opcode::OPENDIR => self.open_directory(node),
             opcode::READDIR => self.list(node, body, false),

@@ -47,6 +47,7 @@ pub(super) mod opcode {
     pub(in super::super) const RENAME2: u32 = 45;
     pub(in super::super) const LSEEK: u32 = 46;
     pub(in super::super) const SYNCFS: u32 = 50;
+    pub(in super::super) const TMPFILE: u32 = 51;
 }
 
 /// Features of INIT.
@@ -59,6 +60,7 @@ pub(super) mod init {
     pub(in super::super) const READDIRPLUS_AUTO: u32 = 1 << 14;
     pub(in super::super) const PARALLEL_DIROPS: u32 = 1 << 18;
     pub(in super::super) const MAX_PAGES: u32 = 1 << 22;
+    pub(in super::super) const HANDLE_KILLPRIV_V2: u32 = 1 << 28;
 }
 
 /// Bits of [`SetattrIn::valid`].
@@ -72,6 +74,7 @@ pub(super) mod setattr {
     pub(in super::super) const FH: u32 = 1 << 6;
     pub(in super::super) const ATIME_NOW: u32 = 1 << 7;
     pub(in super::super) const MTIME_NOW: u32 = 1 << 8;
+    pub(in super::super) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
 macro_rules! structures {
