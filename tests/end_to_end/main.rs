@@ -49,6 +49,7 @@ mod root_directory;
 mod root_formats;
 mod sandbox;
 mod saved_layers;
+mod share_conformance;
 mod shares;
 mod signals;
 mod snapshots;
@@ -126,6 +127,7 @@ fn all() -> Vec<Case> {
         redis::cases(),
         vectors::cases(),
         shares::cases(),
+        share_conformance::cases(),
         volumes::cases(),
         signals::cases(),
         snapshots::cases(),

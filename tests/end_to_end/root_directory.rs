@@ -15,7 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// The files of the image `busybox` in a new directory.
-fn unpacked(dir: &TestDir) -> PathBuf {
+pub(crate) fn unpacked(dir: &TestDir) -> PathBuf {
     let (root, image) = (dir.file("root"), image("busybox"));
     let image = Path::new(image.strip_prefix("oci:").expect("it is a layout"));
     fs::create_dir(&root).expect("the test's directory is writable");
