@@ -256,7 +256,7 @@ fn write_takes_set_id_bits_where_the_request_says_so() {
 }
 
 #[test]
-fn unnamed_file_lives_until_it_is_closed_or_named() {
+fn tmpfile_lives_until_it_is_closed_or_named() {
     let mut share = Share::new();
     let request = CreateIn { flags: libc::O_RDWR as u32, mode: 0o604, ..CreateIn::default() };
     let bytes = share.send(opcode::TMPFILE, ROOT, &[request.as_bytes(), b"/\0"], 4096).unwrap();

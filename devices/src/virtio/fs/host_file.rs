@@ -94,7 +94,7 @@ pub(super) fn open_at(directory: impl AsFd, name: &CStr, flags: OFlags, mode: Mo
     openat2(directory, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, resolve)
 }
 
-/// Takes from `file` what a write of somebody without `CAP_FSETID` takes from it: the rights that executing it would give.
+/// Takes from `file` what a write of a process without `CAP_FSETID` takes from it: the rights that executing it would give.
 /// Where this process is not root the host's kernel has done so itself.
 pub(super) fn clear_set_id(file: &OwnedFd) -> Result<(), Errno> {
     let mode = libc::mode_t::from(status(file)?.stx_mode);
