@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file server behind the FUSE driver of this machine's kernel, which is the guest's in other respects: thousands of system
 //! calls without a machine. Needs root, `/dev/fuse` and gcc.
+#![allow(clippy::disallowed_macros, reason = "a test that is skipped says why")]
 
 use super::tests::Share;
 use super::wire::{InHeader, OutHeader};
