@@ -39,13 +39,6 @@ pub struct Attempt {
     pub(super) make: fn(&mut Remote, &Targets) -> Outcome,
 }
 
-impl Attempt {
-    /// Its socket belongs to a network namespace.
-    pub(super) fn is_abstract(&self) -> bool {
-        self.name == "connect to an abstract socket"
-    }
-}
-
 const fn attempt(name: &'static str, make: fn(&mut Remote, &Targets) -> Outcome) -> Attempt {
     Attempt { name, is_lasting: false, make }
 }

@@ -86,8 +86,7 @@ pub(crate) fn check(request: &Request, stages: Stages) -> Vec<Step> {
     let claimed = claimed.and_then(|()| Keeping::of(request, &id, &base, &directories, Wanted::Run).map(drop));
     let _ = steps.record("run directory", claimed, |()| base.display().to_string());
     let inputs = files.unwrap_or_default();
-    let sandbox = Sandbox::new(request.sandbox.unwrap_or_default());
-    let sandbox = sandbox.and_then(|sandbox| sandbox.wait().map(|()| sandbox)).fails_as(EndReason::SandboxError);
+    let sandbox = Sandbox::new(request.sandbox.unwrap_or_default()).fails_as(EndReason::SandboxError);
     let sandbox = steps.record("sandbox", sandbox, describe_sandbox);
     // The others are tried all the same.
     let sandbox = Arc::new(sandbox.unwrap_or_default());

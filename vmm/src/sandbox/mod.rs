@@ -13,24 +13,18 @@ pub(crate) use thread::Thread;
 
 use crate::config::request::SandboxMode;
 use crate::host::forbidden_call;
-use crate::host::keyring;
-use crate::host::namespaces::{self, Namespaces};
 use crate::host::signals;
-use rustix::process::geteuid;
 use rustix::thread::CapabilitySet;
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::hash::RandomState;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// In the order in which they are applied: the later ones need an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Layer {
     Limits,
-    Keyring,
-    Namespaces,
     Capabilities,
     NoNewPrivileges,
     Landlock,
@@ -38,22 +32,12 @@ enum Layer {
 }
 
 impl Layer {
-    const ALL: [Self; 7] = [
-        Self::Limits,
-        Self::Keyring,
-        Self::Namespaces,
-        Self::Capabilities,
-        Self::NoNewPrivileges,
-        Self::Landlock,
-        Self::Seccomp,
-    ];
+    const ALL: [Self; 5] = [Self::Limits, Self::Capabilities, Self::NoNewPrivileges, Self::Landlock, Self::Seccomp];
 
     /// In the result document, and in messages.
     fn name(self) -> &'static str {
         match self {
             Self::Limits => "limits",
-            Self::Keyring => "keyring",
-            Self::Namespaces => "namespaces",
             Self::Capabilities => "capabilities",
             Self::NoNewPrivileges => "no-new-privileges",
             Self::Landlock => "landlock",
@@ -63,7 +47,7 @@ impl Layer {
 
     fn is_supported(self) -> bool {
         match self {
-            Self::Limits | Self::Keyring | Self::Namespaces | Self::Capabilities | Self::NoNewPrivileges => true,
+            Self::Limits | Self::Capabilities | Self::NoNewPrivileges => true,
             Self::Landlock => files::is_supported(),
             Self::Seccomp => filter::is_supported(),
         }
@@ -75,8 +59,6 @@ enum State {
     On,
     /// On, for every thread but `main`.
     OnWithoutMain,
-    /// Only root can have it.
-    NeedsRoot,
     Off,
     Unavailable(String),
 }
@@ -86,7 +68,6 @@ impl State {
         match self {
             Self::On => "on".to_owned(),
             Self::OnWithoutMain => "on, without main".to_owned(),
-            Self::NeedsRoot => "off, needs root".to_owned(),
             Self::Off => "off".to_owned(),
             Self::Unavailable(why) => format!("unavailable: {why}"),
         }
@@ -134,14 +115,10 @@ impl Needs {
 pub(crate) struct Sandbox {
     mode: SandboxMode,
     states: Mutex<BTreeMap<Layer, State>>,
-    /// A thread of its own makes them while the machine is prepared.
-    making: Mutex<Option<JoinHandle<rustix::io::Result<Namespaces>>>>,
-    made: OnceLock<Result<Namespaces, String>>,
 }
 
 impl Sandbox {
-    /// Asks the host what it has, and lets go of what the calling thread and those that it starts share with other processes of the
-    /// user: the session keyring, IPC objects.
+    /// Asks the host what it has.
     ///
     /// # Errors
     /// `mode` is `require`, and a layer is missing.
@@ -150,7 +127,6 @@ impl Sandbox {
         let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let state = |layer: Layer| match mode {
             SandboxMode::Off => State::Off,
-            _ if layer == Layer::Namespaces && !geteuid().is_root() => State::NeedsRoot,
             _ if layer.is_supported() => State::On,
             _ => State::Unavailable("not supported by this kernel".to_owned()),
         };
@@ -160,58 +136,7 @@ impl Sandbox {
                 return Err(SandboxError { layer: layer.name(), why: why.clone() });
             }
         }
-        let sandbox = Self { mode, states: Mutex::new(states), ..Self::default() };
-        if sandbox.is_on(Layer::Keyring)
-            && let Err(error) = keyring::leave()
-        {
-            sandbox.refused(Layer::Keyring, &error)?;
-        }
-        if sandbox.is_on(Layer::Namespaces)
-            && let Err(error) = sandbox.begin_namespaces()
-        {
-            sandbox.refused(Layer::Namespaces, &error)?;
-        }
-        Ok(sandbox)
-    }
-
-    fn begin_namespaces(&self) -> std::io::Result<()> {
-        namespaces::leave_ipc_and_names()?;
-        let making = Builder::new().name("namespaces".to_owned()).spawn(Namespaces::make)?;
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(making);
-        Ok(())
-    }
-
-    /// Waits for the namespaces, if they are wanted.
-    ///
-    /// # Errors
-    /// The mode is `require`, and the host refuses them.
-    pub(crate) fn wait(&self) -> Result<(), SandboxError> {
-        match self.is_on(Layer::Namespaces).then(|| self.namespaces()) {
-            Some(Err(error)) => self.refused(Layer::Namespaces, error.as_ref()),
-            _ => Ok(()),
-        }
-    }
-
-    fn namespaces(&self) -> Result<&Namespaces, Box<dyn Error>> {
-        let make = || {
-            let making = self.making.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let made = making.and_then(|thread| thread.join().ok()).ok_or("the thread that makes them panicked")?;
-            made.map_err(|error| error.to_string())
-        };
-        self.made.get_or_init(make).as_ref().map_err(|error| error.as_str().into())
-    }
-
-    /// A thread that has a network of the host stays in it, and one that opens files by their paths keeps its root directory.
-    fn enter_namespaces(&self, thread: Thread, needs: &Needs) -> Result<(), Box<dyn Error>> {
-        let namespaces = self.namespaces()?;
-        let is_connected = thread.uses_network() || (thread == Thread::Main && needs.restores_network);
-        if !is_connected {
-            namespaces.enter_network()?;
-        }
-        if !thread.uses_paths() {
-            namespaces.enter_root()?;
-        }
-        Ok(())
+        Ok(Self { mode, states: Mutex::new(states) })
     }
 
     /// Each layer and its state, for the result document.
@@ -235,14 +160,13 @@ impl Sandbox {
         };
         let is_exempt = thread == Thread::Main && needs.executes_programs;
         for layer in Layer::ALL.into_iter().filter(|&layer| self.is_on(layer)) {
-            if is_exempt && ![Layer::Limits, Layer::Keyring].contains(&layer) {
+            if is_exempt && layer != Layer::Limits {
                 self.set(layer, State::OnWithoutMain);
                 continue;
             }
             let applied: Result<(), Box<dyn Error>> = match layer {
                 Layer::Limits if thread == Thread::Main => privileges::limit_resources().map_err(Into::into),
-                Layer::Limits | Layer::Keyring => Ok(()),
-                Layer::Namespaces => self.enter_namespaces(thread, needs),
+                Layer::Limits => Ok(()),
                 Layer::Capabilities => {
                     let extra = if thread == Thread::Main { needs.capabilities() } else { CapabilitySet::empty() };
                     let usable = || grants.iter().all(Grant::is_usable);

@@ -51,20 +51,6 @@ impl Thread {
         Self::Datagrams,
     ];
 
-    /// It makes connections in the network of the host.
-    pub(super) fn uses_network(self) -> bool {
-        matches!(self, Self::Names | Self::Ports | Self::Datagrams)
-    }
-
-    /// It opens files or sockets of the host by their paths, beyond those of this process that are open.
-    pub(super) fn uses_paths(self) -> bool {
-        match self {
-            Self::Main | Self::Io | Self::NetSocket | Self::Vsock | Self::Digest | Self::Names => true,
-            Self::Vcpu | Self::Disk | Self::Tap | Self::PacketSocket | Self::Stream => false,
-            Self::Share | Self::ReadOnlyShare | Self::Ports | Self::Datagrams => false,
-        }
-    }
-
     /// The kind of the event loop `name`; an unknown one has the rights of all that have the fewest.
     pub(super) fn of_event_loop(name: &str) -> Self {
         match name.split('-').next() {
