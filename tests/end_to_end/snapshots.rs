@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `coracle snapshot`, `coracle restore` and `coracle fork`.
 
-use coracle_tests::{Case, Finished, TestDir, case, image};
+use coracle_tests::{Case, Finished, NetworkNamespace, TestDir, case, image};
 use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt as _, symlink};
@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(Full, copy_has_the_data_and_an_identity_of_its_own),
+        case!(Full[Root, Passt], networks_of_a_copy_are_those_of_its_options),
         case!(Quick, restore_rejects_what_is_no_snapshot),
         case!(Quick, verbs_of_snapshots_reject_bad_words),
     ]
@@ -101,10 +102,7 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     // What the original does from here on is not the copy's.
     verb(&dir, "exec", &["r", "redis-cli", "set", "k", "later"]).assert_status(0).assert_stdout("OK\n");
 
-    networks_of_a_copy_are_as_many_as_the_machine_had(&dir, &path);
-    let network = "user,mac=02:00:00:00:00:07,name=lan";
-    verb(&dir, "restore", &["-d", "--name", "c", "--network", network, &path]).assert_status(0).assert_stdout("c\n");
-    verb(&dir, "exec", &["c", "cat", "/sys/class/net/lan/address"]).assert_stdout("02:00:00:00:00:07\n");
+    verb(&dir, "restore", &["-d", "--name", "c", &path]).assert_status(0).assert_stdout("c\n");
     verb(&dir, "exec", &["c", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("v\n");
     verb(&dir, "exec", &["c", "cat", "/file"]).assert_status(0).assert_stdout("written\n");
     verb(&dir, "exec", &["r", "redis-cli", "get", "k"]).assert_status(0).assert_stdout("later\n");
@@ -140,16 +138,27 @@ fn copy_has_the_data_and_an_identity_of_its_own() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-fn networks_of_a_copy_are_as_many_as_the_machine_had(dir: &TestDir, snapshot: &str) {
-    for (networks, objects) in [
-        (&["none"][..], &["devices"][..]),
-        (&["tap=t,ip=dhcp"], &["ip=dhcp"]),
-        (&["adopt=eth0,mac=02:00:00:00:00:07"], &["adopt=eth0", "mac="]),
+/// In a network namespace: without a default route the machine has no network.
+fn networks_of_a_copy_are_those_of_its_options() {
+    let dir = TestDir::new().keeping_machines();
+    let network = NetworkNamespace::new(&dir, "nameserver 192.0.2.53\n");
+    let path = dir.file("snapshot").display().to_string();
+    let in_network = |verb: &'static str, words: &[&str]| dir.verb(verb, words).in_network(&network).finish();
+    let words = ["-d", "--name", "r", "--network", "user", &image("busybox"), "sleep", "1000"];
+    dir.invocation(&words).in_network(&network).finish().assert_status(0);
+    in_network("snapshot", &["r", &path]).assert_status(0);
+    for (network, objects) in [
+        ("none", &["devices"][..]),
+        ("tap=t,ip=dhcp", &["ip=dhcp"]),
+        ("adopt=eth0,mac=02:00:00:00:00:07", &["adopt=eth0", "mac="]),
     ] {
-        let options: Vec<_> = networks.iter().flat_map(|network| ["--network", *network]).collect();
-        let refused = verb(dir, "restore", &[&*options, &["--name", "c", snapshot]].concat());
+        let refused = in_network("restore", &["--network", network, "--name", "c", &path]);
         refused.assert_status(125).assert_one_line_naming(objects);
     }
+    let network = "user,mac=02:00:00:00:00:07,name=lan";
+    in_network("restore", &["-d", "--name", "c", "--network", network, &path]).assert_status(0).assert_stdout("c\n");
+    verb(&dir, "exec", &["c", "cat", "/sys/class/net/lan/address"]).assert_stdout("02:00:00:00:00:07\n");
+    verb(&dir, "rm", &["-f", "r", "c"]).assert_status(0);
 }
 
 /// Of the paused machine `c`, which is a copy itself.
