@@ -10,6 +10,7 @@ mod hostile;
 mod nested;
 mod repository;
 mod suite;
+mod user_cache;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 //! namespaces, storage and run directories of its own.
 
 use super::tap::{self, Verdict};
+use crate::user_cache;
 use anyhow::{Context, Result, ensure};
 use coracle_tests::{blob, document, image};
 use std::collections::BTreeMap;
@@ -124,21 +125,15 @@ fn source() -> Result<PathBuf> {
     let query = query.context("dpkg-query")?;
     ensure!(query.status.success(), "podman is not installed: guest-kernel-config/packages.sh engines podman-tests");
     let version = String::from_utf8(query.stdout).context("version of podman")?;
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let cache = cache.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?.join("coracle/podman-tests");
-    let result = cache.join(&version);
-    if !result.is_dir() {
-        fs::create_dir_all(&cache)?;
-        let work = tempfile::Builder::new().prefix("building-").tempdir_in(&cache)?;
+    let source = user_cache::find_or_make("podman-tests", &version, |directory| {
         let sources = crate::repository::root().join("tests/images/debian_sources.sh");
         let mut fetch = Command::new("bash");
-        fetch.args(["-c", FETCH, "fetch"]).arg(work.path()).arg(&version).arg(sources).stdout(Stdio::null());
+        fetch.args(["-c", FETCH, "fetch"]).arg(directory).arg(&version).arg(sources).stdout(Stdio::null());
         let fetched = fetch.status().context("bash")?;
         ensure!(fetched.success(), "apt-get source libpod={version}: {fetched}");
-        fs::rename(work.keep(), &result)?;
-    }
-    Ok(result.join("test/system"))
+        Ok(())
+    })?;
+    Ok(source.join("test/system"))
 }
 
 fn make_image(work: &Path) -> Result<PathBuf> {

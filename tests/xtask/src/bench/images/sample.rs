@@ -2,6 +2,7 @@
 //! Images to measure with: 1 GB in 30,000 files like those of a distribution, the same bytes on every machine. Made once, and kept in
 //! the user's cache.
 
+use crate::user_cache;
 use anyhow::{Context, Result};
 use coracle_tests::sha256;
 use serde_json::{Value, json};
@@ -27,19 +28,11 @@ pub(super) struct Sample(PathBuf);
 impl Sample {
     /// Finds the images in the cache, or makes them. Their key is the text of this file.
     pub(super) fn find_or_make() -> Result<Sample> {
-        let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
-            Some(cache) => PathBuf::from(cache),
-            None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-        };
-        let parent = cache.join("coracle/bench-images");
-        let directory = parent.join(&sha256(include_bytes!("sample.rs"))[..16]);
-        if !directory.exists() {
+        let key = &sha256(include_bytes!("sample.rs"))[..16];
+        let directory = user_cache::find_or_make("bench-images", key, |directory| {
             eprintln!("making images of 1 GB in {}", directory.display());
-            fs::create_dir_all(&parent)?;
-            let work = tempfile::Builder::new().prefix(".making").tempdir_in(&parent)?;
-            make(work.path())?;
-            fs::rename(work.keep(), &directory)?;
-        }
+            make(directory)
+        })?;
         Ok(Sample(directory))
     }
 
