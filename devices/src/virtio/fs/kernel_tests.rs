@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The file server behind the FUSE driver of this machine's kernel, which is the guest's in other respects: thousands of system
 //! calls without a machine. Needs root, `/dev/fuse` and gcc.
-#![allow(clippy::disallowed_macros, reason = "a test that is skipped says why")]
 
 use super::tests::Share;
 use super::wire::{InHeader, OutHeader};
@@ -73,7 +72,12 @@ fn compiled(directory: &Path, name: &str) -> PathBuf {
     binary
 }
 
-/// Why these tests cannot run.
+/// Whether the host lacks what these tests need; says what.
+#[allow(clippy::disallowed_macros, reason = "a skipped test prints its reason")]
+fn is_skipped() -> bool {
+    missing().inspect(|reason| eprintln!("skipped: {reason}")).is_some()
+}
+
 fn missing() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root");
@@ -91,8 +95,7 @@ const DIFFERENCES: [(&str, &str); 3] =
 
 #[test]
 fn calls_have_the_results_that_they_have_on_the_host() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
+    if is_skipped() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -125,8 +128,7 @@ fn calls_have_the_results_that_they_have_on_the_host() {
 
 #[test]
 fn file_holds_what_calls_and_mappings_write() {
-    if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
+    if is_skipped() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
