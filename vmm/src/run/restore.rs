@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(check(r#"{"memory": "1g"}"#).unwrap_err(), "--memory is that of the machine that was saved");
         assert!(check(r#"{"env": ["A=b"]}"#).unwrap_err().starts_with("--env "));
     }
+
     #[test]
     fn mac_address_is_that_of_the_options_or_a_new_one() {
         let saved = r#"{"version": 1, "image": "a", "network": ["tap=a,mac=02:00:00:00:00:01,ip=10.0.0.2/24"]}"#;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `--context`: host name, addresses, name servers, SSH keys, environment and a start script from what a cloud gives to a machine, as an
-//! ISO 9660 image, a VFAT disk or a directory. Read here, before the start, so that whatever is wrong with it is one line, and PID 1 and the guest's
-//! kernel need not know the formats. Nothing of it is executed on the host.
+//! ISO 9660 image, a VFAT disk or a directory. Read here, before the start, so that whatever is wrong with it is one line, and PID 1 and
+//! the guest's kernel need not know the formats. Nothing of it is executed on the host.
 
 mod fat;
 mod iso9660;
